@@ -1,0 +1,207 @@
+//! The validated configuration: what the rest of the program reads. Nothing here needs a second check.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use jiff::Timestamp;
+
+use super::secret::Secret;
+use crate::executions::{Dialect, QueryPolicy};
+
+/// Everything that an operator decides.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Sockets that callers connect to; at least one.
+    pub listeners: Vec<Listener>,
+    /// How connections are served.
+    pub server: Server,
+    /// Where Refold is and how it is spoken to.
+    pub upstream: Upstream,
+    /// How query parameters are read.
+    pub query: QueryPolicy,
+    /// The cache that all tenants share.
+    pub cache: Cache,
+    /// Refold orgs; at least one, with different ids.
+    pub tenants: Vec<Arc<Tenant>>,
+}
+
+/// One socket that callers connect to.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: ListenAddress,
+    /// The tenant (index into [`Config::tenants`]) for which `Authorization: Bearer` session tokens are passed through
+    /// here; `None` refuses them.
+    pub session_tokens: Option<usize>,
+}
+
+/// A TCP address or the path of a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// `127.0.0.1:8080`
+    Tcp(SocketAddr),
+    /// `unix:/run/postern.sock`
+    Unix(PathBuf),
+}
+
+/// How connections are served.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Worker threads, each with its own runtime, listener and upstream pool.
+    pub workers: usize,
+    /// A caller must have sent its whole head within this time.
+    pub header_timeout: Duration,
+    /// A caller must have sent its whole body within this time.
+    pub body_timeout: Duration,
+    /// Largest request head that is read, in bytes: 431 above it.
+    pub max_header_bytes: usize,
+    /// Longest request target that is read, in bytes: 414 above it.
+    pub max_uri_bytes: usize,
+    /// Largest request body (stop, rerun) that is read, in bytes: 413 above it.
+    pub max_request_body: usize,
+    /// How long requests in flight may go on after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// Where Refold is and how it is spoken to.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Scheme and authority, no path: `https://api.gocobalt.io`.
+    pub base_url: Uri,
+    /// Which of the vendor's two dialects it speaks.
+    pub dialect: Dialect,
+    /// PEM file with the certificate authorities to trust instead of the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Bound on TCP and TLS connection establishment.
+    pub connect_timeout: Duration,
+    /// Bound on the time to the response head.
+    pub first_byte_timeout: Duration,
+    /// Bound on the whole exchange.
+    pub total_timeout: Duration,
+    /// Largest response body that is read, in bytes.
+    pub max_body: usize,
+    /// Idle connections kept by each worker.
+    pub pool_idle_per_worker: usize,
+    /// An idle connection is closed after this time.
+    pub pool_idle_timeout: Duration,
+}
+
+/// The cache that all tenants share.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Bound on keys, headers and bodies together, in bytes; 0 turns caching off.
+    pub capacity: u64,
+    /// Whether an upstream `Cache-Control: no-store` keeps an answer out of the cache.
+    pub honour_no_store: bool,
+}
+
+/// One Refold org and environment.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Its name in logs, keys and the configuration.
+    pub id: Arc<str>,
+    /// What callers present.
+    pub mode: TenantMode,
+    /// The org API key.
+    pub org_key: Secret,
+    /// Keys that Postern issued for this tenant; empty in mode `validate`.
+    pub client_keys: Vec<ClientKey>,
+    /// How long its answers stay fresh.
+    pub freshness: Freshness,
+    /// Budget of each of its linked accounts and session tokens.
+    pub client_budget: Rate,
+    /// Budget of its org key at the upstream.
+    pub upstream_budget: UpstreamRate,
+    /// Linked accounts and session tokens that are remembered at once.
+    pub max_partitions: u64,
+}
+
+/// What callers of a tenant present in `x-api-key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantMode {
+    /// A client key; the org key is put in its place.
+    Inject,
+    /// The org key itself.
+    Validate,
+}
+
+/// A key that Postern issued: only its SHA-256 is known.
+#[derive(Clone, Debug)]
+pub struct ClientKey {
+    /// Its name in logs.
+    pub name: Arc<str>,
+    /// SHA-256 of the key.
+    pub sha256: [u8; 32],
+    /// Linked accounts it may act for; never empty.
+    pub linked_accounts: Vec<AccountPattern>,
+    /// What it may do.
+    pub access: Access,
+    /// The moment from which it is refused.
+    pub expires: Option<Timestamp>,
+    /// A budget of its own, beside that of the linked account.
+    pub budget: Option<Rate>,
+}
+
+/// What a credential may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read executions.
+    Read,
+    /// Read, stop and rerun executions.
+    ReadWrite,
+}
+
+/// A linked account, or all whose id begins alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountPattern {
+    /// Exactly this id; case-sensitive.
+    Exact(Box<str>),
+    /// `prefix*`: every id that begins so; `*` alone is every id.
+    Prefix(Box<str>),
+}
+
+impl AccountPattern {
+    /// Whether `linked_account_id` is meant; byte by byte, since the id is opaque.
+    #[must_use]
+    pub fn matches(&self, linked_account_id: &str) -> bool {
+        match self {
+            Self::Exact(id) => **id == *linked_account_id,
+            Self::Prefix(prefix) => linked_account_id.starts_with(&**prefix),
+        }
+    }
+}
+
+/// How long an answer stays fresh, by what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// Some execution in it still runs.
+    pub live: Duration,
+    /// Its time range is over and all in it is settled.
+    pub closed: Duration,
+    /// Anything else.
+    pub recent: Duration,
+}
+
+/// A GCRA quota: `burst` at once, refilled at `per_second`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Sustained requests per second.
+    pub per_second: NonZeroU32,
+    /// Requests at once after a pause.
+    pub burst: NonZeroU32,
+}
+
+/// The org key's quota at the upstream, and how long a fetch may wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamRate {
+    /// What Refold grants.
+    pub rate: Rate,
+    /// A fetch that would wait longer is refused.
+    pub max_wait: Duration,
+    /// Fetches that may wait at once.
+    pub max_queue: usize,
+}

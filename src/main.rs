@@ -1,0 +1,3 @@
+//! The command line, handed to the library.
+
+fn main() {}
