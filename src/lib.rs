@@ -1,11 +1,24 @@
 //! Postern: an authenticating, caching gateway in front of the Refold executions API.
 //!
-//! The modules stand in the order in which a request meets them; `gateway` is the one to read first.
+//! The modules stand in the order in which a request meets them; [`gateway`] is the one to read first.
 
-pub mod cli;
+pub mod server;
+
+pub mod cache;
+pub mod caller;
+pub mod executions;
+pub mod gateway;
+pub mod limit;
+pub mod respond;
+pub mod route;
+pub mod translate;
+pub mod upstream;
+
 pub mod clock;
 pub mod config;
 pub mod error;
-pub mod executions;
 pub mod nearest;
+pub mod tenant;
+
+// pub mod cli;
 pub mod simulator;

@@ -1,1 +1,112 @@
-//! The command line.
+//! The command line: what an operator types, and what is printed back.
+
+mod check;
+mod demo;
+mod explain;
+mod health;
+mod keygen;
+mod serve;
+mod simulate;
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An authenticating, caching gateway in front of the Refold executions API.
+///
+/// Without a command it starts the gateway with an embedded simulated Refold, a demo tenant and a demo key, and prints
+/// the first request to try.
+#[derive(Debug, Parser)]
+#[command(name = "postern", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Where the demo gateway listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve as a configuration file says.
+    Serve {
+        /// The configuration file (TOML).
+        #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
+        config: PathBuf,
+    },
+    /// Check a configuration file and point at what is wrong in it.
+    Check {
+        /// The configuration file (TOML).
+        #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
+        config: PathBuf,
+    },
+    /// Show the canonical form of a query, what goes upstream, and the cache key.
+    Explain(explain::Arguments),
+    /// Make a client key, and the configuration lines for it.
+    Keygen(keygen::Arguments),
+    /// Run the simulated Refold alone.
+    Simulate(simulate::Arguments),
+    /// Ask a running gateway whether it answers; exit 0 if it does (for container health checks).
+    Health {
+        /// Where it listens.
+        #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        address: SocketAddr,
+    },
+}
+
+/// Runs the command that was typed.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        None => demo::run(cli.listen),
+        Some(Command::Serve { config }) => serve::run(config),
+        Some(Command::Check { config }) => check::run(config),
+        Some(Command::Explain(arguments)) => explain::run(arguments),
+        Some(Command::Keygen(arguments)) => keygen::run(arguments),
+        Some(Command::Simulate(arguments)) => simulate::run(arguments),
+        Some(Command::Health { address }) => health::run(*address),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command failed, in words for the person who typed it.
+type Failure = Box<dyn std::error::Error>;
+
+/// Prints to standard output what the command is for. A reader that has gone (`| head`) is no failure.
+fn print(text: impl Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn complain(failure: &Failure) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "postern: {failure}");
+}
+
+/// Structured log lines on standard error; `POSTERN_LOG` takes `tracing`'s directives and is `info` by default. Only
+/// Postern's own events are ever written: what libraries say of a connection can hold credentials.
+fn start_logging() {
+    use tracing_subscriber::filter::{FilterFn, LevelFilter};
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    use tracing_subscriber::{EnvFilter, Layer};
+
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var("POSTERN_LOG")
+        .from_env_lossy();
+    let own = FilterFn::new(|metadata| metadata.target().starts_with("postern"));
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+    // A second start in one process keeps the first subscriber.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(own)).with(filter).try_init();
+}

@@ -1,5 +1,11 @@
 //! What the executions API is: its query parameters, pages and statuses. Knows nothing of HTTP connections or callers.
 
+mod page;
 mod query;
+mod question;
+mod status;
 
-pub use query::{Dialect, QueryPolicy, UnknownParameters};
+pub use page::{Document, NotDocumented};
+pub use query::{BatchesQuery, Dialect, ListQuery, PathId, QueryError, QueryPolicy, UnknownParameters};
+pub use question::{COLLECTION, Question};
+pub use status::Progress;

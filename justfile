@@ -1,0 +1,23 @@
+# `just` lists what there is.
+_:
+    @just --list
+
+# The gateway with an embedded simulated Refold.
+demo:
+    cargo run --release
+
+# All tests.
+test:
+    cargo test
+
+# Everything that a change has to pass.
+check:
+    .ci/run
+
+# Format the code.
+format:
+    cargo fmt --all
+
+# The side-by-side run on this machine (needs nginx and wrk).
+compare *arguments:
+    benches/compare {{ arguments }}

@@ -1,0 +1,14 @@
+//! Answers that were given before: whose they are (`key`), what they are (`entry`), how long they hold (`freshness`), where
+//! they are (`store`), and how many callers share one fetch (`coalesce`).
+
+mod coalesce;
+mod entry;
+mod freshness;
+mod key;
+mod store;
+
+pub use coalesce::{Flight, Flights, Joined, Waiter};
+pub use entry::Entry;
+pub use freshness::Class;
+pub use key::CacheKey;
+pub use store::Store;

@@ -1,0 +1,73 @@
+//! Where entries are kept, bounded by bytes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::sync::Cache;
+
+use super::entry::Entry;
+use super::key::CacheKey;
+
+/// The entries of all partitions in one TinyLFU cache. Reading takes no lock that a writer can hold for long.
+#[derive(Debug)]
+pub struct Store {
+    entries: Option<Cache<CacheKey, Arc<Entry>, foldhash::fast::RandomState>>,
+}
+
+/// An entry is of use for a while after it has gone stale: the upstream may say that it is still true.
+const KEPT_FOR_RENEWAL: Duration = Duration::from_secs(60);
+
+struct Usefulness;
+
+impl Expiry<CacheKey, Arc<Entry>> for Usefulness {
+    fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Some(entry.lifetime + KEPT_FOR_RENEWAL)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &CacheKey,
+        entry: &Arc<Entry>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(entry.lifetime + KEPT_FOR_RENEWAL)
+    }
+}
+
+impl Store {
+    /// An empty store for `capacity` bytes; 0 keeps nothing.
+    #[must_use]
+    pub fn new(capacity: u64) -> Self {
+        let entries = (capacity > 0).then(|| {
+            Cache::builder()
+                .max_capacity(capacity)
+                .weigher(|_, entry: &Arc<Entry>| entry.weight())
+                .expire_after(Usefulness)
+                .build_with_hasher(foldhash::fast::RandomState::default())
+        });
+        Self { entries }
+    }
+
+    /// The entry under a key, fresh or not.
+    #[must_use]
+    pub fn get(&self, key: &CacheKey) -> Option<Arc<Entry>> {
+        self.entries.as_ref()?.get(key)
+    }
+
+    /// Keeps an entry, unless the upstream does not want it kept.
+    pub fn put(&self, key: CacheKey, entry: Arc<Entry>) {
+        if let Some(entries) = &self.entries
+            && !entry.no_store
+        {
+            entries.insert(key, entry);
+        }
+    }
+
+    /// Bytes in use, as of the last housekeeping.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.entries.as_ref().map_or(0, Cache::weighted_size)
+    }
+}

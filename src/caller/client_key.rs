@@ -1,0 +1,104 @@
+//! Keys in `x-api-key`: those that Postern issued, of which only the SHA-256 is known, and the org key of tenants that
+//! validate it.
+//!
+//! Both are found by the digest of what came, so an unknown key and a wrong one cost the same, and the time of the look-up
+//! says nothing about any key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aws_lc_rs::{constant_time, digest};
+use jiff::Timestamp;
+
+use crate::clock::Clock;
+use crate::config::{Access, AccountPattern, Secret, TenantMode};
+use crate::error::{ClientError, Reason};
+use crate::limit::ClientBudget;
+use crate::tenant::Tenant;
+
+/// SHA-256.
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    out
+}
+
+/// A client key while the gateway runs.
+#[derive(Debug)]
+pub struct KeyInUse {
+    /// Its name in logs.
+    pub name: Arc<str>,
+    /// What it may do.
+    pub access: Access,
+    /// Its own budget, if it has one.
+    pub budget: Option<ClientBudget>,
+    linked_accounts: Vec<AccountPattern>,
+    expires: Option<Timestamp>,
+}
+
+impl KeyInUse {
+    /// Whether it may act for a linked account.
+    pub(super) fn may_see(&self, linked_account_id: &str) -> bool {
+        self.linked_accounts.iter().any(|pattern| pattern.matches(linked_account_id))
+    }
+
+    /// Refuses a key whose time is over.
+    pub(super) fn check_expiry(&self, clock: &Clock) -> Result<(), ClientError> {
+        match self.expires {
+            Some(expires) if clock.wall() >= expires => {
+                Err(ClientError::new(Reason::ExpiredCredentials, "this key has expired; ask for a new one"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// All keys of all tenants, by digest.
+#[derive(Debug)]
+pub(super) struct Keys(HashMap<[u8; 32], Known, foldhash::fast::RandomState>);
+
+/// A key that was found.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Index of its tenant.
+    pub(super) tenant: usize,
+    /// `None` for the org key itself.
+    pub(super) client_key: Option<Arc<KeyInUse>>,
+    org_key: Option<Secret>,
+}
+
+impl Keys {
+    pub(super) fn new(tenants: &[Arc<Tenant>], clock: &Clock) -> Self {
+        let mut keys = HashMap::default();
+        for (index, tenant) in tenants.iter().enumerate() {
+            for key in &tenant.config.client_keys {
+                let in_use = KeyInUse {
+                    name: Arc::clone(&key.name),
+                    access: key.access,
+                    budget: key.budget.map(|rate| ClientBudget::new(rate, clock.clone())),
+                    linked_accounts: key.linked_accounts.clone(),
+                    expires: key.expires,
+                };
+                let known = Known { tenant: index, client_key: Some(Arc::new(in_use)), org_key: None };
+                keys.insert(key.sha256, known);
+            }
+            if tenant.config.mode == TenantMode::Validate {
+                let org_key = tenant.config.org_key.clone();
+                let digest = sha256(org_key.expose().as_bytes());
+                keys.insert(digest, Known { tenant: index, client_key: None, org_key: Some(org_key) });
+            }
+        }
+        Self(keys)
+    }
+
+    /// Who has this key.
+    pub(super) fn find(&self, key: &[u8]) -> Option<&Known> {
+        let known = self.0.get(&sha256(key))?;
+        match &known.org_key {
+            Some(org_key) => {
+                constant_time::verify_slices_are_equal(key, org_key.expose().as_bytes()).ok().map(|()| known)
+            }
+            None => Some(known),
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! A page of the contract: every pagination field present, the `docs` bytes as the upstream sent them.
+//!
+//! The common case is an upstream page that is complete already: its bytes are handed on untouched, all of them. Only
+//! where a field is missing (or null where the documentation has none) the object is written anew around the same `docs`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::status::Progress;
+
+/// An upstream body that was found to be what the documentation promises.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// The JSON text.
+    pub body: Bytes,
+    /// Whether what it shows can still change.
+    pub progress: Progress,
+}
+
+/// A body that is not what the documentation promises.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Refold's answer is not the documented JSON: {0}")]
+pub struct NotDocumented(String);
+
+impl From<serde_json::Error> for NotDocumented {
+    fn from(error: serde_json::Error) -> Self {
+        // The parser's own message can quote the document: its position is enough.
+        Self(format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column()))
+    }
+}
+
+impl Document {
+    /// Reads a page of executions or batches and completes its pagination fields; `page` and `limit` are what was asked.
+    ///
+    /// # Errors
+    /// If it is no JSON object with an array `docs` of objects, or its pagination can't be known.
+    pub fn page(body: Bytes, page: u64, limit: u32) -> Result<Self, NotDocumented> {
+        let members: Members<'_> = serde_json::from_slice(&body)?;
+        let docs = members.get("docs").ok_or_else(|| NotDocumented("`docs` is missing".to_owned()))?;
+        let docs: Docs = serde_json::from_str(docs.get())?;
+        let given = Given::read(&members)?;
+        let body = match given.complete(page, u64::from(limit), docs.count)? {
+            None => body,
+            Some(complete) => complete.write(&members)?,
+        };
+        Ok(Self { body, progress: docs.progress })
+    }
+
+    /// Reads a single execution.
+    ///
+    /// # Errors
+    /// If it is no JSON object.
+    pub fn single(body: Bytes) -> Result<Self, NotDocumented> {
+        let execution: Execution = serde_json::from_slice(&body)?;
+        let progress = execution.0;
+        Ok(Self { body, progress })
+    }
+}
+
+/// An execution, of which only the progress matters. An object and nothing else: derived code would take an array too.
+struct Execution(Progress);
+
+impl<'de> Deserialize<'de> for Execution {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(field_identifier, rename_all = "lowercase")]
+        enum Member {
+            Status,
+            #[serde(other)]
+            Other,
+        }
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Execution;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an execution object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Execution, A::Error> {
+                let mut progress = Progress::Unknown;
+                while let Some(member) = map.next_key()? {
+                    match member {
+                        Member::Status => progress = Progress::of(text(map.next_value()?).as_deref()),
+                        Member::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(Execution(progress))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A JSON string; `None` for any other value.
+fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_str::<Text<'_>>(value.get()).ok().map(|text| text.0)
+}
+
+/// The array `docs`, of which only the number and the progress matter.
+struct Docs {
+    count: u64,
+    progress: Progress,
+}
+
+impl<'de> Deserialize<'de> for Docs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Executions;
+        impl<'de> Visitor<'de> for Executions {
+            type Value = Docs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of executions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Docs, A::Error> {
+                let mut docs = Docs { count: 0, progress: Progress::Settled };
+                while let Some(execution) = seq.next_element::<Execution>()? {
+                    docs.count += 1;
+                    docs.progress = docs.progress.and(execution.0);
+                }
+                Ok(docs)
+            }
+        }
+        deserializer.deserialize_seq(Executions)
+    }
+}
+
+/// The members of the page object in the upstream's order; a name twice is refused, since readers differ on which counts.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Members<'a> {
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a page object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(10);
+                while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                    if members.iter().any(|(known, _)| *known == name) {
+                        return Err(serde::de::Error::custom("a member stands twice"));
+                    }
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// The pagination members that the upstream gave. `prevPage` and `nextPage` may be null, which is a value of theirs.
+struct Given {
+    total_docs: Option<u64>,
+    limit: Option<u64>,
+    total_pages: Option<u64>,
+    page: Option<u64>,
+    paging_counter: Option<u64>,
+    has_prev_page: Option<bool>,
+    has_next_page: Option<bool>,
+    prev_page: Option<Option<u64>>,
+    next_page: Option<Option<u64>>,
+}
+
+/// The pagination members of the contract, in the documentation's order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pagination {
+    total_docs: u64,
+    limit: u64,
+    total_pages: u64,
+    page: u64,
+    paging_counter: u64,
+    has_prev_page: bool,
+    has_next_page: bool,
+    prev_page: Option<u64>,
+    next_page: Option<u64>,
+}
+
+impl Given {
+    fn read(members: &Members<'_>) -> Result<Self, NotDocumented> {
+        fn field<'a, T: Deserialize<'a>>(members: &Members<'a>, name: &str) -> Result<Option<T>, NotDocumented> {
+            members
+                .get(name)
+                .map(|raw| {
+                    serde_json::from_str(raw.get()).map_err(|_| NotDocumented(format!("`{name}` has the wrong type")))
+                })
+                .transpose()
+        }
+        Ok(Self {
+            total_docs: field::<Option<u64>>(members, "totalDocs")?.flatten(),
+            limit: field::<Option<u64>>(members, "limit")?.flatten(),
+            total_pages: field::<Option<u64>>(members, "totalPages")?.flatten(),
+            page: field::<Option<u64>>(members, "page")?.flatten(),
+            paging_counter: field::<Option<u64>>(members, "pagingCounter")?.flatten(),
+            has_prev_page: field::<Option<bool>>(members, "hasPrevPage")?.flatten(),
+            has_next_page: field::<Option<bool>>(members, "hasNextPage")?.flatten(),
+            prev_page: field(members, "prevPage")?,
+            next_page: field(members, "nextPage")?,
+        })
+    }
+
+    /// The whole pagination, computed from what is given; `None` if all of it was given.
+    fn complete(self, asked_page: u64, asked_limit: u64, docs: u64) -> Result<Option<Pagination>, NotDocumented> {
+        if let Self {
+            total_docs: Some(_),
+            limit: Some(_),
+            total_pages: Some(_),
+            page: Some(_),
+            paging_counter: Some(_),
+            has_prev_page: Some(_),
+            has_next_page: Some(_),
+            prev_page: Some(_),
+            next_page: Some(_),
+        } = self
+        {
+            return Ok(None);
+        }
+        let page = self.page.unwrap_or(asked_page);
+        let limit = self.limit.unwrap_or(asked_limit).max(1);
+        let before = page.saturating_sub(1).saturating_mul(limit);
+        let has_next_page = self.has_next_page.or(match self.next_page {
+            Some(next) => Some(next.is_some()),
+            None => self.total_pages.map(|pages| page < pages),
+        });
+        let total_docs = match self.total_docs {
+            Some(total) => total,
+            // Only the last page shows how many there are.
+            None if has_next_page == Some(false) && (docs > 0 || page == 1) => before + docs,
+            None => return Err(NotDocumented("`totalDocs` is missing and can't be computed".to_owned())),
+        };
+        // An empty list has one page, as Refold counts.
+        let total_pages = self.total_pages.unwrap_or_else(|| total_docs.div_ceil(limit).max(1));
+        let has_prev_page = self.has_prev_page.unwrap_or(page > 1);
+        let has_next_page = has_next_page.unwrap_or(page < total_pages);
+        Ok(Some(Pagination {
+            total_docs,
+            limit,
+            total_pages,
+            page,
+            paging_counter: self.paging_counter.unwrap_or(before + 1),
+            has_prev_page,
+            has_next_page,
+            prev_page: self.prev_page.unwrap_or(has_prev_page.then_some(page - 1)),
+            next_page: self.next_page.unwrap_or(has_next_page.then_some(page + 1)),
+        }))
+    }
+}
+
+impl Pagination {
+    const NAMES: [&'static str; 9] = [
+        "totalDocs",
+        "limit",
+        "totalPages",
+        "page",
+        "pagingCounter",
+        "hasPrevPage",
+        "hasNextPage",
+        "prevPage",
+        "nextPage",
+    ];
+
+    /// The page object: what else the upstream sent first, `docs` among it, then the pagination.
+    fn write(&self, members: &Members<'_>) -> Result<Bytes, NotDocumented> {
+        let kept = members.0.iter().filter(|(name, _)| !Self::NAMES.contains(&&**name));
+        let mut out = Vec::with_capacity(
+            kept.clone().map(|(name, value)| name.len() + value.get().len() + 8).sum::<usize>() + 256,
+        );
+        out.push(b'{');
+        for (name, value) in kept {
+            serde_json::to_writer(&mut out, name)?;
+            out.push(b':');
+            out.extend_from_slice(value.get().as_bytes());
+            out.push(b',');
+        }
+        let pagination = serde_json::to_vec(self)?;
+        out.extend_from_slice(&pagination[1..]);
+        Ok(out.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCS: &str = r#"[ {"_id":"a", "status":"COMPLETED","n":1.50e3}, {"status":"ERRORED"} ]"#;
+
+    fn page(text: &str, page: u64, limit: u32) -> Result<String, String> {
+        Document::page(Bytes::copy_from_slice(text.as_bytes()), page, limit)
+            .map(|document| String::from_utf8(document.body.to_vec()).expect("JSON is UTF-8"))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_complete_page_passes_byte_for_byte() {
+        let text = format!(
+            r#" {{"docs":{DOCS},"totalDocs":2,"limit":10,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null,"extra":[1]}} "#
+        );
+        assert_eq!(page(&text, 1, 10).as_deref(), Ok(text.as_str()));
+    }
+
+    #[test]
+    fn missing_fields_are_computed_from_the_others_and_the_docs_bytes_stay() {
+        let text = format!(r#"{{"totalDocs":25,"docs":{DOCS},"x":1}}"#);
+        assert_eq!(
+            page(&text, 2, 2).expect("it can be completed"),
+            format!(
+                r#"{{"docs":{DOCS},"x":1,"totalDocs":25,"limit":2,"totalPages":13,"page":2,"pagingCounter":3,"hasPrevPage":true,"hasNextPage":true,"prevPage":1,"nextPage":3}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn the_last_page_tells_the_total_and_an_earlier_one_does_not() {
+        let last = format!(r#"{{"docs":{DOCS},"hasNextPage":false}}"#);
+        assert!(
+            page(&last, 3, 10).expect("it can be completed").contains(r#""totalDocs":22,"limit":10,"totalPages":3"#)
+        );
+        let earlier = format!(r#"{{"docs":{DOCS},"hasNextPage":true}}"#);
+        assert!(page(&earlier, 3, 10).is_err());
+    }
+
+    #[test]
+    fn an_empty_list_has_one_page() {
+        assert_eq!(
+            page(r#"{"docs":[],"totalDocs":0}"#, 1, 10).expect("it can be completed"),
+            r#"{"docs":[],"totalDocs":0,"limit":10,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_documented_is_refused() {
+        for text in [
+            "",
+            "[]",
+            "null",
+            "{}",
+            r#"{"docs":null,"totalDocs":0}"#,
+            r#"{"docs":[1],"totalDocs":1}"#,
+            r#"{"docs":[["RUNNING"]],"totalDocs":1}"#,
+            r#"{"docs":[],"totalDocs":"0"}"#,
+            r#"{"docs":[],"totalDocs":0,"docs":[]}"#,
+            r#"{"docs":[],"totalDocs":0} x"#,
+            r#"{"docs":[],"totalDocs":0"#,
+        ] {
+            assert!(page(text, 1, 10).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_running_execution_makes_a_page_live() {
+        let progress = |docs: &str| {
+            Document::page(Bytes::from(format!(r#"{{"docs":{docs},"totalDocs":9}}"#)), 1, 10).map(|page| page.progress)
+        };
+        assert_eq!(progress(DOCS), Ok(Progress::Settled));
+        assert_eq!(progress(r#"[{"status":"COMPLETED"},{"status":"STOPPING"}]"#), Ok(Progress::Live));
+        assert_eq!(progress(r#"[{"status":"COMPLETED"},{"status":"PAUSED"}]"#), Ok(Progress::Unknown));
+        assert_eq!(progress(r"[{}]"), Ok(Progress::Unknown));
+    }
+
+    #[test]
+    fn a_single_execution_is_an_object() {
+        let progress =
+            |text: &'static str| Document::single(Bytes::from_static(text.as_bytes())).map(|found| found.progress);
+        assert_eq!(
+            progress(r#"{"_id":"a","status":"RUNN\u0049NG","nodes":[{"status":"COMPLETED"}]}"#),
+            Ok(Progress::Live)
+        );
+        assert_eq!(progress(r#"{"status":null}"#), Ok(Progress::Unknown));
+        for text in [r#"["RUNNING"]"#, "null", "1", "", r#"{"status":"RUNNING""#, "<html>"] {
+            assert!(progress(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_does_not_quote_the_document() {
+        let error = page(r#"{"docs":[],"totalDocs":0,"secret-member":oops}"#, 1, 10).expect_err("it is invalid");
+        assert!(!error.contains("secret-member") && !error.contains("oops"), "{error}");
+    }
+}

@@ -1,0 +1,384 @@
+//! Query parameters to their canonical form: every spelling of a question becomes the same value, so it costs one upstream
+//! request and one cache entry.
+//!
+//! Part of the hit path: the common parameters are enums and integers on the stack, the rare ones stand behind one box.
+
+mod date;
+mod encoding;
+mod error;
+mod path_id;
+mod value;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use jiff::Timestamp;
+
+use self::date::{Edge, Milliseconds};
+use self::encoding::{push_encoded, push_pair};
+pub use self::error::QueryError;
+pub use self::path_id::PathId;
+use self::value::{Kind, Source, Status};
+use crate::nearest::nearest;
+
+/// Which of the vendor's two specifications the upstream follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// The endpoint's documentation page: dates as dates, `API Call`.
+    Documented,
+    /// The newer OpenAPI file: date-times, `API_CALL`.
+    V3,
+}
+
+/// How query parameters are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryPolicy {
+    /// Largest `limit` that is accepted.
+    pub max_limit: u32,
+    /// What is done with a parameter that the API does not have.
+    pub unknown: UnknownParameters,
+    /// Names that are always dropped, such as a browser's cache buster `_`.
+    pub ignored: Vec<String>,
+}
+
+/// What is done with a parameter that the API does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownParameters {
+    /// 400, with the nearest known name.
+    Reject,
+    /// Sent on, and part of the cache key.
+    Forward,
+    /// Left out.
+    Drop,
+}
+
+const DEFAULT_LIMIT: u32 = 10;
+
+const LIST_PARAMETERS: [&str; 12] = [
+    "page",
+    "limit",
+    "status",
+    "execution_source",
+    "execution_type",
+    "start_date",
+    "end_date",
+    "slug",
+    "workflow_id",
+    "workflow_name",
+    "execution_id",
+    "sortAsc",
+];
+const BATCHES_PARAMETERS: [&str; 3] = ["page", "limit", "status"];
+
+/// The question `GET /api/v2/public/execution` in its canonical form. Made by [`ListQuery::parse`] alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListQuery {
+    part: Part,
+    source: Option<Source>,
+    kind: Option<Kind>,
+    start: Option<Milliseconds>,
+    end: Option<Milliseconds>,
+    rare: Option<Box<Rare>>,
+}
+
+/// The question `GET /api/v2/public/execution/{execution_id}/nodes/{node_id}/batches` in its canonical form.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BatchesQuery {
+    part: Part,
+    forwarded: Vec<(String, String)>,
+}
+
+/// What both questions have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Part {
+    page: u64,
+    limit: u32,
+    status: Option<Status>,
+}
+
+/// Parameters that few questions have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Rare {
+    slugs: Vec<String>,
+    workflow_id: Option<String>,
+    workflow_name: Option<String>,
+    execution_id: Option<String>,
+    sort_ascending: Option<bool>,
+    forwarded: Vec<(String, String)>,
+}
+
+/// Parameters as they were given: `None` was not. What means "all" is `Some(None)`, so that a second, different value is
+/// noticed.
+#[derive(Default)]
+struct Given {
+    page: Option<u64>,
+    limit: Option<u32>,
+    status: Option<Option<Status>>,
+    source: Option<Option<Source>>,
+    kind: Option<Option<Kind>>,
+    start: Option<Milliseconds>,
+    end: Option<Milliseconds>,
+    slugs: Option<Vec<String>>,
+    workflow_id: Option<String>,
+    workflow_name: Option<String>,
+    execution_id: Option<String>,
+    sort_ascending: Option<bool>,
+    forwarded: Vec<(String, String)>,
+}
+
+impl Given {
+    fn read(raw: Option<&str>, known: &[&'static str], policy: &QueryPolicy) -> Result<Self, QueryError> {
+        let mut given = Self::default();
+        for pair in raw.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = encoding::decode(name).ok_or_else(|| QueryError::malformed_name(name))?;
+            if policy.ignored.iter().any(|ignored| *ignored == name) {
+                continue;
+            }
+            let Some(known_name) = known.iter().find(|known| **known == name) else {
+                given.unknown(name, value, known, policy.unknown)?;
+                continue;
+            };
+            let value = encoding::decode(value).ok_or_else(|| QueryError::malformed_value(known_name, value))?;
+            let value = value.trim();
+            // The vendor's SDK leaves out what is empty; so does this.
+            if !value.is_empty() {
+                given.known(known_name, value, policy)?;
+            }
+        }
+        Ok(given)
+    }
+
+    fn known(&mut self, name: &'static str, value: &str, policy: &QueryPolicy) -> Result<(), QueryError> {
+        match name {
+            "page" => put(&mut self.page, name, value::page(value)?),
+            "limit" => put(&mut self.limit, name, value::limit(value, policy.max_limit)?),
+            "status" => put(&mut self.status, name, Status::parse(value)?),
+            "execution_source" => put(&mut self.source, name, Source::parse(value)?),
+            "execution_type" => put(&mut self.kind, name, Kind::parse(value)?),
+            "start_date" => put(&mut self.start, name, date::parse(name, value, Edge::Start)?),
+            "end_date" => put(&mut self.end, name, date::parse(name, value, Edge::End)?),
+            "slug" => match value::list(value) {
+                slugs if slugs.is_empty() => Ok(()),
+                slugs => put(&mut self.slugs, name, slugs),
+            },
+            "workflow_id" => put(&mut self.workflow_id, name, value.to_owned()),
+            "workflow_name" => put(&mut self.workflow_name, name, value.to_owned()),
+            "execution_id" => put(&mut self.execution_id, name, value.to_owned()),
+            _ => put(&mut self.sort_ascending, name, value::boolean(name, value)?),
+        }
+    }
+
+    fn unknown(
+        &mut self,
+        name: Cow<'_, str>,
+        value: &str,
+        known: &[&'static str],
+        policy: UnknownParameters,
+    ) -> Result<(), QueryError> {
+        match policy {
+            UnknownParameters::Drop => Ok(()),
+            UnknownParameters::Reject => {
+                let suggestion = nearest(&name, known.iter().copied());
+                Err(QueryError::unknown(&name, known, suggestion))
+            }
+            UnknownParameters::Forward => {
+                let value = encoding::decode(value).ok_or_else(|| QueryError::malformed_value(&name, value))?;
+                match self.forwarded.iter().find(|(other, _)| *other == name) {
+                    Some((_, other)) if *other == value => Ok(()),
+                    Some(_) => Err(QueryError::duplicate(&name)),
+                    None => {
+                        self.forwarded.push((name.into_owned(), value.into_owned()));
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    fn part(&self) -> Part {
+        Part { page: self.page.unwrap_or(1), limit: self.limit.unwrap_or(DEFAULT_LIMIT), status: self.status.flatten() }
+    }
+
+    fn rare(self) -> Option<Box<Rare>> {
+        let rare = Rare {
+            slugs: self.slugs.unwrap_or_default(),
+            workflow_id: self.workflow_id,
+            workflow_name: self.workflow_name,
+            execution_id: self.execution_id,
+            sort_ascending: self.sort_ascending,
+            forwarded: sorted(self.forwarded),
+        };
+        (rare != Rare::default()).then(|| Box::new(rare))
+    }
+}
+
+/// Sets a parameter; a second value must be the same one.
+fn put<T: PartialEq>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), QueryError> {
+    match slot {
+        Some(first) if *first != value => Err(QueryError::duplicate(name)),
+        _ => {
+            *slot = Some(value);
+            Ok(())
+        }
+    }
+}
+
+fn sorted(mut pairs: Vec<(String, String)>) -> Vec<(String, String)> {
+    pairs.sort_unstable();
+    pairs
+}
+
+impl ListQuery {
+    /// Reads the query of a request target, without its `?`.
+    ///
+    /// # Errors
+    /// For a parameter that is not known, not valid, or there twice with different values.
+    pub fn parse(raw: Option<&str>, policy: &QueryPolicy) -> Result<Self, QueryError> {
+        let given = Given::read(raw, &LIST_PARAMETERS, policy)?;
+        if let (Some(start), Some(end)) = (given.start, given.end)
+            && start > end
+        {
+            return Err(QueryError::date_range(&start, &end));
+        }
+        Ok(Self {
+            part: given.part(),
+            source: given.source.flatten(),
+            kind: given.kind.flatten(),
+            start: given.start,
+            end: given.end,
+            rare: given.rare(),
+        })
+    }
+
+    /// The page that is asked for, from 1.
+    #[must_use]
+    pub fn page(&self) -> u64 {
+        self.part.page
+    }
+
+    /// Executions per page.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.part.limit
+    }
+
+    /// The last moment that is asked for, if there is one.
+    #[must_use]
+    pub fn end(&self) -> Option<Timestamp> {
+        self.end.map(Milliseconds::timestamp)
+    }
+
+    /// The query string for the upstream, without `?`, always in the same order.
+    pub fn write_upstream(&self, dialect: Dialect, out: &mut String) {
+        self.part.write(out);
+        if let Some(source) = self.source {
+            push_pair(out, "execution_source", source.spelling(dialect));
+        }
+        if let Some(kind) = self.kind {
+            push_pair(out, "execution_type", kind.spelling());
+        }
+        if let Some(start) = self.start {
+            push_pair(out, "start_date", &start.spelling(Edge::Start, dialect));
+        }
+        if let Some(end) = self.end {
+            push_pair(out, "end_date", &end.spelling(Edge::End, dialect));
+        }
+        if let Some(rare) = &self.rare {
+            rare.write(out);
+        }
+    }
+}
+
+impl BatchesQuery {
+    /// Reads the query of a request target, without its `?`.
+    ///
+    /// # Errors
+    /// For a parameter that is not known, not valid, or there twice with different values.
+    pub fn parse(raw: Option<&str>, policy: &QueryPolicy) -> Result<Self, QueryError> {
+        let given = Given::read(raw, &BATCHES_PARAMETERS, policy)?;
+        Ok(Self { part: given.part(), forwarded: sorted(given.forwarded) })
+    }
+
+    /// The page that is asked for, from 1.
+    #[must_use]
+    pub fn page(&self) -> u64 {
+        self.part.page
+    }
+
+    /// Batches per page.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.part.limit
+    }
+
+    /// The query string for the upstream, without `?`, always in the same order. Both dialects spell it alike.
+    pub fn write_upstream(&self, out: &mut String) {
+        self.part.write(out);
+        write_forwarded(&self.forwarded, out);
+    }
+}
+
+impl Part {
+    fn write(&self, out: &mut String) {
+        push_pair(out, "page", itoa::Buffer::new().format(self.page));
+        push_pair(out, "limit", itoa::Buffer::new().format(self.limit));
+        if let Some(status) = self.status {
+            push_pair(out, "status", status.spelling());
+        }
+    }
+}
+
+impl Rare {
+    fn write(&self, out: &mut String) {
+        for (index, slug) in self.slugs.iter().enumerate() {
+            out.push_str(if index == 0 { "&slug=" } else { "," });
+            push_encoded(out, slug);
+        }
+        for (name, value) in [
+            ("workflow_id", &self.workflow_id),
+            ("workflow_name", &self.workflow_name),
+            ("execution_id", &self.execution_id),
+        ] {
+            if let Some(value) = value {
+                push_pair(out, name, value);
+            }
+        }
+        if let Some(ascending) = self.sort_ascending {
+            push_pair(out, "sortAsc", if ascending { "true" } else { "false" });
+        }
+        write_forwarded(&self.forwarded, out);
+    }
+}
+
+fn write_forwarded(pairs: &[(String, String)], out: &mut String) {
+    for (name, value) in pairs {
+        out.push('&');
+        push_encoded(out, name);
+        out.push('=');
+        push_encoded(out, value);
+    }
+}
+
+/// The canonical form: the spelling of the documentation, in a fixed order, with the defaults written out.
+impl fmt::Display for ListQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = String::new();
+        self.write_upstream(Dialect::Documented, &mut out);
+        f.write_str(&out)
+    }
+}
+
+/// The canonical form, as of [`ListQuery`].
+impl fmt::Display for BatchesQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = String::new();
+        self.write_upstream(&mut out);
+        f.write_str(&out)
+    }
+}

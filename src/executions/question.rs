@@ -1,0 +1,66 @@
+//! A question to the API in its canonical form, and how it is put to the upstream.
+
+use std::fmt;
+
+use super::{BatchesQuery, Dialect, ListQuery, PathId};
+
+/// The path of the executions collection.
+pub const COLLECTION: &str = "/api/v2/public/execution";
+
+/// A question in its canonical form: every spelling of it is equal to every other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// A page of executions.
+    List(ListQuery),
+    /// One execution.
+    Document(PathId),
+    /// A page of the batches of an execution's node.
+    Batches(PathId, PathId, BatchesQuery),
+}
+
+impl Question {
+    /// Path and query for an upstream that speaks `dialect`.
+    #[must_use]
+    pub fn upstream_target(&self, dialect: Dialect) -> String {
+        let mut target = String::with_capacity(128);
+        self.write_path(&mut target);
+        match self {
+            Self::List(query) => {
+                target.push('?');
+                query.write_upstream(dialect, &mut target);
+            }
+            Self::Batches(_, _, query) => {
+                target.push('?');
+                query.write_upstream(&mut target);
+            }
+            Self::Document(_) => {}
+        }
+        target
+    }
+
+    fn write_path(&self, out: &mut String) {
+        out.push_str(COLLECTION);
+        if let Self::Document(execution) | Self::Batches(execution, ..) = self {
+            out.push('/');
+            execution.write_upstream(out);
+        }
+        if let Self::Batches(_, node, _) = self {
+            out.push_str("/nodes/");
+            node.write_upstream(out);
+            out.push_str("/batches");
+        }
+    }
+}
+
+/// The canonical form, the same for both dialects.
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut path = String::new();
+        self.write_path(&mut path);
+        match self {
+            Self::List(query) => write!(f, "{path}?{query}"),
+            Self::Document(_) => f.write_str(&path),
+            Self::Batches(_, _, query) => write!(f, "{path}?{query}"),
+        }
+    }
+}

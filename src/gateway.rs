@@ -1,0 +1,382 @@
+//! A request's straight line, one call a step. Read this file first.
+//!
+//! ```text
+//! route -> identify -> normalise -> admit -> look up -> fetch -> translate -> respond
+//! ```
+//!
+//! [`Gateway::handle`] decides at once, on the thread that the request came to, whether it can be answered there: a hit or
+//! a refusal is a finished response and no future. Only what needs the upstream becomes one.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, ETAG, HeaderMap};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+
+use crate::cache::{CacheKey, Class, Entry, Flight, Flights, Joined, Store, Waiter};
+use crate::caller::{Caller, Callers, Credential, Verdict};
+use crate::clock::{Clock, Moment};
+use crate::config::{Access, Config};
+use crate::error::{ClientError, Reason};
+use crate::executions::{BatchesQuery, ListQuery, PathId, Progress, Question};
+use crate::respond::{self, Body, CacheResult, Facts, RequestId};
+use crate::route::{Action, Endpoint, route};
+use crate::tenant::Standing;
+use crate::translate;
+use crate::upstream::{self, UpstreamClient, UpstreamResponse};
+
+/// Everything that requests share. One for all workers.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Arc<Config>,
+    clock: Clock,
+    callers: Callers,
+    store: Store,
+    flights: Arc<Flights>,
+}
+
+/// Where a request came in.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The upstream pool of this worker.
+    pub client: UpstreamClient,
+    /// The tenant for which this listener takes session tokens.
+    pub session_tokens: Option<usize>,
+}
+
+/// A request that needs the upstream.
+enum Pending {
+    Fetch { caller: Caller, key: CacheKey, stale: Option<Arc<Entry>> },
+    Act { caller: Caller, execution: PathId, action: Action },
+}
+
+enum Decision {
+    Hit(Arc<Entry>),
+    Pending(Pending),
+}
+
+impl Gateway {
+    /// A gateway with an empty cache.
+    #[must_use]
+    pub fn new(config: Arc<Config>, clock: Clock) -> Self {
+        Self {
+            callers: Callers::new(&config, &clock),
+            store: Store::new(config.cache.capacity),
+            flights: Arc::default(),
+            config,
+            clock,
+        }
+    }
+
+    /// Answers a request. The hit path: nothing in here waits, and no lock is taken that a miss can hold.
+    #[must_use]
+    pub fn handle(self: &Arc<Self>, scope: &Scope, request: Request<Incoming>) -> ResponseFuture {
+        let (head, body) = request.into_parts();
+        let now = self.clock.now();
+        let mut facts = Facts {
+            request_id: RequestId::new(),
+            head: head.method == Method::HEAD,
+            budget: None,
+            cache: CacheResult::NotAsked,
+        };
+        match self.decide(scope, &head, &mut facts, now) {
+            Ok(Decision::Hit(entry)) => {
+                let response = respond::entry(&facts, &head.headers, &entry, now);
+                log(&facts, &response);
+                ResponseFuture::ready(response)
+            }
+            Ok(Decision::Pending(pending)) => {
+                let (gateway, client) = (Arc::clone(self), scope.client.clone());
+                ResponseFuture::pending(gateway.go_upstream(client, pending, head.headers, body, facts))
+            }
+            Err(error) => ResponseFuture::ready(refuse(&facts, &error)),
+        }
+    }
+
+    /// The steps that need nobody else.
+    fn decide(&self, scope: &Scope, head: &Parts, facts: &mut Facts, now: Moment) -> Result<Decision, ClientError> {
+        // Before anything is known of the caller, only the shape of the request is looked at.
+        let endpoint = route(head, &self.config.server)?;
+        // Before the query is read, so that somebody unknown learns nothing of what is accepted.
+        let caller = self.callers.identify(&head.headers, scope.session_tokens)?;
+        // Before the query is judged: a caller that sends nonsense spends its budget all the same.
+        admit(&caller, facts, now)?;
+        let question = match endpoint {
+            Endpoint::List => Question::List(ListQuery::parse(head.uri.query(), &self.config.query)?),
+            Endpoint::Document(execution) => Question::Document(execution),
+            Endpoint::Batches(execution, node) => {
+                Question::Batches(execution, node, BatchesQuery::parse(head.uri.query(), &self.config.query)?)
+            }
+            Endpoint::Action(execution, action) => {
+                if caller.access() != Access::ReadWrite {
+                    let message = "this key may read but not stop or rerun executions";
+                    return Err(ClientError::new(Reason::ReadOnlyCredentials, message));
+                }
+                facts.cache = CacheResult::Bypass;
+                return Ok(Decision::Pending(Pending::Act { caller, execution, action }));
+            }
+        };
+        let key = CacheKey::new(&caller, question);
+        match self.store.get(&key) {
+            Some(entry) if entry.is_fresh(now) => {
+                facts.cache = CacheResult::Hit;
+                Ok(Decision::Hit(entry))
+            }
+            stale => Ok(Decision::Pending(Pending::Fetch { caller, key, stale })),
+        }
+    }
+
+    /// The steps behind the cache.
+    async fn go_upstream(
+        self: Arc<Self>,
+        client: UpstreamClient,
+        pending: Pending,
+        headers: HeaderMap,
+        body: Incoming,
+        mut facts: Facts,
+    ) -> Response<Body> {
+        let response = match pending {
+            Pending::Fetch { caller, key, stale } => {
+                let was_stale = stale.is_some();
+                let (waiter, collapsed) = self.join(client, caller, key, stale);
+                facts.cache =
+                    if was_stale { CacheResult::Stale { collapsed } } else { CacheResult::Miss { collapsed } };
+                match waiter.outcome().await {
+                    Ok(entry) => respond::entry(&facts, &headers, &entry, self.clock.now()),
+                    Err(error) => return refuse(&facts, &error),
+                }
+            }
+            Pending::Act { caller, execution, action } => {
+                match self.act(&client, &caller, &execution, action, body).await {
+                    Ok(body) => respond::outcome(&facts, body),
+                    Err(error) => return refuse(&facts, &error),
+                }
+            }
+        };
+        log(&facts, &response);
+        response
+    }
+
+    /// Joins the fetch of a key, or starts it in a task of its own, so that it goes on when its callers leave.
+    fn join(
+        self: &Arc<Self>,
+        client: UpstreamClient,
+        caller: Caller,
+        key: CacheKey,
+        stale: Option<Arc<Entry>>,
+    ) -> (Waiter, bool) {
+        match self.flights.join(&key) {
+            Joined::Waits(waiter) => (waiter, true),
+            Joined::Leads(flight, waiter) => {
+                let gateway = Arc::clone(self);
+                tokio::spawn(gateway.fly(client, caller, key, stale, flight));
+                (waiter, false)
+            }
+        }
+    }
+
+    async fn fly(
+        self: Arc<Self>,
+        client: UpstreamClient,
+        caller: Caller,
+        key: CacheKey,
+        stale: Option<Arc<Entry>>,
+        flight: Flight,
+    ) {
+        // Another fetch may have ended between the look-up and the start of this one.
+        if let Some(entry) = self.store.get(&key).filter(|entry| entry.is_fresh(self.clock.now())) {
+            return flight.land(Ok(entry));
+        }
+        let outcome = self.fetch(&client, &caller, key.question(), stale.as_deref()).await.map(Arc::new);
+        if let Ok(entry) = &outcome {
+            self.store.put(key, Arc::clone(entry));
+        }
+        flight.land(outcome);
+    }
+
+    async fn fetch(
+        &self,
+        client: &UpstreamClient,
+        caller: &Caller,
+        question: &Question,
+        stale: Option<&Entry>,
+    ) -> Result<Entry, ClientError> {
+        self.spend_upstream_budget(caller).await?;
+        let asked_at = self.clock.now();
+        let validator = stale.and_then(|entry| entry.validator.as_ref());
+        let request = upstream::ask(&self.config.upstream, caller, question, validator);
+        let response = client.send(request).await?;
+        self.note_verdict(caller, &response);
+        if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
+            let lifetime = self.lifetime(caller, question, stale.progress);
+            return Ok(stale.renewed(lifetime, asked_at));
+        }
+        let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
+        let validator = response.headers.get(ETAG).cloned();
+        let document = translate::answer(caller, question, response)?;
+        let lifetime = self.lifetime(caller, question, document.progress);
+        let mut entry = Entry::new(document, lifetime, asked_at);
+        entry.validator = validator;
+        Ok(if no_store { entry.not_stored() } else { entry })
+    }
+
+    async fn act(
+        &self,
+        client: &UpstreamClient,
+        caller: &Caller,
+        execution: &PathId,
+        action: Action,
+        body: Incoming,
+    ) -> Result<Bytes, ClientError> {
+        let body = self.read_body(body).await?;
+        self.spend_upstream_budget(caller).await?;
+        let request = upstream::act(&self.config.upstream, caller, execution, action.name(), body);
+        let result = client.send(request).await;
+        // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
+        // have come after the deed.
+        caller.partition().drop_entries();
+        let response = result?;
+        self.note_verdict(caller, &response);
+        translate::outcome(caller, response)
+    }
+
+    async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
+        let limit = self.config.server.max_request_body;
+        let read = Limited::new(body, limit).collect();
+        match tokio::time::timeout(self.config.server.body_timeout, read).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                let message = format!("the request body is larger than {limit} bytes");
+                Err(ClientError::new(Reason::PayloadTooLarge, message))
+            }
+            Ok(Err(_)) => Err(ClientError::new(Reason::MalformedRequest, "the request body is broken")),
+            Err(_) => Err(ClientError::new(Reason::RequestTimeout, "the request body took too long to arrive")),
+        }
+    }
+
+    /// Only fetches spend what Refold grants. A token that nobody vouches for yet has a small share of its own first.
+    async fn spend_upstream_budget(&self, caller: &Caller) -> Result<(), ClientError> {
+        if caller.partition().standing(self.clock.now()) == Standing::Unproven
+            && let Some(wait) = caller.tenant().probation.spend().refused
+        {
+            let message = "too many session tokens that Refold has not seen yet; try again later";
+            return Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait));
+        }
+        caller.tenant().upstream_budget.acquire().await.map_err(|exhausted| {
+            let message = "the requests that Refold grants are spent; try again later";
+            ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
+        })
+    }
+
+    /// What an answer says about the caller and its budget, whatever else is in it.
+    fn note_verdict(&self, caller: &Caller, response: &UpstreamResponse) {
+        match response.status {
+            StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.hold(translate::pause(response)),
+            StatusCode::UNAUTHORIZED => {
+                if !matches!(caller.credential(), Credential::SessionToken(_)) {
+                    tracing::error!(tenant = %caller.tenant().config.id, "upstream_rejected_org_key");
+                }
+                caller.judged_by_upstream(Verdict::Refused);
+            }
+            status if status.is_success() => caller.judged_by_upstream(Verdict::Accepted),
+            _ => {}
+        }
+    }
+
+    /// How long an answer holds. Asked anew for an answer that has not changed: it can have become closed with time.
+    fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
+        let class = match question {
+            Question::List(query) => Class::of_page(progress, query.end(), self.clock.wall()),
+            Question::Batches(..) => Class::of_page(progress, None, self.clock.wall()),
+            Question::Document(_) => Class::of_document(progress),
+        };
+        class.lifetime(&caller.tenant().config.freshness)
+    }
+}
+
+/// Takes the request off the caller's budgets, and lets it pass if they are not spent.
+fn admit(caller: &Caller, facts: &mut Facts, now: Moment) -> Result<(), ClientError> {
+    // A token that nobody vouches for has no budget of its own to show.
+    if caller.partition().standing(now) != Standing::Known {
+        return Ok(());
+    }
+    let own = match caller.credential() {
+        Credential::ClientKey(key) => key.budget.as_ref().and_then(|budget| budget.spend().refused),
+        Credential::OrgKey | Credential::SessionToken(_) => None,
+    };
+    let spent = caller.partition().budget.spend();
+    facts.budget = Some((spent, caller.tenant().rate_limit_policy().clone()));
+    match own.into_iter().chain(spent.refused).max() {
+        None => Ok(()),
+        Some(wait) => {
+            let message = "too many requests for this linked account or key; slow down";
+            Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait))
+        }
+    }
+}
+
+fn asks_not_to_store(headers: &HeaderMap) -> bool {
+    headers.get_all(CACHE_CONTROL).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
+            let directive = directive.trim_ascii();
+            directive.eq_ignore_ascii_case(b"no-store")
+        })
+    })
+}
+
+fn refuse(facts: &Facts, error: &ClientError) -> Response<Body> {
+    let response = respond::error(facts, error);
+    tracing::debug!(
+        request_id = %facts.request_id,
+        status = error.status().as_u16(),
+        error_code = error.error_code(),
+        "refused"
+    );
+    response
+}
+
+fn log(facts: &Facts, response: &Response<Body>) {
+    tracing::debug!(
+        request_id = %facts.request_id,
+        status = response.status().as_u16(),
+        cache = facts.cache.name(),
+        "answered"
+    );
+}
+
+/// A response that is there already, or one that has to be waited for.
+pub struct ResponseFuture(State);
+
+enum State {
+    Ready(Option<Response<Body>>),
+    Pending(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl ResponseFuture {
+    fn ready(response: Response<Body>) -> Self {
+        Self(State::Ready(Some(response)))
+    }
+
+    fn pending(response: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+        Self(State::Pending(Box::pin(response)))
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            // Polled after it was ready: like every other such future, it stays pending.
+            State::Ready(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            State::Pending(response) => response.as_mut().poll(context).map(Ok),
+        }
+    }
+}

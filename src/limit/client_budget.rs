@@ -1,0 +1,141 @@
+//! What a caller may ask: a GCRA quota per linked account, session token or client key.
+//!
+//! Every request counts, cache hits too, so a check is one compare-and-swap and no lock.
+
+use std::ops::Add;
+use std::time::Duration;
+
+use governor::clock::{self, Reference};
+use governor::middleware::StateInformationMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+use crate::clock::{Clock, Moment};
+use crate::config::Rate;
+
+/// A budget of requests, `burst` at once and `per_second` after.
+#[derive(Debug)]
+pub struct ClientBudget {
+    limiter: RateLimiter<NotKeyed, InMemoryState, Clock, StateInformationMiddleware>,
+    rate: Rate,
+}
+
+/// What a request left of a budget: the figures of the `RateLimit` header (draft-ietf-httpapi-ratelimit-headers-11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Requests that may follow at once: `r`.
+    pub remaining: u32,
+    /// Seconds until the whole burst is there again, rounded up: `t`.
+    pub reset: u64,
+    /// How long to wait, if this request was already too much.
+    pub refused: Option<Duration>,
+}
+
+impl ClientBudget {
+    /// A full budget.
+    #[must_use]
+    pub fn new(rate: Rate, clock: Clock) -> Self {
+        let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
+        Self { limiter: RateLimiter::direct_with_clock(quota, clock).with_middleware(), rate }
+    }
+
+    /// Takes one request off, if it is there.
+    #[must_use]
+    pub fn spend(&self) -> Spent {
+        let (remaining, refused) = match self.limiter.check() {
+            Ok(state) => (state.remaining_burst_capacity(), None),
+            Err(not_until) => (0, Some(not_until.wait_time_from(clock::Clock::now(self.limiter.clock())))),
+        };
+        let missing = self.rate.burst.get().saturating_sub(remaining);
+        Spent { remaining, reset: u64::from(missing.div_ceil(self.rate.per_second.get())), refused }
+    }
+}
+
+impl clock::Clock for Clock {
+    type Instant = Moment;
+
+    fn now(&self) -> Moment {
+        Self::now(self)
+    }
+}
+
+impl Reference for Moment {
+    fn duration_since(&self, earlier: Self) -> Nanos {
+        self.since(earlier).into()
+    }
+
+    fn saturating_sub(&self, duration: Nanos) -> Self {
+        *self - Duration::from(duration)
+    }
+}
+
+impl Add<Nanos> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Nanos) -> Self {
+        self + Duration::from(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn rate(per_second: u32, burst: u32) -> Rate {
+        let number = |n| NonZeroU32::new(n).expect("not zero");
+        Rate { per_second: number(per_second), burst: number(burst) }
+    }
+
+    #[test]
+    fn the_burst_is_granted_at_once_and_then_one_by_one() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let budget = ClientBudget::new(rate(10, 3), clock.clone());
+        assert_eq!(budget.spend(), Spent { remaining: 2, reset: 1, refused: None });
+        assert_eq!(budget.spend().remaining, 1);
+        assert_eq!(budget.spend(), Spent { remaining: 0, reset: 1, refused: None });
+        assert_eq!(budget.spend().refused, Some(Duration::from_millis(100)));
+        clock.advance(Duration::from_millis(100));
+        assert_eq!(budget.spend().refused, None);
+        assert!(budget.spend().refused.is_some());
+    }
+
+    #[test]
+    fn the_reset_counts_whole_seconds_until_the_burst_is_back() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let budget = ClientBudget::new(rate(1, 100), clock);
+        for _ in 0..30 {
+            assert_eq!(budget.spend().refused, None);
+        }
+        assert_eq!(budget.spend(), Spent { remaining: 69, reset: 31, refused: None });
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_window_grants_more_than_burst_and_rate(
+            per_second in 1u32..60, burst in 1u32..40, pauses in proptest::collection::vec(0u64..400, 1..200)
+        ) {
+            let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+            let budget = ClientBudget::new(rate(per_second, burst), clock.clone());
+            let mut granted: Vec<u64> = Vec::new();
+            let mut now = 0;
+            for pause in pauses {
+                clock.advance(Duration::from_millis(pause));
+                now += pause;
+                if budget.spend().refused.is_none() {
+                    granted.push(now);
+                }
+            }
+            for (first, from) in granted.iter().enumerate() {
+                for (last, to) in granted.iter().enumerate().skip(first) {
+                    let allowed = u64::from(burst) + (to - from) * u64::from(per_second) / 1000;
+                    proptest::prop_assert!((last - first + 1) as u64 <= allowed + 1);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! An entry or an error to an HTTP response: headers, conditional requests, HEAD.
+//!
+//! Part of the hit path. What does not change between two answers is made at fill time; the values that do are written
+//! into one buffer and share its allocation.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{
+    AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER, VARY,
+    WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::cache::Entry;
+use crate::clock::Moment;
+use crate::error::ClientError;
+use crate::limit::Spent;
+
+/// The body of every response.
+pub type Body = Full<Bytes>;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// Whatever says who is asking decides what is answered.
+const VARY_BY_CALLER: HeaderValue =
+    HeaderValue::from_static("authorization, x-api-key, linked_account_id, linked-account-id");
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"postern\"");
+
+/// What the steps have found out about a request by the time it is answered.
+#[derive(Debug)]
+pub struct Facts {
+    /// Names this request in headers, bodies and logs.
+    pub request_id: RequestId,
+    /// A HEAD request: the answer has no body.
+    pub head: bool,
+    /// The caller's budget, once it is known who it is.
+    pub budget: Option<(Spent, HeaderValue)>,
+    /// What the cache did.
+    pub cache: CacheResult,
+}
+
+/// What the cache did for a request (RFC 9211).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheResult {
+    /// The request did not get as far as the cache.
+    NotAsked,
+    /// Answered from it.
+    Hit,
+    /// Fetched, since there was nothing: `fwd=uri-miss`.
+    Miss {
+        /// Somebody else's fetch was shared.
+        collapsed: bool,
+    },
+    /// Fetched, since what there was is no longer fresh: `fwd=stale`.
+    Stale {
+        /// Somebody else's fetch was shared.
+        collapsed: bool,
+    },
+    /// Never cached: `fwd=method`.
+    Bypass,
+}
+
+impl CacheResult {
+    /// Its name in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotAsked => "none",
+            Self::Hit => "hit",
+            Self::Miss { .. } => "miss",
+            Self::Stale { .. } => "stale",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// A random UUID (RFC 9562, version 4). Unique, not secret.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId(uuid::Uuid);
+
+impl RequestId {
+    /// A new one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid())
+    }
+}
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The answer with an entry: 200, or 304 if the caller has it already (RFC 9110, 13.1.2).
+#[must_use]
+pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> Response<Body> {
+    let age = entry.age(now).as_secs();
+    let mut values = Values::new();
+    let age = values.write(|out| push_integer(out, age));
+    let cache_status = values.write(|out| push_cache_status(out, facts.cache, entry, now));
+    let mut response = Response::new(Full::default());
+    let headers = values.finish(response.headers_mut(), facts);
+    headers.insert(AGE, age.value(&values.bytes));
+    headers.insert(CACHE_STATUS, cache_status.value(&values.bytes));
+    headers.insert(ETAG, entry.etag.clone());
+    headers.insert(CACHE_CONTROL, entry.cache_control.clone());
+    headers.insert(VARY, VARY_BY_CALLER);
+    if request.get_all(IF_NONE_MATCH).iter().any(|tags| matches(tags, &entry.etag)) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response;
+    }
+    headers.insert(CONTENT_TYPE, JSON);
+    fill(response, facts, entry.body.clone())
+}
+
+/// The answer to an action: what the upstream said, never kept by anybody.
+#[must_use]
+pub fn outcome(facts: &Facts, body: Bytes) -> Response<Body> {
+    let mut values = Values::new();
+    let mut response = Response::new(Full::default());
+    let headers = values.finish(response.headers_mut(), facts);
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=method"));
+    fill(response, facts, body)
+}
+
+/// The answer with an error, in the documented shape.
+#[must_use]
+pub fn error(facts: &Facts, error: &ClientError) -> Response<Body> {
+    let mut values = Values::new();
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = error.status();
+    let headers = values.finish(response.headers_mut(), facts);
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    if let Some(seconds) = error.retry_after_seconds() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(allow) = error.allow() {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if error.status() == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, CHALLENGE);
+    }
+    fill(response, facts, error.body(&facts.request_id.to_string()))
+}
+
+/// Puts the body in; a HEAD request gets its length alone (RFC 9110, 9.3.2).
+fn fill(mut response: Response<Body>, facts: &Facts, body: Bytes) -> Response<Body> {
+    if facts.head {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    } else {
+        *response.body_mut() = Full::new(body);
+    }
+    response
+}
+
+/// Whether one of the tags is this one, by the weak comparison that `If-None-Match` asks for.
+fn matches(tags: &HeaderValue, etag: &HeaderValue) -> bool {
+    let (tags, etag) = (tags.as_bytes(), etag.as_bytes());
+    tags == etag
+        || tags
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag)
+}
+
+/// Header values that differ with each answer, written behind each other into one buffer.
+struct Values {
+    text: BytesMut,
+    bytes: Bytes,
+}
+
+/// Where a value stands in the buffer.
+#[derive(Clone, Copy)]
+struct Span(usize, usize);
+
+impl Span {
+    fn value(self, bytes: &Bytes) -> HeaderValue {
+        // What is written here is visible ASCII.
+        HeaderValue::from_maybe_shared(bytes.slice(self.0..self.1)).unwrap_or(HeaderValue::from_static(""))
+    }
+}
+
+impl Values {
+    fn new() -> Self {
+        Self { text: BytesMut::with_capacity(160), bytes: Bytes::new() }
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut BytesMut)) -> Span {
+        let start = self.text.len();
+        write(&mut self.text);
+        Span(start, self.text.len())
+    }
+
+    /// Ends the writing with what every answer has, and inserts that.
+    fn finish<'a>(&mut self, headers: &'a mut HeaderMap, facts: &Facts) -> &'a mut HeaderMap {
+        let request_id = self.write(|out| {
+            let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+            out.put_slice(facts.request_id.0.hyphenated().encode_lower(&mut text).as_bytes());
+        });
+        let budget = facts.budget.as_ref().map(|(spent, policy)| {
+            let span = self.write(|out| {
+                out.put_slice(b"\"default\";r=");
+                push_integer(out, u64::from(spent.remaining));
+                out.put_slice(b";t=");
+                push_integer(out, spent.reset);
+            });
+            (span, policy)
+        });
+        self.bytes = std::mem::take(&mut self.text).freeze();
+        headers.reserve(14);
+        headers.insert(X_REQUEST_ID, request_id.value(&self.bytes));
+        if let Some((span, policy)) = budget {
+            headers.insert(RATE_LIMIT, span.value(&self.bytes));
+            headers.insert(RATE_LIMIT_POLICY, policy.clone());
+        }
+        headers
+    }
+}
+
+fn push_integer(out: &mut BytesMut, number: u64) {
+    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn push_cache_status(out: &mut BytesMut, result: CacheResult, entry: &Entry, now: Moment) {
+    let collapsed = match result {
+        CacheResult::Hit => {
+            out.put_slice(b"postern; hit; ttl=");
+            let left = entry.lifetime.saturating_sub(entry.age(now));
+            push_integer(out, left.as_secs() + u64::from(left > Duration::from_secs(left.as_secs())));
+            return;
+        }
+        CacheResult::NotAsked | CacheResult::Bypass => {
+            out.put_slice(b"postern; fwd=bypass");
+            false
+        }
+        CacheResult::Miss { collapsed } => {
+            out.put_slice(b"postern; fwd=uri-miss");
+            collapsed
+        }
+        CacheResult::Stale { collapsed } => {
+            out.put_slice(b"postern; fwd=stale");
+            collapsed
+        }
+    };
+    let flags = if entry.no_store { "" } else { "; stored" };
+    let _ = write!(out, "{flags}{}", if collapsed { "; collapsed" } else { "" });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_none_match_compares_weakly_and_reads_lists() {
+        let etag = HeaderValue::from_static("\"abc\"");
+        let matched = |tags: &'static str| matches(&HeaderValue::from_static(tags), &etag);
+        for tags in ["\"abc\"", "W/\"abc\"", "*", "\"x\", \"abc\"", "\"x\" ,W/\"abc\""] {
+            assert!(matched(tags), "{tags}");
+        }
+        for tags in ["\"x\"", "abc", "", "\"abc", "\"ABC\""] {
+            assert!(!matched(tags), "{tags}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Method and path to the endpoint that is asked, and the refusal of what no step behind this one should ever see.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Method, Version};
+
+use crate::config;
+use crate::error::{ClientError, Reason};
+use crate::executions::{COLLECTION, PathId};
+
+/// A resource of the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `GET /api/v2/public/execution`
+    List,
+    /// `GET /api/v2/public/execution/{execution_id}`
+    Document(PathId),
+    /// `GET /api/v2/public/execution/{execution_id}/nodes/{node_id}/batches`
+    Batches(PathId, PathId),
+    /// `POST /api/v2/public/execution/{id}/stop` or `.../rerun`
+    Action(PathId, Action),
+}
+
+/// What can be done to an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Stop it.
+    Stop,
+    /// Run it again.
+    Rerun,
+}
+
+impl Action {
+    /// The last segment of its path.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Rerun => "rerun",
+        }
+    }
+}
+
+const READ: &str = "GET, HEAD";
+const WRITE: &str = "POST";
+
+/// Finds the endpoint of a request, or the reason why it gets no further.
+///
+/// # Errors
+/// 431, 414, 400 for a head that HTTP forbids or that could be read in two ways, 404, 405.
+pub fn route(head: &Parts, limits: &config::Server) -> Result<Endpoint, ClientError> {
+    check_head(head, limits)?;
+    let path = head.uri.path();
+    let rest = path.strip_prefix(COLLECTION).ok_or_else(not_found)?;
+    if rest.is_empty() {
+        return read(&head.method, Endpoint::List);
+    }
+    let mut segments = rest.strip_prefix('/').ok_or_else(not_found)?.split('/');
+    let id = |segment: Option<&str>| PathId::parse(segment.unwrap_or_default()).map_err(ClientError::from);
+    match (segments.next(), segments.next(), segments.next(), segments.next(), segments.next()) {
+        (Some(execution), None, ..) if !execution.is_empty() => {
+            read(&head.method, Endpoint::Document(id(Some(execution))?))
+        }
+        (execution, Some("stop"), None, ..) => write(&head.method, Endpoint::Action(id(execution)?, Action::Stop)),
+        (execution, Some("rerun"), None, ..) => write(&head.method, Endpoint::Action(id(execution)?, Action::Rerun)),
+        (execution, Some("nodes"), node, Some("batches"), None) => {
+            read(&head.method, Endpoint::Batches(id(execution)?, id(node)?))
+        }
+        _ => Err(not_found()),
+    }
+}
+
+fn read(method: &Method, endpoint: Endpoint) -> Result<Endpoint, ClientError> {
+    if *method == Method::GET || *method == Method::HEAD {
+        Ok(endpoint)
+    } else {
+        Err(ClientError::method_not_allowed(READ))
+    }
+}
+
+fn write(method: &Method, endpoint: Endpoint) -> Result<Endpoint, ClientError> {
+    if *method == Method::POST { Ok(endpoint) } else { Err(ClientError::method_not_allowed(WRITE)) }
+}
+
+fn not_found() -> ClientError {
+    ClientError::new(Reason::NotFound, "there is no such resource here")
+}
+
+/// The HTTP library takes heads that RFC 9112 has a server refuse; it also has larger bounds, so that ours are answered
+/// in the documented shape.
+fn check_head(head: &Parts, limits: &config::Server) -> Result<(), ClientError> {
+    let malformed = |message| Err(ClientError::new(Reason::MalformedRequest, message));
+    let uri_length = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if uri_length > limits.max_uri_bytes {
+        let message = format!("the request target is longer than {} bytes", limits.max_uri_bytes);
+        return Err(ClientError::new(Reason::UriTooLong, message));
+    }
+    let header_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if header_bytes > limits.max_header_bytes {
+        let message = format!("the request headers are larger than {} bytes", limits.max_header_bytes);
+        return Err(ClientError::new(Reason::HeadersTooLarge, message));
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return malformed("the Host header is there twice"),
+        (None, None) if head.version == Version::HTTP_11 => return malformed("the Host header is missing"),
+        _ => {}
+    }
+    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
+        return malformed("Content-Length and Transfer-Encoding are both there");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{Request, StatusCode};
+
+    use super::*;
+
+    const LIMITS: config::Server = config::Server {
+        workers: 1,
+        header_timeout: Duration::from_secs(1),
+        body_timeout: Duration::from_secs(1),
+        max_header_bytes: 200,
+        max_uri_bytes: 100,
+        max_request_body: 10,
+        drain_timeout: Duration::from_secs(1),
+    };
+
+    fn ask(method: &str, target: &str, headers: &[(&str, &str)]) -> Result<Endpoint, StatusCode> {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).expect("the test's request is valid").into_parts();
+        route(&head, &LIMITS).map_err(|error| error.status())
+    }
+
+    const HOST: (&str, &str) = ("host", "localhost");
+
+    #[test]
+    fn every_documented_route_is_found() {
+        let id = |text| PathId::parse(text).expect("a plain id");
+        let found = |method, target| ask(method, target, &[HOST]);
+        assert_eq!(found("GET", "/api/v2/public/execution?page=1"), Ok(Endpoint::List));
+        assert_eq!(found("HEAD", "/api/v2/public/execution"), Ok(Endpoint::List));
+        assert_eq!(found("GET", "/api/v2/public/execution/65a"), Ok(Endpoint::Document(id("65a"))));
+        assert_eq!(
+            found("GET", "/api/v2/public/execution/65a/nodes/n%201/batches"),
+            Ok(Endpoint::Batches(id("65a"), id("n%201")))
+        );
+        assert_eq!(found("POST", "/api/v2/public/execution/65a/stop"), Ok(Endpoint::Action(id("65a"), Action::Stop)));
+        assert_eq!(found("POST", "/api/v2/public/execution/65a/rerun"), Ok(Endpoint::Action(id("65a"), Action::Rerun)));
+    }
+
+    #[test]
+    fn anything_else_is_not_found_and_other_methods_are_not_allowed() {
+        for target in [
+            "/",
+            "/api/v2/public/executions",
+            "/api/v2/public/execution/",
+            "/api/v2/public/execution//",
+            "/api/v2/public/execution/1/nodes/2",
+            "/api/v2/public/execution/1/nodes/2/batches/3",
+            "/api/v2/public/execution/1/stop/2",
+            "/api/v2/public/linked-account",
+            "/API/v2/public/execution",
+        ] {
+            assert_eq!(ask("GET", target, &[HOST]), Err(StatusCode::NOT_FOUND), "{target}");
+        }
+        assert_eq!(ask("DELETE", "/api/v2/public/execution", &[HOST]), Err(StatusCode::METHOD_NOT_ALLOWED));
+        assert_eq!(ask("GET", "/api/v2/public/execution/1/stop", &[HOST]), Err(StatusCode::METHOD_NOT_ALLOWED));
+        assert_eq!(ask("BREW", "/api/v2/public/execution", &[HOST]), Err(StatusCode::METHOD_NOT_ALLOWED));
+    }
+
+    #[test]
+    fn a_path_that_climbs_is_refused() {
+        for id in ["..", "%2e%2e", "a%2Fb", "%00", ".", "%2e%2e%2fadmin"] {
+            let result = ask("GET", &format!("/api/v2/public/execution/{id}"), &[HOST]);
+            assert_eq!(result, Err(StatusCode::BAD_REQUEST), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_can_be_read_in_two_ways_is_refused() {
+        let target = "/api/v2/public/execution";
+        assert_eq!(ask("GET", target, &[]), Err(StatusCode::BAD_REQUEST));
+        assert_eq!(ask("GET", target, &[HOST, HOST]), Err(StatusCode::BAD_REQUEST));
+        let both = [HOST, ("content-length", "3"), ("transfer-encoding", "chunked")];
+        assert_eq!(ask("GET", target, &both), Err(StatusCode::BAD_REQUEST));
+    }
+
+    #[test]
+    fn long_targets_and_large_heads_have_their_own_errors() {
+        let long = format!("/api/v2/public/execution?slug={}", "a".repeat(100));
+        assert_eq!(ask("GET", &long, &[HOST]), Err(StatusCode::URI_TOO_LONG));
+        let large = "a".repeat(200);
+        let result = ask("GET", "/api/v2/public/execution", &[HOST, ("cookie", &large)]);
+        assert_eq!(result, Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+}

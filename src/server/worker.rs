@@ -1,0 +1,103 @@
+//! One worker: accepts on its listeners and serves what comes on its own thread, until it is told to stop.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+
+use super::connection::{Connections, Stopping};
+use super::socket::Bound;
+use crate::config;
+use crate::gateway::{Gateway, Scope};
+use crate::upstream::UpstreamClient;
+
+/// How long accepting rests when the process has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a worker needs to run.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) client: UpstreamClient,
+    pub(super) settings: config::Server,
+    pub(super) listening: Vec<Listening>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// A socket and what holds for those who come in there.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) socket: Bound,
+    pub(super) session_tokens: Option<usize>,
+}
+
+impl Worker {
+    /// Serves until `stop` turns true and the connections are drained.
+    pub(super) async fn run(mut self) {
+        // Every connection holds a sender: when the last is gone, so is the last connection.
+        let (open, mut drained) = mpsc::channel(1);
+        let connections = Arc::new(Connections::new(&self.settings));
+        for listening in self.listening.drain(..) {
+            let scope = Scope { client: self.client.clone(), session_tokens: listening.session_tokens };
+            let stopping = Stopping { stop: self.stop.clone(), open: open.clone() };
+            let accepting =
+                accept(listening.socket, Arc::clone(&self.gateway), scope, Arc::clone(&connections), stopping);
+            tokio::spawn(async move {
+                if let Err(error) = accepting.await {
+                    tracing::error!(%error, "accept_failed");
+                }
+            });
+        }
+        drop(open);
+        // The sender lives as long as the server does.
+        let _ = self.stop.wait_for(|stop| *stop).await;
+        if tokio::time::timeout(self.settings.drain_timeout, drained.recv()).await.is_err() {
+            tracing::warn!("drain_timeout");
+        }
+    }
+}
+
+async fn accept(
+    socket: Bound,
+    gateway: Arc<Gateway>,
+    scope: Scope,
+    connections: Arc<Connections>,
+    mut stopping: Stopping,
+) -> io::Result<()> {
+    match socket {
+        Bound::Tcp(listener) => {
+            let listener = TcpListener::from_std(listener)?;
+            while let Some(accepted) = stopping.unless_stopped(listener.accept()).await {
+                let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
+                // Answers are written whole: waiting for more of them only delays.
+                let _ = stream.set_nodelay(true);
+                connections.serve(stream, Arc::clone(&gateway), scope.clone(), stopping.clone());
+            }
+        }
+        Bound::Unix(listener) => {
+            let listener = UnixListener::from_std(listener)?;
+            while let Some(accepted) = stopping.unless_stopped(listener.accept()).await {
+                let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
+                connections.serve(stream, Arc::clone(&gateway), scope.clone(), stopping.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A connection that was aborted before it was accepted is nobody's error; no descriptors left is, and it takes time to
+/// mend.
+async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
+    match accepted {
+        Ok(connection) => Some(connection),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::ConnectionAborted {
+                tracing::error!(%error, "accept_failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the upstream said to what the contract says: its pages completed, its errors brought into the documented shape.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::RETRY_AFTER;
+use memchr::memmem;
+use serde::Deserialize;
+
+use crate::caller::{Caller, Credential};
+use crate::error::{ClientError, Reason, UpstreamErrorFields};
+use crate::executions::{Document, NotDocumented, Question};
+use crate::upstream::UpstreamResponse;
+
+/// How long to stay away from an upstream that answered 429 without a `Retry-After`.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause that an upstream can ask for.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// Reads the answer to a question.
+///
+/// # Errors
+/// If it is an error, or not what the documentation promises.
+pub fn answer(caller: &Caller, question: &Question, response: UpstreamResponse) -> Result<Document, ClientError> {
+    let body = success(caller, response)?;
+    let document = match question {
+        Question::List(query) => Document::page(body, query.page(), query.limit()),
+        Question::Batches(_, _, query) => Document::page(body, query.page(), query.limit()),
+        Question::Document(_) => Document::single(body),
+    };
+    document.map_err(|error: NotDocumented| ClientError::new(Reason::UpstreamInvalidResponse, error.to_string()))
+}
+
+/// Reads the answer to an action: any JSON.
+///
+/// # Errors
+/// If it is an error, or no JSON.
+pub fn outcome(caller: &Caller, response: UpstreamResponse) -> Result<Bytes, ClientError> {
+    let body = success(caller, response)?;
+    match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
+        Ok(_) => Ok(body),
+        Err(_) => Err(ClientError::new(Reason::UpstreamInvalidResponse, "Refold's answer is not JSON")),
+    }
+}
+
+/// How long the upstream wants to be left alone.
+#[must_use]
+pub fn pause(response: &UpstreamResponse) -> Duration {
+    response
+        .headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map_or(DEFAULT_PAUSE, Duration::from_secs)
+        .clamp(DEFAULT_PAUSE, MAX_PAUSE)
+}
+
+fn success(caller: &Caller, response: UpstreamResponse) -> Result<Bytes, ClientError> {
+    let invalid = |message: String| Err(ClientError::new(Reason::UpstreamInvalidResponse, message));
+    if shows_org_key(caller, &response.body) {
+        return invalid("Refold's answer can't be shown".to_owned());
+    }
+    match response.status {
+        StatusCode::OK => Ok(response.body),
+        status if status.is_redirection() => {
+            invalid(format!("Refold answered with a redirect ({}), which is not followed", status.as_u16()))
+        }
+        status if status.as_u16() < 400 => invalid(format!("Refold answered with status {}", status.as_u16())),
+        _ => Err(refusal(caller, &response)),
+    }
+}
+
+fn refusal(caller: &Caller, response: &UpstreamResponse) -> ClientError {
+    let fields = fields(caller, &response.body);
+    let injected = matches!(caller.credential(), Credential::ClientKey(_));
+    match response.status {
+        // The caller's own key was good: it is the operator who has to mend this.
+        StatusCode::UNAUTHORIZED if injected => {
+            let message = "Refold did not accept the gateway's own API key; tell whoever runs the gateway";
+            ClientError::new(Reason::UpstreamCredentialRejected, message)
+        }
+        StatusCode::UNAUTHORIZED => ClientError::invalid_credentials().of_upstream_request(fields.request_id),
+        status @ (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
+            ClientError::from_upstream(status, fields).retry_after(pause(response))
+        }
+        status => ClientError::from_upstream(status, fields),
+    }
+}
+
+/// Reads what there is of the documented error body, in any of the shapes that Refold uses.
+fn fields(caller: &Caller, body: &[u8]) -> UpstreamErrorFields {
+    #[derive(Deserialize)]
+    #[serde(default)]
+    #[derive(Default)]
+    struct Body {
+        http_error_type: Option<serde_json::Value>,
+        error_code: Option<serde_json::Value>,
+        error: Option<serde_json::Value>,
+        message: Option<serde_json::Value>,
+        request_id: Option<serde_json::Value>,
+    }
+    let body: Body = serde_json::from_slice(body).unwrap_or_default();
+    let text = |value: Option<serde_json::Value>| match value {
+        Some(serde_json::Value::String(text)) if !text.is_empty() && !shows_org_key(caller, text.as_bytes()) => {
+            Some(text)
+        }
+        _ => None,
+    };
+    UpstreamErrorFields {
+        http_error_type: text(body.http_error_type),
+        error_code: text(body.error_code).or_else(|| text(body.error)),
+        message: text(body.message),
+        request_id: text(body.request_id),
+    }
+}
+
+/// An upstream that echoes its request must not tell the caller what the gateway put into it.
+fn shows_org_key(caller: &Caller, text: &[u8]) -> bool {
+    let org_key = caller.tenant().config.org_key.expose().as_bytes();
+    matches!(caller.credential(), Credential::ClientKey(_)) && memmem::find(text, org_key).is_some()
+}

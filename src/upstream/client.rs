@@ -1,0 +1,186 @@
+//! The client: keep-alive pool, verified TLS, no redirect followed, every exchange bounded in time and bytes. Each worker
+//! has one of its own, so a miss never leaves its thread either.
+
+use std::error::Error as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::Upstream;
+
+/// A pooled connection to the upstream. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct UpstreamClient {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    first_byte_timeout: Duration,
+    total_timeout: Duration,
+    max_body: usize,
+}
+
+/// An answer of the upstream, read whole.
+#[derive(Debug)]
+pub struct UpstreamResponse {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers; none of them is passed on as it is.
+    pub headers: HeaderMap,
+    /// Its body, not encoded.
+    pub body: Bytes,
+}
+
+/// Why there is no answer. Says nothing of addresses or names: a caller reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// No connection, or it was lost before the answer began.
+    #[error("Refold can't be reached")]
+    Unreachable,
+    /// The answer took too long.
+    #[error("Refold did not answer in time")]
+    Timeout,
+    /// The answer is larger than is read.
+    #[error("Refold's answer is larger than {limit} bytes")]
+    TooLarge {
+        /// Most bytes that are read.
+        limit: usize,
+    },
+    /// The answer is not HTTP, or ended early, or has an encoding that was not asked for.
+    #[error("Refold's answer is broken")]
+    Broken,
+}
+
+/// Why the client can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientSetupError {
+    /// The file of certificate authorities can't be used.
+    #[error("upstream.ca_file {}: {reason}", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS can't be set up.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl UpstreamClient {
+    /// A client with an empty pool.
+    ///
+    /// # Errors
+    /// If the file of certificate authorities can't be used.
+    pub fn new(config: &Upstream) -> Result<Self, ClientSetupError> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(config)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(config.pool_idle_timeout)
+            .pool_max_idle_per_host(config.pool_idle_per_worker)
+            .build(connector);
+        Ok(Self {
+            client,
+            first_byte_timeout: config.first_byte_timeout,
+            total_timeout: config.total_timeout,
+            max_body: config.max_body,
+        })
+    }
+
+    /// Sends a request and reads its answer whole.
+    ///
+    /// # Errors
+    /// If there is none within the bounds of time and size.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<UpstreamResponse, FetchError> {
+        let deadline = Instant::now() + self.total_timeout;
+        let first_byte = deadline.min(Instant::now() + self.first_byte_timeout);
+        let response = timeout_at(first_byte, self.client.request(request))
+            .await
+            .map_err(|_| FetchError::Timeout)?
+            .map_err(|error| no_answer(&error))?;
+        let (head, body) = response.into_parts();
+        if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(FetchError::Broken);
+        }
+        let body = timeout_at(deadline, self.read(body)).await.map_err(|_| FetchError::Timeout)??;
+        Ok(UpstreamResponse { status: head.status, headers: head.headers, body })
+    }
+
+    async fn read(&self, mut body: Incoming) -> Result<Bytes, FetchError> {
+        let too_large = FetchError::TooLarge { limit: self.max_body };
+        let announced = body.size_hint().lower();
+        if announced > self.max_body as u64 {
+            return Err(too_large);
+        }
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| FetchError::Broken)?.into_data() else { continue };
+            if first.len() + rest.len() + data.len() > self.max_body {
+                return Err(too_large);
+            }
+            if first.is_empty() && rest.is_empty() {
+                first = data;
+                continue;
+            }
+            if rest.is_empty() {
+                rest.reserve(usize::try_from(announced).unwrap_or_default().max(first.len() + data.len()));
+                rest.extend_from_slice(&first);
+                first = Bytes::new();
+            }
+            rest.extend_from_slice(&data);
+        }
+        // A part of the connection's read buffer would keep all of it in memory as long as it is cached.
+        Ok(if rest.is_empty() { Bytes::copy_from_slice(&first) } else { rest.freeze() })
+    }
+}
+
+fn no_answer(error: &hyper_util::client::legacy::Error) -> FetchError {
+    let http = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
+    match http {
+        Some(http) if http.is_parse() => FetchError::Broken,
+        _ => FetchError::Unreachable,
+    }
+}
+
+fn tls(config: &Upstream) -> Result<ClientConfig, ClientSetupError> {
+    let mut roots = RootCertStore::empty();
+    match &config.ca_file {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(path) => {
+            let refused = |reason: String| ClientSetupError::CaFile { path: path.clone(), reason };
+            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| refused(error.to_string()))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| refused(error.to_string()))?;
+                roots.add(certificate).map_err(|error| refused(error.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(refused("no certificate in it".to_owned()));
+            }
+        }
+    }
+    Ok(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
