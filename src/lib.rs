@@ -20,5 +20,5 @@ pub mod error;
 pub mod nearest;
 pub mod tenant;
 
-// pub mod cli;
+pub mod cli;
 pub mod simulator;
