@@ -13,7 +13,6 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::executions::QueryError;
-use crate::upstream::FetchError;
 
 /// An answer that is not the one the caller asked for.
 #[derive(Clone, Debug)]
@@ -262,18 +261,6 @@ impl From<QueryError> for ClientError {
             QueryError::Duplicate { .. } => Reason::DuplicateParameter,
             QueryError::DateRange { .. } => Reason::InvalidDateRange,
             QueryError::Malformed { .. } => Reason::MalformedRequest,
-        };
-        Self::new(reason, error.to_string())
-    }
-}
-
-impl From<FetchError> for ClientError {
-    fn from(error: FetchError) -> Self {
-        let reason = match error {
-            FetchError::Unreachable => Reason::UpstreamUnreachable,
-            FetchError::Timeout => Reason::UpstreamTimeout,
-            FetchError::TooLarge { .. } => Reason::UpstreamResponseTooLarge,
-            FetchError::Broken => Reason::UpstreamInvalidResponse,
         };
         Self::new(reason, error.to_string())
     }

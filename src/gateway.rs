@@ -212,8 +212,8 @@ impl Gateway {
         let asked_at = self.clock.now();
         let validator = stale.and_then(|entry| entry.validator.as_ref());
         let request = upstream::ask(&self.config.upstream, caller, question, validator);
-        let response = client.send(request).await?;
-        self.note_verdict(caller, &response);
+        let response = client.send(request).await.map_err(translate::failure)?;
+        note_verdict(caller, &response);
         if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
             let lifetime = self.lifetime(caller, question, stale.progress);
             return Ok(stale.renewed(lifetime, asked_at));
@@ -242,8 +242,8 @@ impl Gateway {
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
         // have come after the deed.
         caller.partition().drop_entries();
-        let response = result?;
-        self.note_verdict(caller, &response);
+        let response = result.map_err(translate::failure)?;
+        note_verdict(caller, &response);
         translate::outcome(caller, response)
     }
 
@@ -275,21 +275,6 @@ impl Gateway {
         })
     }
 
-    /// What an answer says about the caller and its budget, whatever else is in it.
-    fn note_verdict(&self, caller: &Caller, response: &UpstreamResponse) {
-        match response.status {
-            StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.hold(translate::pause(response)),
-            StatusCode::UNAUTHORIZED => {
-                if !matches!(caller.credential(), Credential::SessionToken(_)) {
-                    tracing::error!(tenant = %caller.tenant().config.id, "upstream_rejected_org_key");
-                }
-                caller.judged_by_upstream(Verdict::Refused);
-            }
-            status if status.is_success() => caller.judged_by_upstream(Verdict::Accepted),
-            _ => {}
-        }
-    }
-
     /// How long an answer holds. Asked anew for an answer that has not changed: it can have become closed with time.
     fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
         let class = match question {
@@ -319,6 +304,21 @@ fn admit(caller: &Caller, facts: &mut Facts, now: Moment) -> Result<(), ClientEr
             let message = "too many requests for this linked account or key; slow down";
             Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait))
         }
+    }
+}
+
+/// What an answer says about the caller and its budget, whatever else is in it.
+fn note_verdict(caller: &Caller, response: &UpstreamResponse) {
+    match response.status {
+        StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.hold(translate::pause(response)),
+        StatusCode::UNAUTHORIZED => {
+            if !matches!(caller.credential(), Credential::SessionToken(_)) {
+                tracing::error!(tenant = %caller.tenant().config.id, "upstream_rejected_org_key");
+            }
+            caller.judged_by_upstream(Verdict::Refused);
+        }
+        status if status.is_success() => caller.judged_by_upstream(Verdict::Accepted),
+        _ => {}
     }
 }
 

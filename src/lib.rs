@@ -16,6 +16,7 @@ pub mod upstream;
 
 pub mod clock;
 pub mod config;
+pub mod digest;
 pub mod error;
 pub mod nearest;
 pub mod tenant;

@@ -16,13 +16,13 @@ use crate::config::{self, Secret};
 use crate::limit::{ClientBudget, UpstreamBudget};
 
 /// How long a session token's acceptance by the upstream is believed.
-const ACCEPTED_FOR: Duration = Duration::from_secs(60);
+const ACCEPTED_FOR: Duration = Duration::from_mins(1);
 /// How long a session token's refusal by the upstream is remembered.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Session tokens that may be waiting for the upstream's verdict at once.
 const MAX_UNPROVEN: u64 = 1024;
 /// A linked account that nobody has asked for is forgotten after this time.
-const IDLE: Duration = Duration::from_secs(15 * 60);
+const IDLE: Duration = Duration::from_mins(15);
 
 /// SHA-256 of a session token.
 pub type TokenDigest = [u8; 32];

@@ -11,12 +11,24 @@ use serde::Deserialize;
 use crate::caller::{Caller, Credential};
 use crate::error::{ClientError, Reason, UpstreamErrorFields};
 use crate::executions::{Document, NotDocumented, Question};
-use crate::upstream::UpstreamResponse;
+use crate::upstream::{FetchError, UpstreamResponse};
 
 /// How long to stay away from an upstream that answered 429 without a `Retry-After`.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause that an upstream can ask for.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_mins(1);
+
+/// What a caller is told when there is no answer.
+#[must_use]
+pub fn failure(error: FetchError) -> ClientError {
+    let reason = match error {
+        FetchError::Unreachable => Reason::UpstreamUnreachable,
+        FetchError::Timeout => Reason::UpstreamTimeout,
+        FetchError::TooLarge { .. } => Reason::UpstreamResponseTooLarge,
+        FetchError::Broken => Reason::UpstreamInvalidResponse,
+    };
+    ClientError::new(reason, error.to_string())
+}
 
 /// Reads the answer to a question.
 ///

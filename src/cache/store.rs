@@ -16,7 +16,7 @@ pub struct Store {
 }
 
 /// An entry is of use for a while after it has gone stale: the upstream may say that it is still true.
-const KEPT_FOR_RENEWAL: Duration = Duration::from_secs(60);
+const KEPT_FOR_RENEWAL: Duration = Duration::from_mins(1);
 
 struct Usefulness;
 

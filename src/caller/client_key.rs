@@ -7,21 +7,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_lc_rs::{constant_time, digest};
+use aws_lc_rs::constant_time;
 use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::config::{Access, AccountPattern, Secret, TenantMode};
+use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
 use crate::limit::ClientBudget;
 use crate::tenant::Tenant;
-
-/// SHA-256.
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    out
-}
 
 /// A client key while the gateway runs.
 #[derive(Debug)]

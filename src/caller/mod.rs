@@ -15,6 +15,7 @@ use client_key::Keys;
 
 use crate::clock::Clock;
 use crate::config::{Access, Config};
+use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
 use crate::tenant::{Partition, Standing, Tenant, TokenDigest};
 
@@ -189,7 +190,7 @@ impl Callers {
         let (Some(tenant), Some(token)) = (tenant, session_token::bearer(value)) else {
             return Err(ClientError::invalid_credentials());
         };
-        let digest = client_key::sha256(token);
+        let digest = sha256(token);
         let partition = tenant.session_token(&digest);
         if partition.standing(self.clock.now()) == Standing::Refused {
             return Err(ClientError::invalid_credentials());

@@ -1,10 +1,9 @@
 //! `postern keygen`: a client key, shown once, and the configuration lines for it, which hold only its hash.
 
-use std::fmt::Write;
-
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::rand;
 
 use super::{Failure, print};
+use crate::digest::{Hex, sha256};
 
 /// Tells a key of Postern's from one of Refold's (`pk`, `tk`) at a glance, and to secret scanners.
 const PREFIX: &str = "pst_";
@@ -52,15 +51,8 @@ impl ClientKey {
     pub(super) fn generate() -> Result<Self, Failure> {
         let mut random = [0; RANDOM_BYTES];
         rand::fill(&mut random).map_err(|_| "the system gives no randomness")?;
-        let key = format!("{PREFIX}{}", hex(&random));
-        let sha256 = hex(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
+        let key = format!("{PREFIX}{}", Hex(&random));
+        let sha256 = Hex(&sha256(key.as_bytes())).to_string();
         Ok(Self { key, sha256 })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }

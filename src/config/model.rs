@@ -13,7 +13,7 @@ use super::secret::Secret;
 use crate::executions::{Dialect, QueryPolicy};
 
 /// Everything that an operator decides.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Sockets that callers connect to; at least one.
     pub listeners: Vec<Listener>,
@@ -30,7 +30,7 @@ pub struct Config {
 }
 
 /// One socket that callers connect to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Where it listens.
     pub address: ListenAddress,
@@ -49,7 +49,7 @@ pub enum ListenAddress {
 }
 
 /// How connections are served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Worker threads, each with its own runtime, listener and upstream pool.
     pub workers: usize,
@@ -68,7 +68,7 @@ pub struct Server {
 }
 
 /// Where Refold is and how it is spoken to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// Scheme and authority, no path: `https://api.gocobalt.io`.
     pub base_url: Uri,
@@ -91,7 +91,7 @@ pub struct Upstream {
 }
 
 /// The cache that all tenants share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
     /// Bound on keys, headers and bodies together, in bytes; 0 turns caching off.
     pub capacity: u64,
@@ -100,7 +100,7 @@ pub struct Cache {
 }
 
 /// One Refold org and environment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
     /// Its name in logs, keys and the configuration.
     pub id: Arc<str>,
@@ -130,7 +130,7 @@ pub enum TenantMode {
 }
 
 /// A key that Postern issued: only its SHA-256 is known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientKey {
     /// Its name in logs.
     pub name: Arc<str>,

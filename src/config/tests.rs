@@ -1,1 +1,211 @@
+//! Files as an operator would write them, good and bad.
 
+use super::*;
+
+const KEY: &str = "tk_very_secret_0123456789";
+const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+fn environment() -> Environment {
+    let mut environment = Environment::default();
+    environment.insert("REFOLD_ORG_KEY", KEY);
+    environment.insert("PATH", "/bin");
+    environment
+}
+
+fn tenant(lines: &str) -> String {
+    format!("[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = {{ env = \"REFOLD_ORG_KEY\" }}\n{lines}")
+}
+
+fn with_key(lines: &str) -> String {
+    tenant(&format!("[[tenants.client_keys]]\nname = \"k\"\nsha256 = \"{HASH}\"\nlinked_accounts = [\"*\"]\n{lines}"))
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("postern.toml"), &environment()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_file_with_every_default_says_what_the_defaults_are() {
+    let written = parse(include_str!("../../config/postern.toml")).expect("the file is good");
+    let minimal = parse(&with_key("")).expect("the file is good");
+    assert_eq!(written.listeners, minimal.listeners);
+    assert_eq!(written.server, minimal.server);
+    assert_eq!(written.upstream, minimal.upstream);
+    assert_eq!(written.query, minimal.query);
+    assert_eq!(written.cache, minimal.cache);
+    let (written, minimal) = (&written.tenants[0], &minimal.tenants[0]);
+    assert_eq!(written.freshness, minimal.freshness);
+    assert_eq!(written.client_budget, minimal.client_budget);
+    assert_eq!(written.upstream_budget, minimal.upstream_budget);
+    assert_eq!(written.max_partitions, minimal.max_partitions);
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
+    let bad_key = |lines: &str| tenant(&format!("[[tenants.client_keys]]\nname = \"k\"\n{lines}"));
+    let second = format!("{}\n{}", with_key(""), with_key(""));
+    let same_hash = format!("{}\n{}", with_key(""), with_key("").replace("id = \"a\"", "id = \"b\""));
+    let validate = |id: &str| {
+        format!("[[tenants]]\nid = \"{id}\"\nmode = \"validate\"\norg_key = {{ env = \"REFOLD_ORG_KEY\" }}\n")
+    };
+    for (text, first_line) in [
+        ("", "postern.toml: there is no [[tenants]] table; at least one is needed"),
+        ("x", "postern.toml:1:2: key with no value, expected `=`"),
+        ("[server\n", "postern.toml:1:8: unclosed table, expected `]`"),
+        (
+            "lissteners = []",
+            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, server, upstream, query, cache, limits, tenants)",
+        ),
+        (
+            "[servr]",
+            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, server, upstream, query, cache, limits, tenants)",
+        ),
+        (
+            "[cache.freshness]\nliv = \"1s\"",
+            "postern.toml:2:1: unknown key `liv`; did you mean `live`? (accepted: live, recent, closed)",
+        ),
+        ("[server]\nworkers = \"two\"", "postern.toml:2:11: invalid type: string \"two\", expected u16"),
+        (
+            "[server]\n\n  header_timeout = \"10\"",
+            "postern.toml:3:20: `10` is no duration; write a whole number and ms, s, m or h, like \"2s\"",
+        ),
+        ("[server]\nbody_timeout = \"0s\"", "postern.toml:2:16: the duration has to be longer than 0"),
+        (
+            "[cache]\ncapacity = \"16MB\"",
+            "postern.toml:2:12: `16MB` is no size; write a whole number and KiB, MiB or GiB, like \"16MiB\"",
+        ),
+        ("[cache]\ncapacity = -1", "postern.toml:2:12: a size can't be negative"),
+        ("[limits.client]\nburst = 0", "postern.toml:2:9: 0 is not a whole number from 1 to 4294967295"),
+        (
+            "[upstream]\ndialect = \"v2\"",
+            "postern.toml:2:11: unknown value `v2`; did you mean `v3`? (accepted: documented, v3)",
+        ),
+        (
+            "[upstream]\nbase_url = \"api.gocobalt.io\"",
+            "postern.toml:2:12: the URL has to begin with http:// or https://; write scheme and host, like \"https://api.gocobalt.io\"",
+        ),
+        (
+            "[upstream]\nbase_url = \"https://a.example/api\"",
+            "postern.toml:2:12: the URL must not have a path or query; write scheme and host, like \"https://api.gocobalt.io\"",
+        ),
+        (
+            "[upstream]\nbase_url = \"https://u:p@a.example\"",
+            "postern.toml:2:12: the URL must not hold a user name or password; write scheme and host, like \"https://api.gocobalt.io\"",
+        ),
+        (
+            "[[listeners]]\naddress = \"localhost:8080\"",
+            "postern.toml:2:11: `localhost:8080` is no address; write an IP address and a port like \"127.0.0.1:8080\", or \"unix:/path\"",
+        ),
+        (
+            &format!("listeners = []\n{}", with_key("")),
+            "postern.toml:1:13: there is no listener in it; at least one is needed",
+        ),
+        (
+            &format!("[[listeners]]\naddress = \"127.0.0.1:1\"\nsession_tokens = \"A\"\n{}", with_key("")),
+            "postern.toml:3:18: there is no tenant `A`; did you mean `a`?",
+        ),
+        (
+            "[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = \"tk_literal\"",
+            "postern.toml:4:11: secrets are not written in the file; use { env = \"VARIABLE\" } or { file = \"/path\" }",
+        ),
+        (
+            "[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = { env = \"NOPE\" }",
+            "postern.toml:4:11: the environment variable NOPE is not set",
+        ),
+        (
+            "[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = { vault = \"x\" }",
+            "postern.toml:4:13: unknown key `vault` (accepted: env, file)",
+        ),
+        (
+            "[[tenants]]\nid = \"a\"\nmode = \"injekt\"",
+            "postern.toml:3:8: unknown value `injekt`; did you mean `inject`? (accepted: inject, validate)",
+        ),
+        (
+            "[[tenants]]\nid = \"a b\"\nmode = \"inject\"\norg_key = { env = \"REFOLD_ORG_KEY\" }",
+            "postern.toml:2:6: a tenant's id has 1 to 64 letters, digits, `-`, `_` or `.`",
+        ),
+        (
+            &tenant(""),
+            "postern.toml:2:6: nobody can call this tenant: it has no [[tenants.client_keys]], and no listener takes its session tokens",
+        ),
+        (&second, "postern.toml:11:6: there is a tenant `a` already"),
+        (&same_hash, "postern.toml:16:10: the client key `k` of tenant `a` has the same hash; every key needs its own"),
+        (
+            &bad_key("sha256 = \"pst_oops\"\nlinked_accounts = [\"*\"]"),
+            "postern.toml:7:10: a SHA-256 has 64 hexadecimal digits; `postern keygen` prints one",
+        ),
+        (
+            &bad_key(&format!("sha256 = \"{HASH}\"\nlinked_accounts = []")),
+            "postern.toml:8:19: this key may see no linked account; name one, or write [\"*\"] for all",
+        ),
+        (
+            &bad_key(&format!("sha256 = \"{HASH}\"\nlinked_accounts = [\"a*b\"]")),
+            "postern.toml:8:20: a `*` can stand at the end of a pattern alone",
+        ),
+        (&with_key("access = \"write\""), "postern.toml:9:10: unknown value `write` (accepted: read, read+write)"),
+        (
+            &with_key("expires = \"soon\""),
+            "postern.toml:9:11: `soon` is no moment; write a date or a date-time with offset, like 2027-01-01T00:00:00Z",
+        ),
+        (&with_key("burst = 5"), "postern.toml:9:9: `per_second` and `burst` go together"),
+        (
+            &format!("{}{}", validate("a"), validate("b")),
+            "postern.toml:8:11: another tenant of mode `validate` has the same org key, so callers could not be told apart",
+        ),
+        (
+            &with_key("").replace("inject", "validate"),
+            "postern.toml:6:8: a tenant of mode `validate` has no client keys: its callers present the org key itself",
+        ),
+    ] {
+        let message = parse(text).expect_err(text);
+        assert_eq!(message.lines().next(), Some(first_line), "{text}");
+        assert!(!message.contains(KEY) && !message.contains("tk_literal"), "{message}");
+    }
+}
+
+#[test]
+fn the_line_at_fault_is_shown_with_a_mark() {
+    let message = parse("# é\n[cache]\n  capacitty = 1\n").expect_err("an unknown key");
+    assert_eq!(message.lines().skip(1).collect::<Vec<_>>(), ["    capacitty = 1", "    ^^^^^^^^^"]);
+}
+
+#[test]
+fn secrets_come_from_files_too_and_never_show() {
+    let folder = std::env::temp_dir().join(format!("postern-config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    std::fs::write(folder.join("key"), "tk_from_file\r\n").expect("a temporary file");
+    let text = with_key("").replace("{ env = \"REFOLD_ORG_KEY\" }", "{ file = \"key\" }");
+    let config = Config::parse(&text, &folder.join("postern.toml"), &environment()).expect("the file is good");
+    assert_eq!(config.tenants[0].org_key.expose(), "tk_from_file");
+    assert!(!format!("{config:?}").contains("tk_from_file"));
+    std::fs::write(folder.join("key"), "\n").expect("a temporary file");
+    let error = Config::parse(&text, &folder.join("postern.toml"), &environment()).expect_err("an empty secret");
+    assert!(error.to_string().contains("the secret is empty"), "{error}");
+    std::fs::remove_dir_all(&folder).expect("the folder is ours");
+}
+
+#[test]
+fn the_environment_overrides_single_settings() {
+    let mut environment = environment();
+    environment.insert("POSTERN_UPSTREAM_BASE_URL", "http://127.0.0.1:9090");
+    environment.insert("POSTERN_SERVER_WORKERS", "3");
+    environment.insert("POSTERN_CACHE_FRESHNESS_LIVE", "1s");
+    environment.insert("POSTERN_LOG", "debug");
+    let parse = |environment: &Environment| {
+        Config::parse(&with_key(""), Path::new("postern.toml"), environment).map_err(|error| error.to_string())
+    };
+    let config = parse(&environment).expect("the overrides are good");
+    assert_eq!(config.upstream.base_url.to_string(), "http://127.0.0.1:9090/");
+    assert_eq!(config.server.workers, 3);
+    assert_eq!(config.tenants[0].freshness.live, std::time::Duration::from_secs(1));
+    environment.insert("POSTERN_SERVER_WORKERS", "many");
+    let error = parse(&environment).expect_err("not a number");
+    assert_eq!(error, "environment variable POSTERN_SERVER_WORKERS: invalid type: string \"many\", expected u16");
+    environment.insert("POSTERN_SERVER_WORKERS", "1");
+    environment.insert("POSTERN_SERVER_WORKER", "1");
+    let error = parse(&environment).expect_err("no such setting");
+    let expected =
+        "environment variable POSTERN_SERVER_WORKER: there is no such setting; did you mean POSTERN_SERVER_WORKERS?";
+    assert_eq!(error, expected);
+}

@@ -172,6 +172,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 /// The pagination members that the upstream gave. `prevPage` and `nextPage` may be null, which is a value of theirs.
+#[expect(clippy::option_option, reason = "left out and null are two things")]
 struct Given {
     total_docs: Option<u64>,
     limit: Option<u64>,

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use super::Simulator;
 use super::filter::Filter;
 use super::history::{Account, Execution};
+use crate::digest::{Hex, sha256};
 
 pub(super) const COLLECTION: &str = "/api/v2/public/execution";
 
@@ -163,7 +163,7 @@ impl Simulator {
 fn list(filter: &Filter, account: &Account, id: &str, now: i64) -> Reply {
     let found = filter.select(account, now);
     let docs: Vec<Value> = slice(&found, filter).iter().map(|execution| summary(execution, id)).collect();
-    Reply::Ok(paginate(filter, found.len() as u64, docs))
+    Reply::Ok(paginate(filter, found.len() as u64, &docs))
 }
 
 fn batches(filter: &Filter, execution: &Execution, node: &str) -> Reply {
@@ -175,7 +175,7 @@ fn batches(filter: &Filter, execution: &Execution, node: &str) -> Reply {
             json!({ "_id": execution.related_id(100 + index), "node_id": node, "batch": index, "status": status(*index) })
         })
         .collect();
-    Reply::Ok(paginate(filter, found.len() as u64, docs))
+    Reply::Ok(paginate(filter, found.len() as u64, &docs))
 }
 
 fn slice<'a, T>(found: &'a [T], filter: &Filter) -> &'a [T] {
@@ -185,7 +185,7 @@ fn slice<'a, T>(found: &'a [T], filter: &Filter) -> &'a [T] {
     &found[usize::try_from(start).unwrap_or_default()..usize::try_from(end).unwrap_or_default()]
 }
 
-fn paginate(filter: &Filter, total: u64, docs: Vec<Value>) -> Value {
+fn paginate(filter: &Filter, total: u64, docs: &[Value]) -> Value {
     let pages = total.div_ceil(filter.limit).max(1);
     let (previous, next) = (filter.page > 1, filter.page < pages);
     json!({
@@ -240,7 +240,5 @@ fn detail(execution: &Execution, linked_account: &str) -> Value {
 }
 
 fn etag(body: &[u8]) -> HeaderValue {
-    let digest = digest::digest(&digest::SHA256, body);
-    let tag: String = digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    HeaderValue::try_from(format!("\"{tag}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+    HeaderValue::try_from(format!("\"{}\"", Hex(&sha256(body)[..8]))).unwrap_or(HeaderValue::from_static("\"\""))
 }

@@ -55,15 +55,13 @@ impl Filter {
         match name {
             "page" => self.page = value.parse().ok().filter(|page| *page >= 1)?,
             "limit" => self.limit = value.parse().ok().filter(|limit| (1..=1000).contains(limit))?,
-            "status" if value == "All" => {}
+            "status" | "execution_source" | "execution_type" if value == "All" => {}
             "status" if among(&["COMPLETED", "ERRORED", "RUNNING", "STOPPED", "STOPPING", "TIMED_OUT"]) => {
                 self.status = Some(value);
             }
-            "execution_source" if value == "All" => {}
             "execution_source" if among(&["Event", "Schedule", "API Call"]) => self.source = Some(value),
             "execution_source" if value == "SCHEDULE" => self.source = Some("Schedule".to_owned()),
             "execution_source" if value == "API_CALL" => self.source = Some("API Call".to_owned()),
-            "execution_type" if value == "All" => {}
             "execution_type" if among(&["SYNC", "ASYNC"]) => self.kind = Some(value),
             "start_date" => self.start = Some(moment(&value, 0)?),
             "end_date" => self.end = Some(moment(&value, DAY - 1)?),

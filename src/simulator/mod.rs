@@ -13,7 +13,6 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aws_lc_rs::digest;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -22,6 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
+use crate::digest::{Hex, sha256};
 pub use fault::{Fault, FaultBody};
 use history::History;
 use rate::Rate;
@@ -115,11 +115,8 @@ impl Simulator {
     /// The session token of a linked account; always the same one.
     #[must_use]
     pub fn session_token(&self, linked_account: &str) -> String {
-        let id: String = linked_account.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let secret = format!("{}/{linked_account}", self.0.settings.seed);
-        let tag = digest::digest(&digest::SHA256, secret.as_bytes());
-        let tag: String = tag.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sim.{id}.{tag}")
+        let tag = sha256(format!("{}/{linked_account}", self.0.settings.seed).as_bytes());
+        format!("sim.{}.{}", Hex(linked_account.as_bytes()), Hex(&tag[..16]))
     }
 
     /// Refuses a session token from now on.

@@ -1,1 +1,1 @@
-//! x
+//! Integration tests.

@@ -83,7 +83,7 @@ impl QueryError {
         Self::Duplicate { parameter: shown(parameter) }
     }
 
-    pub(super) fn date_range(start: &Milliseconds, end: &Milliseconds) -> Self {
+    pub(super) fn date_range(start: Milliseconds, end: Milliseconds) -> Self {
         Self::DateRange { start: start.to_string(), end: end.to_string() }
     }
 

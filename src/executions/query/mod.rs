@@ -114,6 +114,7 @@ struct Rare {
 
 /// Parameters as they were given: `None` was not. What means "all" is `Some(None)`, so that a second, different value is
 /// noticed.
+#[expect(clippy::option_option, reason = "left out and \"all\" are two things")]
 #[derive(Default)]
 struct Given {
     page: Option<u64>,
@@ -244,7 +245,7 @@ impl ListQuery {
         if let (Some(start), Some(end)) = (given.start, given.end)
             && start > end
         {
-            return Err(QueryError::date_range(&start, &end));
+            return Err(QueryError::date_range(start, end));
         }
         Ok(Self {
             part: given.part(),

@@ -11,7 +11,7 @@ fn list(raw: &str) -> Result<ListQuery, String> {
 }
 
 fn canonical(raw: &str) -> String {
-    list(raw).map(|query| query.to_string()).unwrap_or_else(|error| error)
+    list(raw).map_or_else(|error| error, |query| query.to_string())
 }
 
 fn upstream(raw: &str, dialect: Dialect) -> String {
