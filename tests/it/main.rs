@@ -1,1 +1,14 @@
-//! Integration tests.
+//! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave.
+
+mod caching;
+mod callers;
+mod coalescing;
+mod command_line;
+mod connections;
+mod documentation;
+mod harness;
+mod isolation;
+mod limits;
+mod secrecy;
+mod spellings;
+mod upstream_failures;

@@ -1,0 +1,145 @@
+//! The program as it is typed.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::harness::{EXECUTIONS, client_key};
+
+fn postern() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    command.env_remove("POSTERN_CONFIG").env("ORG_KEY", "tk_x");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    postern().args(arguments).output().expect("it runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A file that goes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, content: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("postern-cli-{}-{name}", std::process::id()));
+        std::fs::write(&path, content).expect("a temporary file");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn postern_alone_answers_the_request_that_it_prints() {
+    let mut child =
+        Running(postern().args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().expect("it runs"));
+    let mut lines = BufReader::new(child.0.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let after = |line: String, mark: &str| line.split(mark).nth(1).map(str::to_owned);
+    let curl: Vec<String> = lines.by_ref().skip_while(|line| !line.contains("curl")).take(3).collect();
+    let url = after(curl[0].clone(), "'").expect("a quoted URL");
+    let key = after(curl[1].clone(), "x-api-key: ").expect("a key").trim_end_matches(['\'', '\\', ' ']).to_owned();
+    let account = after(curl[2].clone(), "linked_account_id: ").expect("an account").replace('\'', "");
+    let (address, target) = url.trim_start_matches("http://").split_once('/').expect("a path");
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    let request = format!(
+        "GET /{target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nx-api-key: {key}\r\nlinked_account_id: {account}\r\n\r\n"
+    );
+    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"totalDocs\":"), "{answer}");
+    let health = run(&["health", address]);
+    assert!(health.status.success(), "{}", text(&health.stderr));
+}
+
+#[test]
+fn explain_shows_the_canonical_form_in_both_dialects() {
+    let output =
+        run(&["explain", &format!("{EXECUTIONS}?status=errored&execution_source=api-call"), "--tenant", "acme"]);
+    assert!(output.status.success());
+    let out = text(&output.stdout);
+    assert!(
+        out.contains(
+            "documented  GET /api/v2/public/execution?page=1&limit=10&status=ERRORED&execution_source=API%20Call\n"
+        ),
+        "{out}"
+    );
+    assert!(
+        out.contains(
+            "v3          GET /api/v2/public/execution?page=1&limit=10&status=ERRORED&execution_source=API_CALL\n"
+        ),
+        "{out}"
+    );
+    assert!(out.contains("cache key   acme | "), "{out}");
+    let wrong = run(&["explain", "stats=ERRORED"]);
+    assert!(!wrong.status.success());
+    assert!(text(&wrong.stderr).contains("did you mean `status`?"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn keygen_prints_lines_that_a_configuration_takes() {
+    let lines = text(&run(&["keygen", "--name", "a \"quoted\" name", "--linked-account", "acme-*", "--write"]).stdout);
+    let again = text(&run(&["keygen"]).stdout);
+    assert_ne!(lines, again);
+    let key = lines.split_whitespace().find(|word| word.starts_with("pst_")).expect("a key").to_owned();
+    let settings: String =
+        lines.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |all, line| all + line + "\n");
+    let digest = postern::digest::sha256(key.as_bytes());
+    assert!(settings.contains(&postern::digest::Hex(&digest).to_string()), "{settings}");
+    let tenant = "[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = { env = \"ORG_KEY\" }\n";
+    let file = Scratch::new("keygen.toml", &format!("{tenant}{settings}"));
+    let check = run(&["check", "--config", file.path()]);
+    assert!(check.status.success(), "{}", text(&check.stderr));
+    assert!(text(&check.stdout).contains("tenants 1, client keys 1"));
+}
+
+#[test]
+fn check_and_serve_refuse_a_wrong_file_with_its_place() {
+    let file = Scratch::new("wrong.toml", "[server]\nworkerz = 1\n");
+    for command in ["check", "serve"] {
+        let output = run(&[command, "--config", file.path()]);
+        assert!(!output.status.success());
+        let expected = format!("{}:2:1: unknown key `workerz`; did you mean `workers`?", file.path());
+        assert!(text(&output.stderr).contains(&expected), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn serve_ends_with_0_when_it_is_told_to() {
+    let tenant = "[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = { env = \"ORG_KEY\" }\n";
+    let key = client_key("k", "pst_k", "linked_accounts = [\"*\"]");
+    let socket = Scratch::new("serve.sock", "");
+    std::fs::remove_file(socket.path()).expect("it is ours");
+    let file =
+        Scratch::new("serve.toml", &format!("[[listeners]]\naddress = \"unix:{}\"\n{tenant}{key}", socket.path()));
+    let mut child = postern().args(["serve", "--config", file.path()]).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    assert!(log.by_ref().any(|line| line.contains("listening")));
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
+    assert!(status.success());
+    let rest: Vec<String> = log.collect();
+    assert!(rest.iter().any(|line| line.contains("stopped")), "{rest:?}");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
