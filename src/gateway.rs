@@ -219,7 +219,11 @@ impl Gateway {
             return Ok(stale.renewed(lifetime, asked_at));
         }
         let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
-        let validator = response.headers.get(ETAG).cloned();
+        let validator = response.headers.get(ETAG).cloned().map(|mut tag| {
+            // Whatever an upstream may have put into it.
+            tag.set_sensitive(true);
+            tag
+        });
         let document = translate::answer(caller, question, response)?;
         let lifetime = self.lifetime(caller, question, document.progress);
         let mut entry = Entry::new(document, lifetime, asked_at);

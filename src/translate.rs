@@ -69,10 +69,8 @@ pub fn pause(response: &UpstreamResponse) -> Duration {
 
 fn success(caller: &Caller, response: UpstreamResponse) -> Result<Bytes, ClientError> {
     let invalid = |message: String| Err(ClientError::new(Reason::UpstreamInvalidResponse, message));
-    if shows_org_key(caller, &response.body) {
-        return invalid("Refold's answer can't be shown".to_owned());
-    }
     match response.status {
+        StatusCode::OK if shows_org_key(caller, &response.body) => invalid("Refold's answer can't be shown".to_owned()),
         StatusCode::OK => Ok(response.body),
         status if status.is_redirection() => {
             invalid(format!("Refold answered with a redirect ({}), which is not followed", status.as_u16()))

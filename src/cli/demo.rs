@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::keygen::ClientKey;
+use super::signals::Signals;
 use super::{Failure, print, simulate};
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
@@ -14,6 +15,7 @@ const ORG_KEY_VARIABLE: &str = "REFOLD_ORG_KEY";
 
 pub(super) fn run(listen: SocketAddr) -> Result<(), Failure> {
     super::start_logging();
+    let signals = Signals::catch()?;
     let clock = Clock::system();
     // Nobody outside this process needs the org key of the simulated Refold, so nobody knows it.
     let org_key = ClientKey::generate()?.key;
@@ -26,7 +28,7 @@ pub(super) fn run(listen: SocketAddr) -> Result<(), Failure> {
     let server = Server::start(config, clock)?;
     let address = &server.addresses()[0];
     print(introduction(&address.to_string(), refold, &client, &simulator));
-    super::serve::wait_for_end()?;
+    signals.wait();
     server.stop();
     Ok(())
 }

@@ -6,6 +6,7 @@ mod explain;
 mod health;
 mod keygen;
 mod serve;
+mod signals;
 mod simulate;
 
 use std::fmt::Display;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
+use super::signals::Signals;
 use super::{Failure, print};
 use crate::clock::Clock;
 use crate::simulator::{Settings, Simulator};
@@ -26,6 +27,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let signals = Signals::catch()?;
     let mut settings =
         Settings { seed: arguments.seed, org_keys: vec![arguments.org_key.clone()], ..Settings::default() };
     if arguments.unlimited {
@@ -41,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         "\n  curl -s 'http://{address}/api/v2/public/execution?page=1&limit=10' \\\n    --header 'x-api-key: {}' \\\n    --header 'linked_account_id: acme-1'",
         arguments.org_key
     ));
-    super::serve::wait_for_end()?;
+    signals.wait();
     Ok(())
 }
 

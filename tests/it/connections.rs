@@ -45,7 +45,7 @@ async fn a_body_that_is_too_large_is_refused() {
     let request = format!(
         "POST {EXECUTIONS}/1/stop HTTP/1.1\r\nHost: a\r\nConnection: close\r\nx-api-key: {KEY}\r\nlinked_account_id: a\r\nContent-Length: 2000000\r\n\r\n"
     );
-    let answer = world.gateway.raw(&[request.as_bytes(), &[b'x'; 1_100_000]].concat()).await;
+    let answer = world.gateway.raw(&[request.into_bytes(), vec![b'x'; 1_100_000]].concat()).await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("PAYLOAD_TOO_LARGE"), "{answer}");
     assert_eq!(world.refold.requests(), 0);
 }

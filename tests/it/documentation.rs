@@ -38,7 +38,7 @@ async fn every_request_example_gives_the_documented_response() {
         "page=1&limit=10&status=ERRORED",
         "page=1&limit=10&status=All&start_date=2026-03-10&end_date=2026-03-14",
     ] {
-        let answer = world.list("acme-1", query).await;
+        let answer = world.list("globex", query).await;
         assert_eq!(answer.status, StatusCode::OK, "{query}");
         assert_eq!(answer.header("content-type"), "application/json");
         let page = answer.json();

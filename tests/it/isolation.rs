@@ -14,7 +14,9 @@ const TOKENS: usize = 6;
 /// Who asks, as the upstream can tell from what the gateway sends it.
 fn owner(headers: &HeaderMap) -> String {
     let text = |name: &str| headers.get(name).map_or("-", |value| value.to_str().expect("ASCII"));
-    format!("{}|{}|{}", text("x-api-key"), text("linked_account_id"), text("authorization"))
+    // Not the key itself: the gateway shows no answer that has it in it.
+    let tenant = text("x-api-key").strip_prefix("org-key-").unwrap_or("-").to_owned();
+    format!("{tenant}|{}|{}", text("linked_account_id"), text("authorization"))
 }
 
 #[derive(Clone)]
@@ -34,7 +36,7 @@ fn everybody() -> Vec<Somebody> {
         for number in 0..ACCOUNTS {
             all.push(Somebody {
                 headers: vec![("x-api-key", format!("pst_key_of_{tenant}")), ("linked_account_id", account(number))],
-                owner: format!("org-key-{tenant}|{}|-", account(number)),
+                owner: format!("{tenant}|{}|-", account(number)),
             });
         }
     }
@@ -50,13 +52,13 @@ fn configuration(upstream: std::net::SocketAddr) -> String {
         "[[listeners]]\naddress = \"127.0.0.1:0\"\nsession_tokens = \"t0\"\n[server]\nworkers = 2\ndrain_timeout = \"1s\"\n[upstream]\nbase_url = \"http://{upstream}\"\n{}",
         Setup::default().top
     );
-    for tenant in 0..TENANTS {
-        text.push_str(&format!(
+    text.extend((0..TENANTS).map(|tenant| {
+        format!(
             "[[tenants]]\nid = \"t{tenant}\"\nmode = \"inject\"\norg_key = {{ file = \"{}\" }}\n{}",
             secret_file(tenant).display(),
             client_key("k", &format!("pst_key_of_{tenant}"), "linked_accounts = [\"*\"]\naccess = \"read+write\"")
-        ));
-    }
+        )
+    }));
     text
 }
 
@@ -84,7 +86,7 @@ async fn nobody_sees_a_byte_of_another_partition() {
             12..16 => drop(response.headers_mut().insert("cache-control", "no-store".parse().expect("a value"))),
             _ => {}
         }
-        if roll % 3 == 0 {
+        if roll.is_multiple_of(3) {
             // The same validator for everybody: a 304 must not mix them up either.
             response.headers_mut().insert("etag", "\"same\"".parse().expect("a value"));
             if request.headers().get("if-none-match").is_some() && roll > 16 {
@@ -103,15 +105,15 @@ async fn nobody_sees_a_byte_of_another_partition() {
             let (gateway, everybody, clock) = (Arc::clone(&gateway), Arc::clone(&everybody), clock.clone());
             tokio::spawn(async move {
                 let mut dice = fastrand::Rng::with_seed(seed + task);
-                let mut seen = 0;
+                let mut pages = 0;
                 for _ in 0..400 {
                     let somebody = dice.choice(everybody.iter()).expect("there is somebody");
-                    seen += ask(&gateway, somebody, &mut dice).await;
+                    pages += ask(&gateway, somebody, &mut dice).await;
                     if dice.u8(..) < 8 {
                         clock.advance(std::time::Duration::from_millis(dice.u64(..3000)));
                     }
                 }
-                seen
+                pages
             })
         })
         .collect();
@@ -131,7 +133,7 @@ async fn ask(gateway: &Gateway, somebody: &Somebody, dice: &mut fastrand::Rng) -
     let page = dice.u8(1..4);
     let answer = gateway.get(&format!("{EXECUTIONS}?page={page}"), &headers).await;
     let text = String::from_utf8_lossy(&answer.body);
-    assert!(!text.contains("org-key-") || answer.status == StatusCode::OK, "{text}");
+    assert!(!text.contains("org-key-"), "{text}");
     if answer.status != StatusCode::OK {
         return 0;
     }

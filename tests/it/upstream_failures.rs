@@ -96,7 +96,7 @@ async fn serve(mut stream: TcpStream, deed: Arc<Mutex<Deed>>, sent: Arc<AtomicU6
             }
             Deed::Flood => {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
-                let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+                let chunk = [b"10000\r\n".to_vec(), vec![b' '; 0x10000], b"\r\n".to_vec()].concat();
                 while sent.load(Ordering::SeqCst) < 10_000_000_000 && stream.write_all(&chunk).await.is_ok() {
                     sent.fetch_add(0x10000, Ordering::SeqCst);
                 }
@@ -171,7 +171,7 @@ async fn whatever_an_upstream_does_is_answered_with_a_documented_error_and_the_n
         (Deed::SayAndClose("HTTP/1.1 499 ?\r\ncontent-length: 0\r\n\r\n"), 499, "BAD_REQUEST"),
         (
             Deed::SayAndClose(
-                "HTTP/1.1 404 Not Found\r\ncontent-length: 44\r\n\r\n{\"error\":\"NO_SUCH_THING\",\"message\":\"It went\"}",
+                "HTTP/1.1 404 Not Found\r\ncontent-length: 45\r\n\r\n{\"error\":\"NO_SUCH_THING\",\"message\":\"It went\"}",
             ),
             404,
             "NO_SUCH_THING",
