@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, ETAG, HeaderMap};
+use http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -211,7 +211,7 @@ impl Gateway {
         self.spend_upstream_budget(caller).await?;
         let asked_at = self.clock.now();
         let validator = stale.and_then(|entry| entry.validator.as_ref());
-        let request = upstream::ask(&self.config.upstream, caller, question, validator);
+        let request = upstream::ask(self.config.upstream.dialect, caller, question, validator);
         let response = client.send(request).await.map_err(translate::failure)?;
         note_verdict(caller, &response);
         if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
@@ -219,11 +219,7 @@ impl Gateway {
             return Ok(stale.renewed(lifetime, asked_at));
         }
         let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
-        let validator = response.headers.get(ETAG).cloned().map(|mut tag| {
-            // Whatever an upstream may have put into it.
-            tag.set_sensitive(true);
-            tag
-        });
+        let validator = response.headers.get(ETAG).and_then(kept_copy);
         let document = translate::answer(caller, question, response)?;
         let lifetime = self.lifetime(caller, question, document.progress);
         let mut entry = Entry::new(document, lifetime, asked_at);
@@ -241,7 +237,7 @@ impl Gateway {
     ) -> Result<Bytes, ClientError> {
         let body = self.read_body(body).await?;
         self.spend_upstream_budget(caller).await?;
-        let request = upstream::act(&self.config.upstream, caller, execution, action.name(), body);
+        let request = upstream::act(caller, execution, action.name(), body);
         let result = client.send(request).await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
         // have come after the deed.
@@ -324,6 +320,14 @@ fn note_verdict(caller: &Caller, response: &UpstreamResponse) {
         status if status.is_success() => caller.judged_by_upstream(Verdict::Accepted),
         _ => {}
     }
+}
+
+/// A copy of its own: a header value is a part of the connection's read buffer, all of which it would keep in memory.
+fn kept_copy(value: &HeaderValue) -> Option<HeaderValue> {
+    let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+    // Whatever an upstream may have put into it.
+    copy.set_sensitive(true);
+    Some(copy)
 }
 
 fn asks_not_to_store(headers: &HeaderMap) -> bool {

@@ -126,6 +126,7 @@ mod tests {
     const LIMITS: config::Server = config::Server {
         workers: 1,
         header_timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(1),
         body_timeout: Duration::from_secs(1),
         max_header_bytes: 200,
         max_uri_bytes: 100,

@@ -1,13 +1,20 @@
 //! The cache key: whose answer to which question.
 
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
+
 use crate::caller::Caller;
 use crate::executions::Question;
 use crate::tenant::PartitionId;
 
 /// Whose answer to which question. It can only be made from a [`Caller`], and holds the caller's partition as it was at
 /// that moment: entries that were dropped since can't be found with a newer key, nor brought back with this one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheKey {
+    /// Made once: a key is looked for more than once in its life. First, so that it is what is compared first.
+    hash: u64,
     partition: PartitionId,
     question: Question,
 }
@@ -16,12 +23,20 @@ impl CacheKey {
     /// The key of this caller's answer to this question.
     #[must_use]
     pub fn new(caller: &Caller, question: Question) -> Self {
-        Self { partition: caller.partition().id(), question }
+        static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+        let partition = caller.partition().id();
+        Self { hash: SEED.hash_one((partition, &question)), partition, question }
     }
 
     /// The question.
     #[must_use]
     pub fn question(&self) -> &Question {
         &self.question
+    }
+}
+
+impl Hash for CacheKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
     }
 }

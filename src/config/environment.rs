@@ -100,6 +100,7 @@ macro_rules! settings {
 settings! {
     "SERVER_WORKERS" => server.workers, |value| value;
     "SERVER_HEADER_TIMEOUT" => server.header_timeout, |value| value;
+    "SERVER_IDLE_TIMEOUT" => server.idle_timeout, |value| value;
     "SERVER_BODY_TIMEOUT" => server.body_timeout, |value| value;
     "SERVER_MAX_HEADER_SIZE" => server.max_header_size, |value| value;
     "SERVER_MAX_URI_LENGTH" => server.max_uri_length, |value| value;

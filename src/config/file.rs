@@ -50,6 +50,7 @@ pub(super) struct Address(pub(super) ListenAddress);
 pub(super) struct Server {
     pub(super) workers: u16,
     pub(super) header_timeout: Bound,
+    pub(super) idle_timeout: Bound,
     pub(super) body_timeout: Bound,
     pub(super) max_header_size: Size,
     pub(super) max_uri_length: Size,
@@ -202,6 +203,7 @@ impl Default for Server {
         Self {
             workers: 0,
             header_timeout: seconds(10),
+            idle_timeout: seconds(75),
             body_timeout: seconds(30),
             max_header_size: Size(16 << 10),
             max_uri_length: Size(8 << 10),

@@ -53,8 +53,10 @@ pub enum ListenAddress {
 pub struct Server {
     /// Worker threads, each with its own runtime, listener and upstream pool.
     pub workers: usize,
-    /// A caller must have sent its whole head within this time.
+    /// A caller must have sent its whole head within this time: 408 after it, to within a half.
     pub header_timeout: Duration,
+    /// A connection on which nothing happens is closed after this time.
+    pub idle_timeout: Duration,
     /// A caller must have sent its whole body within this time.
     pub body_timeout: Duration,
     /// Largest request head that is read, in bytes: 431 above it.

@@ -66,6 +66,7 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
                 workers => workers,
             },
             header_timeout: server.header_timeout.0,
+            idle_timeout: server.idle_timeout.0,
             body_timeout: server.body_timeout.0,
             max_header_bytes: bytes(server.max_header_size.0),
             max_uri_bytes: bytes(server.max_uri_length.0),

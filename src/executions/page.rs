@@ -40,13 +40,10 @@ impl Document {
     /// # Errors
     /// If it is no JSON object with an array `docs` of objects, or its pagination can't be known.
     pub fn page(body: Bytes, page: u64, limit: u32) -> Result<Self, NotDocumented> {
-        let members: Members<'_> = serde_json::from_slice(&body)?;
-        let docs = members.get("docs").ok_or_else(|| NotDocumented("`docs` is missing".to_owned()))?;
-        let docs: Docs = serde_json::from_str(docs.get())?;
-        let given = Given::read(&members)?;
+        let Page { docs, given } = serde_json::from_slice(&body)?;
         let body = match given.complete(page, u64::from(limit), docs.count)? {
             None => body,
-            Some(complete) => complete.write(&members)?,
+            Some(complete) => complete.write(&serde_json::from_slice(&body)?)?,
         };
         Ok(Self { body, progress: docs.progress })
     }
@@ -135,14 +132,8 @@ impl<'de> Deserialize<'de> for Docs {
     }
 }
 
-/// The members of the page object in the upstream's order; a name twice is refused, since readers differ on which counts.
+/// The members of the page object in the upstream's order, for the one that has to be written anew.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Members<'a> {
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
-    }
-}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -159,9 +150,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(10);
                 while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
-                    if members.iter().any(|(known, _)| *known == name) {
-                        return Err(serde::de::Error::custom("a member stands twice"));
-                    }
                     members.push((name, value));
                 }
                 Ok(Members(members))
@@ -172,6 +160,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 /// The pagination members that the upstream gave. `prevPage` and `nextPage` may be null, which is a value of theirs.
+#[derive(Default)]
 #[expect(clippy::option_option, reason = "left out and null are two things")]
 struct Given {
     total_docs: Option<u64>,
@@ -183,6 +172,71 @@ struct Given {
     has_next_page: Option<bool>,
     prev_page: Option<Option<u64>>,
     next_page: Option<Option<u64>>,
+}
+
+/// A page object, read in one pass.
+struct Page {
+    docs: Docs,
+    given: Given,
+}
+
+/// The members of a page object that mean something here.
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum Member {
+    Docs,
+    TotalDocs,
+    Limit,
+    TotalPages,
+    Page,
+    PagingCounter,
+    HasPrevPage,
+    HasNextPage,
+    PrevPage,
+    NextPage,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Page {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Page;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a page object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Page, A::Error> {
+                let (mut docs, mut given, mut seen) = (None, Given::default(), 0_u16);
+                while let Some(member) = map.next_key::<Member>()? {
+                    let bit = 1 << member as u16;
+                    // Readers differ on which of two counts.
+                    if seen & bit != 0 && member != Member::Other {
+                        return Err(serde::de::Error::custom("a member stands twice"));
+                    }
+                    seen |= bit;
+                    match member {
+                        Member::Docs => docs = Some(map.next_value()?),
+                        Member::TotalDocs => given.total_docs = map.next_value()?,
+                        Member::Limit => given.limit = map.next_value()?,
+                        Member::TotalPages => given.total_pages = map.next_value()?,
+                        Member::Page => given.page = map.next_value()?,
+                        Member::PagingCounter => given.paging_counter = map.next_value()?,
+                        Member::HasPrevPage => given.has_prev_page = map.next_value()?,
+                        Member::HasNextPage => given.has_next_page = map.next_value()?,
+                        Member::PrevPage => given.prev_page = Some(map.next_value()?),
+                        Member::NextPage => given.next_page = Some(map.next_value()?),
+                        Member::Other => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                let docs = docs.ok_or_else(|| serde::de::Error::missing_field("docs"))?;
+                Ok(Page { docs, given })
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// The pagination members of the contract, in the documentation's order.
@@ -201,28 +255,6 @@ struct Pagination {
 }
 
 impl Given {
-    fn read(members: &Members<'_>) -> Result<Self, NotDocumented> {
-        fn field<'a, T: Deserialize<'a>>(members: &Members<'a>, name: &str) -> Result<Option<T>, NotDocumented> {
-            members
-                .get(name)
-                .map(|raw| {
-                    serde_json::from_str(raw.get()).map_err(|_| NotDocumented(format!("`{name}` has the wrong type")))
-                })
-                .transpose()
-        }
-        Ok(Self {
-            total_docs: field::<Option<u64>>(members, "totalDocs")?.flatten(),
-            limit: field::<Option<u64>>(members, "limit")?.flatten(),
-            total_pages: field::<Option<u64>>(members, "totalPages")?.flatten(),
-            page: field::<Option<u64>>(members, "page")?.flatten(),
-            paging_counter: field::<Option<u64>>(members, "pagingCounter")?.flatten(),
-            has_prev_page: field::<Option<bool>>(members, "hasPrevPage")?.flatten(),
-            has_next_page: field::<Option<bool>>(members, "hasNextPage")?.flatten(),
-            prev_page: field(members, "prevPage")?,
-            next_page: field(members, "nextPage")?,
-        })
-    }
-
     /// The whole pagination, computed from what is given; `None` if all of it was given.
     fn complete(self, asked_page: u64, asked_limit: u64, docs: u64) -> Result<Option<Pagination>, NotDocumented> {
         if let Self {

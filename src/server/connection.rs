@@ -1,9 +1,12 @@
 //! One connection: HTTP/1.1 or, by prior knowledge, HTTP/2 (RFC 9113, 3.3) on the same port.
 
-use std::pin::pin;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -11,15 +14,22 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
+use super::patience::{Activity, InFlight, Patience, Watched};
 use crate::config;
-use crate::gateway::{Gateway, Scope};
+use crate::gateway::{Gateway, ResponseFuture, Scope};
+use crate::respond::Body;
 
 /// Streams that one HTTP/2 connection may have open at once.
 const MAX_STREAMS: u32 = 256;
+/// For a connection to say goodbye, once its peer has been silent for too long.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// Serves connections, all in the same way.
 #[derive(Debug)]
-pub(super) struct Connections(auto::Builder<TokioExecutor>);
+pub(super) struct Connections {
+    builder: auto::Builder<TokioExecutor>,
+    patience: Patience,
+}
 
 /// Tells a connection to end, and is told when it has.
 #[derive(Clone, Debug)]
@@ -45,8 +55,8 @@ impl Connections {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(settings.header_timeout)
+            // Whoever is slow is found out by ourselves, without a timer for each request.
+            .header_read_timeout(None)
             .max_buf_size(largest_head.max(16 * 1024));
         builder
             .http2()
@@ -55,7 +65,7 @@ impl Connections {
             .keep_alive_interval(settings.header_timeout)
             .keep_alive_timeout(settings.header_timeout)
             .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX));
-        Self(builder)
+        Self { builder, patience: Patience { head: settings.header_timeout, idle: settings.idle_timeout } }
     }
 
     /// Serves a connection in a task of its own.
@@ -65,15 +75,46 @@ impl Connections {
     {
         let connections = Arc::clone(self);
         tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| gateway.handle(&scope, request));
-            let mut connection = pin!(connections.0.serve_connection(TokioIo::new(stream), service));
-            tokio::select! {
+            let activity = Arc::new(Activity::default());
+            let watched = Watched::new(stream, Arc::clone(&activity));
+            let requests = Arc::clone(&activity);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let in_flight = requests.request();
+                Answering { response: gateway.handle(&scope, request), _in_flight: in_flight }
+            });
+            let mut connection = pin!(connections.builder.serve_connection(TokioIo::new(watched), service));
+            let mut out_of_patience = pin!(connections.patience.run_out(&activity));
+            let silent = tokio::select! {
                 // A connection that breaks is its peer's business: there is nobody left to tell.
                 _ = connection.as_mut() => return,
-                _ = stopping.stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+                () = out_of_patience.as_mut() => true,
+                _ = stopping.stop.wait_for(|stop| *stop) => false,
+            };
+            connection.as_mut().graceful_shutdown();
+            if silent {
+                // What it has not taken by now it will not take.
+                let _ = tokio::time::timeout(LAST_CHANCE, connection).await;
+            } else {
+                tokio::select! {
+                    _ = connection => {}
+                    () = out_of_patience => {}
+                }
             }
-            let _ = connection.await;
             drop(stopping.open);
         });
+    }
+}
+
+/// An answer, and that it is being worked on.
+struct Answering {
+    response: ResponseFuture,
+    _in_flight: InFlight,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.response).poll(cx)
     }
 }

@@ -2,6 +2,7 @@
 //! and its own upstream pool. The gateway behind them is shared.
 
 mod connection;
+mod patience;
 mod socket;
 mod worker;
 

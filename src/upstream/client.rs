@@ -1,32 +1,31 @@
-//! The client: keep-alive pool, verified TLS, no redirect followed, every exchange bounded in time and bytes. Each worker
+//! The client: verified TLS, no redirect followed, every exchange bounded in time and bytes. Each worker
 //! has one of its own, so a miss never leaves its thread either.
 
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, Request, StatusCode};
+use http::header::{CONTENT_ENCODING, HOST};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
+use super::pool::Pool;
 use crate::config::Upstream;
 
-/// A pooled connection to the upstream. Cheap to clone.
+/// A way to the upstream, with connections kept for the next request. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct UpstreamClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    pool: Pool,
+    host: HeaderValue,
     first_byte_timeout: Duration,
     total_timeout: Duration,
     max_body: usize,
@@ -94,13 +93,12 @@ impl UpstreamClient {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(config.pool_idle_timeout)
-            .pool_max_idle_per_host(config.pool_idle_per_worker)
-            .build(connector);
+        let origin = config.base_url.clone();
+        // The configuration has made sure of an authority.
+        let host = origin.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
         Ok(Self {
-            client,
+            host: host.unwrap_or(HeaderValue::from_static("")),
+            pool: Pool::new(connector, origin, config.pool_idle_per_worker, config.pool_idle_timeout),
             first_byte_timeout: config.first_byte_timeout,
             total_timeout: config.total_timeout,
             max_body: config.max_body,
@@ -111,18 +109,19 @@ impl UpstreamClient {
     ///
     /// # Errors
     /// If there is none within the bounds of time and size.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<UpstreamResponse, FetchError> {
-        let deadline = Instant::now() + self.total_timeout;
-        let first_byte = deadline.min(Instant::now() + self.first_byte_timeout);
-        let response = timeout_at(first_byte, self.client.request(request))
-            .await
-            .map_err(|_| FetchError::Timeout)?
-            .map_err(|error| no_answer(&error))?;
+    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<UpstreamResponse, FetchError> {
+        request.headers_mut().insert(HOST, self.host.clone());
+        let begun = Instant::now();
+        let deadline = begun + self.total_timeout;
+        let first_byte = deadline.min(begun + self.first_byte_timeout);
+        let (response, lease) =
+            timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| FetchError::Timeout)??;
         let (head, body) = response.into_parts();
         if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(FetchError::Broken);
         }
         let body = timeout_at(deadline, self.read(body)).await.map_err(|_| FetchError::Timeout)??;
+        lease.give_back();
         Ok(UpstreamResponse { status: head.status, headers: head.headers, body })
     }
 
@@ -152,14 +151,6 @@ impl UpstreamClient {
         }
         // A part of the connection's read buffer would keep all of it in memory as long as it is cached.
         Ok(if rest.is_empty() { Bytes::copy_from_slice(&first) } else { rest.freeze() })
-    }
-}
-
-fn no_answer(error: &hyper_util::client::legacy::Error) -> FetchError {
-    let http = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
-    match http {
-        Some(http) if http.is_parse() => FetchError::Broken,
-        _ => FetchError::Unreachable,
     }
 }
 

@@ -1,6 +1,7 @@
-//! Refold: requests built from scratch, a pooled client per worker, bounded answers.
+//! Refold: requests built from scratch, a pool of connections per worker, bounded answers.
 
 mod client;
+mod pool;
 mod request;
 
 pub use client::{ClientSetupError, FetchError, UpstreamClient, UpstreamResponse};

@@ -2,25 +2,23 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::Full;
 
 use crate::caller::{Caller, Credential, LINKED_ACCOUNT_ID, X_API_KEY};
-use crate::config::Upstream;
-use crate::executions::{COLLECTION, PathId, Question};
+use crate::executions::{COLLECTION, Dialect, PathId, Question};
 
 const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static(concat!("postern/", env!("CARGO_PKG_VERSION")));
 
 /// Asks a question for a caller; with `validator`, whether the answer has changed (RFC 9110, 13.1.2).
 #[must_use]
 pub fn ask(
-    upstream: &Upstream,
+    dialect: Dialect,
     caller: &Caller,
     question: &Question,
     validator: Option<&HeaderValue>,
 ) -> Request<Full<Bytes>> {
-    let mut request =
-        build(upstream, caller, Method::GET, &question.upstream_target(upstream.dialect), Full::default());
+    let mut request = build(caller, Method::GET, &question.upstream_target(dialect), Full::default());
     if let Some(validator) = validator {
         request.headers_mut().insert(IF_NONE_MATCH, validator.clone());
     }
@@ -29,36 +27,26 @@ pub fn ask(
 
 /// Does something to an execution (`stop`, `rerun`) for a caller.
 #[must_use]
-pub fn act(
-    upstream: &Upstream,
-    caller: &Caller,
-    execution: &PathId,
-    action: &str,
-    body: Bytes,
-) -> Request<Full<Bytes>> {
+pub fn act(caller: &Caller, execution: &PathId, action: &str, body: Bytes) -> Request<Full<Bytes>> {
     let mut target = format!("{COLLECTION}/");
     execution.write_upstream(&mut target);
     target.push('/');
     target.push_str(action);
     let has_body = !body.is_empty();
-    let mut request = build(upstream, caller, Method::POST, &target, Full::new(body));
+    let mut request = build(caller, Method::POST, &target, Full::new(body));
     if has_body {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     request
 }
 
-fn build(
-    upstream: &Upstream,
-    caller: &Caller,
-    method: Method,
-    target: &str,
-    body: Full<Bytes>,
-) -> Request<Full<Bytes>> {
+fn build(caller: &Caller, method: Method, target: &str, body: Full<Bytes>) -> Request<Full<Bytes>> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
-    *request.uri_mut() = absolute(&upstream.base_url, target);
+    // Origin form. It is percent-encoded by us, so it parses.
+    *request.uri_mut() = target.parse().unwrap_or_default();
     let headers = request.headers_mut();
+    headers.reserve(8);
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, USER_AGENT_VALUE);
@@ -81,11 +69,4 @@ fn insert_credential(headers: &mut HeaderMap, caller: &Caller) {
             headers.insert(AUTHORIZATION, token.authorization().clone());
         }
     }
-}
-
-/// The target at the upstream's scheme and authority. The target is percent-encoded by us, so it parses.
-fn absolute(base: &Uri, target: &str) -> Uri {
-    let mut parts = base.clone().into_parts();
-    parts.path_and_query = target.parse().ok();
-    Uri::from_parts(parts).unwrap_or_else(|_| base.clone())
 }

@@ -86,3 +86,26 @@ async fn http_2_by_prior_knowledge_is_served_on_the_same_port() {
         assert_eq!(body.is_empty(), method == "HEAD");
     }
 }
+
+#[tokio::test]
+async fn a_head_that_comes_in_too_slowly_is_answered_408_and_a_silent_connection_is_closed() {
+    let setup = crate::harness::Setup::default();
+    let top = format!(
+        "{}[server]\nworkers = 1\ndrain_timeout = \"1s\"\nheader_timeout = \"100ms\"\nidle_timeout = \"300ms\"\n",
+        setup.top
+    );
+    let world = crate::harness::Setup { top, ..setup }.start().await;
+    let begun = format!("GET {EXECUTIONS} HTTP/1.1\r\nHost: a\r\nx-api-");
+    let answer = world.gateway.raw(begun.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+    let body = answer.split("\r\n\r\n").nth(1).expect("a body");
+    let body: serde_json::Value = serde_json::from_str(body).expect("the documented shape");
+    assert_eq!((&body["status_code"], &body["error_code"]), (&408.into(), &"REQUEST_TIMEOUT".into()));
+    assert!(answer.contains(&format!("x-request-id: {}\r\n", body["request_id"].as_str().expect("an id"))));
+    assert_eq!(world.gateway.raw(b"").await, "");
+    // One answer, and nothing after it.
+    let whole =
+        format!("GET {EXECUTIONS} HTTP/1.1\r\nHost: a\r\nx-api-key: {KEY}\r\nlinked_account_id: acme-2\r\n\r\n");
+    let answer = world.gateway.raw(whole.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+}

@@ -131,14 +131,13 @@ pub(crate) async fn spawn_upstream<F: Future<Output = ()> + Send + 'static>(
 }
 
 pub(crate) fn configuration(upstream: SocketAddr, top: &str, tenant: &str) -> String {
+    let server = if top.contains("[server]") { "" } else { "[server]\nworkers = 2\ndrain_timeout = \"1s\"" };
     format!(
         r#"
 [[listeners]]
 address = "127.0.0.1:0"
 session_tokens = "t"
-[server]
-workers = 2
-drain_timeout = "1s"
+{server}
 [upstream]
 base_url = "http://{upstream}"
 {top}
