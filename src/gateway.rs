@@ -105,7 +105,7 @@ impl Gateway {
         // Before anything is known of the caller, only the shape of the request is looked at.
         let endpoint = route(head, &self.config.server)?;
         // Before the query is read, so that somebody unknown learns nothing of what is accepted.
-        let caller = self.callers.identify(&head.headers, scope.session_tokens)?;
+        let caller = self.callers.identify(&head.headers, scope.session_tokens, now)?;
         // Before the query is judged: a caller that sends nonsense spends its budget all the same.
         admit(&caller, facts, now)?;
         let question = match endpoint {
@@ -241,7 +241,7 @@ impl Gateway {
         let result = client.send(request).await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
         // have come after the deed.
-        caller.partition().drop_entries();
+        caller.tenant().drop_entries(caller.partition());
         let response = result.map_err(translate::failure)?;
         note_verdict(caller, &response);
         translate::outcome(caller, response)

@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 pub use client_key::KeyInUse;
 use client_key::Keys;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config::{Access, Config};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
@@ -151,21 +151,26 @@ impl Callers {
     /// # Errors
     /// 400 for credentials that could be read in two ways or a missing linked account, 401 for one that is not good, 403
     /// for a linked account that is not the caller's.
-    pub fn identify(&self, headers: &HeaderMap, session_tokens: Option<usize>) -> Result<Caller, ClientError> {
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+        session_tokens: Option<usize>,
+        now: Moment,
+    ) -> Result<Caller, ClientError> {
         let key = single(headers, &X_API_KEY)?;
         let authorization = single(headers, &AUTHORIZATION)?;
         match (key, authorization) {
             (Some(_), Some(_)) => Err(ambiguous("x-api-key and Authorization are both there; send one of them")),
-            (Some(key), None) => self.by_key(key, headers),
+            (Some(key), None) => self.by_key(key, headers, now),
             (None, Some(authorization)) => {
                 let tenant = session_tokens.and_then(|index| self.tenants.get(index));
-                self.by_session_token(authorization, tenant)
+                by_session_token(authorization, tenant, now)
             }
             (None, None) => Err(ClientError::invalid_credentials()),
         }
     }
 
-    fn by_key(&self, key: &HeaderValue, headers: &HeaderMap) -> Result<Caller, ClientError> {
+    fn by_key(&self, key: &HeaderValue, headers: &HeaderMap, now: Moment) -> Result<Caller, ClientError> {
         let found = self.keys.find(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
         let tenant = &self.tenants[found.tenant];
         let credential = match &found.client_key {
@@ -182,23 +187,22 @@ impl Callers {
             let message = "this key is not for that linked account";
             return Err(ClientError::new(Reason::LinkedAccountNotAllowed, message));
         }
-        let partition = tenant.linked_account(linked_account);
+        let partition = tenant.linked_account(linked_account, now);
         Ok(Caller { tenant: Arc::clone(tenant), partition, credential })
     }
+}
 
-    fn by_session_token(&self, value: &HeaderValue, tenant: Option<&Arc<Tenant>>) -> Result<Caller, ClientError> {
-        let (Some(tenant), Some(token)) = (tenant, session_token::bearer(value)) else {
-            return Err(ClientError::invalid_credentials());
-        };
-        let digest = sha256(token);
-        let partition = tenant.session_token(&digest);
-        if partition.standing(self.clock.now()) == Standing::Refused {
-            return Err(ClientError::invalid_credentials());
-        }
-        let credential =
-            Credential::SessionToken(SessionToken { authorization: session_token::canonical(token), digest });
-        Ok(Caller { tenant: Arc::clone(tenant), partition, credential })
+fn by_session_token(value: &HeaderValue, tenant: Option<&Arc<Tenant>>, now: Moment) -> Result<Caller, ClientError> {
+    let (Some(tenant), Some(token)) = (tenant, session_token::bearer(value)) else {
+        return Err(ClientError::invalid_credentials());
+    };
+    let digest = sha256(token);
+    let partition = tenant.session_token(&digest);
+    if partition.standing(now) == Standing::Refused {
+        return Err(ClientError::invalid_credentials());
     }
+    let credential = Credential::SessionToken(SessionToken { authorization: session_token::canonical(token), digest });
+    Ok(Caller { tenant: Arc::clone(tenant), partition, credential })
 }
 
 /// The one value of a header that says who somebody is: twice is refused, since readers differ on which of them counts.

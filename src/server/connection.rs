@@ -1,10 +1,10 @@
 //! One connection: HTTP/1.1 or, by prior knowledge, HTTP/2 (RFC 9113, 3.3) on the same port.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -14,38 +14,19 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
-use super::patience::{Activity, InFlight, Patience, Watched};
+use super::patience::{InFlight, Order, Patience, Watch, Watched};
 use crate::config;
 use crate::gateway::{Gateway, ResponseFuture, Scope};
 use crate::respond::Body;
 
 /// Streams that one HTTP/2 connection may have open at once.
 const MAX_STREAMS: u32 = 256;
-/// For a connection to say goodbye, once its peer has been silent for too long.
-const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// Serves connections, all in the same way.
 #[derive(Debug)]
 pub(super) struct Connections {
     builder: auto::Builder<TokioExecutor>,
-    patience: Patience,
-}
-
-/// Tells a connection to end, and is told when it has.
-#[derive(Clone, Debug)]
-pub(super) struct Stopping {
-    pub(super) stop: watch::Receiver<bool>,
-    pub(super) open: mpsc::Sender<()>,
-}
-
-impl Stopping {
-    /// What a future gives, or nothing if it is time to stop.
-    pub(super) async fn unless_stopped<F: Future>(&mut self, future: F) -> Option<F::Output> {
-        tokio::select! {
-            output = future => Some(output),
-            _ = self.stop.wait_for(|stop| *stop) => None,
-        }
-    }
+    watch: Watch,
 }
 
 impl Connections {
@@ -65,17 +46,23 @@ impl Connections {
             .keep_alive_interval(settings.header_timeout)
             .keep_alive_timeout(settings.header_timeout)
             .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX));
-        Self { builder, patience: Patience { head: settings.header_timeout, idle: settings.idle_timeout } }
+        let patience = Patience { head: settings.header_timeout, idle: settings.idle_timeout };
+        Self { builder, watch: Watch::new(patience) }
     }
 
-    /// Serves a connection in a task of its own.
-    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, gateway: Arc<Gateway>, scope: Scope, mut stopping: Stopping)
+    /// Watches over the connections: slow and silent ones end, and when `stop` turns true all of them drain.
+    pub(super) async fn watch(&self, stop: watch::Receiver<bool>) {
+        self.watch.run(stop).await;
+    }
+
+    /// Serves a connection in a task of its own. `open` is held until it ends.
+    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, gateway: Arc<Gateway>, scope: Scope, open: mpsc::Sender<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let connections = Arc::clone(self);
         tokio::spawn(async move {
-            let activity = Arc::new(Activity::default());
+            let activity = connections.watch.add();
             let watched = Watched::new(stream, Arc::clone(&activity));
             let requests = Arc::clone(&activity);
             let service = service_fn(move |request: Request<Incoming>| {
@@ -83,24 +70,26 @@ impl Connections {
                 Answering { response: gateway.handle(&scope, request), _in_flight: in_flight }
             });
             let mut connection = pin!(connections.builder.serve_connection(TokioIo::new(watched), service));
-            let mut out_of_patience = pin!(connections.patience.run_out(&activity));
-            let silent = tokio::select! {
-                // A connection that breaks is its peer's business: there is nobody left to tell.
-                _ = connection.as_mut() => return,
-                () = out_of_patience.as_mut() => true,
-                _ = stopping.stop.wait_for(|stop| *stop) => false,
-            };
-            connection.as_mut().graceful_shutdown();
-            if silent {
-                // What it has not taken by now it will not take.
-                let _ = tokio::time::timeout(LAST_CHANCE, connection).await;
-            } else {
-                tokio::select! {
-                    _ = connection => {}
-                    () = out_of_patience => {}
+            let mut obeyed = Order::Serve;
+            let mut waker: Option<Waker> = None;
+            poll_fn(|context| {
+                if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+                    activity.on_order(context.waker());
+                    waker = Some(context.waker().clone());
                 }
-            }
-            drop(stopping.open);
+                let order = activity.order();
+                if order == Order::Drop {
+                    return Poll::Ready(());
+                }
+                if order > obeyed {
+                    connection.as_mut().graceful_shutdown();
+                    obeyed = order;
+                }
+                // A connection that breaks is its peer's business: there is nobody left to tell.
+                connection.as_mut().poll(context).map(drop)
+            })
+            .await;
+            drop(open);
         });
     }
 }

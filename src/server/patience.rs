@@ -1,17 +1,20 @@
-//! How long a connection is waited for: a request head that comes in too slowly is answered 408 and a connection on which
-//! nothing happens is closed.
+//! How long connections are waited for: a request head that comes in too slowly is answered 408, a connection on which
+//! nothing happens is closed, and all of them are told when the worker stops.
 //!
-//! A timer per request would cost more than the rest of a cache hit's bookkeeping. Here a connection counts what happens
-//! on it, and one timer per connection looks at the count from time to time; so a bound is kept to within half of the head's.
+//! A timer per request or per connection would cost more than the rest of a cache hit's bookkeeping. Here a connection
+//! counts what happens on it, and one watch per worker looks at all the counts from time to time; so a bound is kept to
+//! within half of the head's.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 use crate::error::{ClientError, Reason};
 use crate::respond::RequestId;
@@ -19,7 +22,32 @@ use crate::respond::RequestId;
 /// The first bytes of an HTTP/2 connection (RFC 9113, 3.4), which no HTTP/1.1 answer may be written to.
 const HTTP_2: &[u8] = b"PRI ";
 
-/// What happens on one connection. Shared by its socket, its requests and whoever watches it, all on one thread.
+/// What a connection is told to do. Each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Order {
+    /// Serve.
+    Serve,
+    /// Answer what is in flight and take no more requests.
+    Drain,
+    /// Nobody waits any longer: what is read from now on is the end.
+    End,
+    /// Go at once.
+    Drop,
+}
+
+impl Order {
+    fn of(level: u8) -> Self {
+        match level {
+            0 => Self::Serve,
+            1 => Self::Drain,
+            2 => Self::End,
+            _ => Self::Drop,
+        }
+    }
+}
+
+/// What happens on one connection. Shared by its socket, its requests and the watch, all on one thread.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Requests begun, heads begun, answers written to: what counts as something happening.
@@ -29,8 +57,8 @@ pub(super) struct Activity {
     /// Some of a head was read and its request has not begun.
     in_head: AtomicBool,
     http_2: AtomicBool,
-    /// Nobody waits any longer: what is read from now on is the end.
-    over: AtomicBool,
+    order: AtomicU8,
+    task: AtomicWaker,
 }
 
 impl Activity {
@@ -46,9 +74,18 @@ impl Activity {
         InFlight(Arc::clone(self))
     }
 
-    /// Ends the connection at its next read.
-    fn give_up(&self) {
-        self.over.store(true, Ordering::Relaxed);
+    fn tell(&self, order: Order) {
+        self.order.fetch_max(order as u8, Ordering::Release);
+        self.task.wake();
+    }
+
+    pub(super) fn order(&self) -> Order {
+        Order::of(self.order.load(Ordering::Acquire))
+    }
+
+    /// Has `waker` woken at every new order.
+    pub(super) fn on_order(&self, waker: &Waker) {
+        self.task.register(waker);
     }
 }
 
@@ -71,24 +108,75 @@ pub(super) struct Patience {
     pub(super) idle: Duration,
 }
 
-impl Patience {
-    /// Returns when the connection has taken too long; from then on a read of it finds its end.
-    pub(super) async fn run_out(self, activity: &Activity) {
-        let step = self.head.min(self.idle) / 2;
-        let (mut seen, mut quiet) = (0, Duration::ZERO);
+/// The watch over a worker's connections.
+#[derive(Debug)]
+pub(super) struct Watch {
+    patience: Patience,
+    connections: Mutex<Vec<Connection>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    activity: Weak<Activity>,
+    /// Events at the last look.
+    seen: u64,
+    /// How long nothing has happened.
+    quiet: Duration,
+}
+
+impl Watch {
+    pub(super) fn new(patience: Patience) -> Self {
+        Self { patience, connections: Mutex::default() }
+    }
+
+    /// Watches over one more connection.
+    pub(super) fn add(&self) -> Arc<Activity> {
+        let activity = Arc::new(Activity::default());
+        let watched = Connection { activity: Arc::downgrade(&activity), seen: 0, quiet: Duration::ZERO };
+        self.connections().push(watched);
+        activity
+    }
+
+    /// Looks at all connections until the runtime ends; from the moment that `stop` turns true they are to drain.
+    pub(super) async fn run(&self, mut stop: watch::Receiver<bool>) {
+        let interval = self.patience.head.min(self.patience.idle) / 2;
+        let mut stopping = false;
         loop {
-            tokio::time::sleep(step).await;
-            let events = activity.events.load(Ordering::Relaxed);
-            if events != seen || activity.in_flight.load(Ordering::Relaxed) > 0 {
-                (seen, quiet) = (events, Duration::ZERO);
-                continue;
+            if stopping {
+                tokio::time::sleep(interval).await;
+            } else {
+                stopping = tokio::time::timeout(interval, stop.wait_for(|stop| *stop)).await.is_ok();
             }
-            quiet += step;
-            let bound = if activity.in_head.load(Ordering::Relaxed) { self.head } else { self.idle };
-            if quiet >= bound {
-                return activity.give_up();
-            }
+            self.look(if stopping { Order::Drain } else { Order::Serve }, interval);
         }
+    }
+
+    fn look(&self, order: Order, step: Duration) {
+        self.connections().retain_mut(|connection| {
+            let Some(activity) = connection.activity.upgrade() else { return false };
+            let events = activity.events.load(Ordering::Relaxed);
+            if events != connection.seen || activity.in_flight.load(Ordering::Relaxed) > 0 {
+                (connection.seen, connection.quiet) = (events, Duration::ZERO);
+            } else {
+                connection.quiet += step;
+            }
+            let in_head = activity.in_head.load(Ordering::Relaxed);
+            let bound = if in_head { self.patience.head } else { self.patience.idle };
+            if activity.order() == Order::End {
+                // It has had a whole step to say goodbye.
+                activity.tell(Order::Drop);
+            } else if connection.quiet >= bound {
+                activity.tell(Order::End);
+            } else if activity.order() < order {
+                activity.tell(order);
+            }
+            true
+        });
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Vec<Connection>> {
+        // A connection that was looked at half can be looked at again.
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,7 +196,7 @@ impl<S> Watched<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.activity.over.load(Ordering::Relaxed) {
+        if self.activity.order() >= Order::End {
             let in_head = self.activity.in_head.swap(false, Ordering::Relaxed);
             if in_head && !self.activity.http_2.load(Ordering::Relaxed) {
                 // As much as the socket takes at once: whoever is that slow is not waited for again.

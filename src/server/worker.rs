@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
-use super::connection::{Connections, Stopping};
+use super::connection::Connections;
 use super::socket::Bound;
 use crate::config;
 use crate::gateway::{Gateway, Scope};
@@ -51,10 +51,28 @@ impl Worker {
             });
         }
         drop(open);
+        let stop = self.stop.clone();
+        tokio::spawn(async move { connections.watch(stop).await });
         // The sender lives as long as the server does.
         let _ = self.stop.wait_for(|stop| *stop).await;
         if tokio::time::timeout(self.settings.drain_timeout, drained.recv()).await.is_err() {
             tracing::warn!("drain_timeout");
+        }
+    }
+}
+
+/// Tells that it is time to stop, and is held by what has not stopped yet.
+struct Stopping {
+    stop: watch::Receiver<bool>,
+    open: mpsc::Sender<()>,
+}
+
+impl Stopping {
+    /// What a future gives, or nothing if it is time to stop.
+    async fn unless_stopped<F: Future>(&mut self, future: F) -> Option<F::Output> {
+        tokio::select! {
+            output = future => Some(output),
+            _ = self.stop.wait_for(|stop| *stop) => None,
         }
     }
 }
@@ -73,14 +91,14 @@ async fn accept(
                 let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
                 // Answers are written whole: waiting for more of them only delays.
                 let _ = stream.set_nodelay(true);
-                connections.serve(stream, Arc::clone(&gateway), scope.clone(), stopping.clone());
+                connections.serve(stream, Arc::clone(&gateway), scope.clone(), stopping.open.clone());
             }
         }
         Bound::Unix(listener) => {
             let listener = UnixListener::from_std(listener)?;
             while let Some(accepted) = stopping.unless_stopped(listener.accept()).await {
                 let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
-                connections.serve(stream, Arc::clone(&gateway), scope.clone(), stopping.clone());
+                connections.serve(stream, Arc::clone(&gateway), scope.clone(), stopping.open.clone());
             }
         }
     }

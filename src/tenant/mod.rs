@@ -4,13 +4,19 @@
 //! partitions can't meet whatever a caller sends, and dropping all that is cached for a linked account is giving its
 //! partition a new id.
 
+mod accounts;
+mod partition;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderValue;
 use moka::sync::Cache;
 
+use self::accounts::Accounts;
+use self::partition::Holder;
+pub use self::partition::{Partition, PartitionId, Standing};
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Secret};
 use crate::limit::{ClientBudget, UpstreamBudget};
@@ -21,8 +27,6 @@ const ACCEPTED_FOR: Duration = Duration::from_mins(1);
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Session tokens that may be waiting for the upstream's verdict at once.
 const MAX_UNPROVEN: u64 = 1024;
-/// A linked account that nobody has asked for is forgotten after this time.
-const IDLE: Duration = Duration::from_mins(15);
 
 /// SHA-256 of a session token.
 pub type TokenDigest = [u8; 32];
@@ -39,7 +43,7 @@ pub struct Tenant {
     org_key_header: HeaderValue,
     rate_limit_policy: HeaderValue,
     clock: Clock,
-    accounts: Cache<Box<str>, Arc<Partition>, foldhash::fast::RandomState>,
+    accounts: Accounts,
     accepted_tokens: Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>,
     unproven_tokens: Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>,
 }
@@ -53,10 +57,7 @@ impl Tenant {
             upstream_budget: UpstreamBudget::new(config.upstream_budget, clock.clone()),
             // Made-up tokens may take a quarter of the org key's budget and no more.
             probation: ClientBudget::new(quarter(config.upstream_budget.rate), clock.clone()),
-            accounts: Cache::builder()
-                .max_capacity(remembered)
-                .time_to_idle(IDLE)
-                .build_with_hasher(foldhash::fast::RandomState::default()),
+            accounts: Accounts::new(usize::try_from(remembered).unwrap_or(usize::MAX)),
             accepted_tokens: Cache::builder()
                 .max_capacity(remembered)
                 .time_to_live(ACCEPTED_FOR)
@@ -86,16 +87,25 @@ impl Tenant {
 
     /// The partition of a linked account. Call it for an authenticated caller only: it remembers the account.
     #[must_use]
-    pub fn linked_account(&self, id: &str) -> Arc<Partition> {
-        match self.accounts.get(id) {
-            Some(partition) => partition,
-            None => self.accounts.get_with(id.into(), || {
-                Arc::new(Partition::new(
-                    Holder::LinkedAccount(id.into()),
-                    self.config.client_budget,
-                    self.clock.clone(),
-                ))
-            }),
+    pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
+        self.accounts.get(id, now, || {
+            Partition::new(Holder::LinkedAccount(id.into()), self.config.client_budget, self.clock.clone())
+        })
+    }
+
+    /// Drops everything that is cached for a partition. A linked account may have been forgotten and found again since a
+    /// request began: what it is now is dropped as well.
+    pub fn drop_entries(&self, partition: &Partition) {
+        partition.drop_entries();
+        if let Some(id) = partition.linked_account_id() {
+            self.drop_entries_of(id);
+        }
+    }
+
+    /// Drops everything that is cached for a linked account.
+    fn drop_entries_of(&self, linked_account: &str) {
+        if let Some(partition) = self.accounts.find(linked_account) {
+            partition.drop_entries();
         }
     }
 
@@ -105,9 +115,7 @@ impl Tenant {
         match self.accepted_tokens.get(digest) {
             Some(partition) => partition,
             None => self.unproven_tokens.get_with(*digest, || {
-                let holder =
-                    Holder::SessionToken { accepted: AtomicBool::new(false), refused_until: AtomicU64::new(0) };
-                Arc::new(Partition::new(holder, self.config.client_budget, self.clock.clone()))
+                Arc::new(Partition::new(Holder::unproven_token(), self.config.client_budget, self.clock.clone()))
             }),
         }
     }
@@ -159,101 +167,4 @@ fn quarter(rate: config::Rate) -> config::Rate {
     let quarter = |n: std::num::NonZeroU32| n.saturating_add(3).get() / 4;
     let at_least_one = |n| std::num::NonZeroU32::new(n).unwrap_or(std::num::NonZeroU32::MIN);
     config::Rate { per_second: at_least_one(quarter(rate.per_second)), burst: at_least_one(quarter(rate.burst)) }
-}
-
-/// A linked account or a session token of one tenant: whose answers are nobody else's.
-#[derive(Debug)]
-pub struct Partition {
-    id: AtomicU64,
-    holder: Holder,
-    /// What it may ask.
-    pub budget: ClientBudget,
-}
-
-#[derive(Debug)]
-enum Holder {
-    LinkedAccount(Box<str>),
-    SessionToken { accepted: AtomicBool, refused_until: AtomicU64 },
-}
-
-/// Names a partition between two drops of its entries. No other partition has, had or will have the same one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PartitionId(u64);
-
-impl PartitionId {
-    fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-impl Partition {
-    fn new(holder: Holder, rate: config::Rate, clock: Clock) -> Self {
-        Self { id: AtomicU64::new(PartitionId::next().0), holder, budget: ClientBudget::new(rate, clock) }
-    }
-
-    /// Its present id.
-    #[must_use]
-    pub fn id(&self) -> PartitionId {
-        PartitionId(self.id.load(Ordering::Acquire))
-    }
-
-    /// Drops everything cached for it, in O(1): what was stored under the id until now, or will be by a fetch that is
-    /// already under way, is never looked at again.
-    pub fn drop_entries(&self) {
-        self.id.store(PartitionId::next().0, Ordering::Release);
-    }
-
-    /// The linked account, unless this is a session token, which does not show it.
-    #[must_use]
-    pub fn linked_account_id(&self) -> Option<&str> {
-        match &self.holder {
-            Holder::LinkedAccount(id) => Some(id),
-            Holder::SessionToken { .. } => None,
-        }
-    }
-
-    /// What is known of who holds it.
-    #[must_use]
-    pub fn standing(&self, now: Moment) -> Standing {
-        match &self.holder {
-            Holder::LinkedAccount(_) => Standing::Known,
-            Holder::SessionToken { refused_until, .. } if now.as_nanos() < refused_until.load(Ordering::Acquire) => {
-                Standing::Refused
-            }
-            Holder::SessionToken { accepted, .. } if accepted.load(Ordering::Acquire) => Standing::Known,
-            Holder::SessionToken { .. } => Standing::Unproven,
-        }
-    }
-}
-
-/// Whether the holder of a partition is known to be who it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Verified here, or accepted by the upstream a short time ago.
-    Known,
-    /// A session token that the upstream has not seen yet.
-    Unproven,
-    /// A session token that the upstream refused a moment ago.
-    Refused,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partition_gets_an_id_that_nobody_had_when_its_entries_are_dropped() {
-        let rate = crate::config::Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        let partition = |id: &str| {
-            Partition::new(Holder::LinkedAccount(id.into()), rate, Clock::manual(jiff::Timestamp::UNIX_EPOCH))
-        };
-        let (one, other) = (partition("a"), partition("a"));
-        let mut seen = vec![one.id(), other.id()];
-        one.drop_entries();
-        other.drop_entries();
-        seen.extend([one.id(), other.id()]);
-        let distinct: std::collections::HashSet<_> = seen.iter().collect();
-        assert_eq!(distinct.len(), seen.len());
-    }
 }

@@ -1,0 +1,128 @@
+//! Whose answers belong together: a linked account's, or a session token's.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::clock::{Clock, Moment};
+use crate::config;
+use crate::limit::ClientBudget;
+
+/// A linked account or a session token of one tenant: whose answers are nobody else's.
+#[derive(Debug)]
+pub struct Partition {
+    id: AtomicU64,
+    pub(super) holder: Holder,
+    /// When somebody last asked for it, in nanoseconds on the clock.
+    last_seen: AtomicU64,
+    /// What it may ask.
+    pub budget: ClientBudget,
+}
+
+#[derive(Debug)]
+pub(super) enum Holder {
+    LinkedAccount(Box<str>),
+    SessionToken { accepted: AtomicBool, refused_until: AtomicU64 },
+}
+
+impl Holder {
+    /// A session token that the upstream has not seen yet.
+    pub(super) fn unproven_token() -> Self {
+        Self::SessionToken { accepted: AtomicBool::new(false), refused_until: AtomicU64::new(0) }
+    }
+}
+
+/// Names a partition between two drops of its entries. No other partition has, had or will have the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PartitionId(u64);
+
+impl PartitionId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Partition {
+    pub(super) fn new(holder: Holder, rate: config::Rate, clock: Clock) -> Self {
+        Self {
+            id: AtomicU64::new(PartitionId::next().0),
+            holder,
+            last_seen: AtomicU64::new(0),
+            budget: ClientBudget::new(rate, clock),
+        }
+    }
+
+    /// Its present id.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        PartitionId(self.id.load(Ordering::Acquire))
+    }
+
+    /// Drops everything cached for it, in O(1): what was stored under the id until now, or will be by a fetch that is
+    /// already under way, is never looked at again.
+    pub fn drop_entries(&self) {
+        self.id.store(PartitionId::next().0, Ordering::Release);
+    }
+
+    /// Somebody asks for it.
+    pub(super) fn seen(&self, now: Moment) {
+        self.last_seen.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// When somebody last asked for it.
+    pub(super) fn last_seen(&self) -> Moment {
+        Moment::from_nanos(self.last_seen.load(Ordering::Relaxed))
+    }
+
+    /// The linked account, unless this is a session token, which does not show it.
+    #[must_use]
+    pub fn linked_account_id(&self) -> Option<&str> {
+        match &self.holder {
+            Holder::LinkedAccount(id) => Some(id),
+            Holder::SessionToken { .. } => None,
+        }
+    }
+
+    /// What is known of who holds it.
+    #[must_use]
+    pub fn standing(&self, now: Moment) -> Standing {
+        match &self.holder {
+            Holder::LinkedAccount(_) => Standing::Known,
+            Holder::SessionToken { refused_until, .. } if now.as_nanos() < refused_until.load(Ordering::Acquire) => {
+                Standing::Refused
+            }
+            Holder::SessionToken { accepted, .. } if accepted.load(Ordering::Acquire) => Standing::Known,
+            Holder::SessionToken { .. } => Standing::Unproven,
+        }
+    }
+}
+
+/// Whether the holder of a partition is known to be who it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Verified here, or accepted by the upstream a short time ago.
+    Known,
+    /// A session token that the upstream has not seen yet.
+    Unproven,
+    /// A session token that the upstream refused a moment ago.
+    Refused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_gets_an_id_that_nobody_had_when_its_entries_are_dropped() {
+        let rate = crate::config::Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
+        let partition = |id: &str| {
+            Partition::new(Holder::LinkedAccount(id.into()), rate, Clock::manual(jiff::Timestamp::UNIX_EPOCH))
+        };
+        let (one, other) = (partition("a"), partition("a"));
+        let mut seen = vec![one.id(), other.id()];
+        one.drop_entries();
+        other.drop_entries();
+        seen.extend([one.id(), other.id()]);
+        let distinct: std::collections::HashSet<_> = seen.iter().collect();
+        assert_eq!(distinct.len(), seen.len());
+    }
+}
