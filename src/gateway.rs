@@ -21,16 +21,18 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
 use crate::cache::{CacheKey, Class, Entry, Flight, Flights, Joined, Store, Waiter};
-use crate::caller::{Caller, Callers, Credential, Verdict};
+use crate::caller::{Caller, Callers, Credential, Unidentified, Verdict};
+use crate::client::{Client, ClientSetupError, FetchError, Reply};
 use crate::clock::{Clock, Moment};
 use crate::config::{Access, Config};
 use crate::error::{ClientError, Reason};
-use crate::executions::{BatchesQuery, ListQuery, PathId, Progress, Question};
+use crate::executions::{BatchesQuery, ListQuery, PathId, Progress, Question, no_parameters};
+use crate::limit::ClientBudget;
 use crate::respond::{self, Body, CacheResult, Facts, RequestId};
 use crate::route::{Action, Endpoint, route};
-use crate::tenant::Standing;
+use crate::tenant::{OnProbation, Standing};
 use crate::translate;
-use crate::upstream::{self, UpstreamClient, UpstreamResponse};
+use crate::upstream;
 
 /// Everything that requests share. One for all workers.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ pub struct Gateway {
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// The upstream pool of this worker.
-    pub client: UpstreamClient,
+    pub client: Client,
     /// The tenant for which this listener takes session tokens.
     pub session_tokens: Option<usize>,
 }
@@ -57,6 +59,19 @@ enum Pending {
     Act { caller: Caller, execution: PathId, action: Action },
 }
 
+/// Why a request can't be decided on.
+enum Undecided {
+    Refused(ClientError),
+    /// The key of an issuer's token is not known yet.
+    UnknownKey(usize),
+}
+
+impl<E: Into<ClientError>> From<E> for Undecided {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
 enum Decision {
     Hit(Arc<Entry>),
     Pending(Pending),
@@ -64,15 +79,22 @@ enum Decision {
 
 impl Gateway {
     /// A gateway with an empty cache.
-    #[must_use]
-    pub fn new(config: Arc<Config>, clock: Clock) -> Self {
-        Self {
-            callers: Callers::new(&config, &clock),
+    ///
+    /// # Errors
+    /// If an issuer's key server can't be reached in the way that the configuration says.
+    pub fn new(config: Arc<Config>, clock: Clock) -> Result<Self, ClientSetupError> {
+        Ok(Self {
+            callers: Callers::new(&config, &clock)?,
             store: Store::new(config.cache.capacity),
             flights: Arc::default(),
             config,
             clock,
-        }
+        })
+    }
+
+    /// What has to be done though nobody asks for it, for as long as it is polled. One worker does it for all.
+    pub async fn keep_house(&self) {
+        self.callers.keep_issuers_fresh().await;
     }
 
     /// Answers a request. The hit path: nothing in here waits, and no lock is taken that a miss can hold.
@@ -96,29 +118,59 @@ impl Gateway {
                 let (gateway, client) = (Arc::clone(self), scope.client.clone());
                 ResponseFuture::pending(gateway.go_upstream(client, pending, head.headers, body, facts))
             }
-            Err(error) => ResponseFuture::ready(refuse(&facts, &error)),
+            Err(Undecided::UnknownKey(issuer)) => {
+                let (gateway, scope) = (Arc::clone(self), scope.clone());
+                ResponseFuture::pending(gateway.ask_issuer(scope, issuer, head, body, facts))
+            }
+            Err(Undecided::Refused(error)) => ResponseFuture::ready(refuse(&facts, &error)),
+        }
+    }
+
+    /// Decides again, once an issuer has been asked for its keys.
+    async fn ask_issuer(
+        self: Arc<Self>,
+        scope: Scope,
+        issuer: usize,
+        head: Parts,
+        body: Incoming,
+        mut facts: Facts,
+    ) -> Response<Body> {
+        self.callers.ask_issuer(issuer).await;
+        let now = self.clock.now();
+        match self.decide(&scope, &head, &mut facts, now) {
+            Ok(Decision::Hit(entry)) => respond::entry(&facts, &head.headers, &entry, now),
+            Ok(Decision::Pending(pending)) => self.go_upstream(scope.client, pending, head.headers, body, facts).await,
+            Err(Undecided::UnknownKey(_)) => refuse(&facts, &ClientError::invalid_credentials()),
+            Err(Undecided::Refused(error)) => refuse(&facts, &error),
         }
     }
 
     /// The steps that need nobody else.
-    fn decide(&self, scope: &Scope, head: &Parts, facts: &mut Facts, now: Moment) -> Result<Decision, ClientError> {
+    fn decide(&self, scope: &Scope, head: &Parts, facts: &mut Facts, now: Moment) -> Result<Decision, Undecided> {
         // Before anything is known of the caller, only the shape of the request is looked at.
         let endpoint = route(head, &self.config.server)?;
         // Before the query is read, so that somebody unknown learns nothing of what is accepted.
-        let caller = self.callers.identify(&head.headers, scope.session_tokens, now)?;
+        let caller = self.callers.identify(&head.headers, scope.session_tokens, now).map_err(|none| match none {
+            Unidentified::Refused(error) => Undecided::Refused(error),
+            Unidentified::UnknownKey(issuer) => Undecided::UnknownKey(issuer),
+        })?;
         // Before the query is judged: a caller that sends nonsense spends its budget all the same.
         admit(&caller, facts, now)?;
         let question = match endpoint {
             Endpoint::List => Question::List(ListQuery::parse(head.uri.query(), &self.config.query)?),
-            Endpoint::Document(execution) => Question::Document(execution),
+            Endpoint::Document(execution) => {
+                no_parameters(head.uri.query(), &self.config.query)?;
+                Question::Document(execution)
+            }
             Endpoint::Batches(execution, node) => {
                 Question::Batches(execution, node, BatchesQuery::parse(head.uri.query(), &self.config.query)?)
             }
             Endpoint::Action(execution, action) => {
                 if caller.access() != Access::ReadWrite {
                     let message = "this key may read but not stop or rerun executions";
-                    return Err(ClientError::new(Reason::ReadOnlyCredentials, message));
+                    return Err(ClientError::new(Reason::ReadOnlyCredentials, message).into());
                 }
+                no_parameters(head.uri.query(), &self.config.query)?;
                 facts.cache = CacheResult::Bypass;
                 return Ok(Decision::Pending(Pending::Act { caller, execution, action }));
             }
@@ -136,7 +188,7 @@ impl Gateway {
     /// The steps behind the cache.
     async fn go_upstream(
         self: Arc<Self>,
-        client: UpstreamClient,
+        client: Client,
         pending: Pending,
         headers: HeaderMap,
         body: Incoming,
@@ -154,7 +206,10 @@ impl Gateway {
                 }
             }
             Pending::Act { caller, execution, action } => {
-                match self.act(&client, &caller, &execution, action, body).await {
+                let gateway = Arc::clone(&self);
+                // In a task of its own: what the upstream has begun to do must be noted here, also when the caller leaves.
+                let acting = tokio::spawn(async move { gateway.act(&client, &caller, &execution, action, body).await });
+                match acting.await.unwrap_or_else(|_| Err(given_up())) {
                     Ok(body) => respond::outcome(&facts, body),
                     Err(error) => return refuse(&facts, &error),
                 }
@@ -167,7 +222,7 @@ impl Gateway {
     /// Joins the fetch of a key, or starts it in a task of its own, so that it goes on when its callers leave.
     fn join(
         self: &Arc<Self>,
-        client: UpstreamClient,
+        client: Client,
         caller: Caller,
         key: CacheKey,
         stale: Option<Arc<Entry>>,
@@ -184,7 +239,7 @@ impl Gateway {
 
     async fn fly(
         self: Arc<Self>,
-        client: UpstreamClient,
+        client: Client,
         caller: Caller,
         key: CacheKey,
         stale: Option<Arc<Entry>>,
@@ -203,12 +258,12 @@ impl Gateway {
 
     async fn fetch(
         &self,
-        client: &UpstreamClient,
+        client: &Client,
         caller: &Caller,
         question: &Question,
         stale: Option<&Entry>,
     ) -> Result<Entry, ClientError> {
-        self.spend_upstream_budget(caller).await?;
+        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
         let asked_at = self.clock.now();
         let validator = stale.and_then(|entry| entry.validator.as_ref());
         let request = upstream::ask(self.config.upstream.dialect, caller, question, validator);
@@ -229,14 +284,14 @@ impl Gateway {
 
     async fn act(
         &self,
-        client: &UpstreamClient,
+        client: &Client,
         caller: &Caller,
         execution: &PathId,
         action: Action,
         body: Incoming,
     ) -> Result<Bytes, ClientError> {
         let body = self.read_body(body).await?;
-        self.spend_upstream_budget(caller).await?;
+        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
         let request = upstream::act(caller, execution, action.name(), body);
         let result = client.send(request).await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
@@ -262,17 +317,29 @@ impl Gateway {
     }
 
     /// Only fetches spend what Refold grants. A token that nobody vouches for yet has a small share of its own first.
-    async fn spend_upstream_budget(&self, caller: &Caller) -> Result<(), ClientError> {
-        if caller.partition().standing(self.clock.now()) == Standing::Unproven
-            && let Some(wait) = caller.tenant().probation.spend().refused
-        {
-            let message = "too many session tokens that Refold has not seen yet; try again later";
-            return Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait));
+    /// Of its requests one goes first, and the others wait to hear what it was told.
+    async fn spend_upstream_budget<'a>(&self, caller: &'a Caller) -> Result<Option<OnProbation<'a>>, ClientError> {
+        let partition = caller.partition();
+        let mut on_probation = None;
+        if partition.standing(self.clock.now()) == Standing::Unproven {
+            let first = tokio::time::timeout(self.config.upstream.connection.total_timeout, partition.go_first()).await;
+            on_probation = Some(first.map_err(|_| translate::failure(FetchError::Timeout))?);
+            match partition.standing(self.clock.now()) {
+                Standing::Known => on_probation = None,
+                Standing::Refused => return Err(ClientError::invalid_credentials()),
+                Standing::Unproven => {
+                    if let Some(wait) = caller.tenant().probation.spend().refused {
+                        let message = "too many session tokens that Refold has not seen yet; try again later";
+                        return Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait));
+                    }
+                }
+            }
         }
-        caller.tenant().upstream_budget.acquire().await.map_err(|exhausted| {
+        caller.tenant().upstream_budget.acquire(caller.partition().line()).await.map_err(|exhausted| {
             let message = "the requests that Refold grants are spent; try again later";
             ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
-        })
+        })?;
+        Ok(on_probation)
     }
 
     /// How long an answer holds. Asked anew for an answer that has not changed: it can have become closed with time.
@@ -293,12 +360,16 @@ fn admit(caller: &Caller, facts: &mut Facts, now: Moment) -> Result<(), ClientEr
         return Ok(());
     }
     let own = match caller.credential() {
-        Credential::ClientKey(key) => key.budget.as_ref().and_then(|budget| budget.spend().refused),
-        Credential::OrgKey | Credential::SessionToken(_) => None,
+        Credential::ClientKey(key) => key.budget.as_ref().map(ClientBudget::spend),
+        Credential::Jwt(_) | Credential::OrgKey | Credential::SessionToken(_) => None,
     };
-    let spent = caller.partition().budget.spend();
+    // A key that has spent its own budget takes nothing off its linked account's, which others share.
+    let spent = match own {
+        Some(own) if own.refused.is_some() => own,
+        _ => caller.partition().budget.spend(),
+    };
     facts.budget = Some((spent, caller.tenant().rate_limit_policy().clone()));
-    match own.into_iter().chain(spent.refused).max() {
+    match spent.refused {
         None => Ok(()),
         Some(wait) => {
             let message = "too many requests for this linked account or key; slow down";
@@ -308,7 +379,7 @@ fn admit(caller: &Caller, facts: &mut Facts, now: Moment) -> Result<(), ClientEr
 }
 
 /// What an answer says about the caller and its budget, whatever else is in it.
-fn note_verdict(caller: &Caller, response: &UpstreamResponse) {
+fn note_verdict(caller: &Caller, response: &Reply) {
     match response.status {
         StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.hold(translate::pause(response)),
         StatusCode::UNAUTHORIZED => {
@@ -317,7 +388,10 @@ fn note_verdict(caller: &Caller, response: &UpstreamResponse) {
             }
             caller.judged_by_upstream(Verdict::Refused);
         }
-        status if status.is_success() => caller.judged_by_upstream(Verdict::Accepted),
+        // To say that nothing has changed, it has to know for whom.
+        status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
+            caller.judged_by_upstream(Verdict::Accepted);
+        }
         _ => {}
     }
 }
@@ -328,6 +402,12 @@ fn kept_copy(value: &HeaderValue) -> Option<HeaderValue> {
     // Whatever an upstream may have put into it.
     copy.set_sensitive(true);
     Some(copy)
+}
+
+/// The task that worked for a caller has died.
+fn given_up() -> ClientError {
+    ClientError::new(Reason::Overloaded, "the request to Refold was given up; try again")
+        .retry_after(Duration::from_secs(1))
 }
 
 fn asks_not_to_store(headers: &HeaderMap) -> bool {

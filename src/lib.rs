@@ -14,10 +14,12 @@ pub mod route;
 pub mod translate;
 pub mod upstream;
 
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod digest;
 pub mod error;
+pub mod keyset;
 pub mod nearest;
 pub mod tenant;
 

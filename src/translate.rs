@@ -8,10 +8,10 @@ use http::header::RETRY_AFTER;
 use memchr::memmem;
 use serde::Deserialize;
 
-use crate::caller::{Caller, Credential};
+use crate::caller::Caller;
+use crate::client::{FetchError, Reply};
 use crate::error::{ClientError, Reason, UpstreamErrorFields};
 use crate::executions::{Document, NotDocumented, Question};
-use crate::upstream::{FetchError, UpstreamResponse};
 
 /// How long to stay away from an upstream that answered 429 without a `Retry-After`.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
@@ -27,14 +27,20 @@ pub fn failure(error: FetchError) -> ClientError {
         FetchError::TooLarge { .. } => Reason::UpstreamResponseTooLarge,
         FetchError::Broken => Reason::UpstreamInvalidResponse,
     };
-    ClientError::new(reason, error.to_string())
+    let message = match error {
+        FetchError::Unreachable => "Refold can't be reached".to_owned(),
+        FetchError::Timeout => "Refold did not answer in time".to_owned(),
+        FetchError::TooLarge { limit } => format!("Refold's answer is larger than {limit} bytes"),
+        FetchError::Broken => "Refold's answer is broken".to_owned(),
+    };
+    ClientError::new(reason, message)
 }
 
 /// Reads the answer to a question.
 ///
 /// # Errors
 /// If it is an error, or not what the documentation promises.
-pub fn answer(caller: &Caller, question: &Question, response: UpstreamResponse) -> Result<Document, ClientError> {
+pub fn answer(caller: &Caller, question: &Question, response: Reply) -> Result<Document, ClientError> {
     let body = success(caller, response)?;
     let document = match question {
         Question::List(query) => Document::page(body, query.page(), query.limit()),
@@ -48,7 +54,7 @@ pub fn answer(caller: &Caller, question: &Question, response: UpstreamResponse) 
 ///
 /// # Errors
 /// If it is an error, or no JSON.
-pub fn outcome(caller: &Caller, response: UpstreamResponse) -> Result<Bytes, ClientError> {
+pub fn outcome(caller: &Caller, response: Reply) -> Result<Bytes, ClientError> {
     let body = success(caller, response)?;
     match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
         Ok(_) => Ok(body),
@@ -58,7 +64,7 @@ pub fn outcome(caller: &Caller, response: UpstreamResponse) -> Result<Bytes, Cli
 
 /// How long the upstream wants to be left alone.
 #[must_use]
-pub fn pause(response: &UpstreamResponse) -> Duration {
+pub fn pause(response: &Reply) -> Duration {
     response
         .headers
         .get(RETRY_AFTER)
@@ -67,7 +73,7 @@ pub fn pause(response: &UpstreamResponse) -> Duration {
         .clamp(DEFAULT_PAUSE, MAX_PAUSE)
 }
 
-fn success(caller: &Caller, response: UpstreamResponse) -> Result<Bytes, ClientError> {
+fn success(caller: &Caller, response: Reply) -> Result<Bytes, ClientError> {
     let invalid = |message: String| Err(ClientError::new(Reason::UpstreamInvalidResponse, message));
     match response.status {
         StatusCode::OK if shows_org_key(caller, &response.body) => invalid("Refold's answer can't be shown".to_owned()),
@@ -80,12 +86,11 @@ fn success(caller: &Caller, response: UpstreamResponse) -> Result<Bytes, ClientE
     }
 }
 
-fn refusal(caller: &Caller, response: &UpstreamResponse) -> ClientError {
+fn refusal(caller: &Caller, response: &Reply) -> ClientError {
     let fields = fields(caller, &response.body);
-    let injected = matches!(caller.credential(), Credential::ClientKey(_));
     match response.status {
         // The caller's own key was good: it is the operator who has to mend this.
-        StatusCode::UNAUTHORIZED if injected => {
+        StatusCode::UNAUTHORIZED if caller.is_injected() => {
             let message = "Refold did not accept the gateway's own API key; tell whoever runs the gateway";
             ClientError::new(Reason::UpstreamCredentialRejected, message)
         }
@@ -127,5 +132,5 @@ fn fields(caller: &Caller, body: &[u8]) -> UpstreamErrorFields {
 /// An upstream that echoes its request must not tell the caller what the gateway put into it.
 fn shows_org_key(caller: &Caller, text: &[u8]) -> bool {
     let org_key = caller.tenant().config.org_key.expose().as_bytes();
-    matches!(caller.credential(), Credential::ClientKey(_)) && memmem::find(text, org_key).is_some()
+    caller.is_injected() && memmem::find(text, org_key).is_some()
 }

@@ -28,6 +28,12 @@ impl CacheKey {
         Self { hash: SEED.hash_one((partition, &question)), partition, question }
     }
 
+    /// What it takes on the heap, in bytes.
+    #[must_use]
+    pub fn heap_size(&self) -> u32 {
+        u32::try_from(self.question.heap_size()).unwrap_or(u32::MAX)
+    }
+
     /// The question.
     #[must_use]
     pub fn question(&self) -> &Question {

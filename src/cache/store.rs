@@ -43,7 +43,7 @@ impl Store {
         let entries = (capacity > 0).then(|| {
             Cache::builder()
                 .max_capacity(capacity)
-                .weigher(|_, entry: &Arc<Entry>| entry.weight())
+                .weigher(|key: &CacheKey, entry: &Arc<Entry>| key.heap_size().saturating_add(entry.weight()))
                 .expire_after(Usefulness)
                 .build_with_hasher(foldhash::fast::RandomState::default())
         });

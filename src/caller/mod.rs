@@ -4,6 +4,7 @@
 //! be made from a [`Caller`].
 
 mod client_key;
+mod jwt;
 mod session_token;
 
 use std::sync::Arc;
@@ -12,7 +13,10 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 pub use client_key::KeyInUse;
 use client_key::Keys;
+pub use jwt::Identity;
+use jwt::{Finding, Issuers};
 
+use crate::client::ClientSetupError;
 use crate::clock::{Clock, Moment};
 use crate::config::{Access, Config};
 use crate::digest::sha256;
@@ -42,6 +46,8 @@ pub struct Caller {
 pub enum Credential {
     /// A key that Postern issued; the org key goes upstream.
     ClientKey(Arc<KeyInUse>),
+    /// A JWT of a configured issuer; the org key goes upstream.
+    Jwt(Arc<Identity>),
     /// The org key, which goes upstream.
     OrgKey,
     /// A session token of Refold's, which goes upstream as it came.
@@ -86,7 +92,18 @@ impl Caller {
     pub fn access(&self) -> Access {
         match &self.credential {
             Credential::ClientKey(key) => key.access,
+            Credential::Jwt(identity) => identity.access,
             Credential::OrgKey | Credential::SessionToken(_) => Access::ReadWrite,
+        }
+    }
+
+    /// Whether the upstream is shown a key that the caller does not have: its refusal is the operator's business then, and
+    /// the caller must never see the key.
+    #[must_use]
+    pub fn is_injected(&self) -> bool {
+        match &self.credential {
+            Credential::ClientKey(_) | Credential::Jwt(_) => true,
+            Credential::OrgKey | Credential::SessionToken(_) => false,
         }
     }
 
@@ -95,6 +112,7 @@ impl Caller {
     pub fn name(&self) -> &str {
         match &self.credential {
             Credential::ClientKey(key) => &key.name,
+            Credential::Jwt(identity) => &identity.subject,
             Credential::OrgKey => "org key",
             Credential::SessionToken(_) => "session token",
         }
@@ -134,16 +152,39 @@ pub enum Verdict {
 pub struct Callers {
     tenants: Vec<Arc<Tenant>>,
     keys: Keys,
+    issuers: Issuers,
     clock: Clock,
+}
+
+/// Why there is no caller.
+#[derive(Debug)]
+pub enum Unidentified {
+    /// It is refused.
+    Refused(ClientError),
+    /// A token of an issuer (by its index) names a key that is not known here: ask it, see [`Callers::ask_issuer`].
+    UnknownKey(usize),
+}
+
+impl From<ClientError> for Unidentified {
+    fn from(error: ClientError) -> Self {
+        Self::Refused(error)
+    }
 }
 
 impl Callers {
     /// Those that the configuration names.
-    #[must_use]
-    pub fn new(config: &Config, clock: &Clock) -> Self {
+    ///
+    /// # Errors
+    /// If an issuer's key server can't be reached in the way that the configuration says.
+    pub fn new(config: &Config, clock: &Clock) -> Result<Self, ClientSetupError> {
         let tenants: Vec<_> =
             config.tenants.iter().map(|tenant| Arc::new(Tenant::new(Arc::clone(tenant), clock.clone()))).collect();
-        Self { keys: Keys::new(&tenants, clock), tenants, clock: clock.clone() }
+        Ok(Self {
+            keys: Keys::new(&tenants, clock),
+            issuers: Issuers::new(&config.issuers, clock)?,
+            tenants,
+            clock: clock.clone(),
+        })
     }
 
     /// Finds the caller of a request. `session_tokens` is the tenant for which the listener takes session tokens.
@@ -156,18 +197,70 @@ impl Callers {
         headers: &HeaderMap,
         session_tokens: Option<usize>,
         now: Moment,
-    ) -> Result<Caller, ClientError> {
+    ) -> Result<Caller, Unidentified> {
         let key = single(headers, &X_API_KEY)?;
         let authorization = single(headers, &AUTHORIZATION)?;
         match (key, authorization) {
-            (Some(_), Some(_)) => Err(ambiguous("x-api-key and Authorization are both there; send one of them")),
-            (Some(key), None) => self.by_key(key, headers, now),
+            (Some(_), Some(_)) => Err(ambiguous("x-api-key and Authorization are both there; send one of them").into()),
+            (Some(key), None) => Ok(self.by_key(key, headers, now)?),
             (None, Some(authorization)) => {
                 let tenant = session_tokens.and_then(|index| self.tenants.get(index));
-                by_session_token(authorization, tenant, now)
+                let token = session_token::bearer(authorization).ok_or_else(ClientError::invalid_credentials)?;
+                let digest = sha256(token);
+                match self.jwt(token, digest, tenant, now) {
+                    Finding::Known(identity) => Ok(self.by_jwt(identity, headers, now)?),
+                    Finding::NotOurs => Ok(by_session_token(token, digest, tenant, now)?),
+                    Finding::UnknownKey(issuer) => Err(Unidentified::UnknownKey(issuer)),
+                    Finding::Refused(error) => Err(error.into()),
+                }
             }
-            (None, None) => Err(ClientError::invalid_credentials()),
+            (None, None) => Err(ClientError::invalid_credentials().into()),
         }
+    }
+
+    /// Asks an issuer for its keys, at most once in a while.
+    pub async fn ask_issuer(&self, issuer: usize) {
+        self.issuers.refresh(issuer).await;
+    }
+
+    /// Keeps the keys of all issuers up to date, for as long as it is polled.
+    pub async fn keep_issuers_fresh(&self) {
+        self.issuers.keep_fresh().await;
+    }
+
+    /// What a bearer token is to the issuers.
+    fn jwt(&self, token: &[u8], digest: TokenDigest, session_tokens: Option<&Arc<Tenant>>, now: Moment) -> Finding {
+        if self.issuers.is_empty() {
+            return Finding::NotOurs;
+        }
+        if let Some(identity) = self.issuers.remembered(&digest, now) {
+            return Finding::Known(identity);
+        }
+        // A token that Refold has accepted is no issuer's: theirs are never sent there.
+        if session_tokens.is_some_and(|tenant| tenant.has_accepted(&digest)) {
+            return Finding::NotOurs;
+        }
+        self.issuers.verify(token, digest, now, |id| self.tenants.iter().position(|tenant| *tenant.config.id == *id))
+    }
+
+    fn by_jwt(&self, identity: Arc<Identity>, headers: &HeaderMap, now: Moment) -> Result<Caller, ClientError> {
+        let tenant = &self.tenants[identity.tenant];
+        let asked = named_account(headers)?;
+        let linked_account = match (asked, identity.linked_accounts.as_slice()) {
+            (Some(asked), granted) if granted.iter().any(|granted| **granted == *asked) => asked,
+            (Some(_), [_, ..]) => {
+                let message = "this token is not for that linked account";
+                return Err(ClientError::new(Reason::LinkedAccountNotAllowed, message));
+            }
+            (None, [only]) => only,
+            (None, [_, _, ..]) => return Err(ClientError::no_linked_account()),
+            (_, []) => {
+                let message = "this token is for no linked account";
+                return Err(ClientError::new(Reason::LinkedAccountNotAllowed, message));
+            }
+        };
+        let partition = tenant.linked_account(linked_account, now);
+        Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::Jwt(identity) })
     }
 
     fn by_key(&self, key: &HeaderValue, headers: &HeaderMap, now: Moment) -> Result<Caller, ClientError> {
@@ -192,11 +285,13 @@ impl Callers {
     }
 }
 
-fn by_session_token(value: &HeaderValue, tenant: Option<&Arc<Tenant>>, now: Moment) -> Result<Caller, ClientError> {
-    let (Some(tenant), Some(token)) = (tenant, session_token::bearer(value)) else {
-        return Err(ClientError::invalid_credentials());
-    };
-    let digest = sha256(token);
+fn by_session_token(
+    token: &[u8],
+    digest: TokenDigest,
+    tenant: Option<&Arc<Tenant>>,
+    now: Moment,
+) -> Result<Caller, ClientError> {
+    let tenant = tenant.ok_or_else(ClientError::invalid_credentials)?;
     let partition = tenant.session_token(&digest);
     if partition.standing(now) == Standing::Refused {
         return Err(ClientError::invalid_credentials());
@@ -214,23 +309,33 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a He
     }
 }
 
-/// The linked account that the headers name, in either spelling.
+/// The linked account that the headers have to name.
 fn linked_account(headers: &HeaderMap) -> Result<&str, ClientError> {
+    named_account(headers)?.ok_or_else(ClientError::no_linked_account)
+}
+
+/// The linked account that the headers name, in either spelling.
+fn named_account(headers: &HeaderMap) -> Result<Option<&str>, ClientError> {
     let value = match (single(headers, &LINKED_ACCOUNT_ID)?, single(headers, &LINKED_ACCOUNT_ID_ALIAS)?) {
         (Some(_), Some(_)) => {
             return Err(ambiguous("linked_account_id and linked-account-id are both there; send one of them"));
         }
         (Some(value), None) | (None, Some(value)) => value,
-        (None, None) => return Err(ClientError::no_linked_account()),
+        (None, None) => return Ok(None),
     };
     if value.is_empty() {
-        return Err(ClientError::no_linked_account());
+        return Ok(None);
+    }
+    // HTTP/2 lets it pass, HTTP/1.1 cuts it off: one account would have two names.
+    if value.as_bytes().trim_ascii().len() != value.len() {
+        return Err(ClientError::new(Reason::MalformedRequest, "linked_account_id begins or ends with a space"));
     }
     if value.len() > MAX_LINKED_ACCOUNT_ID {
         let message = format!("linked_account_id is longer than {MAX_LINKED_ACCOUNT_ID} bytes");
         return Err(ClientError::new(Reason::MalformedRequest, message));
     }
     std::str::from_utf8(value.as_bytes())
+        .map(Some)
         .map_err(|_| ClientError::new(Reason::MalformedRequest, "linked_account_id is not UTF-8"))
 }
 

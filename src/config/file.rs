@@ -33,6 +33,8 @@ pub(super) struct File {
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) tenants: Vec<Tenant>,
+    #[serde(default)]
+    pub(super) issuers: Vec<super::issuer::Written>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,6 +3,7 @@
 mod diagnostic;
 mod environment;
 mod file;
+mod issuer;
 mod model;
 mod secret;
 mod units;
@@ -38,10 +39,10 @@ impl Config {
     pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
         let refused = |finding| ConfigError::new(path, text, finding);
         let mut file: File = toml::from_str(text).map_err(|error| refused(Finding::of_parser(&error)))?;
-        let secrets: Vec<String> = file
-            .tenants
-            .iter()
-            .filter_map(|tenant| match tenant.org_key.get_ref() {
+        let written = file.tenants.iter().map(|tenant| &tenant.org_key);
+        let written = written.chain(file.issuers.iter().filter_map(|issuer| issuer.keys.get_ref().secret.as_ref()));
+        let secrets: Vec<String> = written
+            .filter_map(|source| match source.get_ref() {
                 SecretSource::Variable(name) => Some(name.clone()),
                 SecretSource::File(_) => None,
             })

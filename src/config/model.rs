@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::PathAndQuery;
 use jiff::Timestamp;
 
 use super::secret::Secret;
 use crate::executions::{Dialect, QueryPolicy};
+use crate::keyset::KeySet;
 
 /// Everything that an operator decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Sockets that callers connect to; at least one.
     pub listeners: Vec<Listener>,
@@ -27,6 +29,8 @@ pub struct Config {
     pub cache: Cache,
     /// Refold orgs; at least one, with different ids.
     pub tenants: Vec<Arc<Tenant>>,
+    /// Issuers whose JWTs are taken.
+    pub issuers: Vec<Issuer>,
 }
 
 /// One socket that callers connect to.
@@ -72,10 +76,17 @@ pub struct Server {
 /// Where Refold is and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Scheme and authority, no path: `https://api.gocobalt.io`.
-    pub base_url: Uri,
+    /// How it is reached.
+    pub connection: Connection,
     /// Which of the vendor's two dialects it speaks.
     pub dialect: Dialect,
+}
+
+/// How a server is reached, and what is waited and read of it at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Scheme and authority, no path: `https://api.gocobalt.io`.
+    pub base_url: Uri,
     /// PEM file with the certificate authorities to trust instead of the public ones.
     pub ca_file: Option<PathBuf>,
     /// Bound on TCP and TLS connection establishment.
@@ -156,6 +167,64 @@ pub enum Access {
     /// Read, stop and rerun executions.
     ReadWrite,
 }
+
+/// An issuer whose JWTs are taken.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// The `iss` of its tokens.
+    pub issuer: Arc<str>,
+    /// One of these has to be in `aud`.
+    pub audience: Vec<String>,
+    /// What its tokens may be signed with; never `none`, and never both of a kind with public keys and HMAC.
+    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    /// Its keys.
+    pub keys: IssuerKeys,
+    /// Whose callers the holders of its tokens are.
+    pub tenant: TenantOf,
+    /// Where a token names its linked account, or a list of them.
+    pub linked_account_claim: ClaimPath,
+    /// Where a token says what it may do.
+    pub scope_claim: ClaimPath,
+    /// The word in the scope that lets its holder stop and rerun.
+    pub write_scope: Option<Box<str>>,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+}
+
+/// Where an issuer's keys come from.
+#[derive(Clone, Debug)]
+pub enum IssuerKeys {
+    /// They were in the configuration.
+    Fixed(Arc<KeySet>),
+    /// They are fetched.
+    Url(Box<JwksUrl>),
+}
+
+/// A JWKS document behind a URL.
+#[derive(Clone, Debug)]
+pub struct JwksUrl {
+    /// How its server is reached.
+    pub connection: Connection,
+    /// Path and query.
+    pub target: PathAndQuery,
+    /// How long keys are kept before they are fetched anew.
+    pub refresh: Duration,
+    /// Pause between two fetches, however many tokens name an unknown key.
+    pub cooldown: Duration,
+}
+
+/// How a token says which tenant it is for.
+#[derive(Clone, Debug)]
+pub enum TenantOf {
+    /// All are for this one (index into [`Config::tenants`]).
+    Fixed(usize),
+    /// The tenant's id is in this claim.
+    Claim(ClaimPath),
+}
+
+/// The name of a claim, or names inside each other with dots between: `org.id`.
+#[derive(Clone, Debug)]
+pub struct ClaimPath(pub Box<str>);
 
 /// A linked account, or all whose id begins alike.
 #[derive(Clone, Debug, PartialEq, Eq)]

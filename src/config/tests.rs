@@ -55,11 +55,11 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ("[server\n", "postern.toml:1:8: unclosed table, expected `]`"),
         (
             "lissteners = []",
-            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, server, upstream, query, cache, limits, tenants)",
+            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers)",
         ),
         (
             "[servr]",
-            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, server, upstream, query, cache, limits, tenants)",
+            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers)",
         ),
         (
             "[cache.freshness]\nliv = \"1s\"",
@@ -196,7 +196,7 @@ fn the_environment_overrides_single_settings() {
         Config::parse(&with_key(""), Path::new("postern.toml"), environment).map_err(|error| error.to_string())
     };
     let config = parse(&environment).expect("the overrides are good");
-    assert_eq!(config.upstream.base_url.to_string(), "http://127.0.0.1:9090/");
+    assert_eq!(config.upstream.connection.base_url.to_string(), "http://127.0.0.1:9090/");
     assert_eq!(config.server.workers, 3);
     assert_eq!(config.tenants[0].freshness.live, std::time::Duration::from_secs(1));
     environment.insert("POSTERN_SERVER_WORKERS", "many");

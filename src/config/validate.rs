@@ -11,9 +11,10 @@ use toml::Spanned;
 use super::diagnostic::Finding;
 use super::environment::Environment;
 use super::file::{self, File, SecretSource, Sha256};
+use super::issuer;
 use super::model::{
-    Access, AccountPattern, Cache, ClientKey, Config, Freshness, ListenAddress, Listener, Rate, Server, Tenant,
-    TenantMode, Upstream, UpstreamRate,
+    Access, AccountPattern, Cache, ClientKey, Config, Connection, Freshness, ListenAddress, Listener, Rate, Server,
+    Tenant, TenantMode, TenantOf, Upstream, UpstreamRate,
 };
 use super::secret::Secret;
 use super::units::Count;
@@ -47,12 +48,21 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
         tenants.push(Arc::new(read_tenant(tenant, file, folder, environment, &mut seen)?));
     }
     let listeners = read_listeners(file, &tenants)?;
+    let issuers = file
+        .issuers
+        .iter()
+        .map(|written| issuer::read(written, &tenants, folder, environment))
+        .collect::<Result<Vec<_>, _>>()?;
     for (index, (written, tenant)) in file.tenants.iter().zip(&tenants).enumerate() {
         let reachable = tenant.mode == TenantMode::Validate
             || !tenant.client_keys.is_empty()
-            || listeners.iter().any(|listener| listener.session_tokens == Some(index));
+            || listeners.iter().any(|listener| listener.session_tokens == Some(index))
+            || issuers.iter().any(|issuer| match issuer.tenant {
+                TenantOf::Fixed(tenant) => tenant == index,
+                TenantOf::Claim(_) => true,
+            });
         if !reachable {
-            let message = "nobody can call this tenant: it has no [[tenants.client_keys]], and no listener takes its session tokens";
+            let message = "nobody can call this tenant: it has no [[tenants.client_keys]], and no listener takes its session tokens, and no issuer's JWTs are for it";
             return Err(Finding::at(written.id.span(), message));
         }
     }
@@ -74,18 +84,20 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
             drain_timeout: server.drain_timeout.0,
         },
         upstream: Upstream {
-            base_url: upstream.base_url.0.clone(),
             dialect: match upstream.dialect {
                 file::Dialect::Documented => Dialect::Documented,
                 file::Dialect::V3 => Dialect::V3,
             },
-            ca_file: upstream.ca_file.as_ref().map(|path| folder.join(path)),
-            connect_timeout: upstream.connect_timeout.0,
-            first_byte_timeout: upstream.first_byte_timeout.0,
-            total_timeout: upstream.total_timeout.0,
-            max_body: bytes(upstream.max_response_body.0),
-            pool_idle_per_worker: upstream.pool_idle_per_worker,
-            pool_idle_timeout: upstream.pool_idle_timeout.0,
+            connection: Connection {
+                base_url: upstream.base_url.0.clone(),
+                ca_file: upstream.ca_file.as_ref().map(|path| folder.join(path)),
+                connect_timeout: upstream.connect_timeout.0,
+                first_byte_timeout: upstream.first_byte_timeout.0,
+                total_timeout: upstream.total_timeout.0,
+                max_body: bytes(upstream.max_response_body.0),
+                pool_idle_per_worker: upstream.pool_idle_per_worker,
+                pool_idle_timeout: upstream.pool_idle_timeout.0,
+            },
         },
         query: QueryPolicy {
             max_limit: file.query.max_limit.0.get(),
@@ -98,6 +110,7 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
         },
         cache: Cache { capacity: file.cache.capacity.0, honour_no_store: file.cache.honour_no_store },
         tenants,
+        issuers,
     })
 }
 
@@ -123,7 +136,7 @@ fn read_listeners(file: &File, tenants: &[Arc<Tenant>]) -> Result<Vec<Listener>,
     written.get_ref().iter().map(read).collect()
 }
 
-fn find_tenant(id: &Spanned<String>, tenants: &[Arc<Tenant>]) -> Result<usize, Finding> {
+pub(super) fn find_tenant(id: &Spanned<String>, tenants: &[Arc<Tenant>]) -> Result<usize, Finding> {
     tenants.iter().position(|tenant| *tenant.id == **id.get_ref()).ok_or_else(|| {
         let suggestion = nearest(id.get_ref(), tenants.iter().map(|tenant| &*tenant.id));
         let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
@@ -265,7 +278,11 @@ fn read_pattern(pattern: &Spanned<String>) -> Result<AccountPattern, Finding> {
     }
 }
 
-fn read_secret(source: &Spanned<SecretSource>, folder: &Path, environment: &Environment) -> Result<Secret, Finding> {
+pub(super) fn read_secret(
+    source: &Spanned<SecretSource>,
+    folder: &Path,
+    environment: &Environment,
+) -> Result<Secret, Finding> {
     let refused = |message: String| Finding::at(source.span(), message);
     let value = match source.get_ref() {
         SecretSource::Variable(name) => environment

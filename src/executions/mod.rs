@@ -6,6 +6,6 @@ mod question;
 mod status;
 
 pub use page::{Document, NotDocumented};
-pub use query::{BatchesQuery, Dialect, ListQuery, PathId, QueryError, QueryPolicy, UnknownParameters};
+pub use query::{BatchesQuery, Dialect, ListQuery, PathId, QueryError, QueryPolicy, UnknownParameters, no_parameters};
 pub use question::{COLLECTION, Question};
 pub use status::Progress;

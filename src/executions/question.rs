@@ -38,6 +38,16 @@ impl Question {
         target
     }
 
+    /// What it takes on the heap, in bytes.
+    #[must_use]
+    pub fn heap_size(&self) -> usize {
+        match self {
+            Self::List(query) => query.heap_size(),
+            Self::Document(execution) => execution.len(),
+            Self::Batches(execution, node, query) => execution.len() + node.len() + query.heap_size(),
+        }
+    }
+
     fn write_path(&self, out: &mut String) {
         out.push_str(COLLECTION);
         if let Self::Document(execution) | Self::Batches(execution, ..) = self {

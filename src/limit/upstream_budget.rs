@@ -1,37 +1,66 @@
-//! What Postern may ask of Refold: one GCRA quota per org key, with a bounded wait.
+//! What Postern may ask of Refold: one GCRA quota per org key, given out fairly.
 //!
-//! A fetch reserves the next free slot and sleeps until it comes, so those who wait go in the order in which they came. A
-//! fetch whose slot lies too far ahead, or that finds too many before it, is refused at once and told when to come back.
+//! Fetches that have to wait stand in one line per linked account, and the lines are served in turn (round-robin), so an
+//! account that asks for much waits for itself. A wait is bounded in time, the number of waiters by `max_queue`. An upstream
+//! 429 holds all lines for as long as it says; after it the pace is halved and comes back step by step (additive increase,
+//! multiplicative decrease).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamRate;
 
-/// The budget of one org key at the upstream.
+/// After a 429 the pace is a share of what is configured, of 1,000. It is never less than this.
+const LEAST_PACE: u32 = 100;
+const FULL_PACE: u32 = 1000;
+/// What each granted request gives back of the pace.
+const PACE_STEP: u32 = 10;
+
+/// Names a line of waiters.
+pub type Line = u64;
+
+/// The budget of one org key at the upstream. Cheap to clone; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct UpstreamBudget(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct UpstreamBudget {
+struct Inner {
     clock: Clock,
     limits: UpstreamRate,
-    /// Time between two slots at the sustained rate.
-    interval: Duration,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// GCRA's theoretical arrival time of the next request.
     arrival: Moment,
     /// No fetch before this: the upstream said so.
     held_until: Moment,
+    /// The present pace, of 1,000.
+    pace: u32,
+    /// Whose turn it is.
+    turns: VecDeque<Line>,
+    lines: HashMap<Line, VecDeque<Waiter>, foldhash::fast::RandomState>,
     waiting: usize,
+    /// A task gives out slots as long as somebody waits.
+    dispatching: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    slot: oneshot::Sender<()>,
+    /// It goes away then.
+    deadline: Moment,
 }
 
 /// The budget is spent for longer than a fetch may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted {
-    /// When a slot will be free.
+    /// When it is worth asking again.
     pub retry_after: Duration,
 }
 
@@ -39,59 +68,179 @@ impl UpstreamBudget {
     /// A full budget.
     #[must_use]
     pub fn new(limits: UpstreamRate, clock: Clock) -> Self {
-        let interval = Duration::from_secs(1) / limits.rate.per_second.get();
-        Self { clock, limits, interval, state: Mutex::default() }
+        let state = State {
+            arrival: Moment::default(),
+            held_until: Moment::default(),
+            pace: FULL_PACE,
+            turns: VecDeque::new(),
+            lines: HashMap::default(),
+            waiting: 0,
+            dispatching: false,
+        };
+        Self(Arc::new(Inner { clock, limits, state: Mutex::new(state) }))
     }
 
-    /// Takes one request off, waiting for it if need be.
+    /// Takes one request off, waiting for it in the caller's line if need be.
     ///
     /// # Errors
-    /// At once, if the wait would be longer than the configuration allows or if too many wait already.
-    pub async fn acquire(&self) -> Result<(), Exhausted> {
-        let now = self.clock.now();
-        let slot = self.reserve(now)?;
-        if slot <= now {
-            return Ok(());
-        }
-        let _waiting = Waiting(self);
-        self.clock.sleep_until(slot).await;
-        // The upstream may have asked for a pause meanwhile.
-        loop {
-            let held = self.state().held_until;
-            if held <= self.clock.now() {
+    /// At once, if the turn would come later than the configuration lets anybody wait or if too many wait already; later, if
+    /// the upstream has asked for a pause meanwhile and the time is over.
+    pub async fn acquire(&self, line: Line) -> Result<(), Exhausted> {
+        let inner = &self.0;
+        let waiting = {
+            let now = inner.clock.now();
+            let mut state = inner.state();
+            if state.waiting == 0 && inner.take(&mut state, now) {
                 return Ok(());
             }
-            self.clock.sleep_until(held).await;
-        }
+            let retry_after = inner.turn_of(&state, line, now).since(now);
+            if retry_after > inner.limits.max_wait || state.waiting >= inner.limits.max_queue {
+                return Err(Exhausted { retry_after });
+            }
+            let (slot, waiting) = oneshot::channel();
+            state.join(line, Waiter { slot, deadline: now + inner.limits.max_wait });
+            if !state.dispatching {
+                state.dispatching = true;
+                tokio::spawn(Arc::clone(inner).dispatch());
+            }
+            waiting
+        };
+        waiting.await.map_err(|_| {
+            let now = inner.clock.now();
+            Exhausted { retry_after: inner.turn_of(&inner.state(), line, now).since(now) }
+        })
     }
 
-    /// Stops new fetches for `pause`: the upstream answered 429.
+    /// Stops new fetches for `pause`, also of those who wait: the upstream answered 429.
     pub fn hold(&self, pause: Duration) {
-        let until = self.clock.now() + pause;
-        let mut state = self.state();
+        let inner = &self.0;
+        let until = inner.clock.now() + pause;
+        let mut state = inner.state();
+        // Several answers of one moment are one reason to slow down.
+        if state.held_until < inner.clock.now() {
+            state.pace = (state.pace / 2).max(LEAST_PACE);
+        }
         state.held_until = state.held_until.max(until);
         // After the pause one request at a time: the burst is spent, or the upstream would not have refused.
-        state.arrival = state.arrival.max(until + self.tolerance());
+        state.arrival = state.arrival.max(until + inner.tolerance());
     }
 
-    fn reserve(&self, now: Moment) -> Result<Moment, Exhausted> {
-        let mut state = self.state();
-        let arrival = state.arrival.max(now);
-        let slot = (arrival - self.tolerance()).max(state.held_until).max(now);
-        let wait = slot.since(now);
-        let queue_full = wait > Duration::ZERO && state.waiting >= self.limits.max_queue;
-        if wait > self.limits.max_wait || queue_full {
-            return Err(Exhausted { retry_after: wait });
+    /// Fetches that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.state().waiting
+    }
+}
+
+impl State {
+    fn join(&mut self, line: Line, waiter: Waiter) {
+        let waiters = self.lines.entry(line).or_default();
+        if waiters.is_empty() {
+            self.turns.push_back(line);
         }
-        state.arrival = arrival + self.interval;
-        state.waiting += usize::from(wait > Duration::ZERO);
-        Ok(slot)
+        waiters.push_back(waiter);
+        self.waiting += 1;
+    }
+
+    /// The next waiter in turn who is still there.
+    fn next(&mut self) -> Option<Waiter> {
+        while let Some(line) = self.turns.pop_front() {
+            let Some(waiters) = self.lines.get_mut(&line) else { continue };
+            let next = waiters.pop_front();
+            self.waiting -= usize::from(next.is_some());
+            if waiters.is_empty() {
+                self.lines.remove(&line);
+            } else {
+                self.turns.push_back(line);
+            }
+            match next {
+                Some(waiter) if !waiter.slot.is_closed() => return Some(waiter),
+                // It has left.
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Sends away those who have left or whose time is over.
+    fn tidy(&mut self, now: Moment) {
+        self.lines.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.slot.is_closed() && waiter.deadline > now);
+            !waiters.is_empty()
+        });
+        let lines = &self.lines;
+        self.turns.retain(|line| lines.contains_key(line));
+        self.waiting = self.lines.values().map(VecDeque::len).sum();
+    }
+}
+
+impl Inner {
+    /// Time between two slots at the present pace.
+    fn interval(&self, state: &State) -> Duration {
+        self.full_interval() * FULL_PACE / state.pace
+    }
+
+    fn full_interval(&self) -> Duration {
+        Duration::from_secs(1) / self.limits.rate.per_second.get()
     }
 
     /// How far ahead of its time a request may come: what the burst allows but for one. Requests reach the upstream closer
     /// together than they left, and one slot apart is the leeway that keeps it from refusing them.
     fn tolerance(&self) -> Duration {
-        self.interval * self.limits.rate.burst.get().saturating_sub(2)
+        self.full_interval() * self.limits.rate.burst.get().saturating_sub(2)
+    }
+
+    /// When the next slot is.
+    fn next_slot(&self, state: &State, now: Moment) -> Moment {
+        (state.arrival.max(now) - self.tolerance()).max(state.held_until).max(now)
+    }
+
+    /// Takes a slot, if there is one now.
+    fn take(&self, state: &mut State, now: Moment) -> bool {
+        let free = self.next_slot(state, now) <= now;
+        if free {
+            state.arrival = state.arrival.max(now) + self.interval(state);
+            state.pace = (state.pace + PACE_STEP).min(FULL_PACE);
+        }
+        free
+    }
+
+    /// When it would be the turn of one more in a line: the lines go round, so those behind the same number in other lines
+    /// do not count.
+    fn turn_of(&self, state: &State, line: Line, now: Moment) -> Moment {
+        let own = state.lines.get(&line).map_or(0, VecDeque::len);
+        let before: usize = state
+            .lines
+            .iter()
+            .map(|(other, waiters)| if *other == line { own } else { waiters.len().min(own + 1) })
+            .sum();
+        self.next_slot(state, now) + self.interval(state) * u32::try_from(before).unwrap_or(u32::MAX)
+    }
+
+    /// Gives out slots until nobody waits.
+    async fn dispatch(self: Arc<Self>) {
+        loop {
+            let next = {
+                let now = self.clock.now();
+                let mut state = self.state();
+                state.tidy(now);
+                while state.waiting > 0 && self.next_slot(&state, now) <= now {
+                    let Some(waiter) = state.next() else { break };
+                    // One that leaves between the look and this has wasted nobody's slot but its own line's turn.
+                    if waiter.slot.send(()).is_ok() {
+                        self.take(&mut state, now);
+                    }
+                }
+                if state.waiting == 0 {
+                    state.dispatching = false;
+                    return;
+                }
+                let deadline = state.lines.values().flatten().map(|waiter| waiter.deadline).min();
+                let slot = self.next_slot(&state, now);
+                deadline.map_or(slot, |deadline| deadline.min(slot))
+            };
+            self.clock.sleep_until(next).await;
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -100,105 +249,5 @@ impl UpstreamBudget {
     }
 }
 
-/// Counts a waiter until it goes, also when it is cancelled.
-struct Waiting<'a>(&'a UpstreamBudget);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.state().waiting -= 1;
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-    use std::sync::Arc;
-
-    use jiff::Timestamp;
-
-    use super::*;
-    use crate::config::Rate;
-
-    fn budget(max_wait: Duration, max_queue: usize) -> (Clock, Arc<UpstreamBudget>) {
-        let number = |n| NonZeroU32::new(n).expect("not zero");
-        let rate = Rate { per_second: number(20), burst: number(5) };
-        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
-        (clock.clone(), Arc::new(UpstreamBudget::new(UpstreamRate { rate, max_wait, max_queue }, clock)))
-    }
-
-    /// How many of those who have asked so far were let through, once all tasks have run as far as they can.
-    async fn settle() {
-        for _ in 0..64 {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn those_who_wait_go_at_the_published_rate_after_the_burst() {
-        let (clock, budget) = budget(Duration::from_secs(10), 100);
-        let granted = Arc::new(Mutex::new(0));
-        for _ in 0..30 {
-            let (budget, granted) = (Arc::clone(&budget), Arc::clone(&granted));
-            tokio::spawn(async move {
-                budget.acquire().await.expect("the wait is short enough");
-                *granted.lock().expect("no panic") += 1;
-            });
-        }
-        settle().await;
-        let count = || *granted.lock().expect("no panic");
-        assert_eq!(count(), 4);
-        clock.advance(Duration::from_millis(500));
-        settle().await;
-        assert_eq!(count(), 14);
-        clock.advance(Duration::from_millis(800));
-        settle().await;
-        assert_eq!(count(), 30);
-    }
-
-    #[tokio::test]
-    async fn a_wait_that_is_too_long_is_refused_at_once_with_the_time_of_the_next_slot() {
-        let (_clock, budget) = budget(Duration::ZERO, 100);
-        for _ in 0..4 {
-            assert_eq!(budget.acquire().await, Ok(()));
-        }
-        assert_eq!(budget.acquire().await, Err(Exhausted { retry_after: Duration::from_millis(50) }));
-    }
-
-    #[tokio::test]
-    async fn the_queue_is_bounded_and_a_waiter_that_leaves_makes_room() {
-        let (clock, budget) = budget(Duration::from_secs(10), 1);
-        for _ in 0..4 {
-            assert_eq!(budget.acquire().await, Ok(()));
-        }
-        let waiter = tokio::spawn({
-            let budget = Arc::clone(&budget);
-            async move { budget.acquire().await }
-        });
-        settle().await;
-        assert!(budget.acquire().await.is_err());
-        waiter.abort();
-        settle().await;
-        clock.advance(Duration::from_secs(1));
-        assert_eq!(budget.acquire().await, Ok(()));
-    }
-
-    #[tokio::test]
-    async fn an_upstream_429_holds_also_those_who_wait_already() {
-        let (clock, budget) = budget(Duration::from_secs(10), 10);
-        for _ in 0..4 {
-            assert_eq!(budget.acquire().await, Ok(()));
-        }
-        let waiter = tokio::spawn({
-            let budget = Arc::clone(&budget);
-            async move { budget.acquire().await }
-        });
-        settle().await;
-        budget.hold(Duration::from_secs(3));
-        clock.advance(Duration::from_millis(2999));
-        settle().await;
-        assert!(!waiter.is_finished());
-        clock.advance(Duration::from_millis(1));
-        settle().await;
-        assert!(waiter.is_finished());
-    }
-}
+mod tests;

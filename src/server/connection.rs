@@ -82,8 +82,11 @@ impl Connections {
                     return Poll::Ready(());
                 }
                 if order > obeyed {
-                    connection.as_mut().graceful_shutdown();
                     obeyed = order;
+                    // At the end it finds that nothing more can be read; to be told so before would keep it from looking.
+                    if order == Order::Drain {
+                        connection.as_mut().graceful_shutdown();
+                    }
                 }
                 // A connection that breaks is its peer's business: there is nobody left to tell.
                 connection.as_mut().poll(context).map(drop)

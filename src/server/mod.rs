@@ -12,10 +12,10 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+use crate::client::{Client, ClientSetupError};
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress};
 use crate::gateway::Gateway;
-use crate::upstream::{ClientSetupError, UpstreamClient};
 
 /// A gateway that is serving.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Server {
     /// If a socket can't be had, the upstream client can't be built, or a worker can't be started.
     pub fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock));
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock)?);
         let stop = watch::Sender::new(false);
         let mut addresses = Vec::with_capacity(config.listeners.len());
         let mut sockets: Vec<Vec<worker::Listening>> = (0..config.server.workers).map(|_| Vec::new()).collect();
@@ -68,9 +68,10 @@ impl Server {
         for (index, listening) in sockets.into_iter().enumerate() {
             let worker = worker::Worker {
                 gateway: Arc::clone(&gateway),
-                client: UpstreamClient::new(&config.upstream)?,
+                client: Client::new(&config.upstream.connection)?,
                 settings: config.server.clone(),
                 listening,
+                keeps_house: index == 0,
                 stop: stop.subscribe(),
             };
             let runtime =

@@ -160,7 +160,8 @@ impl Watch {
             } else {
                 connection.quiet += step;
             }
-            let in_head = activity.in_head.load(Ordering::Relaxed);
+            // In HTTP/2 what is read may be anything; its own pings find a dead peer.
+            let in_head = activity.in_head.load(Ordering::Relaxed) && !activity.http_2.load(Ordering::Relaxed);
             let bound = if in_head { self.patience.head } else { self.patience.idle };
             if activity.order() == Order::End {
                 // It has had a whole step to say goodbye.

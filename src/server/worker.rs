@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::connection::Connections;
 use super::socket::Bound;
+use crate::client::Client;
 use crate::config;
 use crate::gateway::{Gateway, Scope};
-use crate::upstream::UpstreamClient;
 
 /// How long accepting rests when the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -20,9 +20,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) client: UpstreamClient,
+    pub(super) client: Client,
     pub(super) settings: config::Server,
     pub(super) listening: Vec<Listening>,
+    /// Does for all workers what has to be done once.
+    pub(super) keeps_house: bool,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -53,6 +55,10 @@ impl Worker {
         drop(open);
         let stop = self.stop.clone();
         tokio::spawn(async move { connections.watch(stop).await });
+        if self.keeps_house {
+            let gateway = Arc::clone(&self.gateway);
+            tokio::spawn(async move { gateway.keep_house().await });
+        }
         // The sender lives as long as the server does.
         let _ = self.stop.wait_for(|stop| *stop).await;
         if tokio::time::timeout(self.settings.drain_timeout, drained.recv()).await.is_err() {

@@ -16,7 +16,7 @@ use moka::sync::Cache;
 
 use self::accounts::Accounts;
 use self::partition::Holder;
-pub use self::partition::{Partition, PartitionId, Standing};
+pub use self::partition::{OnProbation, Partition, PartitionId, Standing};
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Secret};
 use crate::limit::{ClientBudget, UpstreamBudget};
@@ -118,6 +118,12 @@ impl Tenant {
                 Arc::new(Partition::new(Holder::unproven_token(), self.config.client_budget, self.clock.clone()))
             }),
         }
+    }
+
+    /// Whether the upstream has accepted this token lately.
+    #[must_use]
+    pub fn has_accepted(&self, digest: &TokenDigest) -> bool {
+        self.accepted_tokens.contains_key(digest)
     }
 
     /// The upstream has accepted this token, so for a while it counts as a caller of its own.

@@ -4,13 +4,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::clock::{Clock, Moment};
 use crate::config;
-use crate::limit::ClientBudget;
+use crate::limit::{ClientBudget, Line};
 
 /// A linked account or a session token of one tenant: whose answers are nobody else's.
 #[derive(Debug)]
 pub struct Partition {
     id: AtomicU64,
     pub(super) holder: Holder,
+    line: Line,
+    /// Held while the upstream is asked for the first time.
+    verdict: tokio::sync::Mutex<()>,
     /// When somebody last asked for it, in nanoseconds on the clock.
     last_seen: AtomicU64,
     /// What it may ask.
@@ -30,6 +33,12 @@ impl Holder {
     }
 }
 
+/// The one request of an unproven token that is on its way to the upstream.
+#[derive(Debug)]
+pub struct OnProbation<'a> {
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
 /// Names a partition between two drops of its entries. No other partition has, had or will have the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PartitionId(u64);
@@ -45,6 +54,9 @@ impl Partition {
     pub(super) fn new(holder: Holder, rate: config::Rate, clock: Clock) -> Self {
         Self {
             id: AtomicU64::new(PartitionId::next().0),
+            // Ids are never used again, so neither is the line's name.
+            line: PartitionId::next().0,
+            verdict: tokio::sync::Mutex::default(),
             holder,
             last_seen: AtomicU64::new(0),
             budget: ClientBudget::new(rate, clock),
@@ -57,10 +69,21 @@ impl Partition {
         PartitionId(self.id.load(Ordering::Acquire))
     }
 
+    /// Its line at the upstream budget: another one for each linked account and session token.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        self.line
+    }
+
     /// Drops everything cached for it, in O(1): what was stored under the id until now, or will be by a fetch that is
     /// already under way, is never looked at again.
     pub fn drop_entries(&self) {
         self.id.store(PartitionId::next().0, Ordering::Release);
+    }
+
+    /// Waits until no other request of an unproven token is on its way to the upstream.
+    pub async fn go_first(&self) -> OnProbation<'_> {
+        OnProbation { _turn: self.verdict.lock().await }
     }
 
     /// Somebody asks for it.

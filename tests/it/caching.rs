@@ -198,3 +198,47 @@ async fn nothing_of_the_upstreams_headers_passes() {
     ];
     assert_eq!(names, expected);
 }
+
+#[tokio::test]
+async fn a_stop_whose_caller_has_left_drops_the_pages_all_the_same() {
+    use tokio::io::AsyncWriteExt;
+    let (begun, mut stopping) = tokio::sync::mpsc::unbounded_channel();
+    let (finish, finished) = tokio::sync::watch::channel(false);
+    let stopped = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let state = std::sync::Arc::clone(&stopped);
+    let upstream = http_upstream(move |request| {
+        let (begun, mut finished, state) = (begun.clone(), finished.clone(), std::sync::Arc::clone(&state));
+        async move {
+            if request.method() == Method::POST {
+                begun.send(()).expect("the test listens");
+                finished.wait_for(|done| *done).await.expect("the test lives");
+                state.store(true, std::sync::atomic::Ordering::SeqCst);
+                return http::Response::new(http_body_util::Full::new("{}".into()));
+            }
+            page_of(&json!({ "status": "COMPLETED", "stopped": state.load(std::sync::atomic::Ordering::SeqCst) }))
+        }
+    })
+    .await;
+    let Setup { clock, top, tenant, .. } = Setup::default();
+    let gateway = Gateway::start(upstream, &top, &tenant, clock);
+    let ask = async || gateway.get(EXECUTIONS, &as_account("a")).await.json()["docs"][0]["stopped"] == true;
+    assert!(!ask().await);
+    let mut leaves = tokio::net::TcpStream::connect(gateway.address).await.expect("it listens");
+    let key = crate::harness::KEY;
+    let request =
+        format!("POST {EXECUTIONS}/1/stop HTTP/1.1\r\nHost: a\r\nx-api-key: {key}\r\nlinked_account_id: a\r\n\r\n");
+    leaves.write_all(request.as_bytes()).await.expect("it reads");
+    stopping.recv().await.expect("the stop has begun");
+    drop(leaves);
+    assert!(!ask().await, "nothing has happened yet");
+    finish.send(true).expect("the upstream waits");
+    crate::harness::until(|| stopped.load(std::sync::atomic::Ordering::SeqCst)).await;
+    let mut seen = false;
+    for _ in 0..2000 {
+        seen = ask().await;
+        if seen {
+            break;
+        }
+    }
+    assert!(seen, "the page from before the stop is gone");
+}

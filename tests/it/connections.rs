@@ -3,6 +3,7 @@
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{EXECUTIONS, KEY, World, as_account};
 
@@ -71,6 +72,14 @@ async fn http_2_by_prior_knowledge_is_served_on_the_same_port() {
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
     tokio::spawn(connection);
+    // HTTP/1.1 would have cut the space off.
+    let spaced = http::Request::builder()
+        .uri(format!("http://{}{EXECUTIONS}", world.gateway.address))
+        .header("x-api-key", KEY)
+        .header("linked_account_id", "acme-2 ")
+        .body(Full::<bytes::Bytes>::default())
+        .expect("a request");
+    assert_eq!(sender.send_request(spaced).await.expect("an answer").status(), StatusCode::BAD_REQUEST);
     for (method, cache_status) in [("GET", "postern; fwd=uri-miss; stored"), ("HEAD", "postern; hit; ttl=5")] {
         let request = http::Request::builder()
             .method(method)
@@ -103,9 +112,18 @@ async fn a_head_that_comes_in_too_slowly_is_answered_408_and_a_silent_connection
     assert_eq!((&body["status_code"], &body["error_code"]), (&408.into(), &"REQUEST_TIMEOUT".into()));
     assert!(answer.contains(&format!("x-request-id: {}\r\n", body["request_id"].as_str().expect("an id"))));
     assert_eq!(world.gateway.raw(b"").await, "");
-    // One answer, and nothing after it.
+    // Also the second head of a connection.
     let whole =
         format!("GET {EXECUTIONS} HTTP/1.1\r\nHost: a\r\nx-api-key: {KEY}\r\nlinked_account_id: acme-2\r\n\r\n");
+    let mut stream = tokio::net::TcpStream::connect(world.gateway.address).await.expect("it listens");
+    stream.write_all(whole.as_bytes()).await.expect("it reads");
+    let mut first = vec![0; 100];
+    stream.read_exact(&mut first).await.expect("an answer");
+    stream.write_all(begun.as_bytes()).await.expect("it reads");
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.expect("UTF-8");
+    assert!(first.starts_with(b"HTTP/1.1 200 OK") && rest.contains("HTTP/1.1 408 Request Timeout"), "{rest}");
+    // One answer, and nothing after it.
     let answer = world.gateway.raw(whole.as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }

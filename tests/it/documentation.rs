@@ -107,6 +107,8 @@ async fn an_execution_and_its_batches_can_be_read() {
     let id = world.list("acme-1", "limit=1").await.json()["docs"][0]["_id"].as_str().expect("an id").to_owned();
     let one = world.gateway.get(&format!("{EXECUTIONS}/{id}"), &as_account("acme-1")).await;
     assert_eq!((one.status, one.json()["_id"].as_str()), (StatusCode::OK, Some(id.as_str())));
+    let strange = world.gateway.get(&format!("{EXECUTIONS}/{id}?foo=1"), &as_account("acme-1")).await;
+    assert_eq!((strange.status, strange.error_code().as_str()), (StatusCode::BAD_REQUEST, "UNKNOWN_PARAMETER"));
     let target = format!("{EXECUTIONS}/{id}/nodes/2/batches?limit=05&page=2");
     let batches = world.gateway.get(&target, &as_account("acme-1")).await.json();
     assert_eq!((&batches["limit"], &batches["page"], &batches["totalDocs"]), (&json!(5), &json!(2), &json!(12)));

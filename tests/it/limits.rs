@@ -88,3 +88,53 @@ async fn refold_is_never_asked_more_than_it_grants() {
     // The burst, and what comes back within the two seconds that a fetch may wait; a little more if some came later.
     assert!((42..=60).contains(&served), "{served} served, {refused} refused");
 }
+
+#[tokio::test]
+async fn a_key_that_has_spent_its_own_budget_takes_nothing_of_its_accounts() {
+    let tenant = client_key("greedy", "pst_greedy", "linked_accounts = [\"*\"]\nper_second = 1\nburst = 1")
+        + &client_key("modest", KEY, "linked_accounts = [\"*\"]");
+    let top = "[limits.client]\nper_second = 1\nburst = 5\n".to_owned();
+    let world = Setup { top, tenant, ..Setup::default() }.start().await;
+    for asked in 0..20 {
+        let answer =
+            world.gateway.get(EXECUTIONS, &[("x-api-key", "pst_greedy"), ("linked_account_id", "acme-2")]).await;
+        assert_eq!(answer.status == StatusCode::OK, asked == 0);
+        if asked > 0 {
+            assert_eq!(answer.header("ratelimit"), "\"default\";r=0;t=1");
+        }
+    }
+    let modest = world.list("acme-2", "").await;
+    assert_eq!((modest.status, modest.header("ratelimit")), (StatusCode::OK, "\"default\";r=3;t=2"));
+}
+
+#[tokio::test]
+async fn the_first_requests_of_a_session_token_wait_for_its_verdict_and_spend_probation_once() {
+    let top = "[limits.upstream]\nper_second = 4\nburst = 8\n".to_owned();
+    let world = std::sync::Arc::new(Setup { top, ..Setup::default() }.start().await);
+    let token = format!("Bearer {}", world.refold.session_token("acme-1"));
+    let asking: Vec<_> = (1..5)
+        .map(|page| {
+            let (world, token) = (std::sync::Arc::clone(&world), token.clone());
+            tokio::spawn(async move {
+                world.gateway.get(&format!("{EXECUTIONS}?page={page}"), &[("authorization", &token)]).await
+            })
+        })
+        .collect();
+    for answer in asking {
+        assert_eq!(answer.await.expect("no panic").status, StatusCode::OK);
+    }
+    // A made-up one has one request go, and the others hear of it.
+    let before = world.refold.requests();
+    let asking: Vec<_> = (1..5)
+        .map(|page| {
+            let world = std::sync::Arc::clone(&world);
+            tokio::spawn(async move {
+                world.gateway.get(&format!("{EXECUTIONS}?page={page}"), &[("authorization", "Bearer made-up")]).await
+            })
+        })
+        .collect();
+    for answer in asking {
+        assert_eq!(answer.await.expect("no panic").status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(world.refold.requests() - before, 1);
+}

@@ -76,7 +76,11 @@ impl QueryError {
     }
 
     pub(super) fn unknown(parameter: &str, known: &[&'static str], suggestion: Option<&'static str>) -> Self {
-        Self::Unknown { parameter: shown(parameter), known: known.join(", "), suggestion: Suggestion(suggestion) }
+        Self::Unknown {
+            parameter: shown(parameter),
+            known: if known.is_empty() { "none".to_owned() } else { known.join(", ") },
+            suggestion: Suggestion(suggestion),
+        }
     }
 
     pub(super) fn duplicate(parameter: &str) -> Self {

@@ -208,7 +208,7 @@ impl Given {
 
     fn rare(self) -> Option<Box<Rare>> {
         let rare = Rare {
-            slugs: self.slugs.unwrap_or_default(),
+            slugs: self.slugs.map(exact).unwrap_or_default(),
             workflow_id: self.workflow_id,
             workflow_name: self.workflow_name,
             execution_id: self.execution_id,
@@ -232,7 +232,21 @@ fn put<T: PartialEq>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), Q
 
 fn sorted(mut pairs: Vec<(String, String)>) -> Vec<(String, String)> {
     pairs.sort_unstable();
-    pairs
+    exact(pairs)
+}
+
+/// Without room for more: it is kept.
+fn exact<T>(mut items: Vec<T>) -> Vec<T> {
+    items.shrink_to_fit();
+    items
+}
+
+/// Reads the query of a resource that has no parameters.
+///
+/// # Errors
+/// For any parameter that the policy does not let pass.
+pub fn no_parameters(raw: Option<&str>, policy: &QueryPolicy) -> Result<(), QueryError> {
+    Given::read(raw, &[], policy).map(drop)
 }
 
 impl ListQuery {
@@ -275,6 +289,12 @@ impl ListQuery {
         self.end.map(Milliseconds::timestamp)
     }
 
+    /// What it takes on the heap, in bytes.
+    #[must_use]
+    pub fn heap_size(&self) -> usize {
+        self.rare.as_ref().map_or(0, |rare| size_of::<Rare>() + rare.heap_size())
+    }
+
     /// The query string for the upstream, without `?`, always in the same order.
     pub fn write_upstream(&self, dialect: Dialect, out: &mut String) {
         self.part.write(out);
@@ -306,6 +326,12 @@ impl BatchesQuery {
         Ok(Self { part: given.part(), forwarded: sorted(given.forwarded) })
     }
 
+    /// What it takes on the heap, in bytes.
+    #[must_use]
+    pub fn heap_size(&self) -> usize {
+        forwarded_size(&self.forwarded)
+    }
+
     /// The page that is asked for, from 1.
     #[must_use]
     pub fn page(&self) -> u64 {
@@ -335,7 +361,22 @@ impl Part {
     }
 }
 
+/// A string on the heap: itself, and what its allocation costs.
+fn string_size(text: &String) -> usize {
+    size_of::<String>() + text.capacity() + 16
+}
+
+fn forwarded_size(pairs: &[(String, String)]) -> usize {
+    pairs.iter().map(|(name, value)| string_size(name) + string_size(value)).sum()
+}
+
 impl Rare {
+    fn heap_size(&self) -> usize {
+        let single = [&self.workflow_id, &self.workflow_name, &self.execution_id];
+        self.slugs.iter().chain(single.into_iter().flatten()).map(string_size).sum::<usize>()
+            + forwarded_size(&self.forwarded)
+    }
+
     fn write(&self, out: &mut String) {
         for (index, slug) in self.slugs.iter().enumerate() {
             out.push_str(if index == 0 { "&slug=" } else { "," });

@@ -11,6 +11,11 @@ const MAX_LENGTH: usize = 256;
 pub struct PathId(Box<str>);
 
 impl PathId {
+    /// Its length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Reads a path segment as it stands in the request target.
     ///
     /// # Errors

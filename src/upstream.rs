@@ -56,7 +56,7 @@ fn build(caller: &Caller, method: Method, target: &str, body: Full<Bytes>) -> Re
 
 fn insert_credential(headers: &mut HeaderMap, caller: &Caller) {
     match caller.credential() {
-        Credential::ClientKey(_) | Credential::OrgKey => {
+        Credential::ClientKey(_) | Credential::Jwt(_) | Credential::OrgKey => {
             headers.insert(X_API_KEY, caller.tenant().org_key_header().clone());
             // It came in as a header value, so it is one.
             if let Some(Ok(id)) =

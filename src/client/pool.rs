@@ -1,4 +1,4 @@
-//! Keep-alive connections to the one upstream there is: HTTP/1.1, used one request at a time, the freshest first.
+//! Keep-alive connections to the one server there is: HTTP/1.1, used one request at a time, the freshest first.
 //!
 //! The general client of the HTTP library asks its pool by host, races a connect against it and hands connections back
 //! through tasks and channels. Here is one host, and a worker's pool is used from one thread: a stack is enough.
@@ -68,7 +68,7 @@ impl Pool {
             }
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, self.lease(sender))),
-                // The upstream closed it in the meantime: nothing of the request was sent, so it can go another way.
+                // The server closed it in the meantime: nothing of the request was sent, so it can go another way.
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(no_answer(failed.error())),
@@ -83,7 +83,7 @@ impl Pool {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, FetchError> {
         let connecting = self.0.connector.clone().call(self.0.origin.clone());
         let io = connecting.await.map_err(|error| {
-            tracing::warn!(%error, "upstream_connect_failed");
+            tracing::warn!(%error, "connect_failed");
             FetchError::Unreachable
         })?;
         let (sender, connection) = http1::handshake(io).await.map_err(|error| no_answer(&error))?;

@@ -1,5 +1,7 @@
-//! The client: verified TLS, no redirect followed, every exchange bounded in time and bytes. Each worker
-//! has one of its own, so a miss never leaves its thread either.
+//! An HTTP client for one server: verified TLS, no redirect followed, every exchange bounded in time and bytes. Each worker
+//! has one of its own for Refold, so a miss never leaves its thread either.
+
+mod pool;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,12 +20,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
-use super::pool::Pool;
-use crate::config::Upstream;
+use self::pool::Pool;
+use crate::config::Connection;
 
-/// A way to the upstream, with connections kept for the next request. Cheap to clone.
+/// A way to one server, with connections kept for the next request. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct UpstreamClient {
+pub struct Client {
     pool: Pool,
     host: HeaderValue,
     first_byte_timeout: Duration,
@@ -31,9 +33,9 @@ pub struct UpstreamClient {
     max_body: usize,
 }
 
-/// An answer of the upstream, read whole.
+/// An answer, read whole.
 #[derive(Debug)]
-pub struct UpstreamResponse {
+pub struct Reply {
     /// Its status.
     pub status: StatusCode,
     /// Its headers; none of them is passed on as it is.
@@ -46,19 +48,19 @@ pub struct UpstreamResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// No connection, or it was lost before the answer began.
-    #[error("Refold can't be reached")]
+    #[error("it can't be reached")]
     Unreachable,
     /// The answer took too long.
-    #[error("Refold did not answer in time")]
+    #[error("it did not answer in time")]
     Timeout,
     /// The answer is larger than is read.
-    #[error("Refold's answer is larger than {limit} bytes")]
+    #[error("its answer is larger than {limit} bytes")]
     TooLarge {
         /// Most bytes that are read.
         limit: usize,
     },
     /// The answer is not HTTP, or ended early, or has an encoding that was not asked for.
-    #[error("Refold's answer is broken")]
+    #[error("its answer is broken")]
     Broken,
 }
 
@@ -66,7 +68,7 @@ pub enum FetchError {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientSetupError {
     /// The file of certificate authorities can't be used.
-    #[error("upstream.ca_file {}: {reason}", path.display())]
+    #[error("ca_file {}: {reason}", path.display())]
     CaFile {
         /// The file.
         path: PathBuf,
@@ -78,12 +80,12 @@ pub enum ClientSetupError {
     Tls(#[from] rustls::Error),
 }
 
-impl UpstreamClient {
+impl Client {
     /// A client with an empty pool.
     ///
     /// # Errors
     /// If the file of certificate authorities can't be used.
-    pub fn new(config: &Upstream) -> Result<Self, ClientSetupError> {
+    pub fn new(config: &Connection) -> Result<Self, ClientSetupError> {
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(config.connect_timeout));
         tcp.set_nodelay(true);
@@ -109,7 +111,7 @@ impl UpstreamClient {
     ///
     /// # Errors
     /// If there is none within the bounds of time and size.
-    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<UpstreamResponse, FetchError> {
+    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Reply, FetchError> {
         request.headers_mut().insert(HOST, self.host.clone());
         let begun = Instant::now();
         let deadline = begun + self.total_timeout;
@@ -122,7 +124,7 @@ impl UpstreamClient {
         }
         let body = timeout_at(deadline, self.read(body)).await.map_err(|_| FetchError::Timeout)??;
         lease.give_back();
-        Ok(UpstreamResponse { status: head.status, headers: head.headers, body })
+        Ok(Reply { status: head.status, headers: head.headers, body })
     }
 
     async fn read(&self, mut body: Incoming) -> Result<Bytes, FetchError> {
@@ -150,11 +152,18 @@ impl UpstreamClient {
             rest.extend_from_slice(&data);
         }
         // A part of the connection's read buffer would keep all of it in memory as long as it is cached.
-        Ok(if rest.is_empty() { Bytes::copy_from_slice(&first) } else { rest.freeze() })
+        // So would the room that a growing buffer has left over.
+        Ok(if rest.is_empty() {
+            Bytes::copy_from_slice(&first)
+        } else if rest.capacity() > rest.len() + rest.len() / 8 {
+            Bytes::copy_from_slice(&rest)
+        } else {
+            rest.freeze()
+        })
     }
 }
 
-fn tls(config: &Upstream) -> Result<ClientConfig, ClientSetupError> {
+fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
     let mut roots = RootCertStore::empty();
     match &config.ca_file {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
