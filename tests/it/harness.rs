@@ -22,6 +22,8 @@ use tokio::net::TcpListener;
 pub(crate) const ORG_KEY: &str = "tk_org_key_that_nobody_may_see_93d1";
 /// A client key that may read and write every linked account.
 pub(crate) const KEY: &str = "pst_all_accounts";
+/// A secret that an issuer signs with.
+pub(crate) const JWT_SECRET: &str = "a-secret-of-at-least-thirty-two-bytes-0001";
 pub(crate) const EXECUTIONS: &str = "/api/v2/public/execution";
 
 /// A moment for tests whose time stands still.
@@ -71,6 +73,8 @@ pub(crate) struct Setup {
     pub(crate) top: String,
     /// Lines of the tenant and its client keys.
     pub(crate) tenant: String,
+    /// Whether the listener takes session tokens.
+    pub(crate) session_tokens: bool,
 }
 
 impl Default for Setup {
@@ -80,6 +84,7 @@ impl Default for Setup {
             clock: Clock::manual(NOW.parse().expect("a timestamp")),
             top: "[limits.upstream]\nper_second = 100000\nburst = 100000\n[limits.client]\nper_second = 100000\nburst = 100000\n"
                 .to_owned(),
+            session_tokens: true,
             tenant: client_key("all", KEY, "linked_accounts = [\"*\"]\naccess = \"read+write\""),
         }
     }
@@ -100,7 +105,11 @@ impl Setup {
             }
         })
         .await;
-        let gateway = Gateway::start(address, &self.top, &self.tenant, self.clock.clone());
+        let mut configuration = configuration(address, &self.top, &self.tenant);
+        if !self.session_tokens {
+            configuration = configuration.replace("session_tokens = \"t\"", "");
+        }
+        let gateway = Gateway::start_with(&configuration, self.clock.clone());
         World { gateway, refold, clock: self.clock }
     }
 }
@@ -159,6 +168,7 @@ impl Gateway {
         let mut environment = Environment::default();
         environment.insert("ORG_KEY", ORG_KEY);
         environment.insert("OTHER_ORG_KEY", "tk_other_org");
+        environment.insert("JWT_SECRET", JWT_SECRET);
         let config = Config::parse(configuration, Path::new("test.toml"), &environment)
             .unwrap_or_else(|error| panic!("{error}"));
         let server = Server::start(config, clock).unwrap_or_else(|error| panic!("{error}"));
