@@ -17,20 +17,21 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 
 use crate::cache::{CacheKey, Class, Entry, Flight, Flights, Joined, Store, Waiter};
-use crate::caller::{Caller, Callers, Credential, Unidentified, Verdict};
+use crate::caller::{Caller, Callers, Credential, Entrance, Unidentified, Verdict};
 use crate::client::{Client, ClientSetupError, FetchError, Reply};
 use crate::clock::{Clock, Moment};
 use crate::config::{Access, Config};
+use crate::cors::{self, Cors};
 use crate::error::{ClientError, Reason};
 use crate::executions::{BatchesQuery, ListQuery, PathId, Progress, Question, no_parameters};
 use crate::limit::ClientBudget;
 use crate::respond::{self, Body, CacheResult, Facts, RequestId};
-use crate::route::{Action, Endpoint, route};
-use crate::tenant::{OnProbation, Standing};
+use crate::route::{Action, Endpoint, Route, route};
+use crate::tenant::{OnProbation, OrgKey, Standing};
 use crate::translate;
 use crate::upstream;
 
@@ -42,6 +43,7 @@ pub struct Gateway {
     callers: Callers,
     store: Store,
     flights: Arc<Flights>,
+    cors: Option<Cors>,
 }
 
 /// Where a request came in.
@@ -49,8 +51,8 @@ pub struct Gateway {
 pub struct Scope {
     /// The upstream pool of this worker.
     pub client: Client,
-    /// The tenant for which this listener takes session tokens.
-    pub session_tokens: Option<usize>,
+    /// What the connection says of who sends requests over it.
+    pub entrance: Entrance,
 }
 
 /// A request that needs the upstream.
@@ -74,6 +76,8 @@ impl<E: Into<ClientError>> From<E> for Undecided {
 
 enum Decision {
     Hit(Arc<Entry>),
+    /// A browser asks what it may do; these methods.
+    Preflight(&'static str),
     Pending(Pending),
 }
 
@@ -87,6 +91,7 @@ impl Gateway {
             callers: Callers::new(&config, &clock)?,
             store: Store::new(config.cache.capacity),
             flights: Arc::default(),
+            cors: config.cors.as_ref().map(Cors::new),
             config,
             clock,
         })
@@ -107,6 +112,7 @@ impl Gateway {
             head: head.method == Method::HEAD,
             budget: None,
             cache: CacheResult::NotAsked,
+            cors: self.cors.as_ref().map(|cors| cors.allowed(&head.headers)),
         };
         match self.decide(scope, &head, &mut facts, now) {
             Ok(Decision::Hit(entry)) => {
@@ -117,6 +123,9 @@ impl Gateway {
             Ok(Decision::Pending(pending)) => {
                 let (gateway, client) = (Arc::clone(self), scope.client.clone());
                 ResponseFuture::pending(gateway.go_upstream(client, pending, head.headers, body, facts))
+            }
+            Ok(Decision::Preflight(methods)) => {
+                ResponseFuture::ready(respond::preflight(&facts, self.cors.as_ref(), methods))
             }
             Err(Undecided::UnknownKey(issuer)) => {
                 let (gateway, scope) = (Arc::clone(self), scope.clone());
@@ -140,6 +149,7 @@ impl Gateway {
         match self.decide(&scope, &head, &mut facts, now) {
             Ok(Decision::Hit(entry)) => respond::entry(&facts, &head.headers, &entry, now),
             Ok(Decision::Pending(pending)) => self.go_upstream(scope.client, pending, head.headers, body, facts).await,
+            Ok(Decision::Preflight(methods)) => respond::preflight(&facts, self.cors.as_ref(), methods),
             Err(Undecided::UnknownKey(_)) => refuse(&facts, &ClientError::invalid_credentials()),
             Err(Undecided::Refused(error)) => refuse(&facts, &error),
         }
@@ -148,9 +158,13 @@ impl Gateway {
     /// The steps that need nobody else.
     fn decide(&self, scope: &Scope, head: &Parts, facts: &mut Facts, now: Moment) -> Result<Decision, Undecided> {
         // Before anything is known of the caller, only the shape of the request is looked at.
-        let endpoint = route(head, &self.config.server)?;
+        let endpoint = match route(head, &self.config.server)? {
+            // It has no credential: the browser asks before it sends one.
+            Route::Preflight(methods) => return preflight(methods, head, facts),
+            Route::To(endpoint) => endpoint,
+        };
         // Before the query is read, so that somebody unknown learns nothing of what is accepted.
-        let caller = self.callers.identify(&head.headers, scope.session_tokens, now).map_err(|none| match none {
+        let caller = self.callers.identify(&head.headers, &scope.entrance, now).map_err(|none| match none {
             Unidentified::Refused(error) => Undecided::Refused(error),
             Unidentified::UnknownKey(issuer) => Undecided::UnknownKey(issuer),
         })?;
@@ -266,9 +280,9 @@ impl Gateway {
         let _until_the_verdict = self.spend_upstream_budget(caller).await?;
         let asked_at = self.clock.now();
         let validator = stale.and_then(|entry| entry.validator.as_ref());
-        let request = upstream::ask(self.config.upstream.dialect, caller, question, validator);
-        let response = client.send(request).await.map_err(translate::failure)?;
-        note_verdict(caller, &response);
+        let dialect = self.config.upstream.dialect;
+        let response =
+            self.exchange(client, caller, |key| upstream::ask(dialect, caller, key, question, validator)).await?;
         if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
             let lifetime = self.lifetime(caller, question, stale.progress);
             return Ok(stale.renewed(lifetime, asked_at));
@@ -292,14 +306,42 @@ impl Gateway {
     ) -> Result<Bytes, ClientError> {
         let body = self.read_body(body).await?;
         let _until_the_verdict = self.spend_upstream_budget(caller).await?;
-        let request = upstream::act(caller, execution, action.name(), body);
-        let result = client.send(request).await;
+        let result = self
+            .exchange(client, caller, |key| upstream::act(caller, key, execution, action.name(), body.clone()))
+            .await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
         // have come after the deed.
         caller.tenant().drop_entries(caller.partition());
-        let response = result.map_err(translate::failure)?;
-        note_verdict(caller, &response);
-        translate::outcome(caller, response)
+        translate::outcome(caller, result?)
+    }
+
+    /// Sends a request and notes what the answer says about the credential and the budget. An org key that Refold does not
+    /// take is followed by the other one, if there is one: a key is rotated with no failed request.
+    async fn exchange(
+        &self,
+        client: &Client,
+        caller: &Caller,
+        request: impl Fn(OrgKey) -> Request<Full<Bytes>>,
+    ) -> Result<Reply, ClientError> {
+        let keys = caller.tenant().org_keys();
+        let key = match caller.credential() {
+            Credential::OrgKey(key) => *key,
+            _ => keys.good(),
+        };
+        let mut reply = client.send(request(key)).await.map_err(translate::failure)?;
+        if reply.status == StatusCode::UNAUTHORIZED
+            && caller.is_injected()
+            && let Some(other) = keys.other(key)
+        {
+            self.spend_upstream_budget(caller).await?;
+            let second = client.send(request(other)).await.map_err(translate::failure)?;
+            if second.status != StatusCode::UNAUTHORIZED {
+                keys.took(other);
+                reply = second;
+            }
+        }
+        note_verdict(caller, &reply);
+        Ok(reply)
     }
 
     async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
@@ -349,7 +391,25 @@ impl Gateway {
             Question::Batches(..) => Class::of_page(progress, None, self.clock.wall()),
             Question::Document(_) => Class::of_document(progress),
         };
-        class.lifetime(&caller.tenant().config.freshness)
+        let lifetime = class.lifetime(&caller.tenant().config.freshness);
+        match caller.credential() {
+            // Its answers must not outlive it.
+            Credential::SessionToken(token) => token.says_it_ends().map_or(lifetime, |end| {
+                let left = end.saturating_sub(self.clock.wall().as_second());
+                lifetime.min(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+            }),
+            _ => lifetime,
+        }
+    }
+}
+
+/// A browser's question what it may do: only pages of known origins are answered.
+fn preflight(methods: &'static str, head: &Parts, facts: &Facts) -> Result<Decision, Undecided> {
+    let allowed = matches!(facts.cors, Some(Some(_)));
+    if allowed && cors::is_preflight(&head.headers) {
+        Ok(Decision::Preflight(methods))
+    } else {
+        Err(ClientError::method_not_allowed(methods).into())
     }
 }
 
@@ -361,7 +421,7 @@ fn admit(caller: &Caller, facts: &mut Facts, now: Moment) -> Result<(), ClientEr
     }
     let own = match caller.credential() {
         Credential::ClientKey(key) => key.budget.as_ref().map(ClientBudget::spend),
-        Credential::Jwt(_) | Credential::OrgKey | Credential::SessionToken(_) => None,
+        Credential::Jwt(_) | Credential::OrgKey(_) | Credential::SessionToken(_) => None,
     };
     // A key that has spent its own budget takes nothing off its linked account's, which others share.
     let spent = match own {

@@ -6,6 +6,7 @@ pub mod server;
 
 pub mod cache;
 pub mod caller;
+pub mod cors;
 pub mod executions;
 pub mod gateway;
 pub mod limit;

@@ -16,6 +16,7 @@ use http_body_util::Full;
 
 use crate::cache::Entry;
 use crate::clock::Moment;
+use crate::cors::{self, AllowedOrigin, Cors};
 use crate::error::ClientError;
 use crate::limit::Spent;
 
@@ -45,6 +46,8 @@ pub struct Facts {
     pub budget: Option<(Spent, HeaderValue)>,
     /// What the cache did.
     pub cache: CacheResult,
+    /// Whether pages of other origins may ask at all, and the one that does.
+    pub cors: Option<Option<AllowedOrigin>>,
 }
 
 /// What the cache did for a request (RFC 9211).
@@ -122,6 +125,7 @@ pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> 
     headers.insert(VARY, VARY_BY_CALLER);
     if request.get_all(IF_NONE_MATCH).iter().any(|tags| matches(tags, &entry.etag)) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
+        expose(facts, &mut response);
         return response;
     }
     headers.insert(CONTENT_TYPE, JSON);
@@ -168,7 +172,27 @@ fn fill(mut response: Response<Body>, facts: &Facts, body: Bytes) -> Response<Bo
     } else {
         *response.body_mut() = Full::new(body);
     }
+    expose(facts, &mut response);
     response
+}
+
+/// The answer to a preflight: no body, and nothing that belongs to anybody.
+#[must_use]
+pub fn preflight(facts: &Facts, cors: Option<&Cors>, methods: &'static str) -> Response<Body> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Values::new().finish(response.headers_mut(), facts);
+    if let Some(cors) = cors {
+        cors.answer_preflight(methods, response.headers_mut());
+    }
+    expose(facts, &mut response);
+    response
+}
+
+fn expose(facts: &Facts, response: &mut Response<Body>) {
+    if let Some(origin) = &facts.cors {
+        cors::expose(origin.as_ref(), response.headers_mut());
+    }
 }
 
 /// Whether one of the tags is this one, by the weak comparison that `If-None-Match` asks for.

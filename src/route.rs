@@ -21,6 +21,15 @@ pub enum Endpoint {
     Action(PathId, Action),
 }
 
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To a resource.
+    To(Endpoint),
+    /// `OPTIONS` on a resource that has these methods: a browser asks what it may do.
+    Preflight(&'static str),
+}
+
 /// What can be done to an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -48,7 +57,7 @@ const WRITE: &str = "POST";
 ///
 /// # Errors
 /// 431, 414, 400 for a head that HTTP forbids or that could be read in two ways, 404, 405.
-pub fn route(head: &Parts, limits: &config::Server) -> Result<Endpoint, ClientError> {
+pub fn route(head: &Parts, limits: &config::Server) -> Result<Route, ClientError> {
     check_head(head, limits)?;
     let path = head.uri.path();
     let rest = path.strip_prefix(COLLECTION).ok_or_else(not_found)?;
@@ -70,16 +79,24 @@ pub fn route(head: &Parts, limits: &config::Server) -> Result<Endpoint, ClientEr
     }
 }
 
-fn read(method: &Method, endpoint: Endpoint) -> Result<Endpoint, ClientError> {
+fn read(method: &Method, endpoint: Endpoint) -> Result<Route, ClientError> {
     if *method == Method::GET || *method == Method::HEAD {
-        Ok(endpoint)
+        Ok(Route::To(endpoint))
+    } else if *method == Method::OPTIONS {
+        Ok(Route::Preflight(READ))
     } else {
         Err(ClientError::method_not_allowed(READ))
     }
 }
 
-fn write(method: &Method, endpoint: Endpoint) -> Result<Endpoint, ClientError> {
-    if *method == Method::POST { Ok(endpoint) } else { Err(ClientError::method_not_allowed(WRITE)) }
+fn write(method: &Method, endpoint: Endpoint) -> Result<Route, ClientError> {
+    if *method == Method::POST {
+        Ok(Route::To(endpoint))
+    } else if *method == Method::OPTIONS {
+        Ok(Route::Preflight(WRITE))
+    } else {
+        Err(ClientError::method_not_allowed(WRITE))
+    }
 }
 
 fn not_found() -> ClientError {
@@ -140,7 +157,11 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).expect("the test's request is valid").into_parts();
-        route(&head, &LIMITS).map_err(|error| error.status())
+        match route(&head, &LIMITS) {
+            Ok(Route::To(endpoint)) => Ok(endpoint),
+            Ok(Route::Preflight(methods)) => panic!("a preflight for {methods}"),
+            Err(error) => Err(error.status()),
+        }
     }
 
     const HOST: (&str, &str) = ("host", "localhost");

@@ -7,6 +7,7 @@ use http_body_util::Full;
 
 use crate::caller::{Caller, Credential, LINKED_ACCOUNT_ID, X_API_KEY};
 use crate::executions::{COLLECTION, Dialect, PathId, Question};
+use crate::tenant::OrgKey;
 
 const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static(concat!("postern/", env!("CARGO_PKG_VERSION")));
 
@@ -15,10 +16,11 @@ const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static(concat!("postern/
 pub fn ask(
     dialect: Dialect,
     caller: &Caller,
+    key: OrgKey,
     question: &Question,
     validator: Option<&HeaderValue>,
 ) -> Request<Full<Bytes>> {
-    let mut request = build(caller, Method::GET, &question.upstream_target(dialect), Full::default());
+    let mut request = build(caller, key, Method::GET, &question.upstream_target(dialect), Full::default());
     if let Some(validator) = validator {
         request.headers_mut().insert(IF_NONE_MATCH, validator.clone());
     }
@@ -27,20 +29,20 @@ pub fn ask(
 
 /// Does something to an execution (`stop`, `rerun`) for a caller.
 #[must_use]
-pub fn act(caller: &Caller, execution: &PathId, action: &str, body: Bytes) -> Request<Full<Bytes>> {
+pub fn act(caller: &Caller, key: OrgKey, execution: &PathId, action: &str, body: Bytes) -> Request<Full<Bytes>> {
     let mut target = format!("{COLLECTION}/");
     execution.write_upstream(&mut target);
     target.push('/');
     target.push_str(action);
     let has_body = !body.is_empty();
-    let mut request = build(caller, Method::POST, &target, Full::new(body));
+    let mut request = build(caller, key, Method::POST, &target, Full::new(body));
     if has_body {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     request
 }
 
-fn build(caller: &Caller, method: Method, target: &str, body: Full<Bytes>) -> Request<Full<Bytes>> {
+fn build(caller: &Caller, key: OrgKey, method: Method, target: &str, body: Full<Bytes>) -> Request<Full<Bytes>> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     // Origin form. It is percent-encoded by us, so it parses.
@@ -50,14 +52,14 @@ fn build(caller: &Caller, method: Method, target: &str, body: Full<Bytes>) -> Re
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, USER_AGENT_VALUE);
-    insert_credential(headers, caller);
+    insert_credential(headers, caller, key);
     request
 }
 
-fn insert_credential(headers: &mut HeaderMap, caller: &Caller) {
+fn insert_credential(headers: &mut HeaderMap, caller: &Caller, key: OrgKey) {
     match caller.credential() {
-        Credential::ClientKey(_) | Credential::Jwt(_) | Credential::OrgKey => {
-            headers.insert(X_API_KEY, caller.tenant().org_key_header().clone());
+        Credential::ClientKey(_) | Credential::Jwt(_) | Credential::OrgKey(_) => {
+            headers.insert(X_API_KEY, caller.tenant().org_keys().header(key).clone());
             // It came in as a header value, so it is one.
             if let Some(Ok(id)) =
                 caller.partition().linked_account_id().map(|id| HeaderValue::from_bytes(id.as_bytes()))

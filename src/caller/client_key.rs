@@ -7,11 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_lc_rs::constant_time;
 use jiff::Timestamp;
 
 use crate::clock::Clock;
-use crate::config::{Access, AccountPattern, Secret, TenantMode};
+use crate::config::{Access, AccountPattern, TenantMode, Trusted};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
 use crate::limit::ClientBudget;
@@ -31,6 +30,17 @@ pub struct KeyInUse {
 }
 
 impl KeyInUse {
+    /// What everybody may do who connects to a trusted listener.
+    pub(super) fn trusted(trusted: &Trusted) -> Self {
+        Self {
+            name: "trusted listener".into(),
+            access: trusted.access,
+            budget: None,
+            linked_accounts: trusted.linked_accounts.clone(),
+            expires: None,
+        }
+    }
+
     /// Whether it may act for a linked account.
     pub(super) fn may_see(&self, linked_account_id: &str) -> bool {
         self.linked_accounts.iter().any(|pattern| pattern.matches(linked_account_id))
@@ -58,7 +68,6 @@ pub(super) struct Known {
     pub(super) tenant: usize,
     /// `None` for the org key itself.
     pub(super) client_key: Option<Arc<KeyInUse>>,
-    org_key: Option<Secret>,
 }
 
 impl Keys {
@@ -73,13 +82,13 @@ impl Keys {
                     linked_accounts: key.linked_accounts.clone(),
                     expires: key.expires,
                 };
-                let known = Known { tenant: index, client_key: Some(Arc::new(in_use)), org_key: None };
+                let known = Known { tenant: index, client_key: Some(Arc::new(in_use)) };
                 keys.insert(key.sha256, known);
             }
             if tenant.config.mode == TenantMode::Validate {
-                let org_key = tenant.config.org_key.clone();
-                let digest = sha256(org_key.expose().as_bytes());
-                keys.insert(digest, Known { tenant: index, client_key: None, org_key: Some(org_key) });
+                for org_key in std::iter::once(&tenant.config.org_key).chain(&tenant.config.org_key_next) {
+                    keys.insert(sha256(org_key.expose().as_bytes()), Known { tenant: index, client_key: None });
+                }
             }
         }
         Self(keys)
@@ -87,12 +96,6 @@ impl Keys {
 
     /// Who has this key.
     pub(super) fn find(&self, key: &[u8]) -> Option<&Known> {
-        let known = self.0.get(&sha256(key))?;
-        match &known.org_key {
-            Some(org_key) => {
-                constant_time::verify_slices_are_equal(key, org_key.expose().as_bytes()).ok().map(|()| known)
-            }
-            None => Some(known),
-        }
+        self.0.get(&sha256(key))
     }
 }

@@ -18,10 +18,10 @@ use jwt::{Finding, Issuers};
 
 use crate::client::ClientSetupError;
 use crate::clock::{Clock, Moment};
-use crate::config::{Access, Config};
+use crate::config::{self, Access, Config};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
-use crate::tenant::{Partition, Standing, Tenant, TokenDigest};
+use crate::tenant::{OrgKey, Partition, Standing, Tenant, TokenDigest};
 
 /// Carries a client key or the org key.
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -48,8 +48,8 @@ pub enum Credential {
     ClientKey(Arc<KeyInUse>),
     /// A JWT of a configured issuer; the org key goes upstream.
     Jwt(Arc<Identity>),
-    /// The org key, which goes upstream.
-    OrgKey,
+    /// An org key, which goes upstream.
+    OrgKey(OrgKey),
     /// A session token of Refold's, which goes upstream as it came.
     SessionToken(SessionToken),
 }
@@ -93,7 +93,7 @@ impl Caller {
         match &self.credential {
             Credential::ClientKey(key) => key.access,
             Credential::Jwt(identity) => identity.access,
-            Credential::OrgKey | Credential::SessionToken(_) => Access::ReadWrite,
+            Credential::OrgKey(_) | Credential::SessionToken(_) => Access::ReadWrite,
         }
     }
 
@@ -103,7 +103,7 @@ impl Caller {
     pub fn is_injected(&self) -> bool {
         match &self.credential {
             Credential::ClientKey(_) | Credential::Jwt(_) => true,
-            Credential::OrgKey | Credential::SessionToken(_) => false,
+            Credential::OrgKey(_) | Credential::SessionToken(_) => false,
         }
     }
 
@@ -113,7 +113,7 @@ impl Caller {
         match &self.credential {
             Credential::ClientKey(key) => &key.name,
             Credential::Jwt(identity) => &identity.subject,
-            Credential::OrgKey => "org key",
+            Credential::OrgKey(_) => "org key",
             Credential::SessionToken(_) => "session token",
         }
     }
@@ -136,6 +136,15 @@ impl SessionToken {
     pub fn authorization(&self) -> &HeaderValue {
         &self.authorization
     }
+
+    /// The second since 1970 from which it says of itself that it is over. Not verified, so it can only shorten what is
+    /// granted.
+    #[must_use]
+    pub fn says_it_ends(&self) -> Option<i64> {
+        let token = self.authorization.as_bytes().strip_prefix(b"Bearer ")?;
+        let claims: serde_json::Value = jsonwebtoken::dangerous::insecure_decode_claims(token).ok()?;
+        claims.get("exp")?.as_i64()
+    }
 }
 
 /// What the upstream said of a session token.
@@ -154,6 +163,25 @@ pub struct Callers {
     keys: Keys,
     issuers: Issuers,
     clock: Clock,
+}
+
+/// What a connection says of whoever sends requests over it.
+#[derive(Clone, Debug, Default)]
+pub struct Entrance {
+    /// The tenant for which session tokens are taken there.
+    pub session_tokens: Option<usize>,
+    /// Who it is, whatever the request says: a trusted listener is its own credential. The tenant's index, and what may be
+    /// done.
+    pub known: Option<(usize, Arc<KeyInUse>)>,
+}
+
+impl Entrance {
+    /// The entrance that a listener is.
+    #[must_use]
+    pub fn of(listener: &config::Listener) -> Self {
+        let known = listener.trusted.as_ref().map(|trusted| (trusted.tenant, Arc::new(KeyInUse::trusted(trusted))));
+        Self { session_tokens: listener.session_tokens, known }
+    }
 }
 
 /// Why there is no caller.
@@ -187,24 +215,26 @@ impl Callers {
         })
     }
 
-    /// Finds the caller of a request. `session_tokens` is the tenant for which the listener takes session tokens.
+    /// Finds the caller of a request. `entrance` is where it came in.
     ///
     /// # Errors
     /// 400 for credentials that could be read in two ways or a missing linked account, 401 for one that is not good, 403
     /// for a linked account that is not the caller's.
-    pub fn identify(
-        &self,
-        headers: &HeaderMap,
-        session_tokens: Option<usize>,
-        now: Moment,
-    ) -> Result<Caller, Unidentified> {
+    pub fn identify(&self, headers: &HeaderMap, entrance: &Entrance, now: Moment) -> Result<Caller, Unidentified> {
         let key = single(headers, &X_API_KEY)?;
         let authorization = single(headers, &AUTHORIZATION)?;
+        if let Some((tenant, known)) = &entrance.known {
+            if key.is_some() || authorization.is_some() {
+                let message = "who connects here is known already; send neither x-api-key nor Authorization";
+                return Err(ambiguous(message).into());
+            }
+            return Ok(self.by_client_key(*tenant, known, headers, now)?);
+        }
         match (key, authorization) {
             (Some(_), Some(_)) => Err(ambiguous("x-api-key and Authorization are both there; send one of them").into()),
             (Some(key), None) => Ok(self.by_key(key, headers, now)?),
             (None, Some(authorization)) => {
-                let tenant = session_tokens.and_then(|index| self.tenants.get(index));
+                let tenant = entrance.session_tokens.and_then(|index| self.tenants.get(index));
                 let token = session_token::bearer(authorization).ok_or_else(ClientError::invalid_credentials)?;
                 let digest = sha256(token);
                 match self.jwt(token, digest, tenant, now) {
@@ -266,22 +296,30 @@ impl Callers {
     fn by_key(&self, key: &HeaderValue, headers: &HeaderMap, now: Moment) -> Result<Caller, ClientError> {
         let found = self.keys.find(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
         let tenant = &self.tenants[found.tenant];
-        let credential = match &found.client_key {
-            Some(key) => {
-                key.check_expiry(&self.clock)?;
-                Credential::ClientKey(Arc::clone(key))
-            }
-            None => Credential::OrgKey,
-        };
+        if let Some(key) = &found.client_key {
+            return self.by_client_key(found.tenant, key, headers, now);
+        }
+        let which = tenant.org_keys().which(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
+        let partition = tenant.linked_account(linked_account(headers)?, now);
+        Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::OrgKey(which) })
+    }
+
+    fn by_client_key(
+        &self,
+        tenant: usize,
+        key: &Arc<KeyInUse>,
+        headers: &HeaderMap,
+        now: Moment,
+    ) -> Result<Caller, ClientError> {
+        key.check_expiry(&self.clock)?;
         let linked_account = linked_account(headers)?;
-        if let Credential::ClientKey(key) = &credential
-            && !key.may_see(linked_account)
-        {
+        if !key.may_see(linked_account) {
             let message = "this key is not for that linked account";
             return Err(ClientError::new(Reason::LinkedAccountNotAllowed, message));
         }
+        let tenant = &self.tenants[tenant];
         let partition = tenant.linked_account(linked_account, now);
-        Ok(Caller { tenant: Arc::clone(tenant), partition, credential })
+        Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::ClientKey(Arc::clone(key)) })
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) struct File {
     pub(super) tenants: Vec<Tenant>,
     #[serde(default)]
     pub(super) issuers: Vec<super::issuer::Written>,
+    pub(super) cors: Option<Cors>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -42,6 +43,22 @@ pub(super) struct File {
 pub(super) struct Listener {
     pub(super) address: Address,
     pub(super) session_tokens: Option<Spanned<String>>,
+    pub(super) trusted: Option<Spanned<Trusted>>,
+}
+
+/// A listener that is a credential itself.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trusted {
+    pub(super) tenant: Spanned<String>,
+    #[serde(default = "every_account")]
+    pub(super) linked_accounts: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(super) access: Access,
+}
+
+fn every_account() -> Spanned<Vec<Spanned<String>>> {
+    Spanned::new(0..0, vec![Spanned::new(0..0, "*".to_owned())])
 }
 
 #[derive(Debug)]
@@ -108,6 +125,19 @@ pub(super) struct Cache {
     pub(super) freshness: Freshness,
 }
 
+/// Browser pages of other origins.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cors {
+    pub(super) origins: Vec<Spanned<String>>,
+    #[serde(default = "preflight_max_age")]
+    pub(super) max_age: Length,
+}
+
+fn preflight_max_age() -> Length {
+    Length(std::time::Duration::from_mins(10))
+}
+
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Freshness {
@@ -146,6 +176,7 @@ pub(super) struct Tenant {
     pub(super) id: Spanned<String>,
     pub(super) mode: Spanned<Mode>,
     pub(super) org_key: Spanned<SecretSource>,
+    pub(super) org_key_next: Option<Spanned<SecretSource>>,
     #[serde(default)]
     pub(super) freshness: Freshness,
     #[serde(default)]

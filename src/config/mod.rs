@@ -40,6 +40,7 @@ impl Config {
         let refused = |finding| ConfigError::new(path, text, finding);
         let mut file: File = toml::from_str(text).map_err(|error| refused(Finding::of_parser(&error)))?;
         let written = file.tenants.iter().map(|tenant| &tenant.org_key);
+        let written = written.chain(file.tenants.iter().filter_map(|tenant| tenant.org_key_next.as_ref()));
         let written = written.chain(file.issuers.iter().filter_map(|issuer| issuer.keys.get_ref().secret.as_ref()));
         let secrets: Vec<String> = written
             .filter_map(|source| match source.get_ref() {

@@ -31,6 +31,8 @@ pub struct Config {
     pub tenants: Vec<Arc<Tenant>>,
     /// Issuers whose JWTs are taken.
     pub issuers: Vec<Issuer>,
+    /// Browser pages that may ask; none if left out.
+    pub cors: Option<Cors>,
 }
 
 /// One socket that callers connect to.
@@ -41,6 +43,28 @@ pub struct Listener {
     /// The tenant (index into [`Config::tenants`]) for which `Authorization: Bearer` session tokens are passed through
     /// here; `None` refuses them.
     pub session_tokens: Option<usize>,
+    /// What everybody who connects here may do, with no credential but the connection.
+    pub trusted: Option<Trusted>,
+}
+
+/// What a listener stands for that is a credential itself: loopback and Unix sockets alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trusted {
+    /// The tenant, an index into [`Config::tenants`].
+    pub tenant: usize,
+    /// Linked accounts that can be named; never empty.
+    pub linked_accounts: Vec<AccountPattern>,
+    /// What can be done.
+    pub access: Access,
+}
+
+/// Browser pages of other origins that may ask (the Fetch standard, 3.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    /// Their origins, or `*` alone.
+    pub origins: Vec<String>,
+    /// How long a browser may remember the answer to a preflight.
+    pub max_age: Duration,
 }
 
 /// A TCP address or the path of a Unix socket.
@@ -121,6 +145,8 @@ pub struct Tenant {
     pub mode: TenantMode,
     /// The org API key.
     pub org_key: Secret,
+    /// The one that follows it, while keys are rotated: tried when Refold does not take the other.
+    pub org_key_next: Option<Secret>,
     /// Keys that Postern issued for this tenant; empty in mode `validate`.
     pub client_keys: Vec<ClientKey>,
     /// How long its answers stay fresh.

@@ -55,11 +55,11 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ("[server\n", "postern.toml:1:8: unclosed table, expected `]`"),
         (
             "lissteners = []",
-            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers)",
+            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers, cors)",
         ),
         (
             "[servr]",
-            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers)",
+            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers, cors)",
         ),
         (
             "[cache.freshness]\nliv = \"1s\"",
@@ -127,7 +127,7 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ),
         (
             &tenant(""),
-            "postern.toml:2:6: nobody can call this tenant: it has no [[tenants.client_keys]], and no listener takes its session tokens",
+            "postern.toml:2:6: nobody can call this tenant: it has no [[tenants.client_keys]], no listener is for it, and no issuer's JWTs are",
         ),
         (&second, "postern.toml:11:6: there is a tenant `a` already"),
         (&same_hash, "postern.toml:16:10: the client key `k` of tenant `a` has the same hash; every key needs its own"),
@@ -137,7 +137,7 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ),
         (
             &bad_key(&format!("sha256 = \"{HASH}\"\nlinked_accounts = []")),
-            "postern.toml:8:19: this key may see no linked account; name one, or write [\"*\"] for all",
+            "postern.toml:8:19: no linked account may be seen so; name one, or write [\"*\"] for all",
         ),
         (
             &bad_key(&format!("sha256 = \"{HASH}\"\nlinked_accounts = [\"a*b\"]")),

@@ -13,8 +13,8 @@ use super::environment::Environment;
 use super::file::{self, File, SecretSource, Sha256};
 use super::issuer;
 use super::model::{
-    Access, AccountPattern, Cache, ClientKey, Config, Connection, Freshness, ListenAddress, Listener, Rate, Server,
-    Tenant, TenantMode, TenantOf, Upstream, UpstreamRate,
+    Access, AccountPattern, Cache, ClientKey, Config, Connection, Cors, Freshness, ListenAddress, Listener, Rate,
+    Server, Tenant, TenantMode, TenantOf, Trusted, Upstream, UpstreamRate,
 };
 use super::secret::Secret;
 use super::units::Count;
@@ -57,12 +57,15 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
         let reachable = tenant.mode == TenantMode::Validate
             || !tenant.client_keys.is_empty()
             || listeners.iter().any(|listener| listener.session_tokens == Some(index))
+            || listeners
+                .iter()
+                .any(|listener| listener.trusted.as_ref().is_some_and(|trusted| trusted.tenant == index))
             || issuers.iter().any(|issuer| match issuer.tenant {
                 TenantOf::Fixed(tenant) => tenant == index,
                 TenantOf::Claim(_) => true,
             });
         if !reachable {
-            let message = "nobody can call this tenant: it has no [[tenants.client_keys]], and no listener takes its session tokens, and no issuer's JWTs are for it";
+            let message = "nobody can call this tenant: it has no [[tenants.client_keys]], no listener is for it, and no issuer's JWTs are";
             return Err(Finding::at(written.id.span(), message));
         }
     }
@@ -111,6 +114,7 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
         cache: Cache { capacity: file.cache.capacity.0, honour_no_store: file.cache.honour_no_store },
         tenants,
         issuers,
+        cors: file.cors.as_ref().map(read_cors).transpose()?,
     })
 }
 
@@ -121,7 +125,7 @@ fn bytes(size: u64) -> usize {
 fn read_listeners(file: &File, tenants: &[Arc<Tenant>]) -> Result<Vec<Listener>, Finding> {
     let Some(written) = &file.listeners else {
         let address = ListenAddress::Tcp(([127, 0, 0, 1], 8080).into());
-        return Ok(vec![Listener { address, session_tokens: None }]);
+        return Ok(vec![Listener { address, session_tokens: None, trusted: None }]);
     };
     if written.get_ref().is_empty() {
         return Err(Finding::at(written.span(), "there is no listener in it; at least one is needed"));
@@ -131,9 +135,64 @@ fn read_listeners(file: &File, tenants: &[Arc<Tenant>]) -> Result<Vec<Listener>,
             None => None,
             Some(id) => Some(find_tenant(id, tenants)?),
         };
-        Ok(Listener { address: listener.address.0.clone(), session_tokens })
+        let trusted = listener.trusted.as_ref().map(|trusted| read_trusted(trusted, &listener.address.0, tenants));
+        Ok(Listener { address: listener.address.0.clone(), session_tokens, trusted: trusted.transpose()? })
     };
     written.get_ref().iter().map(read).collect()
+}
+
+fn read_trusted(
+    written: &Spanned<file::Trusted>,
+    address: &ListenAddress,
+    tenants: &[Arc<Tenant>],
+) -> Result<Trusted, Finding> {
+    let local = match address {
+        ListenAddress::Tcp(address) => address.ip().is_loopback(),
+        ListenAddress::Unix(_) => true,
+    };
+    if !local {
+        let message =
+            "a trusted listener is its own credential, so it has to be on a loopback address or a Unix socket";
+        return Err(Finding::at(written.span(), message));
+    }
+    let trusted = written.get_ref();
+    Ok(Trusted {
+        tenant: find_tenant(&trusted.tenant, tenants)?,
+        linked_accounts: read_patterns(&trusted.linked_accounts)?,
+        access: read_access(trusted.access),
+    })
+}
+
+fn read_access(access: file::Access) -> Access {
+    match access {
+        file::Access::Read => Access::Read,
+        file::Access::ReadWrite => Access::ReadWrite,
+    }
+}
+
+fn read_patterns(written: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<AccountPattern>, Finding> {
+    if written.get_ref().is_empty() {
+        let message = "no linked account may be seen so; name one, or write [\"*\"] for all";
+        return Err(Finding::at(written.span(), message));
+    }
+    written.get_ref().iter().map(read_pattern).collect()
+}
+
+fn read_cors(written: &file::Cors) -> Result<Cors, Finding> {
+    for origin in &written.origins {
+        let text = origin.get_ref();
+        let uri: Option<http::Uri> = text.parse().ok();
+        let plain = uri.is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/" && !text.ends_with('/')
+        });
+        if !(plain || text == "*" && written.origins.len() == 1) {
+            let message =
+                "an origin is scheme, host and port alone, like \"https://app.example.com\"; or [\"*\"] for all";
+            return Err(Finding::at(origin.span(), message));
+        }
+    }
+    let origins = written.origins.iter().map(|origin| origin.get_ref().to_ascii_lowercase()).collect();
+    Ok(Cors { origins, max_age: written.max_age.0 })
 }
 
 pub(super) fn find_tenant(id: &Spanned<String>, tenants: &[Arc<Tenant>]) -> Result<usize, Finding> {
@@ -169,6 +228,12 @@ fn read_tenant(
     }
     seen.ids.push(id.clone());
     let org_key = read_secret(&tenant.org_key, folder, environment)?;
+    let org_key_next = tenant.org_key_next.as_ref().map(|next| read_secret(next, folder, environment)).transpose()?;
+    if let (Some(next), Some(written)) = (&org_key_next, &tenant.org_key_next)
+        && *next == org_key
+    {
+        return Err(Finding::at(written.span(), "this is the same key as `org_key`"));
+    }
     let mode = match tenant.mode.get_ref() {
         file::Mode::Inject => TenantMode::Inject,
         file::Mode::Validate => TenantMode::Validate,
@@ -178,11 +243,12 @@ fn read_tenant(
             let message = "a tenant of mode `validate` has no client keys: its callers present the org key itself";
             return Err(Finding::at(key.name.span(), message));
         }
-        if seen.validated.contains(&org_key) {
+        if std::iter::once(&org_key).chain(&org_key_next).any(|key| seen.validated.contains(key)) {
             let message = "another tenant of mode `validate` has the same org key, so callers could not be told apart";
             return Err(Finding::at(tenant.org_key.span(), message));
         }
         seen.validated.push(org_key.clone());
+        seen.validated.extend(org_key_next.clone());
     }
     let mut client_keys: Vec<ClientKey> = Vec::with_capacity(tenant.client_keys.len());
     for key in &tenant.client_keys {
@@ -199,6 +265,7 @@ fn read_tenant(
         id: id.as_str().into(),
         mode,
         org_key,
+        org_key_next,
         client_keys,
         freshness: Freshness {
             live: chosen(tenant.freshness.live, file.cache.freshness.live, FRESHNESS.live),
@@ -243,11 +310,6 @@ fn read_client_key(key: &file::ClientKey, tenant: &str, seen: &mut Seen) -> Resu
         let message = format!("the client key `{owner}` has the same hash; every key needs its own");
         return Err(Finding::at(key.sha256.span(), message));
     }
-    let accounts = key.linked_accounts.get_ref();
-    if accounts.is_empty() {
-        let message = "this key may see no linked account; name one, or write [\"*\"] for all";
-        return Err(Finding::at(key.linked_accounts.span(), message));
-    }
     let budget = match (&key.per_second, &key.burst) {
         (Some(per_second), Some(burst)) => Some(Rate { per_second: per_second.get_ref().0, burst: burst.get_ref().0 }),
         (None, None) => None,
@@ -258,11 +320,8 @@ fn read_client_key(key: &file::ClientKey, tenant: &str, seen: &mut Seen) -> Resu
     Ok(ClientKey {
         name: name.as_str().into(),
         sha256: key.sha256.get_ref().0,
-        linked_accounts: accounts.iter().map(read_pattern).collect::<Result<_, _>>()?,
-        access: match key.access {
-            file::Access::Read => Access::Read,
-            file::Access::ReadWrite => Access::ReadWrite,
-        },
+        linked_accounts: read_patterns(&key.linked_accounts)?,
+        access: read_access(key.access),
         expires: key.expires.map(|expiry| expiry.0),
         budget,
     })

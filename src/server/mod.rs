@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+use crate::caller::Entrance;
 use crate::client::{Client, ClientSetupError};
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress};
@@ -61,7 +62,7 @@ impl Server {
                 .map_err(|source| StartError::Listen { address: listener.address.clone(), source })?;
             addresses.push(address);
             for (worker, socket) in sockets.iter_mut().zip(bound) {
-                worker.push(worker::Listening { socket, session_tokens: listener.session_tokens });
+                worker.push(worker::Listening { socket, entrance: Entrance::of(listener) });
             }
         }
         let mut workers = Vec::with_capacity(sockets.len());

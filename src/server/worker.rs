@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::connection::Connections;
 use super::socket::Bound;
+use crate::caller::Entrance;
 use crate::client::Client;
 use crate::config;
 use crate::gateway::{Gateway, Scope};
@@ -32,7 +33,7 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) socket: Bound,
-    pub(super) session_tokens: Option<usize>,
+    pub(super) entrance: Entrance,
 }
 
 impl Worker {
@@ -42,7 +43,7 @@ impl Worker {
         let (open, mut drained) = mpsc::channel(1);
         let connections = Arc::new(Connections::new(&self.settings));
         for listening in self.listening.drain(..) {
-            let scope = Scope { client: self.client.clone(), session_tokens: listening.session_tokens };
+            let scope = Scope { client: self.client.clone(), entrance: listening.entrance };
             let stopping = Stopping { stop: self.stop.clone(), open: open.clone() };
             let accepting =
                 accept(listening.socket, Arc::clone(&self.gateway), scope, Arc::clone(&connections), stopping);

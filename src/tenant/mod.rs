@@ -5,6 +5,7 @@
 //! partition a new id.
 
 mod accounts;
+mod org_keys;
 mod partition;
 
 use std::sync::Arc;
@@ -15,10 +16,11 @@ use http::HeaderValue;
 use moka::sync::Cache;
 
 use self::accounts::Accounts;
+pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::Holder;
 pub use self::partition::{OnProbation, Partition, PartitionId, Standing};
 use crate::clock::{Clock, Moment};
-use crate::config::{self, Secret};
+use crate::config;
 use crate::limit::{ClientBudget, UpstreamBudget};
 
 /// How long a session token's acceptance by the upstream is believed.
@@ -40,7 +42,7 @@ pub struct Tenant {
     pub upstream_budget: UpstreamBudget,
     /// What session tokens that the upstream has not accepted yet may spend, all of them together.
     pub probation: ClientBudget,
-    org_key_header: HeaderValue,
+    org_keys: OrgKeys,
     rate_limit_policy: HeaderValue,
     clock: Clock,
     accounts: Accounts,
@@ -66,17 +68,17 @@ impl Tenant {
                 .max_capacity(MAX_UNPROVEN)
                 .time_to_live(ACCEPTED_FOR)
                 .build_with_hasher(foldhash::fast::RandomState::default()),
-            org_key_header: sensitive(&config.org_key),
+            org_keys: OrgKeys::new(&config),
             rate_limit_policy: policy(config.client_budget),
             config,
             clock,
         }
     }
 
-    /// The org key as it goes upstream; marked as sensitive.
+    /// Its org API keys.
     #[must_use]
-    pub fn org_key_header(&self) -> &HeaderValue {
-        &self.org_key_header
+    pub fn org_keys(&self) -> &OrgKeys {
+        &self.org_keys
     }
 
     /// `RateLimit-Policy` for its callers (draft-ietf-httpapi-ratelimit-headers-11, section 3).
@@ -149,13 +151,6 @@ impl Tenant {
             }
         }
     }
-}
-
-/// The configuration has made sure that an org key can be a header value.
-fn sensitive(key: &Secret) -> HeaderValue {
-    let mut value = HeaderValue::from_str(key.expose()).unwrap_or(HeaderValue::from_static(""));
-    value.set_sensitive(true);
-    value
 }
 
 /// A quota and the whole seconds in which all of it comes back.

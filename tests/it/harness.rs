@@ -22,6 +22,8 @@ use tokio::net::TcpListener;
 pub(crate) const ORG_KEY: &str = "tk_org_key_that_nobody_may_see_93d1";
 /// A client key that may read and write every linked account.
 pub(crate) const KEY: &str = "pst_all_accounts";
+/// The one that follows it.
+pub(crate) const NEXT_ORG_KEY: &str = "tk_next_org_key_that_nobody_may_see_5c0e";
 /// A secret that an issuer signs with.
 pub(crate) const JWT_SECRET: &str = "a-secret-of-at-least-thirty-two-bytes-0001";
 pub(crate) const EXECUTIONS: &str = "/api/v2/public/execution";
@@ -169,6 +171,7 @@ impl Gateway {
         environment.insert("ORG_KEY", ORG_KEY);
         environment.insert("OTHER_ORG_KEY", "tk_other_org");
         environment.insert("JWT_SECRET", JWT_SECRET);
+        environment.insert("NEXT_ORG_KEY", NEXT_ORG_KEY);
         let config = Config::parse(configuration, Path::new("test.toml"), &environment)
             .unwrap_or_else(|error| panic!("{error}"));
         let server = Server::start(config, clock).unwrap_or_else(|error| panic!("{error}"));

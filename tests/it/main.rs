@@ -7,6 +7,7 @@ mod command_line;
 mod connections;
 mod documentation;
 mod harness;
+mod identities;
 mod isolation;
 mod issuer;
 mod limits;
