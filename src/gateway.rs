@@ -97,6 +97,13 @@ impl Gateway {
         })
     }
 
+    /// Where somebody comes in who has shown a certificate with these names at an entrance.
+    #[must_use]
+    pub fn entrance_with_certificate(&self, entrance: &Entrance, names: &[String]) -> Entrance {
+        let known = self.callers.by_certificate(names).or_else(|| entrance.known.clone());
+        Entrance { known, ..entrance.clone() }
+    }
+
     /// What has to be done though nobody asks for it, for as long as it is polled. One worker does it for all.
     pub async fn keep_house(&self) {
         self.callers.keep_issuers_fresh().await;
@@ -366,14 +373,14 @@ impl Gateway {
         if partition.standing(self.clock.now()) == Standing::Unproven {
             let first = tokio::time::timeout(self.config.upstream.connection.total_timeout, partition.go_first()).await;
             on_probation = Some(first.map_err(|_| translate::failure(FetchError::Timeout))?);
-            match partition.standing(self.clock.now()) {
-                Standing::Known => on_probation = None,
-                Standing::Refused => return Err(ClientError::invalid_credentials()),
-                Standing::Unproven => {
-                    if let Some(wait) = caller.tenant().probation.spend().refused {
-                        let message = "too many session tokens that Refold has not seen yet; try again later";
-                        return Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait));
-                    }
+        }
+        match partition.standing(self.clock.now()) {
+            Standing::Known => on_probation = None,
+            Standing::Refused => return Err(ClientError::invalid_credentials()),
+            Standing::Unproven => {
+                if let Some(wait) = caller.tenant().probation.spend().refused {
+                    let message = "too many session tokens that Refold has not seen yet; try again later";
+                    return Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait));
                 }
             }
         }

@@ -23,6 +23,7 @@ pub mod error;
 pub mod keyset;
 pub mod nearest;
 pub mod tenant;
+pub mod tls;
 
 pub mod cli;
 pub mod simulator;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::clock::Clock;
-use crate::config::{Access, AccountPattern, TenantMode, Trusted};
+use crate::config::{Access, AccountPattern, ClientCertificate, TenantMode, Trusted};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
 use crate::limit::ClientBudget;
@@ -37,6 +37,17 @@ impl KeyInUse {
             access: trusted.access,
             budget: None,
             linked_accounts: trusted.linked_accounts.clone(),
+            expires: None,
+        }
+    }
+
+    /// What somebody may do who shows a certificate.
+    pub(super) fn certificate(certificate: &ClientCertificate) -> Self {
+        Self {
+            name: Arc::clone(&certificate.name),
+            access: certificate.access,
+            budget: None,
+            linked_accounts: certificate.linked_accounts.clone(),
             expires: None,
         }
     }

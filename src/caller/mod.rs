@@ -7,6 +7,7 @@ mod client_key;
 mod jwt;
 mod session_token;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -162,6 +163,8 @@ pub struct Callers {
     tenants: Vec<Arc<Tenant>>,
     keys: Keys,
     issuers: Issuers,
+    /// By the name in the certificate.
+    certificates: HashMap<String, (usize, Arc<KeyInUse>)>,
     clock: Clock,
 }
 
@@ -210,6 +213,7 @@ impl Callers {
         Ok(Self {
             keys: Keys::new(&tenants, clock),
             issuers: Issuers::new(&config.issuers, clock)?,
+            certificates: by_name(config),
             tenants,
             clock: clock.clone(),
         })
@@ -246,6 +250,12 @@ impl Callers {
             }
             (None, None) => Err(ClientError::invalid_credentials().into()),
         }
+    }
+
+    /// Who has shown a certificate with these names in it.
+    #[must_use]
+    pub fn by_certificate(&self, names: &[String]) -> Option<(usize, Arc<KeyInUse>)> {
+        names.iter().find_map(|name| self.certificates.get(name)).cloned()
     }
 
     /// Asks an issuer for its keys, at most once in a while.
@@ -336,6 +346,16 @@ fn by_session_token(
     }
     let credential = Credential::SessionToken(SessionToken { authorization: session_token::canonical(token), digest });
     Ok(Caller { tenant: Arc::clone(tenant), partition, credential })
+}
+
+fn by_name(config: &Config) -> HashMap<String, (usize, Arc<KeyInUse>)> {
+    let of = |(index, tenant): (usize, &Arc<config::Tenant>)| {
+        let known = |certificate: &config::ClientCertificate| {
+            (certificate.san.clone(), (index, Arc::new(KeyInUse::certificate(certificate))))
+        };
+        tenant.client_certificates.iter().map(known).collect::<Vec<_>>()
+    };
+    config.tenants.iter().enumerate().flat_map(of).collect()
 }
 
 /// The one value of a header that says who somebody is: twice is refused, since readers differ on which of them counts.

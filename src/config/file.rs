@@ -44,6 +44,35 @@ pub(super) struct Listener {
     pub(super) address: Address,
     pub(super) session_tokens: Option<Spanned<String>>,
     pub(super) trusted: Option<Spanned<Trusted>>,
+    pub(super) tls: Option<Spanned<Tls>>,
+    pub(super) socket: Option<Spanned<SocketFile>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: String,
+    pub(super) key: String,
+    pub(super) client_ca: Option<String>,
+    #[serde(default)]
+    pub(super) client_certificate: ClientCertificates,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ClientCertificates {
+    #[default]
+    Optional,
+    Required,
+}
+
+/// Who may connect to a Unix socket.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SocketFile {
+    pub(super) mode: Option<String>,
+    pub(super) owner: Option<String>,
+    pub(super) group: Option<String>,
 }
 
 /// A listener that is a credential itself.
@@ -183,6 +212,8 @@ pub(super) struct Tenant {
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) client_keys: Vec<ClientKey>,
+    #[serde(default)]
+    pub(super) client_certificates: Vec<ClientCertificate>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -210,6 +241,17 @@ pub(super) struct ClientKey {
     pub(super) expires: Option<Expiry>,
     pub(super) per_second: Option<Spanned<Count>>,
     pub(super) burst: Option<Spanned<Count>>,
+}
+
+/// Whoever shows a certificate with this name in it, from an authority of a listener's `client_ca`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientCertificate {
+    pub(super) name: Spanned<String>,
+    pub(super) san: Spanned<String>,
+    pub(super) linked_accounts: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(super) access: Access,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

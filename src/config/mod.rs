@@ -4,6 +4,7 @@ mod diagnostic;
 mod environment;
 mod file;
 mod issuer;
+mod listener;
 mod model;
 mod secret;
 mod units;

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::secret::Secret;
 use crate::executions::{Dialect, QueryPolicy};
 use crate::keyset::KeySet;
+use crate::tls::TlsFiles;
 
 /// Everything that an operator decides.
 #[derive(Clone, Debug)]
@@ -45,6 +46,21 @@ pub struct Listener {
     pub session_tokens: Option<usize>,
     /// What everybody who connects here may do, with no credential but the connection.
     pub trusted: Option<Trusted>,
+    /// How its connections are encrypted, if they are.
+    pub tls: Option<TlsFiles>,
+    /// Who may connect, if it is a Unix socket.
+    pub socket: SocketFile,
+}
+
+/// Mode and owner of a Unix socket; what is left out stays as the process makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// User id.
+    pub owner: Option<u32>,
+    /// Group id.
+    pub group: Option<u32>,
 }
 
 /// What a listener stands for that is a credential itself: loopback and Unix sockets alone.
@@ -149,6 +165,8 @@ pub struct Tenant {
     pub org_key_next: Option<Secret>,
     /// Keys that Postern issued for this tenant; empty in mode `validate`.
     pub client_keys: Vec<ClientKey>,
+    /// Callers who show a certificate.
+    pub client_certificates: Vec<ClientCertificate>,
     /// How long its answers stay fresh.
     pub freshness: Freshness,
     /// Budget of each of its linked accounts and session tokens.
@@ -183,6 +201,19 @@ pub struct ClientKey {
     pub expires: Option<Timestamp>,
     /// A budget of its own, beside that of the linked account.
     pub budget: Option<Rate>,
+}
+
+/// A caller who shows a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Its name in logs.
+    pub name: Arc<str>,
+    /// A DNS or URI subject alternative name, such as a SPIFFE id.
+    pub san: String,
+    /// Linked accounts it may act for; never empty.
+    pub linked_accounts: Vec<AccountPattern>,
+    /// What it may do.
+    pub access: Access,
 }
 
 /// What a credential may do.

@@ -12,9 +12,10 @@ use super::diagnostic::Finding;
 use super::environment::Environment;
 use super::file::{self, File, SecretSource, Sha256};
 use super::issuer;
+use super::listener;
 use super::model::{
-    Access, AccountPattern, Cache, ClientKey, Config, Connection, Cors, Freshness, ListenAddress, Listener, Rate,
-    Server, Tenant, TenantMode, TenantOf, Trusted, Upstream, UpstreamRate,
+    Access, AccountPattern, Cache, ClientCertificate, ClientKey, Config, Connection, Cors, Freshness, ListenAddress,
+    Listener, Rate, Server, SocketFile, Tenant, TenantMode, TenantOf, Trusted, Upstream, UpstreamRate,
 };
 use super::secret::Secret;
 use super::units::Count;
@@ -47,7 +48,7 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
     for tenant in &file.tenants {
         tenants.push(Arc::new(read_tenant(tenant, file, folder, environment, &mut seen)?));
     }
-    let listeners = read_listeners(file, &tenants)?;
+    let listeners = read_listeners(file, &tenants, folder)?;
     let issuers = file
         .issuers
         .iter()
@@ -56,6 +57,7 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
     for (index, (written, tenant)) in file.tenants.iter().zip(&tenants).enumerate() {
         let reachable = tenant.mode == TenantMode::Validate
             || !tenant.client_keys.is_empty()
+            || !tenant.client_certificates.is_empty()
             || listeners.iter().any(|listener| listener.session_tokens == Some(index))
             || listeners
                 .iter()
@@ -122,10 +124,16 @@ fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
-fn read_listeners(file: &File, tenants: &[Arc<Tenant>]) -> Result<Vec<Listener>, Finding> {
+fn read_listeners(file: &File, tenants: &[Arc<Tenant>], folder: &Path) -> Result<Vec<Listener>, Finding> {
     let Some(written) = &file.listeners else {
         let address = ListenAddress::Tcp(([127, 0, 0, 1], 8080).into());
-        return Ok(vec![Listener { address, session_tokens: None, trusted: None }]);
+        return Ok(vec![Listener {
+            address,
+            session_tokens: None,
+            trusted: None,
+            tls: None,
+            socket: SocketFile::default(),
+        }]);
     };
     if written.get_ref().is_empty() {
         return Err(Finding::at(written.span(), "there is no listener in it; at least one is needed"));
@@ -136,7 +144,13 @@ fn read_listeners(file: &File, tenants: &[Arc<Tenant>]) -> Result<Vec<Listener>,
             Some(id) => Some(find_tenant(id, tenants)?),
         };
         let trusted = listener.trusted.as_ref().map(|trusted| read_trusted(trusted, &listener.address.0, tenants));
-        Ok(Listener { address: listener.address.0.clone(), session_tokens, trusted: trusted.transpose()? })
+        Ok(Listener {
+            address: listener.address.0.clone(),
+            session_tokens,
+            trusted: trusted.transpose()?,
+            tls: listener.tls.as_ref().map(|tls| listener::tls(tls, folder)).transpose()?,
+            socket: listener::socket(listener.socket.as_ref(), &listener.address.0)?,
+        })
     };
     written.get_ref().iter().map(read).collect()
 }
@@ -209,6 +223,7 @@ struct Seen {
     ids: Vec<String>,
     keys: HashMap<Sha256, String>,
     validated: Vec<Secret>,
+    sans: Vec<String>,
 }
 
 fn read_tenant(
@@ -258,6 +273,11 @@ fn read_tenant(
         }
         client_keys.push(read_client_key(key, id, seen)?);
     }
+    let client_certificates = tenant
+        .client_certificates
+        .iter()
+        .map(|certificate| read_client_certificate(certificate, file, seen))
+        .collect::<Result<_, _>>()?;
     let common = &file.limits;
     let own = &tenant.limits;
     let partitions = own.client.max_partitions.or(common.client.max_partitions);
@@ -267,6 +287,7 @@ fn read_tenant(
         org_key,
         org_key_next,
         client_keys,
+        client_certificates,
         freshness: Freshness {
             live: chosen(tenant.freshness.live, file.cache.freshness.live, FRESHNESS.live),
             recent: chosen(tenant.freshness.recent, file.cache.freshness.recent, FRESHNESS.recent),
@@ -324,6 +345,30 @@ fn read_client_key(key: &file::ClientKey, tenant: &str, seen: &mut Seen) -> Resu
         access: read_access(key.access),
         expires: key.expires.map(|expiry| expiry.0),
         budget,
+    })
+}
+
+fn read_client_certificate(
+    written: &file::ClientCertificate,
+    file: &File,
+    seen: &mut Seen,
+) -> Result<ClientCertificate, Finding> {
+    let san = written.san.get_ref();
+    if san.is_empty() || seen.sans.contains(san) {
+        let message = "a client certificate needs a name of its own: a DNS name or a URI like \"spiffe://cluster/app\"";
+        return Err(Finding::at(written.san.span(), message));
+    }
+    let asked = file.listeners.iter().flat_map(Spanned::get_ref);
+    if !asked.filter_map(|listener| listener.tls.as_ref()).any(|tls| tls.get_ref().client_ca.is_some()) {
+        let message = "no listener asks for client certificates: `tls = { client_ca = \"…\", … }` is missing";
+        return Err(Finding::at(written.san.span(), message));
+    }
+    seen.sans.push(san.clone());
+    Ok(ClientCertificate {
+        name: written.name.get_ref().as_str().into(),
+        san: san.clone(),
+        linked_accounts: read_patterns(&written.linked_accounts)?,
+        access: read_access(written.access),
     })
 }
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -13,11 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 
 use super::patience::{InFlight, Order, Patience, Watch, Watched};
 use crate::config;
 use crate::gateway::{Gateway, ResponseFuture, Scope};
 use crate::respond::Body;
+use crate::tls::{self, Tls};
 
 /// Streams that one HTTP/2 connection may have open at once.
 const MAX_STREAMS: u32 = 256;
@@ -27,6 +30,8 @@ const MAX_STREAMS: u32 = 256;
 pub(super) struct Connections {
     builder: auto::Builder<TokioExecutor>,
     watch: Watch,
+    /// Bound on a TLS handshake.
+    handshake: Duration,
 }
 
 impl Connections {
@@ -47,7 +52,7 @@ impl Connections {
             .keep_alive_timeout(settings.header_timeout)
             .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX));
         let patience = Patience { head: settings.header_timeout, idle: settings.idle_timeout };
-        Self { builder, watch: Watch::new(patience) }
+        Self { builder, watch: Watch::new(patience), handshake: settings.header_timeout }
     }
 
     /// Watches over the connections: slow and silent ones end, and when `stop` turns true all of them drain.
@@ -55,45 +60,70 @@ impl Connections {
         self.watch.run(stop).await;
     }
 
-    /// Serves a connection in a task of its own. `open` is held until it ends.
-    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, gateway: Arc<Gateway>, scope: Scope, open: mpsc::Sender<()>)
-    where
+    /// Serves a connection in a task of its own, after a handshake if there is TLS. `open` is held until it ends.
+    pub(super) fn accept<S>(
+        self: &Arc<Self>,
+        stream: S,
+        tls: Option<Arc<Tls>>,
+        gateway: Arc<Gateway>,
+        mut scope: Scope,
+        open: mpsc::Sender<()>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let connections = Arc::clone(self);
-        tokio::spawn(async move {
-            let activity = connections.watch.add();
-            let watched = Watched::new(stream, Arc::clone(&activity));
-            let requests = Arc::clone(&activity);
-            let service = service_fn(move |request: Request<Incoming>| {
-                let in_flight = requests.request();
-                Answering { response: gateway.handle(&scope, request), _in_flight: in_flight }
+        let Some(tls) = tls else {
+            tokio::spawn(async move {
+                connections.serve(stream, gateway, scope).await;
+                drop(open);
             });
-            let mut connection = pin!(connections.builder.serve_connection(TokioIo::new(watched), service));
-            let mut obeyed = Order::Serve;
-            let mut waker: Option<Waker> = None;
-            poll_fn(|context| {
-                if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
-                    activity.on_order(context.waker());
-                    waker = Some(context.waker().clone());
-                }
-                let order = activity.order();
-                if order == Order::Drop {
-                    return Poll::Ready(());
-                }
-                if order > obeyed {
-                    obeyed = order;
-                    // At the end it finds that nothing more can be read; to be told so before would keep it from looking.
-                    if order == Order::Drain {
-                        connection.as_mut().graceful_shutdown();
-                    }
-                }
-                // A connection that breaks is its peer's business: there is nobody left to tell.
-                connection.as_mut().poll(context).map(drop)
-            })
-            .await;
+            return;
+        };
+        tokio::spawn(async move {
+            let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+            // Scanners, and clients that trust another authority: common, and nobody here can mend it.
+            let Ok(Ok(stream)) = tokio::time::timeout(connections.handshake, handshake).await else { return };
+            let names = tls::client_names(stream.get_ref().1);
+            scope.entrance = gateway.entrance_with_certificate(&scope.entrance, &names);
+            connections.serve(stream, gateway, scope).await;
             drop(open);
         });
+    }
+
+    async fn serve<S>(&self, stream: S, gateway: Arc<Gateway>, scope: Scope)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = self.watch.add();
+        let watched = Watched::new(stream, Arc::clone(&activity));
+        let requests = Arc::clone(&activity);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let in_flight = requests.request();
+            Answering { response: gateway.handle(&scope, request), _in_flight: in_flight }
+        });
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(watched), service));
+        let mut obeyed = Order::Serve;
+        let mut waker: Option<Waker> = None;
+        poll_fn(|context| {
+            if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+                activity.on_order(context.waker());
+                waker = Some(context.waker().clone());
+            }
+            let order = activity.order();
+            if order == Order::Drop {
+                return Poll::Ready(());
+            }
+            if order > obeyed {
+                obeyed = order;
+                // At the end it finds that nothing more can be read; to be told so before would keep it from looking.
+                if order == Order::Drain {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            // A connection that breaks is its peer's business: there is nobody left to tell.
+            connection.as_mut().poll(context).map(drop)
+        })
+        .await;
     }
 }
 

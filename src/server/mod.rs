@@ -17,6 +17,7 @@ use crate::client::{Client, ClientSetupError};
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress};
 use crate::gateway::Gateway;
+use crate::tls::{Tls, TlsError};
 
 /// A gateway that is serving.
 #[derive(Debug)]
@@ -41,6 +42,9 @@ pub enum StartError {
     /// The upstream client can't be built.
     #[error(transparent)]
     Upstream(#[from] ClientSetupError),
+    /// A TLS file can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A worker thread or its runtime can't be started.
     #[error("can't start a worker: {0}")]
     Worker(io::Error),
@@ -55,14 +59,18 @@ impl Server {
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock)?);
         let stop = watch::Sender::new(false);
+        let mut encrypted = Vec::new();
         let mut addresses = Vec::with_capacity(config.listeners.len());
         let mut sockets: Vec<Vec<worker::Listening>> = (0..config.server.workers).map(|_| Vec::new()).collect();
         for listener in &config.listeners {
-            let (address, bound) = socket::bind(&listener.address, config.server.workers)
+            let (address, bound) = socket::bind(listener, config.server.workers)
                 .map_err(|source| StartError::Listen { address: listener.address.clone(), source })?;
             addresses.push(address);
+            let tls = listener.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
+            encrypted.extend(tls.clone());
             for (worker, socket) in sockets.iter_mut().zip(bound) {
-                worker.push(worker::Listening { socket, entrance: Entrance::of(listener) });
+                let tls = tls.clone();
+                worker.push(worker::Listening { socket, tls, entrance: Entrance::of(listener) });
             }
         }
         let mut workers = Vec::with_capacity(sockets.len());
@@ -72,7 +80,7 @@ impl Server {
                 client: Client::new(&config.upstream.connection)?,
                 settings: config.server.clone(),
                 listening,
-                keeps_house: index == 0,
+                keeps_house: (index == 0).then(|| encrypted.clone()),
                 stop: stop.subscribe(),
             };
             let runtime =

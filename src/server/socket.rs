@@ -3,13 +3,13 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, Listener, SocketFile};
 
 /// Connections that may wait to be accepted, per socket.
 const BACKLOG: i32 = 1024;
@@ -22,8 +22,8 @@ pub(super) enum Bound {
 }
 
 /// Binds an address for a number of workers; tells the address with the port that was taken.
-pub(super) fn bind(address: &ListenAddress, workers: usize) -> io::Result<(ListenAddress, Vec<Bound>)> {
-    match address {
+pub(super) fn bind(listener: &Listener, workers: usize) -> io::Result<(ListenAddress, Vec<Bound>)> {
+    match &listener.address {
         ListenAddress::Tcp(address) => {
             let first = tcp(*address)?;
             let taken = first.local_addr()?;
@@ -34,7 +34,7 @@ pub(super) fn bind(address: &ListenAddress, workers: usize) -> io::Result<(Liste
             Ok((ListenAddress::Tcp(taken), sockets))
         }
         ListenAddress::Unix(path) => {
-            let first = unix(path)?;
+            let first = unix(path, &listener.socket)?;
             let mut sockets = Vec::with_capacity(workers);
             for _ in 1..workers {
                 sockets.push(Bound::Unix(first.try_clone()?));
@@ -55,11 +55,20 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn unix(path: &Path) -> io::Result<UnixListener> {
+fn unix(path: &Path, file: &SocketFile) -> io::Result<UnixListener> {
     remove_abandoned(path)?;
-    let listener = UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Before it listens: nobody connects who may not.
+    if file.owner.is_some() || file.group.is_some() {
+        chown(path, file.owner, file.group)?;
+    }
+    if let Some(mode) = file.mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Removes the socket of a process that is gone; one that answers, and a file that is no socket, stay.

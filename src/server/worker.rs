@@ -13,9 +13,12 @@ use crate::caller::Entrance;
 use crate::client::Client;
 use crate::config;
 use crate::gateway::{Gateway, Scope};
+use crate::tls::Tls;
 
 /// How long accepting rests when the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often certificate files are looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(1);
 
 /// What a worker needs to run.
 #[derive(Debug)]
@@ -24,8 +27,8 @@ pub(super) struct Worker {
     pub(super) client: Client,
     pub(super) settings: config::Server,
     pub(super) listening: Vec<Listening>,
-    /// Does for all workers what has to be done once.
-    pub(super) keeps_house: bool,
+    /// Set for the one that does for all workers what has to be done once; the certificates to look after are in it.
+    pub(super) keeps_house: Option<Vec<Arc<Tls>>>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -33,6 +36,7 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) socket: Bound,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) entrance: Entrance,
 }
 
@@ -43,10 +47,9 @@ impl Worker {
         let (open, mut drained) = mpsc::channel(1);
         let connections = Arc::new(Connections::new(&self.settings));
         for listening in self.listening.drain(..) {
-            let scope = Scope { client: self.client.clone(), entrance: listening.entrance };
+            let scope = Scope { client: self.client.clone(), entrance: listening.entrance.clone() };
             let stopping = Stopping { stop: self.stop.clone(), open: open.clone() };
-            let accepting =
-                accept(listening.socket, Arc::clone(&self.gateway), scope, Arc::clone(&connections), stopping);
+            let accepting = accept(listening, Arc::clone(&self.gateway), scope, Arc::clone(&connections), stopping);
             tokio::spawn(async move {
                 if let Err(error) = accepting.await {
                     tracing::error!(%error, "accept_failed");
@@ -56,14 +59,32 @@ impl Worker {
         drop(open);
         let stop = self.stop.clone();
         tokio::spawn(async move { connections.watch(stop).await });
-        if self.keeps_house {
+        if let Some(certificates) = self.keeps_house.take() {
             let gateway = Arc::clone(&self.gateway);
             tokio::spawn(async move { gateway.keep_house().await });
+            tokio::spawn(async move { keep_fresh(&certificates).await });
         }
         // The sender lives as long as the server does.
         let _ = self.stop.wait_for(|stop| *stop).await;
         if tokio::time::timeout(self.settings.drain_timeout, drained.recv()).await.is_err() {
             tracing::warn!("drain_timeout");
+        }
+    }
+}
+
+/// Reads certificates again when their files change.
+async fn keep_fresh(certificates: &[Arc<Tls>]) {
+    if certificates.is_empty() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(CERTIFICATE_CHECK).await;
+        for tls in certificates {
+            match tls.reload() {
+                Ok(true) => tracing::info!("certificate_reloaded"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "certificate_refused"),
+            }
         }
     }
 }
@@ -85,27 +106,28 @@ impl Stopping {
 }
 
 async fn accept(
-    socket: Bound,
+    listening: Listening,
     gateway: Arc<Gateway>,
     scope: Scope,
     connections: Arc<Connections>,
     mut stopping: Stopping,
 ) -> io::Result<()> {
-    match socket {
+    let tls = listening.tls;
+    match listening.socket {
         Bound::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
             while let Some(accepted) = stopping.unless_stopped(listener.accept()).await {
                 let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
                 // Answers are written whole: waiting for more of them only delays.
                 let _ = stream.set_nodelay(true);
-                connections.serve(stream, Arc::clone(&gateway), scope.clone(), stopping.open.clone());
+                connections.accept(stream, tls.clone(), Arc::clone(&gateway), scope.clone(), stopping.open.clone());
             }
         }
         Bound::Unix(listener) => {
             let listener = UnixListener::from_std(listener)?;
             while let Some(accepted) = stopping.unless_stopped(listener.accept()).await {
                 let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
-                connections.serve(stream, Arc::clone(&gateway), scope.clone(), stopping.open.clone());
+                connections.accept(stream, tls.clone(), Arc::clone(&gateway), scope.clone(), stopping.open.clone());
             }
         }
     }

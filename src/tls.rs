@@ -1,0 +1,149 @@
+//! Inbound TLS from files: a certificate chain, its key and, for mutual TLS, the authorities of client certificates. The
+//! files are read anew when they change, so a certificate is rotated with no restart and no refused connection.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
+
+use crate::digest::sha256;
+
+/// Where the files are, and whether a client has to show a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM: the certificate and those between it and the root.
+    pub certificate: PathBuf,
+    /// PEM: the certificate's private key.
+    pub key: PathBuf,
+    /// PEM: the authorities that client certificates have to come from; `None` asks for none.
+    pub client_ca: Option<PathBuf>,
+    /// A client without a certificate is refused at the handshake.
+    pub client_certificate_required: bool,
+}
+
+/// Files that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct TlsError {
+    path: PathBuf,
+    reason: String,
+}
+
+/// TLS as the files say at present.
+#[derive(Debug)]
+pub struct Tls {
+    files: TlsFiles,
+    config: ArcSwap<ServerConfig>,
+    /// Digest of the files that `config` was made from, or that were refused.
+    seen: Mutex<[u8; 32]>,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// If one of them can't be read or used.
+    pub fn new(files: TlsFiles) -> Result<Self, TlsError> {
+        let contents = Contents::read(&files)?;
+        let config = contents.config(&files)?;
+        let seen = Mutex::new(contents.digest());
+        Ok(Self { files, config: ArcSwap::from_pointee(config), seen })
+    }
+
+    /// What the next connection is served with.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.load_full()
+    }
+
+    /// Reads the files again if they have changed; tells whether new ones are used now.
+    ///
+    /// # Errors
+    /// If they have changed and can't be used: what was used before is kept.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let contents = Contents::read(&self.files)?;
+        let digest = contents.digest();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == digest {
+            return Ok(false);
+        }
+        // Also if they are refused: that is said once, not at every look.
+        *seen = digest;
+        self.config.store(Arc::new(contents.config(&self.files)?));
+        Ok(true)
+    }
+}
+
+/// The names in the certificate that a client has shown and that was verified: its DNS and URI subject alternative names,
+/// a SPIFFE id among the latter.
+#[must_use]
+pub fn client_names(connection: &ServerConnection) -> Vec<String> {
+    let Some(certificate) = connection.peer_certificates().and_then(<[_]>::first) else { return Vec::new() };
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
+    certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
+}
+
+struct Contents {
+    certificate: Vec<u8>,
+    key: zeroize::Zeroizing<Vec<u8>>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Contents {
+    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| TlsError { path: path.to_owned(), reason: error.to_string() })
+        };
+        Ok(Self {
+            certificate: read(&files.certificate)?,
+            key: read(&files.key)?.into(),
+            client_ca: files.client_ca.as_deref().map(read).transpose()?,
+        })
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let parts = [&self.certificate, &*self.key, self.client_ca.as_deref().unwrap_or_default()];
+        sha256(&parts.map(sha256).concat())
+    }
+
+    fn config(&self, files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let refused = |path: &Path, reason: String| TlsError { path: path.to_owned(), reason };
+        let chain = certificates(&self.certificate).map_err(|reason| refused(&files.certificate, reason))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|_| refused(&files.key, "there is no private key in PEM in it".to_owned()))?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| refused(&files.certificate, error.to_string()))?;
+        let builder = match (&self.client_ca, &files.client_ca) {
+            (Some(authorities), Some(path)) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(authorities).map_err(|reason| refused(path, reason))? {
+                    roots.add(certificate).map_err(|error| refused(path, error.to_string()))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier =
+                    if files.client_certificate_required { verifier } else { verifier.allow_unauthenticated() };
+                let verifier = verifier.build().map_err(|error| refused(path, error.to_string()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| refused(&files.certificate, format!("it does not go with the key: {error}")))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    if found.is_empty() { Err("there is no certificate in PEM in it".to_owned()) } else { Ok(found) }
+}
