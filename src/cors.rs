@@ -51,8 +51,10 @@ impl Cors {
     }
 
     /// Puts the answer to a preflight in: what may be done and sent.
-    pub fn answer_preflight(&self, methods: &'static str, headers: &mut HeaderMap) {
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    pub fn answer_preflight(&self, methods: &str, headers: &mut HeaderMap) {
+        if let Ok(methods) = HeaderValue::from_str(methods) {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        }
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED);
         headers.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
     }

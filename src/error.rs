@@ -27,7 +27,7 @@ struct Fields {
     /// The upstream's own id for the request, which its support asks for.
     upstream_request_id: Option<String>,
     retry_after: Option<Duration>,
-    allow: Option<&'static str>,
+    allow: Option<Cow<'static, str>>,
 }
 
 /// Why a request was refused or failed: the `error_code` of the answer, which decides its status.
@@ -154,7 +154,8 @@ impl ClientError {
 
     /// 405, with the methods that the resource has (RFC 9110, 15.5.6).
     #[must_use]
-    pub fn method_not_allowed(allow: &'static str) -> Self {
+    pub fn method_not_allowed(allow: impl Into<Cow<'static, str>>) -> Self {
+        let allow = allow.into();
         let mut error = Self::new(Reason::MethodNotAllowed, format!("this resource accepts {allow}"));
         error.0.allow = Some(allow);
         error
@@ -209,10 +210,16 @@ impl ClientError {
         self.0.retry_after.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).map(|seconds| seconds.max(1))
     }
 
+    /// What a person is told.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The methods for `Allow`.
     #[must_use]
-    pub fn allow(&self) -> Option<&'static str> {
-        self.0.allow
+    pub fn allow(&self) -> Option<&str> {
+        self.0.allow.as_deref()
     }
 
     /// The documented body. `request_id` is used where the upstream named none of its own.

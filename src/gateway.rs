@@ -7,33 +7,31 @@
 //! [`Gateway::handle`] decides at once, on the thread that the request came to, whether it can be answered there: a hit or
 //! a refusal is a finished response and no future. Only what needs the upstream becomes one.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
-use crate::cache::{CacheKey, Class, Entry, Flight, Flights, Joined, Store, Waiter};
-use crate::caller::{Caller, Callers, Credential, Entrance, Unidentified, Verdict};
-use crate::client::{Client, ClientSetupError, FetchError, Reply};
+use crate::body::Body;
+use crate::cache::{CacheKey, Entry, Flight, Flights, Joined, Store, Waiter};
+use crate::caller::{Caller, Callers, Credential, Entrance, Unidentified};
+use crate::client::{Client, ClientSetupError};
 use crate::clock::{Clock, Moment};
 use crate::config::{Access, Config};
 use crate::cors::{self, Cors};
 use crate::error::{ClientError, Reason};
-use crate::executions::{BatchesQuery, ListQuery, PathId, Progress, Question, no_parameters};
+use crate::executions::{BatchesQuery, ListQuery, PathId, Question, no_parameters};
 use crate::limit::ClientBudget;
-use crate::respond::{self, Body, CacheResult, Facts, RequestId};
+use crate::origin::Origin;
+use crate::respond::{self, CacheResult, Facts, RequestId};
 use crate::route::{Action, Endpoint, Route, route};
-use crate::tenant::{OnProbation, OrgKey, Standing};
-use crate::translate;
-use crate::upstream;
+use crate::tenant::Standing;
 
 /// Everything that requests share. One for all workers.
 #[derive(Debug)]
@@ -44,6 +42,7 @@ pub struct Gateway {
     store: Store,
     flights: Arc<Flights>,
     cors: Option<Cors>,
+    origin: Origin,
 }
 
 /// Where a request came in.
@@ -59,6 +58,7 @@ pub struct Scope {
 enum Pending {
     Fetch { caller: Caller, key: CacheKey, stale: Option<Arc<Entry>> },
     Act { caller: Caller, execution: PathId, action: Action },
+    Pass { caller: Caller, allowed: usize },
 }
 
 /// Why a request can't be decided on.
@@ -77,7 +77,7 @@ impl<E: Into<ClientError>> From<E> for Undecided {
 enum Decision {
     Hit(Arc<Entry>),
     /// A browser asks what it may do; these methods.
-    Preflight(&'static str),
+    Preflight(Cow<'static, str>),
     Pending(Pending),
 }
 
@@ -92,6 +92,7 @@ impl Gateway {
             store: Store::new(config.cache.capacity),
             flights: Arc::default(),
             cors: config.cors.as_ref().map(Cors::new),
+            origin: Origin::new(Arc::clone(&config), clock.clone()),
             config,
             clock,
         })
@@ -129,10 +130,10 @@ impl Gateway {
             }
             Ok(Decision::Pending(pending)) => {
                 let (gateway, client) = (Arc::clone(self), scope.client.clone());
-                ResponseFuture::pending(gateway.go_upstream(client, pending, head.headers, body, facts))
+                ResponseFuture::pending(gateway.go_upstream(client, pending, head, body, facts))
             }
             Ok(Decision::Preflight(methods)) => {
-                ResponseFuture::ready(respond::preflight(&facts, self.cors.as_ref(), methods))
+                ResponseFuture::ready(respond::preflight(&facts, self.cors.as_ref(), &methods))
             }
             Err(Undecided::UnknownKey(issuer)) => {
                 let (gateway, scope) = (Arc::clone(self), scope.clone());
@@ -155,8 +156,8 @@ impl Gateway {
         let now = self.clock.now();
         match self.decide(&scope, &head, &mut facts, now) {
             Ok(Decision::Hit(entry)) => respond::entry(&facts, &head.headers, &entry, now),
-            Ok(Decision::Pending(pending)) => self.go_upstream(scope.client, pending, head.headers, body, facts).await,
-            Ok(Decision::Preflight(methods)) => respond::preflight(&facts, self.cors.as_ref(), methods),
+            Ok(Decision::Pending(pending)) => self.go_upstream(scope.client, pending, head, body, facts).await,
+            Ok(Decision::Preflight(methods)) => respond::preflight(&facts, self.cors.as_ref(), &methods),
             Err(Undecided::UnknownKey(_)) => refuse(&facts, &ClientError::invalid_credentials()),
             Err(Undecided::Refused(error)) => refuse(&facts, &error),
         }
@@ -165,7 +166,7 @@ impl Gateway {
     /// The steps that need nobody else.
     fn decide(&self, scope: &Scope, head: &Parts, facts: &mut Facts, now: Moment) -> Result<Decision, Undecided> {
         // Before anything is known of the caller, only the shape of the request is looked at.
-        let endpoint = match route(head, &self.config.server)? {
+        let endpoint = match route(head, &self.config.server, &self.config.pass_through)? {
             // It has no credential: the browser asks before it sends one.
             Route::Preflight(methods) => return preflight(methods, head, facts),
             Route::To(endpoint) => endpoint,
@@ -186,11 +187,16 @@ impl Gateway {
             Endpoint::Batches(execution, node) => {
                 Question::Batches(execution, node, BatchesQuery::parse(head.uri.query(), &self.config.query)?)
             }
-            Endpoint::Action(execution, action) => {
-                if caller.access() != Access::ReadWrite {
-                    let message = "this key may read but not stop or rerun executions";
-                    return Err(ClientError::new(Reason::ReadOnlyCredentials, message).into());
+            Endpoint::Other(allowed) => {
+                let reads = head.method == Method::GET || head.method == Method::HEAD;
+                if !reads {
+                    must_write(&caller)?;
                 }
+                facts.cache = CacheResult::Bypass;
+                return Ok(Decision::Pending(Pending::Pass { caller, allowed }));
+            }
+            Endpoint::Action(execution, action) => {
+                must_write(&caller)?;
                 no_parameters(head.uri.query(), &self.config.query)?;
                 facts.cache = CacheResult::Bypass;
                 return Ok(Decision::Pending(Pending::Act { caller, execution, action }));
@@ -211,7 +217,7 @@ impl Gateway {
         self: Arc<Self>,
         client: Client,
         pending: Pending,
-        headers: HeaderMap,
+        head: Parts,
         body: Incoming,
         mut facts: Facts,
     ) -> Response<Body> {
@@ -222,16 +228,26 @@ impl Gateway {
                 facts.cache =
                     if was_stale { CacheResult::Stale { collapsed } } else { CacheResult::Miss { collapsed } };
                 match waiter.outcome().await {
-                    Ok(entry) => respond::entry(&facts, &headers, &entry, self.clock.now()),
+                    Ok(entry) => respond::entry(&facts, &head.headers, &entry, self.clock.now()),
                     Err(error) => return refuse(&facts, &error),
                 }
             }
             Pending::Act { caller, execution, action } => {
                 let gateway = Arc::clone(&self);
                 // In a task of its own: what the upstream has begun to do must be noted here, also when the caller leaves.
-                let acting = tokio::spawn(async move { gateway.act(&client, &caller, &execution, action, body).await });
+                let acting =
+                    tokio::spawn(
+                        async move { gateway.origin.act(&client, &caller, &execution, action.name(), body).await },
+                    );
                 match acting.await.unwrap_or_else(|_| Err(given_up())) {
                     Ok(body) => respond::outcome(&facts, body),
+                    Err(error) => return refuse(&facts, &error),
+                }
+            }
+            Pending::Pass { caller, allowed } => {
+                let allowed = &self.config.pass_through[allowed];
+                match self.origin.pass(&client, &caller, allowed, &head, body).await {
+                    Ok((answer, body)) => respond::passed(&facts, &answer, body),
                     Err(error) => return refuse(&facts, &error),
                 }
             }
@@ -270,148 +286,24 @@ impl Gateway {
         if let Some(entry) = self.store.get(&key).filter(|entry| entry.is_fresh(self.clock.now())) {
             return flight.land(Ok(entry));
         }
-        let outcome = self.fetch(&client, &caller, key.question(), stale.as_deref()).await.map(Arc::new);
+        let outcome = self.origin.fetch(&client, &caller, key.question(), stale.as_deref()).await.map(Arc::new);
         if let Ok(entry) = &outcome {
             self.store.put(key, Arc::clone(entry));
         }
         flight.land(outcome);
     }
+}
 
-    async fn fetch(
-        &self,
-        client: &Client,
-        caller: &Caller,
-        question: &Question,
-        stale: Option<&Entry>,
-    ) -> Result<Entry, ClientError> {
-        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
-        let asked_at = self.clock.now();
-        let validator = stale.and_then(|entry| entry.validator.as_ref());
-        let dialect = self.config.upstream.dialect;
-        let response =
-            self.exchange(client, caller, |key| upstream::ask(dialect, caller, key, question, validator)).await?;
-        if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
-            let lifetime = self.lifetime(caller, question, stale.progress);
-            return Ok(stale.renewed(lifetime, asked_at));
-        }
-        let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
-        let validator = response.headers.get(ETAG).and_then(kept_copy);
-        let document = translate::answer(caller, question, response)?;
-        let lifetime = self.lifetime(caller, question, document.progress);
-        let mut entry = Entry::new(document, lifetime, asked_at);
-        entry.validator = validator;
-        Ok(if no_store { entry.not_stored() } else { entry })
+/// Lets pass who may change something.
+fn must_write(caller: &Caller) -> Result<(), ClientError> {
+    if caller.access() == Access::ReadWrite {
+        return Ok(());
     }
-
-    async fn act(
-        &self,
-        client: &Client,
-        caller: &Caller,
-        execution: &PathId,
-        action: Action,
-        body: Incoming,
-    ) -> Result<Bytes, ClientError> {
-        let body = self.read_body(body).await?;
-        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
-        let result = self
-            .exchange(client, caller, |key| upstream::act(caller, key, execution, action.name(), body.clone()))
-            .await;
-        // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
-        // have come after the deed.
-        caller.tenant().drop_entries(caller.partition());
-        translate::outcome(caller, result?)
-    }
-
-    /// Sends a request and notes what the answer says about the credential and the budget. An org key that Refold does not
-    /// take is followed by the other one, if there is one: a key is rotated with no failed request.
-    async fn exchange(
-        &self,
-        client: &Client,
-        caller: &Caller,
-        request: impl Fn(OrgKey) -> Request<Full<Bytes>>,
-    ) -> Result<Reply, ClientError> {
-        let keys = caller.tenant().org_keys();
-        let key = match caller.credential() {
-            Credential::OrgKey(key) => *key,
-            _ => keys.good(),
-        };
-        let mut reply = client.send(request(key)).await.map_err(translate::failure)?;
-        if reply.status == StatusCode::UNAUTHORIZED
-            && caller.is_injected()
-            && let Some(other) = keys.other(key)
-        {
-            self.spend_upstream_budget(caller).await?;
-            let second = client.send(request(other)).await.map_err(translate::failure)?;
-            if second.status != StatusCode::UNAUTHORIZED {
-                keys.took(other);
-                reply = second;
-            }
-        }
-        note_verdict(caller, &reply);
-        Ok(reply)
-    }
-
-    async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
-        let limit = self.config.server.max_request_body;
-        let read = Limited::new(body, limit).collect();
-        match tokio::time::timeout(self.config.server.body_timeout, read).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                let message = format!("the request body is larger than {limit} bytes");
-                Err(ClientError::new(Reason::PayloadTooLarge, message))
-            }
-            Ok(Err(_)) => Err(ClientError::new(Reason::MalformedRequest, "the request body is broken")),
-            Err(_) => Err(ClientError::new(Reason::RequestTimeout, "the request body took too long to arrive")),
-        }
-    }
-
-    /// Only fetches spend what Refold grants. A token that nobody vouches for yet has a small share of its own first.
-    /// Of its requests one goes first, and the others wait to hear what it was told.
-    async fn spend_upstream_budget<'a>(&self, caller: &'a Caller) -> Result<Option<OnProbation<'a>>, ClientError> {
-        let partition = caller.partition();
-        let mut on_probation = None;
-        if partition.standing(self.clock.now()) == Standing::Unproven {
-            let first = tokio::time::timeout(self.config.upstream.connection.total_timeout, partition.go_first()).await;
-            on_probation = Some(first.map_err(|_| translate::failure(FetchError::Timeout))?);
-        }
-        match partition.standing(self.clock.now()) {
-            Standing::Known => on_probation = None,
-            Standing::Refused => return Err(ClientError::invalid_credentials()),
-            Standing::Unproven => {
-                if let Some(wait) = caller.tenant().probation.spend().refused {
-                    let message = "too many session tokens that Refold has not seen yet; try again later";
-                    return Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait));
-                }
-            }
-        }
-        caller.tenant().upstream_budget.acquire(caller.partition().line()).await.map_err(|exhausted| {
-            let message = "the requests that Refold grants are spent; try again later";
-            ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
-        })?;
-        Ok(on_probation)
-    }
-
-    /// How long an answer holds. Asked anew for an answer that has not changed: it can have become closed with time.
-    fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
-        let class = match question {
-            Question::List(query) => Class::of_page(progress, query.end(), self.clock.wall()),
-            Question::Batches(..) => Class::of_page(progress, None, self.clock.wall()),
-            Question::Document(_) => Class::of_document(progress),
-        };
-        let lifetime = class.lifetime(&caller.tenant().config.freshness);
-        match caller.credential() {
-            // Its answers must not outlive it.
-            Credential::SessionToken(token) => token.says_it_ends().map_or(lifetime, |end| {
-                let left = end.saturating_sub(self.clock.wall().as_second());
-                lifetime.min(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
-            }),
-            _ => lifetime,
-        }
-    }
+    Err(ClientError::new(Reason::ReadOnlyCredentials, "this credential may read and nothing else"))
 }
 
 /// A browser's question what it may do: only pages of known origins are answered.
-fn preflight(methods: &'static str, head: &Parts, facts: &Facts) -> Result<Decision, Undecided> {
+fn preflight(methods: Cow<'static, str>, head: &Parts, facts: &Facts) -> Result<Decision, Undecided> {
     let allowed = matches!(facts.cors, Some(Some(_)));
     if allowed && cors::is_preflight(&head.headers) {
         Ok(Decision::Preflight(methods))
@@ -445,45 +337,10 @@ fn admit(caller: &Caller, facts: &mut Facts, now: Moment) -> Result<(), ClientEr
     }
 }
 
-/// What an answer says about the caller and its budget, whatever else is in it.
-fn note_verdict(caller: &Caller, response: &Reply) {
-    match response.status {
-        StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.hold(translate::pause(response)),
-        StatusCode::UNAUTHORIZED => {
-            if !matches!(caller.credential(), Credential::SessionToken(_)) {
-                tracing::error!(tenant = %caller.tenant().config.id, "upstream_rejected_org_key");
-            }
-            caller.judged_by_upstream(Verdict::Refused);
-        }
-        // To say that nothing has changed, it has to know for whom.
-        status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
-            caller.judged_by_upstream(Verdict::Accepted);
-        }
-        _ => {}
-    }
-}
-
-/// A copy of its own: a header value is a part of the connection's read buffer, all of which it would keep in memory.
-fn kept_copy(value: &HeaderValue) -> Option<HeaderValue> {
-    let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
-    // Whatever an upstream may have put into it.
-    copy.set_sensitive(true);
-    Some(copy)
-}
-
 /// The task that worked for a caller has died.
 fn given_up() -> ClientError {
     ClientError::new(Reason::Overloaded, "the request to Refold was given up; try again")
         .retry_after(Duration::from_secs(1))
-}
-
-fn asks_not_to_store(headers: &HeaderMap) -> bool {
-    headers.get_all(CACHE_CONTROL).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
-            let directive = directive.trim_ascii();
-            directive.eq_ignore_ascii_case(b"no-store")
-        })
-    })
 }
 
 fn refuse(facts: &Facts, error: &ClientError) -> Response<Body> {

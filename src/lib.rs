@@ -10,11 +10,13 @@ pub mod cors;
 pub mod executions;
 pub mod gateway;
 pub mod limit;
+pub mod origin;
 pub mod respond;
 pub mod route;
 pub mod translate;
 pub mod upstream;
 
+pub mod body;
 pub mod client;
 pub mod clock;
 pub mod config;

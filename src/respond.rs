@@ -8,20 +8,22 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER, VARY,
-    WWW_AUTHENTICATE,
+    AGE, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH,
+    LAST_MODIFIED, LINK, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body_util::Full;
 
+use crate::body::{Body, Passed};
 use crate::cache::Entry;
 use crate::clock::Moment;
 use crate::cors::{self, AllowedOrigin, Cors};
 use crate::error::ClientError;
 use crate::limit::Spent;
 
-/// The body of every response.
-pub type Body = Full<Bytes>;
+fn empty() -> Response<Body> {
+    Response::new(Body::Whole(Full::default()))
+}
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -116,7 +118,7 @@ pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> 
     let mut values = Values::new();
     let age = values.write(|out| push_integer(out, age));
     let cache_status = values.write(|out| push_cache_status(out, facts.cache, entry, now));
-    let mut response = Response::new(Full::default());
+    let mut response = empty();
     let headers = values.finish(response.headers_mut(), facts);
     headers.insert(AGE, age.value(&values.bytes));
     headers.insert(CACHE_STATUS, cache_status.value(&values.bytes));
@@ -136,7 +138,7 @@ pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> 
 #[must_use]
 pub fn outcome(facts: &Facts, body: Bytes) -> Response<Body> {
     let mut values = Values::new();
-    let mut response = Response::new(Full::default());
+    let mut response = empty();
     let headers = values.finish(response.headers_mut(), facts);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
@@ -144,11 +146,29 @@ pub fn outcome(facts: &Facts, body: Bytes) -> Response<Body> {
     fill(response, facts, body)
 }
 
+/// An answer of the rest of the API as it comes in; of its headers those that say what the body is.
+#[must_use]
+pub fn passed(facts: &Facts, head: &response::Parts, body: Passed) -> Response<Body> {
+    const PASSED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, LINK];
+    let mut response = Response::new(Body::Streamed(Box::new(body)));
+    *response.status_mut() = head.status;
+    let headers = Values::new().finish(response.headers_mut(), facts);
+    for name in PASSED {
+        if let Some(value) = head.headers.get(&name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=bypass"));
+    expose(facts, &mut response);
+    response
+}
+
 /// The answer with an error, in the documented shape.
 #[must_use]
 pub fn error(facts: &Facts, error: &ClientError) -> Response<Body> {
     let mut values = Values::new();
-    let mut response = Response::new(Full::default());
+    let mut response = empty();
     *response.status_mut() = error.status();
     let headers = values.finish(response.headers_mut(), facts);
     headers.insert(CONTENT_TYPE, JSON);
@@ -157,7 +177,7 @@ pub fn error(facts: &Facts, error: &ClientError) -> Response<Body> {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if let Some(allow) = error.allow() {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+        headers.insert(ALLOW, HeaderValue::from_str(allow).unwrap_or(HeaderValue::from_static("")));
     }
     if error.status() == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, CHALLENGE);
@@ -170,7 +190,7 @@ fn fill(mut response: Response<Body>, facts: &Facts, body: Bytes) -> Response<Bo
     if facts.head {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
-        *response.body_mut() = Full::new(body);
+        *response.body_mut() = Body::Whole(Full::new(body));
     }
     expose(facts, &mut response);
     response
@@ -178,8 +198,8 @@ fn fill(mut response: Response<Body>, facts: &Facts, body: Bytes) -> Response<Bo
 
 /// The answer to a preflight: no body, and nothing that belongs to anybody.
 #[must_use]
-pub fn preflight(facts: &Facts, cors: Option<&Cors>, methods: &'static str) -> Response<Body> {
-    let mut response = Response::new(Full::default());
+pub fn preflight(facts: &Facts, cors: Option<&Cors>, methods: &str) -> Response<Body> {
+    let mut response = empty();
     *response.status_mut() = StatusCode::NO_CONTENT;
     Values::new().finish(response.headers_mut(), facts);
     if let Some(cors) = cors {

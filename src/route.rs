@@ -1,10 +1,12 @@
 //! Method and path to the endpoint that is asked, and the refusal of what no step behind this one should ever see.
 
+use std::borrow::Cow;
+
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Version};
 
-use crate::config;
+use crate::config::{self, PassThrough};
 use crate::error::{ClientError, Reason};
 use crate::executions::{COLLECTION, PathId};
 
@@ -19,6 +21,8 @@ pub enum Endpoint {
     Batches(PathId, PathId),
     /// `POST /api/v2/public/execution/{id}/stop` or `.../rerun`
     Action(PathId, Action),
+    /// An entry of the allow-list, by its index.
+    Other(usize),
 }
 
 /// Where a request goes.
@@ -27,7 +31,7 @@ pub enum Route {
     /// To a resource.
     To(Endpoint),
     /// `OPTIONS` on a resource that has these methods: a browser asks what it may do.
-    Preflight(&'static str),
+    Preflight(Cow<'static, str>),
 }
 
 /// What can be done to an execution.
@@ -57,50 +61,81 @@ const WRITE: &str = "POST";
 ///
 /// # Errors
 /// 431, 414, 400 for a head that HTTP forbids or that could be read in two ways, 404, 405.
-pub fn route(head: &Parts, limits: &config::Server) -> Result<Route, ClientError> {
+pub fn route(head: &Parts, limits: &config::Server, others: &[PassThrough]) -> Result<Route, ClientError> {
     check_head(head, limits)?;
-    let path = head.uri.path();
-    let rest = path.strip_prefix(COLLECTION).ok_or_else(not_found)?;
-    if rest.is_empty() {
-        return read(&head.method, Endpoint::List);
-    }
-    let mut segments = rest.strip_prefix('/').ok_or_else(not_found)?.split('/');
-    let id = |segment: Option<&str>| PathId::parse(segment.unwrap_or_default()).map_err(ClientError::from);
-    match (segments.next(), segments.next(), segments.next(), segments.next(), segments.next()) {
-        (Some(execution), None, ..) if !execution.is_empty() => {
-            read(&head.method, Endpoint::Document(id(Some(execution))?))
-        }
-        (execution, Some("stop"), None, ..) => write(&head.method, Endpoint::Action(id(execution)?, Action::Stop)),
-        (execution, Some("rerun"), None, ..) => write(&head.method, Endpoint::Action(id(execution)?, Action::Rerun)),
-        (execution, Some("nodes"), node, Some("batches"), None) => {
-            read(&head.method, Endpoint::Batches(id(execution)?, id(node)?))
-        }
-        _ => Err(not_found()),
+    match own(head) {
+        Some(own) => own,
+        None => other(head, others),
     }
 }
 
-fn read(method: &Method, endpoint: Endpoint) -> Result<Route, ClientError> {
+/// What is answered here itself; `None` if there is no such resource.
+fn own(head: &Parts) -> Option<Result<Route, ClientError>> {
+    let path = head.uri.path();
+    let rest = path.strip_prefix(COLLECTION)?;
+    if rest.is_empty() {
+        return Some(read(&head.method, || Ok(Endpoint::List)));
+    }
+    let mut segments = rest.strip_prefix('/')?.split('/');
+    let id = |segment: Option<&str>| PathId::parse(segment.unwrap_or_default()).map_err(ClientError::from);
+    Some(match (segments.next(), segments.next(), segments.next(), segments.next(), segments.next()) {
+        (Some(execution), None, ..) if !execution.is_empty() => {
+            read(&head.method, || Ok(Endpoint::Document(id(Some(execution))?)))
+        }
+        (execution, Some("stop"), None, ..) => {
+            write(&head.method, || Ok(Endpoint::Action(id(execution)?, Action::Stop)))
+        }
+        (execution, Some("rerun"), None, ..) => {
+            write(&head.method, || Ok(Endpoint::Action(id(execution)?, Action::Rerun)))
+        }
+        (execution, Some("nodes"), node, Some("batches"), None) => {
+            read(&head.method, || Ok(Endpoint::Batches(id(execution)?, id(node)?)))
+        }
+        _ => return None,
+    })
+}
+
+/// What of the rest of the API may pass.
+fn other(head: &Parts, others: &[PassThrough]) -> Result<Route, ClientError> {
+    let path = head.uri.path();
+    let matching = || others.iter().enumerate().filter(|(_, other)| other.path.matches(path));
+    if matching().next().is_none() {
+        return Err(ClientError::new(Reason::NotFound, "there is no such resource here"));
+    }
+    // A path that another server could read as another one does not pass.
+    for segment in path.split('/').skip(1) {
+        PathId::parse(segment)?;
+    }
+    if let Some((index, _)) = matching().find(|(_, other)| other.methods.contains(&head.method)) {
+        return Ok(Route::To(Endpoint::Other(index)));
+    }
+    let methods: Vec<&str> = matching().flat_map(|(_, other)| &other.methods).map(Method::as_str).collect();
+    let methods = methods.join(", ");
+    if head.method == Method::OPTIONS {
+        Ok(Route::Preflight(methods.into()))
+    } else {
+        Err(ClientError::method_not_allowed(methods))
+    }
+}
+
+fn read(method: &Method, endpoint: impl FnOnce() -> Result<Endpoint, ClientError>) -> Result<Route, ClientError> {
     if *method == Method::GET || *method == Method::HEAD {
-        Ok(Route::To(endpoint))
+        endpoint().map(Route::To)
     } else if *method == Method::OPTIONS {
-        Ok(Route::Preflight(READ))
+        Ok(Route::Preflight(READ.into()))
     } else {
         Err(ClientError::method_not_allowed(READ))
     }
 }
 
-fn write(method: &Method, endpoint: Endpoint) -> Result<Route, ClientError> {
+fn write(method: &Method, endpoint: impl FnOnce() -> Result<Endpoint, ClientError>) -> Result<Route, ClientError> {
     if *method == Method::POST {
-        Ok(Route::To(endpoint))
+        endpoint().map(Route::To)
     } else if *method == Method::OPTIONS {
-        Ok(Route::Preflight(WRITE))
+        Ok(Route::Preflight(WRITE.into()))
     } else {
         Err(ClientError::method_not_allowed(WRITE))
     }
-}
-
-fn not_found() -> ClientError {
-    ClientError::new(Reason::NotFound, "there is no such resource here")
 }
 
 /// The HTTP library takes heads that RFC 9112 has a server refuse; it also has larger bounds, so that ours are answered
@@ -157,7 +192,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).expect("the test's request is valid").into_parts();
-        match route(&head, &LIMITS) {
+        match route(&head, &LIMITS, &[]) {
             Ok(Route::To(endpoint)) => Ok(endpoint),
             Ok(Route::Preflight(methods)) => panic!("a preflight for {methods}"),
             Err(error) => Err(error.status()),

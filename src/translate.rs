@@ -72,6 +72,18 @@ pub fn pause(response: &Reply) -> Duration {
         .clamp(DEFAULT_PAUSE, MAX_PAUSE)
 }
 
+/// What an answer is that was not the one hoped for.
+#[must_use]
+pub fn unexpected(caller: &Caller, response: &Reply) -> ClientError {
+    match response.status {
+        status if status.as_u16() < 400 => {
+            let message = format!("Refold answered with status {}, which is not passed on", status.as_u16());
+            ClientError::new(Reason::UpstreamInvalidResponse, message)
+        }
+        _ => refusal(caller, response),
+    }
+}
+
 fn success(caller: &Caller, response: Reply) -> Result<Bytes, ClientError> {
     let invalid = |message: String| Err(ClientError::new(Reason::UpstreamInvalidResponse, message));
     match response.status {

@@ -2,10 +2,13 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, USER_AGENT};
+use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request};
-use http_body_util::Full;
 
 use crate::caller::{Caller, Credential, LINKED_ACCOUNT_ID, X_API_KEY};
+use crate::client::Outgoing;
+use crate::config::PassThrough;
 use crate::executions::{COLLECTION, Dialect, PathId, Question};
 use crate::tenant::OrgKey;
 
@@ -19,8 +22,8 @@ pub fn ask(
     key: OrgKey,
     question: &Question,
     validator: Option<&HeaderValue>,
-) -> Request<Full<Bytes>> {
-    let mut request = build(caller, key, Method::GET, &question.upstream_target(dialect), Full::default());
+) -> Request<Outgoing> {
+    let mut request = build(caller, key, Method::GET, &question.upstream_target(dialect), Outgoing::from(Bytes::new()));
     if let Some(validator) = validator {
         request.headers_mut().insert(IF_NONE_MATCH, validator.clone());
     }
@@ -29,20 +32,34 @@ pub fn ask(
 
 /// Does something to an execution (`stop`, `rerun`) for a caller.
 #[must_use]
-pub fn act(caller: &Caller, key: OrgKey, execution: &PathId, action: &str, body: Bytes) -> Request<Full<Bytes>> {
+pub fn act(caller: &Caller, key: OrgKey, execution: &PathId, action: &str, body: Bytes) -> Request<Outgoing> {
     let mut target = format!("{COLLECTION}/");
     execution.write_upstream(&mut target);
     target.push('/');
     target.push_str(action);
     let has_body = !body.is_empty();
-    let mut request = build(caller, key, Method::POST, &target, Full::new(body));
+    let mut request = build(caller, key, Method::POST, &target, body.into());
     if has_body {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     request
 }
 
-fn build(caller: &Caller, key: OrgKey, method: Method, target: &str, body: Full<Bytes>) -> Request<Full<Bytes>> {
+/// A request of the allow-list: method, path, query and body as they came, and of the headers those that the list names.
+#[must_use]
+pub fn pass(caller: &Caller, key: OrgKey, allowed: &PassThrough, head: &Parts, body: Outgoing) -> Request<Outgoing> {
+    let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let mut request = build(caller, key, head.method.clone(), target, body);
+    let named = [ACCEPT, CONTENT_TYPE];
+    for name in named.iter().chain(&allowed.request_headers) {
+        if let Some(value) = head.headers.get(name) {
+            request.headers_mut().insert(name, value.clone());
+        }
+    }
+    request
+}
+
+fn build(caller: &Caller, key: OrgKey, method: Method, target: &str, body: Outgoing) -> Request<Outgoing> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     // Origin form. It is percent-encoded by us, so it parses.

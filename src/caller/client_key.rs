@@ -52,6 +52,12 @@ impl KeyInUse {
         }
     }
 
+    /// The linked accounts it may act for.
+    #[must_use]
+    pub fn linked_accounts(&self) -> &[AccountPattern] {
+        &self.linked_accounts
+    }
+
     /// Whether it may act for a linked account.
     pub(super) fn may_see(&self, linked_account_id: &str) -> bool {
         self.linked_accounts.iter().any(|pattern| pattern.matches(linked_account_id))

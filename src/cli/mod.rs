@@ -8,6 +8,7 @@ mod keygen;
 mod serve;
 mod signals;
 mod simulate;
+mod whoami;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -48,6 +49,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Make a client key, and the configuration lines for it.
     Keygen(keygen::Arguments),
+    /// Explain what a credential may do under a configuration, and why. The credential is read from standard input.
+    Whoami(whoami::Arguments),
     /// Run the simulated Refold alone.
     Simulate(simulate::Arguments),
     /// Ask a running gateway whether it answers; exit 0 if it does (for container health checks).
@@ -68,6 +71,7 @@ pub fn run() -> ExitCode {
         Some(Command::Check { config }) => check::run(config),
         Some(Command::Explain(arguments)) => explain::run(arguments),
         Some(Command::Keygen(arguments)) => keygen::run(arguments),
+        Some(Command::Whoami(arguments)) => whoami::run(arguments),
         Some(Command::Simulate(arguments)) => simulate::run(arguments),
         Some(Command::Health { address }) => health::run(*address),
     };

@@ -1,17 +1,16 @@
 //! An HTTP client for one server: verified TLS, no redirect followed, every exchange bounded in time and bytes. Each worker
 //! has one of its own for Refold, so a miss never leaves its thread either.
 
+mod body;
 mod pool;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HOST};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, response};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::crypto::aws_lc_rs;
@@ -20,6 +19,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
+pub use self::body::{Arriving, BodyError, Outgoing};
 use self::pool::Pool;
 use crate::config::Connection;
 
@@ -111,7 +111,23 @@ impl Client {
     ///
     /// # Errors
     /// If there is none within the bounds of time and size.
-    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Reply, FetchError> {
+    pub async fn send(&self, request: Request<Outgoing>) -> Result<Reply, FetchError> {
+        let (head, body) = self.begin(request, self.max_body).await?;
+        if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(FetchError::Broken);
+        }
+        Ok(Reply { status: head.status, headers: head.headers, body: body.read().await? })
+    }
+
+    /// Sends a request and reads the head of its answer; of the body at most `limit` bytes are read.
+    ///
+    /// # Errors
+    /// If there is none within the bounds of time.
+    pub async fn begin(
+        &self,
+        mut request: Request<Outgoing>,
+        limit: usize,
+    ) -> Result<(response::Parts, Arriving), FetchError> {
         request.headers_mut().insert(HOST, self.host.clone());
         let begun = Instant::now();
         let deadline = begun + self.total_timeout;
@@ -119,47 +135,7 @@ impl Client {
         let (response, lease) =
             timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| FetchError::Timeout)??;
         let (head, body) = response.into_parts();
-        if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            return Err(FetchError::Broken);
-        }
-        let body = timeout_at(deadline, self.read(body)).await.map_err(|_| FetchError::Timeout)??;
-        lease.give_back();
-        Ok(Reply { status: head.status, headers: head.headers, body })
-    }
-
-    async fn read(&self, mut body: Incoming) -> Result<Bytes, FetchError> {
-        let too_large = FetchError::TooLarge { limit: self.max_body };
-        let announced = body.size_hint().lower();
-        if announced > self.max_body as u64 {
-            return Err(too_large);
-        }
-        let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|_| FetchError::Broken)?.into_data() else { continue };
-            if first.len() + rest.len() + data.len() > self.max_body {
-                return Err(too_large);
-            }
-            if first.is_empty() && rest.is_empty() {
-                first = data;
-                continue;
-            }
-            if rest.is_empty() {
-                rest.reserve(usize::try_from(announced).unwrap_or_default().max(first.len() + data.len()));
-                rest.extend_from_slice(&first);
-                first = Bytes::new();
-            }
-            rest.extend_from_slice(&data);
-        }
-        // A part of the connection's read buffer would keep all of it in memory as long as it is cached.
-        // So would the room that a growing buffer has left over.
-        Ok(if rest.is_empty() {
-            Bytes::copy_from_slice(&first)
-        } else if rest.capacity() > rest.len() + rest.len() / 8 {
-            Bytes::copy_from_slice(&rest)
-        } else {
-            rest.freeze()
-        })
+        Ok((head, Arriving::new(body, lease, deadline, limit)))
     }
 }
 

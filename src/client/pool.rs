@@ -6,9 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response, Uri};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::HttpsConnector;
@@ -16,7 +14,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::FetchError;
+use super::{FetchError, Outgoing};
 
 /// A pool of connections. Cheap to clone; clones share it.
 #[derive(Clone, Debug)]
@@ -34,7 +32,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Outgoing>,
     since: Instant,
 }
 
@@ -43,7 +41,7 @@ struct Idle {
 #[derive(Debug)]
 pub(super) struct Lease {
     pool: Pool,
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Outgoing>,
 }
 
 impl Pool {
@@ -57,10 +55,7 @@ impl Pool {
     }
 
     /// Sends a request, in origin form, over an idle connection or a new one.
-    pub(super) async fn send(
-        &self,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<(Response<Incoming>, Lease), FetchError> {
+    pub(super) async fn send(&self, mut request: Request<Outgoing>) -> Result<(Response<Incoming>, Lease), FetchError> {
         while let Some(mut sender) = self.take() {
             // It may still be reading the end of the answer before.
             if sender.ready().await.is_err() {
@@ -80,7 +75,7 @@ impl Pool {
         Ok((response, self.lease(sender)))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, FetchError> {
+    async fn connect(&self) -> Result<SendRequest<Outgoing>, FetchError> {
         let connecting = self.0.connector.clone().call(self.0.origin.clone());
         let io = connecting.await.map_err(|error| {
             tracing::warn!(%error, "connect_failed");
@@ -94,12 +89,12 @@ impl Pool {
         Ok(sender)
     }
 
-    fn lease(&self, sender: SendRequest<Full<Bytes>>) -> Lease {
+    fn lease(&self, sender: SendRequest<Outgoing>) -> Lease {
         Lease { pool: self.clone(), sender }
     }
 
     /// The connection that was used last; those that have idled for too long are closed.
-    fn take(&self) -> Option<SendRequest<Full<Bytes>>> {
+    fn take(&self) -> Option<SendRequest<Outgoing>> {
         let mut idle = self.idle();
         let last = idle.pop()?;
         if last.since.elapsed() < self.0.idle_timeout {

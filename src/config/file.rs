@@ -36,6 +36,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) issuers: Vec<super::issuer::Written>,
     pub(super) cors: Option<Cors>,
+    #[serde(default)]
+    pub(super) pass_through: Vec<PassThrough>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -152,6 +154,26 @@ pub(super) struct Cache {
     pub(super) capacity: Size,
     pub(super) honour_no_store: bool,
     pub(super) freshness: Freshness,
+}
+
+/// Requests of the rest of the API that may pass.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PassThrough {
+    pub(super) methods: Spanned<Vec<String>>,
+    pub(super) path: Spanned<String>,
+    #[serde(default = "no_headers")]
+    pub(super) request_headers: Spanned<Vec<String>>,
+    #[serde(default = "pass_through_body")]
+    pub(super) max_body: Size,
+}
+
+fn no_headers() -> Spanned<Vec<String>> {
+    Spanned::new(0..0, Vec::new())
+}
+
+fn pass_through_body() -> Size {
+    Size(16 << 20)
 }
 
 /// Browser pages of other origins.

@@ -6,6 +6,7 @@ mod file;
 mod issuer;
 mod listener;
 mod model;
+mod pass_through;
 mod secret;
 mod units;
 mod validate;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{HeaderName, Method, Uri};
 use jiff::Timestamp;
 
 use super::secret::Secret;
@@ -34,6 +34,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// Browser pages that may ask; none if left out.
     pub cors: Option<Cors>,
+    /// What of the rest of the API may pass.
+    pub pass_through: Vec<PassThrough>,
 }
 
 /// One socket that callers connect to.
@@ -72,6 +74,51 @@ pub struct Trusted {
     pub linked_accounts: Vec<AccountPattern>,
     /// What can be done.
     pub access: Access,
+}
+
+/// Requests of the rest of the API that may pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassThrough {
+    /// Their methods; whatever is not GET or HEAD needs a caller who may write.
+    pub methods: Vec<Method>,
+    /// Their paths.
+    pub path: PathPattern,
+    /// Request headers that go upstream beside `Accept` and `Content-Type`.
+    pub request_headers: Vec<HeaderName>,
+    /// Largest body in either direction, in bytes.
+    pub max_body: usize,
+}
+
+/// A path whose segments are given, or any (`*`), the last perhaps any number of them (`**`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern(pub Vec<PathSegment>);
+
+/// One segment of a [`PathPattern`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathSegment {
+    /// This one.
+    Given(Box<str>),
+    /// Any one.
+    Any,
+    /// One or more, to the end.
+    Rest,
+}
+
+impl PathPattern {
+    /// Whether a path, which begins with `/`, is meant; byte by byte.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        let mut segments = path.split('/').skip(1);
+        for wanted in &self.0 {
+            match (wanted, segments.next()) {
+                (PathSegment::Rest, Some(_)) => return true,
+                (PathSegment::Any, Some(_)) => {}
+                (PathSegment::Given(given), Some(segment)) if **given == *segment => {}
+                _ => return false,
+            }
+        }
+        segments.next().is_none()
+    }
 }
 
 /// Browser pages of other origins that may ask (the Fetch standard, 3.2).

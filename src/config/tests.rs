@@ -55,11 +55,11 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ("[server\n", "postern.toml:1:8: unclosed table, expected `]`"),
         (
             "lissteners = []",
-            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers, cors)",
+            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through)",
         ),
         (
             "[servr]",
-            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers, cors)",
+            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through)",
         ),
         (
             "[cache.freshness]\nliv = \"1s\"",

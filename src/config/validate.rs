@@ -17,6 +17,7 @@ use super::model::{
     Access, AccountPattern, Cache, ClientCertificate, ClientKey, Config, Connection, Cors, Freshness, ListenAddress,
     Listener, Rate, Server, SocketFile, Tenant, TenantMode, TenantOf, Trusted, Upstream, UpstreamRate,
 };
+use super::pass_through;
 use super::secret::Secret;
 use super::units::Count;
 use crate::executions::{Dialect, QueryPolicy, UnknownParameters};
@@ -117,6 +118,7 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
         tenants,
         issuers,
         cors: file.cors.as_ref().map(read_cors).transpose()?,
+        pass_through: file.pass_through.iter().map(pass_through::read).collect::<Result<_, _>>()?,
     })
 }
 

@@ -17,9 +17,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::patience::{InFlight, Order, Patience, Watch, Watched};
+use crate::body::Body;
 use crate::config;
 use crate::gateway::{Gateway, ResponseFuture, Scope};
-use crate::respond::Body;
 use crate::tls::{self, Tls};
 
 /// Streams that one HTTP/2 connection may have open at once.

@@ -78,6 +78,12 @@ impl OrgKeys {
         current.or_else(|| self.next.as_ref().is_some_and(is).then_some(OrgKey::Next))
     }
 
+    /// Length of the longest key, in bytes.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        std::iter::once(&self.current).chain(&self.next).map(|key| key.secret.expose().len()).max().unwrap_or(0)
+    }
+
     /// Whether one of the keys is somewhere in a text.
     #[must_use]
     pub fn appear_in(&self, text: &[u8]) -> bool {

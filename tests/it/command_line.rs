@@ -143,3 +143,42 @@ fn serve_ends_with_0_when_it_is_told_to() {
     assert!(rest.iter().any(|line| line.contains("stopped")), "{rest:?}");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
+
+#[test]
+fn whoami_explains_what_a_credential_may_do_and_why_not() {
+    let tenant = "[[tenants]]\nid = \"acme\"\nmode = \"inject\"\norg_key = { env = \"ORG_KEY\" }\n";
+    let keys = client_key("dashboards", "pst_dash", "linked_accounts = [\"acme-*\"]")
+        + &client_key("old", "pst_old", "linked_accounts = [\"*\"]\nexpires = 2020-01-01");
+    let file = Scratch::new("whoami.toml", &format!("{tenant}{keys}"));
+    let ask = |credential: &str, more: &[&str]| {
+        let arguments = [&["whoami", "--config", file.path()], more].concat();
+        let mut child =
+            postern().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+        let mut input = child.stdin.take().expect("piped");
+        std::io::Write::write_all(&mut input, credential.as_bytes()).expect("it reads");
+        drop(input);
+        text(&child.wait_with_output().expect("it ends").stdout)
+    };
+    let good = ask("pst_dash\n", &["--linked-account", "acme-1"]);
+    for line in [
+        "name            dashboards",
+        "tenant          acme",
+        "linked accounts acme-*",
+        "this request    acme-1",
+        "access          read",
+    ] {
+        assert!(good.contains(line), "{good}");
+    }
+    assert!(!good.contains("pst_dash"), "it is not echoed: {good}");
+    for (credential, more, why) in [
+        ("pst_dash", ["--linked-account", "globex"].as_slice(), "this key is not for that linked account"),
+        ("pst_dash", &[], "linked_account_id or org_id is required"),
+        ("pst_old", &["--linked-account", "a"], "this key has expired"),
+        ("pst_none", &["--linked-account", "a"], "none of the 2 client keys has the SHA-256"),
+        ("", &["--linked-account", "a"], "there is no credential"),
+        ("a.b.c", &["--bearer"], "does not take session tokens"),
+    ] {
+        let answer = ask(credential, more);
+        assert!(answer.contains("refused") && answer.contains(why), "{credential}: {answer}");
+    }
+}

@@ -12,6 +12,7 @@ mod identities;
 mod isolation;
 mod issuer;
 mod limits;
+mod pass_through;
 mod rotation;
 mod secrecy;
 mod spellings;

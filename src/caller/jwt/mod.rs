@@ -53,6 +53,14 @@ pub struct Identity {
     valid_until: Moment,
 }
 
+impl Identity {
+    /// The linked accounts that the token names.
+    #[must_use]
+    pub fn linked_accounts(&self) -> &[Box<str>] {
+        &self.linked_accounts
+    }
+}
+
 /// What a bearer token was found to be.
 #[derive(Debug)]
 pub(super) enum Finding {

@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::Full;
 use tokio::sync::Mutex;
 
-use crate::client::{Client, ClientSetupError};
+use crate::client::{Client, ClientSetupError, Outgoing};
 use crate::clock::{Clock, Moment};
 use crate::config::{IssuerKeys, JwksUrl};
 use crate::keyset::KeySet;
@@ -98,7 +97,7 @@ impl KeySource {
 
 impl Remote {
     async fn fetch(&self) -> Result<KeySet, String> {
-        let mut request = Request::new(Full::<Bytes>::default());
+        let mut request = Request::new(Outgoing::from(Bytes::new()));
         *request.uri_mut() = self.url.target.clone().into();
         request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
         let reply = self.client.send(request).await.map_err(|error| error.to_string())?;

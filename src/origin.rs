@@ -1,0 +1,275 @@
+//! One exchange with Refold on a caller's behalf: what it costs of the budgets, which key is shown, what the answer says
+//! about both, and how long it holds. The steps `fetch` and `translate` of the line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Request, StatusCode, response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Incoming};
+
+use crate::body::Passed;
+use crate::cache::{Class, Entry};
+use crate::caller::{Caller, Credential, Verdict};
+use crate::client::{Client, FetchError, Outgoing, Reply};
+use crate::clock::Clock;
+use crate::config::{Config, PassThrough};
+use crate::error::{ClientError, Reason};
+use crate::executions::{PathId, Progress, Question};
+use crate::tenant::{OnProbation, OrgKey, Standing};
+use crate::translate;
+use crate::upstream;
+
+/// Bodies of up to this size are read before they are passed on, so that a request can be sent again; in bytes.
+const SMALL_BODY: u64 = 64 << 10;
+
+/// Refold, as callers are let near it.
+#[derive(Debug)]
+pub struct Origin {
+    config: Arc<Config>,
+    clock: Clock,
+}
+
+impl Origin {
+    /// The upstream that the configuration names.
+    #[must_use]
+    pub fn new(config: Arc<Config>, clock: Clock) -> Self {
+        Self { config, clock }
+    }
+
+    /// Asks a question; an answer that was there before is renewed if it still holds.
+    ///
+    /// # Errors
+    /// If there is no answer, or an error.
+    pub async fn fetch(
+        &self,
+        client: &Client,
+        caller: &Caller,
+        question: &Question,
+        stale: Option<&Entry>,
+    ) -> Result<Entry, ClientError> {
+        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
+        let asked_at = self.clock.now();
+        let validator = stale.and_then(|entry| entry.validator.as_ref());
+        let dialect = self.config.upstream.dialect;
+        let response =
+            self.exchange(client, caller, |key| upstream::ask(dialect, caller, key, question, validator)).await?;
+        if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
+            let lifetime = self.lifetime(caller, question, stale.progress);
+            return Ok(stale.renewed(lifetime, asked_at));
+        }
+        let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
+        let validator = response.headers.get(ETAG).and_then(kept_copy);
+        let document = translate::answer(caller, question, response)?;
+        let lifetime = self.lifetime(caller, question, document.progress);
+        let mut entry = Entry::new(document, lifetime, asked_at);
+        entry.validator = validator;
+        Ok(if no_store { entry.not_stored() } else { entry })
+    }
+
+    /// Does something to an execution, and drops what is cached for its linked account.
+    ///
+    /// # Errors
+    /// If there is no answer, or an error.
+    pub async fn act(
+        &self,
+        client: &Client,
+        caller: &Caller,
+        execution: &PathId,
+        action: &str,
+        body: Incoming,
+    ) -> Result<Bytes, ClientError> {
+        let body = self.read_body(body).await?;
+        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
+        let result =
+            self.exchange(client, caller, |key| upstream::act(caller, key, execution, action, body.clone())).await;
+        // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
+        // have come after the deed.
+        caller.tenant().drop_entries(caller.partition());
+        translate::outcome(caller, result?)
+    }
+
+    /// Sends a request and notes what the answer says about the credential and the budget. An org key that Refold does not
+    /// take is followed by the other one, if there is one: a key is rotated with no failed request.
+    async fn exchange(
+        &self,
+        client: &Client,
+        caller: &Caller,
+        request: impl Fn(OrgKey) -> Request<Outgoing>,
+    ) -> Result<Reply, ClientError> {
+        let keys = caller.tenant().org_keys();
+        let key = key_of(caller);
+        let mut reply = client.send(request(key)).await.map_err(translate::failure)?;
+        if reply.status == StatusCode::UNAUTHORIZED
+            && caller.is_injected()
+            && let Some(other) = keys.other(key)
+        {
+            self.spend_upstream_budget(caller).await?;
+            let second = client.send(request(other)).await.map_err(translate::failure)?;
+            if second.status != StatusCode::UNAUTHORIZED {
+                keys.took(other);
+                reply = second;
+            }
+        }
+        note_verdict(caller, &reply);
+        Ok(reply)
+    }
+
+    async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
+        let limit = self.config.server.max_request_body;
+        let read = Limited::new(body, limit).collect();
+        match tokio::time::timeout(self.config.server.body_timeout, read).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                let message = format!("the request body is larger than {limit} bytes");
+                Err(ClientError::new(Reason::PayloadTooLarge, message))
+            }
+            Ok(Err(_)) => Err(ClientError::new(Reason::MalformedRequest, "the request body is broken")),
+            Err(_) => Err(ClientError::new(Reason::RequestTimeout, "the request body took too long to arrive")),
+        }
+    }
+
+    /// Only fetches spend what Refold grants. A token that nobody vouches for yet has a small share of its own first.
+    /// Of its requests one goes first, and the others wait to hear what it was told.
+    async fn spend_upstream_budget<'a>(&self, caller: &'a Caller) -> Result<Option<OnProbation<'a>>, ClientError> {
+        let partition = caller.partition();
+        let mut on_probation = None;
+        if partition.standing(self.clock.now()) == Standing::Unproven {
+            let first = tokio::time::timeout(self.config.upstream.connection.total_timeout, partition.go_first()).await;
+            on_probation = Some(first.map_err(|_| translate::failure(FetchError::Timeout))?);
+        }
+        match partition.standing(self.clock.now()) {
+            Standing::Known => on_probation = None,
+            Standing::Refused => return Err(ClientError::invalid_credentials()),
+            Standing::Unproven => {
+                if let Some(wait) = caller.tenant().probation.spend().refused {
+                    let message = "too many session tokens that Refold has not seen yet; try again later";
+                    return Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait));
+                }
+            }
+        }
+        caller.tenant().upstream_budget.acquire(caller.partition().line()).await.map_err(|exhausted| {
+            let message = "the requests that Refold grants are spent; try again later";
+            ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
+        })?;
+        Ok(on_probation)
+    }
+
+    /// How long an answer holds. Asked anew for an answer that has not changed: it can have become closed with time.
+    fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
+        let class = match question {
+            Question::List(query) => Class::of_page(progress, query.end(), self.clock.wall()),
+            Question::Batches(..) => Class::of_page(progress, None, self.clock.wall()),
+            Question::Document(_) => Class::of_document(progress),
+        };
+        let lifetime = class.lifetime(&caller.tenant().config.freshness);
+        match caller.credential() {
+            // Its answers must not outlive it.
+            Credential::SessionToken(token) => token.says_it_ends().map_or(lifetime, |end| {
+                let left = end.saturating_sub(self.clock.wall().as_second());
+                lifetime.min(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+            }),
+            _ => lifetime,
+        }
+    }
+
+    /// Passes a request of the allow-list on, and its answer back, both as they come in.
+    ///
+    /// # Errors
+    /// If there is no answer, or an error.
+    pub async fn pass(
+        &self,
+        client: &Client,
+        caller: &Caller,
+        allowed: &PassThrough,
+        head: &Parts,
+        body: Incoming,
+    ) -> Result<(response::Parts, Passed), ClientError> {
+        let small = body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY);
+        let mut body = if small {
+            Outgoing::from(self.read_body(body).await?)
+        } else {
+            Outgoing::Streamed(Limited::new(body, allowed.max_body))
+        };
+        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
+        let keys = caller.tenant().org_keys();
+        let mut key = key_of(caller);
+        let mut retried = false;
+        loop {
+            // A small body can be sent again; a stream is gone once it was sent.
+            let again = match &body {
+                Outgoing::Whole(whole) => Some(Outgoing::Whole(whole.clone())),
+                Outgoing::Streamed(_) => None,
+            };
+            let request = upstream::pass(caller, key, allowed, head, body);
+            let (answer, arriving) = client.begin(request, allowed.max_body).await.map_err(translate::failure)?;
+            if answer.status.is_success() && !answer.headers.contains_key(CONTENT_ENCODING) {
+                caller.judged_by_upstream(Verdict::Accepted);
+                if retried {
+                    keys.took(key);
+                }
+                let secret = caller.is_injected().then(|| Arc::clone(caller.tenant()));
+                return Ok((answer, Passed::new(arriving, secret)));
+            }
+            let other = keys.other(key).filter(|_| !retried && caller.is_injected());
+            match (answer.status, other, again) {
+                (StatusCode::UNAUTHORIZED, Some(other), Some(again)) => {
+                    self.spend_upstream_budget(caller).await?;
+                    (key, body, retried) = (other, again, true);
+                }
+                (status, ..) => {
+                    let body = arriving.read().await.map_err(translate::failure)?;
+                    let reply = Reply { status, headers: answer.headers, body };
+                    note_verdict(caller, &reply);
+                    return Err(translate::unexpected(caller, &reply));
+                }
+            }
+        }
+    }
+}
+
+/// The key to show for a caller: its own, if it has one.
+fn key_of(caller: &Caller) -> OrgKey {
+    match caller.credential() {
+        Credential::OrgKey(key) => *key,
+        _ => caller.tenant().org_keys().good(),
+    }
+}
+
+/// What an answer says about the caller and its budget, whatever else is in it.
+fn note_verdict(caller: &Caller, response: &Reply) {
+    match response.status {
+        StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.hold(translate::pause(response)),
+        StatusCode::UNAUTHORIZED => {
+            if !matches!(caller.credential(), Credential::SessionToken(_)) {
+                tracing::error!(tenant = %caller.tenant().config.id, "upstream_rejected_org_key");
+            }
+            caller.judged_by_upstream(Verdict::Refused);
+        }
+        // To say that nothing has changed, it has to know for whom.
+        status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
+            caller.judged_by_upstream(Verdict::Accepted);
+        }
+        _ => {}
+    }
+}
+
+/// A copy of its own: a header value is a part of the connection's read buffer, all of which it would keep in memory.
+fn kept_copy(value: &HeaderValue) -> Option<HeaderValue> {
+    let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+    // Whatever an upstream may have put into it.
+    copy.set_sensitive(true);
+    Some(copy)
+}
+
+fn asks_not_to_store(headers: &HeaderMap) -> bool {
+    headers.get_all(CACHE_CONTROL).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
+            let directive = directive.trim_ascii();
+            directive.eq_ignore_ascii_case(b"no-store")
+        })
+    })
+}
