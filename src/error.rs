@@ -198,6 +198,14 @@ impl ClientError {
         self.0.status
     }
 
+    /// Whether an older answer is better than this one: the upstream can't be reached, fails, or is not to be asked now
+    /// (RFC 5861, 4). Not so if it said something about the caller or the question.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.0.status.is_server_error() && self.0.error_code != "UPSTREAM_CREDENTIAL_REJECTED"
+            || self.0.status == StatusCode::TOO_MANY_REQUESTS
+    }
+
     /// The specific reason, for logs.
     #[must_use]
     pub fn error_code(&self) -> &str {

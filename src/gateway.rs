@@ -19,7 +19,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::Body;
-use crate::cache::{CacheKey, Entry, Flight, Flights, Joined, Store, Waiter};
+use crate::cache::{CacheKey, Entry, Flight, Flights, Joined, Store, Usable, Waiter};
 use crate::caller::{Caller, Callers, Credential, Entrance, Unidentified};
 use crate::client::{Client, ClientSetupError};
 use crate::clock::{Clock, Moment};
@@ -27,7 +27,7 @@ use crate::config::{Access, Config};
 use crate::cors::{self, Cors};
 use crate::error::{ClientError, Reason};
 use crate::executions::{BatchesQuery, ListQuery, PathId, Question, no_parameters};
-use crate::limit::ClientBudget;
+use crate::limit::{ClientBudget, Urgency};
 use crate::origin::Origin;
 use crate::respond::{self, CacheResult, Facts, RequestId};
 use crate::route::{Action, Endpoint, Route, route};
@@ -74,8 +74,20 @@ impl<E: Into<ClientError>> From<E> for Undecided {
     }
 }
 
+/// What a decision came to.
+enum Settled {
+    Now(Response<Body>),
+    Later(Pending),
+}
+
 enum Decision {
     Hit(Arc<Entry>),
+    /// Given as it is, and fetched anew behind the caller's back.
+    Revalidate {
+        caller: Caller,
+        key: CacheKey,
+        entry: Arc<Entry>,
+    },
     /// A browser asks what it may do; these methods.
     Preflight(Cow<'static, str>),
     Pending(Pending),
@@ -123,18 +135,13 @@ impl Gateway {
             cors: self.cors.as_ref().map(|cors| cors.allowed(&head.headers)),
         };
         match self.decide(scope, &head, &mut facts, now) {
-            Ok(Decision::Hit(entry)) => {
-                let response = respond::entry(&facts, &head.headers, &entry, now);
-                log(&facts, &response);
-                ResponseFuture::ready(response)
-            }
-            Ok(Decision::Pending(pending)) => {
-                let (gateway, client) = (Arc::clone(self), scope.client.clone());
-                ResponseFuture::pending(gateway.go_upstream(client, pending, head, body, facts))
-            }
-            Ok(Decision::Preflight(methods)) => {
-                ResponseFuture::ready(respond::preflight(&facts, self.cors.as_ref(), &methods))
-            }
+            Ok(decision) => match self.settle(scope, &head, &mut facts, decision, now) {
+                Settled::Now(response) => ResponseFuture::ready(response),
+                Settled::Later(pending) => {
+                    let (gateway, client) = (Arc::clone(self), scope.client.clone());
+                    ResponseFuture::pending(gateway.go_upstream(client, pending, head, body, facts))
+                }
+            },
             Err(Undecided::UnknownKey(issuer)) => {
                 let (gateway, scope) = (Arc::clone(self), scope.clone());
                 ResponseFuture::pending(gateway.ask_issuer(scope, issuer, head, body, facts))
@@ -155,12 +162,36 @@ impl Gateway {
         self.callers.ask_issuer(issuer).await;
         let now = self.clock.now();
         match self.decide(&scope, &head, &mut facts, now) {
-            Ok(Decision::Hit(entry)) => respond::entry(&facts, &head.headers, &entry, now),
-            Ok(Decision::Pending(pending)) => self.go_upstream(scope.client, pending, head, body, facts).await,
-            Ok(Decision::Preflight(methods)) => respond::preflight(&facts, self.cors.as_ref(), &methods),
+            Ok(decision) => match self.settle(&scope, &head, &mut facts, decision, now) {
+                Settled::Now(response) => response,
+                Settled::Later(pending) => self.go_upstream(scope.client, pending, head, body, facts).await,
+            },
             Err(Undecided::UnknownKey(_)) => refuse(&facts, &ClientError::invalid_credentials()),
             Err(Undecided::Refused(error)) => refuse(&facts, &error),
         }
+    }
+
+    /// Answers what can be answered at once.
+    fn settle(
+        self: &Arc<Self>,
+        scope: &Scope,
+        head: &Parts,
+        facts: &mut Facts,
+        decision: Decision,
+        now: Moment,
+    ) -> Settled {
+        let response = match decision {
+            Decision::Hit(entry) => respond::entry(facts, &head.headers, &entry, now),
+            Decision::Revalidate { caller, key, entry } => {
+                let response = respond::entry(facts, &head.headers, &entry, now);
+                let _nobody_waits = self.join(scope.client.clone(), caller, key, Some(entry), Urgency::Background);
+                response
+            }
+            Decision::Preflight(methods) => respond::preflight(facts, self.cors.as_ref(), &methods),
+            Decision::Pending(pending) => return Settled::Later(pending),
+        };
+        log(facts, &response);
+        Settled::Now(response)
     }
 
     /// The steps that need nobody else.
@@ -208,7 +239,18 @@ impl Gateway {
                 facts.cache = CacheResult::Hit;
                 Ok(Decision::Hit(entry))
             }
-            stale => Ok(Decision::Pending(Pending::Fetch { caller, key, stale })),
+            Some(entry) => match entry.usable(&caller.tenant().config.stale, now) {
+                Usable::WhileFailing => {
+                    facts.cache = CacheResult::HitStale;
+                    Ok(Decision::Hit(entry))
+                }
+                Usable::WhileRevalidating => {
+                    facts.cache = CacheResult::HitStale;
+                    Ok(Decision::Revalidate { caller, key, entry })
+                }
+                _ => Ok(Decision::Pending(Pending::Fetch { caller, key, stale: Some(entry) })),
+            },
+            None => Ok(Decision::Pending(Pending::Fetch { caller, key, stale: None })),
         }
     }
 
@@ -223,13 +265,22 @@ impl Gateway {
     ) -> Response<Body> {
         let response = match pending {
             Pending::Fetch { caller, key, stale } => {
-                let was_stale = stale.is_some();
-                let (waiter, collapsed) = self.join(client, caller, key, stale);
+                let windows = caller.tenant().config.stale;
+                let caller_wait = caller.tenant().config.upstream_budget.max_wait;
+                let (waiter, collapsed) = self.join(client, caller, key, stale.clone(), Urgency::Foreground);
                 facts.cache =
-                    if was_stale { CacheResult::Stale { collapsed } } else { CacheResult::Miss { collapsed } };
-                match waiter.outcome().await {
-                    Ok(entry) => respond::entry(&facts, &head.headers, &entry, self.clock.now()),
-                    Err(error) => return refuse(&facts, &error),
+                    if stale.is_some() { CacheResult::Stale { collapsed } } else { CacheResult::Miss { collapsed } };
+                // Whoever could have an older answer does not wait for a newer one for ever.
+                let patience = stale.as_ref().map(|_| caller_wait);
+                let outcome = self.within(patience, waiter).await;
+                let now = self.clock.now();
+                match (outcome, stale) {
+                    (Ok(entry), _) => respond::entry(&facts, &head.headers, &entry, now),
+                    (Err(error), Some(stale)) if error.is_passing() && stale.usable(&windows, now) != Usable::No => {
+                        facts.cache = CacheResult::HitStale;
+                        respond::entry(&facts, &head.headers, &stale, now)
+                    }
+                    (Err(error), _) => return refuse(&facts, &error),
                 }
             }
             Pending::Act { caller, execution, action } => {
@@ -256,6 +307,17 @@ impl Gateway {
         response
     }
 
+    /// The end of a fetch, or that it took longer than somebody is made to wait who has an older answer.
+    async fn within(&self, patience: Option<Duration>, waiter: Waiter) -> Result<Arc<Entry>, ClientError> {
+        let Some(patience) = patience else { return waiter.outcome().await };
+        tokio::select! {
+            outcome = waiter.outcome() => outcome,
+            () = self.clock.sleep_until(self.clock.now() + patience) => {
+                Err(ClientError::new(Reason::UpstreamTimeout, "Refold did not answer in time"))
+            }
+        }
+    }
+
     /// Joins the fetch of a key, or starts it in a task of its own, so that it goes on when its callers leave.
     fn join(
         self: &Arc<Self>,
@@ -263,12 +325,13 @@ impl Gateway {
         caller: Caller,
         key: CacheKey,
         stale: Option<Arc<Entry>>,
+        urgency: Urgency,
     ) -> (Waiter, bool) {
         match self.flights.join(&key) {
             Joined::Waits(waiter) => (waiter, true),
             Joined::Leads(flight, waiter) => {
                 let gateway = Arc::clone(self);
-                tokio::spawn(gateway.fly(client, caller, key, stale, flight));
+                tokio::spawn(gateway.fly(client, caller, key, stale, urgency, flight));
                 (waiter, false)
             }
         }
@@ -280,15 +343,21 @@ impl Gateway {
         caller: Caller,
         key: CacheKey,
         stale: Option<Arc<Entry>>,
+        urgency: Urgency,
         flight: Flight,
     ) {
         // Another fetch may have ended between the look-up and the start of this one.
         if let Some(entry) = self.store.get(&key).filter(|entry| entry.is_fresh(self.clock.now())) {
             return flight.land(Ok(entry));
         }
-        let outcome = self.origin.fetch(&client, &caller, key.question(), stale.as_deref()).await.map(Arc::new);
-        if let Ok(entry) = &outcome {
-            self.store.put(key, Arc::clone(entry));
+        let fetched = self.origin.fetch(&client, &caller, key.question(), stale.as_deref(), urgency).await;
+        let outcome = fetched.map(Arc::new);
+        match (&outcome, stale) {
+            (Ok(entry), _) => self.store.put(key, Arc::clone(entry)),
+            (Err(error), Some(stale)) if error.is_passing() => stale.refetch_failed(self.clock.now()),
+            // What it said is about the caller or the question: what was kept is of no use any more.
+            (Err(_), Some(_)) => self.store.remove(&key),
+            (Err(_), None) => {}
         }
         flight.land(outcome);
     }

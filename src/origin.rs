@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
 use crate::executions::{PathId, Progress, Question};
+use crate::limit::Urgency;
 use crate::tenant::{OnProbation, OrgKey, Standing};
 use crate::translate;
 use crate::upstream;
@@ -50,8 +51,9 @@ impl Origin {
         caller: &Caller,
         question: &Question,
         stale: Option<&Entry>,
+        urgency: Urgency,
     ) -> Result<Entry, ClientError> {
-        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
+        let _until_the_verdict = self.spend_upstream_budget(caller, urgency).await?;
         let asked_at = self.clock.now();
         let validator = stale.and_then(|entry| entry.validator.as_ref());
         let dialect = self.config.upstream.dialect;
@@ -67,6 +69,8 @@ impl Origin {
         let lifetime = self.lifetime(caller, question, document.progress);
         let mut entry = Entry::new(document, lifetime, asked_at);
         entry.validator = validator;
+        let stale = &caller.tenant().config.stale;
+        entry.kept_for = stale.while_revalidate.max(stale.if_error);
         Ok(if no_store { entry.not_stored() } else { entry })
     }
 
@@ -83,7 +87,7 @@ impl Origin {
         body: Incoming,
     ) -> Result<Bytes, ClientError> {
         let body = self.read_body(body).await?;
-        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
+        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground).await?;
         let result =
             self.exchange(client, caller, |key| upstream::act(caller, key, execution, action, body.clone())).await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
@@ -107,7 +111,7 @@ impl Origin {
             && caller.is_injected()
             && let Some(other) = keys.other(key)
         {
-            self.spend_upstream_budget(caller).await?;
+            self.spend_upstream_budget(caller, Urgency::Foreground).await?;
             let second = client.send(request(other)).await.map_err(translate::failure)?;
             if second.status != StatusCode::UNAUTHORIZED {
                 keys.took(other);
@@ -134,7 +138,11 @@ impl Origin {
 
     /// Only fetches spend what Refold grants. A token that nobody vouches for yet has a small share of its own first.
     /// Of its requests one goes first, and the others wait to hear what it was told.
-    async fn spend_upstream_budget<'a>(&self, caller: &'a Caller) -> Result<Option<OnProbation<'a>>, ClientError> {
+    async fn spend_upstream_budget<'a>(
+        &self,
+        caller: &'a Caller,
+        urgency: Urgency,
+    ) -> Result<Option<OnProbation<'a>>, ClientError> {
         let partition = caller.partition();
         let mut on_probation = None;
         if partition.standing(self.clock.now()) == Standing::Unproven {
@@ -151,7 +159,7 @@ impl Origin {
                 }
             }
         }
-        caller.tenant().upstream_budget.acquire(caller.partition().line()).await.map_err(|exhausted| {
+        caller.tenant().upstream_budget.acquire(caller.partition().line(), urgency).await.map_err(|exhausted| {
             let message = "the requests that Refold grants are spent; try again later";
             ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
         })?;
@@ -194,7 +202,7 @@ impl Origin {
         } else {
             Outgoing::Streamed(Limited::new(body, allowed.max_body))
         };
-        let _until_the_verdict = self.spend_upstream_budget(caller).await?;
+        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground).await?;
         let keys = caller.tenant().org_keys();
         let mut key = key_of(caller);
         let mut retried = false;
@@ -217,7 +225,7 @@ impl Origin {
             let other = keys.other(key).filter(|_| !retried && caller.is_injected());
             match (answer.status, other, again) {
                 (StatusCode::UNAUTHORIZED, Some(other), Some(again)) => {
-                    self.spend_upstream_budget(caller).await?;
+                    self.spend_upstream_budget(caller, Urgency::Foreground).await?;
                     (key, body, retried) = (other, again, true);
                 }
                 (status, ..) => {

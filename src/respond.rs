@@ -59,6 +59,8 @@ pub enum CacheResult {
     NotAsked,
     /// Answered from it.
     Hit,
+    /// Answered from it, though it is no longer fresh: while it is fetched anew, or since it can't be.
+    HitStale,
     /// Fetched, since there was nothing: `fwd=uri-miss`.
     Miss {
         /// Somebody else's fetch was shared.
@@ -80,6 +82,7 @@ impl CacheResult {
         match self {
             Self::NotAsked => "none",
             Self::Hit => "hit",
+            Self::HitStale => "hit_stale",
             Self::Miss { .. } => "miss",
             Self::Stale { .. } => "stale",
             Self::Bypass => "bypass",
@@ -289,6 +292,12 @@ fn push_cache_status(out: &mut BytesMut, result: CacheResult, entry: &Entry, now
             out.put_slice(b"postern; hit; ttl=");
             let left = entry.lifetime.saturating_sub(entry.age(now));
             push_integer(out, left.as_secs() + u64::from(left > Duration::from_secs(left.as_secs())));
+            return;
+        }
+        CacheResult::HitStale => {
+            let over = entry.age(now).saturating_sub(entry.lifetime);
+            out.put_slice(b"postern; hit; ttl=-");
+            push_integer(out, over.as_secs().max(1));
             return;
         }
         CacheResult::NotAsked | CacheResult::Bypass => {

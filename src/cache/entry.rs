@@ -1,5 +1,6 @@
 //! An answer as it is kept: the body, and every header value that can be made once instead of at each hit.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,7 +8,11 @@ use http::HeaderValue;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::clock::Moment;
+use crate::config::Stale;
 use crate::executions::{Document, Progress};
+
+/// Pause after a refetch that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// An answer that can be given more than once.
 #[derive(Clone, Debug)]
@@ -28,6 +33,35 @@ pub struct Entry {
     pub validator: Option<HeaderValue>,
     /// The upstream asked for it not to be kept.
     pub no_store: bool,
+    /// How long it is of use after it has ceased to be fresh.
+    pub kept_for: Duration,
+    failed: Failed,
+}
+
+/// When a refetch is worth trying again, in nanoseconds on the clock.
+#[derive(Debug, Default)]
+struct Failed(AtomicU64);
+
+/// Another entry, which has not failed yet.
+impl Clone for Failed {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// What can be done with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usable {
+    /// Given as it is.
+    Fresh,
+    /// Given as it is, and fetched anew in the background.
+    WhileRevalidating,
+    /// Given as it is: it could not be fetched a moment ago.
+    WhileFailing,
+    /// Given only if it can't be fetched.
+    IfError,
+    /// Of use for its validator alone.
+    No,
 }
 
 impl Entry {
@@ -43,6 +77,8 @@ impl Entry {
             progress: document.progress,
             validator: None,
             no_store: false,
+            kept_for: Duration::ZERO,
+            failed: Failed::default(),
         };
         entry.set_lifetime(lifetime);
         entry
@@ -82,6 +118,28 @@ impl Entry {
     #[must_use]
     pub fn is_fresh(&self, now: Moment) -> bool {
         self.age(now) < self.lifetime
+    }
+
+    /// What can be done with it now (RFC 5861).
+    #[must_use]
+    pub fn usable(&self, stale: &Stale, now: Moment) -> Usable {
+        let over = self.age(now).saturating_sub(self.lifetime);
+        if self.is_fresh(now) {
+            Usable::Fresh
+        } else if over >= stale.while_revalidate.max(stale.if_error) {
+            Usable::No
+        } else if over < stale.if_error && now.as_nanos() < self.failed.0.load(Ordering::Relaxed) {
+            Usable::WhileFailing
+        } else if over < stale.while_revalidate {
+            Usable::WhileRevalidating
+        } else {
+            Usable::IfError
+        }
+    }
+
+    /// It could not be fetched anew: for a while nobody has to find out again.
+    pub fn refetch_failed(&self, now: Moment) {
+        self.failed.0.store((now + RETRY_PAUSE).as_nanos(), Ordering::Relaxed);
     }
 
     /// What it takes in memory, in bytes.

@@ -8,7 +8,7 @@ mod key;
 mod store;
 
 pub use coalesce::{Flight, Flights, Joined, Waiter};
-pub use entry::Entry;
+pub use entry::{Entry, Usable};
 pub use freshness::Class;
 pub use key::CacheKey;
 pub use store::Store;

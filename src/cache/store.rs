@@ -22,7 +22,7 @@ struct Usefulness;
 
 impl Expiry<CacheKey, Arc<Entry>> for Usefulness {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.lifetime + KEPT_FOR_RENEWAL)
+        Some(entry.lifetime + entry.kept_for.max(KEPT_FOR_RENEWAL))
     }
 
     fn expire_after_update(
@@ -32,7 +32,7 @@ impl Expiry<CacheKey, Arc<Entry>> for Usefulness {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.lifetime + KEPT_FOR_RENEWAL)
+        Some(entry.lifetime + entry.kept_for.max(KEPT_FOR_RENEWAL))
     }
 }
 
@@ -62,6 +62,13 @@ impl Store {
             && !entry.no_store
         {
             entries.insert(key, entry);
+        }
+    }
+
+    /// Forgets an entry.
+    pub fn remove(&self, key: &CacheKey) {
+        if let Some(entries) = &self.entries {
+            entries.invalidate(key);
         }
     }
 

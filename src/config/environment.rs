@@ -121,6 +121,8 @@ settings! {
     "CACHE_CAPACITY" => cache.capacity, |value| value;
     "CACHE_HONOUR_NO_STORE" => cache.honour_no_store, |value| value;
     "CACHE_FRESHNESS_LIVE" => cache.freshness.live, Some;
+    "CACHE_STALE_WHILE_REVALIDATE" => cache.stale.while_revalidate, Some;
+    "CACHE_STALE_IF_ERROR" => cache.stale.if_error, Some;
     "CACHE_FRESHNESS_RECENT" => cache.freshness.recent, Some;
     "CACHE_FRESHNESS_CLOSED" => cache.freshness.closed, Some;
     "LIMITS_CLIENT_PER_SECOND" => limits.client.per_second, Some;

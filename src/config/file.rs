@@ -154,6 +154,7 @@ pub(super) struct Cache {
     pub(super) capacity: Size,
     pub(super) honour_no_store: bool,
     pub(super) freshness: Freshness,
+    pub(super) stale: Stale,
 }
 
 /// Requests of the rest of the API that may pass.
@@ -199,6 +200,13 @@ pub(super) struct Freshness {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub(super) struct Stale {
+    pub(super) while_revalidate: Option<Length>,
+    pub(super) if_error: Option<Length>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Limits {
     pub(super) client: ClientLimits,
     pub(super) upstream: UpstreamLimits,
@@ -230,6 +238,8 @@ pub(super) struct Tenant {
     pub(super) org_key_next: Option<Spanned<SecretSource>>,
     #[serde(default)]
     pub(super) freshness: Freshness,
+    #[serde(default)]
+    pub(super) stale: Stale,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -338,7 +348,12 @@ impl Default for Query {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { capacity: Size(256 << 20), honour_no_store: true, freshness: Freshness::default() }
+        Self {
+            capacity: Size(256 << 20),
+            honour_no_store: true,
+            freshness: Freshness::default(),
+            stale: Stale::default(),
+        }
     }
 }
 

@@ -216,6 +216,8 @@ pub struct Tenant {
     pub client_certificates: Vec<ClientCertificate>,
     /// How long its answers stay fresh.
     pub freshness: Freshness,
+    /// How long they may be given after that.
+    pub stale: Stale,
     /// Budget of each of its linked accounts and session tokens.
     pub client_budget: Rate,
     /// Budget of its org key at the upstream.
@@ -359,6 +361,15 @@ pub struct Freshness {
     pub closed: Duration,
     /// Anything else.
     pub recent: Duration,
+}
+
+/// How long an answer may be given after it has ceased to be fresh (RFC 5861).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// While it is fetched anew in the background.
+    pub while_revalidate: Duration,
+    /// If it can't be fetched.
+    pub if_error: Duration,
 }
 
 /// A GCRA quota: `burst` at once, refilled at `per_second`.

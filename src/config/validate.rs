@@ -15,7 +15,7 @@ use super::issuer;
 use super::listener;
 use super::model::{
     Access, AccountPattern, Cache, ClientCertificate, ClientKey, Config, Connection, Cors, Freshness, ListenAddress,
-    Listener, Rate, Server, SocketFile, Tenant, TenantMode, TenantOf, Trusted, Upstream, UpstreamRate,
+    Listener, Rate, Server, SocketFile, Stale, Tenant, TenantMode, TenantOf, Trusted, Upstream, UpstreamRate,
 };
 use super::pass_through;
 use super::secret::Secret;
@@ -25,6 +25,7 @@ use crate::nearest::nearest;
 
 const FRESHNESS: Freshness =
     Freshness { live: Duration::from_secs(2), recent: Duration::from_secs(5), closed: Duration::from_mins(10) };
+const STALE: Stale = Stale { while_revalidate: Duration::from_secs(30), if_error: Duration::from_hours(1) };
 const CLIENT_RATE: Rate = Rate { per_second: number(50), burst: number(100) };
 const UPSTREAM_RATE: UpstreamRate = UpstreamRate {
     rate: Rate { per_second: number(20), burst: number(5) },
@@ -294,6 +295,14 @@ fn read_tenant(
             live: chosen(tenant.freshness.live, file.cache.freshness.live, FRESHNESS.live),
             recent: chosen(tenant.freshness.recent, file.cache.freshness.recent, FRESHNESS.recent),
             closed: chosen(tenant.freshness.closed, file.cache.freshness.closed, FRESHNESS.closed),
+        },
+        stale: Stale {
+            while_revalidate: chosen(
+                tenant.stale.while_revalidate,
+                file.cache.stale.while_revalidate,
+                STALE.while_revalidate,
+            ),
+            if_error: chosen(tenant.stale.if_error, file.cache.stale.if_error, STALE.if_error),
         },
         client_budget: Rate {
             per_second: count(own.client.per_second, common.client.per_second, CLIENT_RATE.per_second),

@@ -23,6 +23,18 @@ const PACE_STEP: u32 = 10;
 /// Names a line of waiters.
 pub type Line = u64;
 
+/// Whether somebody waits for what is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// A caller waits: served before all that nobody waits for.
+    Foreground,
+    /// An answer is renewed behind its readers' backs.
+    Background,
+}
+
+/// How long a background fetch may wait for its turn: nobody waits for it, and what it renews is given meanwhile.
+const BACKGROUND_WAIT: Duration = Duration::from_mins(1);
+
 /// The budget of one org key at the upstream. Cheap to clone; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct UpstreamBudget(Arc<Inner>);
@@ -42,12 +54,19 @@ struct State {
     held_until: Moment,
     /// The present pace, of 1,000.
     pace: u32,
-    /// Whose turn it is.
-    turns: VecDeque<Line>,
-    lines: HashMap<Line, VecDeque<Waiter>, foldhash::fast::RandomState>,
-    waiting: usize,
+    foreground: Lines,
+    background: Lines,
     /// A task gives out slots as long as somebody waits.
     dispatching: bool,
+}
+
+/// Waiters in their lines.
+#[derive(Debug, Default)]
+struct Lines {
+    /// Whose turn it is.
+    turns: VecDeque<Line>,
+    waiters: HashMap<Line, VecDeque<Waiter>, foldhash::fast::RandomState>,
+    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -72,9 +91,8 @@ impl UpstreamBudget {
             arrival: Moment::default(),
             held_until: Moment::default(),
             pace: FULL_PACE,
-            turns: VecDeque::new(),
-            lines: HashMap::default(),
-            waiting: 0,
+            foreground: Lines::default(),
+            background: Lines::default(),
             dispatching: false,
         };
         Self(Arc::new(Inner { clock, limits, state: Mutex::new(state) }))
@@ -85,20 +103,24 @@ impl UpstreamBudget {
     /// # Errors
     /// At once, if the turn would come later than the configuration lets anybody wait or if too many wait already; later, if
     /// the upstream has asked for a pause meanwhile and the time is over.
-    pub async fn acquire(&self, line: Line) -> Result<(), Exhausted> {
+    pub async fn acquire(&self, line: Line, urgency: Urgency) -> Result<(), Exhausted> {
         let inner = &self.0;
         let waiting = {
             let now = inner.clock.now();
             let mut state = inner.state();
-            if state.waiting == 0 && inner.take(&mut state, now) {
+            if state.waiting() == 0 && inner.take(&mut state, now) {
                 return Ok(());
             }
-            let retry_after = inner.turn_of(&state, line, now).since(now);
-            if retry_after > inner.limits.max_wait || state.waiting >= inner.limits.max_queue {
+            let retry_after = inner.turn_of(&state, line, urgency, now).since(now);
+            let longest = match urgency {
+                Urgency::Foreground => inner.limits.max_wait,
+                Urgency::Background => BACKGROUND_WAIT,
+            };
+            if retry_after > longest || state.waiting() >= inner.limits.max_queue {
                 return Err(Exhausted { retry_after });
             }
             let (slot, waiting) = oneshot::channel();
-            state.join(line, Waiter { slot, deadline: now + inner.limits.max_wait });
+            state.lines(urgency).join(line, Waiter { slot, deadline: now + longest });
             if !state.dispatching {
                 state.dispatching = true;
                 tokio::spawn(Arc::clone(inner).dispatch());
@@ -107,7 +129,7 @@ impl UpstreamBudget {
         };
         waiting.await.map_err(|_| {
             let now = inner.clock.now();
-            Exhausted { retry_after: inner.turn_of(&inner.state(), line, now).since(now) }
+            Exhausted { retry_after: inner.turn_of(&inner.state(), line, urgency, now).since(now) }
         })
     }
 
@@ -128,13 +150,36 @@ impl UpstreamBudget {
     /// Fetches that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.0.state().waiting
+        self.0.state().waiting()
     }
 }
 
 impl State {
+    fn waiting(&self) -> usize {
+        self.foreground.waiting + self.background.waiting
+    }
+
+    fn lines(&mut self, urgency: Urgency) -> &mut Lines {
+        match urgency {
+            Urgency::Foreground => &mut self.foreground,
+            Urgency::Background => &mut self.background,
+        }
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = Moment> {
+        let all = [&self.foreground, &self.background];
+        all.into_iter().flat_map(|lines| lines.waiters.values().flatten()).map(|waiter| waiter.deadline)
+    }
+
+    /// The next in turn; those that somebody waits for first.
+    fn next(&mut self) -> Option<Waiter> {
+        self.foreground.next().or_else(|| self.background.next())
+    }
+}
+
+impl Lines {
     fn join(&mut self, line: Line, waiter: Waiter) {
-        let waiters = self.lines.entry(line).or_default();
+        let waiters = self.waiters.entry(line).or_default();
         if waiters.is_empty() {
             self.turns.push_back(line);
         }
@@ -142,14 +187,24 @@ impl State {
         self.waiting += 1;
     }
 
+    /// How many would be served before one more in a line: the lines go round, so those behind the same number in other
+    /// lines do not count.
+    fn before(&self, line: Line) -> usize {
+        let own = self.waiters.get(&line).map_or(0, VecDeque::len);
+        let before = |(other, waiters): (&Line, &VecDeque<Waiter>)| {
+            if *other == line { own } else { waiters.len().min(own + 1) }
+        };
+        self.waiters.iter().map(before).sum()
+    }
+
     /// The next waiter in turn who is still there.
     fn next(&mut self) -> Option<Waiter> {
         while let Some(line) = self.turns.pop_front() {
-            let Some(waiters) = self.lines.get_mut(&line) else { continue };
+            let Some(waiters) = self.waiters.get_mut(&line) else { continue };
             let next = waiters.pop_front();
             self.waiting -= usize::from(next.is_some());
             if waiters.is_empty() {
-                self.lines.remove(&line);
+                self.waiters.remove(&line);
             } else {
                 self.turns.push_back(line);
             }
@@ -164,13 +219,13 @@ impl State {
 
     /// Sends away those who have left or whose time is over.
     fn tidy(&mut self, now: Moment) {
-        self.lines.retain(|_, waiters| {
+        self.waiters.retain(|_, waiters| {
             waiters.retain(|waiter| !waiter.slot.is_closed() && waiter.deadline > now);
             !waiters.is_empty()
         });
-        let lines = &self.lines;
+        let lines = &self.waiters;
         self.turns.retain(|line| lines.contains_key(line));
-        self.waiting = self.lines.values().map(VecDeque::len).sum();
+        self.waiting = self.waiters.values().map(VecDeque::len).sum();
     }
 }
 
@@ -205,15 +260,12 @@ impl Inner {
         free
     }
 
-    /// When it would be the turn of one more in a line: the lines go round, so those behind the same number in other lines
-    /// do not count.
-    fn turn_of(&self, state: &State, line: Line, now: Moment) -> Moment {
-        let own = state.lines.get(&line).map_or(0, VecDeque::len);
-        let before: usize = state
-            .lines
-            .iter()
-            .map(|(other, waiters)| if *other == line { own } else { waiters.len().min(own + 1) })
-            .sum();
+    /// When it would be the turn of one more in a line.
+    fn turn_of(&self, state: &State, line: Line, urgency: Urgency, now: Moment) -> Moment {
+        let before = match urgency {
+            Urgency::Foreground => state.foreground.before(line),
+            Urgency::Background => state.foreground.waiting + state.background.before(line),
+        };
         self.next_slot(state, now) + self.interval(state) * u32::try_from(before).unwrap_or(u32::MAX)
     }
 
@@ -223,19 +275,20 @@ impl Inner {
             let next = {
                 let now = self.clock.now();
                 let mut state = self.state();
-                state.tidy(now);
-                while state.waiting > 0 && self.next_slot(&state, now) <= now {
+                state.foreground.tidy(now);
+                state.background.tidy(now);
+                while state.waiting() > 0 && self.next_slot(&state, now) <= now {
                     let Some(waiter) = state.next() else { break };
                     // One that leaves between the look and this has wasted nobody's slot but its own line's turn.
                     if waiter.slot.send(()).is_ok() {
                         self.take(&mut state, now);
                     }
                 }
-                if state.waiting == 0 {
+                if state.waiting() == 0 {
                     state.dispatching = false;
                     return;
                 }
-                let deadline = state.lines.values().flatten().map(|waiter| waiter.deadline).min();
+                let deadline = state.deadlines().min();
                 let slot = self.next_slot(&state, now);
                 deadline.map_or(slot, |deadline| deadline.min(slot))
             };

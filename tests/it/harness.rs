@@ -84,7 +84,7 @@ impl Default for Setup {
         Self {
             settings: Settings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..Settings::default() },
             clock: Clock::manual(NOW.parse().expect("a timestamp")),
-            top: "[limits.upstream]\nper_second = 100000\nburst = 100000\n[limits.client]\nper_second = 100000\nburst = 100000\n"
+            top: "[limits.upstream]\nper_second = 100000\nburst = 100000\n[limits.client]\nper_second = 100000\nburst = 100000\n[cache.stale]\nwhile_revalidate = \"0s\"\nif_error = \"0s\"\n"
                 .to_owned(),
             session_tokens: true,
             tenant: client_key("all", KEY, "linked_accounts = [\"*\"]\naccess = \"read+write\""),

@@ -17,5 +17,6 @@ mod pass_through;
 mod rotation;
 mod secrecy;
 mod spellings;
+mod staleness;
 mod tokens;
 mod upstream_failures;
