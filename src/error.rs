@@ -57,6 +57,7 @@ pub enum Reason {
     UpstreamCredentialRejected,
     Overloaded,
     UpstreamTimeout,
+    NotCached,
 }
 
 impl Reason {
@@ -85,6 +86,7 @@ impl Reason {
             Self::UpstreamCredentialRejected => (StatusCode::BAD_GATEWAY, "UPSTREAM_CREDENTIAL_REJECTED"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),
             Self::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT"),
+            Self::NotCached => (StatusCode::GATEWAY_TIMEOUT, "NOT_CACHED"),
         }
     }
 }

@@ -18,20 +18,22 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
+use crate::admit::{admit, must_write};
 use crate::body::Body;
-use crate::cache::{CacheKey, Entry, Flight, Flights, Joined, Store, Usable, Waiter};
-use crate::caller::{Caller, Callers, Credential, Entrance, Unidentified};
+use crate::cache::{CacheKey, Directives, Entry, Flight, Flights, Joined, Store, Usable, Waiter};
+use crate::caller::{Caller, Callers, Entrance, Unidentified};
 use crate::client::{Client, ClientSetupError};
 use crate::clock::{Clock, Moment};
-use crate::config::{Access, Config};
+use crate::config::Config;
 use crate::cors::{self, Cors};
 use crate::error::{ClientError, Reason};
 use crate::executions::{BatchesQuery, ListQuery, PathId, Question, no_parameters};
-use crate::limit::{ClientBudget, Urgency};
+use crate::limit::Urgency;
 use crate::origin::Origin;
 use crate::respond::{self, CacheResult, Facts, RequestId};
 use crate::route::{Action, Endpoint, Route, route};
-use crate::tenant::Standing;
+use crate::tenant::Tenant;
+use crate::webhook;
 
 /// Everything that requests share. One for all workers.
 #[derive(Debug)]
@@ -54,11 +56,31 @@ pub struct Scope {
     pub entrance: Entrance,
 }
 
+const NOT_CACHED: &str = "there is no answer in the cache that the request's Cache-Control takes";
+
 /// A request that needs the upstream.
 enum Pending {
-    Fetch { caller: Caller, key: CacheKey, stale: Option<Arc<Entry>> },
+    Fetch { caller: Caller, key: CacheKey, stale: Option<Arc<Entry>>, no_store: bool },
     Act { caller: Caller, execution: PathId, action: Action },
     Pass { caller: Caller, allowed: usize },
+    Hook { tenant: Arc<Tenant> },
+}
+
+/// What is to be fetched, and for whom.
+struct Errand {
+    caller: Caller,
+    key: CacheKey,
+    stale: Option<Arc<Entry>>,
+    urgency: Urgency,
+    /// Whatever is in the cache.
+    anyway: bool,
+}
+
+impl Errand {
+    /// An entry is to be renewed, and nobody waits for it.
+    fn renewal(caller: Caller, key: CacheKey, stale: Arc<Entry>) -> Self {
+        Self { caller, key, stale: Some(stale), urgency: Urgency::Background, anyway: false }
+    }
 }
 
 /// Why a request can't be decided on.
@@ -184,7 +206,7 @@ impl Gateway {
             Decision::Hit(entry) => respond::entry(facts, &head.headers, &entry, now),
             Decision::Revalidate { caller, key, entry } => {
                 let response = respond::entry(facts, &head.headers, &entry, now);
-                let _nobody_waits = self.join(scope.client.clone(), caller, key, Some(entry), Urgency::Background);
+                let _nobody_waits = self.join(scope.client.clone(), Errand::renewal(caller, key, entry));
                 response
             }
             Decision::Preflight(methods) => respond::preflight(facts, self.cors.as_ref(), &methods),
@@ -200,6 +222,12 @@ impl Gateway {
         let endpoint = match route(head, &self.config.server, &self.config.pass_through)? {
             // It has no credential: the browser asks before it sends one.
             Route::Preflight(methods) => return preflight(methods, head, facts),
+            // Signed, not sent by a caller.
+            Route::To(Endpoint::Hook(tenant)) => {
+                let tenant = self.callers.tenant_with_webhooks(&tenant).ok_or_else(ClientError::invalid_credentials)?;
+                facts.cache = CacheResult::Bypass;
+                return Ok(Decision::Pending(Pending::Hook { tenant: Arc::clone(tenant) }));
+            }
             Route::To(endpoint) => endpoint,
         };
         // Before the query is read, so that somebody unknown learns nothing of what is accepted.
@@ -218,6 +246,7 @@ impl Gateway {
             Endpoint::Batches(execution, node) => {
                 Question::Batches(execution, node, BatchesQuery::parse(head.uri.query(), &self.config.query)?)
             }
+            Endpoint::Hook(_) => return Err(ClientError::invalid_credentials().into()),
             Endpoint::Other(allowed) => {
                 let reads = head.method == Method::GET || head.method == Method::HEAD;
                 if !reads {
@@ -234,7 +263,29 @@ impl Gateway {
             }
         };
         let key = CacheKey::new(&caller, question);
-        match self.store.get(&key) {
+        let directives = Directives::of(&head.headers, &caller.tenant().config.request_directives);
+        let entry = self.store.get(&key);
+        match entry.as_ref().and_then(|entry| directives.accept(entry, now)) {
+            None => {}
+            Some(true) => {
+                facts.cache = CacheResult::HitStale;
+                return entry.map(Decision::Hit).ok_or_else(|| ClientError::new(Reason::NotCached, NOT_CACHED).into());
+            }
+            Some(false) if directives.only_if_cached() => {
+                return Err(ClientError::new(Reason::NotCached, NOT_CACHED).into());
+            }
+            Some(false) => {
+                facts.cache = CacheResult::Request;
+                return Ok(Decision::Pending(Pending::Fetch {
+                    caller,
+                    key,
+                    stale: None,
+                    no_store: directives.no_store(),
+                }));
+            }
+        }
+        let no_store = directives.no_store();
+        match entry {
             Some(entry) if entry.is_fresh(now) => {
                 facts.cache = CacheResult::Hit;
                 Ok(Decision::Hit(entry))
@@ -248,9 +299,11 @@ impl Gateway {
                     facts.cache = CacheResult::HitStale;
                     Ok(Decision::Revalidate { caller, key, entry })
                 }
-                _ => Ok(Decision::Pending(Pending::Fetch { caller, key, stale: Some(entry) })),
+                _ if directives.only_if_cached() => Err(ClientError::new(Reason::NotCached, NOT_CACHED).into()),
+                _ => Ok(Decision::Pending(Pending::Fetch { caller, key, stale: Some(entry), no_store })),
             },
-            None => Ok(Decision::Pending(Pending::Fetch { caller, key, stale: None })),
+            None if directives.only_if_cached() => Err(ClientError::new(Reason::NotCached, NOT_CACHED).into()),
+            None => Ok(Decision::Pending(Pending::Fetch { caller, key, stale: None, no_store })),
         }
     }
 
@@ -264,12 +317,26 @@ impl Gateway {
         mut facts: Facts,
     ) -> Response<Body> {
         let response = match pending {
-            Pending::Fetch { caller, key, stale } => {
+            // It must leave nothing behind, so nobody else's fetch is shared either.
+            Pending::Fetch { caller, key, no_store: true, .. } => {
+                let fetched = self.origin.fetch(&client, &caller, key.question(), None, Urgency::Foreground).await;
+                facts.cache = CacheResult::Request;
+                match fetched {
+                    Ok(entry) => respond::entry(&facts, &head.headers, &entry.not_stored(), self.clock.now()),
+                    Err(error) => return refuse(&facts, &error),
+                }
+            }
+            Pending::Fetch { caller, key, stale, .. } => {
                 let windows = caller.tenant().config.stale;
                 let caller_wait = caller.tenant().config.upstream_budget.max_wait;
-                let (waiter, collapsed) = self.join(client, caller, key, stale.clone(), Urgency::Foreground);
-                facts.cache =
-                    if stale.is_some() { CacheResult::Stale { collapsed } } else { CacheResult::Miss { collapsed } };
+                let anyway = facts.cache == CacheResult::Request;
+                let (waiter, collapsed) = self
+                    .join(client, Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway });
+                facts.cache = match (facts.cache, &stale) {
+                    (CacheResult::Request, _) => CacheResult::Request,
+                    (_, Some(_)) => CacheResult::Stale { collapsed },
+                    (_, None) => CacheResult::Miss { collapsed },
+                };
                 // Whoever could have an older answer does not wait for a newer one for ever.
                 let patience = stale.as_ref().map(|_| caller_wait);
                 let outcome = self.within(patience, waiter).await;
@@ -292,6 +359,16 @@ impl Gateway {
                     );
                 match acting.await.unwrap_or_else(|_| Err(given_up())) {
                     Ok(body) => respond::outcome(&facts, body),
+                    Err(error) => return refuse(&facts, &error),
+                }
+            }
+            Pending::Hook { tenant } => {
+                let taken = match self.origin.read_body(body).await {
+                    Ok(body) => webhook::receive(&tenant, &head.headers, &body),
+                    Err(error) => Err(error),
+                };
+                match taken {
+                    Ok(()) => respond::taken(&facts),
                     Err(error) => return refuse(&facts, &error),
                 }
             }
@@ -319,35 +396,22 @@ impl Gateway {
     }
 
     /// Joins the fetch of a key, or starts it in a task of its own, so that it goes on when its callers leave.
-    fn join(
-        self: &Arc<Self>,
-        client: Client,
-        caller: Caller,
-        key: CacheKey,
-        stale: Option<Arc<Entry>>,
-        urgency: Urgency,
-    ) -> (Waiter, bool) {
-        match self.flights.join(&key) {
+    fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, bool) {
+        match self.flights.join(&errand.key) {
             Joined::Waits(waiter) => (waiter, true),
             Joined::Leads(flight, waiter) => {
                 let gateway = Arc::clone(self);
-                tokio::spawn(gateway.fly(client, caller, key, stale, urgency, flight));
+                tokio::spawn(gateway.fly(client, errand, flight));
                 (waiter, false)
             }
         }
     }
 
-    async fn fly(
-        self: Arc<Self>,
-        client: Client,
-        caller: Caller,
-        key: CacheKey,
-        stale: Option<Arc<Entry>>,
-        urgency: Urgency,
-        flight: Flight,
-    ) {
+    async fn fly(self: Arc<Self>, client: Client, errand: Errand, flight: Flight) {
+        let Errand { caller, key, stale, urgency, anyway } = errand;
         // Another fetch may have ended between the look-up and the start of this one.
-        if let Some(entry) = self.store.get(&key).filter(|entry| entry.is_fresh(self.clock.now())) {
+        let fresh = |entry: &Arc<Entry>| entry.is_fresh(self.clock.now());
+        if let Some(entry) = self.store.get(&key).filter(fresh).filter(|_| !anyway) {
             return flight.land(Ok(entry));
         }
         let fetched = self.origin.fetch(&client, &caller, key.question(), stale.as_deref(), urgency).await;
@@ -363,14 +427,6 @@ impl Gateway {
     }
 }
 
-/// Lets pass who may change something.
-fn must_write(caller: &Caller) -> Result<(), ClientError> {
-    if caller.access() == Access::ReadWrite {
-        return Ok(());
-    }
-    Err(ClientError::new(Reason::ReadOnlyCredentials, "this credential may read and nothing else"))
-}
-
 /// A browser's question what it may do: only pages of known origins are answered.
 fn preflight(methods: Cow<'static, str>, head: &Parts, facts: &Facts) -> Result<Decision, Undecided> {
     let allowed = matches!(facts.cors, Some(Some(_)));
@@ -378,31 +434,6 @@ fn preflight(methods: Cow<'static, str>, head: &Parts, facts: &Facts) -> Result<
         Ok(Decision::Preflight(methods))
     } else {
         Err(ClientError::method_not_allowed(methods).into())
-    }
-}
-
-/// Takes the request off the caller's budgets, and lets it pass if they are not spent.
-fn admit(caller: &Caller, facts: &mut Facts, now: Moment) -> Result<(), ClientError> {
-    // A token that nobody vouches for has no budget of its own to show.
-    if caller.partition().standing(now) != Standing::Known {
-        return Ok(());
-    }
-    let own = match caller.credential() {
-        Credential::ClientKey(key) => key.budget.as_ref().map(ClientBudget::spend),
-        Credential::Jwt(_) | Credential::OrgKey(_) | Credential::SessionToken(_) => None,
-    };
-    // A key that has spent its own budget takes nothing off its linked account's, which others share.
-    let spent = match own {
-        Some(own) if own.refused.is_some() => own,
-        _ => caller.partition().budget.spend(),
-    };
-    facts.budget = Some((spent, caller.tenant().rate_limit_policy().clone()));
-    match spent.refused {
-        None => Ok(()),
-        Some(wait) => {
-            let message = "too many requests for this linked account or key; slow down";
-            Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait))
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod server;
 
+pub mod admit;
 pub mod cache;
 pub mod caller;
 pub mod cors;
@@ -15,6 +16,7 @@ pub mod respond;
 pub mod route;
 pub mod translate;
 pub mod upstream;
+pub mod webhook;
 
 pub mod body;
 pub mod client;

@@ -122,7 +122,11 @@ impl Origin {
         Ok(reply)
     }
 
-    async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
+    /// Reads the body of a request whole.
+    ///
+    /// # Errors
+    /// 413, 408, or 400 if it is broken.
+    pub async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
         let limit = self.config.server.max_request_body;
         let read = Limited::new(body, limit).collect();
         match tokio::time::timeout(self.config.server.body_timeout, read).await {

@@ -71,6 +71,8 @@ pub enum CacheResult {
         /// Somebody else's fetch was shared.
         collapsed: bool,
     },
+    /// Fetched, since the request wanted so: `fwd=request`.
+    Request,
     /// Never cached: `fwd=method`.
     Bypass,
 }
@@ -85,6 +87,7 @@ impl CacheResult {
             Self::HitStale => "hit_stale",
             Self::Miss { .. } => "miss",
             Self::Stale { .. } => "stale",
+            Self::Request => "request",
             Self::Bypass => "bypass",
         }
     }
@@ -164,6 +167,15 @@ pub fn passed(facts: &Facts, head: &response::Parts, body: Passed) -> Response<B
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=bypass"));
     expose(facts, &mut response);
+    response
+}
+
+/// The answer to a delivery that was taken: nothing.
+#[must_use]
+pub fn taken(facts: &Facts) -> Response<Body> {
+    let mut response = empty();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Values::new().finish(response.headers_mut(), facts).insert(CACHE_CONTROL, NO_STORE);
     response
 }
 
@@ -302,6 +314,10 @@ fn push_cache_status(out: &mut BytesMut, result: CacheResult, entry: &Entry, now
         }
         CacheResult::NotAsked | CacheResult::Bypass => {
             out.put_slice(b"postern; fwd=bypass");
+            false
+        }
+        CacheResult::Request => {
+            out.put_slice(b"postern; fwd=request");
             false
         }
         CacheResult::Miss { collapsed } => {

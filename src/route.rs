@@ -21,6 +21,8 @@ pub enum Endpoint {
     Batches(PathId, PathId),
     /// `POST /api/v2/public/execution/{id}/stop` or `.../rerun`
     Action(PathId, Action),
+    /// `POST /hooks/refold/{tenant}`; the tenant's id as it stands in the path.
+    Hook(Box<str>),
     /// An entry of the allow-list, by its index.
     Other(usize),
 }
@@ -54,6 +56,8 @@ impl Action {
     }
 }
 
+/// Where Refold's webhooks come in.
+const HOOKS: &str = "/hooks/refold/";
 const READ: &str = "GET, HEAD";
 const WRITE: &str = "POST";
 
@@ -72,6 +76,9 @@ pub fn route(head: &Parts, limits: &config::Server, others: &[PassThrough]) -> R
 /// What is answered here itself; `None` if there is no such resource.
 fn own(head: &Parts) -> Option<Result<Route, ClientError>> {
     let path = head.uri.path();
+    if let Some(tenant) = path.strip_prefix(HOOKS) {
+        return (!tenant.contains('/')).then(|| write(&head.method, || Ok(Endpoint::Hook(tenant.into()))));
+    }
     let rest = path.strip_prefix(COLLECTION)?;
     if rest.is_empty() {
         return Some(read(&head.method, || Ok(Endpoint::List)));

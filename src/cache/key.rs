@@ -15,7 +15,7 @@ use crate::tenant::PartitionId;
 pub struct CacheKey {
     /// Made once: a key is looked for more than once in its life. First, so that it is what is compared first.
     hash: u64,
-    partition: PartitionId,
+    scope: (PartitionId, u64),
     question: Question,
 }
 
@@ -24,8 +24,8 @@ impl CacheKey {
     #[must_use]
     pub fn new(caller: &Caller, question: Question) -> Self {
         static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
-        let partition = caller.partition().id();
-        Self { hash: SEED.hash_one((partition, &question)), partition, question }
+        let scope = caller.tenant().cache_scope(caller.partition());
+        Self { hash: SEED.hash_one((scope, &question)), scope, question }
     }
 
     /// What it takes on the heap, in bytes.

@@ -2,12 +2,14 @@
 //! they are (`store`), and how many callers share one fetch (`coalesce`).
 
 mod coalesce;
+mod directives;
 mod entry;
 mod freshness;
 mod key;
 mod store;
 
 pub use coalesce::{Flight, Flights, Joined, Waiter};
+pub use directives::Directives;
 pub use entry::{Entry, Usable};
 pub use freshness::Class;
 pub use key::CacheKey;

@@ -258,6 +258,12 @@ impl Callers {
         names.iter().find_map(|name| self.certificates.get(name)).cloned()
     }
 
+    /// The tenant with this id, if it takes webhooks.
+    #[must_use]
+    pub fn tenant_with_webhooks(&self, id: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.iter().find(|tenant| *tenant.config.id == *id && tenant.config.webhooks)
+    }
+
     /// Asks an issuer for its keys, at most once in a while.
     pub async fn ask_issuer(&self, issuer: usize) {
         self.issuers.refresh(issuer).await;

@@ -8,6 +8,7 @@ mod keygen;
 mod serve;
 mod signals;
 mod simulate;
+mod webhook;
 mod whoami;
 
 use std::fmt::Display;
@@ -51,6 +52,8 @@ enum Command {
     Keygen(keygen::Arguments),
     /// Explain what a credential may do under a configuration, and why. The credential is read from standard input.
     Whoami(whoami::Arguments),
+    /// Print what to register at Refold so that its webhooks reach the gateway.
+    Webhook(webhook::Arguments),
     /// Run the simulated Refold alone.
     Simulate(simulate::Arguments),
     /// Ask a running gateway whether it answers; exit 0 if it does (for container health checks).
@@ -72,6 +75,7 @@ pub fn run() -> ExitCode {
         Some(Command::Explain(arguments)) => explain::run(arguments),
         Some(Command::Keygen(arguments)) => keygen::run(arguments),
         Some(Command::Whoami(arguments)) => whoami::run(arguments),
+        Some(Command::Webhook(arguments)) => webhook::run(arguments),
         Some(Command::Simulate(arguments)) => simulate::run(arguments),
         Some(Command::Health { address }) => health::run(*address),
     };

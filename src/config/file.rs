@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use toml::Spanned;
 
-use super::model::ListenAddress;
+use super::model::{ListenAddress, RequestDirective};
 use super::units::{Bound, Count, Length, Size};
 
 /// What somebody is told who writes a secret into the file.
@@ -240,6 +240,10 @@ pub(super) struct Tenant {
     pub(super) freshness: Freshness,
     #[serde(default)]
     pub(super) stale: Stale,
+    #[serde(default)]
+    pub(super) webhooks: bool,
+    #[serde(default)]
+    pub(super) request_directives: Vec<RequestDirective>,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]

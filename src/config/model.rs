@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderName, Method, Uri};
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use super::secret::Secret;
 use crate::executions::{Dialect, QueryPolicy};
@@ -218,6 +219,10 @@ pub struct Tenant {
     pub freshness: Freshness,
     /// How long they may be given after that.
     pub stale: Stale,
+    /// Whether Refold's webhooks are taken at `/hooks/refold/{id}`.
+    pub webhooks: bool,
+    /// What its callers may ask of the cache.
+    pub request_directives: Vec<RequestDirective>,
     /// Budget of each of its linked accounts and session tokens.
     pub client_budget: Rate,
     /// Budget of its org key at the upstream.
@@ -370,6 +375,40 @@ pub struct Stale {
     pub while_revalidate: Duration,
     /// If it can't be fetched.
     pub if_error: Duration,
+}
+
+/// A `Cache-Control` directive of a request (RFC 9111, 5.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RequestDirective {
+    /// Ask the upstream.
+    NoCache,
+    /// Ask the upstream, and keep nothing of it.
+    NoStore,
+    /// No older than this many seconds.
+    MaxAge,
+    /// Fresh for this many seconds more.
+    MinFresh,
+    /// Stale for at most this many seconds.
+    MaxStale,
+    /// 504 rather than asking the upstream.
+    OnlyIfCached,
+}
+
+impl RequestDirective {
+    /// The directive of a name, in any case.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        const NAMES: [(&str, RequestDirective); 6] = [
+            ("no-cache", RequestDirective::NoCache),
+            ("no-store", RequestDirective::NoStore),
+            ("max-age", RequestDirective::MaxAge),
+            ("min-fresh", RequestDirective::MinFresh),
+            ("max-stale", RequestDirective::MaxStale),
+            ("only-if-cached", RequestDirective::OnlyIfCached),
+        ];
+        NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, directive)| *directive)
+    }
 }
 
 /// A GCRA quota: `burst` at once, refilled at `per_second`.

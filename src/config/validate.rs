@@ -296,6 +296,8 @@ fn read_tenant(
             recent: chosen(tenant.freshness.recent, file.cache.freshness.recent, FRESHNESS.recent),
             closed: chosen(tenant.freshness.closed, file.cache.freshness.closed, FRESHNESS.closed),
         },
+        webhooks: tenant.webhooks,
+        request_directives: tenant.request_directives.clone(),
         stale: Stale {
             while_revalidate: chosen(
                 tenant.stale.while_revalidate,

@@ -17,7 +17,7 @@ use moka::sync::Cache;
 
 use self::accounts::Accounts;
 pub use self::org_keys::{OrgKey, OrgKeys};
-use self::partition::Holder;
+use self::partition::{Epoch, Holder};
 pub use self::partition::{OnProbation, Partition, PartitionId, Standing};
 use crate::clock::{Clock, Moment};
 use crate::config;
@@ -45,6 +45,8 @@ pub struct Tenant {
     org_keys: OrgKeys,
     rate_limit_policy: HeaderValue,
     clock: Clock,
+    account_epoch: Epoch,
+    token_epoch: Epoch,
     accounts: Accounts,
     accepted_tokens: Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>,
     unproven_tokens: Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>,
@@ -59,6 +61,8 @@ impl Tenant {
             upstream_budget: UpstreamBudget::new(config.upstream_budget, clock.clone()),
             // Made-up tokens may take a quarter of the org key's budget and no more.
             probation: ClientBudget::new(quarter(config.upstream_budget.rate), clock.clone()),
+            account_epoch: Epoch::default(),
+            token_epoch: Epoch::default(),
             accounts: Accounts::new(usize::try_from(remembered).unwrap_or(usize::MAX)),
             accepted_tokens: Cache::builder()
                 .max_capacity(remembered)
@@ -99,16 +103,36 @@ impl Tenant {
     /// request began: what it is now is dropped as well.
     pub fn drop_entries(&self, partition: &Partition) {
         partition.drop_entries();
-        if let Some(id) = partition.linked_account_id() {
-            self.drop_entries_of(id);
+        match partition.linked_account_id() {
+            Some(id) => self.drop_entries_of(id),
+            // It may be any account's.
+            None => self.drop_all_entries(),
         }
     }
 
-    /// Drops everything that is cached for a linked account.
-    fn drop_entries_of(&self, linked_account: &str) {
+    /// Drops everything that is cached for a linked account, and for all session tokens: one of them may be that
+    /// account's, and only Refold knows.
+    pub fn drop_entries_of(&self, linked_account: &str) {
         if let Some(partition) = self.accounts.find(linked_account) {
             partition.drop_entries();
         }
+        self.token_epoch.end();
+    }
+
+    /// Drops everything that is cached for this tenant, in O(1).
+    pub fn drop_all_entries(&self) {
+        self.account_epoch.end();
+        self.token_epoch.end();
+    }
+
+    /// What entries of a partition are found under now: its id, and the epoch that it shares with others of its kind.
+    #[must_use]
+    pub fn cache_scope(&self, partition: &Partition) -> (PartitionId, u64) {
+        let epoch = match &partition.holder {
+            Holder::LinkedAccount(_) => self.account_epoch.now(),
+            Holder::SessionToken { .. } => self.token_epoch.now(),
+        };
+        (partition.id(), epoch)
     }
 
     /// The partition of a session token, accepted or not.

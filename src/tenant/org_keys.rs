@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use aws_lc_rs::constant_time;
+use aws_lc_rs::{constant_time, hmac};
 use http::HeaderValue;
 use memchr::memmem;
 
@@ -76,6 +76,15 @@ impl OrgKeys {
         let is = |key: &Key| constant_time::verify_slices_are_equal(text, key.secret.expose().as_bytes()).is_ok();
         let current = is(&self.current).then_some(OrgKey::Current);
         current.or_else(|| self.next.as_ref().is_some_and(is).then_some(OrgKey::Next))
+    }
+
+    /// Whether one of the keys has signed a text: HMAC-SHA256, compared in constant time.
+    #[must_use]
+    pub fn have_signed(&self, text: &[u8], signature: &[u8]) -> bool {
+        std::iter::once(&self.current).chain(&self.next).any(|key| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, key.secret.expose().as_bytes());
+            hmac::verify(&key, text, signature).is_ok()
+        })
     }
 
     /// Length of the longest key, in bytes.

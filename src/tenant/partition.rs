@@ -43,6 +43,20 @@ pub struct OnProbation<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PartitionId(u64);
 
+/// Counts the drops of everything that a tenant's linked accounts, or its session tokens, have in the cache.
+#[derive(Debug, Default)]
+pub(super) struct Epoch(AtomicU64);
+
+impl Epoch {
+    pub(super) fn now(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(super) fn end(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 impl PartitionId {
     fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);

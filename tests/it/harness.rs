@@ -188,6 +188,16 @@ impl Gateway {
         self.send(Method::GET, target, headers).await
     }
 
+    /// `POST` with a body.
+    pub(crate) async fn post(&self, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let request = Request::post(format!("http://{}{target}", self.address));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).expect("a request");
+        let (head, body) = self.client.request(request).await.expect("an answer").into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
     pub(crate) async fn send(&self, method: Method, target: &str, headers: &[(&str, &str)]) -> Answer {
         self.try_send(method, target, headers).await.unwrap_or_else(|error| panic!("{target}: {error}"))
     }

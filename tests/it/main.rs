@@ -20,3 +20,4 @@ mod spellings;
 mod staleness;
 mod tokens;
 mod upstream_failures;
+mod webhooks;
