@@ -58,6 +58,7 @@ pub enum Reason {
     Overloaded,
     UpstreamTimeout,
     NotCached,
+    UpstreamCircuitOpen,
 }
 
 impl Reason {
@@ -86,6 +87,7 @@ impl Reason {
             Self::UpstreamCredentialRejected => (StatusCode::BAD_GATEWAY, "UPSTREAM_CREDENTIAL_REJECTED"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),
             Self::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT"),
+            Self::UpstreamCircuitOpen => (StatusCode::SERVICE_UNAVAILABLE, "UPSTREAM_CIRCUIT_OPEN"),
             Self::NotCached => (StatusCode::GATEWAY_TIMEOUT, "NOT_CACHED"),
         }
     }

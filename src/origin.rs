@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::{Request, StatusCode, response};
 use http_body_util::{BodyExt, Limited};
@@ -15,11 +15,12 @@ use crate::body::Passed;
 use crate::cache::{Class, Entry};
 use crate::caller::{Caller, Credential, Verdict};
 use crate::client::{Client, FetchError, Outgoing, Reply};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
 use crate::executions::{PathId, Progress, Question};
 use crate::limit::Urgency;
+use crate::resilience::{Breaker, Permit, RetryBudget, backoff};
 use crate::tenant::{OnProbation, OrgKey, Standing};
 use crate::translate;
 use crate::upstream;
@@ -32,13 +33,16 @@ const SMALL_BODY: u64 = 64 << 10;
 pub struct Origin {
     config: Arc<Config>,
     clock: Clock,
+    breaker: Breaker,
+    retries: RetryBudget,
 }
 
 impl Origin {
     /// The upstream that the configuration names.
     #[must_use]
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
-        Self { config, clock }
+        let breaker = Breaker::new(config.upstream.breaker, clock.clone());
+        Self { config, clock, breaker, retries: RetryBudget::default() }
     }
 
     /// Asks a question; an answer that was there before is renewed if it still holds.
@@ -53,12 +57,21 @@ impl Origin {
         stale: Option<&Entry>,
         urgency: Urgency,
     ) -> Result<Entry, ClientError> {
-        let _until_the_verdict = self.spend_upstream_budget(caller, urgency).await?;
-        let asked_at = self.clock.now();
         let validator = stale.and_then(|entry| entry.validator.as_ref());
         let dialect = self.config.upstream.dialect;
-        let response =
-            self.exchange(client, caller, |key| upstream::ask(dialect, caller, key, question, validator)).await?;
+        let ask = |key| upstream::ask(dialect, caller, key, question, validator);
+        let deadline = self.clock.now() + self.config.upstream.connection.total_timeout;
+        self.retries.deposit();
+        let mut retry = 0;
+        let (asked_at, response) = loop {
+            let until_the_verdict = self.spend_upstream_budget(caller, urgency).await?;
+            let asked_at = self.clock.now();
+            let answered = self.exchange(client, caller, ask).await;
+            drop(until_the_verdict);
+            let Some(pause) = self.pause_before_retry(&answered, retry, deadline) else { break (asked_at, answered?) };
+            self.clock.sleep_until(self.clock.now() + pause).await;
+            retry += 1;
+        };
         if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
             let lifetime = self.lifetime(caller, question, stale.progress);
             return Ok(stale.renewed(lifetime, asked_at));
@@ -96,6 +109,49 @@ impl Origin {
         translate::outcome(caller, result?)
     }
 
+    /// How long to wait before a question is asked again; `None` if the answer is to be taken as it is.
+    fn pause_before_retry(
+        &self,
+        answered: &Result<Reply, ClientError>,
+        retry: u32,
+        deadline: Moment,
+    ) -> Option<Duration> {
+        let asked_for = match answered {
+            Ok(reply) => match reply.status {
+                StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => None,
+                StatusCode::SERVICE_UNAVAILABLE => {
+                    reply.headers.contains_key(RETRY_AFTER).then(|| translate::pause(reply))
+                }
+                _ => return None,
+            },
+            Err(error) if error.error_code() == "UPSTREAM_UNREACHABLE" => None,
+            Err(_) => return None,
+        };
+        let pause = backoff(retry, asked_for);
+        let in_time = self.clock.now() + pause < deadline;
+        (retry < u32::from(self.config.upstream.retries) && in_time && self.retries.withdraw()).then_some(pause)
+    }
+
+    /// Sends one request, if the circuit is closed.
+    async fn send(&self, client: &Client, request: Request<Outgoing>) -> Result<Reply, ClientError> {
+        let permit = self.permit()?;
+        let result = client.send(request).await;
+        match &result {
+            Ok(reply) if !reply.status.is_server_error() => permit.succeeded(),
+            // It answers; that this was more than is read says nothing of its health.
+            Err(FetchError::TooLarge { .. }) => permit.succeeded(),
+            _ => permit.failed(),
+        }
+        result.map_err(translate::failure)
+    }
+
+    fn permit(&self) -> Result<Permit<'_>, ClientError> {
+        self.breaker.permit().map_err(|open| {
+            let message = "Refold has failed several times in a row and is left alone for a moment";
+            ClientError::new(Reason::UpstreamCircuitOpen, message).retry_after(open.retry_after)
+        })
+    }
+
     /// Sends a request and notes what the answer says about the credential and the budget. An org key that Refold does not
     /// take is followed by the other one, if there is one: a key is rotated with no failed request.
     async fn exchange(
@@ -106,13 +162,13 @@ impl Origin {
     ) -> Result<Reply, ClientError> {
         let keys = caller.tenant().org_keys();
         let key = key_of(caller);
-        let mut reply = client.send(request(key)).await.map_err(translate::failure)?;
+        let mut reply = self.send(client, request(key)).await?;
         if reply.status == StatusCode::UNAUTHORIZED
             && caller.is_injected()
             && let Some(other) = keys.other(key)
         {
             self.spend_upstream_budget(caller, Urgency::Foreground).await?;
-            let second = client.send(request(other)).await.map_err(translate::failure)?;
+            let second = self.send(client, request(other)).await?;
             if second.status != StatusCode::UNAUTHORIZED {
                 keys.took(other);
                 reply = second;
@@ -217,7 +273,13 @@ impl Origin {
                 Outgoing::Streamed(_) => None,
             };
             let request = upstream::pass(caller, key, allowed, head, body);
-            let (answer, arriving) = client.begin(request, allowed.max_body).await.map_err(translate::failure)?;
+            let permit = self.permit()?;
+            let begun = client.begin(request, allowed.max_body).await;
+            match &begun {
+                Ok((answer, _)) if !answer.status.is_server_error() => permit.succeeded(),
+                _ => permit.failed(),
+            }
+            let (answer, arriving) = begun.map_err(translate::failure)?;
             if answer.status.is_success() && !answer.headers.contains_key(CONTENT_ENCODING) {
                 caller.judged_by_upstream(Verdict::Accepted);
                 if retried {

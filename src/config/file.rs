@@ -120,6 +120,15 @@ pub(super) struct Upstream {
     pub(super) max_response_body: Size,
     pub(super) pool_idle_per_worker: usize,
     pub(super) pool_idle_timeout: Bound,
+    pub(super) retries: u8,
+    pub(super) breaker: Breaker,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Breaker {
+    pub(super) failures: Count,
+    pub(super) open_for: Bound,
 }
 
 #[derive(Debug)]
@@ -336,7 +345,15 @@ impl Default for Upstream {
             max_response_body: Size(16 << 20),
             pool_idle_per_worker: 32,
             pool_idle_timeout: seconds(60),
+            retries: 2,
+            breaker: Breaker::default(),
         }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: Count(std::num::NonZeroU32::MIN.saturating_add(9)), open_for: seconds(5) }
     }
 }
 

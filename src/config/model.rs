@@ -168,6 +168,19 @@ pub struct Upstream {
     pub connection: Connection,
     /// Which of the vendor's two dialects it speaks.
     pub dialect: Dialect,
+    /// How often a question that failed is asked again.
+    pub retries: u8,
+    /// When it is left alone.
+    pub breaker: BreakerSettings,
+}
+
+/// When an upstream that fails is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerSettings {
+    /// After so many failures in a row.
+    pub failures: NonZeroU32,
+    /// For so long.
+    pub open_for: Duration,
 }
 
 /// How a server is reached, and what is waited and read of it at most.

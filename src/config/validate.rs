@@ -14,8 +14,9 @@ use super::file::{self, File, SecretSource, Sha256};
 use super::issuer;
 use super::listener;
 use super::model::{
-    Access, AccountPattern, Cache, ClientCertificate, ClientKey, Config, Connection, Cors, Freshness, ListenAddress,
-    Listener, Rate, Server, SocketFile, Stale, Tenant, TenantMode, TenantOf, Trusted, Upstream, UpstreamRate,
+    Access, AccountPattern, BreakerSettings, Cache, ClientCertificate, ClientKey, Config, Connection, Cors, Freshness,
+    ListenAddress, Listener, Rate, Server, SocketFile, Stale, Tenant, TenantMode, TenantOf, Trusted, Upstream,
+    UpstreamRate,
 };
 use super::pass_through;
 use super::secret::Secret;
@@ -95,6 +96,8 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
                 file::Dialect::Documented => Dialect::Documented,
                 file::Dialect::V3 => Dialect::V3,
             },
+            retries: upstream.retries,
+            breaker: BreakerSettings { failures: upstream.breaker.failures.0, open_for: upstream.breaker.open_for.0 },
             connection: Connection {
                 base_url: upstream.base_url.0.clone(),
                 ca_file: upstream.ca_file.as_ref().map(|path| folder.join(path)),

@@ -1,4 +1,7 @@
 //! A page of another origin in a real browser. Needs Chromium, which `.ci/run` installs; `cargo test -- --ignored` runs it.
+//!
+//! The page makes the requests of the vendor's browser SDK. With `POSTERN_VENDOR_SDK` at the SDK's compiled file (`refold.js`
+//! of the npm package `@refoldai/refold-js`) it uses that very file, unmodified.
 
 use std::process::Command;
 
@@ -32,11 +35,20 @@ async fn shown(url: String) -> String {
 #[tokio::test]
 #[ignore = "needs Chromium"]
 async fn a_page_of_another_origin_lists_filters_and_reads_executions_with_either_token_in_both_dialects() {
+    let sdk =
+        std::env::var("POSTERN_VENDOR_SDK").ok().map(|path| std::fs::read_to_string(path).expect("the SDK's file"));
     for dialect in ["documented", "v3"] {
-        let page = http_upstream(|_| async {
-            let mut response = http::Response::new(Full::new(PAGE.into()));
-            response.headers_mut().insert("content-type", "text/html; charset=utf-8".parse().expect("a value"));
-            response
+        let given = sdk.clone();
+        let page = http_upstream(move |request| {
+            let (body, kind) = match request.uri().path() {
+                "/sdk.js" => (given.clone().unwrap_or_default(), "text/javascript; charset=utf-8"),
+                _ => (PAGE.to_owned(), "text/html; charset=utf-8"),
+            };
+            async move {
+                let mut response = http::Response::new(Full::new(body.into()));
+                response.headers_mut().insert("content-type", kind.parse().expect("a value"));
+                response
+            }
         })
         .await;
         let issuer = KeyServer::start(&[public(Algorithm::ES256, "k")]).await;
@@ -52,7 +64,7 @@ async fn a_page_of_another_origin_lists_filters_and_reads_executions_with_either
         let dom = shown(format!("http://{page}/#{asked}")).await;
         let text = dom.split("<pre id=\"out\">").nth(1).and_then(|rest| rest.split("</pre>").next()).unwrap_or(&dom);
         let seen: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {dom}"));
-        let expected = json!({ "docs": 10, "errored": true, "some": true, "one": true, "refused": "INVALID_PARAMETER", "headers": true });
+        let expected = json!({ "docs": 10, "errored": true, "some": true, "one": true, "refused": "INVALID_PARAMETER", "headers": true, "sdk": sdk.is_some() });
         assert_eq!(seen, json!([expected, expected]), "{dialect}");
     }
 }

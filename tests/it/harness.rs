@@ -143,6 +143,7 @@ pub(crate) async fn spawn_upstream<F: Future<Output = ()> + Send + 'static>(
 
 pub(crate) fn configuration(upstream: SocketAddr, top: &str, tenant: &str) -> String {
     let server = if top.contains("[server]") { "" } else { "[server]\nworkers = 2\ndrain_timeout = \"1s\"" };
+    let retries = if top.contains("retries") { "" } else { "retries = 0" };
     format!(
         r#"
 [[listeners]]
@@ -151,6 +152,7 @@ session_tokens = "t"
 {server}
 [upstream]
 base_url = "http://{upstream}"
+{retries}
 {top}
 [[tenants]]
 id = "t"

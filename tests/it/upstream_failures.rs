@@ -210,3 +210,67 @@ async fn an_upstream_429_is_passed_on_with_its_retry_after_and_holds_what_follow
     assert_eq!(shape(&held), (429, "UPSTREAM_BUDGET_EXCEEDED".to_owned()));
     assert_eq!(held.header("retry-after"), "7");
 }
+
+/// An upstream that fails as often as it is told to, and counts who asks.
+async fn moody(failures: u64) -> (std::net::SocketAddr, Arc<AtomicU64>, Arc<AtomicU64>) {
+    let (left, asked) = (Arc::new(AtomicU64::new(failures)), Arc::new(AtomicU64::new(0)));
+    let (fails, count) = (Arc::clone(&left), Arc::clone(&asked));
+    let upstream = crate::harness::http_upstream(move |_| {
+        let (fails, count) = (Arc::clone(&fails), Arc::clone(&count));
+        async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut response = crate::harness::page_of(&serde_json::json!({ "status": "COMPLETED" }));
+            if fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                *response.status_mut() = StatusCode::BAD_GATEWAY;
+            }
+            response
+        }
+    })
+    .await;
+    (upstream, left, asked)
+}
+
+#[tokio::test]
+async fn a_question_that_failed_is_asked_again_and_a_deed_is_not() {
+    for (failures, status, asked_then) in
+        [(1, StatusCode::OK, 2), (2, StatusCode::OK, 3), (3, StatusCode::BAD_GATEWAY, 3)]
+    {
+        let (upstream, _, asked) = moody(failures).await;
+        let Setup { top, tenant, .. } = Setup::default();
+        let gateway =
+            Gateway::start(upstream, &format!("retries = 2\n{top}"), &tenant, postern::clock::Clock::system());
+        let answer = gateway.get("/api/v2/public/execution", &as_account("a")).await;
+        assert_eq!((answer.status, asked.load(Ordering::SeqCst)), (status, asked_then));
+    }
+    let (upstream, _, asked) = moody(1).await;
+    let Setup { top, tenant, clock, .. } = Setup::default();
+    let gateway = Gateway::start(upstream, &format!("retries = 2\n{top}"), &tenant, clock);
+    let deed = gateway.send(http::Method::POST, "/api/v2/public/execution/1/stop", &as_account("a")).await;
+    assert_eq!((deed.status, asked.load(Ordering::SeqCst)), (StatusCode::BAD_GATEWAY, 1));
+}
+
+#[tokio::test]
+async fn an_upstream_that_keeps_failing_is_left_alone_and_tried_by_one_request() {
+    let (upstream, failing, asked) = moody(1000).await;
+    let Setup { top, tenant, clock, .. } = Setup::default();
+    let top = format!("[upstream.breaker]\nfailures = 3\nopen_for = \"5s\"\n{top}");
+    let gateway = Gateway::start(upstream, &top, &tenant, clock.clone());
+    let ask = async |page: u32| gateway.get(&format!("/api/v2/public/execution?page={page}"), &as_account("a")).await;
+    for page in 1..4 {
+        assert_eq!(ask(page).await.error_code(), "BAD_GATEWAY");
+    }
+    for page in 4..8 {
+        let open = ask(page).await;
+        assert_eq!(shape(&open), (503, "UPSTREAM_CIRCUIT_OPEN".to_owned()));
+        assert_eq!(open.header("retry-after"), "5");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(ask(8).await.error_code(), "BAD_GATEWAY");
+    assert_eq!(ask(9).await.error_code(), "UPSTREAM_CIRCUIT_OPEN");
+    failing.store(0, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(5));
+    for page in 10..14 {
+        assert_eq!(ask(page).await.status, StatusCode::OK);
+    }
+}

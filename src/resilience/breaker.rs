@@ -1,0 +1,136 @@
+//! A circuit breaker: after several failures in a row nobody asks for a while; then one request tries whether the upstream
+//! is back, and the others wait for what it finds.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, Moment};
+use crate::config::BreakerSettings;
+
+/// The circuit to one upstream.
+#[derive(Debug)]
+pub struct Breaker {
+    settings: BreakerSettings,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Everything passes; so many failures in a row.
+    Closed { failures: u32 },
+    /// Nothing passes before this.
+    Open { until: Moment },
+    /// One request tries; were it never to end, another one does from this moment on.
+    HalfOpen { next_probe: Moment },
+}
+
+/// The circuit is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// When it is worth asking again.
+    pub retry_after: Duration,
+}
+
+/// The right to ask once. Say how it ended; dropped without a word it counts as nothing.
+#[derive(Debug)]
+#[must_use]
+pub struct Permit<'a>(&'a Breaker);
+
+impl Breaker {
+    /// A closed circuit.
+    #[must_use]
+    pub fn new(settings: BreakerSettings, clock: Clock) -> Self {
+        Self { settings, clock, state: Mutex::new(State::Closed { failures: 0 }) }
+    }
+
+    /// Asks to ask.
+    ///
+    /// # Errors
+    /// If the circuit is open.
+    pub fn permit(&self) -> Result<Permit<'_>, Open> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        match *state {
+            State::Closed { .. } => Ok(Permit(self)),
+            State::Open { until: opens } | State::HalfOpen { next_probe: opens } if now < opens => {
+                Err(Open { retry_after: opens.since(now) })
+            }
+            State::Open { .. } | State::HalfOpen { .. } => {
+                *state = State::HalfOpen { next_probe: now + self.settings.open_for };
+                Ok(Permit(self))
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit<'_> {
+    /// The upstream has answered, whatever it said.
+    pub fn succeeded(self) {
+        *self.0.state() = State::Closed { failures: 0 };
+    }
+
+    /// It could not be reached, took too long, or failed.
+    pub fn failed(self) {
+        let until = self.0.clock.now() + self.0.settings.open_for;
+        let mut state = self.0.state();
+        *state = match *state {
+            State::Closed { failures } if failures + 1 < self.0.settings.failures.get() => {
+                State::Closed { failures: failures + 1 }
+            }
+            State::Closed { .. } | State::HalfOpen { .. } => {
+                tracing::warn!("upstream_circuit_opened");
+                State::Open { until }
+            }
+            // One of those that were under way when it opened.
+            State::Open { until } => State::Open { until },
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_lets_one_try_and_closes_when_that_succeeds() {
+        let clock = Clock::manual(jiff::Timestamp::UNIX_EPOCH);
+        let failures = NonZeroU32::new(3).expect("not zero");
+        let breaker = Breaker::new(BreakerSettings { failures, open_for: Duration::from_secs(5) }, clock.clone());
+        let fail = || breaker.permit().map(Permit::failed);
+        assert_eq!((fail(), fail()), (Ok(()), Ok(())));
+        breaker.permit().expect("it is closed").succeeded();
+        assert_eq!((fail(), fail(), fail()), (Ok(()), Ok(()), Ok(())));
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(fail(), Err(Open { retry_after: Duration::from_secs(3) }));
+        clock.advance(Duration::from_secs(3));
+        let probe = breaker.permit().expect("one may try");
+        assert_eq!(fail(), Err(Open { retry_after: Duration::from_secs(5) }));
+        probe.failed();
+        clock.advance(Duration::from_secs(4));
+        assert!(fail().is_err());
+        clock.advance(Duration::from_secs(1));
+        breaker.permit().expect("one may try").succeeded();
+        assert!(breaker.permit().is_ok() && breaker.permit().is_ok());
+    }
+
+    #[test]
+    fn a_probe_that_never_ends_is_followed_by_another() {
+        let clock = Clock::manual(jiff::Timestamp::UNIX_EPOCH);
+        let settings = BreakerSettings { failures: NonZeroU32::MIN, open_for: Duration::from_secs(5) };
+        let breaker = Breaker::new(settings, clock.clone());
+        breaker.permit().expect("it is closed").failed();
+        clock.advance(Duration::from_secs(5));
+        drop(breaker.permit().expect("one may try"));
+        assert!(breaker.permit().is_err());
+        clock.advance(Duration::from_secs(5));
+        assert!(breaker.permit().is_ok());
+    }
+}

@@ -1,0 +1,7 @@
+//! What keeps an upstream that fails from being asked in vain: a circuit breaker, and retries within a budget of their own.
+
+mod breaker;
+mod retry;
+
+pub use breaker::{Breaker, Open, Permit};
+pub use retry::{RetryBudget, backoff};
