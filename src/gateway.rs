@@ -8,10 +8,8 @@
 //! a refusal is a finished response and no future. Only what needs the upstream becomes one.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -20,7 +18,7 @@ use hyper::body::Incoming;
 
 use crate::admit::{admit, must_write};
 use crate::body::Body;
-use crate::cache::{CacheKey, Directives, Entry, Flight, Flights, Joined, Store, Usable, Waiter};
+use crate::cache::{CacheKey, Coding, Directives, Entry, Flight, Flights, Joined, Store, Usable, Waiter};
 use crate::caller::{Caller, Callers, Entrance, Unidentified};
 use crate::client::{Client, ClientSetupError};
 use crate::clock::{Clock, Moment};
@@ -146,7 +144,7 @@ impl Gateway {
 
     /// Answers a request. The hit path: nothing in here waits, and no lock is taken that a miss can hold.
     #[must_use]
-    pub fn handle(self: &Arc<Self>, scope: &Scope, request: Request<Incoming>) -> ResponseFuture {
+    pub fn handle(self: &Arc<Self>, scope: &Scope, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let now = self.clock.now();
         let mut facts = Facts {
@@ -154,21 +152,22 @@ impl Gateway {
             head: head.method == Method::HEAD,
             budget: None,
             cache: CacheResult::NotAsked,
+            coding: Coding::preferred(&head.headers),
             cors: self.cors.as_ref().map(|cors| cors.allowed(&head.headers)),
         };
         match self.decide(scope, &head, &mut facts, now) {
             Ok(decision) => match self.settle(scope, &head, &mut facts, decision, now) {
-                Settled::Now(response) => ResponseFuture::ready(response),
+                Settled::Now(response) => Answer::Now(response),
                 Settled::Later(pending) => {
                     let (gateway, client) = (Arc::clone(self), scope.client.clone());
-                    ResponseFuture::pending(gateway.go_upstream(client, pending, head, body, facts))
+                    Answer::Later(Box::pin(gateway.go_upstream(client, pending, head, body, facts)))
                 }
             },
             Err(Undecided::UnknownKey(issuer)) => {
                 let (gateway, scope) = (Arc::clone(self), scope.clone());
-                ResponseFuture::pending(gateway.ask_issuer(scope, issuer, head, body, facts))
+                Answer::Later(Box::pin(gateway.ask_issuer(scope, issuer, head, body, facts)))
             }
-            Err(Undecided::Refused(error)) => ResponseFuture::ready(refuse(&facts, &error)),
+            Err(Undecided::Refused(error)) => Answer::Now(refuse(&facts, &error)),
         }
     }
 
@@ -203,7 +202,11 @@ impl Gateway {
         now: Moment,
     ) -> Settled {
         let response = match decision {
-            Decision::Hit(entry) => respond::entry(facts, &head.headers, &entry, now),
+            Decision::Hit(entry) => {
+                let response = respond::entry(facts, &head.headers, &entry, now);
+                encode_later(facts, entry);
+                response
+            }
             Decision::Revalidate { caller, key, entry } => {
                 let response = respond::entry(facts, &head.headers, &entry, now);
                 let _nobody_waits = self.join(scope.client.clone(), Errand::renewal(caller, key, entry));
@@ -342,7 +345,13 @@ impl Gateway {
                 let outcome = self.within(patience, waiter).await;
                 let now = self.clock.now();
                 match (outcome, stale) {
-                    (Ok(entry), _) => respond::entry(&facts, &head.headers, &entry, now),
+                    (Ok(entry), _) => {
+                        // It has waited for Refold: this is little more, and whoever comes after has it at once.
+                        if let Some(coding) = facts.coding.filter(|coding| entry.lacks(*coding)) {
+                            entry.encode(coding);
+                        }
+                        respond::entry(&facts, &head.headers, &entry, now)
+                    }
                     (Err(error), Some(stale)) if error.is_passing() && stale.usable(&windows, now) != Usable::No => {
                         facts.cache = CacheResult::HitStale;
                         respond::entry(&facts, &head.headers, &stale, now)
@@ -427,6 +436,13 @@ impl Gateway {
     }
 }
 
+/// Has an entry coded in the way that a request would have liked, for those who come after.
+fn encode_later(facts: &Facts, entry: Arc<Entry>) {
+    if let Some(coding) = facts.coding.filter(|coding| entry.lacks(*coding)) {
+        tokio::task::spawn_blocking(move || entry.encode(coding));
+    }
+}
+
 /// A browser's question what it may do: only pages of known origins are answered.
 fn preflight(methods: Cow<'static, str>, head: &Parts, facts: &Facts) -> Result<Decision, Undecided> {
     let allowed = matches!(facts.cors, Some(Some(_)));
@@ -464,31 +480,9 @@ fn log(facts: &Facts, response: &Response<Body>) {
 }
 
 /// A response that is there already, or one that has to be waited for.
-pub struct ResponseFuture(State);
-
-enum State {
-    Ready(Option<Response<Body>>),
-    Pending(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
-}
-
-impl ResponseFuture {
-    fn ready(response: Response<Body>) -> Self {
-        Self(State::Ready(Some(response)))
-    }
-
-    fn pending(response: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
-        Self(State::Pending(Box::pin(response)))
-    }
-}
-
-impl Future for ResponseFuture {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            // Polled after it was ready: like every other such future, it stays pending.
-            State::Ready(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
-            State::Pending(response) => response.as_mut().poll(context).map(Ok),
-        }
-    }
+pub enum Answer {
+    /// Here it is.
+    Now(Response<Body>),
+    /// It will be.
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH,
-    LAST_MODIFIED, LINK, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    AGE, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName,
+    IF_NONE_MATCH, LAST_MODIFIED, LINK, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body_util::Full;
 
 use crate::body::{Body, Passed};
-use crate::cache::Entry;
+use crate::cache::{Coding, Entry};
 use crate::clock::Moment;
 use crate::cors::{self, AllowedOrigin, Cors};
 use crate::error::ClientError;
@@ -34,7 +34,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Whatever says who is asking decides what is answered.
 const VARY_BY_CALLER: HeaderValue =
-    HeaderValue::from_static("authorization, x-api-key, linked_account_id, linked-account-id");
+    HeaderValue::from_static("accept-encoding, authorization, x-api-key, linked_account_id, linked-account-id");
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"postern\"");
 
 /// What the steps have found out about a request by the time it is answered.
@@ -48,6 +48,8 @@ pub struct Facts {
     pub budget: Option<(Spent, HeaderValue)>,
     /// What the cache did.
     pub cache: CacheResult,
+    /// The content coding that the request likes best.
+    pub coding: Option<Coding>,
     /// Whether pages of other origins may ask at all, and the one that does.
     pub cors: Option<Option<AllowedOrigin>>,
 }
@@ -120,6 +122,11 @@ impl std::fmt::Display for RequestId {
 /// The answer with an entry: 200, or 304 if the caller has it already (RFC 9110, 13.1.2).
 #[must_use]
 pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> Response<Body> {
+    let coded = facts.coding.and_then(|coding| Some((coding, entry.codings.get(coding)?)));
+    let (etag, body) = match &coded {
+        Some((_, coded)) => (&coded.etag, &coded.body),
+        None => (&entry.etag, &entry.body),
+    };
     let age = entry.age(now).as_secs();
     let mut values = Values::new();
     let age = values.write(|out| push_integer(out, age));
@@ -128,16 +135,19 @@ pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> 
     let headers = values.finish(response.headers_mut(), facts);
     headers.insert(AGE, age.value(&values.bytes));
     headers.insert(CACHE_STATUS, cache_status.value(&values.bytes));
-    headers.insert(ETAG, entry.etag.clone());
+    headers.insert(ETAG, etag.clone());
     headers.insert(CACHE_CONTROL, entry.cache_control.clone());
     headers.insert(VARY, VARY_BY_CALLER);
-    if request.get_all(IF_NONE_MATCH).iter().any(|tags| matches(tags, &entry.etag)) {
+    if request.get_all(IF_NONE_MATCH).iter().any(|tags| matches(tags, etag)) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         expose(facts, &mut response);
         return response;
     }
     headers.insert(CONTENT_TYPE, JSON);
-    fill(response, facts, entry.body.clone())
+    if let Some((coding, _)) = coded {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
+    fill(response, facts, body.clone())
 }
 
 /// The answer to an action: what the upstream said, never kept by anybody.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::encoding::{Coding, Codings};
 use crate::clock::Moment;
 use crate::config::Stale;
 use crate::executions::{Document, Progress};
@@ -35,6 +36,8 @@ pub struct Entry {
     pub no_store: bool,
     /// How long it is of use after it has ceased to be fresh.
     pub kept_for: Duration,
+    /// The body in other codings.
+    pub codings: Codings,
     failed: Failed,
 }
 
@@ -78,6 +81,7 @@ impl Entry {
             validator: None,
             no_store: false,
             kept_for: Duration::ZERO,
+            codings: Codings::default(),
             failed: Failed::default(),
         };
         entry.set_lifetime(lifetime);
@@ -120,6 +124,17 @@ impl Entry {
         self.age(now) < self.lifetime
     }
 
+    /// Makes the body in a coding, once.
+    pub fn encode(&self, coding: Coding) {
+        self.codings.make(coding, &self.body, &self.etag);
+    }
+
+    /// Whether the body in a coding is worth making and was not made yet.
+    #[must_use]
+    pub fn lacks(&self, coding: Coding) -> bool {
+        Codings::worth_it(&self.body) && !self.codings.is_made(coding)
+    }
+
     /// What can be done with it now (RFC 5861).
     #[must_use]
     pub fn usable(&self, stale: &Stale, now: Moment) -> Usable {
@@ -147,7 +162,9 @@ impl Entry {
     pub fn weight(&self) -> u32 {
         // The key, the header values and the cache's own bookkeeping.
         const OVERHEAD: usize = 512;
-        u32::try_from(self.body.len() + OVERHEAD).unwrap_or(u32::MAX)
+        // As much again for what it may be coded to.
+        let coded = if Codings::worth_it(&self.body) { self.body.len() } else { 0 };
+        u32::try_from(self.body.len() + coded + OVERHEAD).unwrap_or(u32::MAX)
     }
 }
 

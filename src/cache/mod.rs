@@ -3,6 +3,7 @@
 
 mod coalesce;
 mod directives;
+mod encoding;
 mod entry;
 mod freshness;
 mod key;
@@ -10,6 +11,7 @@ mod store;
 
 pub use coalesce::{Flight, Flights, Joined, Waiter};
 pub use directives::Directives;
+pub use encoding::{Coded, Coding, Codings};
 pub use entry::{Entry, Usable};
 pub use freshness::Class;
 pub use key::CacheKey;

@@ -2,6 +2,7 @@
 //! has one of its own for Refold, so a miss never leaves its thread either.
 
 mod body;
+mod expand;
 mod pool;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::body::{Arriving, BodyError, Outgoing};
+use self::expand::expand;
 use self::pool::Pool;
 use crate::config::Connection;
 
@@ -113,10 +115,12 @@ impl Client {
     /// If there is none within the bounds of time and size.
     pub async fn send(&self, request: Request<Outgoing>) -> Result<Reply, FetchError> {
         let (head, body) = self.begin(request, self.max_body).await?;
-        if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            return Err(FetchError::Broken);
-        }
-        Ok(Reply { status: head.status, headers: head.headers, body: body.read().await? })
+        let body = body.read().await?;
+        let body = match head.headers.get(CONTENT_ENCODING) {
+            Some(coding) if coding != "identity" => expand(coding.as_bytes(), &body, self.max_body)?,
+            _ => body,
+        };
+        Ok(Reply { status: head.status, headers: head.headers, body })
     }
 
     /// Sends a request and reads the head of its answer; of the body at most `limit` bytes are read.

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::patience::{InFlight, Order, Patience, Watch, Watched};
 use crate::body::Body;
 use crate::config;
-use crate::gateway::{Gateway, ResponseFuture, Scope};
+use crate::gateway::{Answer, Gateway, Scope};
 use crate::tls::{self, Tls};
 
 /// Streams that one HTTP/2 connection may have open at once.
@@ -99,7 +99,7 @@ impl Connections {
         let requests = Arc::clone(&activity);
         let service = service_fn(move |request: Request<Incoming>| {
             let in_flight = requests.request();
-            Answering { response: gateway.handle(&scope, request), _in_flight: in_flight }
+            Answering { answer: Some(gateway.handle(&scope, request)), _in_flight: in_flight }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(watched), service));
         let mut obeyed = Order::Serve;
@@ -129,7 +129,8 @@ impl Connections {
 
 /// An answer, and that it is being worked on.
 struct Answering {
-    response: ResponseFuture,
+    /// `None` once it was given.
+    answer: Option<Answer>,
     _in_flight: InFlight,
 }
 
@@ -137,6 +138,17 @@ impl Future for Answering {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.response).poll(cx)
+        match self.answer.take() {
+            Some(Answer::Now(response)) => Poll::Ready(Ok(response)),
+            Some(Answer::Later(mut response)) => match response.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Ok(response)),
+                Poll::Pending => {
+                    self.answer = Some(Answer::Later(response));
+                    Poll::Pending
+                }
+            },
+            // Polled after it was ready: like every other such future, it stays pending.
+            None => Poll::Pending,
+        }
     }
 }

@@ -242,3 +242,71 @@ async fn a_stop_whose_caller_has_left_drops_the_pages_all_the_same() {
     }
     assert!(seen, "the page from before the stop is gone");
 }
+
+#[tokio::test]
+async fn a_page_comes_in_the_coding_that_its_reader_likes_with_a_tag_of_its_own() {
+    use std::io::Read;
+    let world = World::start().await;
+    let ask = async |coding: &str, more: &[(&str, &str)]| {
+        let headers = [as_account("globex").as_slice(), &[("accept-encoding", coding)], more].concat();
+        world.gateway.get(EXECUTIONS, &headers).await
+    };
+    let plain = ask("identity", &[]).await;
+    assert_eq!(plain.header("content-encoding"), "");
+    let mut tags = vec![plain.header("etag").to_owned()];
+    for (wanted, coding) in [("zstd", "zstd"), ("br", "br"), ("gzip;q=0.9, deflate", "gzip")] {
+        // Made behind the back of whoever is the first to want it.
+        let mut answer = ask(wanted, &[]).await;
+        for _ in 0..2000 {
+            if !answer.header("content-encoding").is_empty() {
+                break;
+            }
+            assert_eq!(answer.body, plain.body);
+            answer = ask(wanted, &[]).await;
+        }
+        assert_eq!(answer.header("content-encoding"), coding);
+        assert!(answer.header("vary").contains("accept-encoding"));
+        let mut expanded = Vec::new();
+        match coding {
+            "zstd" => zstd::Decoder::new(&answer.body[..]).expect("zstd").read_to_end(&mut expanded),
+            "br" => brotli::Decompressor::new(&answer.body[..], 4096).read_to_end(&mut expanded),
+            _ => flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut expanded),
+        }
+        .expect("it expands");
+        assert_eq!(expanded, plain.body);
+        let tag = answer.header("etag").to_owned();
+        assert!(!tags.contains(&tag), "{tag}");
+        assert_eq!(ask(wanted, &[("if-none-match", &tag)]).await.status, StatusCode::NOT_MODIFIED);
+        tags.push(tag);
+    }
+    assert_eq!(world.refold.requests(), 1);
+    // Where the page has to be fetched, it comes so at once.
+    world.clock.advance(Duration::from_mins(1));
+    assert_eq!(ask("br", &[]).await.header("content-encoding"), "br");
+    // A small one is left alone.
+    let headers = [as_account("empty").as_slice(), &[("accept-encoding", "gzip")]].concat();
+    let small = world.gateway.get(EXECUTIONS, &headers).await;
+    assert_eq!(small.header("content-encoding"), "");
+}
+
+#[tokio::test]
+async fn an_upstream_page_may_come_compressed_within_the_bound() {
+    let bomb = zstd::bulk::compress(&vec![b' '; 64 << 20], 3).expect("it compresses");
+    let page = zstd::bulk::compress(b"{\"docs\":[],\"totalDocs\":0}", 3).expect("it compresses");
+    let upstream = http_upstream(move |request| {
+        let large = request.uri().query().is_some_and(|query| query.contains("page=2"));
+        let body = if large { bomb.clone() } else { page.clone() };
+        async move {
+            let mut response = http::Response::new(http_body_util::Full::new(body.into()));
+            response.headers_mut().insert("content-encoding", "zstd".parse().expect("a value"));
+            response
+        }
+    })
+    .await;
+    let Setup { clock, top, tenant, .. } = Setup::default();
+    let gateway = Gateway::start(upstream, &top, &tenant, clock);
+    let answer = gateway.get(EXECUTIONS, &as_account("a")).await;
+    assert_eq!((answer.status, answer.json()["totalDocs"].as_u64()), (StatusCode::OK, Some(0)));
+    let bomb = gateway.get(&format!("{EXECUTIONS}?page=2"), &as_account("a")).await;
+    assert_eq!(bomb.error_code(), "UPSTREAM_RESPONSE_TOO_LARGE");
+}
