@@ -64,7 +64,8 @@ impl Origin {
         self.retries.deposit();
         let mut retry = 0;
         let (asked_at, response) = loop {
-            let until_the_verdict = self.spend_upstream_budget(caller, urgency).await?;
+            let until_the_verdict =
+                self.spend_upstream_budget(caller, urgency, stale.map(|entry| entry.stored_at)).await?;
             let asked_at = self.clock.now();
             let answered = self.exchange(client, caller, ask).await;
             drop(until_the_verdict);
@@ -100,7 +101,7 @@ impl Origin {
         body: Incoming,
     ) -> Result<Bytes, ClientError> {
         let body = self.read_body(body).await?;
-        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground).await?;
+        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
         let result =
             self.exchange(client, caller, |key| upstream::act(caller, key, execution, action, body.clone())).await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
@@ -167,7 +168,7 @@ impl Origin {
             && caller.is_injected()
             && let Some(other) = keys.other(key)
         {
-            self.spend_upstream_budget(caller, Urgency::Foreground).await?;
+            self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
             let second = self.send(client, request(other)).await?;
             if second.status != StatusCode::UNAUTHORIZED {
                 keys.took(other);
@@ -202,6 +203,7 @@ impl Origin {
         &self,
         caller: &'a Caller,
         urgency: Urgency,
+        renews: Option<Moment>,
     ) -> Result<Option<OnProbation<'a>>, ClientError> {
         let partition = caller.partition();
         let mut on_probation = None;
@@ -219,10 +221,13 @@ impl Origin {
                 }
             }
         }
-        caller.tenant().upstream_budget.acquire(caller.partition().line(), urgency).await.map_err(|exhausted| {
-            let message = "the requests that Refold grants are spent; try again later";
-            ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
-        })?;
+        let renews = renews.unwrap_or(self.clock.now());
+        caller.tenant().upstream_budget.acquire(caller.partition().line(), urgency, renews).await.map_err(
+            |exhausted| {
+                let message = "the requests that Refold grants are spent; try again later";
+                ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
+            },
+        )?;
         Ok(on_probation)
     }
 
@@ -262,7 +267,7 @@ impl Origin {
         } else {
             Outgoing::Streamed(Limited::new(body, allowed.max_body))
         };
-        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground).await?;
+        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
         let keys = caller.tenant().org_keys();
         let mut key = key_of(caller);
         let mut retried = false;
@@ -291,7 +296,7 @@ impl Origin {
             let other = keys.other(key).filter(|_| !retried && caller.is_injected());
             match (answer.status, other, again) {
                 (StatusCode::UNAUTHORIZED, Some(other), Some(again)) => {
-                    self.spend_upstream_budget(caller, Urgency::Foreground).await?;
+                    self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
                     (key, body, retried) = (other, again, true);
                 }
                 (status, ..) => {

@@ -209,3 +209,18 @@ fn the_environment_overrides_single_settings() {
         "environment variable POSTERN_SERVER_WORKER: there is no such setting; did you mean POSTERN_SERVER_WORKERS?";
     assert_eq!(error, expected);
 }
+
+#[test]
+fn the_examples_in_the_documented_file_are_good_ones() {
+    let text = include_str!("../../config/postern.toml");
+    let from = text.find("# Issuers whose JWTs").expect("the examples are there");
+    let (settings, examples) = text.split_at(from);
+    let uncommented: String = examples
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
+        .fold(String::new(), |all, line| all + line + "\n");
+    let config = parse(&format!("{settings}{uncommented}")).expect("the examples are good");
+    assert_eq!((config.issuers.len(), config.pass_through.len()), (1, 1));
+    assert!(config.cors.is_some());
+}

@@ -5,7 +5,7 @@
 //! 429 holds all lines for as long as it says; after it the pace is halved and comes back step by step (additive increase,
 //! multiplicative decrease).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use crate::config::UpstreamRate;
 /// After a 429 the pace is a share of what is configured, of 1,000. It is never less than this.
 const LEAST_PACE: u32 = 100;
 const FULL_PACE: u32 = 1000;
+/// Lines of which it is remembered when they were served.
+const REMEMBERED: usize = 8192;
 /// What each granted request gives back of the pace.
 const PACE_STEP: u32 = 10;
 
@@ -63,8 +65,11 @@ struct State {
 /// Waiters in their lines.
 #[derive(Debug, Default)]
 struct Lines {
-    /// Whose turn it is.
-    turns: VecDeque<Line>,
+    /// Whose turn it is: the one that was served the longest ago.
+    turns: BTreeSet<(u64, Line)>,
+    /// Counts those that were served, and who when.
+    turn: u64,
+    served: HashMap<Line, u64, foldhash::fast::RandomState>,
     waiters: HashMap<Line, VecDeque<Waiter>, foldhash::fast::RandomState>,
     waiting: usize,
 }
@@ -74,6 +79,8 @@ struct Waiter {
     slot: oneshot::Sender<()>,
     /// It goes away then.
     deadline: Moment,
+    /// When what it renews was asked for; within a line the oldest goes first.
+    renews: Moment,
 }
 
 /// The budget is spent for longer than a fetch may wait.
@@ -103,7 +110,9 @@ impl UpstreamBudget {
     /// # Errors
     /// At once, if the turn would come later than the configuration lets anybody wait or if too many wait already; later, if
     /// the upstream has asked for a pause meanwhile and the time is over.
-    pub async fn acquire(&self, line: Line, urgency: Urgency) -> Result<(), Exhausted> {
+    ///
+    /// `renews` is when the answer that is to be renewed was asked for, or now if there is none.
+    pub async fn acquire(&self, line: Line, urgency: Urgency, renews: Moment) -> Result<(), Exhausted> {
         let inner = &self.0;
         let waiting = {
             let now = inner.clock.now();
@@ -120,7 +129,7 @@ impl UpstreamBudget {
                 return Err(Exhausted { retry_after });
             }
             let (slot, waiting) = oneshot::channel();
-            state.lines(urgency).join(line, Waiter { slot, deadline: now + longest });
+            state.lines(urgency).join(line, Waiter { slot, deadline: now + longest, renews });
             if !state.dispatching {
                 state.dispatching = true;
                 tokio::spawn(Arc::clone(inner).dispatch());
@@ -181,7 +190,8 @@ impl Lines {
     fn join(&mut self, line: Line, waiter: Waiter) {
         let waiters = self.waiters.entry(line).or_default();
         if waiters.is_empty() {
-            self.turns.push_back(line);
+            // One that nobody knows stands at the end: names can be made up.
+            self.turns.insert((self.served.get(&line).copied().unwrap_or(self.turn), line));
         }
         waiters.push_back(waiter);
         self.waiting += 1;
@@ -199,14 +209,21 @@ impl Lines {
 
     /// The next waiter in turn who is still there.
     fn next(&mut self) -> Option<Waiter> {
-        while let Some(line) = self.turns.pop_front() {
+        while let Some((_, line)) = self.turns.pop_first() {
             let Some(waiters) = self.waiters.get_mut(&line) else { continue };
-            let next = waiters.pop_front();
+            let oldest = waiters.iter().enumerate().min_by_key(|(_, waiter)| waiter.renews).map(|(index, _)| index);
+            let next = oldest.and_then(|oldest| waiters.remove(oldest));
             self.waiting -= usize::from(next.is_some());
+            self.turn += 1;
+            if self.served.len() >= REMEMBERED {
+                let least = self.turn.saturating_sub(REMEMBERED as u64 / 2);
+                self.served.retain(|_, turn| *turn > least);
+            }
+            self.served.insert(line, self.turn);
             if waiters.is_empty() {
                 self.waiters.remove(&line);
             } else {
-                self.turns.push_back(line);
+                self.turns.insert((self.turn, line));
             }
             match next {
                 Some(waiter) if !waiter.slot.is_closed() => return Some(waiter),
@@ -224,7 +241,7 @@ impl Lines {
             !waiters.is_empty()
         });
         let lines = &self.waiters;
-        self.turns.retain(|line| lines.contains_key(line));
+        self.turns.retain(|(_, line)| lines.contains_key(line));
         self.waiting = self.waiters.values().map(VecDeque::len).sum();
     }
 }

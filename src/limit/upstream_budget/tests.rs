@@ -31,7 +31,7 @@ type Log = Arc<Mutex<Vec<Line>>>;
 fn ask(budget: &UpstreamBudget, line: Line, log: &Log) -> JoinHandle<Result<(), Exhausted>> {
     let (budget, log) = (budget.clone(), Arc::clone(log));
     tokio::spawn(async move {
-        let result = budget.acquire(line, Urgency::Foreground).await;
+        let result = budget.acquire(line, Urgency::Foreground, Moment::default()).await;
         if result.is_ok() {
             log.lock().expect("no panic").push(line);
         }
@@ -42,7 +42,7 @@ fn ask(budget: &UpstreamBudget, line: Line, log: &Log) -> JoinHandle<Result<(), 
 /// Spends what the burst allows.
 async fn exhaust(budget: &UpstreamBudget) {
     for _ in 0..4 {
-        assert_eq!(budget.acquire(0, Urgency::Foreground).await, Ok(()));
+        assert_eq!(budget.acquire(0, Urgency::Foreground, Moment::default()).await, Ok(()));
     }
 }
 
@@ -69,7 +69,10 @@ async fn those_who_wait_go_at_the_published_rate_after_the_burst() {
 async fn a_wait_that_is_too_long_is_refused_at_once_with_the_time_of_the_next_slot() {
     let (_clock, budget) = budget(Duration::ZERO, 100);
     exhaust(&budget).await;
-    assert_eq!(budget.acquire(0, Urgency::Foreground).await, Err(Exhausted { retry_after: Duration::from_millis(50) }));
+    assert_eq!(
+        budget.acquire(0, Urgency::Foreground, Moment::default()).await,
+        Err(Exhausted { retry_after: Duration::from_millis(50) })
+    );
 }
 
 #[tokio::test]
@@ -79,12 +82,12 @@ async fn the_queue_is_bounded_and_a_waiter_that_leaves_makes_room() {
     exhaust(&budget).await;
     let waiter = ask(&budget, 1, &log);
     settle().await;
-    assert!(budget.acquire(2, Urgency::Foreground).await.is_err());
+    assert!(budget.acquire(2, Urgency::Foreground, Moment::default()).await.is_err());
     waiter.abort();
     settle().await;
     clock.advance(Duration::from_secs(1));
     settle().await;
-    assert_eq!((budget.waiting(), budget.acquire(2, Urgency::Foreground).await), (0, Ok(())));
+    assert_eq!((budget.waiting(), budget.acquire(2, Urgency::Foreground, Moment::default()).await), (0, Ok(())));
 }
 
 #[tokio::test]
@@ -116,7 +119,7 @@ async fn a_modest_line_is_let_in_where_a_greedy_one_is_refused() {
         ask(&budget, 7, &log);
     }
     settle().await;
-    assert!(budget.acquire(7, Urgency::Foreground).await.is_err(), "its line is a second long");
+    assert!(budget.acquire(7, Urgency::Foreground, Moment::default()).await.is_err(), "its line is a second long");
     let modest = ask(&budget, 8, &log);
     settle().await;
     assert!(!modest.is_finished(), "it waits, for its turn is soon");
@@ -194,7 +197,7 @@ proptest! {
                 let (budget, granted, clock) = (budget.clone(), Arc::clone(&granted), clock.clone());
                 tokio::spawn(async move {
                     let begun = clock.now();
-                    if budget.acquire(line, Urgency::Foreground).await.is_ok() {
+                    if budget.acquire(line, Urgency::Foreground, Moment::default()).await.is_ok() {
                         granted.lock().expect("no panic").push(clock.now());
                     }
                     clock.now().since(begun)
@@ -242,4 +245,37 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test]
+async fn within_a_line_the_oldest_goes_first_and_the_line_that_waited_longest_before_the_others() {
+    let (clock, budget) = budget(Duration::from_mins(1), 1000);
+    exhaust(&budget).await;
+    let order: Arc<Mutex<Vec<(Line, u64)>>> = Arc::default();
+    let ask = |line: Line, renews: u64| {
+        let (budget, order) = (budget.clone(), Arc::clone(&order));
+        tokio::spawn(async move {
+            budget.acquire(line, Urgency::Background, Moment::from_nanos(renews)).await.expect("it is served");
+            order.lock().expect("no panic").push((line, renews));
+        })
+    };
+    let pass = async || {
+        for _ in 0..10 {
+            clock.advance(Duration::from_millis(50));
+            settle().await;
+        }
+    };
+    for (line, renews) in [(1, 9), (2, 5), (1, 3)] {
+        ask(line, renews);
+        settle().await;
+    }
+    pass().await;
+    // Line 2 was served before line 1 was for the last time, whoever joins first now.
+    exhaust(&budget).await;
+    for line in [1, 2] {
+        ask(line, 20);
+        settle().await;
+    }
+    pass().await;
+    assert_eq!(*order.lock().expect("no panic"), [(1, 3), (2, 5), (1, 9), (2, 20), (1, 20)]);
 }
