@@ -390,17 +390,22 @@ fn named_account(headers: &HeaderMap) -> Result<Option<&str>, ClientError> {
     if value.is_empty() {
         return Ok(None);
     }
+    checked_account(value.as_bytes()).map(Some).map_err(|why| ClientError::new(Reason::MalformedRequest, why))
+}
+
+/// The id of a linked account, from wherever it comes: one that goes upstream in a header as it is, and as one name alone.
+fn checked_account(id: &[u8]) -> Result<&str, String> {
     // HTTP/2 lets it pass, HTTP/1.1 cuts it off: one account would have two names.
-    if value.as_bytes().trim_ascii().len() != value.len() {
-        return Err(ClientError::new(Reason::MalformedRequest, "linked_account_id begins or ends with a space"));
+    if id.trim_ascii().len() != id.len() {
+        return Err("linked_account_id begins or ends with a space".to_owned());
     }
-    if value.len() > MAX_LINKED_ACCOUNT_ID {
-        let message = format!("linked_account_id is longer than {MAX_LINKED_ACCOUNT_ID} bytes");
-        return Err(ClientError::new(Reason::MalformedRequest, message));
+    if id.len() > MAX_LINKED_ACCOUNT_ID {
+        return Err(format!("linked_account_id is longer than {MAX_LINKED_ACCOUNT_ID} bytes"));
     }
-    std::str::from_utf8(value.as_bytes())
-        .map(Some)
-        .map_err(|_| ClientError::new(Reason::MalformedRequest, "linked_account_id is not UTF-8"))
+    if HeaderValue::from_bytes(id).is_err() {
+        return Err("linked_account_id has characters that a header can't have".to_owned());
+    }
+    std::str::from_utf8(id).map_err(|_| "linked_account_id is not UTF-8".to_owned())
 }
 
 fn ambiguous(message: impl Into<std::borrow::Cow<'static, str>>) -> ClientError {

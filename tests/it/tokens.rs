@@ -113,6 +113,12 @@ async fn a_token_reads_the_accounts_it_names_and_no_other() {
     for none in [json!(null), json!([]), json!(""), json!(7), json!({})] {
         assert_eq!(status(&token(none), "acme-1").await.status, StatusCode::FORBIDDEN);
     }
+    // What no header can hold, or not as it is, would go upstream as nobody's request or as another's.
+    let asked = world.refold.requests();
+    for strange in ["acme\n1", "acme-1 ", "\tacme-1", "acme\u{0}", &"a".repeat(300)] {
+        assert_eq!(ask(&world, &token(json!(strange)), &[]).await.status, StatusCode::FORBIDDEN, "{strange:?}");
+    }
+    assert_eq!(world.refold.requests(), asked);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::caller::checked_account;
 use crate::config::{Access, ClaimPath, Issuer};
 
 /// The claims of a token.
@@ -63,7 +64,10 @@ impl Claims {
 
     /// The linked accounts it names: one, or a list. Empty if it names none.
     pub(super) fn linked_accounts(&self, issuer: &Issuer) -> Vec<Box<str>> {
-        let usable = |value: &Value| value.as_str().filter(|id| !id.is_empty()).map(Box::from);
+        let usable = |value: &Value| {
+            let id = value.as_str().filter(|id| !id.is_empty())?;
+            checked_account(id.as_bytes()).ok().map(Box::from)
+        };
         match self.at(&issuer.linked_account_claim) {
             Some(Value::Array(several)) => several.iter().filter_map(usable).collect(),
             Some(one) => usable(one).into_iter().collect(),
