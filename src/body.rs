@@ -6,45 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::{Frame, SizeHint};
 
 use crate::client::{Arriving, BodyError};
 use crate::tenant::Tenant;
 
-/// The body of every response.
-pub enum Body {
-    /// All of it is here.
-    Whole(Full<Bytes>),
-    /// It comes from the upstream.
-    Streamed(Box<Passed>),
-}
-
-impl hyper::body::Body for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Streamed(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Streamed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Streamed(body) => body.size_hint(),
-        }
-    }
-}
+/// The body of every response: all here, or coming from the upstream.
+pub type Body = Either<Full<Bytes>, Box<Passed>>;
 
 /// A body that is passed on.
 #[derive(Debug)]

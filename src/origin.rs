@@ -14,7 +14,7 @@ use hyper::body::{Body, Incoming};
 use crate::body::Passed;
 use crate::cache::{Class, Entry};
 use crate::caller::{Caller, Credential, Verdict};
-use crate::client::{Client, FetchError, Outgoing, Reply};
+use crate::client::{Client, FetchError, Outgoing, Reply, whole};
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
@@ -263,9 +263,9 @@ impl Origin {
     ) -> Result<(response::Parts, Passed), ClientError> {
         let small = body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY);
         let mut body = if small {
-            Outgoing::from(self.read_body(body).await?)
+            whole(self.read_body(body).await?)
         } else {
-            Outgoing::Streamed(Limited::new(body, allowed.max_body))
+            Outgoing::Right(Limited::new(body, allowed.max_body))
         };
         let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
         let keys = caller.tenant().org_keys();
@@ -274,8 +274,8 @@ impl Origin {
         loop {
             // A small body can be sent again; a stream is gone once it was sent.
             let again = match &body {
-                Outgoing::Whole(whole) => Some(Outgoing::Whole(whole.clone())),
-                Outgoing::Streamed(_) => None,
+                Outgoing::Left(whole) => Some(Outgoing::Left(whole.clone())),
+                Outgoing::Right(_) => None,
             };
             let request = upstream::pass(caller, key, allowed, head, body);
             let permit = self.permit()?;

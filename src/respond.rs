@@ -22,7 +22,7 @@ use crate::error::ClientError;
 use crate::limit::Spent;
 
 fn empty() -> Response<Body> {
-    Response::new(Body::Whole(Full::default()))
+    Response::new(Body::Left(Full::default()))
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -166,7 +166,7 @@ pub fn outcome(facts: &Facts, body: Bytes) -> Response<Body> {
 #[must_use]
 pub fn passed(facts: &Facts, head: &response::Parts, body: Passed) -> Response<Body> {
     const PASSED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, LINK];
-    let mut response = Response::new(Body::Streamed(Box::new(body)));
+    let mut response = Response::new(Body::Right(Box::new(body)));
     *response.status_mut() = head.status;
     let headers = Values::new().finish(response.headers_mut(), facts);
     for name in PASSED {
@@ -215,7 +215,7 @@ fn fill(mut response: Response<Body>, facts: &Facts, body: Bytes) -> Response<Bo
     if facts.head {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
-        *response.body_mut() = Body::Whole(Full::new(body));
+        *response.body_mut() = Body::Left(Full::new(body));
     }
     expose(facts, &mut response);
     response

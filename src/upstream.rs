@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request};
 
 use crate::caller::{Caller, Credential, LINKED_ACCOUNT_ID, X_API_KEY};
-use crate::client::Outgoing;
+use crate::client::{Outgoing, whole};
 use crate::config::PassThrough;
 use crate::executions::{COLLECTION, Dialect, PathId, Question};
 use crate::tenant::OrgKey;
@@ -23,7 +23,7 @@ pub fn ask(
     question: &Question,
     validator: Option<&HeaderValue>,
 ) -> Request<Outgoing> {
-    let mut request = build(caller, key, Method::GET, &question.upstream_target(dialect), Outgoing::from(Bytes::new()));
+    let mut request = build(caller, key, Method::GET, &question.upstream_target(dialect), whole(Bytes::new()));
     if let Some(validator) = validator {
         request.headers_mut().insert(IF_NONE_MATCH, validator.clone());
     }
@@ -38,7 +38,7 @@ pub fn act(caller: &Caller, key: OrgKey, execution: &PathId, action: &str, body:
     target.push('/');
     target.push_str(action);
     let has_body = !body.is_empty();
-    let mut request = build(caller, key, Method::POST, &target, body.into());
+    let mut request = build(caller, key, Method::POST, &target, whole(body));
     if has_body {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }

@@ -120,13 +120,6 @@ pub struct Coded {
 #[derive(Debug, Default)]
 pub struct Codings([OnceLock<Option<Coded>>; 3]);
 
-/// Another entry, whose codings are made anew.
-impl Clone for Codings {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
 impl Codings {
     /// Whether a body is worth coding at all.
     #[must_use]

@@ -1,5 +1,6 @@
 //! An answer as it is kept: the body, and every header value that can be made once instead of at each hit.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -36,8 +37,8 @@ pub struct Entry {
     pub no_store: bool,
     /// How long it is of use after it has ceased to be fresh.
     pub kept_for: Duration,
-    /// The body in other codings.
-    pub codings: Codings,
+    /// The body in other codings; a renewed entry has those that were made.
+    pub codings: Arc<Codings>,
     failed: Failed,
 }
 
@@ -81,7 +82,7 @@ impl Entry {
             validator: None,
             no_store: false,
             kept_for: Duration::ZERO,
-            codings: Codings::default(),
+            codings: Arc::default(),
             failed: Failed::default(),
         };
         entry.set_lifetime(lifetime);

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
@@ -14,45 +14,13 @@ use super::pool::Lease;
 /// Why a body ended before its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of a request.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// All of it is here, so the request can be sent twice.
-    Whole(Full<Bytes>),
-    /// It is passed on as it comes in, up to a bound.
-    Streamed(Limited<Incoming>),
-}
+/// The body of a request: whole, so that it can be sent twice, or passed on as it comes in, up to a bound.
+pub type Outgoing = Either<Full<Bytes>, Limited<Incoming>>;
 
-impl From<Bytes> for Outgoing {
-    fn from(bytes: Bytes) -> Self {
-        Self::Whole(Full::new(bytes))
-    }
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Streamed(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Streamed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Streamed(body) => body.size_hint(),
-        }
-    }
+/// A body that is all here.
+#[must_use]
+pub fn whole(bytes: Bytes) -> Outgoing {
+    Either::Left(Full::new(bytes))
 }
 
 /// The body of an answer, as it comes in: bounded in time and bytes. Read to its end it gives its connection back.

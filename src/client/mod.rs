@@ -20,7 +20,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
-pub use self::body::{Arriving, BodyError, Outgoing};
+pub use self::body::{Arriving, BodyError, Outgoing, whole};
 use self::expand::expand;
 use self::pool::Pool;
 use crate::config::Connection;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use tokio::sync::Mutex;
 
-use crate::client::{Client, ClientSetupError, Outgoing};
+use crate::client::{Client, ClientSetupError, whole};
 use crate::clock::{Clock, Moment};
 use crate::config::{IssuerKeys, JwksUrl};
 use crate::keyset::KeySet;
@@ -97,7 +97,7 @@ impl KeySource {
 
 impl Remote {
     async fn fetch(&self) -> Result<KeySet, String> {
-        let mut request = Request::new(Outgoing::from(Bytes::new()));
+        let mut request = Request::new(whole(Bytes::new()));
         *request.uri_mut() = self.url.target.clone().into();
         request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
         let reply = self.client.send(request).await.map_err(|error| error.to_string())?;
