@@ -226,7 +226,7 @@ impl Gateway {
             // It has no credential: the browser asks before it sends one.
             Route::Preflight(methods) => return preflight(methods, head, facts),
             // Signed, not sent by a caller.
-            Route::To(Endpoint::Hook(tenant)) => {
+            Route::Hook(tenant) => {
                 let tenant = self.callers.tenant_with_webhooks(&tenant).ok_or_else(ClientError::invalid_credentials)?;
                 facts.cache = CacheResult::Bypass;
                 return Ok(Decision::Pending(Pending::Hook { tenant: Arc::clone(tenant) }));
@@ -249,7 +249,6 @@ impl Gateway {
             Endpoint::Batches(execution, node) => {
                 Question::Batches(execution, node, BatchesQuery::parse(head.uri.query(), &self.config.query)?)
             }
-            Endpoint::Hook(_) => return Err(ClientError::invalid_credentials().into()),
             Endpoint::Other(allowed) => {
                 let reads = head.method == Method::GET || head.method == Method::HEAD;
                 if !reads {

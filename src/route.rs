@@ -21,8 +21,6 @@ pub enum Endpoint {
     Batches(PathId, PathId),
     /// `POST /api/v2/public/execution/{id}/stop` or `.../rerun`
     Action(PathId, Action),
-    /// `POST /hooks/refold/{tenant}`; the tenant's id as it stands in the path.
-    Hook(Box<str>),
     /// An entry of the allow-list, by its index.
     Other(usize),
 }
@@ -32,6 +30,8 @@ pub enum Endpoint {
 pub enum Route {
     /// To a resource.
     To(Endpoint),
+    /// `POST /hooks/refold/{tenant}`, which no caller sends; the tenant's id as it stands in the path.
+    Hook(Box<str>),
     /// `OPTIONS` on a resource that has these methods: a browser asks what it may do.
     Preflight(Cow<'static, str>),
 }
@@ -77,7 +77,7 @@ pub fn route(head: &Parts, limits: &config::Server, others: &[PassThrough]) -> R
 fn own(head: &Parts) -> Option<Result<Route, ClientError>> {
     let path = head.uri.path();
     if let Some(tenant) = path.strip_prefix(HOOKS) {
-        return (!tenant.contains('/')).then(|| write(&head.method, || Ok(Endpoint::Hook(tenant.into()))));
+        return (!tenant.contains('/')).then(|| write(&head.method, || Ok(Route::Hook(tenant.into()))));
     }
     let rest = path.strip_prefix(COLLECTION)?;
     if rest.is_empty() {
@@ -90,10 +90,10 @@ fn own(head: &Parts) -> Option<Result<Route, ClientError>> {
             read(&head.method, || Ok(Endpoint::Document(id(Some(execution))?)))
         }
         (execution, Some("stop"), None, ..) => {
-            write(&head.method, || Ok(Endpoint::Action(id(execution)?, Action::Stop)))
+            write(&head.method, || Ok(Route::To(Endpoint::Action(id(execution)?, Action::Stop))))
         }
         (execution, Some("rerun"), None, ..) => {
-            write(&head.method, || Ok(Endpoint::Action(id(execution)?, Action::Rerun)))
+            write(&head.method, || Ok(Route::To(Endpoint::Action(id(execution)?, Action::Rerun))))
         }
         (execution, Some("nodes"), node, Some("batches"), None) => {
             read(&head.method, || Ok(Endpoint::Batches(id(execution)?, id(node)?)))
@@ -135,9 +135,9 @@ fn read(method: &Method, endpoint: impl FnOnce() -> Result<Endpoint, ClientError
     }
 }
 
-fn write(method: &Method, endpoint: impl FnOnce() -> Result<Endpoint, ClientError>) -> Result<Route, ClientError> {
+fn write(method: &Method, route: impl FnOnce() -> Result<Route, ClientError>) -> Result<Route, ClientError> {
     if *method == Method::POST {
-        endpoint().map(Route::To)
+        route()
     } else if *method == Method::OPTIONS {
         Ok(Route::Preflight(WRITE.into()))
     } else {
@@ -201,7 +201,7 @@ mod tests {
         let (head, ()) = request.body(()).expect("the test's request is valid").into_parts();
         match route(&head, &LIMITS, &[]) {
             Ok(Route::To(endpoint)) => Ok(endpoint),
-            Ok(Route::Preflight(methods)) => panic!("a preflight for {methods}"),
+            Ok(other) => panic!("{other:?} is no resource"),
             Err(error) => Err(error.status()),
         }
     }
