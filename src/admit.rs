@@ -5,14 +5,14 @@ use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::{ClientError, Reason};
 use crate::limit::ClientBudget;
-use crate::respond::Facts;
+use crate::respond::Budget;
 use crate::tenant::Standing;
 
 /// Takes the request off the caller's budgets, and lets it pass if they are not spent.
 ///
 /// # Errors
 /// 429 with the time to wait.
-pub fn admit(caller: &Caller, facts: &mut Facts, now: Moment) -> Result<(), ClientError> {
+pub fn admit(caller: &Caller, budget: &mut Option<Budget>, now: Moment) -> Result<(), ClientError> {
     // A token that nobody vouches for has no budget of its own to show.
     if caller.partition().standing(now) != Standing::Known {
         return Ok(());
@@ -26,7 +26,7 @@ pub fn admit(caller: &Caller, facts: &mut Facts, now: Moment) -> Result<(), Clie
         Some(own) if own.refused.is_some() => own,
         _ => caller.partition().budget.spend(),
     };
-    facts.budget = Some((spent, caller.tenant().rate_limit_policy().clone()));
+    *budget = Some((spent, caller.tenant().rate_limit_policy().clone()));
     match spent.refused {
         None => Ok(()),
         Some(wait) => {

@@ -1,4 +1,4 @@
-//! A request's straight line, one call a step. Read this file first.
+//! A request's straight line, one call a step. Read this file first; what happens behind the cache is in `pending`.
 //!
 //! ```text
 //! route -> identify -> normalise -> admit -> look up -> fetch -> translate -> respond
@@ -6,6 +6,8 @@
 //!
 //! [`Gateway::handle`] decides at once, on the thread that the request came to, whether it can be answered there: a hit or
 //! a refusal is a finished response and no future. Only what needs the upstream becomes one.
+
+mod pending;
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -16,22 +18,21 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
+use self::pending::{Errand, Pending};
 use crate::admit::{admit, must_write};
 use crate::body::Body;
-use crate::cache::{CacheKey, Coding, Directives, Entry, Flight, Flights, Joined, Store, Usable, Waiter};
+use crate::cache::{CacheKey, Coding, Directives, Entry, Flights, Store, Usable};
 use crate::caller::{Caller, Callers, Entrance, Unidentified};
 use crate::client::{Client, ClientSetupError};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::cors::{self, Cors};
 use crate::error::{ClientError, Reason};
-use crate::executions::{BatchesQuery, ListQuery, PathId, Question, no_parameters};
-use crate::limit::Urgency;
+use crate::executions::{BatchesQuery, ListQuery, Question, no_parameters};
+use crate::observe::{Observer, Record};
 use crate::origin::Origin;
 use crate::respond::{self, CacheResult, Facts, RequestId};
-use crate::route::{Action, Endpoint, Route, route};
-use crate::tenant::Tenant;
-use crate::webhook;
+use crate::route::{Endpoint, Resource, Route, route};
 
 /// Everything that requests share. One for all workers.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub struct Gateway {
     flights: Arc<Flights>,
     cors: Option<Cors>,
     origin: Origin,
+    observer: Arc<Observer>,
 }
 
 /// Where a request came in.
@@ -56,29 +58,16 @@ pub struct Scope {
 
 const NOT_CACHED: &str = "there is no answer in the cache that the request's Cache-Control takes";
 
-/// A request that needs the upstream.
-enum Pending {
-    Fetch { caller: Caller, key: CacheKey, stale: Option<Arc<Entry>>, no_store: bool },
-    Act { caller: Caller, execution: PathId, action: Action },
-    Pass { caller: Caller, allowed: usize },
-    Hook { tenant: Arc<Tenant> },
-}
-
-/// What is to be fetched, and for whom.
-struct Errand {
-    caller: Caller,
-    key: CacheKey,
-    stale: Option<Arc<Entry>>,
-    urgency: Urgency,
-    /// Whatever is in the cache.
-    anyway: bool,
-}
-
-impl Errand {
-    /// An entry is to be renewed, and nobody waits for it.
-    fn renewal(caller: Caller, key: CacheKey, stale: Arc<Entry>) -> Self {
-        Self { caller, key, stale: Some(stale), urgency: Urgency::Background, anyway: false }
-    }
+/// A request on its way, and what the steps have found out about it.
+struct Exchange {
+    head: Parts,
+    facts: Facts,
+    began: Moment,
+    resource: Resource,
+    caller: Option<Caller>,
+    key: Option<CacheKey>,
+    /// How old the answer is.
+    age: Option<Duration>,
 }
 
 /// Why a request can't be decided on.
@@ -103,11 +92,7 @@ enum Settled {
 enum Decision {
     Hit(Arc<Entry>),
     /// Given as it is, and fetched anew behind the caller's back.
-    Revalidate {
-        caller: Caller,
-        key: CacheKey,
-        entry: Arc<Entry>,
-    },
+    Revalidate(Errand, Arc<Entry>),
     /// A browser asks what it may do; these methods.
     Preflight(Cow<'static, str>),
     Pending(Pending),
@@ -125,6 +110,7 @@ impl Gateway {
             flights: Arc::default(),
             cors: config.cors.as_ref().map(Cors::new),
             origin: Origin::new(Arc::clone(&config), clock.clone()),
+            observer: Arc::default(),
             config,
             clock,
         })
@@ -147,7 +133,7 @@ impl Gateway {
     pub fn handle(self: &Arc<Self>, scope: &Scope, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let now = self.clock.now();
-        let mut facts = Facts {
+        let facts = Facts {
             request_id: RequestId::new(),
             head: head.method == Method::HEAD,
             budget: None,
@@ -155,19 +141,21 @@ impl Gateway {
             coding: Coding::preferred(&head.headers),
             cors: self.cors.as_ref().map(|cors| cors.allowed(&head.headers)),
         };
-        match self.decide(scope, &head, &mut facts, now) {
-            Ok(decision) => match self.settle(scope, &head, &mut facts, decision, now) {
+        let mut exchange =
+            Exchange { head, facts, began: now, resource: Resource::Other, caller: None, key: None, age: None };
+        match self.decide(scope, &mut exchange, now) {
+            Ok(decision) => match self.settle(scope, &mut exchange, decision, now) {
                 Settled::Now(response) => Answer::Now(response),
                 Settled::Later(pending) => {
                     let (gateway, client) = (Arc::clone(self), scope.client.clone());
-                    Answer::Later(Box::pin(gateway.go_upstream(client, pending, head, body, facts)))
+                    Answer::Later(Box::pin(gateway.go_upstream(client, pending, exchange, body)))
                 }
             },
             Err(Undecided::UnknownKey(issuer)) => {
                 let (gateway, scope) = (Arc::clone(self), scope.clone());
-                Answer::Later(Box::pin(gateway.ask_issuer(scope, issuer, head, body, facts)))
+                Answer::Later(Box::pin(gateway.ask_issuer(scope, issuer, exchange, body)))
             }
-            Err(Undecided::Refused(error)) => Answer::Now(refuse(&facts, &error)),
+            Err(Undecided::Refused(error)) => Answer::Now(self.refuse(&exchange, &error)),
         }
     }
 
@@ -176,53 +164,47 @@ impl Gateway {
         self: Arc<Self>,
         scope: Scope,
         issuer: usize,
-        head: Parts,
+        mut exchange: Exchange,
         body: Incoming,
-        mut facts: Facts,
     ) -> Response<Body> {
         self.callers.ask_issuer(issuer).await;
         let now = self.clock.now();
-        match self.decide(&scope, &head, &mut facts, now) {
-            Ok(decision) => match self.settle(&scope, &head, &mut facts, decision, now) {
+        match self.decide(&scope, &mut exchange, now) {
+            Ok(decision) => match self.settle(&scope, &mut exchange, decision, now) {
                 Settled::Now(response) => response,
-                Settled::Later(pending) => self.go_upstream(scope.client, pending, head, body, facts).await,
+                Settled::Later(pending) => self.go_upstream(scope.client, pending, exchange, body).await,
             },
-            Err(Undecided::UnknownKey(_)) => refuse(&facts, &ClientError::invalid_credentials()),
-            Err(Undecided::Refused(error)) => refuse(&facts, &error),
+            Err(Undecided::UnknownKey(_)) => self.refuse(&exchange, &ClientError::invalid_credentials()),
+            Err(Undecided::Refused(error)) => self.refuse(&exchange, &error),
         }
     }
 
     /// Answers what can be answered at once.
-    fn settle(
-        self: &Arc<Self>,
-        scope: &Scope,
-        head: &Parts,
-        facts: &mut Facts,
-        decision: Decision,
-        now: Moment,
-    ) -> Settled {
+    fn settle(self: &Arc<Self>, scope: &Scope, exchange: &mut Exchange, decision: Decision, now: Moment) -> Settled {
         let response = match decision {
             Decision::Hit(entry) => {
-                let response = respond::entry(facts, &head.headers, &entry, now);
-                encode_later(facts, entry);
+                let response = give(exchange, &entry, now);
+                encode_later(&exchange.facts, entry);
                 response
             }
-            Decision::Revalidate { caller, key, entry } => {
-                let response = respond::entry(facts, &head.headers, &entry, now);
-                let _nobody_waits = self.join(scope.client.clone(), Errand::renewal(caller, key, entry));
+            Decision::Revalidate(errand, entry) => {
+                let response = give(exchange, &entry, now);
+                let _nobody_waits = self.join(scope.client.clone(), errand);
                 response
             }
-            Decision::Preflight(methods) => respond::preflight(facts, self.cors.as_ref(), &methods),
+            Decision::Preflight(methods) => respond::preflight(&exchange.facts, self.cors.as_ref(), &methods),
             Decision::Pending(pending) => return Settled::Later(pending),
         };
-        log(facts, &response);
-        Settled::Now(response)
+        Settled::Now(self.answered(exchange, response, None))
     }
 
     /// The steps that need nobody else.
-    fn decide(&self, scope: &Scope, head: &Parts, facts: &mut Facts, now: Moment) -> Result<Decision, Undecided> {
+    fn decide(&self, scope: &Scope, exchange: &mut Exchange, now: Moment) -> Result<Decision, Undecided> {
+        let Exchange { head, facts, .. } = exchange;
         // Before anything is known of the caller, only the shape of the request is looked at.
-        let endpoint = match route(head, &self.config.server, &self.config.pass_through)? {
+        let route = route(head, &self.config.server, &self.config.pass_through)?;
+        exchange.resource = route.resource();
+        let endpoint = match route {
             // It has no credential: the browser asks before it sends one.
             Route::Preflight(methods) => return preflight(methods, head, facts),
             // Signed, not sent by a caller.
@@ -238,8 +220,9 @@ impl Gateway {
             Unidentified::Refused(error) => Undecided::Refused(error),
             Unidentified::UnknownKey(issuer) => Undecided::UnknownKey(issuer),
         })?;
+        let caller = &*exchange.caller.insert(caller);
         // Before the query is judged: a caller that sends nonsense spends its budget all the same.
-        admit(&caller, facts, now)?;
+        admit(caller, &mut facts.budget, now)?;
         let question = match endpoint {
             Endpoint::List => Question::List(ListQuery::parse(head.uri.query(), &self.config.query)?),
             Endpoint::Document(execution) => {
@@ -252,187 +235,85 @@ impl Gateway {
             Endpoint::Other(allowed) => {
                 let reads = head.method == Method::GET || head.method == Method::HEAD;
                 if !reads {
-                    must_write(&caller)?;
+                    must_write(caller)?;
                 }
                 facts.cache = CacheResult::Bypass;
-                return Ok(Decision::Pending(Pending::Pass { caller, allowed }));
+                return Ok(Decision::Pending(Pending::Pass { caller: caller.clone(), allowed }));
             }
             Endpoint::Action(execution, action) => {
-                must_write(&caller)?;
+                must_write(caller)?;
                 no_parameters(head.uri.query(), &self.config.query)?;
                 facts.cache = CacheResult::Bypass;
-                return Ok(Decision::Pending(Pending::Act { caller, execution, action }));
+                return Ok(Decision::Pending(Pending::Act { caller: caller.clone(), execution, action }));
             }
         };
-        let key = CacheKey::new(&caller, question);
+        let key = &*exchange.key.insert(CacheKey::new(caller, question));
         let directives = Directives::of(&head.headers, &caller.tenant().config.request_directives);
-        let entry = self.store.get(&key);
-        match entry.as_ref().and_then(|entry| directives.accept(entry, now)) {
-            None => {}
-            Some(true) => {
-                facts.cache = CacheResult::HitStale;
-                return entry.map(Decision::Hit).ok_or_else(|| ClientError::new(Reason::NotCached, NOT_CACHED).into());
+        let (entry, usable) = match self.store.get(key) {
+            None => (None, Usable::No),
+            Some(entry) => {
+                let usable = match directives.accept(&entry, now) {
+                    None => entry.usable(&caller.tenant().config.stale, now),
+                    // Stale, and the caller says that this will do.
+                    Some(true) => Usable::WhileFailing,
+                    Some(false) => {
+                        facts.cache = CacheResult::Request;
+                        Usable::No
+                    }
+                };
+                (Some(entry), usable)
             }
-            Some(false) if directives.only_if_cached() => {
-                return Err(ClientError::new(Reason::NotCached, NOT_CACHED).into());
-            }
-            Some(false) => {
-                facts.cache = CacheResult::Request;
-                return Ok(Decision::Pending(Pending::Fetch {
-                    caller,
-                    key,
-                    stale: None,
-                    no_store: directives.no_store(),
-                }));
-            }
-        }
-        let no_store = directives.no_store();
-        match entry {
-            Some(entry) if entry.is_fresh(now) => {
+        };
+        match (entry, usable) {
+            (Some(entry), Usable::Fresh) => {
                 facts.cache = CacheResult::Hit;
                 Ok(Decision::Hit(entry))
             }
-            Some(entry) => match entry.usable(&caller.tenant().config.stale, now) {
-                Usable::WhileFailing => {
-                    facts.cache = CacheResult::HitStale;
-                    Ok(Decision::Hit(entry))
-                }
-                Usable::WhileRevalidating => {
-                    facts.cache = CacheResult::HitStale;
-                    Ok(Decision::Revalidate { caller, key, entry })
-                }
-                _ if directives.only_if_cached() => Err(ClientError::new(Reason::NotCached, NOT_CACHED).into()),
-                _ => Ok(Decision::Pending(Pending::Fetch { caller, key, stale: Some(entry), no_store })),
-            },
-            None if directives.only_if_cached() => Err(ClientError::new(Reason::NotCached, NOT_CACHED).into()),
-            None => Ok(Decision::Pending(Pending::Fetch { caller, key, stale: None, no_store })),
+            (Some(entry), Usable::WhileFailing) => {
+                facts.cache = CacheResult::HitStale;
+                Ok(Decision::Hit(entry))
+            }
+            (Some(entry), Usable::WhileRevalidating) => {
+                facts.cache = CacheResult::HitStale;
+                Ok(Decision::Revalidate(Errand::renewal(caller, key, &entry), entry))
+            }
+            _ if directives.only_if_cached() => Err(ClientError::new(Reason::NotCached, NOT_CACHED).into()),
+            (entry, _) => {
+                // What the caller did not take is no comfort either if nothing newer is to be had.
+                let stale = entry.filter(|_| facts.cache != CacheResult::Request);
+                let (caller, key) = (caller.clone(), key.clone());
+                Ok(Decision::Pending(Pending::Fetch { caller, key, stale, no_store: directives.no_store() }))
+            }
         }
     }
 
-    /// The steps behind the cache.
-    async fn go_upstream(
-        self: Arc<Self>,
-        client: Client,
-        pending: Pending,
-        head: Parts,
-        body: Incoming,
-        mut facts: Facts,
-    ) -> Response<Body> {
-        let response = match pending {
-            // It must leave nothing behind, so nobody else's fetch is shared either.
-            Pending::Fetch { caller, key, no_store: true, .. } => {
-                let fetched = self.origin.fetch(&client, &caller, key.question(), None, Urgency::Foreground).await;
-                facts.cache = CacheResult::Request;
-                match fetched {
-                    Ok(entry) => respond::entry(&facts, &head.headers, &entry.not_stored(), self.clock.now()),
-                    Err(error) => return refuse(&facts, &error),
-                }
-            }
-            Pending::Fetch { caller, key, stale, .. } => {
-                let windows = caller.tenant().config.stale;
-                let caller_wait = caller.tenant().config.upstream_budget.max_wait;
-                let anyway = facts.cache == CacheResult::Request;
-                let (waiter, collapsed) = self
-                    .join(client, Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway });
-                facts.cache = match (facts.cache, &stale) {
-                    (CacheResult::Request, _) => CacheResult::Request,
-                    (_, Some(_)) => CacheResult::Stale { collapsed },
-                    (_, None) => CacheResult::Miss { collapsed },
-                };
-                // Whoever could have an older answer does not wait for a newer one for ever.
-                let patience = stale.as_ref().map(|_| caller_wait);
-                let outcome = self.within(patience, waiter).await;
-                let now = self.clock.now();
-                match (outcome, stale) {
-                    (Ok(entry), _) => {
-                        // It has waited for Refold: this is little more, and whoever comes after has it at once.
-                        if let Some(coding) = facts.coding.filter(|coding| entry.lacks(*coding)) {
-                            entry.encode(coding);
-                        }
-                        respond::entry(&facts, &head.headers, &entry, now)
-                    }
-                    (Err(error), Some(stale)) if error.is_passing() && stale.usable(&windows, now) != Usable::No => {
-                        facts.cache = CacheResult::HitStale;
-                        respond::entry(&facts, &head.headers, &stale, now)
-                    }
-                    (Err(error), _) => return refuse(&facts, &error),
-                }
-            }
-            Pending::Act { caller, execution, action } => {
-                let gateway = Arc::clone(&self);
-                // In a task of its own: what the upstream has begun to do must be noted here, also when the caller leaves.
-                let acting =
-                    tokio::spawn(
-                        async move { gateway.origin.act(&client, &caller, &execution, action.name(), body).await },
-                    );
-                match acting.await.unwrap_or_else(|_| Err(given_up())) {
-                    Ok(body) => respond::outcome(&facts, body),
-                    Err(error) => return refuse(&facts, &error),
-                }
-            }
-            Pending::Hook { tenant } => {
-                let taken = match self.origin.read_body(body).await {
-                    Ok(body) => webhook::receive(&tenant, &head.headers, &body),
-                    Err(error) => Err(error),
-                };
-                match taken {
-                    Ok(()) => respond::taken(&facts),
-                    Err(error) => return refuse(&facts, &error),
-                }
-            }
-            Pending::Pass { caller, allowed } => {
-                let allowed = &self.config.pass_through[allowed];
-                match self.origin.pass(&client, &caller, allowed, &head, body).await {
-                    Ok((answer, body)) => respond::passed(&facts, &answer, body),
-                    Err(error) => return refuse(&facts, &error),
-                }
-            }
-        };
-        log(&facts, &response);
+    /// The answer with an error.
+    fn refuse(&self, exchange: &Exchange, error: &ClientError) -> Response<Body> {
+        self.answered(exchange, respond::error(&exchange.facts, error), Some(error.error_code()))
+    }
+
+    /// Tells whoever watches. The last thing that is done for any request.
+    fn answered(&self, exchange: &Exchange, response: Response<Body>, error_code: Option<&str>) -> Response<Body> {
+        self.observer.answered(&Record {
+            request_id: exchange.facts.request_id,
+            method: &exchange.head.method,
+            resource: exchange.resource,
+            caller: exchange.caller.as_ref(),
+            key: exchange.key.as_ref(),
+            status: response.status(),
+            error_code,
+            cache: exchange.facts.cache,
+            age: exchange.age,
+            duration: self.clock.now().since(exchange.began),
+        });
         response
     }
+}
 
-    /// The end of a fetch, or that it took longer than somebody is made to wait who has an older answer.
-    async fn within(&self, patience: Option<Duration>, waiter: Waiter) -> Result<Arc<Entry>, ClientError> {
-        let Some(patience) = patience else { return waiter.outcome().await };
-        tokio::select! {
-            outcome = waiter.outcome() => outcome,
-            () = self.clock.sleep_until(self.clock.now() + patience) => {
-                Err(ClientError::new(Reason::UpstreamTimeout, "Refold did not answer in time"))
-            }
-        }
-    }
-
-    /// Joins the fetch of a key, or starts it in a task of its own, so that it goes on when its callers leave.
-    fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, bool) {
-        match self.flights.join(&errand.key) {
-            Joined::Waits(waiter) => (waiter, true),
-            Joined::Leads(flight, waiter) => {
-                let gateway = Arc::clone(self);
-                tokio::spawn(gateway.fly(client, errand, flight));
-                (waiter, false)
-            }
-        }
-    }
-
-    async fn fly(self: Arc<Self>, client: Client, errand: Errand, flight: Flight) {
-        let Errand { caller, key, stale, urgency, anyway } = errand;
-        // Another fetch may have ended between the look-up and the start of this one.
-        let fresh = |entry: &Arc<Entry>| entry.is_fresh(self.clock.now());
-        if let Some(entry) = self.store.get(&key).filter(fresh).filter(|_| !anyway) {
-            return flight.land(Ok(entry));
-        }
-        let fetched = self.origin.fetch(&client, &caller, key.question(), stale.as_deref(), urgency).await;
-        let outcome = fetched.map(Arc::new);
-        match (&outcome, stale) {
-            (Ok(entry), _) => self.store.put(key, Arc::clone(entry)),
-            (Err(error), Some(stale)) if error.is_passing() => stale.refetch_failed(self.clock.now()),
-            // What it said is about the caller or the question: what was kept is of no use any more.
-            (Err(_), Some(_)) => self.store.remove(&key),
-            (Err(_), None) => {}
-        }
-        flight.land(outcome);
-    }
+/// The answer with an entry.
+fn give(exchange: &mut Exchange, entry: &Entry, now: Moment) -> Response<Body> {
+    exchange.age = Some(entry.age(now));
+    respond::entry(&exchange.facts, &exchange.head.headers, entry, now)
 }
 
 /// Has an entry coded in the way that a request would have liked, for those who come after.
@@ -450,32 +331,6 @@ fn preflight(methods: Cow<'static, str>, head: &Parts, facts: &Facts) -> Result<
     } else {
         Err(ClientError::method_not_allowed(methods).into())
     }
-}
-
-/// The task that worked for a caller has died.
-fn given_up() -> ClientError {
-    ClientError::new(Reason::Overloaded, "the request to Refold was given up; try again")
-        .retry_after(Duration::from_secs(1))
-}
-
-fn refuse(facts: &Facts, error: &ClientError) -> Response<Body> {
-    let response = respond::error(facts, error);
-    tracing::debug!(
-        request_id = %facts.request_id,
-        status = error.status().as_u16(),
-        error_code = error.error_code(),
-        "refused"
-    );
-    response
-}
-
-fn log(facts: &Facts, response: &Response<Body>) {
-    tracing::debug!(
-        request_id = %facts.request_id,
-        status = response.status().as_u16(),
-        cache = facts.cache.name(),
-        "answered"
-    );
 }
 
 /// A response that is there already, or one that has to be waited for.

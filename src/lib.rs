@@ -26,6 +26,7 @@ pub mod digest;
 pub mod error;
 pub mod keyset;
 pub mod nearest;
+pub mod observe;
 pub mod resilience;
 pub mod tenant;
 pub mod tls;

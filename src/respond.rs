@@ -37,6 +37,9 @@ const VARY_BY_CALLER: HeaderValue =
     HeaderValue::from_static("accept-encoding, authorization, x-api-key, linked_account_id, linked-account-id");
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"postern\"");
 
+/// What a request left of its caller's budget, and the budget's policy.
+pub type Budget = (Spent, HeaderValue);
+
 /// What the steps have found out about a request by the time it is answered.
 #[derive(Debug)]
 pub struct Facts {
@@ -45,7 +48,7 @@ pub struct Facts {
     /// A HEAD request: the answer has no body.
     pub head: bool,
     /// The caller's budget, once it is known who it is.
-    pub budget: Option<(Spent, HeaderValue)>,
+    pub budget: Option<Budget>,
     /// What the cache did.
     pub cache: CacheResult,
     /// The content coding that the request likes best.

@@ -36,6 +36,73 @@ pub enum Route {
     Preflight(Cow<'static, str>),
 }
 
+/// What kind of resource a request is about, for whoever watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// A page of executions.
+    List,
+    /// One execution.
+    Document,
+    /// A page of batches.
+    Batches,
+    /// An execution is stopped.
+    Stop,
+    /// An execution is run again.
+    Rerun,
+    /// The rest of the API.
+    PassThrough,
+    /// A webhook's delivery.
+    Webhook,
+    /// A preflight, or nothing that there is.
+    Other,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::List,
+        Self::Document,
+        Self::Batches,
+        Self::Stop,
+        Self::Rerun,
+        Self::PassThrough,
+        Self::Webhook,
+        Self::Other,
+    ];
+
+    /// Its name in logs and labels.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Document => "document",
+            Self::Batches => "batches",
+            Self::Stop => "stop",
+            Self::Rerun => "rerun",
+            Self::PassThrough => "pass_through",
+            Self::Webhook => "webhook",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl Route {
+    /// What kind of resource it leads to.
+    #[must_use]
+    pub fn resource(&self) -> Resource {
+        match self {
+            Self::To(Endpoint::List) => Resource::List,
+            Self::To(Endpoint::Document(_)) => Resource::Document,
+            Self::To(Endpoint::Batches(..)) => Resource::Batches,
+            Self::To(Endpoint::Action(_, Action::Stop)) => Resource::Stop,
+            Self::To(Endpoint::Action(_, Action::Rerun)) => Resource::Rerun,
+            Self::To(Endpoint::Other(_)) => Resource::PassThrough,
+            Self::Hook(_) => Resource::Webhook,
+            Self::Preflight(_) => Resource::Other,
+        }
+    }
+}
+
 /// What can be done to an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
