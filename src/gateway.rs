@@ -1,4 +1,4 @@
-//! A request's straight line, one call a step. Read this file first; what happens behind the cache is in `pending`.
+//! A request's straight line, one call a step. Read this file first; what happens behind the cache is in `pending` and `fetch`.
 //!
 //! ```text
 //! route -> identify -> normalise -> admit -> look up -> fetch -> translate -> respond
@@ -7,6 +7,8 @@
 //! [`Gateway::handle`] decides at once, on the thread that the request came to, whether it can be answered there: a hit or
 //! a refusal is a finished response and no future. Only what needs the upstream becomes one.
 
+mod derive;
+mod fetch;
 mod pending;
 
 use std::borrow::Cow;
@@ -18,7 +20,8 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
-use self::pending::{Errand, Pending};
+use self::fetch::Errand;
+use self::pending::Pending;
 use crate::admit::{admit, must_write};
 use crate::body::Body;
 use crate::cache::{CacheKey, Coding, Directives, Entry, Flights, Store, Usable};

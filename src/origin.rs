@@ -1,6 +1,8 @@
 //! One exchange with Refold on a caller's behalf: what it costs of the budgets, which key is shown, what the answer says
 //! about both, and how long it holds. The steps `fetch` and `translate` of the line.
 
+mod turn;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,17 +13,18 @@ use http::{Request, StatusCode, response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 
+use self::turn::{Turn, Turns, Wanted};
 use crate::body::Passed;
-use crate::cache::{Class, Entry};
+use crate::cache::{Class, Entry, Interest};
 use crate::caller::{Caller, Credential, Verdict};
 use crate::client::{Client, FetchError, Outgoing, Reply, whole};
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
-use crate::executions::{PathId, Progress, Question};
+use crate::executions::{Document, PathId, Progress, Question};
 use crate::limit::Urgency;
 use crate::resilience::{Breaker, Permit, RetryBudget, backoff};
-use crate::tenant::{OnProbation, OrgKey, Standing};
+use crate::tenant::OrgKey;
 use crate::translate;
 use crate::upstream;
 
@@ -33,8 +36,24 @@ const SMALL_BODY: u64 = 64 << 10;
 pub struct Origin {
     config: Arc<Config>,
     clock: Clock,
+    turns: Turns,
     breaker: Breaker,
     retries: RetryBudget,
+}
+
+/// Why there is no answer to a question.
+#[derive(Debug)]
+pub enum Unfetched {
+    /// It failed.
+    Failed(ClientError),
+    /// It was not asked: those who wanted to know have left before it was its turn.
+    NobodyWaits,
+}
+
+impl From<ClientError> for Unfetched {
+    fn from(error: ClientError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl Origin {
@@ -42,13 +61,14 @@ impl Origin {
     #[must_use]
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
         let breaker = Breaker::new(config.upstream.breaker, clock.clone());
-        Self { config, clock, breaker, retries: RetryBudget::default() }
+        let turns = Turns::new(&config.upstream, clock.clone());
+        Self { config, clock, turns, breaker, retries: RetryBudget::default() }
     }
 
     /// Asks a question; an answer that was there before is renewed if it still holds.
     ///
     /// # Errors
-    /// If there is no answer, or an error.
+    /// If there is no answer, or an error, or nobody is interested any longer before it was asked.
     pub async fn fetch(
         &self,
         client: &Client,
@@ -56,36 +76,46 @@ impl Origin {
         question: &Question,
         stale: Option<&Entry>,
         urgency: Urgency,
-    ) -> Result<Entry, ClientError> {
+        interest: &mut Interest,
+    ) -> Result<Entry, Unfetched> {
         let validator = stale.and_then(|entry| entry.validator.as_ref());
         let dialect = self.config.upstream.dialect;
         let ask = |key| upstream::ask(dialect, caller, key, question, validator);
-        let deadline = self.clock.now() + self.config.upstream.connection.total_timeout;
         self.retries.deposit();
+        let mut deadline = None;
         let mut retry = 0;
         let (asked_at, response) = loop {
-            let until_the_verdict =
-                self.spend_upstream_budget(caller, urgency, stale.map(|entry| entry.stored_at)).await?;
+            let renews = stale.map(|entry| entry.stored_at);
+            let turn = self.turns.turn(caller, Wanted { urgency, interest, renews }).await?;
             let asked_at = self.clock.now();
-            let answered = self.exchange(client, caller, ask).await;
-            drop(until_the_verdict);
+            // For all that follows, pauses and further tries too; whoever waits for a turn is bounded otherwise.
+            let deadline = *deadline.get_or_insert(asked_at + self.config.upstream.connection.total_timeout);
+            let answered = self.exchange(client, caller, &turn, deadline, ask).await;
+            drop(turn);
             let Some(pause) = self.pause_before_retry(&answered, retry, deadline) else { break (asked_at, answered?) };
             self.clock.sleep_until(self.clock.now() + pause).await;
             retry += 1;
         };
         if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
             let lifetime = self.lifetime(caller, question, stale.progress);
-            return Ok(stale.renewed(lifetime, asked_at));
+            return Ok(stale.renewed(lifetime, asked_at, self.clock.now()));
         }
         let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
         let validator = response.headers.get(ETAG).and_then(kept_copy);
         let document = translate::answer(caller, question, response)?;
-        let lifetime = self.lifetime(caller, question, document.progress);
-        let mut entry = Entry::new(document, lifetime, asked_at);
+        let mut entry = self.entry(caller, question, document, asked_at);
         entry.validator = validator;
+        Ok(if no_store { entry.not_stored() } else { entry })
+    }
+
+    /// An answer as it is kept, for as long as its tenant says.
+    #[must_use]
+    pub fn entry(&self, caller: &Caller, question: &Question, document: Document, asked_at: Moment) -> Entry {
+        let lifetime = self.lifetime(caller, question, document.progress);
+        let mut entry = Entry::new(document, lifetime, asked_at, self.clock.now());
         let stale = &caller.tenant().config.stale;
         entry.kept_for = stale.while_revalidate.max(stale.if_error);
-        Ok(if no_store { entry.not_stored() } else { entry })
+        entry
     }
 
     /// Does something to an execution, and drops what is cached for its linked account.
@@ -101,13 +131,24 @@ impl Origin {
         body: Incoming,
     ) -> Result<Bytes, ClientError> {
         let body = self.read_body(body).await?;
-        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
-        let result =
-            self.exchange(client, caller, |key| upstream::act(caller, key, execution, action, body.clone())).await;
+        let turn = self.turn(caller).await?;
+        let deadline = self.clock.now() + self.config.upstream.connection.total_timeout;
+        let act = |key| upstream::act(caller, key, execution, action, body.clone());
+        let result = self.exchange(client, caller, &turn, deadline, act).await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
         // have come after the deed.
         caller.tenant().drop_entries(caller.partition());
         translate::outcome(caller, result?)
+    }
+
+    /// The turn of somebody whose request nobody shares.
+    async fn turn<'a>(&'a self, caller: &'a Caller) -> Result<Turn<'a>, ClientError> {
+        let interest = &mut Interest::of_one();
+        let wanted = Wanted { urgency: Urgency::Foreground, interest, renews: None };
+        self.turns.turn(caller, wanted).await.map_err(|unfetched| match unfetched {
+            Unfetched::Failed(error) => error,
+            Unfetched::NobodyWaits => translate::failure(FetchError::Timeout),
+        })
     }
 
     /// How long to wait before a question is asked again; `None` if the answer is to be taken as it is.
@@ -134,9 +175,9 @@ impl Origin {
     }
 
     /// Sends one request, if the circuit is closed.
-    async fn send(&self, client: &Client, request: Request<Outgoing>) -> Result<Reply, ClientError> {
+    async fn send(&self, client: &Client, request: Request<Outgoing>, deadline: Moment) -> Result<Reply, ClientError> {
         let permit = self.permit()?;
-        let result = client.send(request).await;
+        let result = client.send(request, deadline.since(self.clock.now())).await;
         match &result {
             Ok(reply) if !reply.status.is_server_error() => permit.succeeded(),
             // It answers; that this was more than is read says nothing of its health.
@@ -159,17 +200,19 @@ impl Origin {
         &self,
         client: &Client,
         caller: &Caller,
+        _turn: &Turn<'_>,
+        deadline: Moment,
         request: impl Fn(OrgKey) -> Request<Outgoing>,
     ) -> Result<Reply, ClientError> {
         let keys = caller.tenant().org_keys();
         let key = key_of(caller);
-        let mut reply = self.send(client, request(key)).await?;
+        let mut reply = self.send(client, request(key), deadline).await?;
         if reply.status == StatusCode::UNAUTHORIZED
             && caller.is_injected()
             && let Some(other) = keys.other(key)
         {
-            self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
-            let second = self.send(client, request(other)).await?;
+            self.turns.again(caller).await?;
+            let second = self.send(client, request(other), deadline).await?;
             if second.status != StatusCode::UNAUTHORIZED {
                 keys.took(other);
                 reply = second;
@@ -195,40 +238,6 @@ impl Origin {
             Ok(Err(_)) => Err(ClientError::new(Reason::MalformedRequest, "the request body is broken")),
             Err(_) => Err(ClientError::new(Reason::RequestTimeout, "the request body took too long to arrive")),
         }
-    }
-
-    /// Only fetches spend what Refold grants. A token that nobody vouches for yet has a small share of its own first.
-    /// Of its requests one goes first, and the others wait to hear what it was told.
-    async fn spend_upstream_budget<'a>(
-        &self,
-        caller: &'a Caller,
-        urgency: Urgency,
-        renews: Option<Moment>,
-    ) -> Result<Option<OnProbation<'a>>, ClientError> {
-        let partition = caller.partition();
-        let mut on_probation = None;
-        if partition.standing(self.clock.now()) == Standing::Unproven {
-            let first = tokio::time::timeout(self.config.upstream.connection.total_timeout, partition.go_first()).await;
-            on_probation = Some(first.map_err(|_| translate::failure(FetchError::Timeout))?);
-        }
-        match partition.standing(self.clock.now()) {
-            Standing::Known => on_probation = None,
-            Standing::Refused => return Err(ClientError::invalid_credentials()),
-            Standing::Unproven => {
-                if let Some(wait) = caller.tenant().probation.spend().refused {
-                    let message = "too many session tokens that Refold has not seen yet; try again later";
-                    return Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait));
-                }
-            }
-        }
-        let renews = renews.unwrap_or(self.clock.now());
-        caller.tenant().upstream_budget.acquire(caller.partition().line(), urgency, renews).await.map_err(
-            |exhausted| {
-                let message = "the requests that Refold grants are spent; try again later";
-                ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
-            },
-        )?;
-        Ok(on_probation)
     }
 
     /// How long an answer holds. Asked anew for an answer that has not changed: it can have become closed with time.
@@ -267,7 +276,7 @@ impl Origin {
         } else {
             Outgoing::Right(Limited::new(body, allowed.max_body))
         };
-        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
+        let _turn = self.turn(caller).await?;
         let keys = caller.tenant().org_keys();
         let mut key = key_of(caller);
         let mut retried = false;
@@ -296,7 +305,7 @@ impl Origin {
             let other = keys.other(key).filter(|_| !retried && caller.is_injected());
             match (answer.status, other, again) {
                 (StatusCode::UNAUTHORIZED, Some(other), Some(again)) => {
-                    self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
+                    self.turns.again(caller).await?;
                     (key, body, retried) = (other, again, true);
                 }
                 (status, ..) => {

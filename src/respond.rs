@@ -66,6 +66,8 @@ pub enum CacheResult {
     Hit,
     /// Answered from it, though it is no longer fresh: while it is fetched anew, or since it can't be.
     HitStale,
+    /// Made of other answers in it.
+    Derived,
     /// Fetched, since there was nothing: `fwd=uri-miss`.
     Miss {
         /// Somebody else's fetch was shared.
@@ -90,6 +92,7 @@ impl CacheResult {
             Self::NotAsked => "none",
             Self::Hit => "hit",
             Self::HitStale => "hit_stale",
+            Self::Derived => "derived",
             Self::Miss { .. } => "miss",
             Self::Stale { .. } => "stale",
             Self::Request => "request",
@@ -313,10 +316,13 @@ fn push_integer(out: &mut BytesMut, number: u64) {
 
 fn push_cache_status(out: &mut BytesMut, result: CacheResult, entry: &Entry, now: Moment) {
     let collapsed = match result {
-        CacheResult::Hit => {
+        CacheResult::Hit | CacheResult::Derived => {
             out.put_slice(b"postern; hit; ttl=");
             let left = entry.lifetime.saturating_sub(entry.age(now));
             push_integer(out, left.as_secs() + u64::from(left > Duration::from_secs(left.as_secs())));
+            if result == CacheResult::Derived {
+                out.put_slice(b"; detail=derived");
+            }
             return;
         }
         CacheResult::HitStale => {

@@ -1,9 +1,11 @@
 //! One fetch per key, however many callers wait for it (request collapsing, RFC 9211 calls them `collapsed`).
 //!
 //! The first caller becomes the leader and gets a [`Flight`]; it hands it to a task of its own, so the fetch goes on when
-//! the leader or any other caller leaves. Only misses come here.
+//! the leader or any other caller leaves. As long as the upstream was not asked yet, a fetch without callers is of no use to
+//! anybody: [`Interest`] tells when the last has left, and when somebody joins. Only misses come here.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +16,7 @@ use super::key::CacheKey;
 use crate::error::{ClientError, Reason};
 
 type Outcome = Result<Arc<Entry>, ClientError>;
-type Shard = HashMap<CacheKey, watch::Receiver<Option<Outcome>>, foldhash::fast::RandomState>;
+type Shard = HashMap<CacheKey, Arc<Shared>, foldhash::fast::RandomState>;
 
 const SHARDS: usize = 16;
 
@@ -23,6 +25,20 @@ const SHARDS: usize = 16;
 pub struct Flights {
     shards: [Mutex<Shard>; SHARDS],
     hasher: foldhash::fast::RandomState,
+}
+
+/// What a fetch and those who wait for it share.
+#[derive(Debug)]
+struct Shared {
+    outcome: watch::Sender<Option<Outcome>>,
+    /// How many wait.
+    waiting: watch::Sender<usize>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { outcome: watch::Sender::new(None), waiting: watch::Sender::new(0) }
+    }
 }
 
 /// The part of a caller in a fetch.
@@ -39,12 +55,20 @@ pub enum Joined {
 pub struct Flight {
     flights: Arc<Flights>,
     key: CacheKey,
-    outcome: watch::Sender<Option<Outcome>>,
+    shared: Arc<Shared>,
 }
 
 /// Waits for the end of a fetch.
 #[derive(Debug)]
-pub struct Waiter(watch::Receiver<Option<Outcome>>);
+pub struct Waiter {
+    shared: Arc<Shared>,
+    listens: bool,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+/// Whether somebody waits for a fetch.
+#[derive(Debug)]
+pub struct Interest(watch::Receiver<usize>);
 
 impl Default for Flights {
     fn default() -> Self {
@@ -53,17 +77,27 @@ impl Default for Flights {
 }
 
 impl Flights {
-    /// Joins the fetch of a key, or starts it.
+    /// Joins the fetch of a key, or starts it. Whoever only listens does not count as somebody who waits.
     #[must_use]
-    pub fn join(self: &Arc<Self>, key: &CacheKey) -> Joined {
+    pub fn join(self: &Arc<Self>, key: &CacheKey, listens: bool) -> Joined {
         let mut shard = self.shard(key);
-        if let Some(outcome) = shard.get(key) {
-            return Joined::Waits(Waiter(outcome.clone()));
+        if let Some(shared) = shard.get(key) {
+            return Joined::Waits(Waiter::of(shared, listens));
         }
-        let (sender, receiver) = watch::channel(None);
-        shard.insert(key.clone(), receiver.clone());
-        let flight = Flight { flights: Arc::clone(self), key: key.clone(), outcome: sender };
-        Joined::Leads(flight, Waiter(receiver))
+        let shared = Arc::new(Shared::default());
+        shard.insert(key.clone(), Arc::clone(&shared));
+        self.lead(key, shared, listens)
+    }
+
+    /// Starts a fetch that nobody else can join.
+    #[must_use]
+    pub fn alone(self: &Arc<Self>, key: &CacheKey, listens: bool) -> Joined {
+        self.lead(key, Arc::default(), listens)
+    }
+
+    fn lead(self: &Arc<Self>, key: &CacheKey, shared: Arc<Shared>, listens: bool) -> Joined {
+        let waiter = Waiter::of(&shared, listens);
+        Joined::Leads(Flight { flights: Arc::clone(self), key: key.clone(), shared }, waiter)
     }
 
     fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard> {
@@ -74,29 +108,109 @@ impl Flights {
 }
 
 impl Flight {
+    /// Whether somebody waits.
+    #[must_use]
+    pub fn interest(&self) -> Interest {
+        Interest(self.shared.waiting.subscribe())
+    }
+
     /// Ends the fetch. Whatever the outcome is, put it into the store first: who comes later looks there.
     pub fn land(self, outcome: Outcome) {
-        // Nobody may be left to hear it.
-        let _ = self.outcome.send(Some(outcome));
+        self.shared.outcome.send_replace(Some(outcome));
+    }
+
+    /// Gives the fetch up if nobody waits for it; gives it back if somebody has joined in the last moment.
+    #[must_use]
+    pub fn give_up(self) -> Option<Self> {
+        let mut shard = self.flights.shard(&self.key);
+        // Who joins does so under the same lock.
+        if *self.shared.waiting.borrow() > 0 {
+            drop(shard);
+            return Some(self);
+        }
+        self.leave(&mut shard);
+        None
+    }
+
+    /// Another flight of the same key may have begun since this one was given up.
+    fn leave(&self, shard: &mut Shard) {
+        if shard.get(&self.key).is_some_and(|shared| Arc::ptr_eq(shared, &self.shared)) {
+            shard.remove(&self.key);
+        }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.flights.shard(&self.key).remove(&self.key);
+        self.leave(&mut self.flights.shard(&self.key));
+        // The task that fetched has died.
+        self.shared.outcome.send_if_modified(|outcome| {
+            let lost = outcome.is_none();
+            if lost {
+                *outcome = Some(abandoned());
+            }
+            lost
+        });
     }
 }
 
 impl Waiter {
-    /// The end of the fetch.
+    fn of(shared: &Arc<Shared>, listens: bool) -> Self {
+        let mut waiter = Self { outcome: shared.outcome.subscribe(), shared: Arc::clone(shared), listens: true };
+        if !listens {
+            waiter.wait();
+        }
+        waiter
+    }
+
+    /// Counts as somebody who waits from now on.
+    pub fn wait(&mut self) {
+        if std::mem::take(&mut self.listens) {
+            self.shared.waiting.send_modify(|waiting| *waiting += 1);
+        }
+    }
+
+    /// The end of the fetch. Can be given up and asked for again.
     ///
     /// # Errors
     /// What the fetch ended with; every waiter hears the same.
-    pub async fn outcome(mut self) -> Outcome {
-        match self.0.wait_for(Option::is_some).await {
+    pub async fn outcome(&mut self) -> Outcome {
+        match self.outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(abandoned),
-            // The leader's task has died.
             Err(_) => abandoned(),
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if !self.listens {
+            self.shared.waiting.send_modify(|waiting| *waiting -= 1);
+        }
+    }
+}
+
+impl Interest {
+    /// That of somebody who does not share their fetch with anybody, and waits to its end.
+    #[must_use]
+    pub fn of_one() -> Self {
+        Self(watch::channel(1).1)
+    }
+
+    /// Waits until nobody waits any longer.
+    pub async fn lost(&mut self) {
+        self.until(|waiting| waiting == 0).await;
+    }
+
+    /// Waits until somebody waits.
+    pub async fn gained(&mut self) {
+        self.until(|waiting| waiting > 0).await;
+    }
+
+    async fn until(&mut self, reached: impl Fn(usize) -> bool) {
+        if self.0.wait_for(|waiting| reached(*waiting)).await.is_err() {
+            // Nothing will change any more.
+            pending().await
         }
     }
 }

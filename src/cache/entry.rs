@@ -27,6 +27,10 @@ pub struct Entry {
     pub cache_control: HeaderValue,
     /// When the upstream was asked: what `Age` counts from.
     pub stored_at: Moment,
+    /// When its answer was there.
+    pub arrived_at: Moment,
+    /// It was not fetched: it follows from others.
+    pub derived: bool,
     /// How long it is fresh.
     pub lifetime: Duration,
     /// Whether what it shows can still change.
@@ -69,14 +73,16 @@ pub enum Usable {
 }
 
 impl Entry {
-    /// An answer that was asked for at `asked_at`.
+    /// An answer that was asked for at `asked_at` and is here now.
     #[must_use]
-    pub fn new(document: Document, lifetime: Duration, asked_at: Moment) -> Self {
+    pub fn new(document: Document, lifetime: Duration, asked_at: Moment, now: Moment) -> Self {
         let mut entry = Self {
             etag: etag(&document.body),
             body: document.body,
             cache_control: HeaderValue::from_static("no-store"),
             stored_at: asked_at,
+            arrived_at: now,
+            derived: false,
             lifetime,
             progress: document.progress,
             validator: None,
@@ -89,10 +95,10 @@ impl Entry {
         entry
     }
 
-    /// The same answer, found to be still true at `asked_at`.
+    /// The same answer, asked for again at `asked_at` and found to be still true.
     #[must_use]
-    pub fn renewed(&self, lifetime: Duration, asked_at: Moment) -> Self {
-        let mut entry = Self { stored_at: asked_at, ..self.clone() };
+    pub fn renewed(&self, lifetime: Duration, asked_at: Moment, now: Moment) -> Self {
+        let mut entry = Self { stored_at: asked_at, arrived_at: now, ..self.clone() };
         entry.set_lifetime(lifetime);
         entry
     }

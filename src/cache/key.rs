@@ -23,8 +23,17 @@ impl CacheKey {
     /// The key of this caller's answer to this question.
     #[must_use]
     pub fn new(caller: &Caller, question: Question) -> Self {
+        Self::of(caller.tenant().cache_scope(caller.partition()), question)
+    }
+
+    /// The key of the same caller's answer to another question, at the moment at which this key was made.
+    #[must_use]
+    pub fn with_question(&self, question: Question) -> Self {
+        Self::of(self.scope, question)
+    }
+
+    fn of(scope: (PartitionId, u64), question: Question) -> Self {
         static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
-        let scope = caller.tenant().cache_scope(caller.partition());
         Self { hash: SEED.hash_one((scope, &question)), scope, question }
     }
 

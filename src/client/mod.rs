@@ -109,12 +109,12 @@ impl Client {
         })
     }
 
-    /// Sends a request and reads its answer whole.
+    /// Sends a request and reads its answer whole, in no more time than is left.
     ///
     /// # Errors
     /// If there is none within the bounds of time and size.
-    pub async fn send(&self, request: Request<Outgoing>) -> Result<Reply, FetchError> {
-        let (head, body) = self.begin(request, self.max_body).await?;
+    pub async fn send(&self, request: Request<Outgoing>, left: Duration) -> Result<Reply, FetchError> {
+        let (head, body) = self.begin_within(request, self.max_body, left).await?;
         let body = body.read().await?;
         let body = match head.headers.get(CONTENT_ENCODING) {
             Some(coding) if coding != "identity" => expand(coding.as_bytes(), &body, self.max_body)?,
@@ -129,12 +129,21 @@ impl Client {
     /// If there is none within the bounds of time.
     pub async fn begin(
         &self,
+        request: Request<Outgoing>,
+        limit: usize,
+    ) -> Result<(response::Parts, Arriving), FetchError> {
+        self.begin_within(request, limit, self.total_timeout).await
+    }
+
+    async fn begin_within(
+        &self,
         mut request: Request<Outgoing>,
         limit: usize,
+        left: Duration,
     ) -> Result<(response::Parts, Arriving), FetchError> {
         request.headers_mut().insert(HOST, self.host.clone());
         let begun = Instant::now();
-        let deadline = begun + self.total_timeout;
+        let deadline = begun + self.total_timeout.min(left);
         let first_byte = deadline.min(begun + self.first_byte_timeout);
         let (response, lease) =
             timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| FetchError::Timeout)??;

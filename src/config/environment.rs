@@ -115,11 +115,17 @@ settings! {
     "UPSTREAM_MAX_RESPONSE_BODY" => upstream.max_response_body, |value| value;
     "UPSTREAM_POOL_IDLE_PER_WORKER" => upstream.pool_idle_per_worker, |value| value;
     "UPSTREAM_POOL_IDLE_TIMEOUT" => upstream.pool_idle_timeout, |value| value;
+    "UPSTREAM_MAX_CONCURRENT" => upstream.max_concurrent, |value| value;
+    "UPSTREAM_RETRIES" => upstream.retries, |value| value;
+    "UPSTREAM_BREAKER_FAILURES" => upstream.breaker.failures, |value| value;
+    "UPSTREAM_BREAKER_OPEN_FOR" => upstream.breaker.open_for, |value| value;
     "QUERY_MAX_LIMIT" => query.max_limit, |value| value;
     "QUERY_UNKNOWN_PARAMETERS" => query.unknown_parameters, |value| value;
     "QUERY_IGNORED_PARAMETERS" => query.ignored_parameters, |value| value;
     "CACHE_CAPACITY" => cache.capacity, |value| value;
     "CACHE_HONOUR_NO_STORE" => cache.honour_no_store, |value| value;
+    "CACHE_COLLAPSE" => cache.collapse, |value| value;
+    "CACHE_DERIVE" => cache.derive, |value| value;
     "CACHE_FRESHNESS_LIVE" => cache.freshness.live, Some;
     "CACHE_STALE_WHILE_REVALIDATE" => cache.stale.while_revalidate, Some;
     "CACHE_STALE_IF_ERROR" => cache.stale.if_error, Some;

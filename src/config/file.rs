@@ -120,6 +120,7 @@ pub(super) struct Upstream {
     pub(super) max_response_body: Size,
     pub(super) pool_idle_per_worker: usize,
     pub(super) pool_idle_timeout: Bound,
+    pub(super) max_concurrent: Count,
     pub(super) retries: u8,
     pub(super) breaker: Breaker,
 }
@@ -162,6 +163,8 @@ pub(super) enum Unknown {
 pub(super) struct Cache {
     pub(super) capacity: Size,
     pub(super) honour_no_store: bool,
+    pub(super) collapse: bool,
+    pub(super) derive: bool,
     pub(super) freshness: Freshness,
     pub(super) stale: Stale,
 }
@@ -345,6 +348,7 @@ impl Default for Upstream {
             max_response_body: Size(16 << 20),
             pool_idle_per_worker: 32,
             pool_idle_timeout: seconds(60),
+            max_concurrent: Count(std::num::NonZeroU32::MIN.saturating_add(99)),
             retries: 2,
             breaker: Breaker::default(),
         }
@@ -372,6 +376,8 @@ impl Default for Cache {
         Self {
             capacity: Size(256 << 20),
             honour_no_store: true,
+            collapse: true,
+            derive: true,
             freshness: Freshness::default(),
             stale: Stale::default(),
         }

@@ -168,6 +168,8 @@ pub struct Upstream {
     pub connection: Connection,
     /// Which of the vendor's two dialects it speaks.
     pub dialect: Dialect,
+    /// Requests that may be under way at once.
+    pub max_concurrent: usize,
     /// How often a question that failed is asked again.
     pub retries: u8,
     /// When it is left alone.
@@ -211,6 +213,10 @@ pub struct Cache {
     pub capacity: u64,
     /// Whether an upstream `Cache-Control: no-store` keeps an answer out of the cache.
     pub honour_no_store: bool,
+    /// Whether callers who ask the same at the same time share one fetch.
+    pub collapse: bool,
+    /// Whether an answer that follows from others in the cache is derived from them instead of fetched.
+    pub derive: bool,
 }
 
 /// One Refold org and environment.

@@ -96,6 +96,7 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
                 file::Dialect::Documented => Dialect::Documented,
                 file::Dialect::V3 => Dialect::V3,
             },
+            max_concurrent: bytes(upstream.max_concurrent.0.get().into()),
             retries: upstream.retries,
             breaker: BreakerSettings { failures: upstream.breaker.failures.0, open_for: upstream.breaker.open_for.0 },
             connection: Connection {
@@ -118,7 +119,12 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
             },
             ignored: file.query.ignored_parameters.clone(),
         },
-        cache: Cache { capacity: file.cache.capacity.0, honour_no_store: file.cache.honour_no_store },
+        cache: Cache {
+            capacity: file.cache.capacity.0,
+            honour_no_store: file.cache.honour_no_store,
+            collapse: file.cache.collapse,
+            derive: file.cache.derive,
+        },
         tenants,
         issuers,
         cors: file.cors.as_ref().map(read_cors).transpose()?,

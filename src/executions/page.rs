@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for Docs {
 }
 
 /// The members of the page object in the upstream's order, for the one that has to be written anew.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -240,12 +240,12 @@ impl<'de> Deserialize<'de> for Page {
 }
 
 /// The pagination members of the contract, in the documentation's order.
-#[derive(Serialize)]
+#[derive(Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Pagination {
-    total_docs: u64,
+pub(super) struct Pagination {
+    pub(super) total_docs: u64,
     limit: u64,
-    total_pages: u64,
+    pub(super) total_pages: u64,
     page: u64,
     paging_counter: u64,
     has_prev_page: bool,
@@ -303,7 +303,7 @@ impl Given {
 }
 
 impl Pagination {
-    const NAMES: [&'static str; 9] = [
+    pub(super) const NAMES: [&'static str; 9] = [
         "totalDocs",
         "limit",
         "totalPages",
@@ -314,6 +314,41 @@ impl Pagination {
         "prevPage",
         "nextPage",
     ];
+
+    /// That of a page of a list with this many executions.
+    pub(super) fn of(total_docs: u64, limit: u64, page: u64) -> Self {
+        // An empty list has one page, as Refold counts.
+        let total_pages = total_docs.div_ceil(limit.max(1)).max(1);
+        let (has_prev_page, has_next_page) = (page > 1, page < total_pages);
+        Self {
+            total_docs,
+            limit,
+            total_pages,
+            page,
+            paging_counter: page.saturating_sub(1).saturating_mul(limit).saturating_add(1),
+            has_prev_page,
+            has_next_page,
+            prev_page: has_prev_page.then_some(page.saturating_sub(1)),
+            next_page: has_next_page.then_some(page.saturating_add(1)),
+        }
+    }
+
+    /// The value of one member; `None` if it is none of these.
+    pub(super) fn write_member(&self, name: &str, out: &mut Vec<u8>) -> Option<()> {
+        match name {
+            "totalDocs" => serde_json::to_writer(out, &self.total_docs),
+            "limit" => serde_json::to_writer(out, &self.limit),
+            "totalPages" => serde_json::to_writer(out, &self.total_pages),
+            "page" => serde_json::to_writer(out, &self.page),
+            "pagingCounter" => serde_json::to_writer(out, &self.paging_counter),
+            "hasPrevPage" => serde_json::to_writer(out, &self.has_prev_page),
+            "hasNextPage" => serde_json::to_writer(out, &self.has_next_page),
+            "prevPage" => serde_json::to_writer(out, &self.prev_page),
+            "nextPage" => serde_json::to_writer(out, &self.next_page),
+            _ => return None,
+        }
+        .ok()
+    }
 
     /// The page object: what else the upstream sent first, `docs` among it, then the pagination.
     fn write(&self, members: &Members<'_>) -> Result<Bytes, NotDocumented> {

@@ -1,4 +1,4 @@
-//! The steps behind the cache: requests that need the upstream, and the fetches that they share.
+//! The steps behind the cache, for requests that can't be answered at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,16 @@ use std::time::Duration;
 use http::Response;
 use hyper::body::Incoming;
 
+use super::fetch::Errand;
 use super::{Exchange, Gateway, give};
 use crate::body::Body;
-use crate::cache::{CacheKey, Entry, Flight, Joined, Usable, Waiter};
+use crate::cache::{CacheKey, Entry, Interest, Usable};
 use crate::caller::Caller;
 use crate::client::Client;
 use crate::error::{ClientError, Reason};
 use crate::executions::PathId;
 use crate::limit::Urgency;
+use crate::origin::Unfetched;
 use crate::respond::{self, CacheResult};
 use crate::route::Action;
 use crate::tenant::Tenant;
@@ -25,29 +27,6 @@ pub(super) enum Pending {
     Act { caller: Caller, execution: PathId, action: Action },
     Pass { caller: Caller, allowed: usize },
     Hook { tenant: Arc<Tenant> },
-}
-
-/// What is to be fetched, and for whom.
-pub(super) struct Errand {
-    caller: Caller,
-    key: CacheKey,
-    stale: Option<Arc<Entry>>,
-    urgency: Urgency,
-    /// Whatever is in the cache.
-    anyway: bool,
-}
-
-impl Errand {
-    /// An entry is to be renewed, and nobody waits for it.
-    pub(super) fn renewal(caller: &Caller, key: &CacheKey, stale: &Arc<Entry>) -> Self {
-        Self {
-            caller: caller.clone(),
-            key: key.clone(),
-            stale: Some(Arc::clone(stale)),
-            urgency: Urgency::Background,
-            anyway: false,
-        }
-    }
 }
 
 impl Gateway {
@@ -62,19 +41,23 @@ impl Gateway {
         let response = match pending {
             // It must leave nothing behind, so nobody else's fetch is shared either.
             Pending::Fetch { caller, key, no_store: true, .. } => {
-                let fetched = self.origin.fetch(&client, &caller, key.question(), None, Urgency::Foreground).await;
                 exchange.facts.cache = CacheResult::Request;
+                let mut interest = Interest::of_one();
+                let question = key.question();
+                let fetched =
+                    self.origin.fetch(&client, &caller, question, None, Urgency::Foreground, &mut interest).await;
                 match fetched {
                     Ok(entry) => give(&mut exchange, &entry.not_stored(), self.clock.now()),
-                    Err(error) => return self.refuse(&exchange, &error),
+                    Err(Unfetched::Failed(error)) => return self.refuse(&exchange, &error),
+                    Err(Unfetched::NobodyWaits) => return self.refuse(&exchange, &given_up()),
                 }
             }
             Pending::Fetch { caller, key, stale, .. } => {
                 let windows = caller.tenant().config.stale;
                 let caller_wait = caller.tenant().config.upstream_budget.max_wait;
                 let anyway = exchange.facts.cache == CacheResult::Request;
-                let (waiter, collapsed) = self
-                    .join(client, Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway });
+                let errand = Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway };
+                let (waiter, collapsed) = self.join(client, errand);
                 exchange.facts.cache = match (exchange.facts.cache, &stale) {
                     (CacheResult::Request, _) => CacheResult::Request,
                     (_, Some(_)) => CacheResult::Stale { collapsed },
@@ -86,6 +69,9 @@ impl Gateway {
                 let now = self.clock.now();
                 match (outcome, stale) {
                     (Ok(entry), _) => {
+                        if entry.derived && !anyway {
+                            exchange.facts.cache = CacheResult::Derived;
+                        }
                         // It has waited for Refold: this is little more, and whoever comes after has it at once.
                         if let Some(coding) = exchange.facts.coding.filter(|coding| entry.lacks(*coding)) {
                             entry.encode(coding);
@@ -130,48 +116,6 @@ impl Gateway {
             }
         };
         self.answered(&exchange, response, None)
-    }
-
-    /// The end of a fetch, or that it took longer than somebody is made to wait who has an older answer.
-    async fn within(&self, patience: Option<Duration>, waiter: Waiter) -> Result<Arc<Entry>, ClientError> {
-        let Some(patience) = patience else { return waiter.outcome().await };
-        tokio::select! {
-            outcome = waiter.outcome() => outcome,
-            () = self.clock.sleep_until(self.clock.now() + patience) => {
-                Err(ClientError::new(Reason::UpstreamTimeout, "Refold did not answer in time"))
-            }
-        }
-    }
-
-    /// Joins the fetch of a key, or starts it in a task of its own, so that it goes on when its callers leave.
-    pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, bool) {
-        match self.flights.join(&errand.key) {
-            Joined::Waits(waiter) => (waiter, true),
-            Joined::Leads(flight, waiter) => {
-                let gateway = Arc::clone(self);
-                tokio::spawn(gateway.fly(client, errand, flight));
-                (waiter, false)
-            }
-        }
-    }
-
-    async fn fly(self: Arc<Self>, client: Client, errand: Errand, flight: Flight) {
-        let Errand { caller, key, stale, urgency, anyway } = errand;
-        // Another fetch may have ended between the look-up and the start of this one.
-        let fresh = |entry: &Arc<Entry>| entry.is_fresh(self.clock.now());
-        if let Some(entry) = self.store.get(&key).filter(fresh).filter(|_| !anyway) {
-            return flight.land(Ok(entry));
-        }
-        let fetched = self.origin.fetch(&client, &caller, key.question(), stale.as_deref(), urgency).await;
-        let outcome = fetched.map(Arc::new);
-        match (&outcome, stale) {
-            (Ok(entry), _) => self.store.put(key, Arc::clone(entry)),
-            (Err(error), Some(stale)) if error.is_passing() => stale.refetch_failed(self.clock.now()),
-            // What it said is about the caller or the question: what was kept is of no use any more.
-            (Err(_), Some(_)) => self.store.remove(&key),
-            (Err(_), None) => {}
-        }
-        flight.land(outcome);
     }
 }
 

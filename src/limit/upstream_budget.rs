@@ -1,24 +1,24 @@
 //! What Postern may ask of Refold: one GCRA quota per org key, given out fairly.
 //!
-//! Fetches that have to wait stand in one line per linked account, and the lines are served in turn (round-robin), so an
-//! account that asks for much waits for itself. A wait is bounded in time, the number of waiters by `max_queue`. An upstream
-//! 429 holds all lines for as long as it says; after it the pace is halved and comes back step by step (additive increase,
+//! Fetches that have to wait stand in one line per linked account, and the lines are served in turn (round-robin, see
+//! `lines`), so an account that asks for much waits for itself. A wait is bounded in time, the number of waiters by
+//! `max_queue`; where that is reached, whoever comes takes the place of the last in the longest line. An upstream 429 holds all lines for as long as it says; after it the pace is halved and comes back step by step (additive increase,
 //! multiplicative decrease).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod lines;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use self::lines::{Lines, Waiter};
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamRate;
 
 /// After a 429 the pace is a share of what is configured, of 1,000. It is never less than this.
 const LEAST_PACE: u32 = 100;
 const FULL_PACE: u32 = 1000;
-/// Lines of which it is remembered when they were served.
-const REMEMBERED: usize = 8192;
 /// What each granted request gives back of the pace.
 const PACE_STEP: u32 = 10;
 
@@ -62,27 +62,6 @@ struct State {
     dispatching: bool,
 }
 
-/// Waiters in their lines.
-#[derive(Debug, Default)]
-struct Lines {
-    /// Whose turn it is: the one that was served the longest ago.
-    turns: BTreeSet<(u64, Line)>,
-    /// Counts those that were served, and who when.
-    turn: u64,
-    served: HashMap<Line, u64, foldhash::fast::RandomState>,
-    waiters: HashMap<Line, VecDeque<Waiter>, foldhash::fast::RandomState>,
-    waiting: usize,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    slot: oneshot::Sender<()>,
-    /// It goes away then.
-    deadline: Moment,
-    /// When what it renews was asked for; within a line the oldest goes first.
-    renews: Moment,
-}
-
 /// The budget is spent for longer than a fetch may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted {
@@ -98,8 +77,8 @@ impl UpstreamBudget {
             arrival: Moment::default(),
             held_until: Moment::default(),
             pace: FULL_PACE,
-            foreground: Lines::default(),
-            background: Lines::default(),
+            foreground: Lines::new(Urgency::Foreground),
+            background: Lines::new(Urgency::Background),
             dispatching: false,
         };
         Self(Arc::new(Inner { clock, limits, state: Mutex::new(state) }))
@@ -125,7 +104,8 @@ impl UpstreamBudget {
                 Urgency::Foreground => inner.limits.max_wait,
                 Urgency::Background => BACKGROUND_WAIT,
             };
-            if retry_after > longest || state.waiting() >= inner.limits.max_queue {
+            let lines = state.lines(urgency);
+            if retry_after > longest || lines.waiting() >= inner.limits.max_queue && !lines.make_room(line) {
                 return Err(Exhausted { retry_after });
             }
             let (slot, waiting) = oneshot::channel();
@@ -165,7 +145,7 @@ impl UpstreamBudget {
 
 impl State {
     fn waiting(&self) -> usize {
-        self.foreground.waiting + self.background.waiting
+        self.foreground.waiting() + self.background.waiting()
     }
 
     fn lines(&mut self, urgency: Urgency) -> &mut Lines {
@@ -176,73 +156,12 @@ impl State {
     }
 
     fn deadlines(&self) -> impl Iterator<Item = Moment> {
-        let all = [&self.foreground, &self.background];
-        all.into_iter().flat_map(|lines| lines.waiters.values().flatten()).map(|waiter| waiter.deadline)
+        self.foreground.deadlines().chain(self.background.deadlines())
     }
 
     /// The next in turn; those that somebody waits for first.
     fn next(&mut self) -> Option<Waiter> {
         self.foreground.next().or_else(|| self.background.next())
-    }
-}
-
-impl Lines {
-    fn join(&mut self, line: Line, waiter: Waiter) {
-        let waiters = self.waiters.entry(line).or_default();
-        if waiters.is_empty() {
-            // One that nobody knows stands at the end: names can be made up.
-            self.turns.insert((self.served.get(&line).copied().unwrap_or(self.turn), line));
-        }
-        waiters.push_back(waiter);
-        self.waiting += 1;
-    }
-
-    /// How many would be served before one more in a line: the lines go round, so those behind the same number in other
-    /// lines do not count.
-    fn before(&self, line: Line) -> usize {
-        let own = self.waiters.get(&line).map_or(0, VecDeque::len);
-        let before = |(other, waiters): (&Line, &VecDeque<Waiter>)| {
-            if *other == line { own } else { waiters.len().min(own + 1) }
-        };
-        self.waiters.iter().map(before).sum()
-    }
-
-    /// The next waiter in turn who is still there.
-    fn next(&mut self) -> Option<Waiter> {
-        while let Some((_, line)) = self.turns.pop_first() {
-            let Some(waiters) = self.waiters.get_mut(&line) else { continue };
-            let oldest = waiters.iter().enumerate().min_by_key(|(_, waiter)| waiter.renews).map(|(index, _)| index);
-            let next = oldest.and_then(|oldest| waiters.remove(oldest));
-            self.waiting -= usize::from(next.is_some());
-            self.turn += 1;
-            if self.served.len() >= REMEMBERED {
-                let least = self.turn.saturating_sub(REMEMBERED as u64 / 2);
-                self.served.retain(|_, turn| *turn > least);
-            }
-            self.served.insert(line, self.turn);
-            if waiters.is_empty() {
-                self.waiters.remove(&line);
-            } else {
-                self.turns.insert((self.turn, line));
-            }
-            match next {
-                Some(waiter) if !waiter.slot.is_closed() => return Some(waiter),
-                // It has left.
-                _ => {}
-            }
-        }
-        None
-    }
-
-    /// Sends away those who have left or whose time is over.
-    fn tidy(&mut self, now: Moment) {
-        self.waiters.retain(|_, waiters| {
-            waiters.retain(|waiter| !waiter.slot.is_closed() && waiter.deadline > now);
-            !waiters.is_empty()
-        });
-        let lines = &self.waiters;
-        self.turns.retain(|(_, line)| lines.contains_key(line));
-        self.waiting = self.waiters.values().map(VecDeque::len).sum();
     }
 }
 
@@ -281,7 +200,7 @@ impl Inner {
     fn turn_of(&self, state: &State, line: Line, urgency: Urgency, now: Moment) -> Moment {
         let before = match urgency {
             Urgency::Foreground => state.foreground.before(line),
-            Urgency::Background => state.foreground.waiting + state.background.before(line),
+            Urgency::Background => state.foreground.waiting() + state.background.before(line),
         };
         self.next_slot(state, now) + self.interval(state) * u32::try_from(before).unwrap_or(u32::MAX)
     }

@@ -25,7 +25,8 @@ enum Reply {
 }
 
 impl Simulator {
-    pub(super) fn respond<B>(&self, request: &Request<B>) -> Response<Bytes> {
+    /// Answers one request, without a socket and without faults.
+    pub fn respond<B>(&self, request: &Request<B>) -> Response<Bytes> {
         let reply = self.reply(request).unwrap_or_else(|error| error);
         let (status, body, retry_after) = match reply {
             Reply::Ok(body) => (StatusCode::OK, body, None),

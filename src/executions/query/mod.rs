@@ -6,6 +6,7 @@
 mod date;
 mod encoding;
 mod error;
+mod filters;
 mod path_id;
 mod value;
 
@@ -22,6 +23,7 @@ use jiff::Timestamp;
 use self::date::{Edge, Milliseconds};
 use self::encoding::{push_encoded, push_pair};
 pub use self::error::QueryError;
+pub(super) use self::filters::Shown;
 pub use self::path_id::PathId;
 use self::value::{Kind, Source, Status};
 use crate::nearest::nearest;

@@ -1,0 +1,155 @@
+//! Fetches that callers share: each in a task of its own, so that it goes on when its callers leave, and none at all where the
+//! answer follows from what is in the cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Gateway;
+use crate::cache::{CacheKey, Entry, Flight, Interest, Joined, Waiter};
+use crate::caller::Caller;
+use crate::client::Client;
+use crate::error::{ClientError, Reason};
+use crate::limit::Urgency;
+use crate::origin::Unfetched;
+
+/// What is to be fetched, and for whom.
+pub(super) struct Errand {
+    pub(super) caller: Caller,
+    pub(super) key: CacheKey,
+    pub(super) stale: Option<Arc<Entry>>,
+    pub(super) urgency: Urgency,
+    /// Whatever is in the cache.
+    pub(super) anyway: bool,
+}
+
+impl Errand {
+    /// An entry is to be renewed, and nobody waits for it.
+    pub(super) fn renewal(caller: &Caller, key: &CacheKey, stale: &Arc<Entry>) -> Self {
+        Self {
+            caller: caller.clone(),
+            key: key.clone(),
+            stale: Some(Arc::clone(stale)),
+            urgency: Urgency::Background,
+            anyway: false,
+        }
+    }
+}
+
+impl Gateway {
+    /// Joins the fetch of a key, or starts it. Nobody waits for a renewal, so who joins for one only listens.
+    pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, bool) {
+        let listens = errand.urgency == Urgency::Background;
+        let joined = if self.config.cache.collapse {
+            self.flights.join(&errand.key, listens)
+        } else {
+            self.flights.alone(&errand.key, listens)
+        };
+        match joined {
+            Joined::Waits(waiter) => (waiter, true),
+            Joined::Leads(flight, waiter) => {
+                let gateway = Arc::clone(self);
+                tokio::spawn(gateway.fly(client, errand, flight));
+                (waiter, false)
+            }
+        }
+    }
+
+    /// The end of a fetch, or that it took longer than somebody is made to wait who has an older answer.
+    pub(super) async fn within(
+        &self,
+        patience: Option<Duration>,
+        mut waiter: Waiter,
+    ) -> Result<Arc<Entry>, ClientError> {
+        let Some(patience) = patience else { return waiter.outcome().await };
+        tokio::select! {
+            outcome = waiter.outcome() => outcome,
+            () = self.clock.sleep_until(self.clock.now() + patience) => {
+                Err(ClientError::new(Reason::UpstreamTimeout, "Refold did not answer in time"))
+            }
+        }
+    }
+
+    async fn fly(self: Arc<Self>, client: Client, errand: Errand, mut flight: Flight) {
+        let outcome = loop {
+            match self.bring(&client, &errand, &mut flight.interest()).await {
+                Ok(entry) => break Ok(entry),
+                Err(Unfetched::Failed(error)) => break Err(error),
+                Err(Unfetched::NobodyWaits) => match flight.give_up() {
+                    None => return,
+                    Some(joined) => flight = joined,
+                },
+            }
+        };
+        match (&outcome, errand.stale) {
+            (Ok(entry), _) => self.store.put(errand.key, Arc::clone(entry)),
+            (Err(error), Some(stale)) if error.is_passing() => stale.refetch_failed(self.clock.now()),
+            // What it said is about the caller or the question: what was kept is of no use any more.
+            (Err(_), Some(_)) => self.store.remove(&errand.key),
+            (Err(_), None) => {}
+        }
+        flight.land(outcome);
+    }
+
+    /// The answer: what another fetch has brought meanwhile, what follows from others, or what Refold says.
+    async fn bring(
+        self: &Arc<Self>,
+        client: &Client,
+        errand: &Errand,
+        interest: &mut Interest,
+    ) -> Result<Arc<Entry>, Unfetched> {
+        let Errand { caller, key, stale, urgency, anyway } = errand;
+        if !anyway {
+            // Another fetch may have ended between the look-up and the start of this one.
+            if let Some(entry) = self.store.get(key).filter(|entry| entry.is_fresh(self.clock.now())) {
+                return Ok(entry);
+            }
+            if let Some(entry) = self.derived(caller, key) {
+                return Ok(entry);
+            }
+            if let Some(entry) = self.by_way_of_its_source(client, errand, interest).await? {
+                return Ok(entry);
+            }
+        }
+        let fetched = self.origin.fetch(client, caller, key.question(), stale.as_deref(), *urgency, interest);
+        fetched.await.map(Arc::new)
+    }
+
+    /// Renews what the answer follows from, so that it is fetched once for all that follow from it. `None` if there is no
+    /// such thing, or if it does not follow any longer.
+    async fn by_way_of_its_source(
+        self: &Arc<Self>,
+        client: &Client,
+        errand: &Errand,
+        interest: &mut Interest,
+    ) -> Result<Option<Arc<Entry>>, Unfetched> {
+        let Some((key, stale)) = self.stale_source(&errand.key) else { return Ok(None) };
+        let (caller, urgency) = (errand.caller.clone(), errand.urgency);
+        let source = Errand { caller, key, stale: Some(stale), urgency, anyway: false };
+        let (mut waiter, _) = self.join(client.clone(), source);
+        let outcome = match urgency {
+            Urgency::Foreground => tokio::select! {
+                outcome = waiter.outcome() => outcome,
+                () = interest.lost() => return Err(Unfetched::NobodyWaits),
+            },
+            Urgency::Background => {
+                let ended = tokio::select! {
+                    outcome = waiter.outcome() => Some(outcome),
+                    () = interest.gained() => None,
+                };
+                match ended {
+                    Some(outcome) => outcome,
+                    None => {
+                        waiter.wait();
+                        waiter.outcome().await
+                    }
+                }
+            }
+        };
+        match outcome {
+            Ok(_) => Ok(self.derived(&errand.caller, &errand.key)),
+            // It would fail as well.
+            Err(error) if error.is_passing() => Err(error.into()),
+            Err(_) => Ok(None),
+        }
+    }
+}
