@@ -36,6 +36,7 @@ use crate::observe::{Observer, Record};
 use crate::origin::Origin;
 use crate::respond::{self, CacheResult, Facts, RequestId};
 use crate::route::{Endpoint, Resource, Route, route};
+use crate::tenant::Tenant;
 
 /// Everything that requests share. One for all workers.
 #[derive(Debug)]
@@ -117,6 +118,12 @@ impl Gateway {
             config,
             clock,
         })
+    }
+
+    /// All tenants, in the order of the configuration.
+    #[must_use]
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        self.callers.tenants()
     }
 
     /// Where somebody comes in who has shown a certificate with these names at an entrance.
@@ -285,7 +292,7 @@ impl Gateway {
                 // What the caller did not take is no comfort either if nothing newer is to be had.
                 let stale = entry.filter(|_| facts.cache != CacheResult::Request);
                 let (caller, key) = (caller.clone(), key.clone());
-                Ok(Decision::Pending(Pending::Fetch { caller, key, stale, no_store: directives.no_store() }))
+                Ok(Decision::Pending(Pending::Fetch { caller, key, stale, directives }))
             }
         }
     }

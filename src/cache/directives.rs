@@ -76,6 +76,12 @@ impl Directives {
         }
     }
 
+    /// Not everything fresh will do: an answer has to be seen before it is known whether the request takes it.
+    #[must_use]
+    pub fn is_choosy(&self) -> bool {
+        self.no_cache || self.no_store || self.max_age.is_some() || self.min_fresh.is_some()
+    }
+
     /// The answer must not be kept.
     #[must_use]
     pub fn no_store(&self) -> bool {

@@ -258,6 +258,12 @@ impl Callers {
         names.iter().find_map(|name| self.certificates.get(name)).cloned()
     }
 
+    /// All tenants, in the order of the configuration.
+    #[must_use]
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        &self.tenants
+    }
+
     /// The tenant with this id, if it takes webhooks.
     #[must_use]
     pub fn tenant_with_webhooks(&self, id: &str) -> Option<&Arc<Tenant>> {

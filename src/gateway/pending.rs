@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::fetch::Errand;
 use super::{Exchange, Gateway, give};
 use crate::body::Body;
-use crate::cache::{CacheKey, Entry, Interest, Usable};
+use crate::cache::{CacheKey, Directives, Entry, Interest, Usable};
 use crate::caller::Caller;
 use crate::client::Client;
 use crate::error::{ClientError, Reason};
@@ -23,7 +23,7 @@ use crate::webhook;
 
 /// A request that needs the upstream.
 pub(super) enum Pending {
-    Fetch { caller: Caller, key: CacheKey, stale: Option<Arc<Entry>>, no_store: bool },
+    Fetch { caller: Caller, key: CacheKey, stale: Option<Arc<Entry>>, directives: Directives },
     Act { caller: Caller, execution: PathId, action: Action },
     Pass { caller: Caller, allowed: usize },
     Hook { tenant: Arc<Tenant> },
@@ -40,7 +40,7 @@ impl Gateway {
     ) -> Response<Body> {
         let response = match pending {
             // It must leave nothing behind, so nobody else's fetch is shared either.
-            Pending::Fetch { caller, key, no_store: true, .. } => {
+            Pending::Fetch { caller, key, directives, .. } if directives.no_store() => {
                 exchange.facts.cache = CacheResult::Request;
                 let mut interest = Interest::of_one();
                 let question = key.question();
@@ -52,10 +52,10 @@ impl Gateway {
                     Err(Unfetched::NobodyWaits) => return self.refuse(&exchange, &given_up()),
                 }
             }
-            Pending::Fetch { caller, key, stale, .. } => {
+            Pending::Fetch { caller, key, stale, directives } => {
                 let windows = caller.tenant().config.stale;
                 let caller_wait = caller.tenant().config.upstream_budget.max_wait;
-                let anyway = exchange.facts.cache == CacheResult::Request;
+                let anyway = directives.is_choosy();
                 let errand = Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway };
                 let (waiter, collapsed) = self.join(client, errand);
                 exchange.facts.cache = match (exchange.facts.cache, &stale) {
@@ -69,7 +69,7 @@ impl Gateway {
                 let now = self.clock.now();
                 match (outcome, stale) {
                     (Ok(entry), _) => {
-                        if entry.derived && !anyway {
+                        if entry.derived {
                             exchange.facts.cache = CacheResult::Derived;
                         }
                         // It has waited for Refold: this is little more, and whoever comes after has it at once.

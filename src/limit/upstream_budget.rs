@@ -62,6 +62,15 @@ struct State {
     dispatching: bool,
 }
 
+/// Fetches that wait for a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Somebody waits for these.
+    pub callers: usize,
+    /// Nobody waits for these.
+    pub renewals: usize,
+}
+
 /// The budget is spent for longer than a fetch may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted {
@@ -105,6 +114,9 @@ impl UpstreamBudget {
                 Urgency::Background => BACKGROUND_WAIT,
             };
             let lines = state.lines(urgency);
+            if lines.waiting() >= inner.limits.max_queue {
+                lines.tidy(now);
+            }
             if retry_after > longest || lines.waiting() >= inner.limits.max_queue && !lines.make_room(line) {
                 return Err(Exhausted { retry_after });
             }
@@ -136,10 +148,11 @@ impl UpstreamBudget {
         state.arrival = state.arrival.max(until + inner.tolerance());
     }
 
-    /// Fetches that wait.
+    /// How many wait now.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.0.state().waiting()
+    pub fn waiting(&self) -> Waiting {
+        let state = self.0.state();
+        Waiting { callers: state.foreground.still_there(), renewals: state.background.still_there() }
     }
 }
 

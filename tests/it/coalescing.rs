@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
+use postern::limit::Waiting;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -85,4 +86,83 @@ async fn a_failure_is_told_to_all_who_wait_and_the_next_one_tries_again() {
     let before = gated.requests();
     assert_eq!(gated.ask().await.expect("nobody has ended it").status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(gated.requests(), before + 1);
+}
+
+#[tokio::test]
+async fn a_fetch_that_was_not_asked_yet_ends_with_its_last_caller() {
+    let requests = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&requests);
+    let upstream = http_upstream(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { page_of(&json!({ "status": "COMPLETED" })) }
+    })
+    .await;
+    let Setup { clock, tenant, .. } = Setup::default();
+    let top = "[limits.upstream]\nper_second = 1\nburst = 2\nmax_wait = \"10s\"\n";
+    let gateway = Arc::new(Gateway::start(upstream, top, &tenant, clock.clone()));
+    let ask = |page: u32| {
+        let gateway = Arc::clone(&gateway);
+        tokio::spawn(async move { gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account("acme-1")).await })
+    };
+    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.waiting().callers;
+    assert_eq!(ask(1).await.expect("it is answered").status, StatusCode::OK);
+    let stays = ask(2);
+    until(|| waiting() == 1).await;
+    let (leaves, also_leaves) = (ask(3), ask(3));
+    until(|| waiting() == 2).await;
+    // One of two is not the last.
+    leaves.abort();
+    clock.advance(std::time::Duration::from_secs(1));
+    assert_eq!(stays.await.expect("nobody has ended it").status, StatusCode::OK);
+    assert_eq!(waiting(), 1);
+    also_leaves.abort();
+    until(|| waiting() == 0).await;
+    clock.advance(std::time::Duration::from_secs(5));
+    assert_eq!(ask(4).await.expect("it is answered").status, StatusCode::OK);
+    assert_eq!(requests.load(Ordering::SeqCst), 3, "nobody has asked for what nobody waits for");
+}
+
+#[tokio::test]
+async fn a_renewal_that_somebody_begins_to_wait_for_goes_before_those_that_nobody_waits_for() {
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&order);
+    let upstream = http_upstream(move |request| {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        seen.lock().expect("no panic").push(query[..6].to_owned());
+        async { page_of(&json!({ "status": "COMPLETED" })) }
+    })
+    .await;
+    let Setup { clock, tenant, .. } = Setup::default();
+    let top =
+        "[limits.upstream]\nper_second = 1\nburst = 2\nmax_wait = \"10s\"\n[cache.stale]\nwhile_revalidate = \"10s\"\n";
+    let tenant = format!("request_directives = [\"max-age\"]\n{tenant}");
+    let gateway = Arc::new(Gateway::start(upstream, top, &tenant, clock.clone()));
+    let ask = |page: u32, directive: &'static str| {
+        let gateway = Arc::clone(&gateway);
+        let headers = [as_account("acme-1").as_slice(), &[("cache-control", directive)]].concat();
+        tokio::spawn(async move { gateway.get(&format!("{EXECUTIONS}?page={page}"), &headers).await })
+    };
+    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.waiting();
+    for page in 1..=4 {
+        ask(page, "").await.expect("it is answered");
+        clock.advance(std::time::Duration::from_secs(1));
+    }
+    // All become stale. The first takes the slot there is, the others wait behind their readers' backs.
+    clock.advance(std::time::Duration::from_secs(5));
+    for page in 1..=4 {
+        let answer = ask(page, "").await.expect("it is answered");
+        assert!(answer.header("cache-status").starts_with("postern; hit; ttl=-"), "{answer:?}");
+        until(|| order.lock().expect("no panic").len() == 5).await;
+    }
+    until(|| waiting() == Waiting { callers: 0, renewals: 3 }).await;
+    order.lock().expect("no panic").clear();
+    let caller = ask(4, "max-age=0");
+    until(|| waiting() == Waiting { callers: 1, renewals: 2 }).await;
+    for _ in 0..3 {
+        let before = order.lock().expect("no panic").len();
+        clock.advance(std::time::Duration::from_secs(1));
+        until(|| order.lock().expect("no panic").len() > before).await;
+    }
+    assert_eq!(caller.await.expect("nobody has ended it").header("cache-status"), "postern; fwd=request; stored");
+    assert_eq!(*order.lock().expect("no panic"), ["page=4", "page=2", "page=3"]);
 }

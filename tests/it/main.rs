@@ -6,6 +6,7 @@ mod callers;
 mod coalescing;
 mod command_line;
 mod connections;
+mod derivation;
 mod documentation;
 mod encryption;
 mod harness;

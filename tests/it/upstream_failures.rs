@@ -8,7 +8,7 @@ use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Answer, Gateway, Setup, as_account, spawn_upstream};
+use crate::harness::{Answer, Gateway, Setup, as_account, http_upstream, page_of, spawn_upstream, until};
 
 const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{\"docs\":[],\"totalDocs\":0} ";
 const BOUNDS: &str = "connect_timeout = \"1s\"\nfirst_byte_timeout = \"300ms\"\ntotal_timeout = \"600ms\"\nmax_response_body = \"1MiB\"\n";
@@ -272,5 +272,51 @@ async fn an_upstream_that_keeps_failing_is_left_alone_and_tried_by_one_request()
     clock.advance(Duration::from_secs(5));
     for page in 10..14 {
         assert_eq!(ask(page).await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn no_more_requests_are_under_way_at_once_than_is_configured_and_those_that_wait_get_their_turn() {
+    let (under_way, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let gate = tokio::sync::watch::Sender::new(false);
+    let (now, peak, opened) = (Arc::clone(&under_way), Arc::clone(&most), gate.clone());
+    let upstream = http_upstream(move |_| {
+        let (now, peak, mut opened) = (Arc::clone(&now), Arc::clone(&peak), opened.subscribe());
+        async move {
+            peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            opened.wait_for(|open| *open).await.expect("the test holds the gate");
+            now.fetch_sub(1, Ordering::SeqCst);
+            page_of(&serde_json::json!({ "status": "COMPLETED" }))
+        }
+    })
+    .await;
+    let Setup { clock, top, tenant, .. } = Setup::default();
+    let gateway = Arc::new(Gateway::start(upstream, &format!("max_concurrent = 2\n{top}"), &tenant, clock.clone()));
+    let ask = |page: u32| {
+        let gateway = Arc::clone(&gateway);
+        let target = format!("/api/v2/public/execution?page={page}");
+        tokio::spawn(async move { gateway.get(&target, &as_account("acme-1")).await })
+    };
+    let asking: Vec<_> = (1..=7).map(ask).collect();
+    until(|| under_way.load(Ordering::SeqCst) == 2).await;
+    gate.send_replace(true);
+    for asked in asking {
+        assert_eq!(asked.await.expect("nobody has ended it").status, StatusCode::OK);
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 2);
+    // One that gets no turn in time is told when to come again.
+    gate.send_replace(false);
+    let stuck: Vec<_> = (11..=12).map(ask).collect();
+    until(|| under_way.load(Ordering::SeqCst) == 2).await;
+    let late = ask(13);
+    while !late.is_finished() {
+        clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    let late = late.await.expect("nobody has ended it");
+    assert_eq!((late.error_code().as_str(), late.header("retry-after")), ("OVERLOADED", "1"));
+    gate.send_replace(true);
+    for stuck in stuck {
+        assert_eq!(stuck.await.expect("nobody has ended it").status, StatusCode::OK);
     }
 }

@@ -53,8 +53,14 @@ impl Lines {
         }
     }
 
+    /// All that stand in line; some may have left without a word.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Those among them who have not left.
+    pub(super) fn still_there(&self) -> usize {
+        self.waiters.values().flatten().filter(|waiter| !waiter.slot.is_closed()).count()
     }
 
     /// Puts a waiter into its line.
@@ -150,3 +156,6 @@ impl Lines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,8 @@ async fn the_queue_is_bounded_and_a_waiter_that_leaves_makes_room() {
     settle().await;
     clock.advance(Duration::from_secs(1));
     settle().await;
-    assert_eq!((budget.waiting(), budget.acquire(2, Urgency::Foreground, Moment::default()).await), (0, Ok(())));
+    assert_eq!(budget.waiting(), Waiting::default());
+    assert_eq!(budget.acquire(2, Urgency::Foreground, Moment::default()).await, Ok(()));
 }
 
 #[tokio::test]
@@ -165,7 +166,7 @@ async fn an_upstream_429_holds_those_who_wait_sends_away_whose_time_is_over_and_
 /// What can happen to a budget.
 #[derive(Clone, Debug)]
 enum Event {
-    Ask(Line),
+    Ask(Line, Urgency),
     Leave(usize),
     Pass(u64),
     Refused(u64),
@@ -173,7 +174,8 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
-        6 => (0_u64..5).prop_map(Event::Ask),
+        4 => (0_u64..5).prop_map(|line| Event::Ask(line, Urgency::Foreground)),
+        2 => (0_u64..5).prop_map(|line| Event::Ask(line, Urgency::Background)),
         1 => (0_usize..40).prop_map(Event::Leave),
         4 => (1_u64..400).prop_map(Event::Pass),
         1 => (1_u64..3).prop_map(Event::Refused),
@@ -193,28 +195,30 @@ proptest! {
             let granted: Arc<Mutex<Vec<Moment>>> = Arc::default();
             let mut waiters = Vec::new();
             let mut pauses: Vec<(Moment, Moment)> = Vec::new();
-            let ask = |line| {
+            let ask = |line, urgency| {
                 let (budget, granted, clock) = (budget.clone(), Arc::clone(&granted), clock.clone());
                 tokio::spawn(async move {
                     let begun = clock.now();
-                    if budget.acquire(line, Urgency::Foreground, Moment::default()).await.is_ok() {
+                    if budget.acquire(line, urgency, begun).await.is_ok() {
                         granted.lock().expect("no panic").push(clock.now());
                     }
-                    clock.now().since(begun)
+                    (urgency, clock.now().since(begun))
                 })
             };
-            let end = Event::Pass(8_000);
-            for event in events.into_iter().chain([end]) {
+            // Renewals may wait for a minute; that passes in larger steps.
+            let end = [Event::Pass(8_000), Event::Pass(60_000)];
+            for event in events.into_iter().chain(end) {
                 match event {
-                    Event::Ask(line) => waiters.push(ask(line)),
+                    Event::Ask(line, urgency) => waiters.push(ask(line, urgency)),
                     Event::Leave(index) => {
                         if let Some(waiter) = waiters.get(index) {
                             waiter.abort();
                         }
                     }
                     Event::Pass(milliseconds) => {
-                        for _ in 0..milliseconds.div_ceil(10) {
-                            clock.advance(Duration::from_millis(10));
+                        let step = if milliseconds > 10_000 { 100 } else { 10 };
+                        for _ in 0..milliseconds.div_ceil(step) {
+                            clock.advance(Duration::from_millis(step));
                             settle().await;
                         }
                     }
@@ -226,11 +230,13 @@ proptest! {
                 }
                 settle().await;
             }
-            prop_assert_eq!(budget.waiting(), 0);
+            prop_assert_eq!(budget.waiting(), Waiting::default());
             for waiter in waiters {
                 prop_assert!(waiter.is_finished(), "nobody is lost");
-                if let Ok(waited) = waiter.await {
-                    prop_assert!(waited <= max_wait, "nobody waits longer than is allowed: {:?}", waited);
+                if let Ok((urgency, waited)) = waiter.await {
+                    let renewal = BACKGROUND_WAIT + Duration::from_millis(100);
+                    let longest = if urgency == Urgency::Foreground { max_wait } else { renewal };
+                    prop_assert!(waited <= longest, "nobody waits longer than is allowed: {:?}", waited);
                 }
             }
             let granted = granted.lock().expect("no panic").clone();
