@@ -28,32 +28,19 @@ impl Simulator {
     /// Answers one request, without a socket and without faults.
     pub fn respond<B>(&self, request: &Request<B>) -> Response<Bytes> {
         let reply = self.reply(request).unwrap_or_else(|error| error);
-        let (status, body, retry_after) = match reply {
-            Reply::Ok(body) => (StatusCode::OK, body, None),
-            Reply::Error { status, body, retry_after } => (status, body, retry_after),
-        };
-        let text = body.to_string();
-        let mut response = Response::new(Bytes::new());
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        // The noise of a real one.
-        headers.insert("x-powered-by", HeaderValue::from_static("Express"));
-        headers.insert(SET_COOKIE, HeaderValue::from_static("session=simulated; Path=/; HttpOnly"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        if let Some(seconds) = retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if status == StatusCode::OK {
-            let tag = etag(text.as_bytes());
-            if request.headers().get(IF_NONE_MATCH) == Some(&tag) {
-                headers.insert(ETAG, tag);
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                return response;
+        render(reply, request.headers().get(IF_NONE_MATCH))
+    }
+
+    /// Answers the registration of a webhook.
+    pub(super) fn respond_to_registration(&self, headers: &HeaderMap, body: &[u8]) -> Response<Bytes> {
+        let key = headers.get("x-api-key").and_then(|value| value.to_str().ok());
+        let reply = match key {
+            Some(key) if self.0.settings.org_keys.iter().any(|known| known == key) => {
+                self.0.webhooks.register(body).map_or_else(|why| self.invalid(why), Reply::Ok)
             }
-            headers.insert(ETAG, tag);
-        }
-        *response.body_mut() = text.into();
-        response
+            _ => self.unauthorized(),
+        };
+        render(reply, None)
     }
 
     fn reply<B>(&self, request: &Request<B>) -> Result<Reply, Reply> {
@@ -114,6 +101,7 @@ impl Simulator {
         if id.starts_with("unknown") {
             return Err(self.no_account("linked_account_id is not known"));
         }
+        super::lock(&self.0.known).insert(id.clone());
         let account = self.0.history.account(&id);
         Ok((id, account))
     }
@@ -159,6 +147,36 @@ impl Simulator {
             retry_after,
         }
     }
+}
+
+/// An answer as HTTP; one that is known already is not repeated.
+fn render(reply: Reply, known: Option<&HeaderValue>) -> Response<Bytes> {
+    let (status, body, retry_after) = match reply {
+        Reply::Ok(body) => (StatusCode::OK, body, None),
+        Reply::Error { status, body, retry_after } => (status, body, retry_after),
+    };
+    let text = body.to_string();
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    // The noise of a real one.
+    headers.insert("x-powered-by", HeaderValue::from_static("Express"));
+    headers.insert(SET_COOKIE, HeaderValue::from_static("session=simulated; Path=/; HttpOnly"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    if let Some(seconds) = retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == StatusCode::OK {
+        let tag = etag(text.as_bytes());
+        if known == Some(&tag) {
+            headers.insert(ETAG, tag);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
+        }
+        headers.insert(ETAG, tag);
+    }
+    *response.body_mut() = text.into();
+    response
 }
 
 fn list(filter: &Filter, account: &Account, id: &str, now: i64) -> Reply {

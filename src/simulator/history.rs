@@ -33,6 +33,8 @@ const APPLICATIONS: [(&str, &str, &str); 5] = [
     ("Zendesk", "zendesk", "64f6d9f33234d3d6419cfdc0"),
 ];
 const STOPPING_FOR: i64 = 3_000;
+/// From the beginning of an execution to its end.
+const LONGEST: i64 = 95_000;
 
 /// Everything that has happened, and what callers have done to it.
 #[derive(Debug)]
@@ -68,6 +70,8 @@ pub(super) struct Execution {
     pub(super) number: u32,
     pub(super) created: i64,
     pub(super) finished: Option<i64>,
+    /// When it last became something else.
+    pub(super) changed: i64,
     pub(super) status: &'static str,
     pub(super) source: &'static str,
     pub(super) kind: &'static str,
@@ -175,17 +179,19 @@ impl Account {
             "STOPPED",
         ][(hash % 9) as usize];
         let duration = 2_000 + ((hash >> 8) % 88_000).cast_signed();
-        let (status, finished) = match self.deeds.stopped.get(&number) {
-            Some(stopped) => ("STOPPED", Some(*stopped)),
-            None if now < created + duration => ("RUNNING", None),
-            None if end == "STOPPED" && now < created + duration + STOPPING_FOR => ("STOPPING", None),
-            None if end == "STOPPED" => (end, Some(created + duration + STOPPING_FOR)),
-            None => (end, Some(created + duration)),
+        let stopped = created + duration + STOPPING_FOR;
+        let (status, finished, changed) = match self.deeds.stopped.get(&number) {
+            Some(stopped) => ("STOPPED", Some(*stopped), *stopped),
+            None if now < created + duration => ("RUNNING", None, created),
+            None if end == "STOPPED" && now < stopped => ("STOPPING", None, created + duration),
+            None if end == "STOPPED" => (end, Some(stopped), stopped),
+            None => (end, Some(created + duration), created + duration),
         };
         Some(Execution {
             number,
             created,
             finished,
+            changed,
             status,
             source: ["Event", "Event", "Schedule", "API Call"][(hash >> 16 & 3) as usize],
             kind: ["SYNC", "ASYNC"][(hash >> 18 & 1) as usize],
@@ -194,6 +200,20 @@ impl Account {
             hash,
             key: self.key,
         })
+    }
+
+    /// Executions that have become something else after `from`; at most what has happened in the last few minutes.
+    pub(super) fn changes(&self, from: i64, now: i64) -> Vec<Execution> {
+        // Those of the past had ended long before the simulation began.
+        let first = self.arrived(from - LONGEST).max(self.base);
+        let arrived = first..self.arrived(now);
+        let reruns = (FIRST_RERUN..).take(self.deeds.reruns.len());
+        let stopped = self.deeds.stopped.keys().copied().filter(|number| !arrived.contains(number));
+        let mut numbers: Vec<u32> = arrived.clone().chain(reruns).chain(stopped).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let executions = numbers.into_iter().filter_map(|number| self.execution(number, now));
+        executions.filter(|execution| (from + 1..=now).contains(&execution.changed)).collect()
     }
 
     /// The execution with an id.
@@ -249,5 +269,23 @@ mod tests {
         let settled = account.execution(141, later + 1_000_000).expect("it is still there");
         assert!(settled.finished.is_some() && settled.status != "RUNNING");
         assert_eq!(account.find(&newest.id(), later).map(|found| found.number), Some(141));
+    }
+
+    #[test]
+    fn every_change_is_told_once_whatever_the_steps() {
+        let history = History::new(1, START);
+        let account = history.account("acme-1");
+        history.stop(&account, 3, START + 150_000);
+        let account = history.account("acme-1");
+        let mut seen = Vec::new();
+        for step in 0..1200 {
+            let (from, now) = (START + step * 250, START + (step + 1) * 250);
+            seen.extend(account.changes(from, now).iter().map(|execution| (execution.number, execution.status)));
+        }
+        // Each that has come began and ended; some were stopping between. One of the past was stopped.
+        assert_eq!(seen.iter().filter(|(_, status)| *status == "RUNNING").count(), 15);
+        let ended = |number: u32| seen.iter().filter(|(found, _)| *found == number).count();
+        assert!((137..146).all(|number| (2..=3).contains(&ended(number))), "{seen:?}");
+        assert_eq!(seen.iter().filter(|change| **change == (3, "STOPPED")).count(), 1);
     }
 }

@@ -7,24 +7,28 @@ mod fault;
 mod filter;
 mod history;
 mod rate;
+mod webhooks;
 
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::Request;
+use http::{Method, Request};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
 use crate::digest::{Hex, sha256};
 pub use fault::{Fault, FaultBody};
-use history::History;
+use history::{Execution, History};
 use rate::Rate;
+use webhooks::Webhooks;
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -43,6 +47,9 @@ impl Default for Settings {
     }
 }
 
+/// What is recent, in milliseconds.
+const RECENT: i64 = 10 * 60 * 1000;
+
 /// A simulated Refold. Cheap to clone; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Simulator(Arc<State>);
@@ -55,6 +62,9 @@ struct State {
     rate: Option<Rate>,
     requests: AtomicU64,
     rate_limited: AtomicU64,
+    webhooks: Webhooks,
+    /// Linked accounts that somebody has asked for.
+    known: Mutex<HashSet<String>>,
     fault: Mutex<Option<Fault>>,
     revoked: Mutex<HashSet<String>>,
 }
@@ -70,6 +80,8 @@ impl Simulator {
             clock,
             requests: AtomicU64::new(0),
             rate_limited: AtomicU64::new(0),
+            webhooks: Webhooks::default(),
+            known: Mutex::default(),
             fault: Mutex::default(),
             revoked: Mutex::default(),
         }))
@@ -80,6 +92,13 @@ impl Simulator {
     /// # Errors
     /// If the listener fails.
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
+        tokio::select! {
+            failed = self.accept(listener) => failed,
+            () = self.tell_of_changes() => Ok(()),
+        }
+    }
+
+    async fn accept(&self, listener: TcpListener) -> io::Result<()> {
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
@@ -131,6 +150,25 @@ impl Simulator {
         history::NAMED.iter().map(|(id, ..)| (*id, u64::from(self.0.history.account(id).total(now)))).collect()
     }
 
+    /// When an execution of a linked account last became something else; `None` if that is long ago.
+    #[must_use]
+    pub fn last_change(&self, linked_account: &str) -> Option<Timestamp> {
+        let now = self.0.clock.wall().as_millisecond();
+        let account = self.0.history.account(linked_account);
+        let last = account.changes(now - RECENT, now).iter().map(|execution| execution.changed).max()?;
+        Timestamp::from_millisecond(last).ok()
+    }
+
+    /// What has changed in linked accounts that somebody has asked for.
+    fn changes(&self, from: i64, now: i64) -> Vec<(String, Execution)> {
+        let accounts: Vec<String> = lock(&self.0.known).iter().cloned().collect();
+        let of = |id: String| {
+            let changed = self.0.history.account(&id).changes(from, now);
+            changed.into_iter().map(move |execution| (id.clone(), execution))
+        };
+        accounts.into_iter().flat_map(of).collect()
+    }
+
     /// Whose session token this is, if it is one.
     fn holder(&self, token: &str) -> Option<String> {
         let id = token.strip_prefix("sim.")?.split('.').next()?;
@@ -143,6 +181,9 @@ impl Simulator {
         let asked = request.headers().get("x-simulate").and_then(|value| value.to_str().ok()?.parse().ok());
         if let Some(fault) = request.uri().path().strip_prefix("/simulate/") {
             return Ok(self.switch_fault(fault));
+        }
+        if request.uri().path() == webhooks::WEBHOOKS && request.method() == Method::POST {
+            return Ok(self.register_webhook(request).await);
         }
         let fault = asked.or_else(|| lock(&self.0.fault).clone());
         if request.uri().path().starts_with(api::COLLECTION) {
@@ -176,6 +217,13 @@ impl Simulator {
             ),
         };
         fault::plain(status, message)
+    }
+
+    /// `POST /api/v2/public/webhook`
+    async fn register_webhook(&self, request: Request<Incoming>) -> http::Response<fault::SimulatedBody> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        fault::SimulatedBody::whole(self.respond_to_registration(&head.headers, &body))
     }
 
     fn next_request_id(&self) -> String {

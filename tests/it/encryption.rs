@@ -102,7 +102,8 @@ async fn world(listener: &str, more: &str) -> World {
     .await;
     let tenant = setup.tenant.clone() + more;
     let text = configuration(upstream, &setup.top, &tenant).replace("session_tokens = \"t\"", listener);
-    World { gateway: Gateway::start_with(&text, setup.clock.clone()), refold, clock: setup.clock }
+    let gateway = Gateway::start_with(&text, setup.clock.clone());
+    World { gateway, refold, refold_address: upstream, clock: setup.clock }
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ pub(crate) const NOW: &str = "2026-03-20T12:00:00Z";
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) refold: Simulator,
+    /// Where the simulated Refold listens.
+    pub(crate) refold_address: SocketAddr,
     pub(crate) clock: Clock,
 }
 
@@ -112,7 +114,7 @@ impl Setup {
             configuration = configuration.replace("session_tokens = \"t\"", "");
         }
         let gateway = Gateway::start_with(&configuration, self.clock.clone());
-        World { gateway, refold, clock: self.clock }
+        World { gateway, refold, refold_address: address, clock: self.clock }
     }
 }
 

@@ -23,7 +23,8 @@ async fn trusted(lines: &str) -> World {
     })
     .await;
     let text = configuration(upstream, &setup.top, &setup.tenant).replace("session_tokens = \"t\"", lines);
-    World { gateway: Gateway::start_with(&text, setup.clock.clone()), refold, clock: setup.clock }
+    let gateway = Gateway::start_with(&text, setup.clock.clone());
+    World { gateway, refold, refold_address: upstream, clock: setup.clock }
 }
 
 #[tokio::test]

@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 
 use crate::harness::{
@@ -159,6 +163,34 @@ async fn after_a_delivery_or_a_rerun_no_later_answer_shows_an_older_page_whateve
         let seen = world.ask(account).await;
         assert!(seen >= least, "round {round}, at the end: {seen} is older than {least}");
         world.clock.advance(Duration::from_millis(dice.u64(..3000)));
+    }
+}
+
+#[tokio::test]
+async fn what_the_simulated_refold_tells_of_is_seen_long_before_its_lifetime_is_over() {
+    let setup = Setup::default();
+    let tenant = format!("webhooks = true\n[tenants.freshness]\nlive = \"1h\"\nrecent = \"1h\"\n{}", setup.tenant);
+    let world = Setup { tenant, ..setup }.start().await;
+    let before = world.list("acme-1", "").await.json()["totalDocs"].as_u64().expect("a number");
+    let url = format!("http://{}/hooks/refold/t", world.gateway.address);
+    let body = json!({ "webhook_url": url, "webhook_events": ["execution.running"] }).to_string();
+    let register = async |key: &str| {
+        let request = http::Request::post(format!("http://{}/api/v2/public/webhook", world.refold_address));
+        let request = request.header("x-api-key", key).body(Full::new(Bytes::from(body.clone()))).expect("a request");
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        client.request(request).await.expect("an answer").status()
+    };
+    assert_eq!((register("another").await, register(ORG_KEY).await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
+    world.clock.advance(Duration::from_secs(19));
+    assert_eq!(world.list("acme-1", "").await.json()["totalDocs"], before);
+    // One more begins; its delivery is on its way.
+    loop {
+        world.clock.advance(Duration::from_millis(300));
+        let answer = world.list("acme-1", "").await;
+        if answer.json()["totalDocs"] == before + 1 {
+            break;
+        }
+        assert!(world.clock.now().as_nanos() < 3_000_000_000_000, "{answer:?}");
     }
 }
 
