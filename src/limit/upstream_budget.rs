@@ -56,8 +56,7 @@ struct State {
     held_until: Moment,
     /// The present pace, of 1,000.
     pace: u32,
-    foreground: Lines,
-    background: Lines,
+    lines: Lines,
     /// A task gives out slots as long as somebody waits.
     dispatching: bool,
 }
@@ -86,8 +85,7 @@ impl UpstreamBudget {
             arrival: Moment::default(),
             held_until: Moment::default(),
             pace: FULL_PACE,
-            foreground: Lines::new(Urgency::Foreground),
-            background: Lines::new(Urgency::Background),
+            lines: Lines::default(),
             dispatching: false,
         };
         Self(Arc::new(Inner { clock, limits, state: Mutex::new(state) }))
@@ -105,7 +103,7 @@ impl UpstreamBudget {
         let waiting = {
             let now = inner.clock.now();
             let mut state = inner.state();
-            if state.waiting() == 0 && inner.take(&mut state, now) {
+            if state.lines.waiting() == 0 && inner.take(&mut state, now) {
                 return Ok(());
             }
             let retry_after = inner.turn_of(&state, line, urgency, now).since(now);
@@ -113,15 +111,16 @@ impl UpstreamBudget {
                 Urgency::Foreground => inner.limits.max_wait,
                 Urgency::Background => BACKGROUND_WAIT,
             };
-            let lines = state.lines(urgency);
-            if lines.waiting() >= inner.limits.max_queue {
+            let (lines, most) = (&mut state.lines, inner.limits.max_queue);
+            if lines.waiting_for(urgency) >= most {
                 lines.tidy(now);
             }
-            if retry_after > longest || lines.waiting() >= inner.limits.max_queue && !lines.make_room(line) {
+            let full = lines.waiting_for(urgency) >= most;
+            if retry_after > longest || full && !lines.make_room(line, urgency) {
                 return Err(Exhausted { retry_after });
             }
             let (slot, waiting) = oneshot::channel();
-            state.lines(urgency).join(line, Waiter { slot, deadline: now + longest, renews });
+            state.lines.join(line, urgency, Waiter { slot, deadline: now + longest, renews });
             if !state.dispatching {
                 state.dispatching = true;
                 tokio::spawn(Arc::clone(inner).dispatch());
@@ -151,30 +150,7 @@ impl UpstreamBudget {
     /// How many wait now.
     #[must_use]
     pub fn waiting(&self) -> Waiting {
-        let state = self.0.state();
-        Waiting { callers: state.foreground.still_there(), renewals: state.background.still_there() }
-    }
-}
-
-impl State {
-    fn waiting(&self) -> usize {
-        self.foreground.waiting() + self.background.waiting()
-    }
-
-    fn lines(&mut self, urgency: Urgency) -> &mut Lines {
-        match urgency {
-            Urgency::Foreground => &mut self.foreground,
-            Urgency::Background => &mut self.background,
-        }
-    }
-
-    fn deadlines(&self) -> impl Iterator<Item = Moment> {
-        self.foreground.deadlines().chain(self.background.deadlines())
-    }
-
-    /// The next in turn; those that somebody waits for first.
-    fn next(&mut self) -> Option<Waiter> {
-        self.foreground.next().or_else(|| self.background.next())
+        self.0.state().lines.still_there()
     }
 }
 
@@ -211,10 +187,7 @@ impl Inner {
 
     /// When it would be the turn of one more in a line.
     fn turn_of(&self, state: &State, line: Line, urgency: Urgency, now: Moment) -> Moment {
-        let before = match urgency {
-            Urgency::Foreground => state.foreground.before(line),
-            Urgency::Background => state.foreground.waiting() + state.background.before(line),
-        };
+        let before = state.lines.before(line, urgency);
         self.next_slot(state, now) + self.interval(state) * u32::try_from(before).unwrap_or(u32::MAX)
     }
 
@@ -224,20 +197,19 @@ impl Inner {
             let next = {
                 let now = self.clock.now();
                 let mut state = self.state();
-                state.foreground.tidy(now);
-                state.background.tidy(now);
-                while state.waiting() > 0 && self.next_slot(&state, now) <= now {
-                    let Some(waiter) = state.next() else { break };
+                state.lines.tidy(now);
+                while state.lines.waiting() > 0 && self.next_slot(&state, now) <= now {
+                    let Some(waiter) = state.lines.next() else { break };
                     // One that leaves between the look and this has wasted nobody's slot but its own line's turn.
                     if waiter.slot.send(()).is_ok() {
                         self.take(&mut state, now);
                     }
                 }
-                if state.waiting() == 0 {
+                if state.lines.waiting() == 0 {
                     state.dispatching = false;
                     return;
                 }
-                let deadline = state.deadlines().min();
+                let deadline = state.lines.deadlines().min();
                 let slot = self.next_slot(&state, now);
                 deadline.map_or(slot, |deadline| deadline.min(slot))
             };

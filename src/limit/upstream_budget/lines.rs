@@ -1,32 +1,38 @@
 //! Waiters in their lines, one for each linked account, and whose turn it is.
 //!
-//! Self-clocked fair queueing with turns for cost: a line that was served has its next turn one round later. Callers are
-//! served strictly round by round. Renewals have some leeway: a line may be ahead of its share by [`LEEWAY`] turns if what it
-//! renews is the oldest of all, since that is what keeps the oldest answer young; a line that asks for more than its share
-//! has used its leeway up soon and then waits for itself.
+//! Self-clocked fair queueing with turns for cost: a line that was served has its next turn one round later. A line may be
+//! ahead of the one that was served least by [`LEEWAY`] turns and no more. Among those that are not, callers go before
+//! renewals, round by round; and of renewals the oldest of all goes first, since that is what keeps the oldest answer young.
+//! So a line that asks for more than its share has used its leeway up soon and then waits for itself, however urgent it is.
 
 use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot;
 
-use super::{Line, Urgency};
+use super::{Line, Urgency, Waiting};
 use crate::clock::Moment;
 
-/// Turns by which a line of renewals may be ahead of the one that is served least.
+/// Turns by which a line may be ahead of the one that was served least.
 const LEEWAY: u64 = 8;
 /// Idle lines of which it is remembered that they are ahead.
 const REMEMBERED: usize = 8192;
 
-/// Lines of waiters of one urgency.
-#[derive(Debug)]
+/// Lines of waiters.
+#[derive(Debug, Default)]
 pub(super) struct Lines {
-    leeway: u64,
     /// The round that is served: lines without a round of their own take part in it.
     round: u64,
     /// The round of the next turn of lines that are ahead.
     rounds: HashMap<Line, u64, foldhash::fast::RandomState>,
-    waiters: HashMap<Line, VecDeque<Waiter>, foldhash::fast::RandomState>,
-    waiting: usize,
+    queues: HashMap<Line, Queue, foldhash::fast::RandomState>,
+    waiting: Waiting,
+}
+
+/// Who waits in one line.
+#[derive(Debug, Default)]
+struct Queue {
+    callers: VecDeque<Waiter>,
+    renewals: VecDeque<Waiter>,
 }
 
 /// Somebody who waits for a slot.
@@ -35,47 +41,82 @@ pub(super) struct Waiter {
     pub(super) slot: oneshot::Sender<()>,
     /// It goes away then.
     pub(super) deadline: Moment,
-    /// When what it renews was asked for; within a line the oldest goes first.
+    /// When what it renews was asked for; of each kind in a line the oldest goes first.
     pub(super) renews: Moment,
 }
 
-impl Lines {
-    pub(super) fn new(urgency: Urgency) -> Self {
-        Self {
-            leeway: match urgency {
-                Urgency::Foreground => 0,
-                Urgency::Background => LEEWAY,
-            },
-            round: 0,
-            rounds: HashMap::default(),
-            waiters: HashMap::default(),
-            waiting: 0,
+impl Queue {
+    fn of(&self, urgency: Urgency) -> &VecDeque<Waiter> {
+        match urgency {
+            Urgency::Foreground => &self.callers,
+            Urgency::Background => &self.renewals,
         }
     }
 
-    /// All that stand in line; some may have left without a word.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting
+    fn of_mut(&mut self, urgency: Urgency) -> &mut VecDeque<Waiter> {
+        match urgency {
+            Urgency::Foreground => &mut self.callers,
+            Urgency::Background => &mut self.renewals,
+        }
     }
 
-    /// Those among them who have not left.
-    pub(super) fn still_there(&self) -> usize {
-        self.waiters.values().flatten().filter(|waiter| !waiter.slot.is_closed()).count()
+    fn is_empty(&self) -> bool {
+        self.callers.is_empty() && self.renewals.is_empty()
+    }
+
+    /// The kind of waiter that goes next, and what the oldest of that kind renews.
+    fn head(&self) -> Option<(Urgency, Moment)> {
+        [Urgency::Foreground, Urgency::Background].into_iter().find_map(|urgency| {
+            let oldest = self.of(urgency).iter().map(|waiter| waiter.renews).min()?;
+            Some((urgency, oldest))
+        })
+    }
+
+    fn take(&mut self, urgency: Urgency) -> Option<Waiter> {
+        let waiters = self.of_mut(urgency);
+        let oldest = waiters.iter().enumerate().min_by_key(|(_, waiter)| waiter.renews)?.0;
+        waiters.remove(oldest)
+    }
+}
+
+impl Lines {
+    /// All that stand in line; some may have left without a word.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.callers + self.waiting.renewals
+    }
+
+    /// How many of one kind stand in line; some may have left without a word.
+    pub(super) fn waiting_for(&self, urgency: Urgency) -> usize {
+        match urgency {
+            Urgency::Foreground => self.waiting.callers,
+            Urgency::Background => self.waiting.renewals,
+        }
+    }
+
+    /// Those who have not left.
+    pub(super) fn still_there(&self) -> Waiting {
+        let there = |urgency| {
+            let waiters = self.queues.values().flat_map(|queue| queue.of(urgency));
+            waiters.filter(|waiter| !waiter.slot.is_closed()).count()
+        };
+        Waiting { callers: there(Urgency::Foreground), renewals: there(Urgency::Background) }
     }
 
     /// Puts a waiter into its line.
-    pub(super) fn join(&mut self, line: Line, waiter: Waiter) {
-        self.waiters.entry(line).or_default().push_back(waiter);
-        self.waiting += 1;
+    pub(super) fn join(&mut self, line: Line, urgency: Urgency, waiter: Waiter) {
+        self.queues.entry(line).or_default().of_mut(urgency).push_back(waiter);
+        *self.count(urgency) += 1;
     }
 
-    /// Makes room for one more in a line by sending away the last of the longest line; `false` if that is this one.
-    pub(super) fn make_room(&mut self, line: Line) -> bool {
-        let own = self.waiters.get(&line).map_or(0, VecDeque::len);
-        let longest = self.waiters.iter_mut().max_by_key(|(line, waiters)| (waiters.len(), **line));
-        match longest {
+    /// Makes room for one more in a line by sending away the last of its kind in the longest line; `false` if that is this
+    /// one.
+    pub(super) fn make_room(&mut self, line: Line, urgency: Urgency) -> bool {
+        let own = self.queues.get(&line).map_or(0, |queue| queue.of(urgency).len());
+        let lengths = self.queues.iter_mut().map(|(line, queue)| (*line, queue.of_mut(urgency)));
+        match lengths.max_by_key(|(line, waiters)| (waiters.len(), *line)) {
             Some((_, waiters)) if waiters.len() > own + 1 => {
-                self.waiting -= usize::from(waiters.pop_back().is_some());
+                waiters.pop_back();
+                *self.count(urgency) -= 1;
                 true
             }
             _ => false,
@@ -83,30 +124,37 @@ impl Lines {
     }
 
     /// How many would be served before one more in a line: the lines go round, so those behind the same number in other
-    /// lines do not count.
-    pub(super) fn before(&self, line: Line) -> usize {
-        let own = self.waiters.get(&line).map_or(0, VecDeque::len);
-        let before = |(other, waiters): (&Line, &VecDeque<Waiter>)| {
-            if *other == line { own } else { waiters.len().min(own + 1) }
+    /// lines do not count; unless this line is ahead, and has to let the others come along.
+    pub(super) fn before(&self, line: Line, urgency: Urgency) -> usize {
+        let own_queue = self.queues.get(&line);
+        let own = own_queue.map_or(0, |queue| queue.of(urgency).len());
+        let before = |(other, queue): (&Line, &Queue)| {
+            let waiters = queue.of(urgency).len();
+            if *other == line { own } else { waiters.min(own + 1) }
         };
-        self.waiters.iter().map(before).sum()
+        let callers = if urgency == Urgency::Background { self.waiting.callers } else { 0 };
+        let in_turn = callers + self.queues.iter().map(before).sum::<usize>();
+        let turn = self.round_of(line) + u64::try_from(own).unwrap_or(u64::MAX);
+        let ahead = turn.saturating_sub(self.least().unwrap_or(turn).saturating_add(LEEWAY));
+        let others = self.queues.len() - usize::from(own_queue.is_some());
+        in_turn.max(usize::try_from(ahead).unwrap_or(usize::MAX).saturating_mul(others))
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Moment> {
-        self.waiters.values().flatten().map(|waiter| waiter.deadline)
+        let waiters = self.queues.values().flat_map(|queue| queue.callers.iter().chain(&queue.renewals));
+        waiters.map(|waiter| waiter.deadline)
     }
 
     /// The next waiter in turn who is still there.
     pub(super) fn next(&mut self) -> Option<Waiter> {
-        while let Some(line) = self.turn() {
+        while let Some((line, urgency)) = self.turn() {
             let next_round = self.round_of(line) + 1;
-            let Some(waiters) = self.waiters.get_mut(&line) else { continue };
-            let oldest = waiters.iter().enumerate().min_by_key(|(_, waiter)| waiter.renews).map(|(index, _)| index);
-            let next = oldest.and_then(|oldest| waiters.remove(oldest));
-            self.waiting -= usize::from(next.is_some());
-            if waiters.is_empty() {
-                self.waiters.remove(&line);
+            let queue = self.queues.get_mut(&line)?;
+            let next = queue.take(urgency);
+            if queue.is_empty() {
+                self.queues.remove(&line);
             }
+            *self.count(urgency) -= usize::from(next.is_some());
             match next {
                 Some(waiter) if !waiter.slot.is_closed() => {
                     self.served(line, next_round);
@@ -121,27 +169,47 @@ impl Lines {
 
     /// Sends away those who have left or whose time is over.
     pub(super) fn tidy(&mut self, now: Moment) {
-        self.waiters.retain(|_, waiters| {
-            waiters.retain(|waiter| !waiter.slot.is_closed() && waiter.deadline > now);
-            !waiters.is_empty()
+        let stays = |waiter: &Waiter| !waiter.slot.is_closed() && waiter.deadline > now;
+        self.waiting = Waiting::default();
+        self.queues.retain(|_, queue| {
+            queue.callers.retain(stays);
+            queue.renewals.retain(stays);
+            self.waiting.callers += queue.callers.len();
+            self.waiting.renewals += queue.renewals.len();
+            !queue.is_empty()
         });
-        self.waiting = self.waiters.values().map(VecDeque::len).sum();
+    }
+
+    fn count(&mut self, urgency: Urgency) -> &mut usize {
+        match urgency {
+            Urgency::Foreground => &mut self.waiting.callers,
+            Urgency::Background => &mut self.waiting.renewals,
+        }
     }
 
     fn round_of(&self, line: Line) -> u64 {
         self.rounds.get(&line).map_or(self.round, |round| self.round.max(*round))
     }
 
-    /// The line that is served next.
-    fn turn(&mut self) -> Option<Line> {
-        let least = self.waiters.keys().map(|line| self.round_of(*line)).min()?;
+    /// The round of the line that was served least.
+    fn least(&self) -> Option<u64> {
+        self.queues.keys().map(|line| self.round_of(*line)).min()
+    }
+
+    /// The line that is served next, and which kind of waiter in it.
+    fn turn(&mut self) -> Option<(Line, Urgency)> {
+        let least = self.least()?;
         self.round = least;
-        let oldest = |waiters: &VecDeque<Waiter>| waiters.iter().map(|waiter| waiter.renews).min();
-        let in_turn = self.waiters.iter().filter_map(|(line, waiters)| {
+        let in_turn = self.queues.iter().filter_map(|(line, queue)| {
             let round = self.round_of(*line);
-            (round <= least + self.leeway).then(|| (oldest(waiters), round, *line))
+            let (urgency, oldest) = queue.head().filter(|_| round <= least + LEEWAY)?;
+            let order = match urgency {
+                Urgency::Foreground => (0, round, oldest, round),
+                Urgency::Background => (1, 0, oldest, round),
+            };
+            Some((order, *line, urgency))
         });
-        in_turn.min().map(|(.., line)| line)
+        in_turn.min_by_key(|(order, line, _)| (*order, *line)).map(|(_, line, urgency)| (line, urgency))
     }
 
     fn served(&mut self, line: Line, next_round: u64) {

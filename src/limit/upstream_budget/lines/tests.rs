@@ -6,17 +6,21 @@ use super::*;
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// Somebody joins a line, to renew what was asked for then.
-    Join(Line, u64),
+    Join(Line, Urgency, u64),
     /// The waiter with this number leaves.
     Leave(usize),
     Serve,
 }
 
+fn urgency() -> impl Strategy<Value = Urgency> {
+    prop_oneof![Just(Urgency::Foreground), Just(Urgency::Background)]
+}
+
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         // A greedy line, and others.
-        4 => (0_u64..50).prop_map(|renews| Event::Join(0, renews)),
-        4 => (1_u64..6, 0_u64..50).prop_map(|(line, renews)| Event::Join(line, renews)),
+        4 => (urgency(), 0_u64..50).prop_map(|(urgency, renews)| Event::Join(0, urgency, renews)),
+        4 => (1_u64..6, urgency(), 0_u64..50).prop_map(|(line, urgency, renews)| Event::Join(line, urgency, renews)),
         1 => (0_usize..100).prop_map(Event::Leave),
         4 => Just(Event::Serve),
     ];
@@ -31,8 +35,8 @@ struct Seen {
     turns: [u64; 6],
 }
 
-fn run(urgency: Urgency, events: Vec<Event>) -> Result<(), TestCaseError> {
-    let mut lines = Lines::new(urgency);
+fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
+    let mut lines = Lines::default();
     let mut seen: Vec<Seen> = Vec::new();
     let mut served = 0;
     let serve = |lines: &mut Lines, seen: &mut Vec<Seen>| -> Result<bool, TestCaseError> {
@@ -42,11 +46,10 @@ fn run(urgency: Urgency, events: Vec<Event>) -> Result<(), TestCaseError> {
         let index = index.expect("a waiter that was seen");
         let line = seen[index].line;
         seen[index].slot = None;
-        let leeway = if urgency == Urgency::Foreground { 0 } else { LEEWAY };
         let own = seen[index].turns[usize::try_from(line).expect("small")];
         for (other, turns) in seen[index].turns.iter().enumerate() {
             prop_assert!(
-                *turns <= own + 2 + 2 * leeway,
+                *turns <= own + 2 + 2 * LEEWAY,
                 "line {other} had {turns} turns while a waiter of line {line} saw {own} of its own line"
             );
         }
@@ -56,10 +59,10 @@ fn run(urgency: Urgency, events: Vec<Event>) -> Result<(), TestCaseError> {
     };
     for event in events {
         match event {
-            Event::Join(line, renews) => {
+            Event::Join(line, urgency, renews) => {
                 let (slot, waiting) = oneshot::channel();
                 let deadline = Moment::from_nanos(u64::MAX);
-                lines.join(line, Waiter { slot, deadline, renews: Moment::from_nanos(renews) });
+                lines.join(line, urgency, Waiter { slot, deadline, renews: Moment::from_nanos(renews) });
                 seen.push(Seen { line, slot: Some(waiting), turns: [0; 6] });
             }
             Event::Leave(index) => {
@@ -70,7 +73,8 @@ fn run(urgency: Urgency, events: Vec<Event>) -> Result<(), TestCaseError> {
             Event::Serve => served += usize::from(serve(&mut lines, &mut seen)?),
         }
         let there = seen.iter().filter(|seen| seen.slot.is_some()).count();
-        prop_assert_eq!(lines.still_there(), there, "nobody is lost");
+        let still_there = lines.still_there();
+        prop_assert_eq!(still_there.callers + still_there.renewals, there, "nobody is lost");
     }
     while serve(&mut lines, &mut seen)? {
         served += 1;
@@ -85,40 +89,52 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn callers_of_no_line_wait_for_more_than_a_turn_of_each_other_line_for_each_of_their_own(events in events()) {
-        run(Urgency::Foreground, events)?;
-    }
-
-    #[test]
-    fn renewals_of_no_line_wait_for_more_than_the_leeway_of_the_others(events in events()) {
-        run(Urgency::Background, events)?;
+    fn no_line_gets_more_ahead_of_another_one_that_waits_than_the_leeway(events in events()) {
+        run(events)?;
     }
 }
 
-fn join(lines: &mut Lines, line: Line, renews: u64) -> oneshot::Receiver<()> {
+fn join(lines: &mut Lines, line: Line, urgency: Urgency, renews: u64) -> oneshot::Receiver<()> {
     let (slot, waiting) = oneshot::channel();
-    lines.join(line, Waiter { slot, deadline: Moment::from_nanos(100), renews: Moment::from_nanos(renews) });
+    let waiter = Waiter { slot, deadline: Moment::from_nanos(100), renews: Moment::from_nanos(renews) };
+    lines.join(line, urgency, waiter);
     waiting
+}
+
+fn order(lines: &mut Lines) -> Vec<u64> {
+    std::iter::from_fn(|| lines.next()).map(|waiter| waiter.renews.as_nanos()).collect()
 }
 
 #[test]
 fn the_oldest_renewal_goes_first_until_its_line_is_ahead_of_its_share() {
-    let mut lines = Lines::new(Urgency::Background);
+    let mut lines = Lines::default();
     let asked = (0..12).map(|renews| (1, renews)).chain((50..54).map(|renews| (2, renews)));
-    let _waiting: Vec<_> = asked.map(|(line, renews)| join(&mut lines, line, renews)).collect();
-    let order: Vec<u64> = std::iter::from_fn(|| lines.next()).map(|waiter| waiter.renews.as_nanos()).collect();
-    assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 7, 8, 50, 9, 51, 10, 52, 11, 53]);
+    let _waiting: Vec<_> = asked.map(|(line, renews)| join(&mut lines, line, Urgency::Background, renews)).collect();
+    assert_eq!(order(&mut lines), [0, 1, 2, 3, 4, 5, 6, 7, 8, 50, 9, 51, 10, 52, 11, 53]);
+}
+
+#[test]
+fn callers_go_round_by_round_and_before_renewals_until_their_line_is_ahead_of_its_share() {
+    let mut lines = Lines::default();
+    let greedy = (100..112).map(|renews| (1, Urgency::Foreground, renews));
+    let modest = [(2, Urgency::Foreground, 200), (2, Urgency::Foreground, 201), (3, Urgency::Background, 0)];
+    let _waiting: Vec<_> =
+        greedy.chain(modest).map(|(line, urgency, renews)| join(&mut lines, line, urgency, renews)).collect();
+    let order = order(&mut lines);
+    assert_eq!(order[..6], [100, 200, 101, 201, 102, 103]);
+    assert_eq!(order[9..], [107, 108, 0, 109, 110, 111]);
 }
 
 #[test]
 fn a_full_queue_makes_room_for_a_shorter_line_at_the_end_of_the_longest() {
-    let mut lines = Lines::new(Urgency::Foreground);
-    let mut greedy: Vec<_> = (0..3).map(|_| join(&mut lines, 1, 0)).collect();
-    let _modest = join(&mut lines, 2, 0);
-    assert!(!lines.make_room(1), "it is the longest itself");
-    assert!(lines.make_room(2) && lines.make_room(3));
+    let mut lines = Lines::default();
+    let foreground = Urgency::Foreground;
+    let mut greedy: Vec<_> = (0..3).map(|_| join(&mut lines, 1, foreground, 0)).collect();
+    let _modest = join(&mut lines, 2, foreground, 0);
+    assert!(!lines.make_room(1, foreground), "it is the longest itself");
+    assert!(lines.make_room(2, foreground) && lines.make_room(3, foreground));
     assert_eq!(lines.waiting(), 2);
-    assert!(!lines.make_room(3), "all are as short as it would be");
+    assert!(!lines.make_room(3, foreground), "all are as short as it would be");
     let sent_away = |slot: &mut oneshot::Receiver<()>| slot.try_recv() == Err(oneshot::error::TryRecvError::Closed);
     assert_eq!(greedy.iter_mut().map(sent_away).collect::<Vec<_>>(), [false, true, true]);
 }
