@@ -81,12 +81,12 @@ impl Flights {
     #[must_use]
     pub fn join(self: &Arc<Self>, key: &CacheKey, listens: bool) -> Joined {
         let mut shard = self.shard(key);
-        if let Some(shared) = shard.get(key) {
-            return Joined::Waits(Waiter::of(shared, listens));
+        if let Some(under_way) = shard.get(key) {
+            return Joined::Waits(Waiter::of(under_way, listens));
         }
-        let shared = Arc::new(Shared::default());
-        shard.insert(key.clone(), Arc::clone(&shared));
-        self.lead(key, shared, listens)
+        let begun = Arc::new(Shared::default());
+        shard.insert(key.clone(), Arc::clone(&begun));
+        self.lead(key, begun, listens)
     }
 
     /// Starts a fetch that nobody else can join.
@@ -210,7 +210,7 @@ impl Interest {
     async fn until(&mut self, reached: impl Fn(usize) -> bool) {
         if self.0.wait_for(|waiting| reached(*waiting)).await.is_err() {
             // Nothing will change any more.
-            pending().await
+            pending::<()>().await;
         }
     }
 }

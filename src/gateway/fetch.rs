@@ -136,12 +136,11 @@ impl Gateway {
                     outcome = waiter.outcome() => Some(outcome),
                     () = interest.gained() => None,
                 };
-                match ended {
-                    Some(outcome) => outcome,
-                    None => {
-                        waiter.wait();
-                        waiter.outcome().await
-                    }
+                if let Some(outcome) = ended {
+                    outcome
+                } else {
+                    waiter.wait();
+                    waiter.outcome().await
                 }
             }
         };

@@ -50,14 +50,13 @@ impl Turns {
     pub(super) async fn turn<'a>(&'a self, caller: &'a Caller, mut wanted: Wanted<'_>) -> Result<Turn<'a>, Unfetched> {
         let until_the_verdict = self.vouched_for(caller).await?;
         self.slot(caller, &mut wanted).await?;
-        let place = match self.places.try_acquire() {
-            Ok(place) => place,
-            Err(_) => {
-                let place = self.place(&mut wanted).await?;
-                // The slot was for the moment at which it was granted: many that have waited must not go at once.
-                self.slot(caller, &mut wanted).await?;
-                place
-            }
+        let place = if let Ok(place) = self.places.try_acquire() {
+            place
+        } else {
+            let place = self.place(&mut wanted).await?;
+            // The slot was for the moment at which it was granted: many that have waited must not go at once.
+            self.slot(caller, &mut wanted).await?;
+            place
         };
         Ok(Turn { _place: place, _until_the_verdict: until_the_verdict })
     }

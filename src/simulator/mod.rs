@@ -150,6 +150,12 @@ impl Simulator {
         history::NAMED.iter().map(|(id, ..)| (*id, u64::from(self.0.history.account(id).total(now)))).collect()
     }
 
+    /// How many executions a linked account has now.
+    #[must_use]
+    pub fn executions(&self, linked_account: &str) -> u64 {
+        u64::from(self.0.history.account(linked_account).total(self.0.clock.wall().as_millisecond()))
+    }
+
     /// When an execution of a linked account last became something else; `None` if that is long ago.
     #[must_use]
     pub fn last_change(&self, linked_account: &str) -> Option<Timestamp> {
