@@ -29,7 +29,9 @@ pub struct Entry {
     pub stored_at: Moment,
     /// When its answer was there.
     pub arrived_at: Moment,
-    /// It was not fetched: it follows from others.
+    /// How many there are in the list of which it is a page.
+    pub total: Option<u64>,
+    /// It was not fetched: it follows from others that were in the cache.
     pub derived: bool,
     /// How long it is fresh.
     pub lifetime: Duration,
@@ -82,6 +84,7 @@ impl Entry {
             cache_control: HeaderValue::from_static("no-store"),
             stored_at: asked_at,
             arrived_at: now,
+            total: document.total,
             derived: false,
             lifetime,
             progress: document.progress,

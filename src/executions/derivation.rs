@@ -55,6 +55,13 @@ impl ListQuery {
         larger.chain(whole)
     }
 
+    /// The first page of the list without filters, of this size, if the answer would follow from it were it whole.
+    #[must_use]
+    pub fn on_one_page(&self, limit: u32) -> Option<Self> {
+        let list = self.without_filters().unwrap_or_else(|| self.clone()).other_page(1, limit);
+        (list != *self && list.is_plain()).then_some(list)
+    }
+
     /// The pages that make up the whole list, told from its first; `None` if they are too many to be put together.
     #[must_use]
     pub fn all_pages(&self, first: &Bytes) -> Option<Vec<Self>> {
@@ -106,7 +113,7 @@ impl ListQuery {
         let docs = known.get(from..to)?;
         let progress = docs.iter().fold(Progress::Settled, |progress, execution| progress.and(execution.progress()));
         let pagination = Pagination::of(total, self.limit().into(), self.page());
-        Some(Document { body: first.write(docs, &pagination)?, progress })
+        Some(Document { body: first.write(docs, &pagination)?, progress, total: Some(total) })
     }
 }
 

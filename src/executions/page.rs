@@ -20,6 +20,8 @@ pub struct Document {
     pub body: Bytes,
     /// Whether what it shows can still change.
     pub progress: Progress,
+    /// How many there are in the list of which it is a page; `None` if it is none.
+    pub total: Option<u64>,
 }
 
 /// A body that is not what the documentation promises.
@@ -41,11 +43,12 @@ impl Document {
     /// If it is no JSON object with an array `docs` of objects, or its pagination can't be known.
     pub fn page(body: Bytes, page: u64, limit: u32) -> Result<Self, NotDocumented> {
         let Page { docs, given } = serde_json::from_slice(&body)?;
-        let body = match given.complete(page, u64::from(limit), docs.count)? {
-            None => body,
-            Some(complete) => complete.write(&serde_json::from_slice(&body)?)?,
+        let total = given.total_docs;
+        let (body, total) = match given.complete(page, u64::from(limit), docs.count)? {
+            None => (body, total),
+            Some(complete) => (complete.write(&serde_json::from_slice(&body)?)?, Some(complete.total_docs)),
         };
-        Ok(Self { body, progress: docs.progress })
+        Ok(Self { body, progress: docs.progress, total })
     }
 
     /// Reads a single execution.
@@ -55,7 +58,7 @@ impl Document {
     pub fn single(body: Bytes) -> Result<Self, NotDocumented> {
         let execution: Execution = serde_json::from_slice(&body)?;
         let progress = execution.0;
-        Ok(Self { body, progress })
+        Ok(Self { body, progress, total: None })
     }
 }
 

@@ -8,10 +8,11 @@ use super::Gateway;
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
 use crate::executions::{ListQuery, Question, Source};
+use crate::tenant::WHOLE_PAGE;
 
 impl Gateway {
     /// The answer that follows from what is fresh in the cache, if one does.
-    pub(super) fn derived(&self, caller: &Caller, key: &CacheKey) -> Option<Arc<Entry>> {
+    pub(super) fn derived(&self, caller: &Caller, key: &CacheKey) -> Option<Entry> {
         let wanted = self.derivable(key)?;
         let now = self.clock.now();
         let fresh = |query: &ListQuery| self.page(key, query).filter(|entry| entry.is_fresh(now));
@@ -31,16 +32,34 @@ impl Gateway {
             let bodies: Vec<(&ListQuery, &Bytes)> = pages.iter().map(|(query, entry)| (query, &entry.body)).collect();
             let document = wanted.derive(&bodies, self.config.upstream.dialect)?;
             let asked_at = pages.iter().map(|(_, entry)| entry.stored_at).min()?;
-            let mut entry = self.origin.entry(caller, key.question(), document, asked_at);
-            entry.derived = true;
-            entry.is_fresh(now).then(|| Arc::new(entry))
+            let entry = self.origin.entry(caller, key.question(), document, asked_at);
+            entry.is_fresh(now).then_some(entry)
         })
     }
 
-    /// A page that is not fresh any more and from which the answer would follow if it were. Fetched instead of the answer, it
-    /// renews both.
-    pub(super) fn stale_source(&self, key: &CacheKey) -> Option<(CacheKey, Arc<Entry>)> {
+    /// A page to be fetched instead of the answer, since the answer and others follow from it: one that is in the cache and not
+    /// fresh any more, or the list as a whole if it is short.
+    pub(super) fn source_to_fetch(&self, caller: &Caller, key: &CacheKey) -> Option<(CacheKey, Option<Arc<Entry>>)> {
         let wanted = self.derivable(key)?;
+        let stale = self.stale_source(key, wanted).map(|(key, entry)| (key, Some(entry)));
+        stale.or_else(|| {
+            let whole = wanted.on_one_page(WHOLE_PAGE).filter(|_| self.config.query.max_limit >= WHOLE_PAGE)?;
+            let size = &caller.partition().list_size;
+            let worth_it = size.is_worth_fetching_whole(!wanted.is_plain());
+            worth_it.then(|| (key.with_question(Question::List(whole)), None))
+        })
+    }
+
+    /// Notes how long a list is that was fetched.
+    pub(super) fn note_size(caller: &Caller, key: &CacheKey, entry: &Entry) {
+        if let (Question::List(query), Some(total)) = (key.question(), entry.total)
+            && query.is_plain()
+        {
+            caller.partition().list_size.seen(total);
+        }
+    }
+
+    fn stale_source(&self, key: &CacheKey, wanted: &ListQuery) -> Option<(CacheKey, Arc<Entry>)> {
         wanted.sources().find_map(|source| {
             let query = source.first();
             let entry = self.page(key, query)?;

@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::error::{ClientError, Reason};
 use crate::limit::Urgency;
 use crate::origin::Unfetched;
+use crate::tenant::WHOLE_PAGE;
 
 /// What is to be fetched, and for whom.
 pub(super) struct Errand {
@@ -103,15 +104,18 @@ impl Gateway {
             if let Some(entry) = self.store.get(key).filter(|entry| entry.is_fresh(self.clock.now())) {
                 return Ok(entry);
             }
-            if let Some(entry) = self.derived(caller, key) {
-                return Ok(entry);
+            if let Some(mut entry) = self.derived(caller, key) {
+                entry.derived = true;
+                return Ok(Arc::new(entry));
             }
             if let Some(entry) = self.by_way_of_its_source(client, errand, interest).await? {
                 return Ok(entry);
             }
         }
         let fetched = self.origin.fetch(client, caller, key.question(), stale.as_deref(), *urgency, interest);
-        fetched.await.map(Arc::new)
+        let entry = fetched.await.map(Arc::new)?;
+        Self::note_size(caller, key, &entry);
+        Ok(entry)
     }
 
     /// Renews what the answer follows from, so that it is fetched once for all that follow from it. `None` if there is no
@@ -122,9 +126,10 @@ impl Gateway {
         errand: &Errand,
         interest: &mut Interest,
     ) -> Result<Option<Arc<Entry>>, Unfetched> {
-        let Some((key, stale)) = self.stale_source(&errand.key) else { return Ok(None) };
+        let Some((key, stale)) = self.source_to_fetch(&errand.caller, &errand.key) else { return Ok(None) };
         let (caller, urgency) = (errand.caller.clone(), errand.urgency);
-        let source = Errand { caller, key, stale: Some(stale), urgency, anyway: false };
+        let guessed = stale.is_none();
+        let source = Errand { caller, key, stale, urgency, anyway: false };
         let (mut waiter, _) = self.join(client.clone(), source);
         let outcome = match urgency {
             Urgency::Foreground => tokio::select! {
@@ -145,7 +150,14 @@ impl Gateway {
             }
         };
         match outcome {
-            Ok(_) => Ok(self.derived(&errand.caller, &errand.key)),
+            Ok(source) => {
+                let derived = self.derived(&errand.caller, &errand.key);
+                let whole = source.total.is_some_and(|total| total <= u64::from(WHOLE_PAGE));
+                if guessed && whole && derived.is_none() && source.is_fresh(self.clock.now()) {
+                    errand.caller.partition().list_size.refute();
+                }
+                Ok(derived.map(Arc::new))
+            }
             // It would fail as well.
             Err(error) if error.is_passing() => Err(error.into()),
             Err(_) => Ok(None),

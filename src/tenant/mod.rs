@@ -5,6 +5,7 @@
 //! partition a new id.
 
 mod accounts;
+mod list_size;
 mod org_keys;
 mod partition;
 
@@ -16,6 +17,7 @@ use http::HeaderValue;
 use moka::sync::Cache;
 
 use self::accounts::Accounts;
+pub use self::list_size::{ListSize, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::{Epoch, Holder};
 pub use self::partition::{OnProbation, Partition, PartitionId, Standing};

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::list_size::ListSize;
 use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::limit::{ClientBudget, Line};
@@ -16,6 +17,8 @@ pub struct Partition {
     verdict: tokio::sync::Mutex<()>,
     /// When somebody last asked for it, in nanoseconds on the clock.
     last_seen: AtomicU64,
+    /// How long its list of executions is.
+    pub list_size: ListSize,
     /// What it may ask.
     pub budget: ClientBudget,
 }
@@ -73,6 +76,7 @@ impl Partition {
             verdict: tokio::sync::Mutex::default(),
             holder,
             last_seen: AtomicU64::new(0),
+            list_size: ListSize::default(),
             budget: ClientBudget::new(rate, clock),
         }
     }

@@ -112,7 +112,7 @@ async fn a_fetch_that_was_not_asked_yet_ends_with_its_last_caller() {
     until(|| waiting() == 2).await;
     // One of two is not the last.
     leaves.abort();
-    clock.advance(std::time::Duration::from_secs(1));
+    clock.advance(std::time::Duration::from_millis(1020));
     assert_eq!(stays.await.expect("nobody has ended it").status, StatusCode::OK);
     assert_eq!(waiting(), 1);
     also_leaves.abort();
@@ -145,7 +145,7 @@ async fn a_renewal_that_somebody_begins_to_wait_for_goes_before_those_that_nobod
     let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.waiting();
     for page in 1..=4 {
         ask(page, "").await.expect("it is answered");
-        clock.advance(std::time::Duration::from_secs(1));
+        clock.advance(std::time::Duration::from_millis(1020));
     }
     // All become stale. The first takes the slot there is, the others wait behind their readers' backs.
     clock.advance(std::time::Duration::from_secs(5));
@@ -160,7 +160,7 @@ async fn a_renewal_that_somebody_begins_to_wait_for_goes_before_those_that_nobod
     until(|| waiting() == Waiting { callers: 1, renewals: 2 }).await;
     for _ in 0..3 {
         let before = order.lock().expect("no panic").len();
-        clock.advance(std::time::Duration::from_secs(1));
+        clock.advance(std::time::Duration::from_millis(1020));
         until(|| order.lock().expect("no panic").len() > before).await;
     }
     assert_eq!(caller.await.expect("nobody has ended it").header("cache-status"), "postern; fwd=request; stored");

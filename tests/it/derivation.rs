@@ -39,7 +39,7 @@ async fn what_an_answer_follows_from_is_renewed_in_its_place_for_both() {
     world.list(SMALL, "status=ERRORED").await;
     world.clock.advance(Duration::from_secs(6));
     let renewed = world.list(SMALL, "status=ERRORED").await;
-    assert_eq!((renewed.header("cache-status"), renewed.header("age")), (DERIVED, "0"));
+    assert_eq!((renewed.header("cache-status"), renewed.header("age")), ("postern; fwd=stale; stored", "0"));
     assert_eq!(world.list(SMALL, "").await.header("cache-status"), "postern; hit; ttl=5");
     assert_eq!(world.refold.requests(), 2);
     // When the list has outgrown the page, the answer follows from it no longer.
@@ -71,4 +71,58 @@ async fn a_tenant_that_wants_no_derived_answers_gets_none() {
     let world = Setup { top: format!("{}[cache]\nderive = false\n", setup.top), ..setup }.start().await;
     world.list(SMALL, "").await;
     assert_eq!(world.list(SMALL, "status=ERRORED").await.header("cache-status"), "postern; fwd=uri-miss; stored");
+}
+
+#[tokio::test]
+async fn a_short_list_of_which_views_are_asked_for_is_fetched_whole_with_one_request_for_all_of_them() {
+    let world = World::start().await;
+    // 25 executions: two pages and a half.
+    assert_eq!(world.list("acme-2", "").await.json()["totalDocs"], 25);
+    let views = ["status=ERRORED", "status=COMPLETED&page=2", "execution_source=api-call", "page=3", "limit=50", ""];
+    for round in 1..4 {
+        for view in views {
+            let answer = world.list("acme-2", view).await;
+            assert_eq!(answer.status, http::StatusCode::OK, "{view}");
+            assert_eq!(answer.json()["limit"], if view == "limit=50" { 50 } else { 10 }, "{view}");
+        }
+        assert_eq!(world.refold.requests(), 1 + round, "one request for all of them");
+        world.clock.advance(Duration::from_secs(6));
+    }
+    // Dropped: it is still known that the list is short.
+    let id = world.list("acme-2", "").await.json()["docs"][0]["_id"].as_str().expect("an id").to_owned();
+    world.gateway.send(Method::POST, &format!("{EXECUTIONS}/{id}/rerun"), &as_account("acme-2")).await;
+    let asked = world.refold.requests();
+    for view in views {
+        let list = world.list("acme-2", view).await.json();
+        assert!(list["totalDocs"].as_u64() <= Some(26), "{view}");
+    }
+    assert_eq!(world.list("acme-2", "").await.json()["totalDocs"], 26);
+    assert_eq!(world.refold.requests(), asked + 1);
+}
+
+#[tokio::test]
+async fn where_executions_do_not_show_what_they_are_filtered_by_that_is_noticed_once() {
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = std::sync::Arc::clone(&asked);
+    let upstream = crate::harness::http_upstream(move |request| {
+        seen.lock().expect("no panic").push(request.uri().query().unwrap_or_default().to_owned());
+        let limit: u64 = if request.uri().query().is_some_and(|query| query.contains("limit=100")) { 100 } else { 10 };
+        let total = 12;
+        let docs: Vec<_> =
+            (0..total.min(limit)).map(|id| serde_json::json!({ "_id": id.to_string(), "status": "ERRORED" })).collect();
+        let page = serde_json::json!({ "docs": docs, "totalDocs": total, "limit": limit });
+        async move { http::Response::new(http_body_util::Full::new(page.to_string().into())) }
+    })
+    .await;
+    let Setup { clock, top, tenant, .. } = Setup::default();
+    let gateway = crate::harness::Gateway::start(upstream, &top, &tenant, clock);
+    for view in
+        ["", "?execution_source=Event", "?execution_source=Schedule", "?status=ERRORED&page=2", "?status=STOPPED"]
+    {
+        let answer = gateway.get(&format!("{EXECUTIONS}{view}"), &as_account("a")).await;
+        assert_eq!(answer.status, http::StatusCode::OK, "{answer:?}");
+    }
+    let limits: Vec<bool> = asked.lock().expect("no panic").iter().map(|query| query.contains("limit=100")).collect();
+    // The list, the list as a whole in vain, the first view, the second; by status the views follow from what is there.
+    assert_eq!(limits, [false, true, false, false], "{asked:?}");
 }

@@ -19,6 +19,13 @@ impl ListQuery {
         filtered.then(|| Self { part, source: None, kind: None, ..self.clone() })
     }
 
+    /// Whether it is a page of all executions that there are, in the usual order.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let dates = self.start.is_some() || self.end.is_some();
+        self.without_filters().is_none() && !dates && self.rare.is_none()
+    }
+
     /// Another page of the same list.
     pub(in crate::executions) fn other_page(&self, page: u64, limit: u32) -> Self {
         Self { part: Part { page, limit, ..self.part }, ..self.clone() }
