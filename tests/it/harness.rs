@@ -144,7 +144,7 @@ pub(crate) async fn spawn_upstream<F: Future<Output = ()> + Send + 'static>(
 }
 
 pub(crate) fn configuration(upstream: SocketAddr, top: &str, tenant: &str) -> String {
-    let server = if top.contains("[server]") { "" } else { "[server]\nworkers = 2\ndrain_timeout = \"1s\"" };
+    let server = if top.contains("[server]") { "" } else { "[server]\nworkers = 2\ndrain_timeout = \"200ms\"" };
     let retries = if top.contains("retries") { "" } else { "retries = 0" };
     format!(
         r#"
