@@ -68,12 +68,12 @@ impl Origin {
     /// The upstream that another configuration names. Its circuit stays as it is if it is the same one, and so does the count
     /// of requests under way if as many are allowed.
     #[must_use]
-    pub fn successor(&self, config: Arc<Config>) -> Self {
+    pub fn successor(&self, config: &Arc<Config>) -> Self {
         let (was, is) = (&self.config.upstream, &config.upstream);
         let same_circuit = was.breaker == is.breaker && was.connection.base_url == is.connection.base_url;
         let same_places =
             was.max_concurrent == is.max_concurrent && was.connection.total_timeout == is.connection.total_timeout;
-        let fresh = Self::new(Arc::clone(&config), self.clock.clone());
+        let fresh = Self::new(Arc::clone(config), self.clock.clone());
         Self {
             turns: if same_places { Arc::clone(&self.turns) } else { fresh.turns },
             breaker: if same_circuit { Arc::clone(&self.breaker) } else { fresh.breaker },

@@ -64,17 +64,13 @@ impl Config {
 
 impl Change {
     fn of(path: &str, was: Option<&Value>, is: Option<&Value>) -> Self {
-        match path.split('.').position(|name| MASKED.contains(&name)) {
-            // Not even where the secret comes from.
-            Some(last) => {
-                let path = path.split('.').take(last + 1).collect::<Vec<_>>().join(".");
-                Self { path, what: What::Masked }
-            }
-            None => {
-                let text = |value: Option<&Value>| value.map(Value::to_string);
-                Self { path: path.to_owned(), what: What::Value(text(was), text(is)) }
-            }
+        // Not even where a secret comes from.
+        if let Some(last) = path.split('.').position(|name| MASKED.contains(&name)) {
+            let path = path.split('.').take(last + 1).collect::<Vec<_>>().join(".");
+            return Self { path, what: What::Masked };
         }
+        let text = |value: Option<&Value>| value.map(Value::to_string);
+        Self { path: path.to_owned(), what: What::Value(text(was), text(is)) }
     }
 }
 

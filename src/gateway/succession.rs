@@ -27,7 +27,7 @@ impl Gateway {
             store: if same_capacity { self.store.clone() } else { Store::new(is.cache.capacity) },
             flights: Arc::clone(&self.flights),
             cors: is.cors.as_ref().map(Cors::new),
-            origin: self.origin.successor(Arc::clone(&config)),
+            origin: self.origin.successor(&config),
             observer: Arc::clone(&self.observer),
             clock: self.clock.clone(),
             config,

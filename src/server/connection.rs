@@ -25,6 +25,7 @@ use super::patience::{Activity, InFlight, Order, Patience, Watch, Watched};
 use crate::body::Body;
 use crate::config;
 use crate::gateway::{Answer, Scope};
+use crate::lifecycle::Lifecycle;
 use crate::live::{DoorId, Live};
 
 /// Streams that one HTTP/2 connection may have open at once.
@@ -71,9 +72,14 @@ impl Manner {
 }
 
 impl Connections {
-    pub(super) fn new(settings: &config::Server, live: Arc<Live>, worker: usize, over: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        settings: &config::Server,
+        (live, lifecycle): (Arc<Live>, Arc<Lifecycle>),
+        worker: usize,
+        over: watch::Receiver<bool>,
+    ) -> Self {
         let manner = ArcSwap::from_pointee(Manner::new(settings));
-        Self { live, worker, manner, watch: Watch::new(Patience::of(settings)), over }
+        Self { live, worker, manner, watch: Watch::new(Patience::of(settings), lifecycle), over }
     }
 
     /// Serves new connections, and waits for all, as these settings say.
@@ -206,7 +212,7 @@ struct Answering {
 impl Answering {
     fn finished(&self, mut response: Response<Body>) -> Response<Body> {
         // Whoever reads this sends the next request over another connection, to whoever listens then (RFC 9112, 9.6).
-        if self.http_1 && self.in_flight.order() >= Order::Close {
+        if self.http_1 && self.in_flight.is_the_last() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -105,6 +105,7 @@ impl Server {
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
         let plan = Listeners::default().plan(&config.listeners, settings.workers, &mut inherited)?;
         let live = Arc::new(Live::new(Parts { gateway, clients, doors: plan.doors.clone() }));
+        let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let stop = watch::Sender::new(false);
         let mut workers = Vec::with_capacity(settings.workers);
         for (index, added) in plan.added.into_iter().enumerate() {
@@ -115,6 +116,7 @@ impl Server {
             }
             let worker = Worker {
                 live: Arc::clone(&live),
+                lifecycle: Arc::clone(&lifecycle),
                 index,
                 settings: settings.clone(),
                 orders: received,
@@ -122,7 +124,6 @@ impl Server {
             };
             workers.push(Running { orders, thread: run(worker)? });
         }
-        let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         Ok(Self { live, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop })
     }
 

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::error::{ClientError, Reason};
+use crate::lifecycle::Lifecycle;
 use crate::live::DoorId;
 use crate::respond::RequestId;
 
@@ -57,8 +58,9 @@ impl Order {
 }
 
 /// What happens on one connection. Shared by its socket, its requests and the watch, all on one thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Activity {
+    lifecycle: Arc<Lifecycle>,
     /// Requests begun, heads begun, answers written to: what counts as something happening.
     events: AtomicU64,
     /// Requests that are being answered.
@@ -73,6 +75,19 @@ pub(super) struct Activity {
 }
 
 impl Activity {
+    fn new(lifecycle: Arc<Lifecycle>) -> Self {
+        Self {
+            lifecycle,
+            events: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            in_head: AtomicBool::new(false),
+            http_2: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            order: AtomicU8::new(Order::Serve as u8),
+            task: AtomicWaker::new(),
+        }
+    }
+
     fn event(&self) {
         self.events.fetch_add(1, Ordering::Relaxed);
     }
@@ -111,9 +126,10 @@ impl Activity {
 pub(super) struct InFlight(Arc<Activity>);
 
 impl InFlight {
-    /// What its connection was told.
-    pub(super) fn order(&self) -> Order {
-        self.0.order()
+    /// Whether its answer is to be the last one of its connection.
+    pub(super) fn is_the_last(&self) -> bool {
+        // As soon as the gateway says that it is about to end, not only when the watch comes to this connection.
+        self.0.order() >= Order::Close || self.0.lifecycle.is_draining()
     }
 }
 
@@ -153,6 +169,7 @@ impl Patience {
 /// The watch over a worker's connections.
 #[derive(Debug)]
 pub(super) struct Watch {
+    lifecycle: Arc<Lifecycle>,
     state: Mutex<State>,
     /// There is something to look at before it is time.
     woken: Notify,
@@ -181,9 +198,9 @@ struct Connection {
 }
 
 impl Watch {
-    pub(super) fn new(patience: Patience) -> Self {
+    pub(super) fn new(patience: Patience, lifecycle: Arc<Lifecycle>) -> Self {
         let state = State { patience, connections: Vec::new(), closing: false };
-        Self { state: Mutex::new(state), woken: Notify::new() }
+        Self { lifecycle, state: Mutex::new(state), woken: Notify::new() }
     }
 
     /// Waits so long from now on.
@@ -194,7 +211,7 @@ impl Watch {
 
     /// Watches over one more connection, which came in through a door.
     pub(super) fn add(&self, door: DoorId) -> Arc<Activity> {
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(Arc::clone(&self.lifecycle)));
         let mut state = self.state();
         let mut connection = Connection {
             activity: Arc::downgrade(&activity),

@@ -11,6 +11,7 @@ use super::accept::accept;
 use super::connection::Connections;
 use super::socket::Bound;
 use crate::config;
+use crate::lifecycle::Lifecycle;
 use crate::live::{DoorId, Live};
 use crate::tls::Tls;
 
@@ -23,6 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) live: Arc<Live>,
+    pub(super) lifecycle: Arc<Lifecycle>,
     /// Its number.
     pub(super) index: usize,
     pub(super) settings: config::Server,
@@ -58,8 +60,8 @@ impl Worker {
         // Every connection holds a sender: when the last is gone, so is the last connection.
         let (open, mut drained) = mpsc::channel(1);
         let over = watch::Sender::new(false);
-        let connections =
-            Arc::new(Connections::new(&self.settings, Arc::clone(&self.live), self.index, over.subscribe()));
+        let shared = (Arc::clone(&self.live), Arc::clone(&self.lifecycle));
+        let connections = Arc::new(Connections::new(&self.settings, shared, self.index, over.subscribe()));
         let (watching, stop) = (Arc::clone(&connections), self.stop.clone());
         tokio::spawn(async move { watching.watch(stop).await });
         if self.index == 0 {

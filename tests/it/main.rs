@@ -15,6 +15,9 @@ mod isolation;
 mod issuer;
 mod limits;
 mod pass_through;
+
+mod reload;
+
 mod rotation;
 mod secrecy;
 mod spellings;
