@@ -15,9 +15,9 @@ mod isolation;
 mod issuer;
 mod limits;
 mod pass_through;
-
+mod process;
 mod reload;
-
+mod restart;
 mod rotation;
 mod secrecy;
 mod spellings;

@@ -18,8 +18,8 @@ use tokio::sync::Semaphore;
 
 use crate::encryption::{Folder, client_config, data, install, tls_lines};
 use crate::harness::{
-    Answer, EXECUTIONS, Gateway, KEY, NEXT_ORG_KEY, ORG_KEY, OTHER_ORG_KEY, Setup, as_account, client_key,
-    configuration, http_upstream, page_of, parsed, spawn_upstream, until,
+    Answer, EXECUTIONS, Gateway, KEY, NEXT_ORG_KEY, ORG_KEY, OTHER_ORG_KEY, Setup, client_key, configuration,
+    http_upstream, page_of, parsed, spawn_upstream, until,
 };
 
 /// A gateway whose configuration changes, in front of a simulated Refold that knows all its org keys.
