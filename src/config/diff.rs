@@ -22,7 +22,7 @@ const MASKED: [&str; 4] = ["org_key", "org_key_next", "secret", "sha256"];
 
 /// One setting that is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+struct Change {
     /// Its path in the file, with dots between: `tenants.acme.limits.client.burst`.
     path: String,
     what: What,

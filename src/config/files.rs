@@ -21,8 +21,12 @@ impl Files {
     /// The same files as they are now.
     #[must_use]
     pub fn at_present(&self) -> Self {
-        let digest = |path: &PathBuf| std::fs::read(path).ok().map(|content| sha256(&Zeroizing::new(content)));
-        Self(self.0.keys().map(|path| (path.clone(), digest(path))).collect())
+        let digest = |path: &Path, was: &Digest| match std::fs::metadata(path) {
+            // A pipe would have to be waited for, and is not what it was when it is read again.
+            Ok(found) if !found.is_file() => *was,
+            _ => std::fs::read(path).ok().map(|content| sha256(&Zeroizing::new(content))),
+        };
+        Self(self.0.iter().map(|(path, was)| (path.clone(), digest(path, was))).collect())
     }
 
     /// All but one.

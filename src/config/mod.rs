@@ -21,7 +21,7 @@ use std::path::Path;
 
 pub use diagnostic::ConfigError;
 use diagnostic::Finding;
-pub use diff::{Change, Changes};
+pub use diff::Changes;
 pub use environment::Environment;
 use file::{File, SecretSource};
 pub use files::Files;

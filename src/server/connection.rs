@@ -128,7 +128,8 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = self.watch.add(door);
+        let gone = !self.live.load().parts().doors.contains_key(&door);
+        let activity = self.watch.add(door, gone);
         let watched = Watched::new(stream, Arc::clone(&activity));
         let visitor = Visitor::new(self, door, shown, Arc::clone(&activity));
         let service = service_fn(move |request| visitor.ask(request));

@@ -41,6 +41,8 @@ pub(super) struct Plan {
     /// What each worker is to listen at beside what it does.
     pub(super) added: Vec<Vec<Listening>>,
     removed: Vec<Open>,
+    /// Those whose connections are encrypted from now on, or no more.
+    turned: Vec<DoorId>,
     staged: Vec<(ListenAddress, Staged)>,
     /// What holds at each listener.
     pub(super) doors: BTreeMap<DoorId, Door>,
@@ -59,6 +61,7 @@ impl Listeners {
             after: Self { open: Vec::new(), next: self.next },
             added: (0..workers).map(|_| Vec::new()).collect(),
             removed: Vec::new(),
+            turned: Vec::new(),
             staged: Vec::new(),
             doors: BTreeMap::new(),
         };
@@ -67,6 +70,7 @@ impl Listeners {
                 |open: &Open| open.configured.address == listener.address && open.configured.socket == listener.socket;
             let kept = before.iter().position(same).map(|index| before.remove(index));
             let tls = tls(listener, kept.as_ref())?;
+            plan.turned.extend(kept.iter().filter(|open| open.tls.is_some() != tls.is_some()).map(|open| open.door));
             let open = match kept {
                 Some(open) => Open { configured: listener.clone(), tls, ..open },
                 None => plan.open(listener, tls, inherited)?,
@@ -125,13 +129,13 @@ impl Plan {
         Ok(Open { configured: listener.clone(), address, door, tls, close })
     }
 
-    /// Closes what is no longer configured; gives the doors that are gone, and what is open now.
+    /// Closes what is no longer configured; gives the doors that those who have come in by now are to leave, and what is open.
     pub(super) fn carry_out(self) -> (Vec<DoorId>, Listeners) {
         let gone = self.removed.iter().map(|open| {
             open.close.send_replace(true);
             open.door
         });
-        (gone.collect(), self.after)
+        (gone.chain(self.turned).collect(), self.after)
     }
 }
 

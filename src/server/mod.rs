@@ -176,10 +176,10 @@ impl Server {
         let (doors, added) = (std::mem::take(&mut plan.doors), std::mem::take(&mut plan.added));
         gateway.take_over();
         self.live.replace(Parts { gateway, clients, doors });
-        let gone;
-        (gone, *listeners) = plan.carry_out();
+        let left;
+        (left, *listeners) = plan.carry_out();
         for (worker, added) in self.workers.iter().zip(added) {
-            let orders = added.into_iter().map(Order::Listen).chain(gone.iter().copied().map(Order::Leave));
+            let orders = added.into_iter().map(Order::Listen).chain(left.iter().copied().map(Order::Leave));
             let settings = (before.server != config.server).then(|| Order::Serve(config.server.clone()));
             for order in orders.chain(settings) {
                 // A worker that has panicked serves nobody.

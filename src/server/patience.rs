@@ -209,8 +209,8 @@ impl Watch {
         self.woken.notify_one();
     }
 
-    /// Watches over one more connection, which came in through a door.
-    pub(super) fn add(&self, door: DoorId) -> Arc<Activity> {
+    /// Watches over one more connection, which came in through a door, perhaps one that is `gone` meanwhile.
+    pub(super) fn add(&self, door: DoorId, gone: bool) -> Arc<Activity> {
         let activity = Arc::new(Activity::new(Arc::clone(&self.lifecycle)));
         let mut state = self.state();
         let mut connection = Connection {
@@ -221,7 +221,7 @@ impl Watch {
             seen: 0,
             quiet: Duration::ZERO,
         };
-        if state.closing {
+        if state.closing || gone {
             connection.close(state.patience.linger);
         }
         state.connections.push(connection);

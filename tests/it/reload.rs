@@ -16,10 +16,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use crate::encryption::{Folder, client_config, data, install, tls_lines};
+use crate::encryption::{Folder, ask, client_config, data, install, tls_lines};
 use crate::harness::{
-    Answer, EXECUTIONS, Gateway, KEY, NEXT_ORG_KEY, ORG_KEY, OTHER_ORG_KEY, Setup, client_key, configuration,
-    http_upstream, page_of, parsed, spawn_upstream, until,
+    Answer, EXECUTIONS, Gateway, KEY, NEXT_ORG_KEY, ORG_KEY, OTHER_ORG_KEY, Setup, as_account, client_key,
+    configuration, http_upstream, page_of, parsed, spawn_upstream, until,
 };
 
 /// A gateway whose configuration changes, in front of a simulated Refold that knows all its org keys.
@@ -352,12 +352,34 @@ async fn a_listener_that_is_added_is_served_and_one_that_is_removed_closes_with_
     // Without the TCP listener: its open connection gets one answer more.
     let alone = both.replace("[[listeners]]\naddress = \"127.0.0.1:0\"\nsession_tokens = \"t\"\n", "");
     world.gateway.reload(&alone);
-    let head = old.ask(&with_key(KEY, "acme-1")).await;
-    assert!(head.starts_with("HTTP/1.1 200") && head.contains("\r\nconnection: close\r\n"), "{head}");
+    // The worker may hear of it a moment later.
+    while !old.ask(&with_key(KEY, "acme-1")).await.contains("\r\nconnection: close\r\n") {}
     assert!(old.ends().await);
     let address = world.gateway.address;
     until(|| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50)).is_err()).await;
     assert!(ask().await.expect("an answer").starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_listener_that_becomes_encrypted_lets_the_connections_go_that_are_not() {
+    let folder = Folder::new("becomes-encrypted");
+    install(&folder, "server-1");
+    let world = World::start(usual).await;
+    let mut plain = Connection::open(world.gateway.address).await;
+    assert!(!plain.ask(&with_key(KEY, "acme-1")).await.contains("connection: close"));
+    let encrypted = |lines: &str| usual(world.upstream).replace("session_tokens = \"t\"", lines);
+    world.gateway.reload(&encrypted(&tls_lines(&folder, "")));
+    let ask = async || ask(world.gateway.address, &client_config(None), &as_account("acme-1")).await;
+    let (status, first) = ask().await.expect("an answer");
+    assert_eq!(status, StatusCode::OK);
+    // The worker may hear of it a moment later.
+    while !plain.ask(&with_key(KEY, "acme-1")).await.contains("connection: close") {}
+    assert!(plain.ends().await);
+    // Other files are another certificate, at once.
+    let other = Folder::new("becomes-encrypted-anew");
+    install(&other, "server-2");
+    world.gateway.reload(&encrypted(&tls_lines(&other, "")));
+    assert_ne!(ask().await.expect("an answer").1, first);
 }
 
 /// Tells a gateway to end, in a thread of its own; returns when it says so.
