@@ -8,6 +8,7 @@ mod command_line;
 mod connections;
 mod derivation;
 mod documentation;
+mod drain;
 mod encryption;
 mod harness;
 mod identities;

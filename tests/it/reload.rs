@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
+use jsonwebtoken::Algorithm;
 use postern::clock::Clock;
 use postern::config::ListenAddress;
 use postern::simulator::{Settings, Simulator};
@@ -21,17 +22,18 @@ use crate::harness::{
     Answer, EXECUTIONS, Gateway, KEY, NEXT_ORG_KEY, ORG_KEY, OTHER_ORG_KEY, Setup, as_account, client_key,
     configuration, http_upstream, page_of, parsed, spawn_upstream, until,
 };
+use crate::issuer::{KeyServer, claims, header, private, public, sign};
 
 /// A gateway whose configuration changes, in front of a simulated Refold that knows all its org keys.
-struct World {
-    gateway: Gateway,
-    refold: Simulator,
+pub(crate) struct World {
+    pub(crate) gateway: Gateway,
+    pub(crate) refold: Simulator,
     upstream: SocketAddr,
     clock: Clock,
 }
 
 impl World {
-    async fn start(text: impl Fn(SocketAddr) -> String) -> Self {
+    pub(crate) async fn start(text: impl Fn(SocketAddr) -> String) -> Self {
         let Setup { clock, settings, .. } = Setup::default();
         let org_keys = [ORG_KEY, NEXT_ORG_KEY, OTHER_ORG_KEY].map(str::to_owned).to_vec();
         let refold = Simulator::new(Settings { org_keys, ..settings }, clock.clone());
@@ -49,26 +51,26 @@ impl World {
     }
 }
 
-fn usual(upstream: SocketAddr) -> String {
+pub(crate) fn usual(upstream: SocketAddr) -> String {
     let Setup { top, tenant, .. } = Setup::default();
     configuration(upstream, &top, &tenant)
 }
 
 /// A connection that stays open.
-struct Connection(TcpStream);
+pub(crate) struct Connection(TcpStream);
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Self {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.expect("it listens"))
     }
 
-    async fn send(&mut self, lines: &str) {
+    pub(crate) async fn send(&mut self, lines: &str) {
         let request = format!("GET {EXECUTIONS} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         self.0.write_all(request.as_bytes()).await.expect("it reads");
     }
 
     /// The next answer: its head, read together with its body.
-    async fn receive(&mut self) -> String {
+    pub(crate) async fn receive(&mut self) -> String {
         let mut bytes = Vec::new();
         loop {
             bytes.push(self.0.read_u8().await.expect("an answer"));
@@ -83,18 +85,18 @@ impl Connection {
         head
     }
 
-    async fn ask(&mut self, lines: &str) -> String {
+    pub(crate) async fn ask(&mut self, lines: &str) -> String {
         self.send(lines).await;
         self.receive().await
     }
 
     /// Whether the server has closed it.
-    async fn ends(mut self) -> bool {
+    pub(crate) async fn ends(mut self) -> bool {
         self.0.read(&mut [0]).await.is_ok_and(|read| read == 0)
     }
 }
 
-fn with_key(key: &str, account: &str) -> String {
+pub(crate) fn with_key(key: &str, account: &str) -> String {
     format!("x-api-key: {key}\r\nlinked_account_id: {account}\r\n")
 }
 
@@ -251,14 +253,14 @@ async fn a_certificate_stands_for_whom_the_present_configuration_says() {
 }
 
 /// An upstream that answers when it is let, and counts who waits.
-struct Held {
-    upstream: SocketAddr,
+pub(crate) struct Held {
+    pub(crate) upstream: SocketAddr,
     arrived: Arc<AtomicUsize>,
-    gate: Arc<Semaphore>,
+    pub(crate) gate: Arc<Semaphore>,
 }
 
 impl Held {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (arrived, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
         let (counter, held) = (Arc::clone(&arrived), Arc::clone(&gate));
         let upstream = http_upstream(move |_| {
@@ -272,7 +274,7 @@ impl Held {
         Self { upstream: upstream.await, arrived, gate }
     }
 
-    async fn until_arrived(&self, requests: usize) {
+    pub(crate) async fn until_arrived(&self, requests: usize) {
         until(|| self.arrived.load(Ordering::SeqCst) == requests).await;
     }
 }
@@ -382,71 +384,41 @@ async fn a_listener_that_becomes_encrypted_lets_the_connections_go_that_are_not(
     assert_ne!(ask().await.expect("an answer").1, first);
 }
 
-/// Tells a gateway to end, in a thread of its own; returns when it says so.
-async fn stop(gateway: Gateway) -> std::thread::JoinHandle<()> {
-    let lifecycle = Arc::clone(gateway.server().lifecycle());
-    let stopping = std::thread::spawn(move || drop(gateway));
-    until(|| lifecycle.is_draining()).await;
-    stopping
-}
-
-fn draining_for(upstream: SocketAddr, time: &str) -> String {
-    usual(upstream).replace("drain_timeout = \"200ms\"", &format!("drain_timeout = \"{time}\""))
+#[tokio::test]
+async fn an_issuers_keys_outlive_a_reload_and_its_tokens_do_not_outlive_its_settings() {
+    let issuer = KeyServer::start(&[public(Algorithm::ES256, "one")]).await;
+    let lines = issuer.lines("");
+    let text = |upstream| usual(upstream) + &lines;
+    let world = World::start(text).await;
+    let text = text(world.upstream);
+    let signed = |account| sign(&header(Algorithm::ES256, "one"), &claims(account), &private(Algorithm::ES256));
+    let ask = async |account| {
+        let token = format!("Bearer {}", signed(account));
+        world.gateway.get(EXECUTIONS, &[("authorization", &token)]).await.status
+    };
+    assert_eq!(ask("acme-1").await, StatusCode::OK);
+    issuer.fail(StatusCode::SERVICE_UNAVAILABLE);
+    world.gateway.reload(&(text.clone() + "leeway = \"10s\"\n"));
+    assert_eq!((ask("acme-1").await, ask("acme-2").await), (StatusCode::OK, StatusCode::OK));
+    world.gateway.reload(&text.replace("audience = [\"postern\"]", "audience = [\"another\"]"));
+    assert_eq!((ask("acme-1").await, ask("acme-2").await), (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED));
+    world.gateway.reload(&usual(world.upstream).replace("session_tokens = \"t\"", ""));
+    assert_eq!(ask("acme-1").await, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
-async fn a_connection_that_is_open_at_the_end_is_answered_once_more_and_told_so() {
-    let World { gateway, refold: _refold, .. } = World::start(|upstream| draining_for(upstream, "20s")).await;
-    let (mut idle, mut fresh) = (Connection::open(gateway.address).await, Connection::open(gateway.address).await);
-    idle.ask(&with_key(KEY, "acme-1")).await;
-    assert!(!idle.ask(&with_key(KEY, "acme-1")).await.contains("connection: close"));
-    let stopping = stop(gateway).await;
-    for connection in [&mut idle, &mut fresh] {
-        let head = connection.ask(&with_key(KEY, "acme-1")).await;
-        assert!(head.starts_with("HTTP/1.1 200") && head.contains("\r\nconnection: close\r\n"), "{head}");
-    }
-    assert!(idle.ends().await && fresh.ends().await);
-    // Nobody is left, so nobody is waited for.
-    stopping.join().expect("it has ended");
-}
-
-#[tokio::test]
-async fn requests_in_flight_at_the_end_are_answered_in_both_versions_of_http() {
-    let held = Held::start().await;
-    let gateway = Gateway::start_with(&draining_for(held.upstream, "20s"), Setup::default().clock);
-    let stream = TcpStream::connect(gateway.address).await.expect("it listens");
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
-    let connection = tokio::spawn(connection);
-    let request = Request::get(format!("http://{}{EXECUTIONS}", gateway.address));
-    let request = request.header("x-api-key", KEY).header("linked_account_id", "acme-1");
-    let answer = tokio::spawn(sender.send_request(request.body(Full::<Bytes>::default()).expect("a request")));
-    let mut begun = Connection::open(gateway.address).await;
-    begun.send(&with_key(KEY, "acme-2")).await;
-    held.until_arrived(2).await;
-    let stopping = stop(gateway).await;
-    held.gate.add_permits(2);
-    let answer = answer.await.expect("it ran").expect("an answer");
-    assert_eq!(answer.status(), StatusCode::OK);
-    answer.into_body().collect().await.expect("a body");
-    let head = begun.receive().await;
-    assert!(head.starts_with("HTTP/1.1 200") && head.contains("\r\nconnection: close\r\n"), "{head}");
-    assert!(begun.ends().await);
-    // GOAWAY: it ends without an error though its client has not closed it.
-    connection.await.expect("it ran").expect("a good end");
-    stopping.join().expect("it has ended");
-}
-
-#[tokio::test]
-async fn what_is_still_in_flight_when_the_drain_time_is_over_is_told_that_it_was_given_up() {
-    let held = Held::start().await;
-    let gateway = Gateway::start_with(&draining_for(held.upstream, "200ms"), Setup::default().clock);
-    let mut begun = Connection::open(gateway.address).await;
-    begun.send(&with_key(KEY, "acme-1")).await;
-    held.until_arrived(1).await;
-    let stopping = stop(gateway).await;
-    let head = begun.receive().await;
-    assert!(head.starts_with("HTTP/1.1 503") && head.contains("\r\nretry-after: 1\r\n"), "{head}");
-    assert!(begun.ends().await);
-    stopping.join().expect("it has ended");
+async fn a_session_token_that_was_accepted_stays_so_and_another_upstream_has_to_be_asked() {
+    let world = World::start(usual).await;
+    let token = format!("Bearer {}", world.refold.session_token("acme-2"));
+    let ask = async || world.gateway.get(EXECUTIONS, &[("authorization", &token)]).await;
+    assert_eq!(ask().await.status, StatusCode::OK);
+    world.gateway.reload(&usual(world.upstream).replace("drain_timeout = \"200ms\"", "drain_timeout = \"300ms\""));
+    assert!(ask().await.header("cache-status").starts_with("postern; hit"));
+    let refuses = http_upstream(|_| async {
+        let mut refused = http::Response::new(Full::default());
+        *refused.status_mut() = StatusCode::UNAUTHORIZED;
+        refused
+    });
+    world.gateway.reload(&usual(refuses.await));
+    assert_eq!(ask().await.status, StatusCode::UNAUTHORIZED);
 }
