@@ -59,8 +59,8 @@ async fn requests_in_flight_at_the_end_are_answered_in_both_versions_of_http() {
     let answer = answer.await.expect("it ran").expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
     answer.into_body().collect().await.expect("a body");
-    let head = begun.receive().await;
-    assert!(head.starts_with("HTTP/1.1 200") && head.contains("\r\nconnection: close\r\n"), "{head}");
+    let told = begun.receive().await;
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("\r\nconnection: close\r\n"), "{told}");
     assert!(begun.ends().await);
     // GOAWAY: it ends without an error though its client has not closed it.
     connection.await.expect("it ran").expect("a good end");
@@ -75,8 +75,8 @@ async fn what_is_still_in_flight_when_the_drain_time_is_over_is_told_that_it_was
     begun.send(&with_key(KEY, "acme-1")).await;
     held.until_arrived(1).await;
     let stopping = stop(gateway).await;
-    let head = begun.receive().await;
-    assert!(head.starts_with("HTTP/1.1 503") && head.contains("\r\nretry-after: 1\r\n"), "{head}");
+    let told = begun.receive().await;
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("\r\nretry-after: 1\r\n"), "{told}");
     assert!(begun.ends().await);
     stopping.join().expect("it has ended");
 }

@@ -76,7 +76,7 @@ impl Process {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends")
+        tokio::time::timeout(Duration::from_mins(1), ended).await.expect("it ends")
     }
 }
 

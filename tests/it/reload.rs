@@ -295,8 +295,8 @@ async fn a_request_that_has_begun_ends_with_the_configuration_that_it_began_with
     assert!(begun.receive().await.starts_with("HTTP/1.1 200"));
     assert!(begun.ask(&with_key(KEY, "acme-1")).await.starts_with("HTTP/1.1 401"));
     // What it has fetched is there for those who come after.
-    let head = after.ask(&with_key("pst_another", "acme-1")).await;
-    assert!(head.contains("cache-status: postern; hit"), "{head}");
+    let told = after.ask(&with_key("pst_another", "acme-1")).await;
+    assert!(told.contains("cache-status: postern; hit"), "{told}");
 }
 
 #[tokio::test]
