@@ -18,13 +18,13 @@ pub fn admit(caller: &Caller, budget: &mut Option<Budget>, now: Moment) -> Resul
         return Ok(());
     }
     let own = match caller.credential() {
-        Credential::ClientKey(key) => key.budget.as_ref().map(ClientBudget::spend),
+        Credential::ClientKey(key) => key.budget.as_deref().map(ClientBudget::spend),
         Credential::Jwt(_) | Credential::OrgKey(_) | Credential::SessionToken(_) => None,
     };
     // A key that has spent its own budget takes nothing off its linked account's, which others share.
     let spent = match own {
         Some(own) if own.refused.is_some() => own,
-        _ => caller.partition().budget.spend(),
+        _ => caller.tenant().spend(caller.partition()),
     };
     *budget = Some((spent, caller.tenant().rate_limit_policy().clone()));
     match spent.refused {

@@ -10,6 +10,7 @@
 mod derive;
 mod fetch;
 mod pending;
+mod succession;
 
 use std::borrow::Cow;
 use std::pin::Pin;

@@ -110,6 +110,15 @@ impl KeySet {
     }
 }
 
+/// The same keys, in any order.
+impl PartialEq for KeySet {
+    fn eq(&self, other: &Self) -> bool {
+        self.includes(other) && other.includes(self)
+    }
+}
+
+impl Eq for KeySet {}
+
 impl Key {
     fn of_jwk(value: &serde_json::Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;

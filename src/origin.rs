@@ -36,9 +36,9 @@ const SMALL_BODY: u64 = 64 << 10;
 pub struct Origin {
     config: Arc<Config>,
     clock: Clock,
-    turns: Turns,
-    breaker: Breaker,
-    retries: RetryBudget,
+    turns: Arc<Turns>,
+    breaker: Arc<Breaker>,
+    retries: Arc<RetryBudget>,
 }
 
 /// Why there is no answer to a question.
@@ -60,9 +60,26 @@ impl Origin {
     /// The upstream that the configuration names.
     #[must_use]
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
-        let breaker = Breaker::new(config.upstream.breaker, clock.clone());
-        let turns = Turns::new(&config.upstream, clock.clone());
-        Self { config, clock, turns, breaker, retries: RetryBudget::default() }
+        let breaker = Arc::new(Breaker::new(config.upstream.breaker, clock.clone()));
+        let turns = Arc::new(Turns::new(&config.upstream, clock.clone()));
+        Self { config, clock, turns, breaker, retries: Arc::default() }
+    }
+
+    /// The upstream that another configuration names. Its circuit stays as it is if it is the same one, and so does the count
+    /// of requests under way if as many are allowed.
+    #[must_use]
+    pub fn successor(&self, config: &Arc<Config>) -> Self {
+        let (was, is) = (&self.config.upstream, &config.upstream);
+        let same_circuit = was.breaker == is.breaker && was.connection.base_url == is.connection.base_url;
+        let same_places =
+            was.max_concurrent == is.max_concurrent && was.connection.total_timeout == is.connection.total_timeout;
+        let fresh = Self::new(Arc::clone(config), self.clock.clone());
+        Self {
+            turns: if same_places { Arc::clone(&self.turns) } else { fresh.turns },
+            breaker: if same_circuit { Arc::clone(&self.breaker) } else { fresh.breaker },
+            retries: Arc::clone(&self.retries),
+            ..fresh
+        }
     }
 
     /// Asks a question; an answer that was there before is renewed if it still holds.

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 use crate::digest::sha256;
 
@@ -38,9 +39,16 @@ pub struct TlsError {
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
-    config: ArcSwap<ServerConfig>,
-    /// Digest of the files that `config` was made from, or that were refused.
+    ready: ArcSwap<Ready>,
+    /// Digest of the files that `ready` was made from, or that were refused.
     seen: Mutex<[u8; 32]>,
+}
+
+#[derive(Debug)]
+struct Ready {
+    config: Arc<ServerConfig>,
+    /// Judges client certificates; `None` if nobody is asked for one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Tls {
@@ -50,15 +58,37 @@ impl Tls {
     /// If one of them can't be read or used.
     pub fn new(files: TlsFiles) -> Result<Self, TlsError> {
         let contents = Contents::read(&files)?;
-        let config = contents.config(&files)?;
+        let ready = contents.ready(&files)?;
         let seen = Mutex::new(contents.digest());
-        Ok(Self { files, config: ArcSwap::from_pointee(config), seen })
+        Ok(Self { files, ready: ArcSwap::from_pointee(ready), seen })
     }
 
     /// What the next connection is served with.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.config.load_full()
+        Arc::clone(&self.ready.load().config)
+    }
+
+    /// The files.
+    #[must_use]
+    pub fn files(&self) -> &TlsFiles {
+        &self.files
+    }
+
+    /// The names in a certificate that a client has shown, with those between it and the root: its DNS and URI subject
+    /// alternative names, a SPIFFE id among the latter. None if it is not from the authorities of the present files.
+    #[must_use]
+    pub fn names(&self, shown: &[CertificateDer<'_>]) -> Vec<String> {
+        let Some((own, between)) = shown.split_first() else { return Vec::new() };
+        let ready = self.ready.load();
+        let good = ready
+            .verifier
+            .as_ref()
+            .is_some_and(|verifier| verifier.verify_client_cert(own, between, UnixTime::now()).is_ok());
+        let Some(certificate) = good.then(|| webpki::EndEntityCert::try_from(own).ok()).flatten() else {
+            return Vec::new();
+        };
+        certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
     }
 
     /// Reads the files again if they have changed; tells whether new ones are used now.
@@ -74,18 +104,9 @@ impl Tls {
         }
         // Also if they are refused: that is said once, not at every look.
         *seen = digest;
-        self.config.store(Arc::new(contents.config(&self.files)?));
+        self.ready.store(Arc::new(contents.ready(&self.files)?));
         Ok(true)
     }
-}
-
-/// The names in the certificate that a client has shown and that was verified: its DNS and URI subject alternative names,
-/// a SPIFFE id among the latter.
-#[must_use]
-pub fn client_names(connection: &ServerConnection) -> Vec<String> {
-    let Some(certificate) = connection.peer_certificates().and_then(<[_]>::first) else { return Vec::new() };
-    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
-    certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
 }
 
 struct Contents {
@@ -111,7 +132,7 @@ impl Contents {
         sha256(&parts.map(sha256).concat())
     }
 
-    fn config(&self, files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    fn ready(&self, files: &TlsFiles) -> Result<Ready, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let refused = |path: &Path, reason: String| TlsError { path: path.to_owned(), reason };
         let chain = certificates(&self.certificate).map_err(|reason| refused(&files.certificate, reason))?;
@@ -120,7 +141,7 @@ impl Contents {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| refused(&files.certificate, error.to_string()))?;
-        let builder = match (&self.client_ca, &files.client_ca) {
+        let (builder, verifier) = match (&self.client_ca, &files.client_ca) {
             (Some(authorities), Some(path)) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in certificates(authorities).map_err(|reason| refused(path, reason))? {
@@ -130,15 +151,15 @@ impl Contents {
                 let verifier =
                     if files.client_certificate_required { verifier } else { verifier.allow_unauthenticated() };
                 let verifier = verifier.build().map_err(|error| refused(path, error.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
+                (builder.with_client_cert_verifier(Arc::clone(&verifier)), Some(verifier))
             }
-            _ => builder.with_no_client_auth(),
+            _ => (builder.with_no_client_auth(), None),
         };
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| refused(&files.certificate, format!("it does not go with the key: {error}")))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+        Ok(Ready { config: Arc::new(config), verifier })
     }
 }
 

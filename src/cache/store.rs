@@ -9,8 +9,9 @@ use moka::sync::Cache;
 use super::entry::Entry;
 use super::key::CacheKey;
 
-/// The entries of all partitions in one TinyLFU cache. Reading takes no lock that a writer can hold for long.
-#[derive(Debug)]
+/// The entries of all partitions in one TinyLFU cache. Reading takes no lock that a writer can hold for long. Cheap to clone;
+/// clones are the same store.
+#[derive(Clone, Debug)]
 pub struct Store {
     entries: Option<Cache<CacheKey, Arc<Entry>, foldhash::fast::RandomState>>,
 }

@@ -24,7 +24,7 @@ pub struct KeyInUse {
     /// What it may do.
     pub access: Access,
     /// Its own budget, if it has one.
-    pub budget: Option<ClientBudget>,
+    pub budget: Option<Arc<ClientBudget>>,
     linked_accounts: Vec<AccountPattern>,
     expires: Option<Timestamp>,
 }
@@ -87,15 +87,25 @@ pub(super) struct Known {
     pub(super) client_key: Option<Arc<KeyInUse>>,
 }
 
+/// Budgets of client keys by the tenant's id and the key's name.
+pub(super) type KeyBudgets = HashMap<(Arc<str>, Arc<str>), Arc<ClientBudget>>;
+
 impl Keys {
-    pub(super) fn new(tenants: &[Arc<Tenant>], clock: &Clock) -> Self {
+    /// The keys of these tenants. `budgets` are those that there were before: a key with the same name and the same rate
+    /// has not got back what it has spent.
+    pub(super) fn new(tenants: &[Arc<Tenant>], clock: &Clock, budgets: &KeyBudgets) -> Self {
         let mut keys = HashMap::default();
         for (index, tenant) in tenants.iter().enumerate() {
             for key in &tenant.config.client_keys {
+                let budget = key.budget.map(|rate| {
+                    let before = budgets.get(&(Arc::clone(&tenant.config.id), Arc::clone(&key.name)));
+                    let kept = before.filter(|budget| budget.rate() == rate).map(Arc::clone);
+                    kept.unwrap_or_else(|| Arc::new(ClientBudget::new(rate, clock.clone())))
+                });
                 let in_use = KeyInUse {
                     name: Arc::clone(&key.name),
                     access: key.access,
-                    budget: key.budget.map(|rate| ClientBudget::new(rate, clock.clone())),
+                    budget,
                     linked_accounts: key.linked_accounts.clone(),
                     expires: key.expires,
                 };
@@ -109,6 +119,16 @@ impl Keys {
             }
         }
         Self(keys)
+    }
+
+    /// The budgets of all that have one.
+    pub(super) fn budgets(&self, tenants: &[Arc<Tenant>]) -> KeyBudgets {
+        let of = |known: &Known| {
+            let key = known.client_key.as_ref()?;
+            let name = (Arc::clone(&tenants[known.tenant].config.id), Arc::clone(&key.name));
+            Some((name, Arc::clone(key.budget.as_ref()?)))
+        };
+        self.0.values().filter_map(of).collect()
     }
 
     /// Who has this key.

@@ -6,6 +6,7 @@
 mod client_key;
 mod jwt;
 mod session_token;
+mod succession;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 pub use client_key::KeyInUse;
-use client_key::Keys;
+use client_key::{KeyBudgets, Keys};
 pub use jwt::Identity;
 use jwt::{Finding, Issuers};
 
@@ -211,7 +212,7 @@ impl Callers {
         let tenants: Vec<_> =
             config.tenants.iter().map(|tenant| Arc::new(Tenant::new(Arc::clone(tenant), clock.clone()))).collect();
         Ok(Self {
-            keys: Keys::new(&tenants, clock),
+            keys: Keys::new(&tenants, clock, &KeyBudgets::default()),
             issuers: Issuers::new(&config.issuers, clock)?,
             certificates: by_name(config),
             tenants,

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 pub use self::body::{Arriving, BodyError, Outgoing, whole};
 use self::expand::expand;
 use self::pool::Pool;
-use crate::config::Connection;
+use crate::config::{CaFile, Connection};
 
 /// A way to one server, with connections kept for the next request. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -156,7 +156,7 @@ fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
     let mut roots = RootCertStore::empty();
     match &config.ca_file {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(path) => {
+        Some(CaFile { path, .. }) => {
             let refused = |reason: String| ClientSetupError::CaFile { path: path.clone(), reason };
             let certificates = CertificateDer::pem_file_iter(path).map_err(|error| refused(error.to_string()))?;
             for certificate in certificates {

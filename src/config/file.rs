@@ -43,7 +43,7 @@ pub(super) struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
-    pub(super) address: Address,
+    pub(super) address: Spanned<Address>,
     pub(super) session_tokens: Option<Spanned<String>>,
     pub(super) trusted: Option<Spanned<Trusted>>,
     pub(super) tls: Option<Spanned<Tls>>,

@@ -1,6 +1,5 @@
 //! `[[issuers]]`: whose JWTs are taken, where their keys are, and which claim means what.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +12,10 @@ use toml::Spanned;
 use super::diagnostic::Finding;
 use super::environment::Environment;
 use super::file::SecretSource;
+use super::files::Reader;
 use super::model::{ClaimPath, Connection, Issuer, IssuerKeys, JwksUrl, Tenant, TenantOf};
 use super::units::{Bound, Length};
-use super::validate::{find_tenant, read_secret};
+use super::validate::{authorities, find_tenant, read_secret};
 use crate::keyset::KeySet;
 use crate::nearest::nearest;
 
@@ -82,7 +82,7 @@ fn leeway() -> Length {
 pub(super) fn read(
     written: &Written,
     tenants: &[Arc<Tenant>],
-    folder: &Path,
+    reader: &Reader,
     environment: &Environment,
 ) -> Result<Issuer, Finding> {
     if written.issuer.get_ref().is_empty() {
@@ -92,7 +92,7 @@ pub(super) fn read(
         let message = "an issuer needs an audience, or tokens for other services would be taken here";
         return Err(Finding::at(written.audience.span(), message));
     }
-    let keys = read_keys(&written.keys, folder, environment)?;
+    let keys = read_keys(&written.keys, reader, environment)?;
     let symmetric = written.keys.get_ref().secret.is_some();
     let tenant = match (&written.tenant, &written.tenant_claim) {
         (Some(id), None) => TenantOf::Fixed(find_tenant(id, tenants)?),
@@ -134,7 +134,7 @@ fn read_algorithms(written: Option<&Spanned<Vec<String>>>, symmetric: bool) -> R
     written.get_ref().iter().map(read).collect()
 }
 
-fn read_keys(written: &Spanned<Keys>, folder: &Path, environment: &Environment) -> Result<IssuerKeys, Finding> {
+fn read_keys(written: &Spanned<Keys>, reader: &Reader, environment: &Environment) -> Result<IssuerKeys, Finding> {
     let keys = written.get_ref();
     match (&keys.url, &keys.file, &keys.secret) {
         (Some(url), None, None) => {
@@ -153,7 +153,7 @@ fn read_keys(written: &Spanned<Keys>, folder: &Path, environment: &Environment) 
             Ok(IssuerKeys::Url(Box::new(JwksUrl {
                 connection: Connection {
                     base_url: Uri::from_parts(origin).map_err(|_| refused("this is no URL"))?,
-                    ca_file: keys.ca_file.as_ref().map(|path| folder.join(path)),
+                    ca_file: keys.ca_file.as_ref().map(|path| authorities(path, reader)),
                     connect_timeout: Duration::from_secs(2),
                     first_byte_timeout: Duration::from_secs(5),
                     total_timeout: Duration::from_secs(10),
@@ -167,15 +167,15 @@ fn read_keys(written: &Spanned<Keys>, folder: &Path, environment: &Environment) 
             })))
         }
         (None, Some(file), None) => {
-            let path = folder.join(file.get_ref());
+            let path = reader.resolve(file.get_ref());
             let refused = |why: &dyn std::fmt::Display| {
                 Finding::at(file.span(), format!("the key file {}: {why}", path.display()))
             };
-            let text = std::fs::read(&path).map_err(|error| refused(&error))?;
+            let text = reader.read(&path).map_err(|error| refused(&error))?;
             KeySet::parse(&text).map(|keys| IssuerKeys::Fixed(Arc::new(keys))).map_err(|error| refused(&error))
         }
         (None, None, Some(source)) => {
-            let secret = read_secret(source, folder, environment)?;
+            let secret = read_secret(source, reader, environment)?;
             if secret.expose().len() < SHORTEST_SECRET {
                 let message = format!("a secret for HS256 has at least {SHORTEST_SECRET} bytes (RFC 7518, 3.2)");
                 return Err(Finding::at(source.span(), message));

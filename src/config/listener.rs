@@ -1,20 +1,19 @@
 //! `[[listeners]]`: their TLS files, and who may connect to a Unix socket.
 
-use std::path::Path;
-
 use toml::Spanned;
 
 use super::diagnostic::Finding;
 use super::file::{self, ClientCertificates};
+use super::files::Reader;
 use super::model::{ListenAddress, SocketFile};
 use crate::tls::{Tls, TlsFiles};
 
-pub(super) fn tls(written: &Spanned<file::Tls>, folder: &Path) -> Result<TlsFiles, Finding> {
+pub(super) fn tls(written: &Spanned<file::Tls>, reader: &Reader) -> Result<TlsFiles, Finding> {
     let tls = written.get_ref();
     let files = TlsFiles {
-        certificate: folder.join(&tls.certificate),
-        key: folder.join(&tls.key),
-        client_ca: tls.client_ca.as_ref().map(|path| folder.join(path)),
+        certificate: reader.resolve(&tls.certificate),
+        key: reader.resolve(&tls.key),
+        client_ca: tls.client_ca.as_ref().map(|path| reader.resolve(path)),
         client_certificate_required: tls.client_certificate == ClientCertificates::Required,
     };
     if files.client_certificate_required && files.client_ca.is_none() {
@@ -22,7 +21,13 @@ pub(super) fn tls(written: &Spanned<file::Tls>, folder: &Path) -> Result<TlsFile
         return Err(Finding::at(written.span(), message));
     }
     // So that `check` finds what `serve` would.
-    Tls::new(files.clone()).map_err(|error| Finding::at(written.span(), error.to_string()))?;
+    if Tls::new(files.clone()).is_err() {
+        // Noted, so that it is seen when they become good; and tried again, for they may have become so just before.
+        for path in [&files.certificate, &files.key].into_iter().chain(&files.client_ca) {
+            let _ = reader.read(path);
+        }
+        Tls::new(files.clone()).map_err(|error| Finding::at(written.span(), error.to_string()))?;
+    }
     Ok(files)
 }
 

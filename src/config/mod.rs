@@ -1,13 +1,16 @@
 //! File and environment to a validated [`Config`]: the only place that reads either.
 
 mod diagnostic;
+mod diff;
 mod environment;
 mod file;
+mod files;
 mod issuer;
 mod listener;
 mod model;
 mod pass_through;
 mod secret;
+mod source;
 mod units;
 mod validate;
 
@@ -18,10 +21,14 @@ use std::path::Path;
 
 pub use diagnostic::ConfigError;
 use diagnostic::Finding;
+pub use diff::Changes;
 pub use environment::Environment;
 use file::{File, SecretSource};
+pub use files::Files;
+use files::Reader;
 pub use model::*;
 pub use secret::Secret;
+pub use source::Source;
 
 impl Config {
     /// Reads a configuration file.
@@ -29,8 +36,12 @@ impl Config {
     /// # Errors
     /// If it can't be read, or for the first thing in it that can't be used.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
-        Self::parse(&text, path, environment)
+        Self::read(path, environment, &Reader::new(path))
+    }
+
+    fn read(path: &Path, environment: &Environment, reader: &Reader) -> Result<Self, ConfigError> {
+        let text = reader.read_text(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        Self::parse_with(&text, path, environment, reader)
     }
 
     /// Reads the text of a configuration file; `path` names it in errors, and its folder is where relative paths in it
@@ -39,6 +50,10 @@ impl Config {
     /// # Errors
     /// For the first thing in it that can't be used.
     pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
+        Self::parse_with(text, path, environment, &Reader::new(path))
+    }
+
+    fn parse_with(text: &str, path: &Path, environment: &Environment, reader: &Reader) -> Result<Self, ConfigError> {
         let refused = |finding| ConfigError::new(path, text, finding);
         let mut file: File = toml::from_str(text).map_err(|error| refused(Finding::of_parser(&error)))?;
         let written = file.tenants.iter().map(|tenant| &tenant.org_key);
@@ -51,7 +66,10 @@ impl Config {
             })
             .collect();
         environment.apply(&mut file, &secrets.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        validate::validate(&file, folder, environment).map_err(refused)
+        let mut config = validate::validate(&file, reader, environment).map_err(refused)?;
+        let tree = text.parse().map_err(|error| refused(Finding::of_parser(&error)))?;
+        // What the file itself changes is told setting by setting.
+        config.written = Written { tree, files: reader.files().without(path) };
+        Ok(config)
     }
 }

@@ -11,6 +11,7 @@ use http::{HeaderName, Method, Uri};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::files::Files;
 use super::secret::Secret;
 use crate::executions::{Dialect, QueryPolicy};
 use crate::keyset::KeySet;
@@ -37,6 +38,16 @@ pub struct Config {
     pub cors: Option<Cors>,
     /// What of the rest of the API may pass.
     pub pass_through: Vec<PassThrough>,
+    /// What all this was read from.
+    pub written: Written,
+}
+
+/// What a configuration was read from: to tell what another one changes. There is no secret in it.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    pub(super) tree: toml::Table,
+    /// The files that it names; those for inbound TLS apart, which are looked after by themselves.
+    pub files: Files,
 }
 
 /// One socket that callers connect to.
@@ -190,8 +201,8 @@ pub struct BreakerSettings {
 pub struct Connection {
     /// Scheme and authority, no path: `https://api.gocobalt.io`.
     pub base_url: Uri,
-    /// PEM file with the certificate authorities to trust instead of the public ones.
-    pub ca_file: Option<PathBuf>,
+    /// The certificate authorities to trust instead of the public ones.
+    pub ca_file: Option<CaFile>,
     /// Bound on TCP and TLS connection establishment.
     pub connect_timeout: Duration,
     /// Bound on the time to the response head.
@@ -204,6 +215,15 @@ pub struct Connection {
     pub pool_idle_per_worker: usize,
     /// An idle connection is closed after this time.
     pub pool_idle_timeout: Duration,
+}
+
+/// A PEM file of certificate authorities. Two are equal as long as nothing has been written to it in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256 of what was in it; `None` if it could not be read.
+    pub digest: Option<[u8; 32]>,
 }
 
 /// The cache that all tenants share.
@@ -299,7 +319,7 @@ pub enum Access {
 }
 
 /// An issuer whose JWTs are taken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
     /// The `iss` of its tokens.
     pub issuer: Arc<str>,
@@ -322,7 +342,7 @@ pub struct Issuer {
 }
 
 /// Where an issuer's keys come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IssuerKeys {
     /// They were in the configuration.
     Fixed(Arc<KeySet>),
@@ -331,7 +351,7 @@ pub enum IssuerKeys {
 }
 
 /// A JWKS document behind a URL.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwksUrl {
     /// How its server is reached.
     pub connection: Connection,
@@ -344,7 +364,7 @@ pub struct JwksUrl {
 }
 
 /// How a token says which tenant it is for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TenantOf {
     /// All are for this one (index into [`Config::tenants`]).
     Fixed(usize),
@@ -353,7 +373,7 @@ pub enum TenantOf {
 }
 
 /// The name of a claim, or names inside each other with dots between: `org.id`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimPath(pub Box<str>);
 
 /// A linked account, or all whose id begins alike.

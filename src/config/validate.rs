@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +10,18 @@ use toml::Spanned;
 use super::diagnostic::Finding;
 use super::environment::Environment;
 use super::file::{self, File, SecretSource, Sha256};
+use super::files::Reader;
 use super::issuer;
 use super::listener;
 use super::model::{
-    Access, AccountPattern, BreakerSettings, Cache, ClientCertificate, ClientKey, Config, Connection, Cors, Freshness,
-    ListenAddress, Listener, Rate, Server, SocketFile, Stale, Tenant, TenantMode, TenantOf, Trusted, Upstream,
-    UpstreamRate,
+    Access, AccountPattern, BreakerSettings, CaFile, Cache, ClientCertificate, ClientKey, Config, Connection, Cors,
+    Freshness, ListenAddress, Listener, Rate, Server, SocketFile, Stale, Tenant, TenantMode, TenantOf, Trusted,
+    Upstream, UpstreamRate, Written,
 };
 use super::pass_through;
 use super::secret::Secret;
 use super::units::Count;
+use crate::digest::sha256;
 use crate::executions::{Dialect, QueryPolicy, UnknownParameters};
 use crate::nearest::nearest;
 
@@ -42,20 +43,20 @@ const fn number(number: u32) -> NonZeroU32 {
     }
 }
 
-pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) -> Result<Config, Finding> {
+pub(super) fn validate(file: &File, reader: &Reader, environment: &Environment) -> Result<Config, Finding> {
     if file.tenants.is_empty() {
         return Err(Finding::of_the_whole("there is no [[tenants]] table; at least one is needed"));
     }
     let mut seen = Seen::default();
     let mut tenants = Vec::with_capacity(file.tenants.len());
     for tenant in &file.tenants {
-        tenants.push(Arc::new(read_tenant(tenant, file, folder, environment, &mut seen)?));
+        tenants.push(Arc::new(read_tenant(tenant, file, reader, environment, &mut seen)?));
     }
-    let listeners = read_listeners(file, &tenants, folder)?;
+    let listeners = read_listeners(file, &tenants, reader)?;
     let issuers = file
         .issuers
         .iter()
-        .map(|written| issuer::read(written, &tenants, folder, environment))
+        .map(|written| issuer::read(written, &tenants, reader, environment))
         .collect::<Result<Vec<_>, _>>()?;
     for (index, (written, tenant)) in file.tenants.iter().zip(&tenants).enumerate() {
         let reachable = tenant.mode == TenantMode::Validate
@@ -101,7 +102,7 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
             breaker: BreakerSettings { failures: upstream.breaker.failures.0, open_for: upstream.breaker.open_for.0 },
             connection: Connection {
                 base_url: upstream.base_url.0.clone(),
-                ca_file: upstream.ca_file.as_ref().map(|path| folder.join(path)),
+                ca_file: upstream.ca_file.as_ref().map(|path| authorities(path, reader)),
                 connect_timeout: upstream.connect_timeout.0,
                 first_byte_timeout: upstream.first_byte_timeout.0,
                 total_timeout: upstream.total_timeout.0,
@@ -129,14 +130,22 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
         issuers,
         cors: file.cors.as_ref().map(read_cors).transpose()?,
         pass_through: file.pass_through.iter().map(pass_through::read).collect::<Result<_, _>>()?,
+        written: Written::default(),
     })
+}
+
+/// A file of authorities. What is in it is the client's to judge, but that it changes is seen here.
+pub(super) fn authorities(path: &str, reader: &Reader) -> CaFile {
+    let path = reader.resolve(path);
+    let digest = reader.read(&path).ok().map(|content| sha256(&content));
+    CaFile { path, digest }
 }
 
 fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
-fn read_listeners(file: &File, tenants: &[Arc<Tenant>], folder: &Path) -> Result<Vec<Listener>, Finding> {
+fn read_listeners(file: &File, tenants: &[Arc<Tenant>], reader: &Reader) -> Result<Vec<Listener>, Finding> {
     let Some(written) = &file.listeners else {
         let address = ListenAddress::Tcp(([127, 0, 0, 1], 8080).into());
         return Ok(vec![Listener {
@@ -155,16 +164,25 @@ fn read_listeners(file: &File, tenants: &[Arc<Tenant>], folder: &Path) -> Result
             None => None,
             Some(id) => Some(find_tenant(id, tenants)?),
         };
-        let trusted = listener.trusted.as_ref().map(|trusted| read_trusted(trusted, &listener.address.0, tenants));
+        let trusted =
+            listener.trusted.as_ref().map(|trusted| read_trusted(trusted, &listener.address.get_ref().0, tenants));
         Ok(Listener {
-            address: listener.address.0.clone(),
+            address: listener.address.get_ref().0.clone(),
             session_tokens,
             trusted: trusted.transpose()?,
-            tls: listener.tls.as_ref().map(|tls| listener::tls(tls, folder)).transpose()?,
-            socket: listener::socket(listener.socket.as_ref(), &listener.address.0)?,
+            tls: listener.tls.as_ref().map(|tls| listener::tls(tls, reader)).transpose()?,
+            socket: listener::socket(listener.socket.as_ref(), &listener.address.get_ref().0)?,
         })
     };
-    written.get_ref().iter().map(read).collect()
+    let read: Vec<Listener> = written.get_ref().iter().map(read).collect::<Result<_, _>>()?;
+    for (index, listener) in read.iter().enumerate() {
+        let any_port = matches!(&listener.address, ListenAddress::Tcp(address) if address.port() == 0);
+        if !any_port && read[..index].iter().any(|other| other.address == listener.address) {
+            let message = format!("there are two listeners on {}", listener.address);
+            return Err(Finding::at(written.get_ref()[index].address.span(), message));
+        }
+    }
+    Ok(read)
 }
 
 fn read_trusted(
@@ -241,7 +259,7 @@ struct Seen {
 fn read_tenant(
     tenant: &file::Tenant,
     file: &File,
-    folder: &Path,
+    reader: &Reader,
     environment: &Environment,
     seen: &mut Seen,
 ) -> Result<Tenant, Finding> {
@@ -254,8 +272,8 @@ fn read_tenant(
         return Err(Finding::at(tenant.id.span(), format!("there is a tenant `{id}` already")));
     }
     seen.ids.push(id.clone());
-    let org_key = read_secret(&tenant.org_key, folder, environment)?;
-    let org_key_next = tenant.org_key_next.as_ref().map(|next| read_secret(next, folder, environment)).transpose()?;
+    let org_key = read_secret(&tenant.org_key, reader, environment)?;
+    let org_key_next = tenant.org_key_next.as_ref().map(|next| read_secret(next, reader, environment)).transpose()?;
     if let (Some(next), Some(written)) = (&org_key_next, &tenant.org_key_next)
         && *next == org_key
     {
@@ -406,7 +424,7 @@ fn read_pattern(pattern: &Spanned<String>) -> Result<AccountPattern, Finding> {
 
 pub(super) fn read_secret(
     source: &Spanned<SecretSource>,
-    folder: &Path,
+    reader: &Reader,
     environment: &Environment,
 ) -> Result<Secret, Finding> {
     let refused = |message: String| Finding::at(source.span(), message);
@@ -416,8 +434,9 @@ pub(super) fn read_secret(
             .map(str::to_owned)
             .ok_or_else(|| refused(format!("the environment variable {name} is not set")))?,
         SecretSource::File(path) => {
-            let path = folder.join(path);
-            std::fs::read_to_string(&path)
+            let path = reader.resolve(path);
+            reader
+                .read_text(&path)
                 .map_err(|error| refused(format!("the secret file {} can't be read: {error}", path.display())))?
         }
     };

@@ -40,6 +40,12 @@ impl ClientBudget {
         Self { limiter: RateLimiter::direct_with_clock(quota, clock).with_middleware(), rate }
     }
 
+    /// What it grants.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// Takes one request off, if it is there.
     #[must_use]
     pub fn spend(&self) -> Spent {

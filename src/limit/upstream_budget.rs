@@ -10,6 +10,7 @@ mod lines;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use self::lines::{Lines, Waiter};
@@ -44,7 +45,7 @@ pub struct UpstreamBudget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
-    limits: UpstreamRate,
+    limits: ArcSwap<UpstreamRate>,
     state: Mutex<State>,
 }
 
@@ -88,7 +89,12 @@ impl UpstreamBudget {
             lines: Lines::default(),
             dispatching: false,
         };
-        Self(Arc::new(Inner { clock, limits, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { clock, limits: ArcSwap::from_pointee(limits), state: Mutex::new(state) }))
+    }
+
+    /// Grants something else from now on, also to those who wait. What was spent stays spent.
+    pub fn set_limits(&self, limits: UpstreamRate) {
+        self.0.limits.store(Arc::new(limits));
     }
 
     /// Takes one request off, waiting for it in the caller's line if need be.
@@ -108,10 +114,10 @@ impl UpstreamBudget {
             }
             let retry_after = inner.turn_of(&state, line, urgency, now).since(now);
             let longest = match urgency {
-                Urgency::Foreground => inner.limits.max_wait,
+                Urgency::Foreground => inner.limits.load().max_wait,
                 Urgency::Background => BACKGROUND_WAIT,
             };
-            let (lines, most) = (&mut state.lines, inner.limits.max_queue);
+            let (lines, most) = (&mut state.lines, inner.limits.load().max_queue);
             if lines.waiting_for(urgency) >= most {
                 lines.tidy(now);
             }
@@ -163,13 +169,13 @@ impl Inner {
     /// A hundredth longer than is granted. On their way requests come closer together, which spends what the upstream allows
     /// for a burst; so that comes back.
     fn full_interval(&self) -> Duration {
-        Duration::from_secs(1) / self.limits.rate.per_second.get() * 101 / 100
+        Duration::from_secs(1) / self.limits.load().rate.per_second.get() * 101 / 100
     }
 
     /// How far ahead of its time a request may come: what the burst allows but for one. Requests reach the upstream closer
     /// together than they left, and one slot apart is the leeway that keeps it from refusing them.
     fn tolerance(&self) -> Duration {
-        self.full_interval() * self.limits.rate.burst.get().saturating_sub(2)
+        self.full_interval() * self.limits.load().rate.burst.get().saturating_sub(2)
     }
 
     /// When the next slot is.

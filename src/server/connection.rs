@@ -1,5 +1,6 @@
 //! One connection: HTTP/1.1 or, by prior knowledge, HTTP/2 (RFC 9113, 3.3) on the same port.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -7,35 +8,50 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response};
+use arc_swap::ArcSwap;
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::patience::{InFlight, Order, Patience, Watch, Watched};
+use super::last_words;
+use super::patience::{Activity, InFlight, Order, Patience, Watch, Watched};
 use crate::body::Body;
 use crate::config;
-use crate::gateway::{Answer, Gateway, Scope};
-use crate::tls::{self, Tls};
+use crate::gateway::{Answer, Scope};
+use crate::lifecycle::Lifecycle;
+use crate::live::{DoorId, Live};
 
 /// Streams that one HTTP/2 connection may have open at once.
 const MAX_STREAMS: u32 = 256;
 
-/// Serves connections, all in the same way.
+/// Serves the connections of one worker.
 #[derive(Debug)]
 pub(super) struct Connections {
-    builder: auto::Builder<TokioExecutor>,
+    live: Arc<Live>,
+    worker: usize,
+    manner: ArcSwap<Manner>,
     watch: Watch,
+    /// Turns true when what is still in flight is given up.
+    over: watch::Receiver<bool>,
+}
+
+/// How new connections are served.
+#[derive(Debug)]
+struct Manner {
+    builder: auto::Builder<TokioExecutor>,
     /// Bound on a TLS handshake.
     handshake: Duration,
 }
 
-impl Connections {
-    pub(super) fn new(settings: &config::Server) -> Self {
+impl Manner {
+    fn new(settings: &config::Server) -> Self {
         // Twice our own bounds, so that ours are the ones that are met and answered in the documented shape.
         let largest_head = 2 * (settings.max_header_bytes + settings.max_uri_bytes);
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -51,8 +67,25 @@ impl Connections {
             .keep_alive_interval(settings.header_timeout)
             .keep_alive_timeout(settings.header_timeout)
             .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX));
-        let patience = Patience { head: settings.header_timeout, idle: settings.idle_timeout };
-        Self { builder, watch: Watch::new(patience), handshake: settings.header_timeout }
+        Self { builder, handshake: settings.header_timeout }
+    }
+}
+
+impl Connections {
+    pub(super) fn new(
+        settings: &config::Server,
+        (live, lifecycle): (Arc<Live>, Arc<Lifecycle>),
+        worker: usize,
+        over: watch::Receiver<bool>,
+    ) -> Self {
+        let manner = ArcSwap::from_pointee(Manner::new(settings));
+        Self { live, worker, manner, watch: Watch::new(Patience::of(settings), lifecycle), over }
+    }
+
+    /// Serves new connections, and waits for all, as these settings say.
+    pub(super) fn apply(&self, settings: &config::Server) {
+        self.manner.store(Arc::new(Manner::new(settings)));
+        self.watch.set_patience(Patience::of(settings));
     }
 
     /// Watches over the connections: slow and silent ones end, and when `stop` turns true all of them drain.
@@ -60,21 +93,22 @@ impl Connections {
         self.watch.run(stop).await;
     }
 
+    /// Lets the connections end that came in through a door.
+    pub(super) fn leave(&self, door: DoorId) {
+        self.watch.close(Some(door));
+    }
+
     /// Serves a connection in a task of its own, after a handshake if there is TLS. `open` is held until it ends.
-    pub(super) fn accept<S>(
-        self: &Arc<Self>,
-        stream: S,
-        tls: Option<Arc<Tls>>,
-        gateway: Arc<Gateway>,
-        mut scope: Scope,
-        open: mpsc::Sender<()>,
-    ) where
+    pub(super) fn accept<S>(self: &Arc<Self>, stream: S, door: DoorId, open: mpsc::Sender<()>)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let connections = Arc::clone(self);
+        let manner = self.manner.load_full();
+        let tls = self.live.load().parts().doors.get(&door).and_then(|door| door.tls.clone());
         let Some(tls) = tls else {
             tokio::spawn(async move {
-                connections.serve(stream, gateway, scope).await;
+                connections.serve(stream, &manner, door, Vec::new()).await;
                 drop(open);
             });
             return;
@@ -82,43 +116,42 @@ impl Connections {
         tokio::spawn(async move {
             let handshake = TlsAcceptor::from(tls.config()).accept(stream);
             // Scanners, and clients that trust another authority: common, and nobody here can mend it.
-            let Ok(Ok(stream)) = tokio::time::timeout(connections.handshake, handshake).await else { return };
-            let names = tls::client_names(stream.get_ref().1);
-            scope.entrance = gateway.entrance_with_certificate(&scope.entrance, &names);
-            connections.serve(stream, gateway, scope).await;
+            let Ok(Ok(stream)) = tokio::time::timeout(manner.handshake, handshake).await else { return };
+            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let shown = shown.iter().map(|certificate| certificate.clone().into_owned()).collect();
+            connections.serve(stream, &manner, door, shown).await;
             drop(open);
         });
     }
 
-    async fn serve<S>(&self, stream: S, gateway: Arc<Gateway>, scope: Scope)
+    async fn serve<S>(&self, stream: S, manner: &Manner, door: DoorId, shown: Vec<CertificateDer<'static>>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = self.watch.add();
+        let gone = !self.live.load().parts().doors.contains_key(&door);
+        let activity = self.watch.add(door, gone);
         let watched = Watched::new(stream, Arc::clone(&activity));
-        let requests = Arc::clone(&activity);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let in_flight = requests.request();
-            Answering { answer: Some(gateway.handle(&scope, request)), _in_flight: in_flight }
-        });
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(watched), service));
-        let mut obeyed = Order::Serve;
+        let visitor = Visitor::new(self, door, shown, Arc::clone(&activity));
+        let service = service_fn(move |request| visitor.ask(request));
+        let mut connection = pin!(manner.builder.serve_connection(TokioIo::new(watched), service));
+        let mut told = false;
         let mut waker: Option<Waker> = None;
         poll_fn(|context| {
             if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
                 activity.on_order(context.waker());
                 waker = Some(context.waker().clone());
             }
-            let order = activity.order();
-            if order == Order::Drop {
-                return Poll::Ready(());
-            }
-            if order > obeyed {
-                obeyed = order;
+            let drain = match activity.order() {
+                Order::Drop => return Poll::Ready(()),
+                // HTTP/2 can be told so without losing what is on its way. In HTTP/1.1 the next answer says it.
+                Order::Close => activity.speaks_http_2(),
+                Order::Drain => true,
                 // At the end it finds that nothing more can be read; to be told so before would keep it from looking.
-                if order == Order::Drain {
-                    connection.as_mut().graceful_shutdown();
-                }
+                Order::Serve | Order::End => false,
+            };
+            if drain && !told {
+                told = true;
+                connection.as_mut().graceful_shutdown();
             }
             // A connection that breaks is its peer's business: there is nobody left to tell.
             connection.as_mut().poll(context).map(drop)
@@ -127,11 +160,64 @@ impl Connections {
     }
 }
 
+/// Whoever sends requests over one connection.
+struct Visitor {
+    live: Arc<Live>,
+    worker: usize,
+    door: DoorId,
+    shown: Vec<CertificateDer<'static>>,
+    /// What it comes in with, as of a generation by its number.
+    scope: RefCell<(u64, Scope)>,
+    activity: Arc<Activity>,
+    over: watch::Receiver<bool>,
+}
+
+impl Visitor {
+    fn new(at: &Connections, door: DoorId, shown: Vec<CertificateDer<'static>>, activity: Arc<Activity>) -> Self {
+        let scope = {
+            let present = at.live.load();
+            RefCell::new((present.number(), present.scope(at.worker, door, &shown)))
+        };
+        Self { live: Arc::clone(&at.live), worker: at.worker, door, shown, scope, activity, over: at.over.clone() }
+    }
+
+    /// Has a request answered by the present gateway. Part of the hit path.
+    fn ask(&self, request: Request<Incoming>) -> Answering {
+        let in_flight = self.activity.request();
+        let http_1 = request.version() < Version::HTTP_2;
+        let head = request.method() == Method::HEAD;
+        let present = self.live.load();
+        let mut scope = self.scope.borrow_mut();
+        if scope.0 != present.number() {
+            // Whom this connection stands for is decided by the present configuration, not by the one that let it in.
+            *scope = (present.number(), present.scope(self.worker, self.door, &self.shown));
+        }
+        let answer = match present.parts().gateway.handle(&scope.1, request) {
+            Answer::Now(response) => Answer::Now(response),
+            Answer::Later(response) => {
+                Answer::Later(Box::pin(last_words::or_given_up(response, self.over.clone(), head)))
+            }
+        };
+        Answering { answer: Some(answer), http_1, in_flight }
+    }
+}
+
 /// An answer, and that it is being worked on.
 struct Answering {
     /// `None` once it was given.
     answer: Option<Answer>,
-    _in_flight: InFlight,
+    http_1: bool,
+    in_flight: InFlight,
+}
+
+impl Answering {
+    fn finished(&self, mut response: Response<Body>) -> Response<Body> {
+        // Whoever reads this sends the next request over another connection, to whoever listens then (RFC 9112, 9.6).
+        if self.http_1 && self.in_flight.is_the_last() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
 }
 
 impl Future for Answering {
@@ -139,9 +225,9 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.answer.take() {
-            Some(Answer::Now(response)) => Poll::Ready(Ok(response)),
+            Some(Answer::Now(response)) => Poll::Ready(Ok(self.finished(response))),
             Some(Answer::Later(mut response)) => match response.as_mut().poll(cx) {
-                Poll::Ready(response) => Poll::Ready(Ok(response)),
+                Poll::Ready(response) => Poll::Ready(Ok(self.finished(response))),
                 Poll::Pending => {
                     self.answer = Some(Answer::Later(response));
                     Poll::Pending

@@ -1,34 +1,52 @@
 //! Sockets and workers: one thread per core, each with its own single-threaded runtime, its own `SO_REUSEPORT` listeners
-//! and its own upstream pool. The gateway behind them is shared.
+//! and its own upstream pool. The gateway behind them is shared, and another one takes its place when the configuration
+//! changes ([`Server::reload`]).
 
+mod accept;
 mod connection;
+mod inherited;
+mod last_words;
+mod listeners;
 mod patience;
 mod socket;
 mod worker;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use crate::caller::Entrance;
+pub use self::inherited::Inherited;
+use self::listeners::Listeners;
+use self::worker::{Order, Worker};
 use crate::client::{Client, ClientSetupError};
 use crate::clock::Clock;
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ConfigError, ListenAddress};
 use crate::gateway::Gateway;
-use crate::tls::{Tls, TlsError};
+use crate::lifecycle::Lifecycle;
+use crate::live::{Live, Parts};
+use crate::tls::TlsError;
 
 /// A gateway that is serving.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<ListenAddress>,
+    live: Arc<Live>,
+    lifecycle: Arc<Lifecycle>,
+    clock: Clock,
+    listeners: Mutex<Listeners>,
+    workers: Vec<Running>,
     stop: watch::Sender<bool>,
-    workers: Vec<JoinHandle<()>>,
-    gateway: Arc<Gateway>,
 }
 
-/// Why a gateway can't serve.
+/// A worker's thread.
+#[derive(Debug)]
+struct Running {
+    orders: mpsc::UnboundedSender<Order>,
+    thread: JoinHandle<()>,
+}
+
+/// Why a gateway can't serve, or not with this configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A socket can't be had.
@@ -38,6 +56,22 @@ pub enum StartError {
         address: ListenAddress,
         /// What the system said.
         source: io::Error,
+    },
+    /// A socket that the process was started with can't be used.
+    #[error("the socket `{name}` that this process was started with can't be used: {source}")]
+    Inherited {
+        /// As the service manager calls it.
+        name: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// A socket that the process was started with is in nobody's configuration.
+    #[error("this process was started with the socket `{name}` on {address}, and no listener has that address")]
+    NoListener {
+        /// As the service manager calls it.
+        name: String,
+        /// Where it listens.
+        address: ListenAddress,
     },
     /// The upstream client can't be built.
     #[error(transparent)]
@@ -56,67 +90,148 @@ impl Server {
     /// # Errors
     /// If a socket can't be had, the upstream client can't be built, or a worker can't be started.
     pub fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        Self::start_with(config, clock, Inherited::default())
+    }
+
+    /// The same with sockets that listen already. Each has to be one of the configuration's.
+    ///
+    /// # Errors
+    /// Those of [`Server::start`], or if there is no listener for a socket.
+    pub fn start_with(config: Config, clock: Clock, mut inherited: Inherited) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock)?);
+        let settings = config.server.clone();
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone())?);
+        let client = |_| Client::new(&config.upstream.connection);
+        let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
+        let plan = Listeners::default().plan(&config.listeners, settings.workers, &mut inherited)?;
+        let live = Arc::new(Live::new(Parts { gateway, clients, doors: plan.doors.clone() }));
+        let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let stop = watch::Sender::new(false);
-        let mut encrypted = Vec::new();
-        let mut addresses = Vec::with_capacity(config.listeners.len());
-        let mut sockets: Vec<Vec<worker::Listening>> = (0..config.server.workers).map(|_| Vec::new()).collect();
-        for listener in &config.listeners {
-            let (address, bound) = socket::bind(listener, config.server.workers)
-                .map_err(|source| StartError::Listen { address: listener.address.clone(), source })?;
-            addresses.push(address);
-            let tls = listener.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
-            encrypted.extend(tls.clone());
-            for (worker, socket) in sockets.iter_mut().zip(bound) {
-                let tls = tls.clone();
-                worker.push(worker::Listening { socket, tls, entrance: Entrance::of(listener) });
+        let mut workers = Vec::with_capacity(settings.workers);
+        for (index, added) in plan.added.into_iter().enumerate() {
+            let (orders, received) = mpsc::unbounded_channel();
+            for listening in added {
+                // The receiver is still here.
+                let _ = orders.send(Order::Listen(listening));
             }
-        }
-        let mut workers = Vec::with_capacity(sockets.len());
-        for (index, listening) in sockets.into_iter().enumerate() {
-            let worker = worker::Worker {
-                gateway: Arc::clone(&gateway),
-                client: Client::new(&config.upstream.connection)?,
-                settings: config.server.clone(),
-                listening,
-                keeps_house: (index == 0).then(|| encrypted.clone()),
+            let worker = Worker {
+                live: Arc::clone(&live),
+                lifecycle: Arc::clone(&lifecycle),
+                index,
+                settings: settings.clone(),
+                orders: received,
                 stop: stop.subscribe(),
             };
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || runtime.block_on(worker.run()))
-                .map_err(StartError::Worker)?;
-            workers.push(thread);
+            workers.push(Running { orders, thread: run(worker)? });
         }
-        Ok(Self { addresses, stop, workers, gateway })
+        Ok(Self { live, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop })
     }
 
-    /// The gateway that the workers share.
+    /// Serves as another configuration says from the next request on. No connection is dropped by it, and a request that has
+    /// begun ends as it began; what is known of callers and what is cached is kept as far as the settings allow.
+    ///
+    /// # Errors
+    /// If it can't be served. Nothing has changed then.
+    pub fn reload(&self, config: Config) -> Result<(), StartError> {
+        let before = Arc::clone(self.live.gateway().config());
+        let config = Arc::new(config);
+        match self.replace(&before, &config) {
+            Ok(()) => {
+                self.lifecycle.reloaded(self.clock.wall());
+                tracing::info!(changes = %config.changes_since(&before), "config_reloaded");
+                if config.server.workers != self.workers.len() {
+                    tracing::warn!(setting = "server.workers", "restart_needed");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.refuse(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes that there is a new configuration and that it can't be read: what was served before is served on.
+    pub fn refuse_reload(&self, error: &ConfigError) {
+        self.refuse(error.to_string());
+    }
+
+    fn refuse(&self, why: String) {
+        tracing::error!(error = why, "config_refused");
+        self.lifecycle.refused(why);
+    }
+
+    fn replace(&self, before: &Config, config: &Arc<Config>) -> Result<(), StartError> {
+        let mut listeners = self.listeners();
+        // All that can fail comes first.
+        let gateway = Arc::new(self.live.gateway().successor(Arc::clone(config))?);
+        let same_upstream = before.upstream.connection == config.upstream.connection;
+        let clients = if same_upstream {
+            self.live.load().parts().clients.clone()
+        } else {
+            let client = |_: &Running| Client::new(&config.upstream.connection);
+            self.workers.iter().map(client).collect::<Result<_, _>>()?
+        };
+        let mut plan = listeners.plan(&config.listeners, self.workers.len(), &mut Inherited::default())?;
+        let (doors, added) = (std::mem::take(&mut plan.doors), std::mem::take(&mut plan.added));
+        gateway.take_over();
+        self.live.replace(Parts { gateway, clients, doors });
+        let left;
+        (left, *listeners) = plan.carry_out();
+        for (worker, added) in self.workers.iter().zip(added) {
+            let orders = added.into_iter().map(Order::Listen).chain(left.iter().copied().map(Order::Leave));
+            let settings = (before.server != config.server).then(|| Order::Serve(config.server.clone()));
+            for order in orders.chain(settings) {
+                // A worker that has panicked serves nobody.
+                let _ = worker.orders.send(order);
+            }
+        }
+        Ok(())
+    }
+
+    /// The gateway that the workers share at present.
     #[must_use]
-    pub fn gateway(&self) -> &Arc<Gateway> {
-        &self.gateway
+    pub fn gateway(&self) -> Arc<Gateway> {
+        self.live.gateway()
     }
 
-    /// Where it listens, with the ports that were taken.
+    /// What serves at present, for those who ask again and again.
     #[must_use]
-    pub fn addresses(&self) -> &[ListenAddress] {
-        &self.addresses
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
-    /// Takes no more connections, lets requests in flight end within the drain time, and returns when all have.
+    /// Whether it is about to end, and how its reloads went.
+    #[must_use]
+    pub fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.lifecycle
+    }
+
+    /// Where it listens, with the ports that were taken, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<ListenAddress> {
+        self.listeners().addresses()
+    }
+
+    /// Says that it is about to end, takes no more connections, lets requests in flight end within the drain time, and returns
+    /// when all have.
     pub fn stop(mut self) {
         self.stop_and_join();
     }
 
     fn stop_and_join(&mut self) {
+        self.lifecycle.drain();
+        self.listeners().close();
         self.stop.send_replace(true);
         for worker in self.workers.drain(..) {
             // A worker that has panicked has nothing left to drain.
-            let _ = worker.join();
+            let _ = worker.thread.join();
         }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        // They are replaced whole.
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,4 +239,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop_and_join();
     }
+}
+
+fn run(worker: Worker) -> Result<JoinHandle<()>, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+    std::thread::Builder::new()
+        .name(format!("worker-{}", worker.index))
+        .spawn(move || runtime.block_on(worker.run()))
+        .map_err(StartError::Worker)
 }

@@ -14,13 +14,20 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
+use crate::config;
 use crate::error::{ClientError, Reason};
+use crate::lifecycle::Lifecycle;
+use crate::live::DoorId;
 use crate::respond::RequestId;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113, 3.4), which no HTTP/1.1 answer may be written to.
 const HTTP_2: &[u8] = b"PRI ";
+
+/// Longest time that a silent connection which is to close may still send a request.
+const LONGEST_LINGER: Duration = Duration::from_secs(5);
 
 /// What a connection is told to do. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +35,8 @@ const HTTP_2: &[u8] = b"PRI ";
 pub(super) enum Order {
     /// Serve.
     Serve,
+    /// Answer what comes, each connection with the word that it was the last time.
+    Close,
     /// Answer what is in flight and take no more requests.
     Drain,
     /// Nobody waits any longer: what is read from now on is the end.
@@ -40,16 +49,18 @@ impl Order {
     fn of(level: u8) -> Self {
         match level {
             0 => Self::Serve,
-            1 => Self::Drain,
-            2 => Self::End,
+            1 => Self::Close,
+            2 => Self::Drain,
+            3 => Self::End,
             _ => Self::Drop,
         }
     }
 }
 
 /// What happens on one connection. Shared by its socket, its requests and the watch, all on one thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Activity {
+    lifecycle: Arc<Lifecycle>,
     /// Requests begun, heads begun, answers written to: what counts as something happening.
     events: AtomicU64,
     /// Requests that are being answered.
@@ -57,11 +68,26 @@ pub(super) struct Activity {
     /// Some of a head was read and its request has not begun.
     in_head: AtomicBool,
     http_2: AtomicBool,
+    /// A request has come.
+    asked: AtomicBool,
     order: AtomicU8,
     task: AtomicWaker,
 }
 
 impl Activity {
+    fn new(lifecycle: Arc<Lifecycle>) -> Self {
+        Self {
+            lifecycle,
+            events: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            in_head: AtomicBool::new(false),
+            http_2: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            order: AtomicU8::new(Order::Serve as u8),
+            task: AtomicWaker::new(),
+        }
+    }
+
     fn event(&self) {
         self.events.fetch_add(1, Ordering::Relaxed);
     }
@@ -71,7 +97,13 @@ impl Activity {
         self.event();
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.in_head.store(false, Ordering::Relaxed);
+        self.asked.store(true, Ordering::Relaxed);
         InFlight(Arc::clone(self))
+    }
+
+    /// A request has come, and as HTTP/2.
+    pub(super) fn speaks_http_2(&self) -> bool {
+        self.http_2.load(Ordering::Relaxed) && self.asked.load(Ordering::Relaxed)
     }
 
     fn tell(&self, order: Order) {
@@ -93,6 +125,14 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct InFlight(Arc<Activity>);
 
+impl InFlight {
+    /// Whether its answer is to be the last one of its connection.
+    pub(super) fn is_the_last(&self) -> bool {
+        // As soon as the gateway says that it is about to end, not only when the watch comes to this connection.
+        self.0.order() >= Order::Close || self.0.lifecycle.is_draining()
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -106,18 +146,51 @@ impl Drop for InFlight {
 pub(super) struct Patience {
     pub(super) head: Duration,
     pub(super) idle: Duration,
+    /// How long a silent connection that is to close may still send a request.
+    pub(super) linger: Duration,
+}
+
+impl Patience {
+    /// What the settings say.
+    pub(super) fn of(settings: &config::Server) -> Self {
+        Self {
+            head: settings.header_timeout,
+            idle: settings.idle_timeout,
+            linger: LONGEST_LINGER.min(settings.drain_timeout / 2),
+        }
+    }
+
+    /// How often the connections are looked at.
+    fn interval(&self) -> Duration {
+        self.head.min(self.idle) / 2
+    }
 }
 
 /// The watch over a worker's connections.
 #[derive(Debug)]
 pub(super) struct Watch {
+    lifecycle: Arc<Lifecycle>,
+    state: Mutex<State>,
+    /// There is something to look at before it is time.
+    woken: Notify,
+}
+
+#[derive(Debug)]
+struct State {
     patience: Patience,
-    connections: Mutex<Vec<Connection>>,
+    connections: Vec<Connection>,
+    /// The worker stops.
+    closing: bool,
 }
 
 #[derive(Debug)]
 struct Connection {
     activity: Weak<Activity>,
+    door: DoorId,
+    /// How long it may still send a request, once it is to close.
+    lingers: Option<Duration>,
+    /// How long ago it was told that this is the end.
+    goodbye: Option<Duration>,
     /// Events at the last look.
     seen: u64,
     /// How long nothing has happened.
@@ -125,59 +198,120 @@ struct Connection {
 }
 
 impl Watch {
-    pub(super) fn new(patience: Patience) -> Self {
-        Self { patience, connections: Mutex::default() }
+    pub(super) fn new(patience: Patience, lifecycle: Arc<Lifecycle>) -> Self {
+        let state = State { patience, connections: Vec::new(), closing: false };
+        Self { lifecycle, state: Mutex::new(state), woken: Notify::new() }
     }
 
-    /// Watches over one more connection.
-    pub(super) fn add(&self) -> Arc<Activity> {
-        let activity = Arc::new(Activity::default());
-        let watched = Connection { activity: Arc::downgrade(&activity), seen: 0, quiet: Duration::ZERO };
-        self.connections().push(watched);
+    /// Waits so long from now on.
+    pub(super) fn set_patience(&self, patience: Patience) {
+        self.state().patience = patience;
+        self.woken.notify_one();
+    }
+
+    /// Watches over one more connection, which came in through a door, perhaps one that is `gone` meanwhile.
+    pub(super) fn add(&self, door: DoorId, gone: bool) -> Arc<Activity> {
+        let activity = Arc::new(Activity::new(Arc::clone(&self.lifecycle)));
+        let mut state = self.state();
+        let mut connection = Connection {
+            activity: Arc::downgrade(&activity),
+            door,
+            lingers: None,
+            goodbye: None,
+            seen: 0,
+            quiet: Duration::ZERO,
+        };
+        if state.closing || gone {
+            connection.close(state.patience.linger);
+        }
+        state.connections.push(connection);
         activity
     }
 
-    /// Looks at all connections until the runtime ends; from the moment that `stop` turns true they are to drain.
+    /// Lets the connections close that came in through a door, or all. A silent one may send one request more: it may be on
+    /// its way already.
+    pub(super) fn close(&self, door: Option<DoorId>) {
+        let mut state = self.state();
+        state.closing |= door.is_none();
+        let linger = state.patience.linger;
+        let meant = state.connections.iter_mut().filter(|it| door.is_none_or(|door| it.door == door));
+        meant.for_each(|connection| connection.close(linger));
+        self.woken.notify_one();
+    }
+
+    /// Looks at all connections until the runtime ends; from the moment that `stop` turns true they are to close.
     pub(super) async fn run(&self, mut stop: watch::Receiver<bool>) {
-        let interval = self.patience.head.min(self.patience.idle) / 2;
         let mut stopping = false;
+        let mut last = Instant::now();
         loop {
-            if stopping {
-                tokio::time::sleep(interval).await;
-            } else {
-                stopping = tokio::time::timeout(interval, stop.wait_for(|stop| *stop)).await.is_ok();
+            let pause = self.state().pause();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.woken.notified() => {}
+                _ = stop.wait_for(|stop| *stop), if !stopping => {
+                    stopping = true;
+                    self.close(None);
+                }
             }
-            self.look(if stopping { Order::Drain } else { Order::Serve }, interval);
+            let now = Instant::now();
+            self.look(now - last);
+            last = now;
         }
     }
 
-    fn look(&self, order: Order, step: Duration) {
-        self.connections().retain_mut(|connection| {
-            let Some(activity) = connection.activity.upgrade() else { return false };
-            let events = activity.events.load(Ordering::Relaxed);
-            if events != connection.seen || activity.in_flight.load(Ordering::Relaxed) > 0 {
-                (connection.seen, connection.quiet) = (events, Duration::ZERO);
-            } else {
-                connection.quiet += step;
-            }
-            // In HTTP/2 what is read may be anything; its own pings find a dead peer.
-            let in_head = activity.in_head.load(Ordering::Relaxed) && !activity.http_2.load(Ordering::Relaxed);
-            let bound = if in_head { self.patience.head } else { self.patience.idle };
-            if activity.order() == Order::End {
-                // It has had a whole step to say goodbye.
-                activity.tell(Order::Drop);
-            } else if connection.quiet >= bound {
-                activity.tell(Order::End);
-            } else if activity.order() < order {
-                activity.tell(order);
-            }
-            true
-        });
+    fn look(&self, step: Duration) {
+        let mut state = self.state();
+        let patience = state.patience;
+        state.connections.retain_mut(|connection| connection.look(patience, step));
     }
 
-    fn connections(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // A connection that was looked at half can be looked at again.
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How long until the next look.
+    fn pause(&self) -> Duration {
+        let lingers = self.connections.iter().filter_map(|it| it.lingers).filter(|left| !left.is_zero());
+        lingers.min().map_or(self.patience.interval(), |left| left.min(self.patience.interval()))
+    }
+}
+
+impl Connection {
+    fn close(&mut self, linger: Duration) {
+        if let (Some(activity), None) = (self.activity.upgrade(), self.lingers) {
+            self.lingers = Some(linger);
+            activity.tell(Order::Close);
+        }
+    }
+
+    /// Tells the connection what it has to be told, a step after the last look; gives whether it is still there.
+    fn look(&mut self, patience: Patience, step: Duration) -> bool {
+        let Some(activity) = self.activity.upgrade() else { return false };
+        let events = activity.events.load(Ordering::Relaxed);
+        if events != self.seen || activity.in_flight.load(Ordering::Relaxed) > 0 {
+            (self.seen, self.quiet) = (events, Duration::ZERO);
+        } else {
+            self.quiet += step;
+        }
+        // In HTTP/2 what is read may be anything; its own pings find a dead peer.
+        let in_head = activity.in_head.load(Ordering::Relaxed) && !activity.http_2.load(Ordering::Relaxed);
+        let bound = if in_head { patience.head } else { patience.idle };
+        self.lingers = self.lingers.map(|left| left.saturating_sub(step));
+        self.goodbye = self.goodbye.map(|ago| ago + step);
+        if let Some(ago) = self.goodbye {
+            if ago >= patience.interval() {
+                activity.tell(Order::Drop);
+            }
+        } else if self.quiet >= bound {
+            self.goodbye = Some(Duration::ZERO);
+            activity.tell(Order::End);
+        } else if self.lingers.is_some_and(|left| left.is_zero()) && activity.order() < Order::Drain {
+            activity.tell(Order::Drain);
+        }
+        true
     }
 }
 

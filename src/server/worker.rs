@@ -7,37 +7,51 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
+use super::accept::accept;
 use super::connection::Connections;
 use super::socket::Bound;
-use crate::caller::Entrance;
-use crate::client::Client;
 use crate::config;
-use crate::gateway::{Gateway, Scope};
+use crate::lifecycle::Lifecycle;
+use crate::live::{DoorId, Live};
 use crate::tls::Tls;
 
-/// How long accepting rests when the process has no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often certificate files are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(1);
+/// How long what is in flight at the end of the drain time may take to say that it was given up.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a worker needs to run.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) gateway: Arc<Gateway>,
-    pub(super) client: Client,
+    pub(super) live: Arc<Live>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    /// Its number.
+    pub(super) index: usize,
     pub(super) settings: config::Server,
-    pub(super) listening: Vec<Listening>,
-    /// Set for the one that does for all workers what has to be done once; the certificates to look after are in it.
-    pub(super) keeps_house: Option<Vec<Arc<Tls>>>,
+    /// What changes while it runs.
+    pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// A socket and what holds for those who come in there.
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Listen there too.
+    Listen(Listening),
+    /// Connections that came in there are to end, each with its next answer.
+    Leave(DoorId),
+    /// New connections are served like this.
+    Serve(config::Server),
+}
+
+/// A socket that connections come from.
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) socket: Bound,
-    pub(super) tls: Option<Arc<Tls>>,
-    pub(super) entrance: Entrance,
+    /// Bound by this process, and closed by it.
+    pub(super) ours: bool,
+    pub(super) door: DoorId,
+    pub(super) close: watch::Receiver<bool>,
 }
 
 impl Worker {
@@ -45,106 +59,75 @@ impl Worker {
     pub(super) async fn run(mut self) {
         // Every connection holds a sender: when the last is gone, so is the last connection.
         let (open, mut drained) = mpsc::channel(1);
-        let connections = Arc::new(Connections::new(&self.settings));
-        for listening in self.listening.drain(..) {
-            let scope = Scope { client: self.client.clone(), entrance: listening.entrance.clone() };
-            let stopping = Stopping { stop: self.stop.clone(), open: open.clone() };
-            let accepting = accept(listening, Arc::clone(&self.gateway), scope, Arc::clone(&connections), stopping);
-            tokio::spawn(async move {
-                if let Err(error) = accepting.await {
-                    tracing::error!(%error, "accept_failed");
-                }
-            });
-        }
-        drop(open);
-        let stop = self.stop.clone();
-        tokio::spawn(async move { connections.watch(stop).await });
-        if let Some(certificates) = self.keeps_house.take() {
-            let gateway = Arc::clone(&self.gateway);
-            tokio::spawn(async move { gateway.keep_house().await });
+        let over = watch::Sender::new(false);
+        let shared = (Arc::clone(&self.live), Arc::clone(&self.lifecycle));
+        let connections = Arc::new(Connections::new(&self.settings, shared, self.index, over.subscribe()));
+        let (watching, stop) = (Arc::clone(&connections), self.stop.clone());
+        tokio::spawn(async move { watching.watch(stop).await });
+        if self.index == 0 {
+            let (house, certificates) = (Arc::clone(&self.live), Arc::clone(&self.live));
+            tokio::spawn(async move { house.keep_house().await });
             tokio::spawn(async move { keep_fresh(&certificates).await });
         }
-        // The sender lives as long as the server does.
-        let _ = self.stop.wait_for(|stop| *stop).await;
-        if tokio::time::timeout(self.settings.drain_timeout, drained.recv()).await.is_err() {
-            tracing::warn!("drain_timeout");
-        }
-    }
-}
-
-/// Reads certificates again when their files change.
-async fn keep_fresh(certificates: &[Arc<Tls>]) {
-    if certificates.is_empty() {
-        return;
-    }
-    loop {
-        tokio::time::sleep(CERTIFICATE_CHECK).await;
-        for tls in certificates {
-            match tls.reload() {
-                Ok(true) => tracing::info!("certificate_reloaded"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "certificate_refused"),
+        loop {
+            tokio::select! {
+                // What was said before the end is to be done.
+                biased;
+                Some(order) = self.orders.recv() => match order {
+                    Order::Listen(listening) => {
+                        if let Err(error) = listen(listening, &connections, open.clone()) {
+                            tracing::error!(%error, "accept_failed");
+                        }
+                    }
+                    Order::Leave(door) => connections.leave(door),
+                    Order::Serve(settings) => connections.apply(&settings),
+                },
+                // The sender lives as long as the server does.
+                _ = self.stop.wait_for(|stop| *stop) => break,
             }
         }
-    }
-}
-
-/// Tells that it is time to stop, and is held by what has not stopped yet.
-struct Stopping {
-    stop: watch::Receiver<bool>,
-    open: mpsc::Sender<()>,
-}
-
-impl Stopping {
-    /// What a future gives, or nothing if it is time to stop.
-    async fn unless_stopped<F: Future>(&mut self, future: F) -> Option<F::Output> {
-        tokio::select! {
-            output = future => Some(output),
-            _ = self.stop.wait_for(|stop| *stop) => None,
+        drop(open);
+        let drain_timeout = self.live.gateway().config().server.drain_timeout;
+        if tokio::time::timeout(drain_timeout, drained.recv()).await.is_err() {
+            tracing::warn!("drain_timeout");
+            over.send_replace(true);
+            let _ = tokio::time::timeout(LAST_WORDS, drained.recv()).await;
         }
     }
 }
 
-async fn accept(
-    listening: Listening,
-    gateway: Arc<Gateway>,
-    scope: Scope,
-    connections: Arc<Connections>,
-    mut stopping: Stopping,
-) -> io::Result<()> {
-    let tls = listening.tls;
-    match listening.socket {
+/// Accepts at a socket in a task of its own.
+fn listen(listening: Listening, connections: &Arc<Connections>, open: mpsc::Sender<()>) -> io::Result<()> {
+    let Listening { socket, ours, door, close } = listening;
+    let connections = Arc::clone(connections);
+    match socket {
         Bound::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
-            while let Some(accepted) = stopping.unless_stopped(listener.accept()).await {
-                let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
-                // Answers are written whole: waiting for more of them only delays.
-                let _ = stream.set_nodelay(true);
-                connections.accept(stream, tls.clone(), Arc::clone(&gateway), scope.clone(), stopping.open.clone());
-            }
+            tokio::spawn(async move {
+                accept(listener, ours, close, |stream| connections.accept(stream, door, open.clone())).await;
+            });
         }
         Bound::Unix(listener) => {
             let listener = UnixListener::from_std(listener)?;
-            while let Some(accepted) = stopping.unless_stopped(listener.accept()).await {
-                let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
-                connections.accept(stream, tls.clone(), Arc::clone(&gateway), scope.clone(), stopping.open.clone());
-            }
+            tokio::spawn(async move {
+                accept(listener, ours, close, |stream| connections.accept(stream, door, open.clone())).await;
+            });
         }
     }
     Ok(())
 }
 
-/// A connection that was aborted before it was accepted is nobody's error; no descriptors left is, and it takes time to
-/// mend.
-async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
-    match accepted {
-        Ok(connection) => Some(connection),
-        Err(error) => {
-            if error.kind() != io::ErrorKind::ConnectionAborted {
-                tracing::error!(%error, "accept_failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+/// Reads certificates again when their files change.
+async fn keep_fresh(live: &Live) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_CHECK).await;
+        let present: Vec<Arc<Tls>> = live.load().parts().doors.values().filter_map(|door| door.tls.clone()).collect();
+        for tls in present {
+            match tls.reload() {
+                Ok(true) => tracing::info!("certificate_reloaded"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "certificate_refused"),
             }
-            None
         }
     }
 }

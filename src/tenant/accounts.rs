@@ -1,6 +1,6 @@
 //! The linked accounts of a tenant that somebody has asked for lately. Looking one up takes no lock; their number is bounded.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const SWEEP: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Accounts {
     partitions: HashMap<Box<str>, Arc<Partition>, foldhash::fast::RandomState>,
-    capacity: usize,
+    capacity: AtomicUsize,
     next_sweep: AtomicU64,
     sweeping: Mutex<()>,
 }
@@ -27,10 +27,15 @@ impl Accounts {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             partitions: HashMap::with_hasher(foldhash::fast::RandomState::default()),
-            capacity: capacity.max(1),
+            capacity: AtomicUsize::new(capacity.max(1)),
             next_sweep: AtomicU64::new(0),
             sweeping: Mutex::new(()),
         }
+    }
+
+    /// Remembers so many from now on.
+    pub(super) fn set_capacity(&self, capacity: usize) {
+        self.capacity.store(capacity.max(1), Ordering::Relaxed);
     }
 
     /// The partition of a linked account, made if there is none. The hit path: a look-up and a store.
@@ -53,7 +58,8 @@ impl Accounts {
 
     /// Forgets those that are idle, and a tenth of all, the longest idle first, if there is no room otherwise.
     fn make_room(&self, now: Moment) {
-        let full = self.partitions.len() >= self.capacity;
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        let full = self.partitions.len() >= capacity;
         if !full && now.as_nanos() < self.next_sweep.load(Ordering::Relaxed) {
             return;
         }
@@ -62,7 +68,7 @@ impl Accounts {
         self.next_sweep.store((now + SWEEP).as_nanos(), Ordering::Relaxed);
         let partitions = self.partitions.pin();
         partitions.retain(|_, partition| now.since(partition.last_seen()) < IDLE);
-        if partitions.len() < self.capacity {
+        if partitions.len() < capacity {
             return;
         }
         let mut seen: Vec<Moment> = partitions.values().map(|partition| partition.last_seen()).collect();

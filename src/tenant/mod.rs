@@ -8,6 +8,7 @@ mod accounts;
 mod list_size;
 mod org_keys;
 mod partition;
+mod succession;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,9 +22,10 @@ pub use self::list_size::{ListSize, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::{Epoch, Holder};
 pub use self::partition::{OnProbation, Partition, PartitionId, Standing};
+pub use self::succession::shares_org_key;
 use crate::clock::{Clock, Moment};
 use crate::config;
-use crate::limit::{ClientBudget, UpstreamBudget};
+use crate::limit::{ClientBudget, Spent, UpstreamBudget};
 
 /// How long a session token's acceptance by the upstream is believed.
 const ACCEPTED_FOR: Duration = Duration::from_mins(1);
@@ -43,37 +45,32 @@ pub struct Tenant {
     /// The org key's budget at the upstream.
     pub upstream_budget: UpstreamBudget,
     /// What session tokens that the upstream has not accepted yet may spend, all of them together.
-    pub probation: ClientBudget,
+    pub probation: Arc<ClientBudget>,
     org_keys: OrgKeys,
     rate_limit_policy: HeaderValue,
     clock: Clock,
-    account_epoch: Epoch,
-    token_epoch: Epoch,
-    accounts: Accounts,
-    accepted_tokens: Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>,
-    unproven_tokens: Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>,
+    account_epoch: Arc<Epoch>,
+    token_epoch: Arc<Epoch>,
+    accounts: Arc<Accounts>,
+    accepted_tokens: Tokens,
+    unproven_tokens: Tokens,
 }
+
+type Tokens = Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>;
 
 impl Tenant {
     /// A tenant of whom nothing is known yet.
     #[must_use]
     pub fn new(config: Arc<config::Tenant>, clock: Clock) -> Self {
-        let remembered = config.max_partitions;
         Self {
             upstream_budget: UpstreamBudget::new(config.upstream_budget, clock.clone()),
             // Made-up tokens may take a quarter of the org key's budget and no more.
-            probation: ClientBudget::new(quarter(config.upstream_budget.rate), clock.clone()),
-            account_epoch: Epoch::default(),
-            token_epoch: Epoch::default(),
-            accounts: Accounts::new(usize::try_from(remembered).unwrap_or(usize::MAX)),
-            accepted_tokens: Cache::builder()
-                .max_capacity(remembered)
-                .time_to_live(ACCEPTED_FOR)
-                .build_with_hasher(foldhash::fast::RandomState::default()),
-            unproven_tokens: Cache::builder()
-                .max_capacity(MAX_UNPROVEN)
-                .time_to_live(ACCEPTED_FOR)
-                .build_with_hasher(foldhash::fast::RandomState::default()),
+            probation: Arc::new(ClientBudget::new(quarter(config.upstream_budget.rate), clock.clone())),
+            account_epoch: Arc::new(Epoch::new()),
+            token_epoch: Arc::new(Epoch::new()),
+            accounts: Arc::new(Accounts::new(count(config.max_partitions))),
+            accepted_tokens: tokens(config.max_partitions),
+            unproven_tokens: tokens(MAX_UNPROVEN),
             org_keys: OrgKeys::new(&config),
             rate_limit_policy: policy(config.client_budget),
             config,
@@ -99,6 +96,12 @@ impl Tenant {
         self.accounts.get(id, now, || {
             Partition::new(Holder::LinkedAccount(id.into()), self.config.client_budget, self.clock.clone())
         })
+    }
+
+    /// Takes one request off a partition's budget, if it is there. Part of the hit path.
+    #[must_use]
+    pub fn spend(&self, partition: &Partition) -> Spent {
+        partition.spend(self.config.client_budget, &self.clock)
     }
 
     /// Drops everything that is cached for a partition. A linked account may have been forgotten and found again since a
@@ -177,6 +180,18 @@ impl Tenant {
             }
         }
     }
+}
+
+/// No token, and room for so many.
+fn tokens(most: u64) -> Tokens {
+    Cache::builder()
+        .max_capacity(most)
+        .time_to_live(ACCEPTED_FOR)
+        .build_with_hasher(foldhash::fast::RandomState::default())
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// A quota and the whole seconds in which all of it comes back.

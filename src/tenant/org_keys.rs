@@ -41,6 +41,19 @@ impl OrgKeys {
         }
     }
 
+    /// The keys of another configuration. The one that Refold took last is the first to be shown, if it is still there.
+    pub(super) fn successor(before: &Self, config: &config::Tenant) -> Self {
+        let keys = Self::new(config);
+        let good = match (before.good(), &before.next) {
+            (OrgKey::Next, Some(next)) => &next.secret,
+            _ => &before.current.secret,
+        };
+        if let Some(good) = keys.which(good.expose().as_bytes()) {
+            keys.took(good);
+        }
+        keys
+    }
+
     /// The one that Refold took last.
     #[must_use]
     pub fn good(&self) -> OrgKey {

@@ -1,11 +1,14 @@
 //! Whose answers belong together: a linked account's, or a session token's.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
 
 use super::list_size::ListSize;
 use crate::clock::{Clock, Moment};
 use crate::config;
-use crate::limit::{ClientBudget, Line};
+use crate::limit::{ClientBudget, Line, Spent};
 
 /// A linked account or a session token of one tenant: whose answers are nobody else's.
 #[derive(Debug)]
@@ -19,8 +22,8 @@ pub struct Partition {
     last_seen: AtomicU64,
     /// How long its list of executions is.
     pub list_size: ListSize,
-    /// What it may ask.
-    pub budget: ClientBudget,
+    /// What it may ask. Another one when the configuration grants something else.
+    budget: ArcSwap<ClientBudget>,
 }
 
 #[derive(Debug)]
@@ -46,17 +49,27 @@ pub struct OnProbation<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PartitionId(u64);
 
-/// Counts the drops of everything that a tenant's linked accounts, or its session tokens, have in the cache.
-#[derive(Debug, Default)]
+/// The time between two drops of everything that a tenant's linked accounts, or its session tokens, have in the cache. No
+/// other has, had or will have the same name.
+#[derive(Debug)]
 pub(super) struct Epoch(AtomicU64);
 
 impl Epoch {
+    pub(super) fn new() -> Self {
+        Self(AtomicU64::new(Self::next()))
+    }
+
     pub(super) fn now(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
     pub(super) fn end(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.0.store(Self::next(), Ordering::Release);
+    }
+
+    fn next() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -77,8 +90,19 @@ impl Partition {
             holder,
             last_seen: AtomicU64::new(0),
             list_size: ListSize::default(),
-            budget: ClientBudget::new(rate, clock),
+            budget: ArcSwap::from_pointee(ClientBudget::new(rate, clock)),
         }
+    }
+
+    /// Takes one request off its budget, if it is there. A budget of another rate is a new one.
+    pub(super) fn spend(&self, rate: config::Rate, clock: &Clock) -> Spent {
+        let budget = self.budget.load();
+        if budget.rate() == rate {
+            return budget.spend();
+        }
+        let budget = Arc::new(ClientBudget::new(rate, clock.clone()));
+        self.budget.store(Arc::clone(&budget));
+        budget.spend()
     }
 
     /// Its present id.

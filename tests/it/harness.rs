@@ -11,7 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use postern::clock::Clock;
-use postern::config::{Config, Environment, ListenAddress};
+use postern::config::{Config, ConfigError, Environment, ListenAddress};
 use postern::digest::{Hex, sha256};
 use postern::server::Server;
 use postern::simulator::{Settings, Simulator};
@@ -24,6 +24,8 @@ pub(crate) const ORG_KEY: &str = "tk_org_key_that_nobody_may_see_93d1";
 pub(crate) const KEY: &str = "pst_all_accounts";
 /// The one that follows it.
 pub(crate) const NEXT_ORG_KEY: &str = "tk_next_org_key_that_nobody_may_see_5c0e";
+/// The one of another org.
+pub(crate) const OTHER_ORG_KEY: &str = "tk_other_org";
 /// A secret that an issuer signs with.
 pub(crate) const JWT_SECRET: &str = "a-secret-of-at-least-thirty-two-bytes-0001";
 pub(crate) const EXECUTIONS: &str = "/api/v2/public/execution";
@@ -144,7 +146,7 @@ pub(crate) async fn spawn_upstream<F: Future<Output = ()> + Send + 'static>(
 }
 
 pub(crate) fn configuration(upstream: SocketAddr, top: &str, tenant: &str) -> String {
-    let server = if top.contains("[server]") { "" } else { "[server]\nworkers = 2\ndrain_timeout = \"1s\"" };
+    let server = if top.contains("[server]") { "" } else { "[server]\nworkers = 2\ndrain_timeout = \"200ms\"" };
     let retries = if top.contains("retries") { "" } else { "retries = 0" };
     format!(
         r#"
@@ -165,23 +167,33 @@ org_key = {{ env = "ORG_KEY" }}
     )
 }
 
+/// A configuration in an environment that has all the secrets.
+pub(crate) fn parsed(configuration: &str) -> Result<Config, ConfigError> {
+    let mut environment = Environment::default();
+    environment.insert("ORG_KEY", ORG_KEY);
+    environment.insert("OTHER_ORG_KEY", OTHER_ORG_KEY);
+    environment.insert("JWT_SECRET", JWT_SECRET);
+    environment.insert("NEXT_ORG_KEY", NEXT_ORG_KEY);
+    Config::parse(configuration, Path::new("test.toml"), &environment)
+}
+
 impl Gateway {
     pub(crate) fn start(upstream: SocketAddr, top: &str, tenant: &str, clock: Clock) -> Self {
         Self::start_with(&configuration(upstream, top, tenant), clock)
     }
 
     pub(crate) fn start_with(configuration: &str, clock: Clock) -> Self {
-        let mut environment = Environment::default();
-        environment.insert("ORG_KEY", ORG_KEY);
-        environment.insert("OTHER_ORG_KEY", "tk_other_org");
-        environment.insert("JWT_SECRET", JWT_SECRET);
-        environment.insert("NEXT_ORG_KEY", NEXT_ORG_KEY);
-        let config = Config::parse(configuration, Path::new("test.toml"), &environment)
-            .unwrap_or_else(|error| panic!("{error}"));
+        let config = parsed(configuration).unwrap_or_else(|error| panic!("{error}"));
         let server = Server::start(config, clock).unwrap_or_else(|error| panic!("{error}"));
         let ListenAddress::Tcp(address) = server.addresses()[0] else { panic!("a TCP listener") };
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { address, client, server }
+    }
+
+    /// Serves as another configuration says.
+    pub(crate) fn reload(&self, configuration: &str) {
+        let config = parsed(configuration).unwrap_or_else(|error| panic!("{error}"));
+        self.server.reload(config).unwrap_or_else(|error| panic!("{error}"));
     }
 
     pub(crate) fn server(&self) -> &Server {

@@ -87,6 +87,24 @@ impl Issuers {
         })
     }
 
+    /// The issuers of another configuration. `same_tenants` says whether tenants have the numbers that they had.
+    pub(super) fn successor(&self, issuers: &[Issuer], same_tenants: bool) -> Result<Self, ClientSetupError> {
+        let known = |config: &Issuer| {
+            let before = self.known.iter().find(|before| before.config.keys == config.keys);
+            // Those behind a URL would have to be fetched again, and it may not answer at the moment.
+            let keys =
+                before.map_or_else(|| KeySource::new(&config.keys).map(Arc::new), |it| Ok(Arc::clone(&it.keys)))?;
+            Ok(KnownIssuer { config: config.clone(), keys })
+        };
+        let fresh = Self::new(&[], &self.clock)?;
+        let unchanged = same_tenants && self.known.iter().map(|before| &before.config).eq(issuers);
+        Ok(Self {
+            known: issuers.iter().map(known).collect::<Result<_, ClientSetupError>>()?,
+            verified: if unchanged { self.verified.clone() } else { fresh.verified },
+            clock: self.clock.clone(),
+        })
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.known.is_empty()
     }

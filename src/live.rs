@@ -1,0 +1,124 @@
+//! What serves at present: one gateway, what holds at each listener, and each worker's way to the upstream, swapped all
+//! together when the configuration changes.
+//!
+//! Every request asks for the present [`Generation`], which takes no lock; one that has begun ends with the generation that
+//! it began with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use crate::caller::Entrance;
+use crate::client::Client;
+use crate::gateway::{Gateway, Scope};
+use crate::tls::Tls;
+
+/// The present generation, and its successors.
+#[derive(Debug)]
+pub struct Live {
+    present: ArcSwap<Generation>,
+    number: watch::Sender<u64>,
+}
+
+/// What serves between two changes of the configuration.
+#[derive(Debug)]
+pub struct Generation {
+    number: u64,
+    parts: Parts,
+}
+
+/// What a generation consists of.
+#[derive(Debug)]
+pub struct Parts {
+    /// What answers.
+    pub gateway: Arc<Gateway>,
+    /// The upstream pool of each worker.
+    pub clients: Vec<Client>,
+    /// What holds at each listener.
+    pub doors: BTreeMap<DoorId, Door>,
+}
+
+/// A listener, for as long as it listens: also while its configuration changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DoorId(pub u64);
+
+/// What holds for those who come in at a listener.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// What it says of who sends requests.
+    pub entrance: Entrance,
+    /// How connections are encrypted, if they are.
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl Live {
+    /// The first generation.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self { present: ArcSwap::from_pointee(Generation { number: 0, parts }), number: watch::Sender::new(0) }
+    }
+
+    /// The present generation. Part of the hit path; do not keep it over a wait.
+    #[must_use]
+    pub fn load(&self) -> Guard<Arc<Generation>> {
+        self.present.load()
+    }
+
+    /// The gateway that answers at present.
+    #[must_use]
+    pub fn gateway(&self) -> Arc<Gateway> {
+        Arc::clone(&self.load().parts.gateway)
+    }
+
+    /// The next generation serves from now on. Call it from one thread at a time.
+    pub fn replace(&self, parts: Parts) {
+        let number = self.load().number + 1;
+        self.present.store(Arc::new(Generation { number, parts }));
+        self.number.send_replace(number);
+    }
+
+    /// What has to be done though nobody asks for it, for as long as it is polled. One worker does it for all.
+    pub async fn keep_house(&self) {
+        let mut number = self.number.subscribe();
+        loop {
+            number.mark_unchanged();
+            let gateway = self.gateway();
+            tokio::select! {
+                () = gateway.keep_house() => {}
+                _ = number.changed() => continue,
+            }
+            // It has nothing to do: the next one may have.
+            let _ = number.changed().await;
+        }
+    }
+}
+
+impl Generation {
+    /// Tells it from all others.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What it consists of.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// What requests mean that come to a worker through a door, on a connection where these certificates were shown. A
+    /// certificate that the door would no longer let in stands for nobody; neither does a door that is gone.
+    #[must_use]
+    pub fn scope(&self, worker: usize, door: DoorId, shown: &[CertificateDer<'_>]) -> Scope {
+        let door = self.parts.doors.get(&door);
+        let entrance = door.map_or_else(Entrance::default, |door| door.entrance.clone());
+        let names = door.and_then(|door| door.tls.as_ref()).map(|tls| tls.names(shown)).unwrap_or_default();
+        Scope {
+            client: self.parts.clients[worker].clone(),
+            entrance: self.parts.gateway.entrance_with_certificate(&entrance, &names),
+        }
+    }
+}

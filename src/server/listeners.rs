@@ -1,0 +1,150 @@
+//! Which sockets are open, and what another configuration makes of them: one that has the same address stays open, so its
+//! connections and those that wait in its queue are not touched.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::StartError;
+use super::inherited::Inherited;
+use super::socket::{self, Fresh, Staged};
+use super::worker::Listening;
+use crate::caller::Entrance;
+use crate::config::{self, ListenAddress};
+use crate::live::{Door, DoorId};
+use crate::tls::Tls;
+
+/// The sockets that are open.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    open: Vec<Open>,
+    next: u64,
+}
+
+/// One address at which connections are accepted.
+#[derive(Clone, Debug)]
+struct Open {
+    configured: config::Listener,
+    /// With the port that was taken.
+    address: ListenAddress,
+    door: DoorId,
+    tls: Option<Arc<Tls>>,
+    /// Turns true when its workers are to accept no more.
+    close: watch::Sender<bool>,
+}
+
+/// What is to be done so that a configuration holds. Nothing of it was done yet but that new sockets listen.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) after: Listeners,
+    /// What each worker is to listen at beside what it does.
+    pub(super) added: Vec<Vec<Listening>>,
+    removed: Vec<Open>,
+    /// Those whose connections are encrypted from now on, or no more.
+    turned: Vec<DoorId>,
+    staged: Vec<(ListenAddress, Staged)>,
+    /// What holds at each listener.
+    pub(super) doors: BTreeMap<DoorId, Door>,
+}
+
+impl Listeners {
+    /// Plans for the listeners of a configuration. A Unix socket with another mode or owner is another socket.
+    pub(super) fn plan(
+        &self,
+        configured: &[config::Listener],
+        workers: usize,
+        inherited: &mut Inherited,
+    ) -> Result<Plan, StartError> {
+        let mut before = self.open.clone();
+        let mut plan = Plan {
+            after: Self { open: Vec::new(), next: self.next },
+            added: (0..workers).map(|_| Vec::new()).collect(),
+            removed: Vec::new(),
+            turned: Vec::new(),
+            staged: Vec::new(),
+            doors: BTreeMap::new(),
+        };
+        for listener in configured {
+            let same =
+                |open: &Open| open.configured.address == listener.address && open.configured.socket == listener.socket;
+            let kept = before.iter().position(same).map(|index| before.remove(index));
+            let tls = tls(listener, kept.as_ref())?;
+            plan.turned.extend(kept.iter().filter(|open| open.tls.is_some() != tls.is_some()).map(|open| open.door));
+            let open = match kept {
+                Some(open) => Open { configured: listener.clone(), tls, ..open },
+                None => plan.open(listener, tls, inherited)?,
+            };
+            plan.doors.insert(open.door, Door { entrance: Entrance::of(listener), tls: open.tls.clone() });
+            plan.after.open.push(open);
+        }
+        plan.removed = before;
+        inherited.all_taken()?;
+        // Last, when nothing else can fail.
+        for (address, staged) in plan.staged.drain(..) {
+            staged.put_in_place().map_err(|source| StartError::Listen { address, source })?;
+        }
+        Ok(plan)
+    }
+
+    /// Where connections are accepted, in the order of the configuration.
+    pub(super) fn addresses(&self) -> Vec<ListenAddress> {
+        self.open.iter().map(|open| open.address.clone()).collect()
+    }
+
+    /// Accepts no more anywhere.
+    pub(super) fn close(&self) {
+        for open in &self.open {
+            open.close.send_replace(true);
+        }
+    }
+}
+
+impl Plan {
+    fn open(
+        &mut self,
+        listener: &config::Listener,
+        tls: Option<Arc<Tls>>,
+        inherited: &mut Inherited,
+    ) -> Result<Open, StartError> {
+        let workers = self.added.len();
+        let inherited = inherited.take(&listener.address);
+        let ours = inherited.is_none();
+        let bound = match inherited {
+            Some(socket) => {
+                let address = listener.address.clone();
+                socket.shared(workers).map(|sockets| Fresh { address, sockets, staged: None })
+            }
+            None => socket::bind(listener, workers),
+        };
+        let Fresh { address, sockets, staged } =
+            bound.map_err(|source| StartError::Listen { address: listener.address.clone(), source })?;
+        self.staged.extend(staged.map(|staged| (address.clone(), staged)));
+        let close = watch::Sender::new(false);
+        let door = DoorId(self.after.next);
+        self.after.next += 1;
+        for (worker, socket) in self.added.iter_mut().zip(sockets) {
+            worker.push(Listening { socket, ours, door, close: close.subscribe() });
+        }
+        Ok(Open { configured: listener.clone(), address, door, tls, close })
+    }
+
+    /// Closes what is no longer configured; gives the doors that those who have come in by now are to leave, and what is open.
+    pub(super) fn carry_out(self) -> (Vec<DoorId>, Listeners) {
+        let gone = self.removed.iter().map(|open| {
+            open.close.send_replace(true);
+            open.door
+        });
+        (gone.chain(self.turned).collect(), self.after)
+    }
+}
+
+/// What a listener's connections are encrypted with: as before if the files are the same ones, since it looks after what is
+/// in them by itself.
+fn tls(listener: &config::Listener, kept: Option<&Open>) -> Result<Option<Arc<Tls>>, StartError> {
+    let Some(files) = &listener.tls else { return Ok(None) };
+    match kept.and_then(|open| open.tls.as_ref()).filter(|tls| tls.files() == files) {
+        Some(tls) => Ok(Some(Arc::clone(tls))),
+        None => Ok(Some(Arc::new(Tls::new(files.clone())?))),
+    }
+}
