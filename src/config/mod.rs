@@ -7,6 +7,7 @@ mod issuer;
 mod listener;
 mod model;
 mod pass_through;
+mod schema;
 mod secret;
 mod units;
 mod validate;
@@ -21,6 +22,7 @@ use diagnostic::Finding;
 pub use environment::Environment;
 use file::{File, SecretSource};
 pub use model::*;
+pub use schema::schema;
 pub use secret::Secret;
 
 impl Config {

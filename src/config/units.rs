@@ -1,10 +1,13 @@
 //! Durations and sizes as people write them: `250ms`, `10m`, `16MiB`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
 
 /// A duration: a whole number and `ms`, `s`, `m` or `h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +105,62 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// In the largest unit that leaves a whole number.
+fn write_length(duration: Duration) -> String {
+    match duration.as_millis() {
+        hours if hours > 0 && hours % 3_600_000 == 0 => format!("{}h", hours / 3_600_000),
+        minutes if minutes > 0 && minutes % 60_000 == 0 => format!("{}m", minutes / 60_000),
+        seconds if seconds % 1000 == 0 => format!("{}s", seconds / 1000),
+        milliseconds => format!("{milliseconds}ms"),
+    }
+}
+
+/// In the largest unit that leaves a whole number.
+fn write_size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(bits, _)| bytes > 0 && bytes.trailing_zeros() >= *bits) {
+        Some((bits, unit)) => format!("{}{unit}", bytes >> bits),
+        None => format!("{bytes}B"),
+    }
+}
+
+/// Writing, as it would stand in the file, and the schema.
+macro_rules! written {
+    ($type:ty, |$value:ident| $write:expr, $schema:tt) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let $value = self.0;
+                $write.serialize(serializer)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+written!(Length, |duration| write_length(duration), {
+    "type": "string",
+    "pattern": r"^[0-9]+\s*(ms|s|m|h)\s*$",
+});
+written!(Bound, |duration| write_length(duration), {
+    "type": "string",
+    "pattern": r"^0*[1-9][0-9]*\s*(ms|s|m|h)\s*$",
+});
+written!(Size, |bytes| write_size(bytes), {
+    "type": ["string", "integer"],
+    "pattern": r"^[0-9]+\s*(B|KiB|MiB|GiB)?\s*$",
+    "minimum": 0,
+});
+written!(Count, |number| number.get(), { "type": "integer", "minimum": 1, "maximum": u32::MAX });
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +177,18 @@ mod tests {
         }
         for text in ["", "MiB", "-1", "1.5KiB", "1MB", "18446744073709551615GiB"] {
             assert_eq!(size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_as_it_was() {
+        for (text, milliseconds) in [("0s", 0), ("250ms", 250), ("90s", 90_000), ("10m", 600_000), ("2h", 7_200_000)] {
+            let duration = Duration::from_millis(milliseconds);
+            assert_eq!((write_length(duration).as_str(), length(text)), (text, Some(duration)));
+        }
+        for (text, bytes) in [("0B", 0), ("1000B", 1000), ("16KiB", 16 << 10), ("256MiB", 256 << 20), ("3GiB", 3 << 30)]
+        {
+            assert_eq!((write_size(bytes).as_str(), size(text)), (text, Some(bytes)));
         }
     }
 }
