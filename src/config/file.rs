@@ -186,7 +186,7 @@ fn pass_through_body() -> Size {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cors {
-    /// Scheme, host and port alone, like "https://app.example.com"; or ["*"] for all.
+    /// Scheme, host and port alone, like `https://app.example.com`; or `["*"]` for all.
     #[schemars(with = "Vec<String>")]
     pub(super) origins: Vec<Spanned<String>>,
     /// How long a browser may remember that it may ask.

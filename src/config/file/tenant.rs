@@ -25,10 +25,10 @@ pub(in crate::config) struct Tenant {
     /// While the org key is rotated: the other one is tried when Refold does not take the first, and kept to when it works.
     #[schemars(with = "Option<SecretSource>")]
     pub(in crate::config) org_key_next: Option<Spanned<SecretSource>>,
-    /// How long an answer is fresh, by what is in it; what is left out is as in [cache.freshness].
+    /// How long an answer is fresh, by what is in it; what is left out is as in `[cache.freshness]`.
     #[serde(default)]
     pub(in crate::config) freshness: Freshness,
-    /// How long an answer may be given after that; what is left out is as in [cache.stale].
+    /// How long an answer may be given after that; what is left out is as in `[cache.stale]`.
     #[serde(default)]
     pub(in crate::config) stale: Stale,
     /// Take Refold's webhooks at /hooks/refold/ and the id: they drop what is cached for a linked account.
@@ -37,7 +37,7 @@ pub(in crate::config) struct Tenant {
     /// What callers may ask of the cache by Cache-Control.
     #[serde(default)]
     pub(in crate::config) request_directives: Vec<RequestDirective>,
-    /// What is left out is as in [limits].
+    /// What is left out is as in `[limits]`.
     #[serde(default)]
     pub(in crate::config) limits: Limits,
     /// Keys of your own making; `postern keygen` prints one and its lines.
@@ -66,7 +66,7 @@ pub(in crate::config) struct ClientKey {
     /// SHA-256 of the key in hexadecimal.
     #[schemars(with = "Sha256")]
     pub(in crate::config) sha256: Spanned<Sha256>,
-    /// Linked accounts that it may see: exact ids, or a prefix and one `*`; ["*"] for all.
+    /// Linked accounts that it may see: exact ids, or a prefix and one `*`; `["*"]` for all.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub(in crate::config) linked_accounts: Spanned<Vec<Spanned<String>>>,
     /// Whether it may also stop and rerun executions.
@@ -92,7 +92,7 @@ pub(in crate::config) struct ClientCertificate {
     /// DNS or URI subject alternative name of the certificate.
     #[schemars(with = "String", length(min = 1))]
     pub(in crate::config) san: Spanned<String>,
-    /// Linked accounts that it may see: exact ids, or a prefix and one `*`; ["*"] for all.
+    /// Linked accounts that it may see: exact ids, or a prefix and one `*`; `["*"]` for all.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub(in crate::config) linked_accounts: Spanned<Vec<Spanned<String>>>,
     /// Whether it may also stop and rerun executions.
