@@ -51,6 +51,30 @@ fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(bytes)
 }
 
+/// As people write it: the largest unit that leaves nothing over.
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = self.0.as_millis();
+        let units = [(60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
+        match units.into_iter().find(|(unit, _)| milliseconds > 0 && milliseconds.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", milliseconds / unit),
+            None if milliseconds == 0 => f.write_str("0s"),
+            None => write!(f, "{milliseconds}ms"),
+        }
+    }
+}
+
+/// As people write it: the largest unit that leaves nothing over.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.into_iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -105,31 +129,12 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-/// In the largest unit that leaves a whole number.
-fn write_length(duration: Duration) -> String {
-    match duration.as_millis() {
-        hours if hours > 0 && hours % 3_600_000 == 0 => format!("{}h", hours / 3_600_000),
-        minutes if minutes > 0 && minutes % 60_000 == 0 => format!("{}m", minutes / 60_000),
-        seconds if seconds % 1000 == 0 => format!("{}s", seconds / 1000),
-        milliseconds => format!("{milliseconds}ms"),
-    }
-}
-
-/// In the largest unit that leaves a whole number.
-fn write_size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    match units.iter().find(|(bits, _)| bytes > 0 && bytes.trailing_zeros() >= *bits) {
-        Some((bits, unit)) => format!("{}{unit}", bytes >> bits),
-        None => format!("{bytes}B"),
-    }
-}
-
-/// Writing, as it would stand in the file, and the schema.
+/// Written as it would stand in the file: the schema shows defaults.
 macro_rules! written {
     ($type:ty, |$value:ident| $write:expr, $schema:tt) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let $value = self.0;
+                let $value = self;
                 $write.serialize(serializer)
             }
         }
@@ -146,20 +151,20 @@ macro_rules! written {
     };
 }
 
-written!(Length, |duration| write_length(duration), {
+written!(Length, |length| length.to_string(), {
     "type": "string",
     "pattern": r"^[0-9]+\s*(ms|s|m|h)\s*$",
 });
-written!(Bound, |duration| write_length(duration), {
+written!(Bound, |bound| Length(bound.0), {
     "type": "string",
     "pattern": r"^0*[1-9][0-9]*\s*(ms|s|m|h)\s*$",
 });
-written!(Size, |bytes| write_size(bytes), {
+written!(Size, |size| size.to_string(), {
     "type": ["string", "integer"],
     "pattern": r"^[0-9]+\s*(B|KiB|MiB|GiB)?\s*$",
     "minimum": 0,
 });
-written!(Count, |number| number.get(), { "type": "integer", "minimum": 1, "maximum": u32::MAX });
+written!(Count, |count| count.0.get(), { "type": "integer", "minimum": 1, "maximum": u32::MAX });
 
 #[cfg(test)]
 mod tests {
@@ -172,23 +177,17 @@ mod tests {
         assert_eq!(length("1 h"), Some(Duration::from_hours(1)));
         assert_eq!(size("16MiB"), Some(16 << 20));
         assert_eq!(size("512"), Some(512));
+        for text in ["250ms", "10m", "1h", "90s", "0s"] {
+            assert_eq!(length(text).map(|duration| Length(duration).to_string()), Some(text.to_owned()));
+        }
+        for text in ["16MiB", "1GiB", "3KiB", "1000", "0"] {
+            assert_eq!(size(text).map(|bytes| Size(bytes).to_string()), Some(text.to_owned()));
+        }
         for text in ["", "s", "1", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
             assert_eq!(length(text), None, "{text}");
         }
         for text in ["", "MiB", "-1", "1.5KiB", "1MB", "18446744073709551615GiB"] {
             assert_eq!(size(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read_back_as_it_was() {
-        for (text, milliseconds) in [("0s", 0), ("250ms", 250), ("90s", 90_000), ("10m", 600_000), ("2h", 7_200_000)] {
-            let duration = Duration::from_millis(milliseconds);
-            assert_eq!((write_length(duration).as_str(), length(text)), (text, Some(duration)));
-        }
-        for (text, bytes) in [("0B", 0), ("1000B", 1000), ("16KiB", 16 << 10), ("256MiB", 256 << 20), ("3GiB", 3 << 30)]
-        {
-            assert_eq!((write_size(bytes).as_str(), size(text)), (text, Some(bytes)));
         }
     }
 }
