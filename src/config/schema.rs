@@ -7,6 +7,22 @@ use serde_json::Value;
 
 use super::file::File;
 
+/// The schema of a type whose reading is written by hand.
+macro_rules! by_hand {
+    ($type:ty, $schema:tt) => {
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!($schema)
+            }
+        }
+    };
+}
+pub(super) use by_hand;
+
 /// The JSON Schema of the configuration file, as it is committed in `config/`: draft 7, which every editor knows.
 #[must_use]
 pub fn schema() -> String {

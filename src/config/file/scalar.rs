@@ -1,16 +1,15 @@
 //! Values that are one text or one small choice: what they look like, and what somebody is told who writes them wrong.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
 use crate::config::model::ListenAddress;
+use crate::config::schema::by_hand;
 
 /// What somebody is told who writes a secret into the file.
 pub(in crate::config) const LITERAL_SECRET: &str =
@@ -151,27 +150,12 @@ impl Serialize for BaseUrl {
     }
 }
 
-/// The schema of a type whose reading is written by hand.
-macro_rules! schema {
-    ($type:ty, $schema:tt) => {
-        impl JsonSchema for $type {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($type).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
-            }
-        }
-    };
-}
-
-schema!(Address, { "type": "string", "pattern": "^(unix:.+|.+:[0-9]{1,5})$" });
-schema!(BaseUrl, { "type": "string", "pattern": "^https?://[^/?#@]+/?$" });
-schema!(Sha256, { "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" });
+by_hand!(Address, { "type": "string", "pattern": "^(unix:.+|.+:[0-9]{1,5})$" });
+by_hand!(BaseUrl, { "type": "string", "pattern": "^https?://[^/?#@]+/?$" });
+by_hand!(Sha256, { "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" });
 // Editors give TOML's own dates as text.
-schema!(Expiry, { "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}" });
-schema!(SecretSource, {
+by_hand!(Expiry, { "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}" });
+by_hand!(SecretSource, {
     "type": "object",
     "properties": {
         "env": { "type": "string", "description": "The environment variable that holds it." },
