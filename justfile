@@ -18,6 +18,10 @@ check:
 format:
     cargo fmt --all
 
+# The JSON Schema, after a setting was added or changed.
+schema:
+    cargo run --quiet -- schema > target/schema.json && mv target/schema.json config/postern.schema.json
+
 # The side-by-side run on this machine (needs nginx and wrk).
 compare *arguments:
     benches/compare {{ arguments }}

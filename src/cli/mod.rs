@@ -1,10 +1,12 @@
 //! The command line: what an operator types, and what is printed back.
 
 mod check;
+mod completions;
 mod demo;
 mod explain;
 mod health;
 mod keygen;
+mod man;
 mod serve;
 mod signals;
 mod simulate;
@@ -16,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// An authenticating, caching gateway in front of the Refold executions API.
 ///
@@ -62,6 +64,12 @@ enum Command {
         #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
         address: SocketAddr,
     },
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema,
+    /// Print what makes a shell complete the command line.
+    Completions(completions::Arguments),
+    /// Print the manual page, or write one for each command.
+    Man(man::Arguments),
 }
 
 /// Runs the command that was typed.
@@ -78,6 +86,12 @@ pub fn run() -> ExitCode {
         Some(Command::Webhook(arguments)) => webhook::run(arguments),
         Some(Command::Simulate(arguments)) => simulate::run(arguments),
         Some(Command::Health { address }) => health::run(*address),
+        Some(Command::Schema) => {
+            print(crate::config::schema());
+            Ok(())
+        }
+        Some(Command::Completions(arguments)) => completions::run(arguments, Cli::command()),
+        Some(Command::Man(arguments)) => man::run(arguments, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,182 +1,181 @@
-//! The configuration file as it is written: its tables, keys and defaults. What takes more than one value to judge is left
-//! to `validate`.
+//! The configuration file as it is written: its tables, keys and defaults. The doc comments are the descriptions of its JSON
+//! Schema. What takes more than one value to judge is left to `validate`.
 
-use std::fmt;
+mod listener;
+mod scalar;
+mod tenant;
 
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::model::{ListenAddress, RequestDirective};
+pub(super) use listener::{ClientCertificates, Listener, SocketFile, Tls, Trusted};
+use scalar::BaseUrl;
+pub(super) use scalar::{LITERAL_SECRET, SecretSource, Sha256};
+pub(super) use tenant::{Access, ClientCertificate, ClientKey, Mode, Tenant};
+
 use super::units::{Bound, Count, Length, Size};
 
-/// What somebody is told who writes a secret into the file.
-pub(super) const LITERAL_SECRET: &str =
-    "secrets are not written in the file; use { env = \"VARIABLE\" } or { file = \"/path\" }";
-
-#[derive(Debug, Deserialize)]
+/// The configuration of Postern.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "Postern")]
 pub(super) struct File {
+    /// Where callers connect. Left out, there is one on 127.0.0.1:8080.
+    #[schemars(with = "Option<Vec<Listener>>")]
     pub(super) listeners: Option<Spanned<Vec<Listener>>>,
+    /// How connections are served.
     #[serde(default)]
     pub(super) server: Server,
+    /// Where Refold is and how it is spoken to.
     #[serde(default)]
     pub(super) upstream: Upstream,
+    /// How query parameters are read.
     #[serde(default)]
     pub(super) query: Query,
+    /// The cache that all tenants share.
     #[serde(default)]
     pub(super) cache: Cache,
+    /// What callers may ask, and what may be asked of Refold.
     #[serde(default)]
     pub(super) limits: Limits,
+    /// Refold orgs and environments; at least one.
     #[serde(default)]
+    #[schemars(!default, length(min = 1))]
     pub(super) tenants: Vec<Tenant>,
+    /// Issuers whose JWTs are taken (Authorization: Bearer).
     #[serde(default)]
     pub(super) issuers: Vec<super::issuer::Written>,
+    /// Browser pages of other origins; none may ask if it is left out.
     pub(super) cors: Option<Cors>,
+    /// What of the rest of the API may pass: authenticated, limited, the key put in, never cached. All else is 404.
     #[serde(default)]
     pub(super) pass_through: Vec<PassThrough>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Listener {
-    pub(super) address: Spanned<Address>,
-    pub(super) session_tokens: Option<Spanned<String>>,
-    pub(super) trusted: Option<Spanned<Trusted>>,
-    pub(super) tls: Option<Spanned<Tls>>,
-    pub(super) socket: Option<Spanned<SocketFile>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Tls {
-    pub(super) certificate: String,
-    pub(super) key: String,
-    pub(super) client_ca: Option<String>,
-    #[serde(default)]
-    pub(super) client_certificate: ClientCertificates,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ClientCertificates {
-    #[default]
-    Optional,
-    Required,
-}
-
-/// Who may connect to a Unix socket.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SocketFile {
-    pub(super) mode: Option<String>,
-    pub(super) owner: Option<String>,
-    pub(super) group: Option<String>,
-}
-
-/// A listener that is a credential itself.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Trusted {
-    pub(super) tenant: Spanned<String>,
-    #[serde(default = "every_account")]
-    pub(super) linked_accounts: Spanned<Vec<Spanned<String>>>,
-    #[serde(default)]
-    pub(super) access: Access,
-}
-
-fn every_account() -> Spanned<Vec<Spanned<String>>> {
-    Spanned::new(0..0, vec![Spanned::new(0..0, "*".to_owned())])
-}
-
-#[derive(Debug)]
-pub(super) struct Address(pub(super) ListenAddress);
-
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Server {
+    /// Threads; 0 is one per core.
     pub(super) workers: u16,
+    /// How long a request head may take: 408 after it.
     pub(super) header_timeout: Bound,
+    /// A connection on which nothing happens is closed after it.
     pub(super) idle_timeout: Bound,
+    /// How long a request body may take: 408 after it.
     pub(super) body_timeout: Bound,
+    /// Largest request head: 431 above it.
     pub(super) max_header_size: Size,
+    /// Longest request target: 414 above it.
     pub(super) max_uri_length: Size,
+    /// Largest request body: 413 above it.
     pub(super) max_request_body: Size,
+    /// How long requests in flight may go on after SIGTERM.
     pub(super) drain_timeout: Length,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Upstream {
+    /// Scheme and host of Refold.
     pub(super) base_url: BaseUrl,
+    /// How filters are spelled upstream.
     pub(super) dialect: Dialect,
+    /// PEM file of authorities to trust instead of the public ones; relative to the configuration file.
     pub(super) ca_file: Option<String>,
+    /// How long a connection may take.
     pub(super) connect_timeout: Bound,
+    /// Connecting and waiting for the response head together.
     pub(super) first_byte_timeout: Bound,
+    /// The whole exchange.
     pub(super) total_timeout: Bound,
+    /// Largest response body that is taken.
     pub(super) max_response_body: Size,
+    /// Keep-alive connections that each worker keeps open.
     pub(super) pool_idle_per_worker: usize,
+    /// How long it keeps them.
     pub(super) pool_idle_timeout: Bound,
+    /// Requests under way at once: more only queue up in an upstream that has become slow.
     pub(super) max_concurrent: Count,
+    /// How often a question that failed (no connection, 502, 503, 504) is asked again, while that is at most a fifth of all
+    /// requests.
     pub(super) retries: u8,
+    /// When Refold is left alone.
     pub(super) breaker: Breaker,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Breaker {
+    /// Failures in a row after which Refold is left alone.
     pub(super) failures: Count,
+    /// For how long; then one request tries.
     pub(super) open_for: Bound,
 }
 
-#[derive(Debug)]
-pub(super) struct BaseUrl(pub(super) http::Uri);
-
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Dialect {
+    /// As the endpoint's documentation page has it.
     Documented,
+    /// As the newer OpenAPI file has it.
     V3,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Query {
+    /// A larger `limit` is refused, not clamped: clamping would shift the pages.
     pub(super) max_limit: Count,
+    /// What becomes of a parameter that the API does not know.
     pub(super) unknown_parameters: Unknown,
+    /// Parameters that are always dropped.
     pub(super) ignored_parameters: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Unknown {
+    /// 400, with the nearest known name.
     Reject,
+    /// Sent on, and part of the cache key.
     Forward,
+    /// Left out.
     Drop,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Cache {
+    /// Bodies and bookkeeping of all tenants together; 0 turns caching off.
     pub(super) capacity: Size,
+    /// Keep nothing that Refold marks as no-store.
     pub(super) honour_no_store: bool,
+    /// Callers who ask the same at the same time share one fetch.
     pub(super) collapse: bool,
+    /// What follows from pages in the cache with certainty is not fetched.
     pub(super) derive: bool,
+    /// How long an answer is fresh, by what is in it.
     pub(super) freshness: Freshness,
+    /// How long an answer may be given after that.
     pub(super) stale: Stale,
 }
 
 /// Requests of the rest of the API that may pass.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PassThrough {
+    /// GET, HEAD, POST, PUT, PATCH, DELETE; all but GET and HEAD need a caller who may write.
+    #[schemars(with = "Vec<String>")]
     pub(super) methods: Spanned<Vec<String>>,
+    /// The path: `*` is one segment, `**` all that follow.
+    #[schemars(with = "String")]
     pub(super) path: Spanned<String>,
+    /// Request headers that go upstream beside Accept and Content-Type.
     #[serde(default = "no_headers")]
+    #[schemars(with = "Vec<String>")]
     pub(super) request_headers: Spanned<Vec<String>>,
+    /// Largest body, in either direction.
     #[serde(default = "pass_through_body")]
     pub(super) max_body: Size,
 }
@@ -190,10 +189,13 @@ fn pass_through_body() -> Size {
 }
 
 /// Browser pages of other origins.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cors {
+    /// Scheme, host and port alone, like `https://app.example.com`; or `["*"]` for all.
+    #[schemars(with = "Vec<String>")]
     pub(super) origins: Vec<Spanned<String>>,
+    /// How long a browser may remember that it may ask.
     #[serde(default = "preflight_max_age")]
     pub(super) max_age: Length,
 }
@@ -202,120 +204,58 @@ fn preflight_max_age() -> Length {
     Length(std::time::Duration::from_mins(10))
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Freshness {
+    /// Some execution in it still runs. 2s unless it is set.
     pub(super) live: Option<Length>,
+    /// All in it is settled, but more can come. 5s unless it is set.
     pub(super) recent: Option<Length>,
+    /// Its end_date is over by more than a day and all in it is settled. 10m unless it is set.
     pub(super) closed: Option<Length>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Stale {
+    /// While it is fetched anew in the background. 30s unless it is set.
     pub(super) while_revalidate: Option<Length>,
+    /// If Refold can't be reached, fails, or its budget is spent. 1h unless it is set.
     pub(super) if_error: Option<Length>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Limits {
+    /// For each linked account or session token; cache hits count too.
     pub(super) client: ClientLimits,
+    /// For each org key; only fetches count.
     pub(super) upstream: UpstreamLimits,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ClientLimits {
+    /// Requests a second. 50 unless it is set.
     pub(super) per_second: Option<Count>,
+    /// Requests at once. 100 unless it is set.
     pub(super) burst: Option<Count>,
+    /// Linked accounts and tokens remembered at once, per tenant. 100000 unless it is set.
     pub(super) max_partitions: Option<Count>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct UpstreamLimits {
+    /// Requests a second. 20 unless it is set: what Refold publishes.
     pub(super) per_second: Option<Count>,
+    /// Requests at once. 5 unless it is set.
     pub(super) burst: Option<Count>,
+    /// A fetch that would wait longer is answered 429. 5s unless it is set.
     pub(super) max_wait: Option<Length>,
+    /// Fetches that may wait at once. 1000 unless they are set.
     pub(super) max_queue: Option<u32>,
 }
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Tenant {
-    pub(super) id: Spanned<String>,
-    pub(super) mode: Spanned<Mode>,
-    pub(super) org_key: Spanned<SecretSource>,
-    pub(super) org_key_next: Option<Spanned<SecretSource>>,
-    #[serde(default)]
-    pub(super) freshness: Freshness,
-    #[serde(default)]
-    pub(super) stale: Stale,
-    #[serde(default)]
-    pub(super) webhooks: bool,
-    #[serde(default)]
-    pub(super) request_directives: Vec<RequestDirective>,
-    #[serde(default)]
-    pub(super) limits: Limits,
-    #[serde(default)]
-    pub(super) client_keys: Vec<ClientKey>,
-    #[serde(default)]
-    pub(super) client_certificates: Vec<ClientCertificate>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Mode {
-    Inject,
-    Validate,
-}
-
-/// Where a secret is to be had.
-#[derive(Debug)]
-pub(super) enum SecretSource {
-    Variable(String),
-    File(String),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ClientKey {
-    pub(super) name: Spanned<String>,
-    pub(super) sha256: Spanned<Sha256>,
-    pub(super) linked_accounts: Spanned<Vec<Spanned<String>>>,
-    #[serde(default)]
-    pub(super) access: Access,
-    pub(super) expires: Option<Expiry>,
-    pub(super) per_second: Option<Spanned<Count>>,
-    pub(super) burst: Option<Spanned<Count>>,
-}
-
-/// Whoever shows a certificate with this name in it, from an authority of a listener's `client_ca`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ClientCertificate {
-    pub(super) name: Spanned<String>,
-    pub(super) san: Spanned<String>,
-    pub(super) linked_accounts: Spanned<Vec<Spanned<String>>>,
-    #[serde(default)]
-    pub(super) access: Access,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Sha256(pub(super) [u8; 32]);
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) enum Access {
-    #[default]
-    #[serde(rename = "read")]
-    Read,
-    #[serde(rename = "read+write")]
-    ReadWrite,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Expiry(pub(super) Timestamp);
 
 const fn seconds(seconds: u64) -> Bound {
     Bound(std::time::Duration::from_secs(seconds))
@@ -381,114 +321,5 @@ impl Default for Cache {
             freshness: Freshness::default(),
             stale: Stale::default(),
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.strip_prefix("unix:") {
-            Some("") => Err(de::Error::custom("the path after `unix:` is missing")),
-            Some(path) => Ok(Self(ListenAddress::Unix(path.into()))),
-            None => text.parse().map(|address| Self(ListenAddress::Tcp(address))).map_err(|_| {
-                de::Error::custom(format!(
-                    "`{text}` is no address; write an IP address and a port like \"127.0.0.1:8080\", or \"unix:/path\""
-                ))
-            }),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for BaseUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let refused =
-            |why| de::Error::custom(format!("{why}; write scheme and host, like \"https://api.gocobalt.io\""));
-        let uri: http::Uri = text.parse().map_err(|_| refused("this is no URL"))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err(refused("the URL has to begin with http:// or https://"));
-        }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(refused("the URL must not hold a user name or password"));
-        }
-        if uri.path() != "/" || uri.query().is_some() {
-            return Err(refused("the URL must not have a path or query"));
-        }
-        Ok(Self(uri))
-    }
-}
-
-impl<'de> Deserialize<'de> for SecretSource {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(field_identifier, rename_all = "lowercase")]
-        enum Key {
-            Env,
-            File,
-        }
-        struct Source;
-        impl<'de> Visitor<'de> for Source {
-            type Value = SecretSource;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("{ env = \"VARIABLE\" } or { file = \"/path\" }")
-            }
-
-            fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretSource, E> {
-                Err(E::custom(LITERAL_SECRET))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretSource, A::Error> {
-                let source = match map.next_key()? {
-                    Some(Key::Env) => SecretSource::Variable(map.next_value()?),
-                    Some(Key::File) => SecretSource::File(map.next_value()?),
-                    None => return Err(de::Error::custom("one of `env` and `file` is needed")),
-                };
-                match map.next_key::<Key>()? {
-                    None => Ok(source),
-                    Some(_) => Err(de::Error::custom("`env` and `file` can't both be there")),
-                }
-            }
-        }
-        deserializer.deserialize_any(Source)
-    }
-}
-
-impl<'de> Deserialize<'de> for Sha256 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let mut digest = [0; 32];
-        // Not echoed: it may be the key itself, by mistake.
-        let refused = || de::Error::custom("a SHA-256 has 64 hexadecimal digits; `postern keygen` prints one");
-        if text.len() != 64 {
-            return Err(refused());
-        }
-        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| refused())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| refused())?;
-        }
-        Ok(Self(digest))
-    }
-}
-
-impl<'de> Deserialize<'de> for Expiry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Toml(toml::value::Datetime),
-            Text(String),
-        }
-        let text = match Written::deserialize(deserializer)? {
-            Written::Toml(datetime) => datetime.to_string(),
-            Written::Text(text) => text,
-        };
-        let midnight = |date: Date| TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok();
-        let found = if text.len() == 10 { text.parse().ok().and_then(midnight) } else { text.parse().ok() };
-        found.map(Self).ok_or_else(|| {
-            de::Error::custom(format!(
-                "`{text}` is no moment; write a date or a date-time with offset, like 2027-01-01T00:00:00Z"
-            ))
-        })
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::PathAndQuery;
 use jsonwebtoken::Algorithm;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -37,33 +38,57 @@ const SHORTEST_SECRET: usize = 32;
 const LARGEST_JWKS: usize = 256 << 10;
 
 /// An issuer as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
+    /// The `iss` of its tokens, to the letter.
+    #[schemars(with = "String", length(min = 1))]
     issuer: Spanned<String>,
+    /// One of these has to be in `aud`.
+    #[schemars(with = "Vec<String>", length(min = 1))]
     audience: Spanned<Vec<String>>,
+    /// What it may sign with. Left out: RS, PS, ES 256/384, EdDSA; with a `secret`, HS256 and nothing else.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1))]
     algorithms: Option<Spanned<Vec<String>>>,
+    /// Where its keys are: one of `url`, `file` and `secret`.
+    #[schemars(with = "Keys")]
     pub(super) keys: Spanned<Keys>,
+    /// The tenant that all its tokens are for.
+    #[schemars(with = "Option<String>")]
     tenant: Option<Spanned<String>>,
+    /// Or the claim that holds the tenant's id.
     tenant_claim: Option<String>,
+    /// The claim that holds linked accounts, a text or a list; names inside each other with dots between.
     #[serde(default = "linked_account_claim")]
     linked_account_claim: String,
+    /// The claim that holds scopes.
     #[serde(default = "scope_claim")]
     scope_claim: String,
+    /// The scope of tokens that may also stop and rerun. Left out, its tokens may only read.
     write_scope: Option<String>,
+    /// How far clocks may differ.
     #[serde(default = "leeway")]
     leeway: Length,
 }
 
 /// Where its keys are: one of `url`, `file` and `secret`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Keys {
+    /// Its JWKS.
+    #[schemars(with = "Option<String>")]
     url: Option<Spanned<String>>,
+    /// A JWKS or a PEM public key; relative to the configuration file.
+    #[schemars(with = "Option<String>")]
     file: Option<Spanned<String>>,
+    /// The secret that it signs with.
+    #[schemars(with = "Option<SecretSource>")]
     pub(super) secret: Option<Spanned<SecretSource>>,
+    /// PEM file of authorities to trust at that URL instead of the public ones.
     ca_file: Option<String>,
+    /// How often the URL is read. 5m unless it is set.
     refresh: Option<Bound>,
+    /// It is read at most once in this time when a token names a key that is not known. 30s unless it is set.
     cooldown: Option<Length>,
 }
 

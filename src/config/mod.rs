@@ -9,6 +9,7 @@ mod issuer;
 mod listener;
 mod model;
 mod pass_through;
+mod schema;
 mod secret;
 mod source;
 mod units;
@@ -27,6 +28,7 @@ use file::{File, SecretSource};
 pub use files::Files;
 use files::Reader;
 pub use model::*;
+pub use schema::schema;
 pub use secret::Secret;
 pub use source::Source;
 

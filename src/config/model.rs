@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderName, Method, Uri};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::files::Files;
@@ -417,7 +418,7 @@ pub struct Stale {
 }
 
 /// A `Cache-Control` directive of a request (RFC 9111, 5.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RequestDirective {
     /// Ask the upstream.

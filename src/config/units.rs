@@ -5,6 +5,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
+
+use super::schema::by_hand;
 
 /// A duration: a whole number and `ms`, `s`, `m` or `h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,30 @@ fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(bytes)
+}
+
+/// As people write it: the largest unit that leaves nothing over.
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = self.0.as_millis();
+        let units = [(60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
+        match units.into_iter().find(|(unit, _)| milliseconds > 0 && milliseconds.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", milliseconds / unit),
+            None if milliseconds == 0 => f.write_str("0s"),
+            None => write!(f, "{milliseconds}ms"),
+        }
+    }
+}
+
+/// As people write it: the largest unit that leaves nothing over.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.into_iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}", self.0),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Length {
@@ -102,6 +129,35 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// Written as it would stand in the file: the schema shows defaults.
+macro_rules! written {
+    ($type:ty, |$value:ident| $write:expr, $schema:tt) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let $value = self;
+                $write.serialize(serializer)
+            }
+        }
+
+        by_hand!($type, $schema);
+    };
+}
+
+written!(Length, |length| length.to_string(), {
+    "type": "string",
+    "pattern": r"^[0-9]+\s*(ms|s|m|h)\s*$",
+});
+written!(Bound, |bound| Length(bound.0), {
+    "type": "string",
+    "pattern": r"^0*[1-9][0-9]*\s*(ms|s|m|h)\s*$",
+});
+written!(Size, |size| size.to_string(), {
+    "type": ["string", "integer"],
+    "pattern": r"^[0-9]+\s*(B|KiB|MiB|GiB)?\s*$",
+    "minimum": 0,
+});
+written!(Count, |count| count.0.get(), { "type": "integer", "minimum": 1, "maximum": u32::MAX });
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +169,12 @@ mod tests {
         assert_eq!(length("1 h"), Some(Duration::from_hours(1)));
         assert_eq!(size("16MiB"), Some(16 << 20));
         assert_eq!(size("512"), Some(512));
+        for text in ["250ms", "10m", "1h", "90s", "0s"] {
+            assert_eq!(length(text).map(|duration| Length(duration).to_string()), Some(text.to_owned()));
+        }
+        for text in ["16MiB", "1GiB", "3KiB", "1000", "0"] {
+            assert_eq!(size(text).map(|bytes| Size(bytes).to_string()), Some(text.to_owned()));
+        }
         for text in ["", "s", "1", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
             assert_eq!(length(text), None, "{text}");
         }

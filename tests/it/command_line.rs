@@ -145,6 +145,34 @@ fn serve_ends_with_0_when_it_is_told_to() {
 }
 
 #[test]
+fn completions_and_manual_pages_know_every_command() {
+    let help = text(&run(&["--help"]).stdout);
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.contains(&"serve") && commands.contains(&"man"), "{help}");
+    let folder = std::env::temp_dir().join(format!("postern-man-{}", std::process::id()));
+    let written = run(&["man", "--directory", folder.to_str().expect("UTF-8")]);
+    assert!(written.status.success(), "{}", text(&written.stderr));
+    let page = text(&run(&["man"]).stdout);
+    let scripts = ["bash", "zsh", "fish"].map(|shell| text(&run(&["completions", shell]).stdout));
+    for command in commands {
+        assert!(page.contains(&format!("postern\\-{command}(1)")), "{command}: {page}");
+        let own = std::fs::read_to_string(folder.join(format!("postern-{command}.1"))).expect("a page of its own");
+        assert!(own.starts_with(".ie") && own.contains(".SH SYNOPSIS"), "{own}");
+        for script in &scripts {
+            assert!(script.contains(command), "{command}: {script}");
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+    assert!(!run(&["completions", "cmd.exe"]).status.success());
+}
+
+#[test]
 fn whoami_explains_what_a_credential_may_do_and_why_not() {
     let tenant = "[[tenants]]\nid = \"acme\"\nmode = \"inject\"\norg_key = { env = \"ORG_KEY\" }\n";
     let keys = client_key("dashboards", "pst_dash", "linked_accounts = [\"acme-*\"]")

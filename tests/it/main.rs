@@ -6,6 +6,7 @@ mod callers;
 mod coalescing;
 mod command_line;
 mod connections;
+mod deploy;
 mod derivation;
 mod documentation;
 mod drain;
