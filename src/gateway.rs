@@ -8,6 +8,7 @@
 //! a refusal is a finished response and no future. Only what needs the upstream becomes one.
 
 mod pending;
+mod status;
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
 use self::pending::{Errand, Pending};
+pub use self::status::{Explained, Readiness, Status, TenantReadiness};
 use crate::admit::{admit, must_write};
 use crate::body::Body;
 use crate::cache::{CacheKey, Coding, Directives, Entry, Flights, Store, Usable};
@@ -294,6 +296,7 @@ impl Gateway {
 
     /// Tells whoever watches. The last thing that is done for any request.
     fn answered(&self, exchange: &Exchange, response: Response<Body>, error_code: Option<&str>) -> Response<Body> {
+        let now = self.clock.now();
         self.observer.answered(&Record {
             request_id: exchange.facts.request_id,
             method: &exchange.head.method,
@@ -304,7 +307,8 @@ impl Gateway {
             error_code,
             cache: exchange.facts.cache,
             age: exchange.age,
-            duration: self.clock.now().since(exchange.began),
+            at: now,
+            duration: now.since(exchange.began),
         });
         response
     }

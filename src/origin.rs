@@ -20,7 +20,7 @@ use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
 use crate::executions::{PathId, Progress, Question};
 use crate::limit::Urgency;
-use crate::resilience::{Breaker, Permit, RetryBudget, backoff};
+use crate::resilience::{Breaker, Circuit, Permit, RetryBudget, backoff};
 use crate::tenant::{OnProbation, OrgKey, Standing};
 use crate::translate;
 use crate::upstream;
@@ -43,6 +43,12 @@ impl Origin {
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
         let breaker = Breaker::new(config.upstream.breaker, clock.clone());
         Self { config, clock, breaker, retries: RetryBudget::default() }
+    }
+
+    /// How the circuit to it stands.
+    #[must_use]
+    pub fn circuit(&self) -> Circuit {
+        self.breaker.circuit()
     }
 
     /// Asks a question; an answer that was there before is renewed if it still holds.

@@ -16,6 +16,9 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
+    if let Some(address) = server.admin_address() {
+        tracing::info!(%address, "admin_listening");
+    }
     signals.wait();
     tracing::info!("draining");
     server.stop();

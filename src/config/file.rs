@@ -22,6 +22,8 @@ pub(super) const LITERAL_SECRET: &str =
 pub(super) struct File {
     pub(super) listeners: Option<Spanned<Vec<Listener>>>,
     #[serde(default)]
+    pub(super) admin: super::admin::Written,
+    #[serde(default)]
     pub(super) server: Server,
     #[serde(default)]
     pub(super) upstream: Upstream,

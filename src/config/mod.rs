@@ -1,5 +1,6 @@
 //! File and environment to a validated [`Config`]: the only place that reads either.
 
+mod admin;
 mod diagnostic;
 mod environment;
 mod file;
@@ -7,6 +8,7 @@ mod issuer;
 mod listener;
 mod model;
 mod pass_through;
+mod redacted;
 mod secret;
 mod units;
 mod validate;
@@ -16,12 +18,13 @@ mod tests;
 
 use std::path::Path;
 
+pub use admin::Admin;
 pub use diagnostic::ConfigError;
 use diagnostic::Finding;
 pub use environment::Environment;
 use file::{File, SecretSource};
 pub use model::*;
-pub use secret::Secret;
+pub use secret::{Secret, Source};
 
 impl Config {
     /// Reads a configuration file.
@@ -44,6 +47,7 @@ impl Config {
         let written = file.tenants.iter().map(|tenant| &tenant.org_key);
         let written = written.chain(file.tenants.iter().filter_map(|tenant| tenant.org_key_next.as_ref()));
         let written = written.chain(file.issuers.iter().filter_map(|issuer| issuer.keys.get_ref().secret.as_ref()));
+        let written = written.chain(&file.admin.token);
         let secrets: Vec<String> = written
             .filter_map(|source| match source.get_ref() {
                 SecretSource::Variable(name) => Some(name.clone()),

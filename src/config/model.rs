@@ -9,9 +9,10 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderName, Method, Uri};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::secret::Secret;
+use super::admin::Admin;
+use super::secret::{Secret, Source};
 use crate::executions::{Dialect, QueryPolicy};
 use crate::keyset::KeySet;
 use crate::tls::TlsFiles;
@@ -21,6 +22,8 @@ use crate::tls::TlsFiles;
 pub struct Config {
     /// Sockets that callers connect to; at least one.
     pub listeners: Vec<Listener>,
+    /// The listener for whoever runs the gateway; `None` if it is switched off.
+    pub admin: Option<Admin>,
     /// How connections are served.
     pub server: Server,
     /// Where Refold is and how it is spoken to.
@@ -303,6 +306,8 @@ pub struct Issuer {
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
     /// Its keys.
     pub keys: IssuerKeys,
+    /// Where they come from, to be shown.
+    pub keys_from: KeySource,
     /// Whose callers the holders of its tokens are.
     pub tenant: TenantOf,
     /// Where a token names its linked account, or a list of them.
@@ -322,6 +327,18 @@ pub enum IssuerKeys {
     Fixed(Arc<KeySet>),
     /// They are fetched.
     Url(Box<JwksUrl>),
+}
+
+/// Where an issuer's keys come from, as the file has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeySource {
+    /// A JWKS document.
+    Url(String),
+    /// A JWKS document or a PEM key.
+    File(PathBuf),
+    /// A secret that they share with us.
+    Secret(Source),
 }
 
 /// A JWKS document behind a URL.
@@ -391,7 +408,7 @@ pub struct Stale {
 }
 
 /// A `Cache-Control` directive of a request (RFC 9111, 5.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RequestDirective {
     /// Ask the upstream.

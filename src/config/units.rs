@@ -48,6 +48,30 @@ fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(bytes)
 }
 
+/// As people write it: the largest unit that leaves nothing over.
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = self.0.as_millis();
+        let units = [(60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
+        match units.into_iter().find(|(unit, _)| milliseconds > 0 && milliseconds.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", milliseconds / unit),
+            None if milliseconds == 0 => f.write_str("0s"),
+            None => write!(f, "{milliseconds}ms"),
+        }
+    }
+}
+
+/// As people write it: the largest unit that leaves nothing over.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.into_iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -113,6 +137,12 @@ mod tests {
         assert_eq!(length("1 h"), Some(Duration::from_hours(1)));
         assert_eq!(size("16MiB"), Some(16 << 20));
         assert_eq!(size("512"), Some(512));
+        for text in ["250ms", "10m", "1h", "90s", "0s"] {
+            assert_eq!(length(text).map(|duration| Length(duration).to_string()), Some(text.to_owned()));
+        }
+        for text in ["16MiB", "1GiB", "3KiB", "1000", "0"] {
+            assert_eq!(size(text).map(|bytes| Size(bytes).to_string()), Some(text.to_owned()));
+        }
         for text in ["", "s", "1", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
             assert_eq!(length(text), None, "{text}");
         }

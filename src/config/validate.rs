@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::admin;
 use super::diagnostic::Finding;
 use super::environment::Environment;
 use super::file::{self, File, SecretSource, Sha256};
@@ -19,7 +20,7 @@ use super::model::{
     UpstreamRate,
 };
 use super::pass_through;
-use super::secret::Secret;
+use super::secret::{Secret, Source};
 use super::units::Count;
 use crate::executions::{Dialect, QueryPolicy, UnknownParameters};
 use crate::nearest::nearest;
@@ -78,6 +79,7 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
     let upstream = &file.upstream;
     Ok(Config {
         listeners,
+        admin: admin::read(&file.admin, folder, environment)?,
         server: Server {
             workers: match usize::from(server.workers) {
                 0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -166,11 +168,7 @@ fn read_trusted(
     address: &ListenAddress,
     tenants: &[Arc<Tenant>],
 ) -> Result<Trusted, Finding> {
-    let local = match address {
-        ListenAddress::Tcp(address) => address.ip().is_loopback(),
-        ListenAddress::Unix(_) => true,
-    };
-    if !local {
+    if !address.is_local() {
         let message =
             "a trusted listener is its own credential, so it has to be on a loopback address or a Unix socket";
         return Err(Finding::at(written.span(), message));
@@ -404,15 +402,17 @@ pub(super) fn read_secret(
     environment: &Environment,
 ) -> Result<Secret, Finding> {
     let refused = |message: String| Finding::at(source.span(), message);
-    let value = match source.get_ref() {
-        SecretSource::Variable(name) => environment
-            .get(name)
-            .map(str::to_owned)
-            .ok_or_else(|| refused(format!("the environment variable {name} is not set")))?,
+    let (value, source) = match source.get_ref() {
+        SecretSource::Variable(name) => {
+            let value = environment.get(name).map(str::to_owned);
+            let value = value.ok_or_else(|| refused(format!("the environment variable {name} is not set")))?;
+            (value, Source::Env(name.clone()))
+        }
         SecretSource::File(path) => {
             let path = folder.join(path);
-            std::fs::read_to_string(&path)
-                .map_err(|error| refused(format!("the secret file {} can't be read: {error}", path.display())))?
+            let value = std::fs::read_to_string(&path)
+                .map_err(|error| refused(format!("the secret file {} can't be read: {error}", path.display())))?;
+            (value, Source::File(path))
         }
     };
     let value = value.trim_end_matches(['\r', '\n']);
@@ -424,5 +424,5 @@ pub(super) fn read_secret(
             "the secret has characters that a header can't have (a space or a line break?)".to_owned(),
         ));
     }
-    Ok(Secret::new(value.to_owned()))
+    Ok(Secret::new(value.to_owned(), source))
 }

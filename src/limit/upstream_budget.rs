@@ -5,14 +5,18 @@
 //! 429 holds all lines for as long as it says; after it the pace is halved and comes back step by step (additive increase,
 //! multiplicative decrease).
 
+mod status;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use self::status::BudgetStatus;
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamRate;
+use crate::tally::{Ring, SECOND, unit};
 
 /// After a 429 the pace is a share of what is configured, of 1,000. It is never less than this.
 const LEAST_PACE: u32 = 100;
@@ -46,6 +50,8 @@ struct Inner {
     clock: Clock,
     limits: UpstreamRate,
     state: Mutex<State>,
+    /// Slots that were taken, by the second.
+    used: Ring<64>,
 }
 
 #[derive(Debug)]
@@ -102,7 +108,7 @@ impl UpstreamBudget {
             background: Lines::default(),
             dispatching: false,
         };
-        Self(Arc::new(Inner { clock, limits, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { clock, limits, state: Mutex::new(state), used: Ring::default() }))
     }
 
     /// Takes one request off, waiting for it in the caller's line if need be.
@@ -273,6 +279,7 @@ impl Inner {
         if free {
             state.arrival = state.arrival.max(now) + self.interval(state);
             state.pace = (state.pace + PACE_STEP).min(FULL_PACE);
+            self.used.add(unit(now, SECOND));
         }
         free
     }

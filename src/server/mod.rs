@@ -12,11 +12,12 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+use crate::admin::{self, Admin, Process};
 use crate::caller::Entrance;
 use crate::client::{Client, ClientSetupError};
 use crate::clock::Clock;
-use crate::config::{Config, ListenAddress};
-use crate::gateway::Gateway;
+use crate::config::{Config, ListenAddress, Listener, SocketFile};
+use crate::gateway::{Gateway, Scope};
 use crate::tls::{Tls, TlsError};
 
 /// A gateway that is serving.
@@ -26,6 +27,8 @@ pub struct Server {
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     gateway: Arc<Gateway>,
+    process: Arc<Process>,
+    admin: Option<(ListenAddress, Admin)>,
 }
 
 /// Why a gateway can't serve.
@@ -59,6 +62,8 @@ impl Server {
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock)?);
         let stop = watch::Sender::new(false);
+        let process = Arc::<Process>::default();
+        let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
         let mut encrypted = Vec::new();
         let mut addresses = Vec::with_capacity(config.listeners.len());
         let mut sockets: Vec<Vec<worker::Listening>> = (0..config.server.workers).map(|_| Vec::new()).collect();
@@ -91,7 +96,19 @@ impl Server {
                 .map_err(StartError::Worker)?;
             workers.push(thread);
         }
-        Ok(Self { addresses, stop, workers, gateway })
+        let admin = match admin {
+            None => None,
+            Some((address, socket)) => {
+                let sources = admin::Sources {
+                    address: address.clone(),
+                    gateway: Arc::clone(&gateway),
+                    scope: explorer(&config)?,
+                    process: Arc::clone(&process),
+                };
+                Some((address, Admin::start(socket, sources).map_err(StartError::Worker)?))
+            }
+        };
+        Ok(Self { addresses, stop, workers, gateway, process, admin })
     }
 
     /// The gateway that the workers share.
@@ -106,18 +123,58 @@ impl Server {
         &self.addresses
     }
 
+    /// Where whoever runs it asks, with the port that was taken.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<&ListenAddress> {
+        self.admin.as_ref().map(|(address, _)| address)
+    }
+
+    /// What is told of this process.
+    #[must_use]
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
     /// Takes no more connections, lets requests in flight end within the drain time, and returns when all have.
     pub fn stop(mut self) {
         self.stop_and_join();
     }
 
     fn stop_and_join(&mut self) {
+        self.process.drains();
         self.stop.send_replace(true);
         for worker in self.workers.drain(..) {
             // A worker that has panicked has nothing left to drain.
             let _ = worker.join();
         }
     }
+}
+
+/// The socket of the admin listener.
+fn bind_admin(address: &ListenAddress) -> Result<(ListenAddress, admin::Socket), StartError> {
+    let listener = Listener {
+        address: address.clone(),
+        session_tokens: None,
+        trusted: None,
+        tls: None,
+        socket: SocketFile::default(),
+    };
+    let refused = |source| StartError::Listen { address: address.clone(), source };
+    let (taken, mut sockets) = socket::bind(&listener, 1).map_err(refused)?;
+    let socket = match sockets.pop() {
+        Some(socket::Bound::Tcp(socket)) => admin::Socket::Tcp(socket),
+        Some(socket::Bound::Unix(socket)) => admin::Socket::Unix(socket),
+        None => return Err(refused(io::ErrorKind::AddrNotAvailable.into())),
+    };
+    Ok((taken, socket))
+}
+
+/// Where the status page's own questions come in: as at the first listener that takes session tokens, but nobody is trusted
+/// for being there.
+fn explorer(config: &Config) -> Result<Scope, StartError> {
+    let session_tokens = config.listeners.iter().find_map(|listener| listener.session_tokens);
+    let entrance = Entrance { session_tokens, known: None };
+    Ok(Scope { client: Client::new(&config.upstream.connection)?, entrance })
 }
 
 impl Drop for Server {

@@ -7,9 +7,10 @@
 mod accounts;
 mod org_keys;
 mod partition;
+mod status;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -19,6 +20,7 @@ use self::accounts::Accounts;
 pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::{Epoch, Holder};
 pub use self::partition::{OnProbation, Partition, PartitionId, Standing};
+pub use self::status::{BudgetState, Busy, TenantStatus};
 use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::limit::{ClientBudget, UpstreamBudget};
@@ -43,6 +45,7 @@ pub struct Tenant {
     /// What session tokens that the upstream has not accepted yet may spend, all of them together.
     pub probation: ClientBudget,
     org_keys: OrgKeys,
+    credential_refused: AtomicBool,
     rate_limit_policy: HeaderValue,
     clock: Clock,
     account_epoch: Epoch,
@@ -73,6 +76,7 @@ impl Tenant {
                 .time_to_live(ACCEPTED_FOR)
                 .build_with_hasher(foldhash::fast::RandomState::default()),
             org_keys: OrgKeys::new(&config),
+            credential_refused: AtomicBool::new(false),
             rate_limit_policy: policy(config.client_budget),
             config,
             clock,

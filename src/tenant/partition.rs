@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::limit::{ClientBudget, Line};
+use crate::tally::LastMinute;
 
 /// A linked account or a session token of one tenant: whose answers are nobody else's.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Partition {
     verdict: tokio::sync::Mutex<()>,
     /// When somebody last asked for it, in nanoseconds on the clock.
     last_seen: AtomicU64,
+    /// How often.
+    requests: LastMinute,
     /// What it may ask.
     pub budget: ClientBudget,
 }
@@ -73,6 +76,7 @@ impl Partition {
             verdict: tokio::sync::Mutex::default(),
             holder,
             last_seen: AtomicU64::new(0),
+            requests: LastMinute::default(),
             budget: ClientBudget::new(rate, clock),
         }
     }
@@ -103,6 +107,12 @@ impl Partition {
     /// Somebody asks for it.
     pub(super) fn seen(&self, now: Moment) {
         self.last_seen.store(now.as_nanos(), Ordering::Relaxed);
+        self.requests.add(now);
+    }
+
+    /// About how often somebody has asked for it in the last minute.
+    pub(super) fn requests(&self, now: Moment) -> u64 {
+        self.requests.get(now)
     }
 
     /// When somebody last asked for it.

@@ -1,5 +1,6 @@
 //! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave.
 
+mod admin;
 mod browser;
 mod caching;
 mod callers;
