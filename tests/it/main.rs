@@ -2,8 +2,10 @@
 
 mod admin;
 mod browser;
+mod browser_status_page;
 mod caching;
 mod callers;
+mod chromium;
 mod coalescing;
 mod command_line;
 mod connections;

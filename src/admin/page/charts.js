@@ -66,7 +66,6 @@ export function dial(svg, share) {
   const ring = { cx: 60, cy: 60, r: 50, "stroke-width": 11, transform: "rotate(-90 60 60)" };
   if (!svg.firstChild) svg.append(s("circle", { class: "track", ...ring }), s("circle", { class: "value", ...ring, "stroke-dasharray": around }));
   // A round end of a line of no length would be a dot.
-  svg.lastChild.toggleAttribute("hidden", !share);
   svg.lastChild.style.display = share ? "" : "none";
   svg.lastChild.setAttribute("stroke-dashoffset", round(around * (1 - (share ?? 0))));
 }
@@ -99,6 +98,16 @@ export function range(p50, p99) {
     s("line", { class: "rail", x1: 6, x2: 294, y1: 14, y2: 14, "vector-effect": "non-scaling-stroke" }),
     p50 != null && s("line", { class: "span", x1: x(p50), x2: x(p99), y1: 14, y2: 14, "vector-effect": "non-scaling-stroke" }),
   );
+}
+
+/** What the places on those scales are. */
+export function scale() {
+  const mark = ([power, words, anchor]) => {
+    const at = `${round(2 + (power / 7) * 96)}%`;
+    return [s("line", { x1: at, x2: at, y1: 0, y2: 5 }), s("text", { x: at, y: 18, "text-anchor": anchor }, words)];
+  };
+  const marks = [[0, "1 µs", "start"], [3, "1 ms", "middle"], [6, "1 s", "middle"]];
+  return s("svg", { class: "scale", "aria-hidden": "true" }, marks.flatMap(mark));
 }
 
 /** A bar behind or beside a text, filled up to a share. */

@@ -22,18 +22,22 @@ export function text(element, words) {
   if (element.textContent !== words) element.textContent = words;
 }
 
-/** A table that becomes a list of cards on a phone. Cells are texts, elements, or `{ fixed: … }` for what must not break. */
-export function table(caption, names, rows, className = "stack") {
-  const cell = (value, column) => {
+/**
+ * A table; on a phone each row is a small card, laid out by the style sheet, and the roles say that it is a table all the
+ * same. `columns`: [class, name]. Cells are texts, elements, or `{ fixed: … }` for what must not break.
+ */
+export function table(className, caption, columns, rows) {
+  const cell = (value, at) => {
     const fixed = value != null && typeof value === "object" && "fixed" in value;
-    return h("td", { "data-name": names[column], class: fixed ? "fixed" : null }, fixed ? value.fixed : value);
+    return h("td", { role: "cell", class: `${columns[at][0]}${fixed ? " fixed" : ""}` }, fixed ? value.fixed : value);
   };
+  const names = columns.map(([, name]) => h("th", { role: "columnheader", scope: "col" }, name));
   return h(
     "table",
-    { class: className },
+    { class: className, role: "table" },
     h("caption", {}, caption),
-    h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell)))),
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, names)),
+    h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" }, row.map(cell)))),
   );
 }
 
@@ -52,7 +56,8 @@ export function copyable(whole, shown = whole) {
     text($("copied"), `${whole} copied`);
     setTimeout(() => button.classList.remove("done"), 1500);
   };
-  const button = h("button", { type: "button", class: "copy", title: `Copy ${whole}`, "aria-label": `Copy ${whole}`, "data-id": whole, on: { click: copy } }, shown);
+  const sheets = s("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { class: "sheets", d: "M5.5 5.5h8v8h-8zM10.5 5V2.5h-8v8H5" }), s("path", { class: "tick", d: "M2.5 8.5l4 4 7-9" }));
+  const button = h("button", { type: "button", class: "copy", title: `Copy ${whole}`, "aria-label": `Copy ${whole}`, "data-id": whole, on: { click: copy } }, shown, sheets);
   return button;
 }
 

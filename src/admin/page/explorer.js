@@ -65,6 +65,8 @@ function show(explored, milliseconds, turnTo) {
   $("answer").replaceChildren(first, ...(question ? [made(question)] : []), answered(explored.headers));
 }
 
+const COLUMNS = [["name", "Name"], ["status", "Status"], ["source", "Source"], ["created", "Created"], ["id", "Id"]];
+
 /** Where the answer came from, in words. */
 function where(cacheStatus) {
   if (/; hit; ttl=-/.test(cacheStatus)) return "From the cache, while a newer answer is fetched";
@@ -86,7 +88,7 @@ function page(body, turnTo) {
   return h(
     "div",
     {},
-    table(`Executions ${body.pagingCounter} to ${body.pagingCounter + body.docs.length - 1} of ${body.totalDocs}`, ["Name", "Status", "Source", "Created", "Id"], rows),
+    table("executions", `Executions ${body.pagingCounter} to ${body.pagingCounter + body.docs.length - 1} of ${body.totalDocs}`, COLUMNS, rows),
     h("div", { class: "pages" }, h("span", { class: "muted" }, `Page ${body.page} of ${body.totalPages}`), h("div", {}, turn("Previous", body.prevPage), turn("Next", body.nextPage))),
   );
 }
@@ -133,7 +135,7 @@ const WORDS = {
   ratelimit: (value) => `${parameter(value, "r")} more requests may follow at once; the whole budget is back in ${parameter(value, "t")} s.`,
   "ratelimit-policy": (value) => `The linked account's budget: ${parameter(value, "q")} requests in ${parameter(value, "w")} s.`,
   "retry-after": (value) => `Ask again in ${value} s.`,
-  "x-request-id": () => "Names this request in the log and in the list of recent errors.",
+  "x-request-id": () => "Names this request in the log, and in the list of recent errors if it is one.",
   "www-authenticate": () => "The credential is not one that the gateway knows.",
   vary: () => "The answer differs with these request headers: everybody sees their own.",
   "content-type": () => "How to read the body.",
@@ -143,5 +145,5 @@ function answered(headers) {
   const order = Object.keys(WORDS);
   const sorted = headers.filter(([name]) => name in WORDS).sort(([one], [other]) => order.indexOf(one) - order.indexOf(other));
   const rows = sorted.map(([name, value]) => [h("code", {}, name), h("code", {}, value), WORDS[name](value)]);
-  return h("article", { class: "card" }, h("h2", {}, "What it says with the answer"), table("Response headers", ["Header", "Value", "Meaning"], rows, "stack headers"));
+  return h("article", { class: "card" }, h("h2", {}, "What it says with the answer"), table("headers", "Response headers", [["name", "Header"], ["value", "Value"], ["meaning", "Meaning"]], rows));
 }

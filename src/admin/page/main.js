@@ -21,6 +21,8 @@ async function poll() {
     const status = await get("/status");
     failures = 0;
     hideToken();
+    // A link can't show the token.
+    $("raw").hidden = token.get() != null;
     document.body.classList.remove("asleep");
     show(status);
     showVerdict(status);

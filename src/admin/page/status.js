@@ -1,6 +1,6 @@
 // The view of what is going on: each function shows one part of /status.
 
-import { bar, bins, dial, gauge, range, smooth, spark, stack } from "./charts.js";
+import { bar, bins, dial, gauge, range, scale, smooth, spark, stack } from "./charts.js";
 import { $, ago, bytes, copyable, count, duration, h, microseconds, table, text } from "./dom.js";
 
 const add = (...series) => series[0].map((_, at) => series.reduce((sum, one) => sum + one[at], 0));
@@ -62,8 +62,8 @@ function showRatio(cached, fetched, stale) {
   const misses = smooth(fetched, 10);
   spark($("ratio-chart"), hits.map((value, at) => share(value, misses[at])));
   const old = total(last(stale, 60));
-  const words = now == null ? "Nothing was asked in the last minute." : "of what could be, in the last minute";
-  text($("ratio-words"), old ? `${words}; ${count(old)} of them while a newer answer was fetched` : words);
+  const words = now == null ? "Nothing was asked in the last minute." : "of what can be cached, in the last minute";
+  text($("ratio-words"), old ? `${words}; ${count(old)} times stale, while it was renewed` : words);
 }
 
 const used = (tenant) => total(last(tenant.upstream.used, 5)) / 5;
@@ -71,10 +71,10 @@ const used = (tenant) => total(last(tenant.upstream.used, 5)) / 5;
 function showBudgets(tenants) {
   const share = (tenant) => used(tenant) / tenant.upstream.per_second;
   const sorted = [...tenants].sort((one, other) => share(other) - share(one));
-  $("budgets").replaceChildren(...sorted.slice(0, 4).map((tenant, at) => budget(tenant, at === 0, tenants.length > 1)));
+  $("budgets").replaceChildren(...sorted.slice(0, 4).map((tenant, at) => budget(tenant, at === 0)));
 }
 
-function budget(tenant, large, named) {
+function budget(tenant, large) {
   const { per_second: limit, burst, used: seconds, waiting, max_queue: queue, pace, held_for: held } = tenant.upstream;
   const rate = used(tenant);
   const state = held > 0 ? ["bad", `held for ${duration(Math.ceil(held))}`] : waiting ? ["warn", `${count(waiting)} waiting`] : ["good", "free"];
@@ -82,7 +82,7 @@ function budget(tenant, large, named) {
   return h(
     "div",
     { class: "tenant" },
-    h("div", { class: "name" }, h("span", { class: "muted" }, named ? tenant.id : "of what it grants to the org key"), h("span", { class: `pill ${state[0]}` }, state[1])),
+    h("div", { class: "name" }, h("span", {}, tenant.id), h("span", { class: `pill ${state[0]}` }, state[1])),
     large
       ? h("div", { class: "gauge", role: "img", "aria-label": words }, gauge(rate / limit), h("p", { class: "figure" }, h("b", {}, count(rate)), h("span", {}, `of ${count(limit)} a second`)))
       : h("p", {}, words),
@@ -107,14 +107,14 @@ function showLatency(latency) {
       h(
         "p",
         { class: "values" },
-        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p50) : "–"), h("span", { class: "muted small" }, " half of them")),
-        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p99) : "–"), h("span", { class: "muted small" }, " 99 %")),
+        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p50) : "–"), h("span", { class: "muted small" }, "half of them")),
+        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p99) : "–"), h("span", { class: "muted small" }, "99 % of them")),
       ),
     );
   $("latencies").replaceChildren(
     one("cached", "From the cache", latency.hits),
     one("fetched", "Fetched from Refold", latency.fetches),
-    h("p", { class: "muted small" }, "Bars run from 1 µs to 10 s, each seventh ten times the one before."),
+    scale(),
   );
 }
 
@@ -165,13 +165,17 @@ function showBusiest(busiest, named) {
 }
 
 const kindOf = (status) => (status >= 500 ? "bad" : status === 429 ? "warn" : "plain");
+/** Errors that are shown before somebody wants to see all. */
+const FEW = 8;
 let shownErrors = "";
+let allErrors = false;
 
 function showErrors(errors) {
   const box = $("errors");
-  const ids = errors.map((error) => error.request_id).join();
+  const some = allErrors ? errors : errors.slice(0, FEW);
+  const ids = some.map((error) => error.request_id).join();
   if (ids === shownErrors && box.firstChild) {
-    box.querySelectorAll("time").forEach((time, at) => text(time, ago(errors[at].seconds_ago)));
+    box.querySelectorAll("time").forEach((time, at) => text(time, ago(some[at].seconds_ago)));
     return;
   }
   shownErrors = ids;
@@ -181,7 +185,7 @@ function showErrors(errors) {
   }
   // Whoever has the keyboard on a button keeps it there.
   const focused = box.contains(document.activeElement) ? document.activeElement.dataset.id : null;
-  const rows = errors.map((error) => [
+  const rows = some.map((error) => [
     { fixed: h("time", {}, ago(error.seconds_ago)) },
     { fixed: h("span", { class: `pill ${kindOf(error.status)}` }, String(error.status)) },
     h("code", {}, error.error_code || "–"),
@@ -189,7 +193,15 @@ function showErrors(errors) {
     error.linked_account ?? error.tenant ?? "unknown caller",
     { fixed: copyable(error.request_id, `${error.request_id.slice(0, 8)}…`) },
   ]);
-  const caption = "The last 50 requests that were refused or failed, newest first";
-  box.replaceChildren(h("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "errors-title" }, table(caption, ["When", "Status", "Code", "Asked for", "Linked account", "Request id"], rows)));
+  const more = () => {
+    allErrors = !allErrors;
+    showErrors(errors);
+    $("more")?.focus();
+  };
+  const caption = "Requests that were refused or failed, newest first";
+  box.replaceChildren(
+    table("failures", caption, [["when", "When"], ["status", "Status"], ["code", "Code"], ["asked", "Asked for"], ["account", "Linked account"], ["id", "Request id"]], rows),
+    ...(errors.length > FEW ? [h("button", { type: "button", id: "more", class: "more", "data-id": "more", on: { click: more } }, allErrors ? "Show fewer" : `Show the last ${errors.length}`)] : []),
+  );
   if (focused) box.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
 }
