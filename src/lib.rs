@@ -25,6 +25,7 @@ pub mod config;
 pub mod digest;
 pub mod error;
 pub mod keyset;
+pub mod lifecycle;
 pub mod nearest;
 pub mod observe;
 pub mod resilience;

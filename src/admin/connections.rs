@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::explore::Explorer;
 use super::{Sources, routes};
 
 /// Connections at once; those beyond wait to be accepted.
@@ -35,13 +36,14 @@ pub enum Socket {
 /// Serves for as long as it is polled.
 pub(super) async fn serve(socket: Socket, sources: Arc<Sources>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let explorer = Arc::<Explorer>::default();
     match socket {
         Socket::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
             loop {
                 let place = place(&places).await;
                 match listener.accept().await {
-                    Ok((stream, _)) => answer(stream, &sources, place),
+                    Ok((stream, _)) => answer(stream, &sources, &explorer, place),
                     Err(error) => pause(&error).await,
                 }
             }
@@ -51,7 +53,7 @@ pub(super) async fn serve(socket: Socket, sources: Arc<Sources>) -> io::Result<(
             loop {
                 let place = place(&places).await;
                 match listener.accept().await {
-                    Ok((stream, _)) => answer(stream, &sources, place),
+                    Ok((stream, _)) => answer(stream, &sources, &explorer, place),
                     Err(error) => pause(&error).await,
                 }
             }
@@ -71,15 +73,15 @@ async fn pause(error: &io::Error) {
     }
 }
 
-fn answer<S>(stream: S, sources: &Arc<Sources>, place: Option<OwnedSemaphorePermit>)
+fn answer<S>(stream: S, sources: &Arc<Sources>, explorer: &Arc<Explorer>, place: Option<OwnedSemaphorePermit>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let sources = Arc::clone(sources);
+    let (sources, explorer) = (Arc::clone(sources), Arc::clone(explorer));
     tokio::spawn(async move {
         let service = service_fn(|request| {
-            let sources = Arc::clone(&sources);
-            async move { Ok::<_, Infallible>(routes::answer(&sources, request).await) }
+            let (sources, explorer) = (Arc::clone(&sources), Arc::clone(&explorer));
+            async move { Ok::<_, Infallible>(routes::answer(&sources, &explorer, request).await) }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())

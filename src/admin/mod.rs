@@ -10,7 +10,6 @@ mod answer;
 mod connections;
 mod explore;
 mod page;
-mod process;
 mod purge;
 mod routes;
 mod status;
@@ -22,9 +21,9 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 pub use self::connections::Socket;
-pub use self::process::Process;
 use crate::config::ListenAddress;
-use crate::gateway::{Gateway, Scope};
+use crate::gateway::Gateway;
+use crate::lifecycle::Lifecycle;
 
 /// What is answered from.
 #[derive(Debug)]
@@ -33,10 +32,15 @@ pub struct Sources {
     pub address: ListenAddress,
     /// The gateway.
     pub gateway: Arc<Gateway>,
-    /// Where the page's own questions come into the gateway.
-    pub scope: Scope,
-    /// The process around it.
-    pub process: Arc<Process>,
+    /// Where the process around it stands.
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+impl Sources {
+    /// The gateway that answers at present.
+    fn gateway(&self) -> Arc<Gateway> {
+        Arc::clone(&self.gateway)
+    }
 }
 
 /// A listener that is serving. It ends when this is dropped.

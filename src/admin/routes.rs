@@ -17,25 +17,27 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::answer::{Answer, METRICS, answer as give, error, json as give_json};
-use super::{Sources, access, explore, page, purge, status};
+use super::explore::Explorer;
+use super::{Sources, access, page, purge, status};
 use crate::error::{ClientError, Reason};
 
 const READ: &str = "GET, HEAD";
 const WRITE: &str = "POST";
 
 /// Answers a request.
-pub(super) async fn answer(sources: &Sources, request: Request<Incoming>) -> Answer {
-    match route(sources, request).await {
+pub(super) async fn answer(sources: &Sources, explorer: &Explorer, request: Request<Incoming>) -> Answer {
+    match route(sources, explorer, request).await {
         Ok(answer) => answer,
         Err(refused) => error(&refused),
     }
 }
 
-async fn route(sources: &Sources, request: Request<Incoming>) -> Result<Answer, ClientError> {
+async fn route(sources: &Sources, explorer: &Explorer, request: Request<Incoming>) -> Result<Answer, ClientError> {
     let headers = request.headers();
     access::check_host(&sources.address, headers)?;
+    let gateway = sources.gateway();
     // As it is in the configuration in effect: a token can be changed.
-    let admin = sources.gateway.config().admin.as_ref();
+    let admin = gateway.config().admin.as_ref();
     let token = admin.and_then(|admin| admin.token.as_ref());
     let operator = access::is_operator(&sources.address, token, headers);
     let path = request.uri().path();
@@ -56,10 +58,10 @@ async fn route(sources: &Sources, request: Request<Incoming>) -> Result<Answer, 
             read(request.method())?;
             must_be(operator)?;
             match path {
-                "/metrics" => Ok(give(StatusCode::OK, METRICS, sources.gateway.metrics())),
+                "/metrics" => Ok(give(StatusCode::OK, METRICS, gateway.metrics())),
                 "/status" => Ok(status::status(sources)),
-                "/config" => Ok(give_json(StatusCode::OK, &sources.gateway.config().redacted())),
-                _ => Ok(explore::explore(sources, request).await),
+                "/config" => Ok(give_json(StatusCode::OK, &gateway.config().redacted())),
+                _ => explorer.explore(&gateway, request).await,
             }
         }
         "/purge" => {
@@ -67,7 +69,7 @@ async fn route(sources: &Sources, request: Request<Incoming>) -> Result<Answer, 
                 return Err(ClientError::method_not_allowed(WRITE));
             }
             must_be(operator)?;
-            purge::purge(sources.gateway.tenants(), request).await
+            purge::purge(gateway.tenants(), request).await
         }
         _ => Err(ClientError::new(Reason::NotFound, "there is no such resource at the admin listener")),
     }

@@ -5,8 +5,26 @@ use serde::Serialize;
 
 use super::Sources;
 use super::answer::{Answer, json};
-use super::process::Configuration;
-use crate::gateway::{Readiness, Status};
+use crate::gateway::{Readiness, Status, TenantReadiness};
+use crate::lifecycle::Lifecycle;
+use crate::resilience::Circuit;
+
+/// What became of the configuration that was read last.
+#[derive(Serialize)]
+struct Configuration {
+    /// It is in effect.
+    ok: bool,
+    /// Why it is not; the one before it is still in effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Configuration {
+    fn of(lifecycle: &Lifecycle) -> Self {
+        let error = lifecycle.reloads().last_refusal;
+        Self { ok: error.is_none(), error }
+    }
+}
 
 /// Everything that the page shows.
 #[derive(Serialize)]
@@ -20,13 +38,13 @@ struct Everything {
 }
 
 pub(super) fn status(sources: &Sources) -> Answer {
-    let draining = sources.process.is_draining();
+    let (gateway, draining) = (sources.gateway(), sources.lifecycle.is_draining());
     let everything = Everything {
         version: env!("CARGO_PKG_VERSION"),
-        ready: sources.gateway.readiness().ready && !draining,
+        ready: gateway.readiness().ready && !draining,
         draining,
-        configuration: sources.process.configuration(),
-        status: sources.gateway.status(),
+        configuration: Configuration::of(&sources.lifecycle),
+        status: gateway.status(),
     };
     json(StatusCode::OK, &everything)
 }
@@ -43,19 +61,19 @@ struct Verdict {
 
 #[derive(Serialize)]
 struct Details {
-    circuit: crate::resilience::Circuit,
-    tenants: Vec<crate::gateway::TenantReadiness>,
+    circuit: Circuit,
+    tenants: Vec<TenantReadiness>,
 }
 
 /// A probe needs no token and gets the verdict; the reasons name tenants and lines of the configuration, so they are for
 /// whoever runs the gateway.
 pub(super) fn readiness(sources: &Sources, operator: bool) -> Answer {
-    let draining = sources.process.is_draining();
-    let Readiness { ready, circuit, tenants } = sources.gateway.readiness();
+    let draining = sources.lifecycle.is_draining();
+    let Readiness { ready, circuit, tenants } = sources.gateway().readiness();
     let verdict = Verdict {
         ready: ready && !draining,
         draining,
-        configuration: operator.then(|| sources.process.configuration()),
+        configuration: operator.then(|| Configuration::of(&sources.lifecycle)),
         details: operator.then_some(Details { circuit, tenants }),
     };
     let status = if verdict.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

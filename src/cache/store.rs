@@ -95,4 +95,10 @@ impl Store {
             entries: entries.entry_count(),
         }
     }
+
+    /// Bytes in use, as of the last housekeeping.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.entries.as_ref().map_or(0, Cache::weighted_size)
+    }
 }

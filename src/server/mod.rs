@@ -12,12 +12,13 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::admin::{self, Admin, Process};
+use crate::admin::{self, Admin};
 use crate::caller::Entrance;
 use crate::client::{Client, ClientSetupError};
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress, Listener, SocketFile};
-use crate::gateway::{Gateway, Scope};
+use crate::gateway::Gateway;
+use crate::lifecycle::Lifecycle;
 use crate::tls::{Tls, TlsError};
 
 /// A gateway that is serving.
@@ -27,7 +28,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     gateway: Arc<Gateway>,
-    process: Arc<Process>,
+    lifecycle: Arc<Lifecycle>,
     admin: Option<(ListenAddress, Admin)>,
 }
 
@@ -60,9 +61,9 @@ impl Server {
     /// If a socket can't be had, the upstream client can't be built, or a worker can't be started.
     pub fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock)?);
         let stop = watch::Sender::new(false);
-        let process = Arc::<Process>::default();
         let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
         let mut encrypted = Vec::new();
         let mut addresses = Vec::with_capacity(config.listeners.len());
@@ -102,13 +103,12 @@ impl Server {
                 let sources = admin::Sources {
                     address: address.clone(),
                     gateway: Arc::clone(&gateway),
-                    scope: explorer(&config)?,
-                    process: Arc::clone(&process),
+                    lifecycle: Arc::clone(&lifecycle),
                 };
                 Some((address, Admin::start(socket, sources).map_err(StartError::Worker)?))
             }
         };
-        Ok(Self { addresses, stop, workers, gateway, process, admin })
+        Ok(Self { addresses, stop, workers, gateway, lifecycle, admin })
     }
 
     /// The gateway that the workers share.
@@ -129,10 +129,10 @@ impl Server {
         self.admin.as_ref().map(|(address, _)| address)
     }
 
-    /// What is told of this process.
+    /// Whether it is about to end, and how its reloads went.
     #[must_use]
-    pub fn process(&self) -> &Arc<Process> {
-        &self.process
+    pub fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.lifecycle
     }
 
     /// Takes no more connections, lets requests in flight end within the drain time, and returns when all have.
@@ -141,7 +141,7 @@ impl Server {
     }
 
     fn stop_and_join(&mut self) {
-        self.process.drains();
+        self.lifecycle.drain();
         self.stop.send_replace(true);
         for worker in self.workers.drain(..) {
             // A worker that has panicked has nothing left to drain.
@@ -167,14 +167,6 @@ fn bind_admin(address: &ListenAddress) -> Result<(ListenAddress, admin::Socket),
         None => return Err(refused(io::ErrorKind::AddrNotAvailable.into())),
     };
     Ok((taken, socket))
-}
-
-/// Where the status page's own questions come in: as at the first listener that takes session tokens, but nobody is trusted
-/// for being there.
-fn explorer(config: &Config) -> Result<Scope, StartError> {
-    let session_tokens = config.listeners.iter().find_map(|listener| listener.session_tokens);
-    let entrance = Entrance { session_tokens, known: None };
-    Ok(Scope { client: Client::new(&config.upstream.connection)?, entrance })
 }
 
 impl Drop for Server {

@@ -46,14 +46,14 @@ impl Accounts {
         Arc::clone(partition)
     }
 
-    /// The partition of a linked account, if there is one.
-    pub(super) fn find(&self, id: &str) -> Option<Arc<Partition>> {
-        self.partitions.pin().get(id).map(Arc::clone)
-    }
-
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.partitions.len()
+    }
+
+    /// The partition of a linked account, if there is one.
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Partition>> {
+        self.partitions.pin().get(id).map(Arc::clone)
     }
 
     /// Those that were asked for most in the last minute, at most `most` of them, and how often.

@@ -175,13 +175,13 @@ async fn nobody_is_ready_while_the_circuit_is_open_and_everybody_when_it_may_be_
 #[tokio::test]
 async fn a_configuration_that_was_refused_shows_and_does_not_make_it_unready() {
     let world = World::start().await;
-    let process = Arc::clone(world.gateway.server().process());
-    process.reloaded(Some("postern.toml:3:1: unknown key `x`".to_owned()));
+    let lifecycle = Arc::clone(world.gateway.server().lifecycle());
+    lifecycle.refused("postern.toml:3:1: unknown key `x`".to_owned());
     let answer = world.gateway.admin("/readyz", &[]).await;
     let refused = json!({ "ok": false, "error": "postern.toml:3:1: unknown key `x`" });
     assert_eq!((answer.status, &answer.json()["configuration"]), (StatusCode::OK, &refused));
     assert_eq!(world.gateway.admin("/status", &[]).await.json()["configuration"], refused);
-    process.reloaded(None);
+    lifecycle.reloaded(world.clock.wall());
     assert_eq!(world.gateway.admin("/readyz", &[]).await.json()["configuration"], json!({ "ok": true }));
 }
 
@@ -208,9 +208,9 @@ async fn while_it_drains_it_is_alive_and_not_ready() {
         format!("GET {EXECUTIONS} HTTP/1.1\r\nHost: a\r\nx-api-key: {KEY}\r\nlinked_account_id: a\r\n\r\n"),
     ));
     is_asked.recv().await.expect("it is asked");
-    let process = Arc::clone(gateway.server().process());
+    let lifecycle = Arc::clone(gateway.server().lifecycle());
     let stopping = tokio::task::spawn_blocking(move || drop(gateway));
-    crate::harness::until(|| process.is_draining()).await;
+    crate::harness::until(|| lifecycle.is_draining()).await;
     let probe = |path: &str| raw(admin, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
     let ready = probe("/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("\"draining\":true"), "{ready}");

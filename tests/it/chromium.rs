@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::encryption::Folder;
 
 /// Whatever a page does takes no longer than this.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A browser, and the events that its pages have told of.
 pub(crate) struct Chromium {
@@ -67,7 +67,7 @@ impl Chromium {
         Self { child, to, from, asked: 0, events: Vec::new(), _profile: profile }
     }
 
-    fn call(&mut self, session: Option<&str>, method: &str, parameters: Value) -> Value {
+    fn call(&mut self, session: Option<&str>, method: &str, parameters: &Value) -> Value {
         self.asked += 1;
         let mut command = json!({ "id": self.asked, "method": method, "params": parameters });
         if let Some(session) = session {
@@ -90,20 +90,20 @@ impl Chromium {
 
     /// A tab as wide as a device, in a theme.
     pub(crate) fn tab(&mut self, width: u32, theme: &str) -> Tab<'_> {
-        let target = self.call(None, "Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
-        let session = self.call(None, "Target.attachToTarget", json!({ "targetId": target, "flatten": true }));
+        let target = self.call(None, "Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].clone();
+        let session = self.call(None, "Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let tab = Tab { target: text(&target), session: text(&session["sessionId"]), browser: self };
         tab.browser.events.clear();
         for domain in ["Page", "Runtime", "Log", "Network"] {
-            tab.browser.call(Some(&tab.session), &format!("{domain}.enable"), json!({}));
+            tab.browser.call(Some(&tab.session), &format!("{domain}.enable"), &json!({}));
         }
         let phone = width < 600;
         let device =
             json!({ "width": width, "height": if phone { 740 } else { 900 }, "deviceScaleFactor": 1, "mobile": phone });
-        tab.browser.call(Some(&tab.session), "Emulation.setDeviceMetricsOverride", device);
+        tab.browser.call(Some(&tab.session), "Emulation.setDeviceMetricsOverride", &device);
         let theme = json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] });
-        tab.browser.call(Some(&tab.session), "Emulation.setEmulatedMedia", theme);
+        tab.browser.call(Some(&tab.session), "Emulation.setEmulatedMedia", &theme);
         tab
     }
 }
@@ -116,18 +116,18 @@ impl Drop for Chromium {
 }
 
 impl Tab<'_> {
-    fn call(&mut self, method: &str, parameters: Value) -> Value {
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.browser.call(Some(&self.session), method, parameters)
     }
 
     pub(crate) fn open(&mut self, url: &str) {
-        self.call("Page.navigate", json!({ "url": url }));
+        self.call("Page.navigate", &json!({ "url": url }));
     }
 
     /// The value of an expression, within the page.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let asked = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let found = self.call("Runtime.evaluate", asked);
+        let found = self.call("Runtime.evaluate", &asked);
         assert!(found.get("exceptionDetails").is_none(), "{expression}: {found}");
         found["result"]["value"].clone()
     }
@@ -150,7 +150,7 @@ impl Tab<'_> {
         let at = self.value(&middle);
         for kind in ["mousePressed", "mouseReleased"] {
             let event = json!({ "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1 });
-            self.call("Input.dispatchMouseEvent", event);
+            self.call("Input.dispatchMouseEvent", &event);
         }
     }
 
@@ -159,7 +159,7 @@ impl Tab<'_> {
         self.click(selector);
         self.value(&format!("document.querySelector({selector:?}).select?.()"));
         for letter in text.chars() {
-            self.call("Input.dispatchKeyEvent", json!({ "type": "char", "text": letter.to_string() }));
+            self.call("Input.dispatchKeyEvent", &json!({ "type": "char", "text": letter.to_string() }));
         }
     }
 
@@ -167,13 +167,13 @@ impl Tab<'_> {
     pub(crate) fn press(&mut self, key: &str, code: u32) {
         for kind in ["keyDown", "keyUp"] {
             let event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": if key == "Enter" && kind == "keyDown" { "\r" } else { "" } });
-            self.call("Input.dispatchKeyEvent", event);
+            self.call("Input.dispatchKeyEvent", &event);
         }
     }
 
     /// Saves a picture of the whole page in the build folder.
     pub(crate) fn screenshot(&mut self, name: &str) {
-        let shot = self.call("Page.captureScreenshot", json!({ "captureBeyondViewport": true }));
+        let shot = self.call("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
         let picture = BASE64_STANDARD.decode(shot["data"].as_str().expect("a text")).expect("base64");
         let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(name);
         std::fs::write(&path, picture).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -205,7 +205,7 @@ impl Tab<'_> {
 impl Drop for Tab<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.browser.call(None, "Target.closeTarget", json!({ "targetId": self.target }));
+            self.browser.call(None, "Target.closeTarget", &json!({ "targetId": self.target }));
         }
     }
 }

@@ -81,6 +81,7 @@ export function microseconds(value) {
 }
 
 export function ago(seconds) {
+  if (seconds < 1) return "now";
   if (seconds < 60) return `${Math.floor(seconds)} s ago`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
   if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;

@@ -85,6 +85,7 @@ function needToken() {
   $("token").hidden = false;
   $("status").hidden = true;
   $("explore").hidden = true;
+  $("raw").hidden = true;
   notices();
   verdict("", "Token needed");
   $("token-value").focus();

@@ -24,8 +24,9 @@ export function show(status) {
     refused: traffic.refused,
     failed: traffic.failed,
   };
-  showTraffic(series);
-  showRatio(series.cached, traffic.fetched, traffic.stale);
+  const seconds = shownSeconds(status.uptime);
+  showTraffic(series, seconds);
+  showRatio(series.cached, traffic.fetched, traffic.stale, seconds);
   showBudgets(status.tenants);
   showLatency(status.latency);
   showReadiness(status);
@@ -35,14 +36,21 @@ export function show(status) {
   text($("about"), `Postern ${status.version}, running for ${duration(status.uptime)}`);
 }
 
-function showTraffic(series) {
-  const layers = LAYERS.map(([name]) => [name, smooth(series[name])]);
+/** A gateway that has just begun has no five minutes to show. */
+const shownSeconds = (uptime) => [60, 120].find((seconds) => uptime < seconds) ?? 300;
+
+function showTraffic(series, seconds) {
+  const layers = LAYERS.map(([name]) => [name, last(smooth(series[name]), seconds)]);
   const top = stack($("traffic-chart"), layers);
   const rate = layers.reduce((sum, [, values]) => sum + values.at(-1), 0);
   const all = LAYERS.reduce((sum, [name]) => sum + total(series[name]), 0);
   text($("rate"), count(rate));
   text($("traffic-most"), all ? `${count(top)}/s` : "");
   $("traffic-empty").hidden = all > 0;
+  const ticks = seconds > 60 ? [...Array(seconds / 60 + 1).keys()].reverse().map(String) : ["60", "45", "30", "15", "0"];
+  ticks[0] += seconds > 60 ? " min ago" : " s ago";
+  ticks[ticks.length - 1] = "now";
+  if ($("traffic-ticks").childElementCount !== ticks.length) $("traffic-ticks").replaceChildren(...ticks.map((words) => h("span", {}, words)));
   const sums = LAYERS.map(([name, words]) => [name, words, total(series[name])]);
   $("traffic-legend").replaceChildren(
     ...sums.map(([name, words, sum]) => h("li", { class: name }, h("b", {}, count(sum)), ` ${words}`)),
@@ -51,7 +59,7 @@ function showTraffic(series) {
   $("traffic-chart").setAttribute("aria-label", `Answers of the last five minutes: ${words}. Now ${count(rate)} a second.`);
 }
 
-function showRatio(cached, fetched, stale) {
+function showRatio(cached, fetched, stale, seconds) {
   const share = (hits, misses) => (hits + misses ? hits / (hits + misses) : null);
   const now = share(total(last(cached, 60)), total(last(fetched, 60)));
   dial($("ratio-dial"), now);
@@ -60,7 +68,7 @@ function showRatio(cached, fetched, stale) {
   $("ratio-dial").setAttribute("aria-label", now == null ? "Nothing was asked in the last minute" : `${percent} in the last minute`);
   const hits = smooth(cached, 10);
   const misses = smooth(fetched, 10);
-  spark($("ratio-chart"), hits.map((value, at) => share(value, misses[at])));
+  spark($("ratio-chart"), last(hits.map((value, at) => share(value, misses[at])), seconds));
   const old = total(last(stale, 60));
   const words = now == null ? "Nothing was asked in the last minute." : "of what can be cached, in the last minute";
   text($("ratio-words"), old ? `${words}; ${count(old)} times stale, while it was renewed` : words);
