@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::encryption::Folder;
 use crate::harness::{
-    ADMIN_TOKEN, EXECUTIONS, Gateway, JWT_SECRET, KEY, ORG_KEY, Setup, World, as_account, http_upstream, page_of,
+    ADMIN, ADMIN_TOKEN, EXECUTIONS, Gateway, JWT_SECRET, KEY, ORG_KEY, Setup, World, as_account, http_upstream, page_of,
 };
 
 const WITH_TOKEN: &str = "[admin]\naddress = \"127.0.0.1:0\"\ntoken = { env = \"ADMIN_TOKEN\" }\n";
@@ -50,7 +50,7 @@ async fn probes_and_the_bare_page_need_no_token_and_everything_else_does() {
 
 #[tokio::test]
 async fn a_page_that_was_led_here_by_a_made_up_name_gets_nothing() {
-    let world = World::start().await;
+    let world = world(ADMIN).await;
     for host in ["rebound.example", "rebound.example:9180", "127.0.0.1.example"] {
         for target in ["/status", "/", "/healthz", "/explore"] {
             let refused = world.gateway.admin(target, &[("host", host)]).await;
@@ -62,7 +62,7 @@ async fn a_page_that_was_led_here_by_a_made_up_name_gets_nothing() {
 
 #[tokio::test]
 async fn every_answer_keeps_browsers_to_this_origin() {
-    let world = World::start().await;
+    let world = world(ADMIN).await;
     for target in ["/", "/status", "/page/main.js", "/nowhere"] {
         let answer = world.gateway.admin(target, &[("origin", "https://other.example")]).await;
         let policy = answer.header("content-security-policy");
@@ -77,7 +77,7 @@ async fn every_answer_keeps_browsers_to_this_origin() {
 
 #[tokio::test]
 async fn what_is_not_there_or_not_meant_so_is_refused_in_the_documented_shape() {
-    let world = World::start().await;
+    let world = world(ADMIN).await;
     let none = world.gateway.admin("/nowhere", &[]).await;
     assert_eq!((none.status, none.error_code().as_str()), (StatusCode::NOT_FOUND, "NOT_FOUND"));
     let wrong = world.gateway.admin("/purge", &[]).await;
@@ -103,7 +103,7 @@ async fn what_is_not_there_or_not_meant_so_is_refused_in_the_documented_shape() 
 
 #[tokio::test]
 async fn a_purge_drops_a_linked_account_a_tenant_or_everything() {
-    let world = World::start().await;
+    let world = world(ADMIN).await;
     let fetched = async |account: &str| {
         let before = world.refold.requests();
         assert_eq!(world.list(account, "").await.status, StatusCode::OK);
@@ -140,7 +140,7 @@ async fn a_tenant_is_not_ready_while_refold_refuses_its_key() {
     })
     .await;
     let Setup { top, tenant, clock, .. } = Setup::default();
-    let gateway = Gateway::start(upstream, &top, &tenant, clock);
+    let gateway = Gateway::start(upstream, &format!("{top}{ADMIN}"), &tenant, clock);
     let ask = async |query: &str| gateway.get(&format!("{EXECUTIONS}?{query}"), &as_account("a")).await.status;
     let ready = async || {
         let answer = gateway.admin("/readyz", &[]).await;
@@ -161,7 +161,7 @@ async fn a_tenant_is_not_ready_while_refold_refuses_its_key() {
 #[tokio::test]
 async fn nobody_is_ready_while_the_circuit_is_open_and_everybody_when_it_may_be_tried() {
     let setup = Setup::default();
-    let top = format!("[upstream.breaker]\nfailures = 1\nopen_for = \"5s\"\n{}", setup.top);
+    let top = format!("{ADMIN}[upstream.breaker]\nfailures = 1\nopen_for = \"5s\"\n{}", setup.top);
     let world = Setup { top, ..setup }.start().await;
     world.refold.set_fault(Some("status=503".parse().expect("a fault")));
     assert_eq!(world.list("acme-1", "").await.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -174,7 +174,7 @@ async fn nobody_is_ready_while_the_circuit_is_open_and_everybody_when_it_may_be_
 
 #[tokio::test]
 async fn a_configuration_that_was_refused_shows_and_does_not_make_it_unready() {
-    let world = World::start().await;
+    let world = world(ADMIN).await;
     let lifecycle = Arc::clone(world.gateway.server().lifecycle());
     lifecycle.refused("postern.toml:3:1: unknown key `x`".to_owned());
     let answer = world.gateway.admin("/readyz", &[]).await;
@@ -200,7 +200,7 @@ async fn while_it_drains_it_is_alive_and_not_ready() {
     })
     .await;
     let Setup { top, tenant, clock, .. } = Setup::default();
-    let top = format!("[server]\nworkers = 1\ndrain_timeout = \"20s\"\n{top}");
+    let top = format!("[server]\nworkers = 1\ndrain_timeout = \"20s\"\n{ADMIN}{top}");
     let gateway = Gateway::start(upstream, &top, &tenant, clock);
     let (address, admin) = (gateway.address, gateway.admin_address());
     let in_flight = tokio::spawn(raw(
@@ -231,7 +231,7 @@ async fn raw(address: std::net::SocketAddr, request: String) -> String {
 
 #[tokio::test]
 async fn the_status_tells_what_is_going_on() {
-    let world = World::start().await;
+    let world = world(ADMIN).await;
     for (account, requests) in [("acme-1", 3), ("globex", 1)] {
         for _ in 0..requests {
             world.list(account, "").await;
@@ -341,7 +341,7 @@ async fn it_listens_on_a_unix_socket_too_or_not_at_all() {
 
 #[tokio::test]
 async fn metrics_are_in_prometheus_text_format() {
-    let world = World::start().await;
+    let world = world(ADMIN).await;
     world.list("acme-1", "").await;
     let metrics = world.gateway.admin("/metrics", &[]).await;
     assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
@@ -353,7 +353,7 @@ async fn metrics_are_in_prometheus_text_format() {
 
 #[tokio::test]
 async fn a_slow_or_greedy_peer_keeps_nobody_else_from_asking() {
-    let world = World::start().await;
+    let world = world(ADMIN).await;
     let mut silent = Vec::new();
     for _ in 0..40 {
         silent.push(tokio::net::TcpStream::connect(world.gateway.admin_address()).await.expect("it listens"));

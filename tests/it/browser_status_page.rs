@@ -12,7 +12,7 @@ use postern::clock::Clock;
 use serde_json::json;
 
 use crate::chromium::{Chromium, Tab};
-use crate::harness::{ADMIN_TOKEN, EXECUTIONS, KEY, Setup, World};
+use crate::harness::{ADMIN, ADMIN_TOKEN, EXECUTIONS, KEY, Setup, World};
 
 /// Dashboards that poll, some more than others, one of them with a wrong key and one with a wrong limit.
 async fn load(gateway: SocketAddr) {
@@ -67,7 +67,7 @@ fn is_clean(tab: &Tab<'_>, admin: SocketAddr) {
 #[tokio::test]
 #[ignore = "needs Chromium"]
 async fn the_status_page_is_live_and_explores_on_a_phone_and_on_a_desk_light_and_dark() {
-    let world = world("").await;
+    let world = world(ADMIN).await;
     let admin = world.gateway.admin_address();
     let polling = tokio::spawn(load(world.gateway.address));
     drive(move || {
@@ -114,12 +114,19 @@ fn explore(tab: &mut Tab<'_>) {
     tab.until("!document.querySelector('#explore').hidden && document.querySelector('#status').hidden");
     tab.write("#credential", KEY);
     tab.write("#account", "whale");
-    tab.value("document.querySelector('#q-status').focus()");
     tab.write("#q-limit", "5");
+    tab.value("document.querySelector('#q-status').focus()");
+    tab.press("ArrowDown", 40);
+    tab.press("ArrowDown", 40);
     tab.click("#run");
     tab.until("document.querySelectorAll('#answer table.executions tbody tr').length === 5");
     let canonical = tab.value("document.querySelector('#canonical').textContent");
-    assert_eq!(canonical, json!("/api/v2/public/execution?page=1&limit=5"));
+    assert_eq!(canonical, json!("/api/v2/public/execution?page=1&limit=5&status=ERRORED"));
+    assert_eq!(
+        tab.value("document.querySelectorAll('#answer td.status .pill.bad').length"),
+        json!(5),
+        "they all have failed"
+    );
     let headers = tab.value("document.querySelector('.headers').innerText");
     let headers = headers.as_str().expect("a text");
     for name in ["cache-status", "age", "etag", "ratelimit", "Refold gave this answer", "more requests may follow"] {
@@ -166,7 +173,7 @@ async fn the_status_page_asks_for_the_token_and_keeps_it_to_the_tab() {
 #[tokio::test]
 #[ignore = "needs Chromium"]
 async fn the_status_page_says_so_when_the_gateway_is_gone_and_when_there_is_nothing_to_show() {
-    let world = world("").await;
+    let world = world(ADMIN).await;
     let admin = world.gateway.admin_address();
     let (gone, is_gone) = std::sync::mpsc::channel::<World>();
     gone.send(world).expect("somebody takes it");

@@ -26,6 +26,8 @@ pub(crate) const KEY: &str = "pst_all_accounts";
 pub(crate) const NEXT_ORG_KEY: &str = "tk_next_org_key_that_nobody_may_see_5c0e";
 /// A secret that an issuer signs with.
 pub(crate) const JWT_SECRET: &str = "a-secret-of-at-least-thirty-two-bytes-0001";
+/// An admin listener without a token; by default there is none.
+pub(crate) const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
 /// What the admin listener wants to be shown, where it is so configured.
 pub(crate) const ADMIN_TOKEN: &str = "an-admin-token-that-nobody-may-see-7a11";
 pub(crate) const EXECUTIONS: &str = "/api/v2/public/execution";
@@ -145,7 +147,7 @@ pub(crate) async fn spawn_upstream<F: Future<Output = ()> + Send + 'static>(
 
 pub(crate) fn configuration(upstream: SocketAddr, top: &str, tenant: &str) -> String {
     let server = if top.contains("[server]") { "" } else { "[server]\nworkers = 2\ndrain_timeout = \"1s\"" };
-    let admin = if top.contains("[admin]") { "" } else { "[admin]\naddress = \"127.0.0.1:0\"" };
+    let admin = if top.contains("[admin]") { "" } else { "[admin]\naddress = \"off\"" };
     let retries = if top.contains("retries") { "" } else { "retries = 0" };
     format!(
         r#"

@@ -41,7 +41,7 @@ async fn the_org_key_appears_in_no_output_of_a_whole_run() {
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-    let text = configuration(upstream, &top, &tenant).replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1);
+    let text = configuration(upstream, &top, &tenant).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
     let file = folder.join("postern.toml");
     std::fs::write(&file, text).expect("a temporary file");
     let mut child = Command::new(env!("CARGO_BIN_EXE_postern"))
