@@ -10,6 +10,7 @@
 mod derive;
 mod fetch;
 mod pending;
+mod status;
 mod succession;
 
 use std::borrow::Cow;
@@ -23,6 +24,7 @@ use hyper::body::Incoming;
 
 use self::fetch::Errand;
 use self::pending::Pending;
+pub use self::status::{Explained, Readiness, Status, TenantReadiness};
 use crate::admit::{admit, must_write};
 use crate::body::Body;
 use crate::cache::{CacheKey, Coding, Directives, Entry, Flights, Store, Usable};
@@ -305,6 +307,7 @@ impl Gateway {
 
     /// Tells whoever watches. The last thing that is done for any request.
     fn answered(&self, exchange: &Exchange, response: Response<Body>, error_code: Option<&str>) -> Response<Body> {
+        let now = self.clock.now();
         self.observer.answered(&Record {
             request_id: exchange.facts.request_id,
             method: &exchange.head.method,
@@ -315,7 +318,8 @@ impl Gateway {
             error_code,
             cache: exchange.facts.cache,
             age: exchange.age,
-            duration: self.clock.now().since(exchange.began),
+            at: now,
+            duration: now.since(exchange.began),
         });
         response
     }

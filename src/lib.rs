@@ -30,8 +30,10 @@ pub mod live;
 pub mod nearest;
 pub mod observe;
 pub mod resilience;
+pub mod tally;
 pub mod tenant;
 pub mod tls;
 
+pub mod admin;
 pub mod cli;
 pub mod simulator;

@@ -23,7 +23,7 @@ use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
 use crate::executions::{Document, PathId, Progress, Question};
 use crate::limit::Urgency;
-use crate::resilience::{Breaker, Permit, RetryBudget, backoff};
+use crate::resilience::{Breaker, Circuit, Permit, RetryBudget, backoff};
 use crate::tenant::OrgKey;
 use crate::translate;
 use crate::upstream;
@@ -80,6 +80,12 @@ impl Origin {
             retries: Arc::clone(&self.retries),
             ..fresh
         }
+    }
+
+    /// How the circuit to it stands.
+    #[must_use]
+    pub fn circuit(&self) -> Circuit {
+        self.breaker.circuit()
     }
 
     /// Asks a question; an answer that was there before is renewed if it still holds.

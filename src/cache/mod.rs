@@ -15,4 +15,4 @@ pub use encoding::{Coded, Coding, Codings};
 pub use entry::{Entry, Usable};
 pub use freshness::Class;
 pub use key::CacheKey;
-pub use store::Store;
+pub use store::{Store, Usage};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use moka::Expiry;
 use moka::sync::Cache;
+use serde::Serialize;
 
 use super::entry::Entry;
 use super::key::CacheKey;
@@ -35,6 +36,17 @@ impl Expiry<CacheKey, Arc<Entry>> for Usefulness {
     ) -> Option<Duration> {
         Some(entry.lifetime + entry.kept_for.max(KEPT_FOR_RENEWAL))
     }
+}
+
+/// What is in the cache, for whoever watches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Bytes in use.
+    pub bytes: u64,
+    /// Bytes that may be; 0 if nothing is cached.
+    pub capacity: u64,
+    /// Answers.
+    pub entries: u64,
 }
 
 impl Store {
@@ -70,6 +82,18 @@ impl Store {
     pub fn remove(&self, key: &CacheKey) {
         if let Some(entries) = &self.entries {
             entries.invalidate(key);
+        }
+    }
+
+    /// What is in it, up to date. Not for the hit path: what writers have left to be done is done first.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let Some(entries) = &self.entries else { return Usage::default() };
+        entries.run_pending_tasks();
+        Usage {
+            bytes: entries.weighted_size(),
+            capacity: entries.policy().max_capacity().unwrap_or(0),
+            entries: entries.entry_count(),
         }
     }
 

@@ -120,9 +120,12 @@ impl Caller {
         }
     }
 
-    /// The upstream has taken what this caller has shown, or has refused it. Only a session token is the upstream's to
-    /// judge: a linked account was authenticated here.
+    /// The upstream has taken what it was shown, or has refused it: a session token, which is its to judge, or the org key,
+    /// where it was put in for a caller who was authenticated here.
     pub fn judged_by_upstream(&self, verdict: Verdict) {
+        if self.is_injected() {
+            self.tenant.set_credential_accepted(verdict == Verdict::Accepted);
+        }
         if let Credential::SessionToken(token) = &self.credential {
             match verdict {
                 Verdict::Accepted => self.tenant.accept_token(token.digest, &self.partition),

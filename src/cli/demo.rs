@@ -13,7 +13,7 @@ use crate::simulator::{Settings, Simulator};
 
 const ORG_KEY_VARIABLE: &str = "REFOLD_ORG_KEY";
 
-pub(super) fn run(listen: SocketAddr) -> Result<(), Failure> {
+pub(super) fn run(listen: SocketAddr, admin: SocketAddr) -> Result<(), Failure> {
     super::start_logging();
     let signals = Signals::catch()?;
     let clock = Clock::system();
@@ -24,21 +24,27 @@ pub(super) fn run(listen: SocketAddr) -> Result<(), Failure> {
     let client = ClientKey::generate()?;
     let mut environment = Environment::default();
     environment.insert(ORG_KEY_VARIABLE, &org_key);
-    let config = Config::parse(&configuration(listen, refold, &client), Path::new("demo.toml"), &environment)?;
+    let config = Config::parse(&configuration(listen, admin, refold, &client), Path::new("demo.toml"), &environment)?;
     let server = Server::start(config, clock)?;
     let address = &server.addresses()[0];
     print(introduction(&address.to_string(), refold, &client, &simulator));
+    if let Some(address) = server.admin_address() {
+        print(format_args!("\nWhat it is doing, and an explorer: http://{address}/\nCtrl-C ends it."));
+    }
     signals.wait();
     server.stop();
     Ok(())
 }
 
-fn configuration(listen: SocketAddr, refold: SocketAddr, client: &ClientKey) -> String {
+fn configuration(listen: SocketAddr, admin: SocketAddr, refold: SocketAddr, client: &ClientKey) -> String {
     format!(
         r#"
         [[listeners]]
         address = "{listen}"
         session_tokens = "demo"
+
+        [admin]
+        address = "{admin}"
 
         [upstream]
         base_url = "http://{refold}"
@@ -76,8 +82,7 @@ The same as a session token's holder:
   curl -i 'http://{address}/api/v2/public/execution?status=errored' \
     --header 'Authorization: Bearer {}'
 
-Linked accounts and their executions: {}.
-Ctrl-C ends it.",
+Linked accounts and their executions: {}.",
         simulator.session_token("acme-1"),
         accounts.join(", ")
     )

@@ -32,6 +32,9 @@ struct Cli {
     /// Where the demo gateway listens.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Where its status page is.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
+    admin: SocketAddr,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,11 +62,7 @@ enum Command {
     /// Run the simulated Refold alone.
     Simulate(simulate::Arguments),
     /// Ask a running gateway whether it answers; exit 0 if it does (for container health checks).
-    Health {
-        /// Where it listens.
-        #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-        address: SocketAddr,
-    },
+    Health(health::Arguments),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
     /// Print what makes a shell complete the command line.
@@ -77,7 +76,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        None => demo::run(cli.listen),
+        None => demo::run(cli.listen, cli.admin),
         Some(Command::Serve { config }) => serve::run(config),
         Some(Command::Check { config }) => check::run(config),
         Some(Command::Explain(arguments)) => explain::run(arguments),
@@ -85,7 +84,7 @@ pub fn run() -> ExitCode {
         Some(Command::Whoami(arguments)) => whoami::run(arguments),
         Some(Command::Webhook(arguments)) => webhook::run(arguments),
         Some(Command::Simulate(arguments)) => simulate::run(arguments),
-        Some(Command::Health { address }) => health::run(*address),
+        Some(Command::Health(arguments)) => health::run(arguments),
         Some(Command::Schema) => {
             print(crate::config::schema());
             Ok(())

@@ -25,6 +25,9 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
+    if let Some(address) = server.admin_address() {
+        tracing::info!(%address, "admin_listening");
+    }
     tell(&[NotifyState::Ready]);
     loop {
         match signals.next(LOOK) {

@@ -98,6 +98,7 @@ macro_rules! settings {
 }
 
 settings! {
+    "ADMIN_ADDRESS" => admin.address, |value| toml::Spanned::new(0..0, value);
     "SERVER_WORKERS" => server.workers, |value| value;
     "SERVER_HEADER_TIMEOUT" => server.header_timeout, |value| value;
     "SERVER_IDLE_TIMEOUT" => server.idle_timeout, |value| value;

@@ -11,7 +11,7 @@ use toml::Spanned;
 
 pub(super) use listener::{ClientCertificates, Listener, SocketFile, Tls, Trusted};
 use scalar::BaseUrl;
-pub(super) use scalar::{LITERAL_SECRET, SecretSource, Sha256};
+pub(super) use scalar::{Address, LITERAL_SECRET, SecretSource, Sha256};
 pub(super) use tenant::{Access, ClientCertificate, ClientKey, Mode, Tenant};
 
 use super::units::{Bound, Count, Length, Size};
@@ -24,6 +24,9 @@ pub(super) struct File {
     /// Where callers connect. Left out, there is one on 127.0.0.1:8080.
     #[schemars(with = "Option<Vec<Listener>>")]
     pub(super) listeners: Option<Spanned<Vec<Listener>>>,
+    /// The listener for whoever runs the gateway: probes, metrics, status page, purge.
+    #[serde(default)]
+    pub(super) admin: super::admin::Written,
     /// How connections are served.
     #[serde(default)]
     pub(super) server: Server,

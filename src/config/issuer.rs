@@ -14,7 +14,7 @@ use super::diagnostic::Finding;
 use super::environment::Environment;
 use super::file::SecretSource;
 use super::files::Reader;
-use super::model::{ClaimPath, Connection, Issuer, IssuerKeys, JwksUrl, Tenant, TenantOf};
+use super::model::{ClaimPath, Connection, Issuer, IssuerKeys, JwksUrl, KeySource, Tenant, TenantOf};
 use super::units::{Bound, Length};
 use super::validate::{authorities, find_tenant, read_secret};
 use crate::keyset::KeySet;
@@ -117,7 +117,7 @@ pub(super) fn read(
         let message = "an issuer needs an audience, or tokens for other services would be taken here";
         return Err(Finding::at(written.audience.span(), message));
     }
-    let keys = read_keys(&written.keys, reader, environment)?;
+    let (keys, keys_from) = read_keys(&written.keys, reader, environment)?;
     let symmetric = written.keys.get_ref().secret.is_some();
     let tenant = match (&written.tenant, &written.tenant_claim) {
         (Some(id), None) => TenantOf::Fixed(find_tenant(id, tenants)?),
@@ -132,6 +132,7 @@ pub(super) fn read(
         audience: written.audience.get_ref().clone(),
         algorithms: read_algorithms(written.algorithms.as_ref(), symmetric)?,
         keys,
+        keys_from,
         tenant,
         linked_account_claim: ClaimPath(written.linked_account_claim.as_str().into()),
         scope_claim: ClaimPath(written.scope_claim.as_str().into()),
@@ -159,7 +160,11 @@ fn read_algorithms(written: Option<&Spanned<Vec<String>>>, symmetric: bool) -> R
     written.get_ref().iter().map(read).collect()
 }
 
-fn read_keys(written: &Spanned<Keys>, reader: &Reader, environment: &Environment) -> Result<IssuerKeys, Finding> {
+fn read_keys(
+    written: &Spanned<Keys>,
+    reader: &Reader,
+    environment: &Environment,
+) -> Result<(IssuerKeys, KeySource), Finding> {
     let keys = written.get_ref();
     match (&keys.url, &keys.file, &keys.secret) {
         (Some(url), None, None) => {
@@ -173,9 +178,10 @@ fn read_keys(written: &Spanned<Keys>, reader: &Reader, environment: &Environment
                 Some("http") => return Err(refused("keys are fetched by https from another host")),
                 _ => return Err(refused("the URL has to begin with https://")),
             }
+            let from = KeySource::Url(shown(&uri));
             let mut origin = uri.into_parts();
             let target = origin.path_and_query.replace(PathAndQuery::from_static("/"));
-            Ok(IssuerKeys::Url(Box::new(JwksUrl {
+            let keys = IssuerKeys::Url(Box::new(JwksUrl {
                 connection: Connection {
                     base_url: Uri::from_parts(origin).map_err(|_| refused("this is no URL"))?,
                     ca_file: keys.ca_file.as_ref().map(|path| authorities(path, reader)),
@@ -189,7 +195,8 @@ fn read_keys(written: &Spanned<Keys>, reader: &Reader, environment: &Environment
                 target: target.unwrap_or(PathAndQuery::from_static("/")),
                 refresh: keys.refresh.map_or(Duration::from_mins(5), |bound| bound.0),
                 cooldown: keys.cooldown.map_or(Duration::from_secs(30), |length| length.0),
-            })))
+            }));
+            Ok((keys, from))
         }
         (None, Some(file), None) => {
             let path = reader.resolve(file.get_ref());
@@ -197,7 +204,8 @@ fn read_keys(written: &Spanned<Keys>, reader: &Reader, environment: &Environment
                 Finding::at(file.span(), format!("the key file {}: {why}", path.display()))
             };
             let text = reader.read(&path).map_err(|error| refused(&error))?;
-            KeySet::parse(&text).map(|keys| IssuerKeys::Fixed(Arc::new(keys))).map_err(|error| refused(&error))
+            let keys = KeySet::parse(&text).map_err(|error| refused(&error))?;
+            Ok((IssuerKeys::Fixed(Arc::new(keys)), KeySource::File(path)))
         }
         (None, None, Some(source)) => {
             let secret = read_secret(source, reader, environment)?;
@@ -205,8 +213,15 @@ fn read_keys(written: &Spanned<Keys>, reader: &Reader, environment: &Environment
                 let message = format!("a secret for HS256 has at least {SHORTEST_SECRET} bytes (RFC 7518, 3.2)");
                 return Err(Finding::at(source.span(), message));
             }
-            Ok(IssuerKeys::Fixed(Arc::new(KeySet::of_secret(secret.expose().as_bytes()))))
+            let keys = KeySet::of_secret(secret.expose().as_bytes());
+            Ok((IssuerKeys::Fixed(Arc::new(keys)), KeySource::Secret(secret.source().clone())))
         }
         _ => Err(Finding::at(written.span(), "one of `url`, `file` and `secret` says where the keys are")),
     }
+}
+
+/// A URL without what may be a secret in it: user, password, query.
+fn shown(uri: &Uri) -> String {
+    let host = uri.authority().map_or("", |authority| authority.as_str().rsplit('@').next().unwrap_or_default());
+    format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
 }

@@ -1,5 +1,6 @@
 //! File and environment to a validated [`Config`]: the only place that reads either.
 
+mod admin;
 mod diagnostic;
 mod diff;
 mod environment;
@@ -9,6 +10,7 @@ mod issuer;
 mod listener;
 mod model;
 mod pass_through;
+mod redacted;
 mod schema;
 mod secret;
 mod source;
@@ -20,6 +22,7 @@ mod tests;
 
 use std::path::Path;
 
+pub use admin::Admin;
 pub use diagnostic::ConfigError;
 use diagnostic::Finding;
 pub use diff::Changes;
@@ -29,7 +32,7 @@ pub use files::Files;
 use files::Reader;
 pub use model::*;
 pub use schema::schema;
-pub use secret::Secret;
+pub use secret::{Provenance, Secret};
 pub use source::Source;
 
 impl Config {
@@ -61,6 +64,7 @@ impl Config {
         let written = file.tenants.iter().map(|tenant| &tenant.org_key);
         let written = written.chain(file.tenants.iter().filter_map(|tenant| tenant.org_key_next.as_ref()));
         let written = written.chain(file.issuers.iter().filter_map(|issuer| issuer.keys.get_ref().secret.as_ref()));
+        let written = written.chain(&file.admin.token);
         let secrets: Vec<String> = written
             .filter_map(|source| match source.get_ref() {
                 SecretSource::Variable(name) => Some(name.clone()),

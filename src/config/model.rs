@@ -10,10 +10,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, Method, Uri};
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::admin::Admin;
 use super::files::Files;
-use super::secret::Secret;
+use super::secret::{Provenance, Secret};
 use crate::executions::{Dialect, QueryPolicy};
 use crate::keyset::KeySet;
 use crate::tls::TlsFiles;
@@ -23,6 +24,8 @@ use crate::tls::TlsFiles;
 pub struct Config {
     /// Sockets that callers connect to; at least one.
     pub listeners: Vec<Listener>,
+    /// The listener for whoever runs the gateway; `None` if it is switched off.
+    pub admin: Option<Admin>,
     /// How connections are served.
     pub server: Server,
     /// Where Refold is and how it is spoken to.
@@ -330,6 +333,8 @@ pub struct Issuer {
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
     /// Its keys.
     pub keys: IssuerKeys,
+    /// Where they come from, to be shown.
+    pub keys_from: KeySource,
     /// Whose callers the holders of its tokens are.
     pub tenant: TenantOf,
     /// Where a token names its linked account, or a list of them.
@@ -349,6 +354,18 @@ pub enum IssuerKeys {
     Fixed(Arc<KeySet>),
     /// They are fetched.
     Url(Box<JwksUrl>),
+}
+
+/// Where an issuer's keys come from, as the file has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeySource {
+    /// A JWKS document.
+    Url(String),
+    /// A JWKS document or a PEM key.
+    File(PathBuf),
+    /// A secret that they share with us.
+    Secret(Provenance),
 }
 
 /// A JWKS document behind a URL.
@@ -418,7 +435,7 @@ pub struct Stale {
 }
 
 /// A `Cache-Control` directive of a request (RFC 9111, 5.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RequestDirective {
     /// Ask the upstream.

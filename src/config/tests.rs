@@ -29,6 +29,7 @@ fn the_file_with_every_default_says_what_the_defaults_are() {
     let written = parse(include_str!("../../config/postern.toml")).expect("the file is good");
     let minimal = parse(&with_key("")).expect("the file is good");
     assert_eq!(written.listeners, minimal.listeners);
+    assert_eq!(written.admin, minimal.admin);
     assert_eq!(written.server, minimal.server);
     assert_eq!(written.upstream, minimal.upstream);
     assert_eq!(written.query, minimal.query);
@@ -55,11 +56,11 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ("[server\n", "postern.toml:1:8: unclosed table, expected `]`"),
         (
             "lissteners = []",
-            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through)",
+            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through)",
         ),
         (
             "[servr]",
-            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through)",
+            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through)",
         ),
         (
             "[cache.freshness]\nliv = \"1s\"",
@@ -76,6 +77,18 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
             "postern.toml:2:12: `16MB` is no size; write a whole number and KiB, MiB or GiB, like \"16MiB\"",
         ),
         ("[cache]\ncapacity = -1", "postern.toml:2:12: a size can't be negative"),
+        (
+            &format!("[admin]\naddress = \"0.0.0.0:9180\"\n{}", with_key("")),
+            "postern.toml:2:11: on an address that other hosts can reach, the admin listener needs a `token = { env = \"VARIABLE\" }`",
+        ),
+        (
+            "[admin]\naddress = \"on\"",
+            "postern.toml:2:11: `on` is no address; write an IP address and a port like \"127.0.0.1:8080\", or \"unix:/path\"",
+        ),
+        (
+            "[admin]\ntoken = \"s3cret\"",
+            "postern.toml:2:9: secrets are not written in the file; use { env = \"VARIABLE\" } or { file = \"/path\" }",
+        ),
         ("[limits.client]\nburst = 0", "postern.toml:2:9: 0 is not a whole number from 1 to 4294967295"),
         (
             "[upstream]\ndialect = \"v2\"",
@@ -223,4 +236,65 @@ fn the_examples_in_the_documented_file_are_good_ones() {
     let config = parse(&format!("{settings}{uncommented}")).expect("the examples are good");
     assert_eq!((config.issuers.len(), config.pass_through.len()), (1, 1));
     assert!(config.cors.is_some());
+}
+
+#[test]
+fn the_admin_listener_is_on_loopback_or_shows_the_door_to_whoever_has_no_token() {
+    let mut environment = environment();
+    let parse = |environment: &Environment, lines: &str| {
+        let text = format!("[admin]\n{lines}\n{}", with_key(""));
+        Config::parse(&text, Path::new("postern.toml"), environment).expect("the file is good")
+    };
+    assert_eq!(parse(&environment, "address = \"off\"").admin, None);
+    for local in ["127.0.0.1:0", "[::1]:9180", "unix:/run/postern/admin.sock"] {
+        let admin = parse(&environment, &format!("address = \"{local}\"")).admin.expect("it is on");
+        assert_eq!((admin.address.to_string().as_str(), admin.token), (local, None));
+    }
+    environment.insert("POSTERN_ADMIN_TOKEN", "s3cret-admin-token");
+    let lines = "address = \"0.0.0.0:9180\"\ntoken = { env = \"POSTERN_ADMIN_TOKEN\" }";
+    let config = parse(&environment, lines);
+    let admin = config.admin.as_ref().expect("it is on");
+    assert_eq!(admin.token.as_ref().map(Secret::expose), Some("s3cret-admin-token"));
+    let shown = config.redacted();
+    assert_eq!(shown["admin"]["token"], serde_json::json!({ "env": "POSTERN_ADMIN_TOKEN" }));
+    assert!(!shown.to_string().contains("s3cret-admin-token"));
+    environment.insert("POSTERN_ADMIN_ADDRESS", "off");
+    assert_eq!(parse(&environment, lines).admin, None);
+}
+
+#[test]
+fn every_setting_of_the_documented_file_is_in_the_redacted_configuration() {
+    fn of_toml<'a>(value: &'a toml::Value, found: &mut Vec<&'a str>) {
+        match value {
+            toml::Value::Table(table) => table.iter().for_each(|(name, value)| {
+                found.push(name);
+                of_toml(value, found);
+            }),
+            toml::Value::Array(values) => values.iter().for_each(|value| of_toml(value, found)),
+            _ => {}
+        }
+    }
+    fn of_json<'a>(value: &'a serde_json::Value, found: &mut Vec<&'a str>) {
+        match value {
+            serde_json::Value::Object(object) => object.iter().for_each(|(name, value)| {
+                found.push(name);
+                of_json(value, found);
+            }),
+            serde_json::Value::Array(values) => values.iter().for_each(|value| of_json(value, found)),
+            _ => {}
+        }
+    }
+    let text = include_str!("../../config/postern.toml");
+    let shown = parse(text).expect("the file is good").redacted();
+    assert!(!shown.to_string().contains(KEY), "{shown}");
+    let written: toml::Value = toml::from_str(text).expect("TOML");
+    let (mut settings, mut names) = (Vec::new(), Vec::new());
+    of_toml(&written, &mut settings);
+    of_json(&shown, &mut names);
+    for setting in settings {
+        assert!(names.contains(&setting), "{setting}: {shown}");
+    }
+    let tenant = &shown["tenants"][0];
+    assert_eq!(tenant["org_key"], serde_json::json!({ "env": "REFOLD_ORG_KEY" }));
+    assert_eq!((&tenant["freshness"]["closed"], &shown["cache"]["capacity"]), (&"10m".into(), &"256MiB".into()));
 }

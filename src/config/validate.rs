@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::admin;
 use super::diagnostic::Finding;
 use super::environment::Environment;
 use super::file::{self, File, SecretSource, Sha256};
@@ -19,7 +20,7 @@ use super::model::{
     Upstream, UpstreamRate, Written,
 };
 use super::pass_through;
-use super::secret::Secret;
+use super::secret::{Provenance, Secret};
 use super::units::Count;
 use crate::digest::sha256;
 use crate::executions::{Dialect, QueryPolicy, UnknownParameters};
@@ -79,6 +80,7 @@ pub(super) fn validate(file: &File, reader: &Reader, environment: &Environment) 
     let upstream = &file.upstream;
     Ok(Config {
         listeners,
+        admin: admin::read(&file.admin, reader, environment)?,
         server: Server {
             workers: match usize::from(server.workers) {
                 0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -190,11 +192,7 @@ fn read_trusted(
     address: &ListenAddress,
     tenants: &[Arc<Tenant>],
 ) -> Result<Trusted, Finding> {
-    let local = match address {
-        ListenAddress::Tcp(address) => address.ip().is_loopback(),
-        ListenAddress::Unix(_) => true,
-    };
-    if !local {
+    if !address.is_local() {
         let message =
             "a trusted listener is its own credential, so it has to be on a loopback address or a Unix socket";
         return Err(Finding::at(written.span(), message));
@@ -428,16 +426,18 @@ pub(super) fn read_secret(
     environment: &Environment,
 ) -> Result<Secret, Finding> {
     let refused = |message: String| Finding::at(source.span(), message);
-    let value = match source.get_ref() {
-        SecretSource::Variable(name) => environment
-            .get(name)
-            .map(str::to_owned)
-            .ok_or_else(|| refused(format!("the environment variable {name} is not set")))?,
+    let (value, source) = match source.get_ref() {
+        SecretSource::Variable(name) => {
+            let value = environment.get(name).map(str::to_owned);
+            let value = value.ok_or_else(|| refused(format!("the environment variable {name} is not set")))?;
+            (value, Provenance::Env(name.clone()))
+        }
         SecretSource::File(path) => {
             let path = reader.resolve(path);
-            reader
+            let value = reader
                 .read_text(&path)
-                .map_err(|error| refused(format!("the secret file {} can't be read: {error}", path.display())))?
+                .map_err(|error| refused(format!("the secret file {} can't be read: {error}", path.display())))?;
+            (value, Provenance::File(path))
         }
     };
     let value = value.trim_end_matches(['\r', '\n']);
@@ -449,5 +449,5 @@ pub(super) fn read_secret(
             "the secret has characters that a header can't have (a space or a line break?)".to_owned(),
         ));
     }
-    Ok(Secret::new(value.to_owned()))
+    Ok(Secret::new(value.to_owned(), source))
 }

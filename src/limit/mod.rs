@@ -4,4 +4,4 @@ mod client_budget;
 mod upstream_budget;
 
 pub use client_budget::{ClientBudget, Spent};
-pub use upstream_budget::{Exhausted, Line, UpstreamBudget, Urgency, Waiting};
+pub use upstream_budget::{BudgetStatus, Exhausted, Line, UpstreamBudget, Urgency, Waiting};

@@ -6,6 +6,7 @@
 //! multiplicative decrease).
 
 mod lines;
+mod status;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +15,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use self::lines::{Lines, Waiter};
+pub use self::status::BudgetStatus;
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamRate;
+use crate::tally::{Ring, SECOND, unit};
 
 /// After a 429 the pace is a share of what is configured, of 1,000. It is never less than this.
 const LEAST_PACE: u32 = 100;
@@ -47,6 +50,8 @@ struct Inner {
     clock: Clock,
     limits: ArcSwap<UpstreamRate>,
     state: Mutex<State>,
+    /// Slots that were taken, by the second.
+    used: Ring<64>,
 }
 
 #[derive(Debug)]
@@ -89,7 +94,8 @@ impl UpstreamBudget {
             lines: Lines::default(),
             dispatching: false,
         };
-        Self(Arc::new(Inner { clock, limits: ArcSwap::from_pointee(limits), state: Mutex::new(state) }))
+        let limits = ArcSwap::from_pointee(limits);
+        Self(Arc::new(Inner { clock, limits, state: Mutex::new(state), used: Ring::default() }))
     }
 
     /// Grants something else from now on, also to those who wait. What was spent stays spent.
@@ -189,6 +195,7 @@ impl Inner {
         if free {
             state.arrival = state.arrival.max(now) + self.interval(state);
             state.pace = (state.pace + PACE_STEP).min(FULL_PACE);
+            self.used.add(unit(now, SECOND));
         }
         free
     }

@@ -1,11 +1,17 @@
 //! What is told of requests: everything that a step decided, once the answer is there.
 
+mod latency;
+mod live;
+
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+pub use self::latency::Quantiles;
+pub use self::live::{Latency, Live, RecentError, Traffic};
 use crate::cache::CacheKey;
 use crate::caller::Caller;
+use crate::clock::Moment;
 use crate::respond::{CacheResult, RequestId};
 use crate::route::Resource;
 
@@ -30,17 +36,22 @@ pub struct Record<'a> {
     pub cache: CacheResult,
     /// How old the answer was.
     pub age: Option<Duration>,
+    /// When that was.
+    pub at: Moment,
     /// From its head to the head of its answer.
     pub duration: Duration,
 }
 
 /// Whoever watches. One for all workers.
 #[derive(Debug, Default)]
-pub struct Observer;
+pub struct Observer {
+    live: Live,
+}
 
 impl Observer {
     /// A request was answered. Part of the hit path.
     pub fn answered(&self, record: &Record<'_>) {
+        self.live.answered(record);
         tracing::debug!(
             request_id = %record.request_id,
             resource = record.resource.name(),
@@ -49,5 +60,11 @@ impl Observer {
             cache = record.cache.name(),
             "answered"
         );
+    }
+
+    /// What is going on.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.live
     }
 }

@@ -25,6 +25,18 @@ enum State {
     HalfOpen { next_probe: Moment },
 }
 
+/// How the circuit stands, for whoever watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Circuit {
+    /// Everything passes.
+    Closed,
+    /// One request tries, or may.
+    HalfOpen,
+    /// Nothing passes.
+    Open,
+}
+
 /// The circuit is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
@@ -60,6 +72,16 @@ impl Breaker {
                 *state = State::HalfOpen { next_probe: now + self.settings.open_for };
                 Ok(Permit(self))
             }
+        }
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn circuit(&self) -> Circuit {
+        match *self.state() {
+            State::Closed { .. } => Circuit::Closed,
+            State::Open { until } if self.clock.now() < until => Circuit::Open,
+            State::Open { .. } | State::HalfOpen { .. } => Circuit::HalfOpen,
         }
     }
 
@@ -110,7 +132,9 @@ mod tests {
         assert_eq!((fail(), fail(), fail()), (Ok(()), Ok(()), Ok(())));
         clock.advance(Duration::from_secs(2));
         assert_eq!(fail(), Err(Open { retry_after: Duration::from_secs(3) }));
+        assert_eq!(breaker.circuit(), Circuit::Open);
         clock.advance(Duration::from_secs(3));
+        assert_eq!(breaker.circuit(), Circuit::HalfOpen);
         let probe = breaker.permit().expect("one may try");
         assert_eq!(fail(), Err(Open { retry_after: Duration::from_secs(5) }));
         probe.failed();
@@ -118,6 +142,7 @@ mod tests {
         assert!(fail().is_err());
         clock.advance(Duration::from_secs(1));
         breaker.permit().expect("one may try").succeeded();
+        assert_eq!(breaker.circuit(), Circuit::Closed);
         assert!(breaker.permit().is_ok() && breaker.permit().is_ok());
     }
 

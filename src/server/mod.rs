@@ -20,9 +20,10 @@ use tokio::sync::{mpsc, watch};
 pub use self::inherited::Inherited;
 use self::listeners::Listeners;
 use self::worker::{Order, Worker};
+use crate::admin::{self, Admin};
 use crate::client::{Client, ClientSetupError};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, ListenAddress};
+use crate::config::{Config, ConfigError, ListenAddress, Listener, SocketFile};
 use crate::gateway::Gateway;
 use crate::lifecycle::Lifecycle;
 use crate::live::{Live, Parts};
@@ -37,6 +38,7 @@ pub struct Server {
     listeners: Mutex<Listeners>,
     workers: Vec<Running>,
     stop: watch::Sender<bool>,
+    admin: Option<(ListenAddress, Admin)>,
 }
 
 /// A worker's thread.
@@ -103,6 +105,7 @@ impl Server {
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone())?);
         let client = |_| Client::new(&config.upstream.connection);
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
+        let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
         let plan = Listeners::default().plan(&config.listeners, settings.workers, &mut inherited)?;
         let live = Arc::new(Live::new(Parts { gateway, clients, doors: plan.doors.clone() }));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
@@ -124,7 +127,15 @@ impl Server {
             };
             workers.push(Running { orders, thread: run(worker)? });
         }
-        Ok(Self { live, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop })
+        let admin = match admin {
+            None => None,
+            Some((address, socket)) => {
+                let (live, lifecycle) = (Arc::clone(&live), Arc::clone(&lifecycle));
+                let sources = admin::Sources { address: address.clone(), live, lifecycle };
+                Some((address, Admin::start(socket, sources).map_err(StartError::Worker)?))
+            }
+        };
+        Ok(Self { live, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin })
     }
 
     /// Serves as another configuration says from the next request on. No connection is dropped by it, and a request that has
@@ -201,6 +212,12 @@ impl Server {
         &self.live
     }
 
+    /// Where whoever runs it asks, with the port that was taken.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<&ListenAddress> {
+        self.admin.as_ref().map(|(address, _)| address)
+    }
+
     /// Whether it is about to end, and how its reloads went.
     #[must_use]
     pub fn lifecycle(&self) -> &Arc<Lifecycle> {
@@ -233,6 +250,26 @@ impl Server {
         // They are replaced whole.
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The socket of the admin listener.
+fn bind_admin(address: &ListenAddress) -> Result<(ListenAddress, admin::Socket), StartError> {
+    let listener = Listener {
+        address: address.clone(),
+        session_tokens: None,
+        trusted: None,
+        tls: None,
+        socket: SocketFile::default(),
+    };
+    let refused = |source| StartError::Listen { address: address.clone(), source };
+    let mut fresh = socket::bind(&listener, 1).map_err(refused)?;
+    fresh.staged.as_ref().map(socket::Staged::put_in_place).transpose().map_err(refused)?;
+    let socket = match fresh.sockets.pop() {
+        Some(socket::Bound::Tcp(socket)) => admin::Socket::Tcp(socket),
+        Some(socket::Bound::Unix(socket)) => admin::Socket::Unix(socket),
+        None => return Err(refused(io::ErrorKind::AddrNotAvailable.into())),
+    };
+    Ok((fresh.address, socket))
 }
 
 impl Drop for Server {

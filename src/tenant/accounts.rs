@@ -38,7 +38,7 @@ impl Accounts {
         self.capacity.store(capacity.max(1), Ordering::Relaxed);
     }
 
-    /// The partition of a linked account, made if there is none. The hit path: a look-up and a store.
+    /// The partition of a linked account, made if there is none. The hit path: a look-up, a store and a count.
     pub(super) fn get(&self, id: &str, now: Moment, make: impl Fn() -> Partition) -> Arc<Partition> {
         let partitions = self.partitions.pin();
         if let Some(partition) = partitions.get(id) {
@@ -51,9 +51,28 @@ impl Accounts {
         Arc::clone(partition)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.partitions.len()
+    }
+
     /// The partition of a linked account, if there is one.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Partition>> {
         self.partitions.pin().get(id).map(Arc::clone)
+    }
+
+    /// Those that were asked for most in the last minute, at most `most` of them, and how often.
+    pub(super) fn busiest(&self, most: usize, now: Moment) -> Vec<(String, u64)> {
+        let partitions = self.partitions.pin();
+        let mut busy: Vec<(u64, &str)> = partitions
+            .iter()
+            .map(|(id, partition)| (partition.requests(now), &**id))
+            .filter(|(requests, _)| *requests > 0)
+            .collect();
+        // By name where they are equal, so that a list that people look at does not jump.
+        busy.sort_unstable_by(|(one, name), (other, other_name)| other.cmp(one).then(name.cmp(other_name)));
+        busy.truncate(most);
+        busy.into_iter().map(|(requests, id)| (id.to_owned(), requests)).collect()
     }
 
     /// Forgets those that are idle, and a tenth of all, the longest idle first, if there is no room otherwise.
@@ -112,6 +131,18 @@ mod tests {
         assert!(accounts.find("other-29").is_some());
         assert!(accounts.find("other-1").is_none(), "idle ones are forgotten");
         assert!(!Arc::ptr_eq(&first, &account(&accounts, "A", 0)));
+    }
+
+    #[test]
+    fn the_busiest_of_the_last_minute_come_first() {
+        let accounts = Accounts::new(100);
+        for (id, requests) in [("a", 2), ("c", 5), ("b", 5), ("d", 1)] {
+            (0..requests).for_each(|_| drop(account(&accounts, id, 7)));
+        }
+        let busiest = accounts.busiest(3, Moment::from_nanos(8));
+        assert_eq!(busiest, [("b".to_owned(), 5), ("c".to_owned(), 5), ("a".to_owned(), 2)]);
+        let later = Moment::from_nanos(8) + Duration::from_mins(2);
+        assert_eq!(accounts.busiest(3, later), []);
     }
 
     #[test]

@@ -8,10 +8,11 @@ mod accounts;
 mod list_size;
 mod org_keys;
 mod partition;
+mod status;
 mod succession;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -22,6 +23,7 @@ pub use self::list_size::{ListSize, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::{Epoch, Holder};
 pub use self::partition::{OnProbation, Partition, PartitionId, Standing};
+pub use self::status::{BudgetState, Busy, TenantStatus};
 pub use self::succession::shares_org_key;
 use crate::clock::{Clock, Moment};
 use crate::config;
@@ -47,6 +49,8 @@ pub struct Tenant {
     /// What session tokens that the upstream has not accepted yet may spend, all of them together.
     pub probation: Arc<ClientBudget>,
     org_keys: OrgKeys,
+    /// When Refold last refused the org key, in nanoseconds on the clock; 0 if it has taken it since.
+    credential_refused: AtomicU64,
     rate_limit_policy: HeaderValue,
     clock: Clock,
     account_epoch: Arc<Epoch>,
@@ -72,6 +76,7 @@ impl Tenant {
             accepted_tokens: tokens(config.max_partitions),
             unproven_tokens: tokens(MAX_UNPROVEN),
             org_keys: OrgKeys::new(&config),
+            credential_refused: AtomicU64::new(0),
             rate_limit_policy: policy(config.client_budget),
             config,
             clock,

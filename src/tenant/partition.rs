@@ -9,6 +9,7 @@ use super::list_size::ListSize;
 use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::limit::{ClientBudget, Line, Spent};
+use crate::tally::LastMinute;
 
 /// A linked account or a session token of one tenant: whose answers are nobody else's.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Partition {
     verdict: tokio::sync::Mutex<()>,
     /// When somebody last asked for it, in nanoseconds on the clock.
     last_seen: AtomicU64,
+    /// How often.
+    requests: LastMinute,
     /// How long its list of executions is.
     pub list_size: ListSize,
     /// What it may ask. Another one when the configuration grants something else.
@@ -89,6 +92,7 @@ impl Partition {
             verdict: tokio::sync::Mutex::default(),
             holder,
             last_seen: AtomicU64::new(0),
+            requests: LastMinute::default(),
             list_size: ListSize::default(),
             budget: ArcSwap::from_pointee(ClientBudget::new(rate, clock)),
         }
@@ -131,6 +135,12 @@ impl Partition {
     /// Somebody asks for it.
     pub(super) fn seen(&self, now: Moment) {
         self.last_seen.store(now.as_nanos(), Ordering::Relaxed);
+        self.requests.add(now);
+    }
+
+    /// About how often somebody has asked for it in the last minute.
+    pub(super) fn requests(&self, now: Moment) -> u64 {
+        self.requests.get(now)
     }
 
     /// When somebody last asked for it.

@@ -5,11 +5,12 @@
 //! drops pages for both, and what they spend is spent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::org_keys::OrgKeys;
 use super::partition::Epoch;
 use super::{MAX_UNPROVEN, Tenant, count, policy, quarter, tokens};
-use crate::config;
+use crate::config::{self, Secret};
 use crate::limit::ClientBudget;
 
 impl Tenant {
@@ -38,6 +39,12 @@ impl Tenant {
                 tokens(config.max_partitions)
             },
             unproven_tokens: if answers_hold { self.unproven_tokens.clone() } else { tokens(MAX_UNPROVEN) },
+            // Another key has not been refused yet.
+            credential_refused: AtomicU64::new(if keys(&self.config) == keys(&config) {
+                self.credential_refused.load(Ordering::Relaxed)
+            } else {
+                0
+            }),
             org_keys: OrgKeys::successor(&self.org_keys, &config),
             rate_limit_policy: policy(config.client_budget),
             clock: self.clock.clone(),
@@ -55,7 +62,9 @@ impl Tenant {
 /// Whether two tenants can be the same org: they have a key in common.
 #[must_use]
 pub fn shares_org_key(one: &config::Tenant, other: &config::Tenant) -> bool {
-    let keys = |tenant: &config::Tenant| [Some(tenant.org_key.clone()), tenant.org_key_next.clone()];
-    let others = keys(other);
-    keys(one).iter().flatten().any(|key| others.iter().flatten().any(|other| other == key))
+    keys(one).into_iter().flatten().any(|key| keys(other).into_iter().flatten().any(|other| other == key))
+}
+
+fn keys(tenant: &config::Tenant) -> [Option<&Secret>; 2] {
+    [Some(&tenant.org_key), tenant.org_key_next.as_ref()]
 }

@@ -119,7 +119,7 @@ async fn in_mode_validate_the_org_key_is_the_credential() {
     })
     .await;
     let text = format!(
-        "[[listeners]]\naddress = \"127.0.0.1:0\"\n[server]\nworkers = 1\n[upstream]\nbase_url = \"http://{upstream}\"\n[[tenants]]\nid = \"v\"\nmode = \"validate\"\norg_key = {{ env = \"OTHER_ORG_KEY\" }}\n"
+        "[[listeners]]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"off\"\n[server]\nworkers = 1\n[upstream]\nbase_url = \"http://{upstream}\"\n[[tenants]]\nid = \"v\"\nmode = \"validate\"\norg_key = {{ env = \"OTHER_ORG_KEY\" }}\n"
     );
     let gateway = Gateway::start_with(&text, Setup::default().clock);
     let ask = async |key: &str| gateway.get(EXECUTIONS, &[("x-api-key", key), ("linked_account_id", "a")]).await;

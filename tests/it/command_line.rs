@@ -53,8 +53,13 @@ impl Drop for Running {
 
 #[test]
 fn postern_alone_answers_the_request_that_it_prints() {
-    let mut child =
-        Running(postern().args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().expect("it runs"));
+    let mut child = Running(
+        postern()
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it runs"),
+    );
     let mut lines = BufReader::new(child.0.stdout.take().expect("piped")).lines().map_while(Result::ok);
     let after = |line: String, mark: &str| line.split(mark).nth(1).map(str::to_owned);
     let curl: Vec<String> = lines.by_ref().skip_while(|line| !line.contains("curl")).take(3).collect();
@@ -70,8 +75,18 @@ fn postern_alone_answers_the_request_that_it_prints() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"totalDocs\":"), "{answer}");
-    let health = run(&["health", address]);
-    assert!(health.status.success(), "{}", text(&health.stderr));
+    let page = lines.find_map(|line| after(line, "explorer: http://")).expect("where the status page is");
+    let admin = page.trim_end_matches('/');
+    for arguments in
+        [vec!["health", address], vec!["health", "--admin", admin], vec!["health", "--admin", admin, "--ready"]]
+    {
+        let health = run(&arguments);
+        assert!(health.status.success(), "{arguments:?}: {}", text(&health.stderr));
+    }
+    for arguments in [["health", admin].as_slice(), &["health", "--admin", address]] {
+        let health = run(arguments);
+        assert!(!health.status.success() && text(&health.stderr).contains("does not answer"), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -132,8 +147,8 @@ fn serve_ends_with_0_when_it_is_told_to() {
     let key = client_key("k", "pst_k", "linked_accounts = [\"*\"]");
     let socket = Scratch::new("serve.sock", "");
     std::fs::remove_file(socket.path()).expect("it is ours");
-    let file =
-        Scratch::new("serve.toml", &format!("[[listeners]]\naddress = \"unix:{}\"\n{tenant}{key}", socket.path()));
+    let listeners = format!("[[listeners]]\naddress = \"unix:{}\"\n[admin]\naddress = \"off\"\n", socket.path());
+    let file = Scratch::new("serve.toml", &format!("{listeners}{tenant}{key}"));
     let mut child = postern().args(["serve", "--config", file.path()]).stderr(Stdio::piped()).spawn().expect("it runs");
     let mut log = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
     assert!(log.by_ref().any(|line| line.contains("listening")));

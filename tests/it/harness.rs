@@ -28,6 +28,10 @@ pub(crate) const NEXT_ORG_KEY: &str = "tk_next_org_key_that_nobody_may_see_5c0e"
 pub(crate) const OTHER_ORG_KEY: &str = "tk_other_org";
 /// A secret that an issuer signs with.
 pub(crate) const JWT_SECRET: &str = "a-secret-of-at-least-thirty-two-bytes-0001";
+/// An admin listener without a token; by default there is none.
+pub(crate) const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
+/// What the admin listener wants to be shown, where it is so configured.
+pub(crate) const ADMIN_TOKEN: &str = "an-admin-token-that-nobody-may-see-7a11";
 pub(crate) const EXECUTIONS: &str = "/api/v2/public/execution";
 
 /// A moment for tests whose time stands still.
@@ -147,12 +151,14 @@ pub(crate) async fn spawn_upstream<F: Future<Output = ()> + Send + 'static>(
 
 pub(crate) fn configuration(upstream: SocketAddr, top: &str, tenant: &str) -> String {
     let server = if top.contains("[server]") { "" } else { "[server]\nworkers = 2\ndrain_timeout = \"200ms\"" };
+    let admin = if top.contains("[admin]") { "" } else { "[admin]\naddress = \"off\"" };
     let retries = if top.contains("retries") { "" } else { "retries = 0" };
     format!(
         r#"
 [[listeners]]
 address = "127.0.0.1:0"
 session_tokens = "t"
+{admin}
 {server}
 [upstream]
 base_url = "http://{upstream}"
@@ -174,6 +180,7 @@ pub(crate) fn parsed(configuration: &str) -> Result<Config, ConfigError> {
     environment.insert("OTHER_ORG_KEY", OTHER_ORG_KEY);
     environment.insert("JWT_SECRET", JWT_SECRET);
     environment.insert("NEXT_ORG_KEY", NEXT_ORG_KEY);
+    environment.insert("ADMIN_TOKEN", ADMIN_TOKEN);
     Config::parse(configuration, Path::new("test.toml"), &environment)
 }
 
@@ -204,9 +211,32 @@ impl Gateway {
         self.send(Method::GET, target, headers).await
     }
 
+    /// Where whoever runs it asks.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        match self.server.admin_address() {
+            Some(ListenAddress::Tcp(address)) => *address,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// `GET` at the admin listener.
+    pub(crate) async fn admin(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        let url = format!("http://{}{target}", self.admin_address());
+        self.ask(Method::GET, url, headers).await.unwrap_or_else(|error| panic!("{target}: {error}"))
+    }
+
+    /// `POST` at the admin listener.
+    pub(crate) async fn admin_post(&self, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.post_to(self.admin_address(), target, headers, body).await
+    }
+
     /// `POST` with a body.
     pub(crate) async fn post(&self, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let request = Request::post(format!("http://{}{target}", self.address));
+        self.post_to(self.address, target, headers, body).await
+    }
+
+    async fn post_to(&self, address: SocketAddr, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let request = Request::post(format!("http://{address}{target}"));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).expect("a request");
         let (head, body) = self.client.request(request).await.expect("an answer").into_parts();
@@ -224,7 +254,16 @@ impl Gateway {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-        let mut request = Request::builder().method(method).uri(format!("http://{}{target}", self.address));
+        self.ask(method, format!("http://{}{target}", self.address), headers).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        url: String,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -49,7 +49,7 @@ fn everybody() -> Vec<Somebody> {
 
 fn configuration(upstream: std::net::SocketAddr) -> String {
     let mut text = format!(
-        "[[listeners]]\naddress = \"127.0.0.1:0\"\nsession_tokens = \"t0\"\n[server]\nworkers = 2\ndrain_timeout = \"1s\"\n[upstream]\nbase_url = \"http://{upstream}\"\n{}",
+        "[[listeners]]\naddress = \"127.0.0.1:0\"\nsession_tokens = \"t0\"\n[admin]\naddress = \"off\"\n[server]\nworkers = 2\ndrain_timeout = \"1s\"\n[upstream]\nbase_url = \"http://{upstream}\"\n{}",
         Setup::default().top
     );
     text.extend((0..TENANTS).map(|tenant| {

@@ -1,8 +1,11 @@
 //! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave.
 
+mod admin;
 mod browser;
+mod browser_status_page;
 mod caching;
 mod callers;
+mod chromium;
 mod coalescing;
 mod command_line;
 mod connections;

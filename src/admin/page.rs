@@ -1,0 +1,25 @@
+//! The status page: plain files within the binary, no data in them. There is no build step: what is in the folder is what the
+//! browser gets.
+
+const HTML: &str = "text/html; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const IMAGE: &str = "image/svg+xml";
+
+/// Path, kind and text.
+const FILES: [(&str, &str, &str); 9] = [
+    ("/", HTML, include_str!("page/index.html")),
+    ("/page/style.css", STYLE, include_str!("page/style.css")),
+    ("/page/icon.svg", IMAGE, include_str!("page/icon.svg")),
+    ("/page/main.js", SCRIPT, include_str!("page/main.js")),
+    ("/page/api.js", SCRIPT, include_str!("page/api.js")),
+    ("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("/page/charts.js", SCRIPT, include_str!("page/charts.js")),
+    ("/page/status.js", SCRIPT, include_str!("page/status.js")),
+    ("/page/explorer.js", SCRIPT, include_str!("page/explorer.js")),
+];
+
+/// The kind and the text of a file.
+pub(super) fn file(path: &str) -> Option<(&'static str, &'static str)> {
+    FILES.iter().find(|(name, ..)| *name == path).map(|(_, kind, text)| (*kind, *text))
+}

@@ -1,0 +1,21 @@
+// Asking the admin listener. The token stays in this tab (sessionStorage) and goes out as a header alone.
+
+const TOKEN = "postern-admin-token";
+
+export class TokenNeeded extends Error {}
+
+export const token = {
+  get: () => sessionStorage.getItem(TOKEN),
+  set: (value) => sessionStorage.setItem(TOKEN, value),
+  forget: () => sessionStorage.removeItem(TOKEN),
+};
+
+/** Reads JSON of this origin. */
+export async function get(path, headers = {}) {
+  const shown = token.get();
+  const authorization = shown ? { authorization: `Bearer ${shown}` } : {};
+  const response = await fetch(path, { headers: { ...headers, ...authorization }, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(20000) });
+  if (response.status === 401) throw new TokenNeeded();
+  if (!response.ok) throw new Error(`the admin listener answered ${response.status}`);
+  return response.json();
+}

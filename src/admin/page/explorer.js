@@ -1,0 +1,149 @@
+// The explorer: a query as one of the gateway's callers, and what came of it in plain words. Credentials are in the fields of
+// the form and nowhere else.
+
+import { TokenNeeded, get } from "./api.js";
+import { $, ago, copyable, h, table, text } from "./dom.js";
+
+const FILTERS = ["page", "limit", "status", "execution_source", "execution_type", "start_date", "end_date"];
+const STATES = { COMPLETED: "good", ERRORED: "bad", TIMED_OUT: "bad", RUNNING: "plain", STOPPING: "warn", STOPPED: "warn" };
+
+export function start(needToken) {
+  const form = $("question");
+  form.addEventListener("change", () => {
+    const token = form.elements.kind.value === "token";
+    text($("credential-name"), token ? "Bearer token" : "Client key");
+    $("credential").placeholder = token ? "eyJ…" : "pst_…";
+  });
+  const run = async () => {
+    const button = $("run");
+    button.disabled = true;
+    text(button, "Asking…");
+    const begun = performance.now();
+    try {
+      const explored = await get(`/explore?${query(form)}`, credential(form));
+      show(explored, performance.now() - begun, (page) => {
+        $("q-page").value = page;
+        run();
+      });
+    } catch (error) {
+      if (error instanceof TokenNeeded) needToken();
+      else $("answer").replaceChildren(h("p", { class: "notice bad", role: "alert" }, h("b", {}, "The gateway does not answer."), `It may be restarting; ask again in a moment. (${error.message})`));
+    } finally {
+      button.disabled = false;
+      text(button, "Ask");
+    }
+  };
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    run();
+  });
+}
+
+function query(form) {
+  const filters = FILTERS.map((name) => [name, form.elements[name].value.trim()]).filter(([, value]) => value !== "");
+  return new URLSearchParams(filters);
+}
+
+function credential(form) {
+  const [secret, account] = [$("credential").value.trim(), $("account").value.trim()];
+  const headers = form.elements.kind.value === "token" ? { "x-explore-authorization": `Bearer ${secret}` } : { "x-api-key": secret };
+  return account ? { ...headers, linked_account_id: account } : headers;
+}
+
+function show(explored, milliseconds, turnTo) {
+  const headers = Object.fromEntries(explored.headers);
+  const { status, body, question } = explored;
+  const source = where(headers["cache-status"] ?? "");
+  const took = `${Math.round(milliseconds)} ms`;
+  text($("said"), status === 200 ? `${body.docs.length} of ${body.totalDocs} executions, ${source}` : `${status}: ${body?.message ?? ""}`);
+  const pill = h("span", { class: `pill ${status < 300 ? "good" : status >= 500 ? "bad" : "warn"}` }, String(status));
+  const outcome = (...words) => h("p", { class: "outcome" }, pill, ...words);
+  const first =
+    status === 200
+      ? h("article", { class: "card" }, outcome(h("b", {}, source), h("span", { class: "muted" }, took)), page(body, turnTo))
+      : h("article", { class: "card" }, outcome(h("b", {}, body?.error_code ?? "No executions"), h("span", { class: "muted" }, took)), h("p", {}, body?.message ?? "The answer is not JSON."));
+  $("answer").replaceChildren(first, ...(question ? [made(question)] : []), answered(explored.headers));
+}
+
+const COLUMNS = [["name", "Name"], ["status", "Status"], ["source", "Source"], ["created", "Created"], ["id", "Id"]];
+
+/** Where the answer came from, in words. */
+function where(cacheStatus) {
+  if (/; hit; ttl=-/.test(cacheStatus)) return "From the cache, while a newer answer is fetched";
+  if (/; hit/.test(cacheStatus)) return "From the cache";
+  return /collapsed/.test(cacheStatus) ? "Fetched from Refold, together with others" : "Fetched from Refold";
+}
+
+function page(body, turnTo) {
+  if (!body.docs.length) return h("p", { class: "empty" }, body.totalDocs ? "There is nothing on this page." : "There are no executions like that.");
+  const now = Date.now();
+  const rows = body.docs.map((one) => [
+    one.name ?? one.associated_workflow?.name ?? "–",
+    { fixed: h("span", { class: `pill ${STATES[one.status] ?? ""}` }, one.status ?? "–") },
+    one.execution_source ?? "–",
+    { fixed: one.createdAt ? h("time", { datetime: one.createdAt, title: one.createdAt }, ago(Math.max(0, (now - Date.parse(one.createdAt)) / 1000))) : "–" },
+    { fixed: one._id ? copyable(String(one._id), `…${String(one._id).slice(-8)}`) : "–" },
+  ]);
+  const turn = (words, to) => h("button", { type: "button", disabled: to == null, on: { click: () => turnTo(to) } }, words);
+  return h(
+    "div",
+    {},
+    table("executions", `Executions ${body.pagingCounter} to ${body.pagingCounter + body.docs.length - 1} of ${body.totalDocs}`, COLUMNS, rows),
+    h("div", { class: "pages" }, h("span", { class: "muted" }, `Page ${body.page} of ${body.totalPages}`), h("div", {}, turn("Previous", body.prevPage), turn("Next", body.nextPage))),
+  );
+}
+
+function made(question) {
+  const part = (words) => h("code", {}, words);
+  return h(
+    "article",
+    { class: "card" },
+    h("h2", {}, "What the gateway made of it"),
+    h(
+      "dl",
+      { class: "keys" },
+      h("dt", {}, "Canonical query"),
+      h("dd", {}, h("code", { id: "canonical" }, question.canonical)),
+      h("dt", {}, "As Refold is asked"),
+      h("dd", {}, h("code", {}, question.upstream)),
+      h("dt", {}, "Cache key"),
+      h("dd", { class: "parts" }, part(`tenant ${question.tenant}`), part(question.linked_account ? `linked account ${question.linked_account}` : "this session token"), part("canonical query")),
+      h("dt", {}, "Caller"),
+      h("dd", {}, question.caller),
+    ),
+  );
+}
+
+const parameter = (value, name) => value.match(new RegExp(`;${name}=(-?\\d+)`))?.[1];
+
+/** What a response header means, in plain words. */
+const WORDS = {
+  "cache-status": (value) => {
+    const left = value.match(/ttl=(-?\d+)/)?.[1];
+    if (left != null && left < 0) return `It was in the cache and ${-left} s past its time; a newer answer is being fetched, or can't be had.`;
+    if (left != null) return `It was in the cache and is fresh for ${left} s more.`;
+    const why = value.includes("stale") ? "What was in the cache was no longer fresh" : value.includes("request") ? "The request wanted a new answer" : "It was not in the cache";
+    const kept = value.includes("stored") ? "; the answer was kept" : "; the answer was not kept";
+    return `${why}, so Refold was asked${kept}${value.includes("collapsed") ? ", and shared with others who asked the same" : ""}.`;
+  },
+  age: (value) => (value === "0" ? "Refold gave this answer within the last second." : `Refold gave this answer ${value} s ago.`),
+  etag: () => "Names exactly this content. Sent back in If-None-Match, an answer that is the same costs no body: 304.",
+  "cache-control": (value) => {
+    const seconds = value.match(/max-age=(\d+)/)?.[1];
+    return seconds ? `A browser may show it for ${seconds} s without asking; no shared cache may keep it.` : "Nobody may keep it.";
+  },
+  ratelimit: (value) => `${parameter(value, "r")} more requests may follow at once; the whole budget is back in ${parameter(value, "t")} s.`,
+  "ratelimit-policy": (value) => `The linked account's budget: ${parameter(value, "q")} requests in ${parameter(value, "w")} s.`,
+  "retry-after": (value) => `Ask again in ${value} s.`,
+  "x-request-id": () => "Names this request in the log, and in the list of recent errors if it is one.",
+  "www-authenticate": () => "The credential is not one that the gateway knows.",
+  vary: () => "The answer differs with these request headers: everybody sees their own.",
+  "content-type": () => "How to read the body.",
+};
+
+function answered(headers) {
+  const order = Object.keys(WORDS);
+  const sorted = headers.filter(([name]) => name in WORDS).sort(([one], [other]) => order.indexOf(one) - order.indexOf(other));
+  const rows = sorted.map(([name, value]) => [h("code", {}, name), h("code", {}, value), WORDS[name](value)]);
+  return h("article", { class: "card" }, h("h2", {}, "What it says with the answer"), table("headers", "Response headers", [["name", "Header"], ["value", "Value"], ["meaning", "Meaning"]], rows));
+}

@@ -1,0 +1,142 @@
+// The page: which view is shown, how often the status is asked for, and what is said when there is none.
+
+import { TokenNeeded, get, token } from "./api.js";
+import { $, h, text } from "./dom.js";
+import { start } from "./explorer.js";
+import { show } from "./status.js";
+
+const INTERVAL = 1000;
+const LONGEST = 15000;
+
+let failures = 0;
+let timer = null;
+let asking = false;
+
+async function poll() {
+  clearTimeout(timer);
+  // A page that nobody looks at asks nothing.
+  if (document.hidden || asking) return;
+  asking = true;
+  try {
+    const status = await get("/status");
+    failures = 0;
+    hideToken();
+    // A link can't show the token.
+    $("raw").hidden = token.get() != null;
+    document.body.classList.remove("asleep");
+    show(status);
+    showVerdict(status);
+  } catch (error) {
+    if (error instanceof TokenNeeded) {
+      asking = false;
+      needToken();
+      return;
+    }
+    failures += 1;
+    showAbsence();
+  }
+  asking = false;
+  timer = setTimeout(poll, failures ? Math.min(LONGEST, INTERVAL * 2 ** failures) : INTERVAL);
+}
+
+function verdict(kind, words) {
+  const pill = $("verdict");
+  text(pill, words);
+  pill.className = `pill ${kind}`;
+}
+
+let noticed = "";
+
+/** Shows what a person has to know, and says it once. */
+function notices(...all) {
+  const words = JSON.stringify(all);
+  if (words === noticed) return;
+  noticed = words;
+  $("notices").replaceChildren(
+    ...all.map(([kind, title, more, code]) => h("div", { class: `notice ${kind}`, role: "status" }, h("b", {}, title), more, code && h("pre", {}, code))),
+  );
+}
+
+function showVerdict(status) {
+  const all = [];
+  if (status.draining) all.push(["warn", "Draining.", "Requests in flight are answered; new connections are not taken. This process is about to end."]);
+  if (!status.configuration.ok) all.push(["bad", "The new configuration was refused.", "The one before it is still in effect.", status.configuration.error]);
+  const refused = status.tenants.filter((tenant) => !tenant.credential_accepted).map((tenant) => tenant.id);
+  if (refused.length) all.push(["bad", `Refold does not take the org key of ${refused.join(", ")}.`, "Callers get 502 for what is not cached. Check the key, or set org_key_next."]);
+  if (status.circuit === "open") all.push(["bad", "The circuit to Refold is open.", "It failed several times in a row and is left alone for a moment. What is cached is still given."]);
+  notices(...all);
+  if (status.draining) verdict("warn", "Draining");
+  else if (status.ready) verdict(all.length ? "warn" : "good", all.length ? "Ready, with a warning" : "Ready");
+  else verdict("bad", "Not ready");
+}
+
+function showAbsence() {
+  // One missed look is nothing to talk about.
+  if (failures < 2) return;
+  document.body.classList.add("asleep");
+  verdict("bad", "No answer");
+  notices(["bad", "The gateway does not answer.", "It may be restarting. This page goes on trying, less and less often; the figures below are the last ones."]);
+}
+
+function needToken() {
+  const had = token.get();
+  token.forget();
+  if (!$("token").hidden) text($("token-wrong"), had ? "That is not the token." : "");
+  $("token").hidden = false;
+  $("status").hidden = true;
+  $("explore").hidden = true;
+  $("raw").hidden = true;
+  notices();
+  verdict("", "Token needed");
+  $("token-value").focus();
+}
+
+function hideToken() {
+  if ($("token").hidden) return;
+  $("token").hidden = true;
+  text($("token-wrong"), "");
+  view(false);
+}
+
+$("token").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token.set($("token-value").value.trim());
+  $("token-value").value = "";
+  poll();
+});
+
+/** Shows the view that the URL names. */
+function view(moved) {
+  const wanted = location.hash === "#explore" ? "explore" : "status";
+  for (const link of document.querySelectorAll("[data-view]")) {
+    if (link.dataset.view === wanted) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (!$("token").hidden) return;
+  for (const id of ["status", "explore"]) $(id).hidden = id !== wanted;
+  if (moved) $(`${wanted}-title`).focus({ preventScroll: true });
+}
+
+const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
+
+function theme(name) {
+  if (name === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  localStorage.setItem("postern-theme", name);
+  text($("theme-name"), THEMES[name]);
+  $("theme").setAttribute("aria-label", `Theme: ${THEMES[name]}`);
+}
+
+$("theme").addEventListener("click", () => {
+  const names = Object.keys(THEMES);
+  const present = document.documentElement.dataset.theme ?? "auto";
+  theme(names[(names.indexOf(present) + 1) % names.length]);
+});
+
+const remembered = localStorage.getItem("postern-theme");
+theme(remembered in THEMES ? remembered : "auto");
+addEventListener("hashchange", () => location.hash === "#main" || view(true));
+document.addEventListener("visibilitychange", () => document.hidden || poll());
+start(needToken);
+view(false);
+poll();
