@@ -49,8 +49,8 @@ pub struct Tenant {
     /// What session tokens that the upstream has not accepted yet may spend, all of them together.
     pub probation: Arc<ClientBudget>,
     org_keys: OrgKeys,
-    /// When Refold last refused the org key, in nanoseconds on the clock; 0 if it has taken it since.
-    credential_refused: AtomicU64,
+    /// Until when a refusal of the org key counts, in nanoseconds on the clock; 0 if Refold has taken it since.
+    credential_refused_until: AtomicU64,
     rate_limit_policy: HeaderValue,
     clock: Clock,
     account_epoch: Arc<Epoch>,
@@ -76,7 +76,7 @@ impl Tenant {
             accepted_tokens: tokens(config.max_partitions),
             unproven_tokens: tokens(MAX_UNPROVEN),
             org_keys: OrgKeys::new(&config),
-            credential_refused: AtomicU64::new(0),
+            credential_refused_until: AtomicU64::new(0),
             rate_limit_policy: policy(config.client_budget),
             config,
             clock,

@@ -87,16 +87,16 @@ impl Tenant {
     /// is good again.
     #[must_use]
     pub fn credential_accepted(&self) -> bool {
-        let refused = self.credential_refused.load(Ordering::Relaxed);
-        refused == 0 || self.clock.now().since(Moment::from_nanos(refused)) >= REFUSAL_COUNTS_FOR
+        let counts = |until| self.clock.now() < Moment::from_nanos(until);
+        !counts(self.credential_refused_until.load(Ordering::Relaxed))
     }
 
     /// Refold has taken the org key, or has not.
     pub fn set_credential_accepted(&self, accepted: bool) {
-        let refused = if accepted { 0 } else { self.clock.now().as_nanos().max(1) };
+        let until = if accepted { 0 } else { (self.clock.now() + REFUSAL_COUNTS_FOR).as_nanos() };
         // A write that changes nothing would take the line of memory away from the other workers.
-        if refused != 0 || self.credential_refused.load(Ordering::Relaxed) != 0 {
-            self.credential_refused.store(refused, Ordering::Relaxed);
+        if self.credential_refused_until.load(Ordering::Relaxed) != until {
+            self.credential_refused_until.store(until, Ordering::Relaxed);
         }
     }
 }

@@ -40,8 +40,8 @@ impl Tenant {
             },
             unproven_tokens: if answers_hold { self.unproven_tokens.clone() } else { tokens(MAX_UNPROVEN) },
             // Another key has not been refused yet.
-            credential_refused: AtomicU64::new(if keys(&self.config) == keys(&config) {
-                self.credential_refused.load(Ordering::Relaxed)
+            credential_refused_until: AtomicU64::new(if keys(&self.config) == keys(&config) {
+                self.credential_refused_until.load(Ordering::Relaxed)
             } else {
                 0
             }),
