@@ -50,6 +50,7 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<u64>,
     age: Duration,
     stale: bool,
+    body: Bytes,
 }
 
 impl Target {
@@ -59,7 +60,7 @@ impl Target {
             .header("linked_account_id", name(account))
             .body(Full::default())?;
         let (head, body) = self.client.request(request).await?.into_parts();
-        body.collect().await?;
+        let body = body.collect().await?.to_bytes();
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         Ok(Answer {
             status: head.status,
@@ -67,6 +68,7 @@ impl Target {
             // Whole seconds, rounded down.
             age: Duration::from_secs(text("age").parse().unwrap_or(0)),
             stale: text("cache-status").contains("ttl=-"),
+            body,
         })
     }
 }
@@ -105,8 +107,8 @@ pub(crate) async fn poll(target: &Target, refold: &Simulator, greedy: bool) -> R
 struct Dashboard {
     account: usize,
     query: String,
-    /// When what it shows was true.
-    shows: Option<Instant>,
+    /// What it shows, and when that was true.
+    shows: Option<(Bytes, Instant)>,
 }
 
 impl Dashboard {
@@ -126,14 +128,10 @@ impl Dashboard {
         let answer = target.ask(self.account, &self.query).await?;
         if answer.status == StatusCode::OK {
             // A gateway says how old; without one it is as old as the way is long.
-            self.shows = begun.checked_sub(answer.age);
+            self.shows = begun.checked_sub(answer.age).map(|at| (answer.body, at));
         }
-        let age = self.shows.map(|shows| shows.elapsed());
-        // A whole second more than was said: what is reported is never better than what is.
-        let changed = refold
-            .last_change(&name(self.account))
-            .map(|changed| Duration::try_from(Timestamp::now().duration_since(changed)).unwrap_or(Duration::ZERO));
-        let outdated = age.map(|age| changed.filter(|since| *since < age + Duration::from_secs(1)).unwrap_or_default());
+        let age = self.shows.as_ref().map(|(_, at)| at.elapsed());
+        let outdated = self.shows.as_ref().map(|(shown, at)| self.outdated(shown, at.elapsed(), refold));
         Ok(Sample {
             account: self.account,
             at: polling.elapsed(),
@@ -143,5 +141,18 @@ impl Dashboard {
             age,
             outdated,
         })
+    }
+
+    /// For how long what is shown has not been true any more.
+    fn outdated(&self, shown: &Bytes, age: Duration, refold: &Simulator) -> Duration {
+        let account = name(self.account);
+        let since = refold.last_change(&account).map(|changed| Timestamp::now().duration_since(changed));
+        let since = since.map_or(Duration::MAX, |since| Duration::try_from(since).unwrap_or_default());
+        // Ages are in whole seconds. Nothing has changed since then, or it is to be looked at.
+        if since > age + Duration::from_secs(1) {
+            return Duration::ZERO;
+        }
+        let same = refold.peek(&account, self.query.strip_prefix('?')).is_some_and(|now| now == *shown);
+        if same { Duration::ZERO } else { since }
     }
 }

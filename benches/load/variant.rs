@@ -102,6 +102,7 @@ impl Variant {
             asked: simulator.requests() - asked,
             refused: simulator.rate_limited() - refused,
             bound: self.bound(&refold),
+            least: self.least(),
             cold,
             outage: (self.kind == Kind::Outage).then_some((10, 40)),
         })
@@ -139,9 +140,9 @@ impl Variant {
         )
     }
 
-    /// The age that no gateway can beat with polling alone: all distinct questions whose answers do not follow from others',
-    /// one after the other at the published rate. `None` where age is not a matter of the round: with webhooks, or without
-    /// a gateway.
+    /// The age that no gateway can beat which asks what it is asked: all distinct questions whose answers do not follow from
+    /// others', one after the other at the published rate. `None` where age is not a matter of the round: with webhooks, or
+    /// without a gateway.
     fn bound(self, refold: &Refold) -> Option<Duration> {
         let derives = !self.settings.contains("derive = false");
         let questions = |account| {
@@ -151,7 +152,17 @@ impl Variant {
         };
         let questions: usize = (0..ACCOUNTS).map(questions).sum();
         let bound = Duration::from_secs(1) * u32::try_from(questions).ok()? / u32::try_from(PER_SECOND).ok()?;
-        matches!(self.kind, Kind::Plain | Kind::Greedy | Kind::Outage).then_some(bound)
+        self.goes_round().then_some(bound)
+    }
+
+    /// The age that no gateway can beat at all: one request for each linked account.
+    fn least(self) -> Option<Duration> {
+        let accounts = u32::try_from(ACCOUNTS).ok()?;
+        self.goes_round().then(|| Duration::from_secs(1) * accounts / u32::try_from(PER_SECOND).unwrap_or(1))
+    }
+
+    fn goes_round(self) -> bool {
+        matches!(self.kind, Kind::Plain | Kind::Greedy | Kind::Outage)
     }
 }
 

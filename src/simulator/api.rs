@@ -31,6 +31,15 @@ impl Simulator {
         render(reply, request.headers().get(IF_NONE_MATCH))
     }
 
+    /// The page that a query would be answered with now; nobody is asked for a credential, and nothing is counted.
+    #[must_use]
+    pub fn peek(&self, linked_account: &str, query: Option<&str>) -> Option<Bytes> {
+        let now = self.0.clock.wall().as_millisecond();
+        let account = self.0.history.account(linked_account);
+        let page = list(&Filter::parse(query).ok()?, &account, linked_account, now);
+        Some(render(page, None).into_body())
+    }
+
     /// Answers the registration of a webhook.
     pub(super) fn respond_to_registration(&self, headers: &HeaderMap, body: &[u8]) -> Response<Bytes> {
         let key = headers.get("x-api-key").and_then(|value| value.to_str().ok());
