@@ -20,7 +20,8 @@ use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
 use crate::executions::{PathId, Progress, Question};
 use crate::limit::Urgency;
-use crate::resilience::{Breaker, Permit, RetryBudget, backoff};
+use crate::observe::{Trip, UpstreamOutcome};
+use crate::resilience::{Breaker, Circuit, Failure, Permit, RetryBudget, backoff};
 use crate::tenant::{OnProbation, OrgKey, Standing};
 use crate::translate;
 use crate::upstream;
@@ -45,6 +46,12 @@ impl Origin {
         Self { config, clock, breaker, retries: RetryBudget::default() }
     }
 
+    /// Whether it is left alone since it kept failing.
+    #[must_use]
+    pub fn circuit_is_open(&self) -> bool {
+        self.breaker.circuit() == Circuit::Open
+    }
+
     /// Asks a question; an answer that was there before is renewed if it still holds.
     ///
     /// # Errors
@@ -56,6 +63,7 @@ impl Origin {
         question: &Question,
         stale: Option<&Entry>,
         urgency: Urgency,
+        trip: &Trip,
     ) -> Result<Entry, ClientError> {
         let validator = stale.and_then(|entry| entry.validator.as_ref());
         let dialect = self.config.upstream.dialect;
@@ -65,13 +73,14 @@ impl Origin {
         let mut retry = 0;
         let (asked_at, response) = loop {
             let until_the_verdict =
-                self.spend_upstream_budget(caller, urgency, stale.map(|entry| entry.stored_at)).await?;
+                self.spend_upstream_budget(caller, urgency, stale.map(|entry| entry.stored_at), trip).await?;
             let asked_at = self.clock.now();
-            let answered = self.exchange(client, caller, ask).await;
+            let answered = self.exchange(client, caller, ask, trip).await;
             drop(until_the_verdict);
             let Some(pause) = self.pause_before_retry(&answered, retry, deadline) else { break (asked_at, answered?) };
             self.clock.sleep_until(self.clock.now() + pause).await;
             retry += 1;
+            trip.retried();
         };
         if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
             let lifetime = self.lifetime(caller, question, stale.progress);
@@ -99,11 +108,12 @@ impl Origin {
         execution: &PathId,
         action: &str,
         body: Incoming,
+        trip: &Trip,
     ) -> Result<Bytes, ClientError> {
         let body = self.read_body(body).await?;
-        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
-        let result =
-            self.exchange(client, caller, |key| upstream::act(caller, key, execution, action, body.clone())).await;
+        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground, None, trip).await?;
+        let request = |key| upstream::act(caller, key, execution, action, body.clone());
+        let result = self.exchange(client, caller, request, trip).await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
         // have come after the deed.
         caller.tenant().drop_entries(caller.partition());
@@ -134,14 +144,19 @@ impl Origin {
     }
 
     /// Sends one request, if the circuit is closed.
-    async fn send(&self, client: &Client, request: Request<Outgoing>) -> Result<Reply, ClientError> {
+    async fn send(&self, client: &Client, mut request: Request<Outgoing>, trip: &Trip) -> Result<Reply, ClientError> {
         let permit = self.permit()?;
+        let attempt = trip.attempt(&mut request);
         let result = client.send(request).await;
+        attempt.ended(match &result {
+            Ok(reply) => UpstreamOutcome::Answered(reply.status),
+            Err(error) => UpstreamOutcome::Failed(*error),
+        });
         match &result {
             Ok(reply) if !reply.status.is_server_error() => permit.succeeded(),
             // It answers; that this was more than is read says nothing of its health.
             Err(FetchError::TooLarge { .. }) => permit.succeeded(),
-            _ => permit.failed(),
+            _ => failed(permit, trip),
         }
         result.map_err(translate::failure)
     }
@@ -160,16 +175,19 @@ impl Origin {
         client: &Client,
         caller: &Caller,
         request: impl Fn(OrgKey) -> Request<Outgoing>,
+        trip: &Trip,
     ) -> Result<Reply, ClientError> {
         let keys = caller.tenant().org_keys();
         let key = key_of(caller);
-        let mut reply = self.send(client, request(key)).await?;
+        let mut reply = self.send(client, request(key), trip).await?;
+        note_key(caller, key, reply.status);
         if reply.status == StatusCode::UNAUTHORIZED
             && caller.is_injected()
             && let Some(other) = keys.other(key)
         {
-            self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
-            let second = self.send(client, request(other)).await?;
+            self.spend_upstream_budget(caller, Urgency::Foreground, None, trip).await?;
+            let second = self.send(client, request(other), trip).await?;
+            note_key(caller, other, second.status);
             if second.status != StatusCode::UNAUTHORIZED {
                 keys.took(other);
                 reply = second;
@@ -204,6 +222,7 @@ impl Origin {
         caller: &'a Caller,
         urgency: Urgency,
         renews: Option<Moment>,
+        trip: &Trip,
     ) -> Result<Option<OnProbation<'a>>, ClientError> {
         let partition = caller.partition();
         let mut on_probation = None;
@@ -222,12 +241,13 @@ impl Origin {
             }
         }
         let renews = renews.unwrap_or(self.clock.now());
-        caller.tenant().upstream_budget.acquire(caller.partition().line(), urgency, renews).await.map_err(
-            |exhausted| {
-                let message = "the requests that Refold grants are spent; try again later";
-                ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
-            },
-        )?;
+        let wait = trip.waits(urgency);
+        let granted = caller.tenant().upstream_budget.acquire(caller.partition().line(), urgency, renews).await;
+        wait.ended(&granted);
+        granted.map_err(|exhausted| {
+            let message = "the requests that Refold grants are spent; try again later";
+            ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
+        })?;
         Ok(on_probation)
     }
 
@@ -260,6 +280,7 @@ impl Origin {
         allowed: &PassThrough,
         head: &Parts,
         body: Incoming,
+        trip: &Trip,
     ) -> Result<(response::Parts, Passed), ClientError> {
         let small = body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY);
         let mut body = if small {
@@ -267,7 +288,7 @@ impl Origin {
         } else {
             Outgoing::Right(Limited::new(body, allowed.max_body))
         };
-        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
+        let _until_the_verdict = self.spend_upstream_budget(caller, Urgency::Foreground, None, trip).await?;
         let keys = caller.tenant().org_keys();
         let mut key = key_of(caller);
         let mut retried = false;
@@ -277,14 +298,20 @@ impl Origin {
                 Outgoing::Left(whole) => Some(Outgoing::Left(whole.clone())),
                 Outgoing::Right(_) => None,
             };
-            let request = upstream::pass(caller, key, allowed, head, body);
+            let mut request = upstream::pass(caller, key, allowed, head, body);
             let permit = self.permit()?;
+            let attempt = trip.attempt(&mut request);
             let begun = client.begin(request, allowed.max_body).await;
+            attempt.ended(match &begun {
+                Ok((answer, _)) => UpstreamOutcome::Answered(answer.status),
+                Err(error) => UpstreamOutcome::Failed(*error),
+            });
             match &begun {
                 Ok((answer, _)) if !answer.status.is_server_error() => permit.succeeded(),
-                _ => permit.failed(),
+                _ => failed(permit, trip),
             }
             let (answer, arriving) = begun.map_err(translate::failure)?;
+            note_key(caller, key, answer.status);
             if answer.status.is_success() && !answer.headers.contains_key(CONTENT_ENCODING) {
                 caller.judged_by_upstream(Verdict::Accepted);
                 if retried {
@@ -296,7 +323,7 @@ impl Origin {
             let other = keys.other(key).filter(|_| !retried && caller.is_injected());
             match (answer.status, other, again) {
                 (StatusCode::UNAUTHORIZED, Some(other), Some(again)) => {
-                    self.spend_upstream_budget(caller, Urgency::Foreground, None).await?;
+                    self.spend_upstream_budget(caller, Urgency::Foreground, None, trip).await?;
                     (key, body, retried) = (other, again, true);
                 }
                 (status, ..) => {
@@ -307,6 +334,23 @@ impl Origin {
                 }
             }
         }
+    }
+}
+
+/// The upstream has failed.
+fn failed(permit: Permit<'_>, trip: &Trip) {
+    if permit.failed() == Failure::Opened {
+        trip.circuit_opened();
+    }
+}
+
+/// What an answer says about the key that was shown, if it was one of the tenant's own.
+fn note_key(caller: &Caller, key: OrgKey, status: StatusCode) {
+    match caller.credential() {
+        Credential::SessionToken(_) => {}
+        _ if status == StatusCode::UNAUTHORIZED => caller.tenant().org_keys().was_refused(key),
+        _ if status.is_success() || status == StatusCode::NOT_MODIFIED => caller.tenant().org_keys().was_taken(key),
+        _ => {}
     }
 }
 

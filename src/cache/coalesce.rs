@@ -14,30 +14,30 @@ use super::key::CacheKey;
 use crate::error::{ClientError, Reason};
 
 type Outcome = Result<Arc<Entry>, ClientError>;
-type Shard = HashMap<CacheKey, watch::Receiver<Option<Outcome>>, foldhash::fast::RandomState>;
+type Shard<N> = HashMap<CacheKey, (watch::Receiver<Option<Outcome>>, N), foldhash::fast::RandomState>;
 
 const SHARDS: usize = 16;
 
-/// The fetches under way.
+/// The fetches under way, each with a note of the leader's for those who wait.
 #[derive(Debug)]
-pub struct Flights {
-    shards: [Mutex<Shard>; SHARDS],
+pub struct Flights<N> {
+    shards: [Mutex<Shard<N>>; SHARDS],
     hasher: foldhash::fast::RandomState,
 }
 
 /// The part of a caller in a fetch.
 #[derive(Debug)]
-pub enum Joined {
+pub enum Joined<N> {
     /// It has to fetch.
-    Leads(Flight, Waiter),
-    /// Somebody fetches already.
-    Waits(Waiter),
+    Leads(Flight<N>, Waiter),
+    /// Somebody fetches already, and has left this note.
+    Waits(Waiter, N),
 }
 
 /// The right and the duty to fetch a key. However it ends, those who wait are told.
 #[derive(Debug)]
-pub struct Flight {
-    flights: Arc<Flights>,
+pub struct Flight<N> {
+    flights: Arc<Flights<N>>,
     key: CacheKey,
     outcome: watch::Sender<Option<Outcome>>,
 }
@@ -46,34 +46,37 @@ pub struct Flight {
 #[derive(Debug)]
 pub struct Waiter(watch::Receiver<Option<Outcome>>);
 
-impl Default for Flights {
+impl<N> Default for Flights<N> {
     fn default() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: foldhash::fast::RandomState::default() }
     }
 }
 
-impl Flights {
+impl<N> Flights<N> {
     /// Joins the fetch of a key, or starts it.
     #[must_use]
-    pub fn join(self: &Arc<Self>, key: &CacheKey) -> Joined {
+    pub fn join(self: &Arc<Self>, key: &CacheKey, note: N) -> Joined<N>
+    where
+        N: Clone,
+    {
         let mut shard = self.shard(key);
-        if let Some(outcome) = shard.get(key) {
-            return Joined::Waits(Waiter(outcome.clone()));
+        if let Some((outcome, note)) = shard.get(key) {
+            return Joined::Waits(Waiter(outcome.clone()), note.clone());
         }
         let (sender, receiver) = watch::channel(None);
-        shard.insert(key.clone(), receiver.clone());
+        shard.insert(key.clone(), (receiver.clone(), note));
         let flight = Flight { flights: Arc::clone(self), key: key.clone(), outcome: sender };
         Joined::Leads(flight, Waiter(receiver))
     }
 
-    fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard> {
+    fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard<N>> {
         let index = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or_default() % SHARDS;
         // Insert and remove leave the map sound even if a panic came in between.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Flight {
+impl<N> Flight<N> {
     /// Ends the fetch. Whatever the outcome is, put it into the store first: who comes later looks there.
     pub fn land(self, outcome: Outcome) {
         // Nobody may be left to hear it.
@@ -81,7 +84,7 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl<N> Drop for Flight<N> {
     fn drop(&mut self) {
         self.flights.shard(&self.key).remove(&self.key);
     }

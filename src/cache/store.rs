@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
+use moka::notification::RemovalCause;
 use moka::sync::Cache;
 
 use super::entry::Entry;
@@ -37,14 +38,20 @@ impl Expiry<CacheKey, Arc<Entry>> for Usefulness {
 }
 
 impl Store {
-    /// An empty store for `capacity` bytes; 0 keeps nothing.
+    /// An empty store for `capacity` bytes; 0 keeps nothing. Whenever an entry has to make room for others, `evicted` is
+    /// called.
     #[must_use]
-    pub fn new(capacity: u64) -> Self {
+    pub fn new(capacity: u64, evicted: impl Fn() + Send + Sync + 'static) -> Self {
         let entries = (capacity > 0).then(|| {
             Cache::builder()
                 .max_capacity(capacity)
                 .weigher(|key: &CacheKey, entry: &Arc<Entry>| key.heap_size().saturating_add(entry.weight()))
                 .expire_after(Usefulness)
+                .eviction_listener(move |_, _, cause| {
+                    if cause == RemovalCause::Size {
+                        evicted();
+                    }
+                })
                 .build_with_hasher(foldhash::fast::RandomState::default())
         });
         Self { entries }
@@ -70,6 +77,12 @@ impl Store {
         if let Some(entries) = &self.entries {
             entries.invalidate(key);
         }
+    }
+
+    /// Entries, as of the last housekeeping.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.entries.as_ref().map_or(0, Cache::entry_count)
     }
 
     /// Bytes in use, as of the last housekeeping.

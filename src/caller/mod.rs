@@ -252,6 +252,12 @@ impl Callers {
         }
     }
 
+    /// All tenants.
+    #[must_use]
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        &self.tenants
+    }
+
     /// Who has shown a certificate with these names in it.
     #[must_use]
     pub fn by_certificate(&self, names: &[String]) -> Option<(usize, Arc<KeyInUse>)> {

@@ -9,7 +9,7 @@ use crate::config::{Config, Environment};
 use crate::server::Server;
 
 pub(super) fn run(config: &Path) -> Result<(), Failure> {
-    super::start_logging();
+    let _writing = super::start_logging()?;
     let signals = Signals::catch()?;
     let config = Config::load(config, &Environment::from_process())?;
     let server = Server::start(config, Clock::system())?;

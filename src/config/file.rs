@@ -11,6 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::model::{ListenAddress, RequestDirective};
+use super::observe;
 use super::units::{Bound, Count, Length, Size};
 
 /// What somebody is told who writes a secret into the file.
@@ -38,6 +39,10 @@ pub(super) struct File {
     pub(super) cors: Option<Cors>,
     #[serde(default)]
     pub(super) pass_through: Vec<PassThrough>,
+    #[serde(default)]
+    pub(super) log: observe::WrittenLog,
+    #[serde(default)]
+    pub(super) traces: observe::WrittenTraces,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,6 +6,7 @@ mod file;
 mod issuer;
 mod listener;
 mod model;
+mod observe;
 mod pass_through;
 mod secret;
 mod units;
@@ -21,6 +22,7 @@ use diagnostic::Finding;
 pub use environment::Environment;
 use file::{File, SecretSource};
 pub use model::*;
+pub use observe::{Log, Requests, Shown, Traces};
 pub use secret::Secret;
 
 impl Config {
@@ -44,6 +46,7 @@ impl Config {
         let written = file.tenants.iter().map(|tenant| &tenant.org_key);
         let written = written.chain(file.tenants.iter().filter_map(|tenant| tenant.org_key_next.as_ref()));
         let written = written.chain(file.issuers.iter().filter_map(|issuer| issuer.keys.get_ref().secret.as_ref()));
+        let written = written.chain(file.traces.headers.values());
         let secrets: Vec<String> = written
             .filter_map(|source| match source.get_ref() {
                 SecretSource::Variable(name) => Some(name.clone()),

@@ -11,6 +11,7 @@ use http::{HeaderName, Method, Uri};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::observe::{Log, Traces};
 use super::secret::Secret;
 use crate::executions::{Dialect, QueryPolicy};
 use crate::keyset::KeySet;
@@ -37,6 +38,10 @@ pub struct Config {
     pub cors: Option<Cors>,
     /// What of the rest of the API may pass.
     pub pass_through: Vec<PassThrough>,
+    /// What is logged of requests.
+    pub log: Log,
+    /// Where traces go, if anywhere.
+    pub traces: Option<Traces>,
 }
 
 /// One socket that callers connect to.

@@ -18,6 +18,7 @@ use super::model::{
     ListenAddress, Listener, Rate, Server, SocketFile, Stale, Tenant, TenantMode, TenantOf, Trusted, Upstream,
     UpstreamRate,
 };
+use super::observe;
 use super::pass_through;
 use super::secret::Secret;
 use super::units::Count;
@@ -123,6 +124,8 @@ pub(super) fn validate(file: &File, folder: &Path, environment: &Environment) ->
         issuers,
         cors: file.cors.as_ref().map(read_cors).transpose()?,
         pass_through: file.pass_through.iter().map(pass_through::read).collect::<Result<_, _>>()?,
+        log: observe::log(&file.log),
+        traces: observe::traces(&file.traces, folder, environment)?,
     })
 }
 

@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::error::{ClientError, Reason};
 use crate::executions::PathId;
 use crate::limit::Urgency;
+use crate::observe::{Context, Trip, WebhookOutcome};
 use crate::respond::{self, CacheResult};
 use crate::route::Action;
 use crate::tenant::Tenant;
@@ -35,17 +36,26 @@ pub(super) struct Errand {
     urgency: Urgency,
     /// Whatever is in the cache.
     anyway: bool,
+    trip: Trip,
+}
+
+/// Whose fetch a caller waits for.
+pub(super) enum Fetch {
+    Own,
+    /// Somebody else's; how a trace points at it.
+    Shared(Option<Context>),
 }
 
 impl Errand {
     /// An entry is to be renewed, and nobody waits for it.
-    pub(super) fn renewal(caller: &Caller, key: &CacheKey, stale: &Arc<Entry>) -> Self {
+    pub(super) fn renewal(caller: &Caller, key: &CacheKey, stale: &Arc<Entry>, trip: Trip) -> Self {
         Self {
             caller: caller.clone(),
             key: key.clone(),
             stale: Some(Arc::clone(stale)),
             urgency: Urgency::Background,
             anyway: false,
+            trip,
         }
     }
 }
@@ -62,19 +72,31 @@ impl Gateway {
         let response = match pending {
             // It must leave nothing behind, so nobody else's fetch is shared either.
             Pending::Fetch { caller, key, no_store: true, .. } => {
-                let fetched = self.origin.fetch(&client, &caller, key.question(), None, Urgency::Foreground).await;
+                let mut trip = self.trip(&mut exchange, &caller);
+                trip.begin("fetch");
+                let fetched =
+                    self.origin.fetch(&client, &caller, key.question(), None, Urgency::Foreground, &trip).await;
+                trip.ended(&fetched);
                 exchange.facts.cache = CacheResult::Request;
                 match fetched {
                     Ok(entry) => give(&mut exchange, &entry.not_stored(), self.clock.now()),
-                    Err(error) => return self.refuse(&exchange, &error),
+                    Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
             Pending::Fetch { caller, key, stale, .. } => {
                 let windows = caller.tenant().config.stale;
                 let caller_wait = caller.tenant().config.upstream_budget.max_wait;
                 let anyway = exchange.facts.cache == CacheResult::Request;
-                let (waiter, collapsed) = self
-                    .join(client, Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway });
+                let trip = self.trip(&mut exchange, &caller);
+                let errand = Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway, trip };
+                let (waiter, fetch) = self.join(client, errand);
+                let (collapsed, waiting) = match fetch {
+                    Fetch::Own => (false, None),
+                    Fetch::Shared(fetch) => {
+                        exchange.spent = None;
+                        (true, Some(exchange.span.waits_for(fetch)))
+                    }
+                };
                 exchange.facts.cache = match (exchange.facts.cache, &stale) {
                     (CacheResult::Request, _) => CacheResult::Request,
                     (_, Some(_)) => CacheResult::Stale { collapsed },
@@ -83,6 +105,7 @@ impl Gateway {
                 // Whoever could have an older answer does not wait for a newer one for ever.
                 let patience = stale.as_ref().map(|_| caller_wait);
                 let outcome = self.within(patience, waiter).await;
+                drop(waiting);
                 let now = self.clock.now();
                 match (outcome, stale) {
                     (Ok(entry), _) => {
@@ -96,19 +119,22 @@ impl Gateway {
                         exchange.facts.cache = CacheResult::HitStale;
                         give(&mut exchange, &stale, now)
                     }
-                    (Err(error), _) => return self.refuse(&exchange, &error),
+                    (Err(error), _) => return self.refuse(&mut exchange, &error),
                 }
             }
             Pending::Act { caller, execution, action } => {
                 let gateway = Arc::clone(&self);
+                let mut trip = self.trip(&mut exchange, &caller);
+                trip.begin(action.name());
                 // In a task of its own: what the upstream has begun to do must be noted here, also when the caller leaves.
-                let acting =
-                    tokio::spawn(
-                        async move { gateway.origin.act(&client, &caller, &execution, action.name(), body).await },
-                    );
+                let acting = tokio::spawn(async move {
+                    let done = gateway.origin.act(&client, &caller, &execution, action.name(), body, &trip).await;
+                    trip.ended(&done);
+                    done
+                });
                 match acting.await.unwrap_or_else(|_| Err(given_up())) {
                     Ok(body) => respond::outcome(&exchange.facts, body),
-                    Err(error) => return self.refuse(&exchange, &error),
+                    Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
             Pending::Hook { tenant } => {
@@ -116,20 +142,33 @@ impl Gateway {
                     Ok(body) => webhook::receive(&tenant, &exchange.head.headers, &body),
                     Err(error) => Err(error),
                 };
+                let outcome = if taken.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
+                self.observer.webhook(&tenant, outcome);
                 match taken {
                     Ok(()) => respond::taken(&exchange.facts),
-                    Err(error) => return self.refuse(&exchange, &error),
+                    Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
             Pending::Pass { caller, allowed } => {
                 let allowed = &self.config.pass_through[allowed];
-                match self.origin.pass(&client, &caller, allowed, &exchange.head, body).await {
+                let mut trip = self.trip(&mut exchange, &caller);
+                trip.begin("pass");
+                let passed = self.origin.pass(&client, &caller, allowed, &exchange.head, body, &trip).await;
+                trip.ended(&passed);
+                match passed {
                     Ok((answer, body)) => respond::passed(&exchange.facts, &answer, body),
-                    Err(error) => return self.refuse(&exchange, &error),
+                    Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
         };
-        self.answered(&exchange, response, None)
+        self.answered(&mut exchange, response, None)
+    }
+
+    /// What a request is about to have done at the upstream.
+    fn trip(&self, exchange: &mut Exchange, caller: &Caller) -> Trip {
+        let trip = self.observer.trip(caller, &exchange.span, &exchange.head.headers);
+        exchange.spent = Some(Arc::clone(trip.spent()));
+        trip
     }
 
     /// The end of a fetch, or that it took longer than somebody is made to wait who has an older answer.
@@ -144,25 +183,27 @@ impl Gateway {
     }
 
     /// Joins the fetch of a key, or starts it in a task of its own, so that it goes on when its callers leave.
-    pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, bool) {
-        match self.flights.join(&errand.key) {
-            Joined::Waits(waiter) => (waiter, true),
+    pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, Fetch) {
+        match self.flights.join(&errand.key, errand.trip.context()) {
+            Joined::Waits(waiter, fetch) => (waiter, Fetch::Shared(fetch)),
             Joined::Leads(flight, waiter) => {
                 let gateway = Arc::clone(self);
                 tokio::spawn(gateway.fly(client, errand, flight));
-                (waiter, false)
+                (waiter, Fetch::Own)
             }
         }
     }
 
-    async fn fly(self: Arc<Self>, client: Client, errand: Errand, flight: Flight) {
-        let Errand { caller, key, stale, urgency, anyway } = errand;
+    async fn fly(self: Arc<Self>, client: Client, errand: Errand, flight: Flight<Option<Context>>) {
+        let Errand { caller, key, stale, urgency, anyway, mut trip } = errand;
         // Another fetch may have ended between the look-up and the start of this one.
         let fresh = |entry: &Arc<Entry>| entry.is_fresh(self.clock.now());
         if let Some(entry) = self.store.get(&key).filter(fresh).filter(|_| !anyway) {
             return flight.land(Ok(entry));
         }
-        let fetched = self.origin.fetch(&client, &caller, key.question(), stale.as_deref(), urgency).await;
+        trip.begin("fetch");
+        let fetched = self.origin.fetch(&client, &caller, key.question(), stale.as_deref(), urgency, &trip).await;
+        trip.ended(&fetched);
         let outcome = fetched.map(Arc::new);
         match (&outcome, stale) {
             (Ok(entry), _) => self.store.put(key, Arc::clone(entry)),

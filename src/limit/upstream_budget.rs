@@ -156,6 +156,12 @@ impl UpstreamBudget {
         state.arrival = state.arrival.max(until + inner.tolerance());
     }
 
+    /// The present pace: 1 is what is configured, less after the upstream answered 429.
+    #[must_use]
+    pub fn pace(&self) -> f64 {
+        f64::from(self.0.state().pace) / f64::from(FULL_PACE)
+    }
+
     /// Fetches that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

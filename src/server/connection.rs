@@ -94,6 +94,7 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let _connected = gateway.connected();
         let activity = self.watch.add();
         let watched = Watched::new(stream, Arc::clone(&activity));
         let requests = Arc::clone(&activity);

@@ -117,6 +117,7 @@ impl Server {
             // A worker that has panicked has nothing left to drain.
             let _ = worker.join();
         }
+        self.gateway.flush_traces();
     }
 }
 

@@ -46,6 +46,11 @@ impl Accounts {
         Arc::clone(partition)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.partitions.len()
+    }
+
     /// The partition of a linked account, if there is one.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Partition>> {
         self.partitions.pin().get(id).map(Arc::clone)

@@ -5,6 +5,7 @@
 //! partition a new id.
 
 mod accounts;
+mod number;
 mod org_keys;
 mod partition;
 
@@ -42,6 +43,7 @@ pub struct Tenant {
     pub upstream_budget: UpstreamBudget,
     /// What session tokens that the upstream has not accepted yet may spend, all of them together.
     pub probation: ClientBudget,
+    number: usize,
     org_keys: OrgKeys,
     rate_limit_policy: HeaderValue,
     clock: Clock,
@@ -72,11 +74,24 @@ impl Tenant {
                 .max_capacity(MAX_UNPROVEN)
                 .time_to_live(ACCEPTED_FOR)
                 .build_with_hasher(foldhash::fast::RandomState::default()),
+            number: number::number(&config.id),
             org_keys: OrgKeys::new(&config),
             rate_limit_policy: policy(config.client_budget),
             config,
             clock,
         }
+    }
+
+    /// A small number that no tenant of another id has, and every one of the same id.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Linked accounts and session tokens that are remembered, about.
+    #[must_use]
+    pub fn partitions(&self) -> u64 {
+        self.accounts.len() as u64 + self.accepted_tokens.entry_count() + self.unproven_tokens.entry_count()
     }
 
     /// Its org API keys.

@@ -1,6 +1,6 @@
 //! The org API keys of a tenant: the current one and, while they are rotated, the next.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use aws_lc_rs::{constant_time, hmac};
 use http::HeaderValue;
@@ -30,6 +30,8 @@ pub struct OrgKeys {
 struct Key {
     secret: Secret,
     header: HeaderValue,
+    /// What Refold said of it last.
+    refused: AtomicBool,
 }
 
 impl OrgKeys {
@@ -61,12 +63,32 @@ impl OrgKeys {
         self.good.store(key as u8, Ordering::Relaxed);
     }
 
+    /// Refold has answered 401 to a key.
+    pub fn was_refused(&self, key: OrgKey) {
+        self.key(key).refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Refold has answered as it does to a good key.
+    pub fn was_taken(&self, key: OrgKey) {
+        self.key(key).refused.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether there is a key that Refold has not refused when it was last shown.
+    #[must_use]
+    pub fn are_good(&self) -> bool {
+        std::iter::once(&self.current).chain(&self.next).any(|key| !key.refused.load(Ordering::Relaxed))
+    }
+
     /// A key as it goes upstream; marked as sensitive.
     #[must_use]
     pub fn header(&self, key: OrgKey) -> &HeaderValue {
+        &self.key(key).header
+    }
+
+    fn key(&self, key: OrgKey) -> &Key {
         match (key, &self.next) {
-            (OrgKey::Next, Some(next)) => &next.header,
-            _ => &self.current.header,
+            (OrgKey::Next, Some(next)) => next,
+            _ => &self.current,
         }
     }
 
@@ -107,6 +129,6 @@ impl Key {
         // The configuration has made sure that it can be a header value.
         let mut header = HeaderValue::from_str(secret.expose()).unwrap_or(HeaderValue::from_static(""));
         header.set_sensitive(true);
-        Self { secret: secret.clone(), header }
+        Self { secret: secret.clone(), header, refused: AtomicBool::new(false) }
     }
 }
