@@ -79,6 +79,13 @@ impl Store {
         }
     }
 
+    /// Does the housekeeping that is due, which is otherwise done in passing.
+    pub fn tidy(&self) {
+        if let Some(entries) = &self.entries {
+            entries.run_pending_tasks();
+        }
+    }
+
     /// Entries, as of the last housekeeping.
     #[must_use]
     pub fn len(&self) -> u64 {

@@ -128,13 +128,13 @@ metrics! {
     budget_pace: GaugeVec, "postern_upstream_budget_pace_ratio", ["tenant"], &[],
         "Present pace of the org key's budget: 1 is full, less after Refold answered 429.";
     cache_bytes: IntGauge, "postern_cache_bytes", [], &[],
-        "Bytes in the cache, as of its last housekeeping.";
+        "Bytes in the cache.";
     cache_capacity: IntGauge, "postern_cache_capacity_bytes", [], &[],
         "Bytes that the cache may hold.";
     cache_entries: IntGauge, "postern_cache_entries", [], &[],
-        "Entries in the cache, as of its last housekeeping.";
+        "Entries in the cache.";
     cache_evictions: IntCounter, "postern_cache_evictions_total", [], &[],
-        "Entries that had to make room for others.";
+        "Entries that had to make room for others, or that others were not to make room for.";
     partitions: IntGaugeVec, "postern_partitions", ["tenant"], &[],
         "Linked accounts and session tokens that are remembered, each with its budget.";
     tenant_ready: IntGaugeVec, "postern_tenant_ready", ["tenant"], &[],

@@ -29,6 +29,7 @@ impl Observer {
         // Two at once would take tenants from each other that they have just put in.
         let _alone = self.scraping.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         metrics.circuit_open.set(state.circuit_open.into());
+        state.store.tidy();
         metrics.cache_bytes.set(signed(state.store.weight()));
         metrics.cache_entries.set(signed(state.store.len()));
         metrics.cache_capacity.set(signed(state.capacity));

@@ -1,5 +1,6 @@
 //! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave.
 
+mod access_log;
 mod browser;
 mod caching;
 mod callers;
@@ -13,11 +14,13 @@ mod identities;
 mod isolation;
 mod issuer;
 mod limits;
+mod metrics;
 mod pass_through;
 mod rotation;
 mod secrecy;
 mod spellings;
 mod staleness;
 mod tokens;
+mod traces;
 mod upstream_failures;
 mod webhooks;
