@@ -88,7 +88,7 @@ impl Store {
 
     /// Entries, as of the last housekeeping.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn entries(&self) -> u64 {
         self.entries.as_ref().map_or(0, Cache::entry_count)
     }
 

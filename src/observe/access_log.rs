@@ -139,3 +139,20 @@ fn display(line: &mut Vec<u8>, value: &impl fmt::Display) {
         text(line, &value.to_string());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_end_a_json_text_is_escaped() {
+        let mut line = Vec::new();
+        for (value, json) in
+            [("a?b=c%20d", "\"a?b=c%20d\""), ("a\"b", r#""a\"b""#), ("a\\b\n", r#""a\\b\n""#), ("é", "\"é\"")]
+        {
+            line.clear();
+            display(&mut line, &value);
+            assert_eq!(String::from_utf8_lossy(&line), json);
+        }
+    }
+}

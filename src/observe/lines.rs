@@ -1,7 +1,7 @@
 //! Log lines on their way to standard error: whoever has one puts it into a buffer and goes on, a thread of its own writes.
 //!
 //! Nobody ever waits for a reader that is slow: what does not fit into the buffers is dropped and counted. Each thread has a
-//! buffer to itself (up to [`SHARDS`] threads), so the lock that the writer takes to fetch it is free when a line comes. A
+//! buffer to itself (up to [`BUFFERS`] threads), so the lock that the writer takes to fetch it is free when a line comes. A
 //! line is put in whole, so lines never run into each other; those of different threads may change places within
 //! [`GATHER`].
 
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::Thread;
 use std::time::Duration;
 
-const SHARDS: usize = 16;
+const BUFFERS: usize = 16;
 /// Most that may wait in one buffer, in bytes.
 const MOST: usize = 1 << 20;
 /// How long lines gather before they are written together: waking a thread for each line would cost the one who has it
@@ -26,7 +26,7 @@ pub struct Lines(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    shards: [Mutex<Vec<u8>>; SHARDS],
+    buffers: [Mutex<Vec<u8>>; BUFFERS],
     dropped: AtomicU64,
     writer: OnceLock<Thread>,
     /// The writer has found nothing to write and wants to be woken.
@@ -49,7 +49,7 @@ impl Lines {
     /// If there can be no thread.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, Writing)> {
         let lines = Self(Arc::new(Shared {
-            shards: std::array::from_fn(|_| Mutex::default()),
+            buffers: std::array::from_fn(|_| Mutex::default()),
             dropped: AtomicU64::new(0),
             writer: OnceLock::new(),
             asleep: AtomicBool::new(false),
@@ -70,10 +70,10 @@ impl Lines {
     pub fn put(&self, line: &[u8]) {
         let shared = &self.0;
         let full = {
-            let mut shard = shared.shard(own_shard());
-            let full = shard.len() + line.len() > MOST;
+            let mut buffer = shared.buffer(own());
+            let full = buffer.len() + line.len() > MOST;
             if !full {
-                shard.extend_from_slice(line);
+                buffer.extend_from_slice(line);
             }
             full
         };
@@ -93,19 +93,19 @@ impl Lines {
 }
 
 /// The buffer of this thread.
-fn own_shard() -> usize {
+fn own() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % BUFFERS;
     }
     // A thread that is ending takes any.
     OWN.try_with(|own| *own).unwrap_or(0)
 }
 
 impl Shared {
-    fn shard(&self, index: usize) -> MutexGuard<'_, Vec<u8>> {
+    fn buffer(&self, index: usize) -> MutexGuard<'_, Vec<u8>> {
         // Bytes are appended and taken: sound whatever came in between.
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.buffers[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {
@@ -130,7 +130,7 @@ impl Shared {
             }
             // Whoever puts a line in after the look below sees this and wakes us; whoever did before is seen.
             self.asleep.store(true, Ordering::Release);
-            let empty = (0..SHARDS).all(|index| self.shard(index).is_empty());
+            let empty = (0..BUFFERS).all(|index| self.buffer(index).is_empty());
             if empty && !self.closing.load(Ordering::Acquire) {
                 std::thread::park();
                 // One line seldom comes alone.
@@ -143,9 +143,9 @@ impl Shared {
     /// Writes what is there; whether anything was.
     fn write_all(&self, out: &mut impl Write, taken: &mut Vec<u8>) -> bool {
         let mut any = false;
-        for index in 0..SHARDS {
+        for index in 0..BUFFERS {
             // The buffers change places, so each keeps the size that it once needed.
-            std::mem::swap(&mut *self.shard(index), taken);
+            std::mem::swap(&mut *self.buffer(index), taken);
             if !taken.is_empty() {
                 any = true;
                 // Nobody can be told that standard error is gone.

@@ -31,7 +31,7 @@ impl Observer {
         metrics.circuit_open.set(state.circuit_open.into());
         state.store.tidy();
         metrics.cache_bytes.set(signed(state.store.weight()));
-        metrics.cache_entries.set(signed(state.store.len()));
+        metrics.cache_entries.set(signed(state.store.entries()));
         metrics.cache_capacity.set(signed(state.capacity));
         catch_up(&metrics.log_lines_dropped, access_log::dropped());
         // A tenant may have gone from the configuration.

@@ -267,6 +267,7 @@ impl Span {
         };
         if let Some(parent) = parent {
             headers.insert(TRACEPARENT, parent);
+            headers.remove(TRACESTATE);
             for value in state.iter() {
                 headers.append(TRACESTATE, value.clone());
             }
@@ -300,7 +301,11 @@ impl Description<'_> {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(told) = self.told.take() {
+        if let Some(mut told) = self.told.take() {
+            // A request's span knows its answer, unless nobody was left to answer.
+            if self.place.kind == SpanKind::Server && told.attributes.is_empty() {
+                told.attributes.push(("error.type", "caller_left".into()));
+            }
             let end = self.tracer.0.clock.wall();
             self.tracer.0.exporter.take(Ended { place: self.place, told, end });
         }

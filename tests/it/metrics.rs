@@ -128,7 +128,7 @@ async fn every_metric_that_is_declared_is_shown_by_a_gateway_in_use_and_no_other
     for declared in DECLARED {
         match declared.kind {
             "histogram" => {
-                expected.extend(["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", declared.name)))
+                expected.extend(["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", declared.name)));
             }
             _ => expected.extend([declared.name.to_owned()]),
         }
