@@ -2,13 +2,15 @@
 //! written into a buffer that its thread uses again and again, and allocates nothing.
 
 use std::cell::RefCell;
-use std::fmt::{self, Write as _};
 use std::sync::OnceLock;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
 use super::Record;
 use super::lines::Lines;
+use crate::clock::Clock;
 use crate::config::{self, Requests, Shown};
 use crate::digest::{Hex, sha256};
 
@@ -31,19 +33,25 @@ pub(super) fn dropped() -> u64 {
     LINES.get().map_or(0, Lines::dropped)
 }
 
+/// What a thread writes its lines into.
+struct Buffers {
+    line: Vec<u8>,
+    query: String,
+}
+
 /// Logs a request, if it is one that the settings want to see.
-pub(super) fn log(settings: &config::Log, clock: &crate::clock::Clock, record: &Record<'_>) {
+pub(super) fn log(settings: &config::Log, clock: &Clock, record: &Record<'_>) {
     thread_local! {
-        static LINE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(1024));
+        static BUFFERS: RefCell<Buffers> =
+            RefCell::new(Buffers { line: Vec::with_capacity(1024), query: String::with_capacity(256) });
     }
     let Some(lines) = LINES.get() else { return };
     if !wanted(settings, record) {
         return;
     }
-    LINE.with_borrow_mut(|line| {
-        line.clear();
-        write(line, settings, clock.wall(), record);
-        lines.put(line);
+    BUFFERS.with_borrow_mut(|buffers| {
+        write(buffers, settings, clock.wall(), record);
+        lines.put(&buffers.line);
     });
 }
 
@@ -56,103 +64,73 @@ fn wanted(settings: &config::Log, record: &Record<'_>) -> bool {
     }
 }
 
-fn write(line: &mut Vec<u8>, settings: &config::Log, now: jiff::Timestamp, record: &Record<'_>) {
+fn write(buffers: &mut Buffers, settings: &config::Log, now: Timestamp, record: &Record<'_>) {
     const MICROSECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+    let Buffers { line, query } = buffers;
+    line.clear();
     line.extend_from_slice(b"{\"timestamp\":\"");
     // Memory takes everything.
     let _ = MICROSECONDS.print_timestamp(&now, &mut *line);
-    line.extend_from_slice(b"\",\"level\":\"INFO\",\"message\":\"request\",\"target\":\"postern::access\"");
-    field(line, "request_id", |line| display(line, &record.request_id));
+    line.extend_from_slice(
+        b"\",\"level\":\"INFO\",\"message\":\"request\",\"target\":\"postern::access\",\"request_id\":\"",
+    );
+    record.request_id.write(line);
+    line.push(b'"');
     if let Some(caller) = record.caller {
-        field(line, "tenant", |line| text(line, &caller.tenant().config.id));
-        field(line, "caller", |line| text(line, caller.name()));
+        text(line, b",\"tenant\":", &caller.tenant().config.id);
+        text(line, b",\"caller\":", caller.name());
         if let Some(account) = caller.partition().linked_account_id() {
+            let name = b",\"linked_account\":";
             match settings.linked_accounts {
-                Shown::Plain => field(line, "linked_account", |line| text(line, account)),
-                Shown::Hashed => {
-                    let digest = sha256(account.as_bytes());
-                    field(line, "linked_account", |line| display(line, &Hex(&digest[..DIGITS / 2])));
-                }
+                Shown::Plain => text(line, name, account),
+                Shown::Hashed => text(line, name, &Hex(&sha256(account.as_bytes())[..DIGITS / 2]).to_string()),
                 Shown::None => {}
             }
         }
     }
-    field(line, "endpoint", |line| text(line, record.resource.name()));
-    field(line, "method", |line| text(line, record.method.as_str()));
+    word(line, b",\"endpoint\":\"", record.resource.name());
+    text(line, b",\"method\":", record.method.as_str());
     if let Some(key) = record.key {
-        field(line, "query", |line| display(line, key.question()));
+        query.clear();
+        key.question().write_canonical(query);
+        text(line, b",\"query\":", query);
     }
-    field(line, "status", |line| integer(line, record.status.as_u16()));
+    number(line, b",\"status\":", record.status.as_u16());
     if let Some(code) = record.error_code {
-        field(line, "error_code", |line| text(line, code));
+        text(line, b",\"error_code\":", code);
     }
-    field(line, "cache", |line| text(line, record.cache.name()));
+    word(line, b",\"cache\":\"", record.cache.name());
     if let Some(age) = record.age {
-        field(line, "age_s", |line| integer(line, age.as_secs()));
+        number(line, b",\"age_s\":", age.as_secs());
     }
-    field(line, "duration_us", |line| integer(line, record.duration.as_micros()));
+    number(line, b",\"duration_us\":", microseconds(record.duration));
     if let Some(upstream) = record.upstream {
-        field(line, "upstream_us", |line| integer(line, upstream.as_micros()));
+        number(line, b",\"upstream_us\":", microseconds(upstream));
     }
     if let Some(trace) = record.trace {
-        field(line, "trace_id", |line| display(line, &trace));
+        text(line, b",\"trace_id\":", &trace.to_string());
     }
     line.extend_from_slice(b"}\n");
 }
 
-fn field(line: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
-    line.extend_from_slice(b",\"");
-    line.extend_from_slice(name.as_bytes());
-    line.extend_from_slice(b"\":");
-    value(line);
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn integer(line: &mut Vec<u8>, number: impl itoa::Integer) {
+fn number(line: &mut Vec<u8>, name: &[u8], number: impl itoa::Integer) {
+    line.extend_from_slice(name);
     line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn text(line: &mut Vec<u8>, text: &str) {
+/// A text of our own, in which nothing has to be escaped; `name` ends with the quotation mark.
+fn word(line: &mut Vec<u8>, name: &[u8], word: &'static str) {
+    line.extend_from_slice(name);
+    line.extend_from_slice(word.as_bytes());
+    line.push(b'"');
+}
+
+fn text(line: &mut Vec<u8>, name: &[u8], text: &str) {
+    line.extend_from_slice(name);
     // Memory takes everything, and every text can be written.
     let _ = serde_json::to_writer(&mut *line, text);
-}
-
-/// What prints as visible ASCII without quotation marks and backslashes goes in as it is, and is written but once; all else
-/// is escaped.
-fn display(line: &mut Vec<u8>, value: &impl fmt::Display) {
-    struct Plain<'a>(&'a mut Vec<u8>);
-    impl fmt::Write for Plain<'_> {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-            if !text.bytes().all(plain) {
-                return Err(fmt::Error);
-            }
-            self.0.extend_from_slice(text.as_bytes());
-            Ok(())
-        }
-    }
-    let start = line.len();
-    line.push(b'"');
-    if write!(Plain(line), "{value}").is_ok() {
-        line.push(b'"');
-    } else {
-        line.truncate(start);
-        text(line, &value.to_string());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_could_end_a_json_text_is_escaped() {
-        let mut line = Vec::new();
-        for (value, json) in
-            [("a?b=c%20d", "\"a?b=c%20d\""), ("a\"b", r#""a\"b""#), ("a\\b\n", r#""a\\b\n""#), ("é", "\"é\"")]
-        {
-            line.clear();
-            display(&mut line, &value);
-            assert_eq!(String::from_utf8_lossy(&line), json);
-        }
-    }
 }
