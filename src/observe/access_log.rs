@@ -34,16 +34,19 @@ pub(super) fn dropped() -> u64 {
 }
 
 /// What a thread writes its lines into.
+#[derive(Default)]
 struct Buffers {
     line: Vec<u8>,
     query: String,
+    /// The second that the last line was of, and how it is written.
+    second: i64,
+    written_second: String,
 }
 
 /// Logs a request, if it is one that the settings want to see.
 pub(super) fn log(settings: &config::Log, clock: &Clock, record: &Record<'_>) {
     thread_local! {
-        static BUFFERS: RefCell<Buffers> =
-            RefCell::new(Buffers { line: Vec::with_capacity(1024), query: String::with_capacity(256) });
+        static BUFFERS: RefCell<Buffers> = RefCell::default();
     }
     let Some(lines) = LINES.get() else { return };
     if !wanted(settings, record) {
@@ -65,19 +68,18 @@ fn wanted(settings: &config::Log, record: &Record<'_>) -> bool {
 }
 
 fn write(buffers: &mut Buffers, settings: &config::Log, now: Timestamp, record: &Record<'_>) {
-    const MICROSECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
-    let Buffers { line, query } = buffers;
+    let Buffers { line, query, second, written_second } = buffers;
     line.clear();
     line.extend_from_slice(b"{\"timestamp\":\"");
-    // Memory takes everything.
-    let _ = MICROSECONDS.print_timestamp(&now, &mut *line);
+    moment(line, now, second, written_second);
     line.extend_from_slice(
         b"\",\"level\":\"INFO\",\"message\":\"request\",\"target\":\"postern::access\",\"request_id\":\"",
     );
     record.request_id.write(line);
     line.push(b'"');
     if let Some(caller) = record.caller {
-        text(line, b",\"tenant\":", &caller.tenant().config.id);
+        // The configuration lets it have letters, digits and `-_.` alone.
+        plain(line, b",\"tenant\":\"", &caller.tenant().config.id);
         text(line, b",\"caller\":", caller.name());
         if let Some(account) = caller.partition().linked_account_id() {
             let name = b",\"linked_account\":";
@@ -88,18 +90,20 @@ fn write(buffers: &mut Buffers, settings: &config::Log, now: Timestamp, record: 
             }
         }
     }
-    word(line, b",\"endpoint\":\"", record.resource.name());
-    text(line, b",\"method\":", record.method.as_str());
+    plain(line, b",\"endpoint\":\"", record.resource.name());
+    // A token of RFC 9110, 5.6.2.
+    plain(line, b",\"method\":\"", record.method.as_str());
     if let Some(key) = record.key {
         query.clear();
         key.question().write_canonical(query);
-        text(line, b",\"query\":", query);
+        // All but unreserved characters is percent-encoded.
+        plain(line, b",\"query\":\"", query);
     }
     number(line, b",\"status\":", record.status.as_u16());
     if let Some(code) = record.error_code {
         text(line, b",\"error_code\":", code);
     }
-    word(line, b",\"cache\":\"", record.cache.name());
+    plain(line, b",\"cache\":\"", record.cache.name());
     if let Some(age) = record.age {
         number(line, b",\"age_s\":", age.as_secs());
     }
@@ -108,7 +112,7 @@ fn write(buffers: &mut Buffers, settings: &config::Log, now: Timestamp, record: 
         number(line, b",\"upstream_us\":", microseconds(upstream));
     }
     if let Some(trace) = record.trace {
-        text(line, b",\"trace_id\":", &trace.to_string());
+        plain(line, b",\"trace_id\":\"", &trace.to_string());
     }
     line.extend_from_slice(b"}\n");
 }
@@ -122,15 +126,55 @@ fn number(line: &mut Vec<u8>, name: &[u8], number: impl itoa::Integer) {
     line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// A text of our own, in which nothing has to be escaped; `name` ends with the quotation mark.
-fn word(line: &mut Vec<u8>, name: &[u8], word: &'static str) {
+/// A text in which nothing has to be escaped; `name` ends with the quotation mark.
+fn plain(line: &mut Vec<u8>, name: &[u8], text: &str) {
     line.extend_from_slice(name);
-    line.extend_from_slice(word.as_bytes());
+    line.extend_from_slice(text.as_bytes());
     line.push(b'"');
+}
+
+/// A moment of RFC 3339 in microseconds. Many lines are of one second, which is written once for all of them.
+fn moment(line: &mut Vec<u8>, now: Timestamp, second: &mut i64, written: &mut String) {
+    const SECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
+    if written.is_empty() || *second != now.as_second() {
+        *second = now.as_second();
+        written.clear();
+        // Memory takes everything.
+        let _ = SECONDS.print_timestamp(&now, &mut *written);
+    }
+    line.extend_from_slice(written.trim_end_matches('Z').as_bytes());
+    let mut digits = *b".000000Z";
+    let mut rest = now.subsec_nanosecond() / 1000;
+    for digit in digits[1..7].iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+    }
+    line.extend_from_slice(&digits);
 }
 
 fn text(line: &mut Vec<u8>, name: &[u8], text: &str) {
     line.extend_from_slice(name);
     // Memory takes everything, and every text can be written.
     let _ = serde_json::to_writer(&mut *line, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_written_to_the_microsecond_whether_or_not_they_share_a_second() {
+        let (mut second, mut written) = (0, String::new());
+        for text in [
+            "2026-03-20T12:00:00.000000Z",
+            "2026-03-20T12:00:00.000481Z",
+            "2026-03-20T12:00:00.999999Z",
+            "2026-03-20T12:00:01.100000Z",
+            "1970-01-01T00:00:00.000001Z",
+        ] {
+            let mut line = Vec::new();
+            moment(&mut line, text.parse().expect("a timestamp"), &mut second, &mut written);
+            assert_eq!(String::from_utf8_lossy(&line), text);
+        }
+    }
 }

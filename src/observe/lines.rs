@@ -144,14 +144,19 @@ impl Shared {
     fn write_all(&self, out: &mut impl Write, taken: &mut Vec<u8>) -> bool {
         let mut any = false;
         for index in 0..BUFFERS {
-            // The buffers change places, so each keeps the size that it once needed.
-            std::mem::swap(&mut *self.buffer(index), taken);
-            if !taken.is_empty() {
-                any = true;
-                // Nobody can be told that standard error is gone.
-                let _ = out.write_all(taken);
-                taken.clear();
+            {
+                let mut buffer = self.buffer(index);
+                if buffer.is_empty() {
+                    continue;
+                }
+                // They change places: what was written before is filled next, large enough and still in the processor's
+                // cache.
+                std::mem::swap(&mut *buffer, taken);
             }
+            any = true;
+            // Nobody can be told that standard error is gone.
+            let _ = out.write_all(taken);
+            taken.clear();
         }
         any
     }
