@@ -218,6 +218,15 @@ impl ClientError {
         &self.0.error_code
     }
 
+    /// The specific reason, one of a bounded number of texts: what an upstream has made up is `UPSTREAM`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self.0.error_code {
+            Cow::Borrowed(own) => own,
+            Cow::Owned(_) => "UPSTREAM",
+        }
+    }
+
     /// `Retry-After` in whole seconds, rounded up and at least one (RFC 9110, 10.2.3).
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {

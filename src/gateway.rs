@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::cors::{self, Cors};
 use crate::error::{ClientError, Reason};
 use crate::executions::{BatchesQuery, ListQuery, Question, no_parameters};
-use crate::observe::{Observer, Record};
+use crate::observe::{Connected, Context, Observer, Record, Span, Spent, Tracer};
 use crate::origin::Origin;
 use crate::respond::{self, CacheResult, Facts, RequestId};
 use crate::route::{Endpoint, Resource, Route, route};
@@ -48,10 +48,11 @@ pub struct Gateway {
     clock: Clock,
     callers: Callers,
     store: Store,
-    flights: Arc<Flights>,
+    flights: Arc<Flights<Option<Context>>>,
     cors: Option<Cors>,
     origin: Origin,
     observer: Arc<Observer>,
+    tracer: Option<Tracer>,
 }
 
 /// Where a request came in.
@@ -75,6 +76,9 @@ struct Exchange {
     key: Option<CacheKey>,
     /// How old the answer is.
     age: Option<Duration>,
+    span: Span,
+    /// What it cost at the upstream.
+    spent: Option<Arc<Spent>>,
 }
 
 /// Why a request can't be decided on.
@@ -109,15 +113,17 @@ impl Gateway {
     /// A gateway with an empty cache.
     ///
     /// # Errors
-    /// If an issuer's key server can't be reached in the way that the configuration says.
+    /// If an issuer's key server or the collector of traces can't be reached in the way that the configuration says.
     pub fn new(config: Arc<Config>, clock: Clock) -> Result<Self, ClientSetupError> {
+        let observer = Arc::new(Observer::new(clock.clone()));
         Ok(Self {
             callers: Callers::new(&config, &clock)?,
-            store: Store::new(config.cache.capacity),
+            store: store(config.cache.capacity, &observer),
             flights: Arc::default(),
             cors: config.cors.as_ref().map(Cors::new),
             origin: Origin::new(Arc::clone(&config), clock.clone()),
-            observer: Arc::default(),
+            tracer: config.traces.as_ref().map(|traces| observer.tracer(traces)).transpose()?,
+            observer,
             config,
             clock,
         })
@@ -134,6 +140,19 @@ impl Gateway {
     pub fn entrance_with_certificate(&self, entrance: &Entrance, names: &[String]) -> Entrance {
         let known = self.callers.by_certificate(names).or_else(|| entrance.known.clone());
         Entrance { known, ..entrance.clone() }
+    }
+
+    /// A connection of a caller is open, for as long as what is returned.
+    #[must_use]
+    pub fn connected(&self) -> Connected {
+        self.observer.connection()
+    }
+
+    /// Waits a moment for the spans of what was answered to be sent.
+    pub fn flush_traces(&self) {
+        if let Some(tracer) = &self.tracer {
+            tracer.flush();
+        }
     }
 
     /// What has to be done though nobody asks for it, for as long as it is polled. One worker does it for all.
@@ -154,8 +173,17 @@ impl Gateway {
             coding: Coding::preferred(&head.headers),
             cors: self.cors.as_ref().map(|cors| cors.allowed(&head.headers)),
         };
-        let mut exchange =
-            Exchange { head, facts, began: now, resource: Resource::Other, caller: None, key: None, age: None };
+        let mut exchange = Exchange {
+            span: self.tracer.as_ref().map_or_else(Span::default, |tracer| tracer.serve(&head.headers)),
+            head,
+            facts,
+            began: now,
+            resource: Resource::Other,
+            caller: None,
+            key: None,
+            age: None,
+            spent: None,
+        };
         match self.decide(scope, &mut exchange, now) {
             Ok(decision) => match self.settle(scope, &mut exchange, decision, now) {
                 Settled::Now(response) => Answer::Now(response),
@@ -168,7 +196,7 @@ impl Gateway {
                 let (gateway, scope) = (Arc::clone(self), scope.clone());
                 Answer::Later(Box::pin(gateway.ask_issuer(scope, issuer, exchange, body)))
             }
-            Err(Undecided::Refused(error)) => Answer::Now(self.refuse(&exchange, &error)),
+            Err(Undecided::Refused(error)) => Answer::Now(self.refuse(&mut exchange, &error)),
         }
     }
 
@@ -187,8 +215,8 @@ impl Gateway {
                 Settled::Now(response) => response,
                 Settled::Later(pending) => self.go_upstream(scope.client, pending, exchange, body).await,
             },
-            Err(Undecided::UnknownKey(_)) => self.refuse(&exchange, &ClientError::invalid_credentials()),
-            Err(Undecided::Refused(error)) => self.refuse(&exchange, &error),
+            Err(Undecided::UnknownKey(_)) => self.refuse(&mut exchange, &ClientError::invalid_credentials()),
+            Err(Undecided::Refused(error)) => self.refuse(&mut exchange, &error),
         }
     }
 
@@ -213,7 +241,7 @@ impl Gateway {
 
     /// The steps that need nobody else.
     fn decide(&self, scope: &Scope, exchange: &mut Exchange, now: Moment) -> Result<Decision, Undecided> {
-        let Exchange { head, facts, .. } = exchange;
+        let Exchange { head, facts, span, .. } = exchange;
         // Before anything is known of the caller, only the shape of the request is looked at.
         let route = route(head, &self.config.server, &self.config.pass_through)?;
         exchange.resource = route.resource();
@@ -288,7 +316,8 @@ impl Gateway {
             }
             (Some(entry), Usable::WhileRevalidating) => {
                 facts.cache = CacheResult::HitStale;
-                Ok(Decision::Revalidate(Errand::renewal(caller, key, &entry), entry))
+                let trip = self.observer.trip(caller, span, &head.headers);
+                Ok(Decision::Revalidate(Errand::renewal(caller, key, &entry, trip), entry))
             }
             _ if directives.only_if_cached() => Err(ClientError::new(Reason::NotCached, NOT_CACHED).into()),
             (entry, _) => {
@@ -301,28 +330,44 @@ impl Gateway {
     }
 
     /// The answer with an error.
-    fn refuse(&self, exchange: &Exchange, error: &ClientError) -> Response<Body> {
-        self.answered(exchange, respond::error(&exchange.facts, error), Some(error.error_code()))
+    fn refuse(&self, exchange: &mut Exchange, error: &ClientError) -> Response<Body> {
+        self.answered(exchange, respond::error(&exchange.facts, error), Some(error))
     }
 
     /// Tells whoever watches. The last thing that is done for any request.
-    fn answered(&self, exchange: &Exchange, response: Response<Body>, error_code: Option<&str>) -> Response<Body> {
+    fn answered(
+        &self,
+        exchange: &mut Exchange,
+        response: Response<Body>,
+        error: Option<&ClientError>,
+    ) -> Response<Body> {
         let now = self.clock.now();
-        self.observer.answered(&Record {
+        let record = Record {
             request_id: exchange.facts.request_id,
             method: &exchange.head.method,
             resource: exchange.resource,
             caller: exchange.caller.as_ref(),
             key: exchange.key.as_ref(),
             status: response.status(),
-            error_code,
+            error_code: error.map(ClientError::error_code),
+            error_label: error.map(ClientError::label),
             cache: exchange.facts.cache,
             age: exchange.age,
             at: now,
             duration: now.since(exchange.began),
-        });
+            upstream: exchange.spent.as_ref().and_then(|spent| spent.upstream()),
+            trace: exchange.span.context().map(|context| context.trace),
+        };
+        self.observer.answered(&self.config.log, &record);
+        exchange.span.answered(exchange.head.uri.path(), &record);
         response
     }
+}
+
+/// An empty cache.
+fn store(capacity: u64, observer: &Arc<Observer>) -> Store {
+    let observer = Arc::clone(observer);
+    Store::new(capacity, move || observer.evicted())
 }
 
 /// The answer with an entry.

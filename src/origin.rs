@@ -13,7 +13,8 @@ use http::{Request, StatusCode, response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 
-use self::turn::{Turn, Turns, Wanted};
+pub use self::turn::Wanted;
+use self::turn::{Turn, Turns};
 use crate::body::Passed;
 use crate::cache::{Class, Entry, Interest};
 use crate::caller::{Caller, Credential, Verdict};
@@ -23,7 +24,8 @@ use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
 use crate::executions::{Document, PathId, Progress, Question};
 use crate::limit::Urgency;
-use crate::resilience::{Breaker, Circuit, Permit, RetryBudget, backoff};
+use crate::observe::{Trip, UpstreamOutcome};
+use crate::resilience::{Breaker, Circuit, Failure, Permit, RetryBudget, backoff};
 use crate::tenant::OrgKey;
 use crate::translate;
 use crate::upstream;
@@ -97,10 +99,10 @@ impl Origin {
         client: &Client,
         caller: &Caller,
         question: &Question,
-        stale: Option<&Entry>,
-        urgency: Urgency,
-        interest: &mut Interest,
+        mut wanted: Wanted<'_>,
+        trip: &Trip,
     ) -> Result<Entry, Unfetched> {
+        let stale = wanted.stale;
         let validator = stale.and_then(|entry| entry.validator.as_ref());
         let dialect = self.config.upstream.dialect;
         let ask = |key| upstream::ask(dialect, caller, key, question, validator);
@@ -108,16 +110,16 @@ impl Origin {
         let mut deadline = None;
         let mut retry = 0;
         let (asked_at, response) = loop {
-            let renews = stale.map(|entry| entry.stored_at);
-            let turn = self.turns.turn(caller, Wanted { urgency, interest, renews }).await?;
+            let turn = self.turns.turn(caller, &mut wanted, trip).await?;
             let asked_at = self.clock.now();
             // For all that follows, pauses and further tries too; whoever waits for a turn is bounded otherwise.
             let deadline = *deadline.get_or_insert(asked_at + self.config.upstream.connection.total_timeout);
-            let answered = self.exchange(client, caller, &turn, deadline, ask).await;
+            let answered = self.exchange(client, caller, &turn, deadline, ask, trip).await;
             drop(turn);
             let Some(pause) = self.pause_before_retry(&answered, retry, deadline) else { break (asked_at, answered?) };
             self.clock.sleep_until(self.clock.now() + pause).await;
             retry += 1;
+            trip.retried();
         };
         if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
             let lifetime = self.lifetime(caller, question, stale.progress);
@@ -152,12 +154,13 @@ impl Origin {
         execution: &PathId,
         action: &str,
         body: Incoming,
+        trip: &Trip,
     ) -> Result<Bytes, ClientError> {
         let body = self.read_body(body).await?;
-        let turn = self.turn(caller).await?;
+        let turn = self.turn(caller, trip).await?;
         let deadline = self.clock.now() + self.config.upstream.connection.total_timeout;
         let act = |key| upstream::act(caller, key, execution, action, body.clone());
-        let result = self.exchange(client, caller, &turn, deadline, act).await;
+        let result = self.exchange(client, caller, &turn, deadline, act, trip).await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
         // have come after the deed.
         caller.tenant().drop_entries(caller.partition());
@@ -165,10 +168,10 @@ impl Origin {
     }
 
     /// The turn of somebody whose request nobody shares.
-    async fn turn<'a>(&'a self, caller: &'a Caller) -> Result<Turn<'a>, ClientError> {
+    async fn turn<'a>(&'a self, caller: &'a Caller, trip: &Trip) -> Result<Turn<'a>, ClientError> {
         let interest = &mut Interest::of_one();
-        let wanted = Wanted { urgency: Urgency::Foreground, interest, renews: None };
-        self.turns.turn(caller, wanted).await.map_err(|unfetched| match unfetched {
+        let mut wanted = Wanted { urgency: Urgency::Foreground, interest, stale: None };
+        self.turns.turn(caller, &mut wanted, trip).await.map_err(|unfetched| match unfetched {
             Unfetched::Failed(error) => error,
             Unfetched::NobodyWaits => translate::failure(FetchError::Timeout),
         })
@@ -198,14 +201,25 @@ impl Origin {
     }
 
     /// Sends one request, if the circuit is closed.
-    async fn send(&self, client: &Client, request: Request<Outgoing>, deadline: Moment) -> Result<Reply, ClientError> {
+    async fn send(
+        &self,
+        client: &Client,
+        mut request: Request<Outgoing>,
+        deadline: Moment,
+        trip: &Trip,
+    ) -> Result<Reply, ClientError> {
         let permit = self.permit()?;
+        let attempt = trip.attempt(&mut request);
         let result = client.send(request, deadline.since(self.clock.now())).await;
+        attempt.ended(match &result {
+            Ok(reply) => UpstreamOutcome::Answered(reply.status),
+            Err(error) => UpstreamOutcome::Failed(*error),
+        });
         match &result {
             Ok(reply) if !reply.status.is_server_error() => permit.succeeded(),
             // It answers; that this was more than is read says nothing of its health.
             Err(FetchError::TooLarge { .. }) => permit.succeeded(),
-            _ => permit.failed(),
+            _ => failed(permit, trip),
         }
         result.map_err(translate::failure)
     }
@@ -226,16 +240,17 @@ impl Origin {
         _turn: &Turn<'_>,
         deadline: Moment,
         request: impl Fn(OrgKey) -> Request<Outgoing>,
+        trip: &Trip,
     ) -> Result<Reply, ClientError> {
         let keys = caller.tenant().org_keys();
         let key = key_of(caller);
-        let mut reply = self.send(client, request(key), deadline).await?;
+        let mut reply = self.send(client, request(key), deadline, trip).await?;
         if reply.status == StatusCode::UNAUTHORIZED
             && caller.is_injected()
             && let Some(other) = keys.other(key)
         {
-            self.turns.again(caller).await?;
-            let second = self.send(client, request(other), deadline).await?;
+            self.turns.again(caller, trip).await?;
+            let second = self.send(client, request(other), deadline, trip).await?;
             if second.status != StatusCode::UNAUTHORIZED {
                 keys.took(other);
                 reply = second;
@@ -292,6 +307,7 @@ impl Origin {
         allowed: &PassThrough,
         head: &Parts,
         body: Incoming,
+        trip: &Trip,
     ) -> Result<(response::Parts, Passed), ClientError> {
         let small = body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY);
         let mut body = if small {
@@ -299,7 +315,7 @@ impl Origin {
         } else {
             Outgoing::Right(Limited::new(body, allowed.max_body))
         };
-        let _turn = self.turn(caller).await?;
+        let _turn = self.turn(caller, trip).await?;
         let keys = caller.tenant().org_keys();
         let mut key = key_of(caller);
         let mut retried = false;
@@ -309,12 +325,17 @@ impl Origin {
                 Outgoing::Left(whole) => Some(Outgoing::Left(whole.clone())),
                 Outgoing::Right(_) => None,
             };
-            let request = upstream::pass(caller, key, allowed, head, body);
+            let mut request = upstream::pass(caller, key, allowed, head, body);
             let permit = self.permit()?;
+            let attempt = trip.attempt(&mut request);
             let begun = client.begin(request, allowed.max_body).await;
+            attempt.ended(match &begun {
+                Ok((answer, _)) => UpstreamOutcome::Answered(answer.status),
+                Err(error) => UpstreamOutcome::Failed(*error),
+            });
             match &begun {
                 Ok((answer, _)) if !answer.status.is_server_error() => permit.succeeded(),
-                _ => permit.failed(),
+                _ => failed(permit, trip),
             }
             let (answer, arriving) = begun.map_err(translate::failure)?;
             if answer.status.is_success() && !answer.headers.contains_key(CONTENT_ENCODING) {
@@ -328,7 +349,7 @@ impl Origin {
             let other = keys.other(key).filter(|_| !retried && caller.is_injected());
             match (answer.status, other, again) {
                 (StatusCode::UNAUTHORIZED, Some(other), Some(again)) => {
-                    self.turns.again(caller).await?;
+                    self.turns.again(caller, trip).await?;
                     (key, body, retried) = (other, again, true);
                 }
                 (status, ..) => {
@@ -339,6 +360,13 @@ impl Origin {
                 }
             }
         }
+    }
+}
+
+/// The upstream has failed.
+fn failed(permit: Permit<'_>, trip: &Trip) {
+    if permit.failed() == Failure::Opened {
+        trip.circuit_opened();
     }
 }
 

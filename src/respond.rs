@@ -113,6 +113,14 @@ impl RequestId {
     }
 }
 
+impl RequestId {
+    /// Writes it, as it prints.
+    pub fn write(self, out: &mut impl BufMut) {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        out.put_slice(self.0.hyphenated().encode_lower(&mut text).as_bytes());
+    }
+}
+
 impl Default for RequestId {
     fn default() -> Self {
         Self::new()
@@ -286,10 +294,7 @@ impl Values {
 
     /// Ends the writing with what every answer has, and inserts that.
     fn finish<'a>(&mut self, headers: &'a mut HeaderMap, facts: &Facts) -> &'a mut HeaderMap {
-        let request_id = self.write(|out| {
-            let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-            out.put_slice(facts.request_id.0.hyphenated().encode_lower(&mut text).as_bytes());
-        });
+        let request_id = self.write(|out| facts.request_id.write(out));
         let budget = facts.budget.as_ref().map(|(spent, policy)| {
             let span = self.write(|out| {
                 out.put_slice(b"\"default\";r=");

@@ -84,6 +84,20 @@ impl Resource {
             Self::Other => "other",
         }
     }
+
+    /// The template of its path, if all of its kind share one.
+    #[must_use]
+    pub fn route(self) -> Option<&'static str> {
+        match self {
+            Self::List => Some("/api/v2/public/execution"),
+            Self::Document => Some("/api/v2/public/execution/{execution_id}"),
+            Self::Batches => Some("/api/v2/public/execution/{execution_id}/nodes/{node_id}/batches"),
+            Self::Stop => Some("/api/v2/public/execution/{execution_id}/stop"),
+            Self::Rerun => Some("/api/v2/public/execution/{execution_id}/rerun"),
+            Self::Webhook => Some("/hooks/refold/{tenant}"),
+            Self::PassThrough | Self::Other => None,
+        }
+    }
 }
 
 impl Route {

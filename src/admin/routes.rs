@@ -58,7 +58,7 @@ async fn route(sources: &Sources, explorer: &Explorer, request: Request<Incoming
             read(request.method())?;
             must_be(operator)?;
             match path {
-                "/metrics" => Ok(give(StatusCode::OK, METRICS, gateway.metrics())),
+                "/metrics" => Ok(give(StatusCode::OK, METRICS, gateway.metrics(&sources.lifecycle.reloads()))),
                 "/status" => Ok(status::status(sources)),
                 "/config" => Ok(give_json(StatusCode::OK, &gateway.config().redacted())),
                 _ => explorer.explore(&gateway, request).await,

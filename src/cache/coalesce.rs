@@ -16,14 +16,14 @@ use super::key::CacheKey;
 use crate::error::{ClientError, Reason};
 
 type Outcome = Result<Arc<Entry>, ClientError>;
-type Shard = HashMap<CacheKey, Arc<Shared>, foldhash::fast::RandomState>;
+type Shard<N> = HashMap<CacheKey, (Arc<Shared>, N), foldhash::fast::RandomState>;
 
 const SHARDS: usize = 16;
 
-/// The fetches under way.
+/// The fetches under way, each with a note of the leader's for those who wait.
 #[derive(Debug)]
-pub struct Flights {
-    shards: [Mutex<Shard>; SHARDS],
+pub struct Flights<N> {
+    shards: [Mutex<Shard<N>>; SHARDS],
     hasher: foldhash::fast::RandomState,
 }
 
@@ -43,17 +43,17 @@ impl Default for Shared {
 
 /// The part of a caller in a fetch.
 #[derive(Debug)]
-pub enum Joined {
+pub enum Joined<N> {
     /// It has to fetch.
-    Leads(Flight, Waiter),
-    /// Somebody fetches already.
-    Waits(Waiter),
+    Leads(Flight<N>, Waiter),
+    /// Somebody fetches already, and has left this note.
+    Waits(Waiter, N),
 }
 
 /// The right and the duty to fetch a key. However it ends, those who wait are told.
 #[derive(Debug)]
-pub struct Flight {
-    flights: Arc<Flights>,
+pub struct Flight<N> {
+    flights: Arc<Flights<N>>,
     key: CacheKey,
     shared: Arc<Shared>,
 }
@@ -70,44 +70,47 @@ pub struct Waiter {
 #[derive(Debug)]
 pub struct Interest(watch::Receiver<usize>);
 
-impl Default for Flights {
+impl<N> Default for Flights<N> {
     fn default() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: foldhash::fast::RandomState::default() }
     }
 }
 
-impl Flights {
+impl<N> Flights<N> {
     /// Joins the fetch of a key, or starts it. Whoever only listens does not count as somebody who waits.
     #[must_use]
-    pub fn join(self: &Arc<Self>, key: &CacheKey, listens: bool) -> Joined {
+    pub fn join(self: &Arc<Self>, key: &CacheKey, listens: bool, note: N) -> Joined<N>
+    where
+        N: Clone,
+    {
         let mut shard = self.shard(key);
-        if let Some(under_way) = shard.get(key) {
-            return Joined::Waits(Waiter::of(under_way, listens));
+        if let Some((under_way, note)) = shard.get(key) {
+            return Joined::Waits(Waiter::of(under_way, listens), note.clone());
         }
         let begun = Arc::new(Shared::default());
-        shard.insert(key.clone(), Arc::clone(&begun));
+        shard.insert(key.clone(), (Arc::clone(&begun), note));
         self.lead(key, begun, listens)
     }
 
     /// Starts a fetch that nobody else can join.
     #[must_use]
-    pub fn alone(self: &Arc<Self>, key: &CacheKey, listens: bool) -> Joined {
+    pub fn alone(self: &Arc<Self>, key: &CacheKey, listens: bool) -> Joined<N> {
         self.lead(key, Arc::default(), listens)
     }
 
-    fn lead(self: &Arc<Self>, key: &CacheKey, shared: Arc<Shared>, listens: bool) -> Joined {
+    fn lead(self: &Arc<Self>, key: &CacheKey, shared: Arc<Shared>, listens: bool) -> Joined<N> {
         let waiter = Waiter::of(&shared, listens);
         Joined::Leads(Flight { flights: Arc::clone(self), key: key.clone(), shared }, waiter)
     }
 
-    fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard> {
+    fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard<N>> {
         let index = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or_default() % SHARDS;
         // Insert and remove leave the map sound even if a panic came in between.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Flight {
+impl<N> Flight<N> {
     /// Whether somebody waits.
     #[must_use]
     pub fn interest(&self) -> Interest {
@@ -133,14 +136,14 @@ impl Flight {
     }
 
     /// Another flight of the same key may have begun since this one was given up.
-    fn leave(&self, shard: &mut Shard) {
-        if shard.get(&self.key).is_some_and(|shared| Arc::ptr_eq(shared, &self.shared)) {
+    fn leave(&self, shard: &mut Shard<N>) {
+        if shard.get(&self.key).is_some_and(|(shared, _)| Arc::ptr_eq(shared, &self.shared)) {
             shard.remove(&self.key);
         }
     }
 }
 
-impl Drop for Flight {
+impl<N> Drop for Flight<N> {
     fn drop(&mut self) {
         self.leave(&mut self.flights.shard(&self.key));
         // The task that fetched has died.

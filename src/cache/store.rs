@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
+use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use serde::Serialize;
 
@@ -50,14 +51,20 @@ pub struct Usage {
 }
 
 impl Store {
-    /// An empty store for `capacity` bytes; 0 keeps nothing.
+    /// An empty store for `capacity` bytes; 0 keeps nothing. Whenever an entry has to make room for others, `evicted` is
+    /// called.
     #[must_use]
-    pub fn new(capacity: u64) -> Self {
+    pub fn new(capacity: u64, evicted: impl Fn() + Send + Sync + 'static) -> Self {
         let entries = (capacity > 0).then(|| {
             Cache::builder()
                 .max_capacity(capacity)
                 .weigher(|key: &CacheKey, entry: &Arc<Entry>| key.heap_size().saturating_add(entry.weight()))
                 .expire_after(Usefulness)
+                .eviction_listener(move |_, _, cause| {
+                    if cause == RemovalCause::Size {
+                        evicted();
+                    }
+                })
                 .build_with_hasher(foldhash::fast::RandomState::default())
         });
         Self { entries }
@@ -95,11 +102,5 @@ impl Store {
             capacity: entries.policy().max_capacity().unwrap_or(0),
             entries: entries.entry_count(),
         }
-    }
-
-    /// Bytes in use, as of the last housekeeping.
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.entries.as_ref().map_or(0, Cache::weighted_size)
     }
 }

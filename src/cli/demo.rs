@@ -14,7 +14,7 @@ use crate::simulator::{Settings, Simulator};
 const ORG_KEY_VARIABLE: &str = "REFOLD_ORG_KEY";
 
 pub(super) fn run(listen: SocketAddr, admin: SocketAddr) -> Result<(), Failure> {
-    super::start_logging();
+    let _writing = super::start_logging()?;
     let signals = Signals::catch()?;
     let clock = Clock::system();
     // Nobody outside this process needs the org key of the simulated Refold, so nobody knows it.

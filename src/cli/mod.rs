@@ -20,6 +20,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::observe::{self, Lines, Writing};
+
 /// An authenticating, caching gateway in front of the Refold executions API.
 ///
 /// Without a command it starts the gateway with an embedded simulated Refold, a demo tenant and a demo key, and prints
@@ -115,9 +117,9 @@ fn complain(failure: &Failure) {
     let _ = writeln!(std::io::stderr(), "postern: {failure}");
 }
 
-/// Structured log lines on standard error; `POSTERN_LOG` takes `tracing`'s directives and is `info` by default. Only
-/// Postern's own events are ever written: what libraries say of a connection can hold credentials.
-fn start_logging() {
+/// Structured log lines on standard error, until what is returned goes; `POSTERN_LOG` takes `tracing`'s directives and is
+/// `info` by default. Only Postern's own events are ever written: what libraries say of a connection can hold credentials.
+fn start_logging() -> Result<Writing, Failure> {
     use tracing_subscriber::filter::{FilterFn, LevelFilter};
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
@@ -128,7 +130,14 @@ fn start_logging() {
         .with_env_var("POSTERN_LOG")
         .from_env_lossy();
     let own = FilterFn::new(|metadata| metadata.target().starts_with("postern"));
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
-    // A second start in one process keeps the first subscriber.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(own)).with(filter).try_init();
+    let (lines, writing) = Lines::to(std::io::stderr())?;
+    let writer = lines.clone();
+    let events = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || writer.clone());
+    let started = tracing_subscriber::registry().with(events.with_filter(own)).with(filter).try_init();
+    // A second start in one process keeps the first subscriber. Requests are no events of `tracing`, which would cost a hit
+    // too much, but are let through by the same directives.
+    if started.is_ok() && tracing::enabled!(target: observe::TARGET, tracing::Level::INFO) {
+        observe::log_requests_to(lines);
+    }
+    Ok(writing)
 }

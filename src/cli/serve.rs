@@ -16,9 +16,9 @@ use crate::server::{Inherited, Server};
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) fn run(config: &Path) -> Result<(), Failure> {
-    super::start_logging();
     // Before anything has a thread: it changes the environment.
     let inherited = Inherited::from_environment()?;
+    let _writing = super::start_logging()?;
     let mut signals = Signals::catch()?.with_hang_up()?;
     let mut source = Source::new(config, Environment::from_process());
     let server = Server::start_with(source.load()?, Clock::system(), inherited)?;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use toml::{Table, Value};
 
+use super::files::Files;
 use super::model::Config;
 
 /// The keys that tables of an array are told apart by.
@@ -18,7 +19,15 @@ const NAMES: [(&str, &str); 6] = [
     ("pass_through", "path"),
 ];
 /// Settings whose values are not shown.
-const MASKED: [&str; 4] = ["org_key", "org_key_next", "secret", "sha256"];
+const MASKED: [&str; 5] = ["org_key", "org_key_next", "secret", "sha256", "headers"];
+
+/// What a configuration was read from: to tell what another one changes. There is no secret in it.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    pub(super) tree: toml::Table,
+    /// The files that it names; those for inbound TLS apart, which are looked after by themselves.
+    pub files: Files,
+}
 
 /// One setting that is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,12 +169,12 @@ mod tests {
         );
         // The order of tables says nothing.
         let after = config(
-            "[server]\ndrain_timeout = \"10s\"\n[limits.client]\nburst = 7",
+            "[server]\ndrain_timeout = \"10s\"\n[limits.client]\nburst = 7\n[traces]\nheaders = { authorization = { env = \"KEY\" } }",
             &(tenant("b", "KEY", '2', "\"x\", \"y*\"") + &tenant("a", "OTHER_KEY", '3', "\"*\"")),
         );
         assert_eq!(
             after.changes_since(&before).to_string(),
-            "cache.stale.if_error: \"1h\" -> (left out); limits.client.burst: (left out) -> 7; server.drain_timeout: \"30s\" -> \"10s\"; tenants.a.client_keys.k.sha256: changed; tenants.a.org_key: changed; tenants.b.client_keys.k.linked_accounts: [\"x\"] -> [\"x\", \"y*\"]"
+            "cache.stale.if_error: \"1h\" -> (left out); limits.client.burst: (left out) -> 7; server.drain_timeout: \"30s\" -> \"10s\"; tenants.a.client_keys.k.sha256: changed; tenants.a.org_key: changed; tenants.b.client_keys.k.linked_accounts: [\"x\"] -> [\"x\", \"y*\"]; traces.headers: changed"
         );
         assert_eq!(after.changes_since(&after).to_string(), "none");
     }

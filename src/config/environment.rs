@@ -139,4 +139,10 @@ settings! {
     "LIMITS_UPSTREAM_BURST" => limits.upstream.burst, Some;
     "LIMITS_UPSTREAM_MAX_WAIT" => limits.upstream.max_wait, Some;
     "LIMITS_UPSTREAM_MAX_QUEUE" => limits.upstream.max_queue, Some;
+    "LOG_REQUESTS" => log.requests, |value| value;
+    "LOG_SAMPLE" => log.sample, |value| value;
+    "LOG_LINKED_ACCOUNTS" => log.linked_accounts, |value| value;
+    "TRACES_ENDPOINT" => traces.endpoint, Some;
+    "TRACES_SAMPLE" => traces.sample, |value| value;
+    "TRACES_SERVICE_NAME" => traces.service_name, |value| value;
 }

@@ -14,6 +14,7 @@ use scalar::BaseUrl;
 pub(super) use scalar::{Address, LITERAL_SECRET, SecretSource, Sha256};
 pub(super) use tenant::{Access, ClientCertificate, ClientKey, Mode, Tenant};
 
+use super::observe;
 use super::units::{Bound, Count, Length, Size};
 
 /// The configuration of Postern.
@@ -54,6 +55,12 @@ pub(super) struct File {
     /// What of the rest of the API may pass: authenticated, limited, the key put in, never cached. All else is 404.
     #[serde(default)]
     pub(super) pass_through: Vec<PassThrough>,
+    /// One JSON line a request, on standard error.
+    #[serde(default)]
+    pub(super) log: observe::WrittenLog,
+    /// Spans by OTLP over HTTP; none without an endpoint.
+    #[serde(default)]
+    pub(super) traces: observe::WrittenTraces,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -9,6 +9,7 @@ mod files;
 mod issuer;
 mod listener;
 mod model;
+mod observe;
 mod pass_through;
 mod redacted;
 mod schema;
@@ -25,12 +26,13 @@ use std::path::Path;
 pub use admin::Admin;
 pub use diagnostic::ConfigError;
 use diagnostic::Finding;
-pub use diff::Changes;
+pub use diff::{Changes, Written};
 pub use environment::Environment;
 use file::{File, SecretSource};
 pub use files::Files;
 use files::Reader;
 pub use model::*;
+pub use observe::{Log, Requests, Shown, Traces};
 pub use schema::schema;
 pub use secret::{Provenance, Secret};
 pub use source::Source;
@@ -65,6 +67,7 @@ impl Config {
         let written = written.chain(file.tenants.iter().filter_map(|tenant| tenant.org_key_next.as_ref()));
         let written = written.chain(file.issuers.iter().filter_map(|issuer| issuer.keys.get_ref().secret.as_ref()));
         let written = written.chain(&file.admin.token);
+        let written = written.chain(file.traces.headers.values());
         let secrets: Vec<String> = written
             .filter_map(|source| match source.get_ref() {
                 SecretSource::Variable(name) => Some(name.clone()),

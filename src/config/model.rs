@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::admin::Admin;
-use super::files::Files;
+use super::diff::Written;
+use super::observe::{Log, Traces};
 use super::secret::{Provenance, Secret};
 use crate::executions::{Dialect, QueryPolicy};
 use crate::keyset::KeySet;
@@ -42,16 +43,12 @@ pub struct Config {
     pub cors: Option<Cors>,
     /// What of the rest of the API may pass.
     pub pass_through: Vec<PassThrough>,
+    /// What is logged of requests.
+    pub log: Log,
+    /// Where traces go, if anywhere.
+    pub traces: Option<Traces>,
     /// What all this was read from.
     pub written: Written,
-}
-
-/// What a configuration was read from: to tell what another one changes. There is no secret in it.
-#[derive(Clone, Debug, Default)]
-pub struct Written {
-    pub(super) tree: toml::Table,
-    /// The files that it names; those for inbound TLS apart, which are looked after by themselves.
-    pub files: Files,
 }
 
 /// One socket that callers connect to.

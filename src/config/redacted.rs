@@ -1,12 +1,13 @@
 //! The configuration in effect, to be looked at: what was written, the defaults and the overrides together. Of a secret only
 //! the place where it comes from is shown. Everything is written as the file would have it.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::model::{
     Access, AccountPattern, BreakerSettings, Config, Cors, Issuer, Listener, PassThrough, PathSegment, Rate, Stale,
     Tenant, TenantMode, TenantOf, Trusted,
 };
+use super::observe::Traces;
 use super::units::{Length, Size};
 use crate::digest::Hex;
 use crate::executions::{Dialect, UnknownParameters};
@@ -52,6 +53,12 @@ impl Config {
             "issuers": self.issuers.iter().map(|one| issuer(one, tenant)).collect::<Vec<_>>(),
             "cors": self.cors.as_ref().map(cors),
             "pass_through": self.pass_through.iter().map(pass_through).collect::<Vec<_>>(),
+            "log": {
+                "requests": self.log.requests,
+                "sample": self.log.sample,
+                "linked_accounts": self.log.linked_accounts,
+            },
+            "traces": traces(self.traces.as_ref()),
         })
     }
 
@@ -76,6 +83,19 @@ impl Config {
             "breaker": { "failures": failures, "open_for": Length(open_for).to_string() },
         })
     }
+}
+
+fn traces(traces: Option<&Traces>) -> Value {
+    let headers = |traces: &Traces| -> Map<String, Value> {
+        traces.headers.iter().map(|(name, secret)| (name.to_string(), json!(secret.source()))).collect()
+    };
+    json!({
+        "endpoint": traces.map(Traces::endpoint),
+        "sample": traces.map(|traces| traces.sample),
+        "service_name": traces.map(|traces| traces.service_name.to_string()),
+        "ca_file": traces.and_then(|traces| traces.connection.ca_file.as_ref()).map(|file| &file.path),
+        "headers": traces.map(headers),
+    })
 }
 
 fn size(bytes: usize) -> String {

@@ -34,6 +34,7 @@ fn the_file_with_every_default_says_what_the_defaults_are() {
     assert_eq!(written.upstream, minimal.upstream);
     assert_eq!(written.query, minimal.query);
     assert_eq!(written.cache, minimal.cache);
+    assert_eq!((written.log, written.traces), (minimal.log, minimal.traces));
     let (written, minimal) = (&written.tenants[0], &minimal.tenants[0]);
     assert_eq!(written.freshness, minimal.freshness);
     assert_eq!(written.client_budget, minimal.client_budget);
@@ -56,11 +57,11 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ("[server\n", "postern.toml:1:8: unclosed table, expected `]`"),
         (
             "lissteners = []",
-            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through)",
+            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through, log, traces)",
         ),
         (
             "[servr]",
-            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through)",
+            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through, log, traces)",
         ),
         (
             "[cache.freshness]\nliv = \"1s\"",
@@ -161,6 +162,32 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
             &with_key("expires = \"soon\""),
             "postern.toml:9:11: `soon` is no moment; write a date or a date-time with offset, like 2027-01-01T00:00:00Z",
         ),
+        (
+            &format!("[log]\nsample = 2\n{}", with_key("")),
+            "postern.toml:2:10: 2 is no share; write a number from 0 to 1, like 0.1",
+        ),
+        (
+            &format!("[log]\nrequests = \"error\"\n{}", with_key("")),
+            "postern.toml:2:12: unknown value `error`; did you mean `errors`? (accepted: all, errors, none)",
+        ),
+        (
+            &format!("[traces]\nendpoint = \"collector:4318\"\n{}", with_key("")),
+            "postern.toml:2:12: the URL has to begin with http:// or https://; write a URL like \"http://collector:4318\"",
+        ),
+        (
+            &format!(
+                "[traces]\nendpoint = \"http://c:4318\"\nheaders = {{ authorization = \"tk_literal\" }}\n{}",
+                with_key("")
+            ),
+            "postern.toml:3:29: secrets are not written in the file; use { env = \"VARIABLE\" } or { file = \"/path\" }",
+        ),
+        (
+            &format!(
+                "[traces]\nendpoint = \"http://c:4318\"\nheaders = {{ \"x y\" = {{ env = \"REFOLD_ORG_KEY\" }} }}\n{}",
+                with_key("")
+            ),
+            "postern.toml:3:13: `x y` can't be the name of a header",
+        ),
         (&with_key("burst = 5"), "postern.toml:9:9: `per_second` and `burst` go together"),
         (
             &format!("{}{}", validate("a"), validate("b")),
@@ -221,6 +248,28 @@ fn the_environment_overrides_single_settings() {
     let expected =
         "environment variable POSTERN_SERVER_WORKER: there is no such setting; did you mean POSTERN_SERVER_WORKERS?";
     assert_eq!(error, expected);
+}
+
+#[test]
+fn a_collector_may_have_a_path_and_headers_whose_values_are_secrets() {
+    let lines = "[traces]\nendpoint = \"https://otlp.example.com/otlp/\"\nsample = 1\nheaders = { authorization = { env = \"POSTERN_OTLP_TOKEN\" } }\n";
+    let mut environment = environment();
+    environment.insert("POSTERN_OTLP_TOKEN", "tk_of_the_collector");
+    let text = format!("{lines}{}", with_key(""));
+    let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the file is good");
+    let traces = config.traces.as_ref().expect("there is an endpoint");
+    assert_eq!(traces.connection.base_url.to_string(), "https://otlp.example.com/");
+    assert_eq!((traces.target.as_str(), &*traces.service_name), ("/otlp/v1/traces", "postern"));
+    assert_eq!((traces.headers[0].0.as_str(), traces.headers[0].1.expose()), ("authorization", "tk_of_the_collector"));
+    let shown = config.redacted();
+    assert_eq!(shown["traces"]["endpoint"], "https://otlp.example.com/otlp");
+    assert_eq!(shown["traces"]["headers"], serde_json::json!({ "authorization": { "env": "POSTERN_OTLP_TOKEN" } }));
+    assert!(!format!("{config:?}{shown}").contains("tk_of_the_collector"));
+    environment.insert("POSTERN_TRACES_ENDPOINT", "http://127.0.0.1:4318");
+    environment.insert("POSTERN_LOG_SAMPLE", "0.5");
+    let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the overrides are good");
+    assert_eq!(config.traces.expect("there is an endpoint").target.as_str(), "/v1/traces");
+    assert!((config.log.sample - 0.5).abs() < f64::EPSILON);
 }
 
 #[test]

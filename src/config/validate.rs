@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::admin;
 use super::diagnostic::Finding;
+use super::diff::Written;
 use super::environment::Environment;
 use super::file::{self, File, SecretSource, Sha256};
 use super::files::Reader;
@@ -17,8 +18,9 @@ use super::listener;
 use super::model::{
     Access, AccountPattern, BreakerSettings, CaFile, Cache, ClientCertificate, ClientKey, Config, Connection, Cors,
     Freshness, ListenAddress, Listener, Rate, Server, SocketFile, Stale, Tenant, TenantMode, TenantOf, Trusted,
-    Upstream, UpstreamRate, Written,
+    Upstream, UpstreamRate,
 };
+use super::observe;
 use super::pass_through;
 use super::secret::{Provenance, Secret};
 use super::units::Count;
@@ -132,6 +134,8 @@ pub(super) fn validate(file: &File, reader: &Reader, environment: &Environment) 
         issuers,
         cors: file.cors.as_ref().map(read_cors).transpose()?,
         pass_through: file.pass_through.iter().map(pass_through::read).collect::<Result<_, _>>()?,
+        log: observe::log(&file.log),
+        traces: observe::traces(&file.traces, reader, environment)?,
         written: Written::default(),
     })
 }

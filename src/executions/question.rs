@@ -23,19 +23,28 @@ impl Question {
     #[must_use]
     pub fn upstream_target(&self, dialect: Dialect) -> String {
         let mut target = String::with_capacity(128);
-        self.write_path(&mut target);
+        self.write_target(dialect, &mut target);
+        target
+    }
+
+    /// Writes the canonical form, the same for both dialects.
+    pub fn write_canonical(&self, out: &mut String) {
+        self.write_target(Dialect::Documented, out);
+    }
+
+    fn write_target(&self, dialect: Dialect, out: &mut String) {
+        self.write_path(out);
         match self {
             Self::List(query) => {
-                target.push('?');
-                query.write_upstream(dialect, &mut target);
+                out.push('?');
+                query.write_upstream(dialect, out);
             }
             Self::Batches(_, _, query) => {
-                target.push('?');
-                query.write_upstream(&mut target);
+                out.push('?');
+                query.write_upstream(out);
             }
             Self::Document(_) => {}
         }
-        target
     }
 
     /// What it takes on the heap, in bytes.
@@ -62,15 +71,9 @@ impl Question {
     }
 }
 
-/// The canonical form, the same for both dialects.
+/// The canonical form, as of [`Question::write_canonical`].
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut path = String::new();
-        self.write_path(&mut path);
-        match self {
-            Self::List(query) => write!(f, "{path}?{query}"),
-            Self::Document(_) => f.write_str(&path),
-            Self::Batches(_, _, query) => write!(f, "{path}?{query}"),
-        }
+        f.write_str(&self.upstream_target(Dialect::Documented))
     }
 }

@@ -10,7 +10,8 @@ use crate::caller::Caller;
 use crate::client::Client;
 use crate::error::{ClientError, Reason};
 use crate::limit::Urgency;
-use crate::origin::Unfetched;
+use crate::observe::{Context, Trip};
+use crate::origin::{Unfetched, Wanted};
 use crate::tenant::WHOLE_PAGE;
 
 /// What is to be fetched, and for whom.
@@ -21,36 +22,45 @@ pub(super) struct Errand {
     pub(super) urgency: Urgency,
     /// Whatever is in the cache.
     pub(super) anyway: bool,
+    pub(super) trip: Trip,
+}
+
+/// Whose fetch somebody waits for.
+pub(super) enum Fetch {
+    Own,
+    /// Somebody else's; how a trace points at it.
+    Shared(Option<Context>),
 }
 
 impl Errand {
     /// An entry is to be renewed, and nobody waits for it.
-    pub(super) fn renewal(caller: &Caller, key: &CacheKey, stale: &Arc<Entry>) -> Self {
+    pub(super) fn renewal(caller: &Caller, key: &CacheKey, stale: &Arc<Entry>, trip: Trip) -> Self {
         Self {
             caller: caller.clone(),
             key: key.clone(),
             stale: Some(Arc::clone(stale)),
             urgency: Urgency::Background,
             anyway: false,
+            trip,
         }
     }
 }
 
 impl Gateway {
     /// Joins the fetch of a key, or starts it. Nobody waits for a renewal, so who joins for one only listens.
-    pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, bool) {
+    pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, Fetch) {
         let listens = errand.urgency == Urgency::Background;
         let joined = if self.config.cache.collapse {
-            self.flights.join(&errand.key, listens)
+            self.flights.join(&errand.key, listens, errand.trip.context())
         } else {
             self.flights.alone(&errand.key, listens)
         };
         match joined {
-            Joined::Waits(waiter) => (waiter, true),
+            Joined::Waits(waiter, fetch) => (waiter, Fetch::Shared(fetch)),
             Joined::Leads(flight, waiter) => {
                 let gateway = Arc::clone(self);
                 tokio::spawn(gateway.fly(client, errand, flight));
-                (waiter, false)
+                (waiter, Fetch::Own)
             }
         }
     }
@@ -70,9 +80,9 @@ impl Gateway {
         }
     }
 
-    async fn fly(self: Arc<Self>, client: Client, errand: Errand, mut flight: Flight) {
+    async fn fly(self: Arc<Self>, client: Client, mut errand: Errand, mut flight: Flight<Option<Context>>) {
         let outcome = loop {
-            match self.bring(&client, &errand, &mut flight.interest()).await {
+            match self.bring(&client, &mut errand, &mut flight.interest()).await {
                 Ok(entry) => break Ok(entry),
                 Err(Unfetched::Failed(error)) => break Err(error),
                 Err(Unfetched::NobodyWaits) => match flight.give_up() {
@@ -81,6 +91,7 @@ impl Gateway {
                 },
             }
         };
+        errand.trip.ended(&outcome);
         match (&outcome, errand.stale) {
             (Ok(entry), _) => self.store.put(errand.key, Arc::clone(entry)),
             (Err(error), Some(stale)) if error.is_passing() => stale.refetch_failed(self.clock.now()),
@@ -95,11 +106,11 @@ impl Gateway {
     async fn bring(
         self: &Arc<Self>,
         client: &Client,
-        errand: &Errand,
+        errand: &mut Errand,
         interest: &mut Interest,
     ) -> Result<Arc<Entry>, Unfetched> {
-        let Errand { caller, key, stale, urgency, anyway } = errand;
-        if !anyway {
+        if !errand.anyway {
+            let Errand { caller, key, .. } = errand;
             // Another fetch may have ended between the look-up and the start of this one.
             if let Some(entry) = self.store.get(key).filter(|entry| entry.is_fresh(self.clock.now())) {
                 return Ok(entry);
@@ -112,8 +123,10 @@ impl Gateway {
                 return Ok(entry);
             }
         }
-        let fetched = self.origin.fetch(client, caller, key.question(), stale.as_deref(), *urgency, interest);
-        let entry = fetched.await.map(Arc::new)?;
+        errand.trip.begin("fetch");
+        let Errand { caller, key, stale, urgency, trip, .. } = errand;
+        let wanted = Wanted { urgency: *urgency, interest, stale: stale.as_deref() };
+        let entry = self.origin.fetch(client, caller, key.question(), wanted, trip).await.map(Arc::new)?;
         Self::note_size(caller, key, &entry);
         Ok(entry)
     }
@@ -123,14 +136,20 @@ impl Gateway {
     async fn by_way_of_its_source(
         self: &Arc<Self>,
         client: &Client,
-        errand: &Errand,
+        errand: &mut Errand,
         interest: &mut Interest,
     ) -> Result<Option<Arc<Entry>>, Unfetched> {
         let Some((key, stale)) = self.source_to_fetch(&errand.caller, &errand.key) else { return Ok(None) };
         let (caller, urgency) = (errand.caller.clone(), errand.urgency);
         let guessed = stale.is_none();
-        let source = Errand { caller, key, stale, urgency, anyway: false };
-        let (mut waiter, _) = self.join(client.clone(), source);
+        let trip = errand.trip.below();
+        let own = trip.context();
+        let (mut waiter, fetch) =
+            self.join(client.clone(), Errand { caller, key, stale, urgency, anyway: false, trip });
+        errand.trip.waits_for(match fetch {
+            Fetch::Own => own,
+            Fetch::Shared(fetch) => fetch,
+        });
         let outcome = match urgency {
             Urgency::Foreground => tokio::select! {
                 outcome = waiter.outcome() => outcome,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Response;
 use hyper::body::Incoming;
 
-use super::fetch::Errand;
+use super::fetch::{Errand, Fetch};
 use super::{Exchange, Gateway, give};
 use crate::body::Body;
 use crate::cache::{CacheKey, Directives, Entry, Interest, Usable};
@@ -15,7 +15,8 @@ use crate::client::Client;
 use crate::error::{ClientError, Reason};
 use crate::executions::PathId;
 use crate::limit::Urgency;
-use crate::origin::Unfetched;
+use crate::observe::{Trip, WebhookOutcome};
+use crate::origin::{Unfetched, Wanted};
 use crate::respond::{self, CacheResult};
 use crate::route::Action;
 use crate::tenant::Tenant;
@@ -42,22 +43,34 @@ impl Gateway {
             // It must leave nothing behind, so nobody else's fetch is shared either.
             Pending::Fetch { caller, key, directives, .. } if directives.no_store() => {
                 exchange.facts.cache = CacheResult::Request;
-                let mut interest = Interest::of_one();
-                let question = key.question();
-                let fetched =
-                    self.origin.fetch(&client, &caller, question, None, Urgency::Foreground, &mut interest).await;
+                let mut trip = self.trip(&mut exchange, &caller);
+                trip.begin("fetch");
+                let wanted = Wanted { urgency: Urgency::Foreground, interest: &mut Interest::of_one(), stale: None };
+                let fetched = self.origin.fetch(&client, &caller, key.question(), wanted, &trip).await;
+                let fetched = fetched.map_err(|unfetched| match unfetched {
+                    Unfetched::Failed(error) => error,
+                    Unfetched::NobodyWaits => given_up(),
+                });
+                trip.ended(&fetched);
                 match fetched {
                     Ok(entry) => give(&mut exchange, &entry.not_stored(), self.clock.now()),
-                    Err(Unfetched::Failed(error)) => return self.refuse(&exchange, &error),
-                    Err(Unfetched::NobodyWaits) => return self.refuse(&exchange, &given_up()),
+                    Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
             Pending::Fetch { caller, key, stale, directives } => {
                 let windows = caller.tenant().config.stale;
                 let caller_wait = caller.tenant().config.upstream_budget.max_wait;
                 let anyway = directives.is_choosy();
-                let errand = Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway };
-                let (waiter, collapsed) = self.join(client, errand);
+                let trip = self.trip(&mut exchange, &caller);
+                let errand = Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway, trip };
+                let (waiter, fetch) = self.join(client, errand);
+                let (collapsed, waiting) = match fetch {
+                    Fetch::Own => (false, None),
+                    Fetch::Shared(fetch) => {
+                        exchange.spent = None;
+                        (true, Some(exchange.span.waits_for(fetch)))
+                    }
+                };
                 exchange.facts.cache = match (exchange.facts.cache, &stale) {
                     (CacheResult::Request, _) => CacheResult::Request,
                     (_, Some(_)) => CacheResult::Stale { collapsed },
@@ -66,6 +79,7 @@ impl Gateway {
                 // Whoever could have an older answer does not wait for a newer one for ever.
                 let patience = stale.as_ref().map(|_| caller_wait);
                 let outcome = self.within(patience, waiter).await;
+                drop(waiting);
                 let now = self.clock.now();
                 match (outcome, stale) {
                     (Ok(entry), _) => {
@@ -82,19 +96,22 @@ impl Gateway {
                         exchange.facts.cache = CacheResult::HitStale;
                         give(&mut exchange, &stale, now)
                     }
-                    (Err(error), _) => return self.refuse(&exchange, &error),
+                    (Err(error), _) => return self.refuse(&mut exchange, &error),
                 }
             }
             Pending::Act { caller, execution, action } => {
                 let gateway = Arc::clone(&self);
+                let mut trip = self.trip(&mut exchange, &caller);
+                trip.begin(action.name());
                 // In a task of its own: what the upstream has begun to do must be noted here, also when the caller leaves.
-                let acting =
-                    tokio::spawn(
-                        async move { gateway.origin.act(&client, &caller, &execution, action.name(), body).await },
-                    );
+                let acting = tokio::spawn(async move {
+                    let done = gateway.origin.act(&client, &caller, &execution, action.name(), body, &trip).await;
+                    trip.ended(&done);
+                    done
+                });
                 match acting.await.unwrap_or_else(|_| Err(given_up())) {
                     Ok(body) => respond::outcome(&exchange.facts, body),
-                    Err(error) => return self.refuse(&exchange, &error),
+                    Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
             Pending::Hook { tenant } => {
@@ -102,20 +119,33 @@ impl Gateway {
                     Ok(body) => webhook::receive(&tenant, &exchange.head.headers, &body),
                     Err(error) => Err(error),
                 };
+                let outcome = if taken.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
+                self.observer.webhook(&tenant, outcome);
                 match taken {
                     Ok(()) => respond::taken(&exchange.facts),
-                    Err(error) => return self.refuse(&exchange, &error),
+                    Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
             Pending::Pass { caller, allowed } => {
                 let allowed = &self.config.pass_through[allowed];
-                match self.origin.pass(&client, &caller, allowed, &exchange.head, body).await {
+                let mut trip = self.trip(&mut exchange, &caller);
+                trip.begin("pass");
+                let passed = self.origin.pass(&client, &caller, allowed, &exchange.head, body, &trip).await;
+                trip.ended(&passed);
+                match passed {
                     Ok((answer, body)) => respond::passed(&exchange.facts, &answer, body),
-                    Err(error) => return self.refuse(&exchange, &error),
+                    Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
         };
-        self.answered(&exchange, response, None)
+        self.answered(&mut exchange, response, None)
+    }
+
+    /// What a request is about to have done at the upstream.
+    fn trip(&self, exchange: &mut Exchange, caller: &Caller) -> Trip {
+        let trip = self.observer.trip(caller, &exchange.span, &exchange.head.headers);
+        exchange.spent = Some(Arc::clone(trip.spent()));
+        trip
     }
 }
 

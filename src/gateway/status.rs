@@ -1,5 +1,6 @@
 //! What the gateway tells of itself: to people, to probes, to Prometheus. Nothing here is part of a request's way.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -8,7 +9,8 @@ use serde::Serialize;
 use super::{Gateway, Scope};
 use crate::cache::Usage;
 use crate::executions::{ListQuery, Question};
-use crate::observe::{Latency, RecentError, Traffic};
+use crate::lifecycle::Reloads;
+use crate::observe::{Latency, RecentError, State, Traffic};
 use crate::resilience::Circuit;
 use crate::tenant::{BudgetState, Busy, Tenant, TenantStatus};
 
@@ -87,6 +89,13 @@ impl Gateway {
         let mut busiest: Vec<Busy> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
         busiest.sort_by_key(|busy| std::cmp::Reverse(busy.requests));
         busiest.truncate(BUSIEST);
+        let mut errors = live.errors(now);
+        // What the log may not show, the page may not either.
+        let shown = self.config.log.linked_accounts;
+        let busy = busiest.iter_mut().map(|busy| &mut busy.linked_account);
+        for account in busy.chain(errors.iter_mut().map(|error| &mut error.linked_account)) {
+            *account = account.as_deref().and_then(|id| shown.name(id)).map(Cow::into_owned);
+        }
         Status {
             at: self.clock.wall(),
             uptime: now.since(crate::clock::Moment::default()).as_secs_f64(),
@@ -96,7 +105,7 @@ impl Gateway {
             circuit: self.origin.circuit(),
             tenants: tenants.iter().map(|tenant| tenant.status()).collect(),
             busiest,
-            errors: live.errors(now),
+            errors,
         }
     }
 
@@ -114,13 +123,15 @@ impl Gateway {
         Readiness { ready: tenants.iter().any(|tenant| tenant.ready), circuit, tenants }
     }
 
-    /// Metrics in Prometheus' text format.
+    /// All metrics in Prometheus' text format, version 0.0.4.
     #[must_use]
-    pub fn metrics(&self) -> String {
-        let Usage { bytes, entries, .. } = self.store.usage();
-        format!(
-            "# HELP postern_cache_bytes Bytes in the cache.\n# TYPE postern_cache_bytes gauge\npostern_cache_bytes {bytes}\n# HELP postern_cache_entries Answers in the cache.\n# TYPE postern_cache_entries gauge\npostern_cache_entries {entries}\n"
-        )
+    pub fn metrics(&self, reloads: &Reloads) -> String {
+        self.observer.text(&State {
+            cache: self.store.usage(),
+            circuit_open: self.origin.circuit() != Circuit::Closed,
+            tenants: self.callers.tenants(),
+            reloads,
+        })
     }
 
     /// What the query of a list of executions is, if it is a good one of somebody known.

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Gateway;
-use crate::cache::Store;
+use super::{Gateway, store};
 use crate::client::ClientSetupError;
 use crate::config::Config;
 use crate::cors::Cors;
@@ -14,7 +13,7 @@ impl Gateway {
     /// [`Gateway::take_over`].
     ///
     /// # Errors
-    /// If an issuer's key server can't be reached in the way that the configuration says.
+    /// If an issuer's key server or the collector of traces can't be reached in the way that the configuration says.
     pub fn successor(&self, config: Arc<Config>) -> Result<Self, ClientSetupError> {
         let (was, is) = (&self.config, &config);
         // Whose answers they are, in which words questions are asked, and which questions are the same.
@@ -24,10 +23,16 @@ impl Gateway {
         let same_capacity = was.cache.capacity == is.cache.capacity;
         Ok(Self {
             callers: self.callers.successor(&config, answers_hold)?,
-            store: if same_capacity { self.store.clone() } else { Store::new(is.cache.capacity) },
+            store: if same_capacity { self.store.clone() } else { store(is.cache.capacity, &self.observer) },
             flights: Arc::clone(&self.flights),
             cors: is.cors.as_ref().map(Cors::new),
             origin: self.origin.successor(&config),
+            tracer: if was.traces == is.traces {
+                self.tracer.clone()
+            } else {
+                // What the one before still has it sends by itself.
+                is.traces.as_ref().map(|traces| self.observer.tracer(traces)).transpose()?
+            },
             observer: Arc::clone(&self.observer),
             clock: self.clock.clone(),
             config,

@@ -1,19 +1,39 @@
-//! What is told of requests: everything that a step decided, once the answer is there.
+//! What is told of requests: everything that a step decided, once the answer is there. Metrics (`metrics`, `scrape`), one
+//! log line a request (`access_log`, `lines`), traces (`trace`), what is going on at this moment (`live`), and what is done at
+//! Refold on their behalf (`trip`).
 
+mod access_log;
 mod latency;
+mod lines;
 mod live;
+mod metrics;
+mod scrape;
+mod trace;
+mod trip;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use arc_swap::ArcSwap;
+use http::{HeaderMap, Method, StatusCode};
 
+pub use self::access_log::{TARGET, log_requests_to};
 pub use self::latency::Quantiles;
+pub use self::lines::{Lines, Writing};
 pub use self::live::{Latency, Live, RecentError, Traffic};
+pub use self::metrics::{DECLARED, Declared, UpstreamOutcome, WebhookOutcome};
+use self::metrics::{Metrics, Requests, TenantMetrics};
+pub use self::scrape::State;
+pub use self::trace::{Context, Span, TraceId, Tracer};
+pub use self::trip::{Attempt, BudgetWait, Spent, Trip};
 use crate::cache::CacheKey;
 use crate::caller::Caller;
-use crate::clock::Moment;
+use crate::client::ClientSetupError;
+use crate::clock::{Clock, Moment};
+use crate::config;
 use crate::respond::{CacheResult, RequestId};
 use crate::route::Resource;
+use crate::tenant::Tenant;
 
 /// What is known of a request once it is answered.
 #[derive(Debug)]
@@ -32,6 +52,8 @@ pub struct Record<'a> {
     pub status: StatusCode,
     /// Why it was refused or failed.
     pub error_code: Option<&'a str>,
+    /// The same, of a bounded number of texts: see [`crate::error::ClientError::label`].
+    pub error_label: Option<&'static str>,
     /// What the cache did.
     pub cache: CacheResult,
     /// How old the answer was.
@@ -40,31 +62,123 @@ pub struct Record<'a> {
     pub at: Moment,
     /// From its head to the head of its answer.
     pub duration: Duration,
+    /// How much of that Refold took, if it was asked for this request.
+    pub upstream: Option<Duration>,
+    /// The trace that it is in, if it is recorded.
+    pub trace: Option<TraceId>,
 }
 
-/// Whoever watches. One for all workers.
-#[derive(Debug, Default)]
+/// Whoever watches. One for the process: it goes on when the configuration is read again.
+#[derive(Debug)]
 pub struct Observer {
     live: Live,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    /// Requests of whom nobody knows whose they are.
+    nobody: Requests,
+    /// By [`Tenant::number`].
+    tenants: ArcSwap<Vec<Option<Arc<TenantMetrics>>>>,
+    scraping: Mutex<()>,
 }
 
 impl Observer {
+    /// Somebody who has seen nothing yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        Self {
+            live: Live::default(),
+            nobody: Requests::new(&metrics, "".into()),
+            tenants: ArcSwap::default(),
+            scraping: Mutex::default(),
+            metrics,
+            clock,
+        }
+    }
+
     /// A request was answered. Part of the hit path.
-    pub fn answered(&self, record: &Record<'_>) {
+    pub fn answered(&self, log: &config::Log, record: &Record<'_>) {
         self.live.answered(record);
-        tracing::debug!(
-            request_id = %record.request_id,
-            resource = record.resource.name(),
-            status = record.status.as_u16(),
-            error_code = record.error_code,
-            cache = record.cache.name(),
-            "answered"
-        );
+        match record.caller {
+            None => count(&self.nobody, record),
+            Some(caller) => {
+                let tenant = caller.tenant();
+                match self.tenants.load().get(tenant.number()) {
+                    Some(Some(known)) => count(&known.requests, record),
+                    _ => count(&self.of(tenant).requests, record),
+                }
+            }
+        }
+        access_log::log(log, &self.clock, record);
     }
 
     /// What is going on.
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    /// A webhook's delivery was taken or refused.
+    pub fn webhook(&self, tenant: &Tenant, outcome: WebhookOutcome) {
+        self.of(tenant).webhook(outcome);
+    }
+
+    /// An entry had to make room for others.
+    pub fn evicted(&self) {
+        self.metrics.cache_evictions.inc();
+    }
+
+    /// A connection of a caller is open, for as long as what is returned.
+    pub fn connection(self: &Arc<Self>) -> Connected {
+        self.metrics.connections.inc();
+        Connected(Arc::clone(self))
+    }
+
+    /// What is about to be done at Refold for a request.
+    #[must_use]
+    pub fn trip(self: &Arc<Self>, caller: &Caller, request: &Span, headers: &HeaderMap) -> Trip {
+        Trip::new(Arc::clone(self), caller, request, headers)
+    }
+
+    /// Traces requests as the configuration says.
+    ///
+    /// # Errors
+    /// If the collector can't be reached in the way that it says.
+    pub fn tracer(&self, traces: &config::Traces) -> Result<Tracer, ClientSetupError> {
+        Tracer::start(traces, self.clock.clone(), self.metrics.spans_dropped.clone())
+    }
+
+    /// What is counted for a tenant. One of the same id goes on with what the one before it had.
+    fn of(&self, tenant: &Tenant) -> Arc<TenantMetrics> {
+        let number = tenant.number();
+        if let Some(Some(known)) = self.tenants.load().get(number) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(TenantMetrics::new(&self.metrics, Arc::clone(&tenant.config.id)));
+        // Another one for the same tenant would count into the same metrics: it does not matter which of them stays.
+        self.tenants.rcu(|known| {
+            let mut all = Vec::clone(known);
+            all.resize(all.len().max(number + 1), None);
+            all[number].get_or_insert_with(|| Arc::clone(&new));
+            all
+        });
+        new
+    }
+}
+
+fn count(requests: &Requests, record: &Record<'_>) {
+    requests.answered(record.resource, record.status, record.cache, record.duration);
+    if let Some(code) = record.error_label {
+        requests.failed(code);
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub struct Connected(Arc<Observer>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.metrics.connections.dec();
     }
 }

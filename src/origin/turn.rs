@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Unfetched;
-use crate::cache::Interest;
+use crate::cache::{Entry, Interest};
 use crate::caller::Caller;
 use crate::client::FetchError;
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::config;
 use crate::error::{ClientError, Reason};
-use crate::limit::Urgency;
+use crate::limit::{Exhausted, Urgency};
+use crate::observe::Trip;
 use crate::tenant::{OnProbation, Standing};
 use crate::translate;
 
@@ -32,13 +33,15 @@ pub(super) struct Turn<'a> {
     _until_the_verdict: Option<OnProbation<'a>>,
 }
 
-/// For whom a turn is.
+/// For whom an answer is.
 #[derive(Debug)]
-pub(super) struct Wanted<'a> {
-    pub(super) urgency: Urgency,
-    pub(super) interest: &'a mut Interest,
-    /// When the answer that is to be renewed was asked for, if there is one.
-    pub(super) renews: Option<Moment>,
+pub struct Wanted<'a> {
+    /// Whether somebody waits from the beginning.
+    pub urgency: Urgency,
+    /// Whether somebody waits now.
+    pub interest: &'a mut Interest,
+    /// The answer that is to be renewed, if there is one.
+    pub stale: Option<&'a Entry>,
 }
 
 impl Turns {
@@ -47,55 +50,64 @@ impl Turns {
     }
 
     /// Waits for a turn for as long as somebody is interested in it.
-    pub(super) async fn turn<'a>(&'a self, caller: &'a Caller, mut wanted: Wanted<'_>) -> Result<Turn<'a>, Unfetched> {
+    pub(super) async fn turn<'a>(
+        &'a self,
+        caller: &'a Caller,
+        wanted: &mut Wanted<'_>,
+        trip: &Trip,
+    ) -> Result<Turn<'a>, Unfetched> {
         let until_the_verdict = self.vouched_for(caller).await?;
-        self.slot(caller, &mut wanted).await?;
+        self.slot(caller, wanted, trip).await?;
         let place = if let Ok(place) = self.places.try_acquire() {
             place
         } else {
-            let place = self.place(&mut wanted).await?;
+            let place = self.place(wanted).await?;
             // The slot was for the moment at which it was granted: many that have waited must not go at once.
-            self.slot(caller, &mut wanted).await?;
+            self.slot(caller, wanted, trip).await?;
             place
         };
         Ok(Turn { _place: place, _until_the_verdict: until_the_verdict })
     }
 
     /// One more request of somebody who has a turn already.
-    pub(super) async fn again(&self, caller: &Caller) -> Result<(), ClientError> {
-        let now = self.clock.now();
-        caller
-            .tenant()
-            .upstream_budget
-            .acquire(caller.partition().line(), Urgency::Foreground, now)
-            .await
-            .map_err(spent)
+    pub(super) async fn again(&self, caller: &Caller, trip: &Trip) -> Result<(), ClientError> {
+        let wait = trip.waits();
+        let (line, now) = (caller.partition().line(), self.clock.now());
+        let granted = caller.tenant().upstream_budget.acquire(line, Urgency::Foreground, now).await;
+        wait.ended(Urgency::Foreground, &granted);
+        granted.map_err(spent)
     }
 
     /// A slot of what Refold grants. A renewal that somebody begins to wait for goes before those that nobody waits for, and
     /// what nobody waits for any longer is not asked.
-    async fn slot(&self, caller: &Caller, wanted: &mut Wanted<'_>) -> Result<(), Unfetched> {
+    async fn slot(&self, caller: &Caller, wanted: &mut Wanted<'_>, trip: &Trip) -> Result<(), Unfetched> {
+        let wait = trip.waits();
         let line = caller.partition().line();
         let mut urgency = wanted.urgency;
-        loop {
-            let renews = wanted.renews.unwrap_or(self.clock.now());
+        let granted = loop {
+            let renews = wanted.stale.map_or(self.clock.now(), |entry| entry.stored_at);
             let granted = caller.tenant().upstream_budget.acquire(line, urgency, renews);
             urgency = match (urgency, wanted.urgency) {
                 (Urgency::Background, _) => tokio::select! {
                     biased;
-                    granted = granted => return granted.map_err(|exhausted| spent(exhausted).into()),
+                    granted = granted => break granted,
                     () = wanted.interest.gained() => Urgency::Foreground,
                 },
                 (Urgency::Foreground, first) => tokio::select! {
                     biased;
-                    granted = granted => return granted.map_err(|exhausted| spent(exhausted).into()),
+                    granted = granted => break granted,
                     () = wanted.interest.lost() => match first {
-                        Urgency::Foreground => return Err(Unfetched::NobodyWaits),
+                        Urgency::Foreground => {
+                            wait.given_up();
+                            return Err(Unfetched::NobodyWaits);
+                        }
                         Urgency::Background => Urgency::Background,
                     },
                 },
             };
-        }
+        };
+        wait.ended(urgency, &granted);
+        granted.map_err(|exhausted| spent(exhausted).into())
     }
 
     async fn place(&self, wanted: &mut Wanted<'_>) -> Result<SemaphorePermit<'_>, Unfetched> {
@@ -138,7 +150,7 @@ impl Turns {
     }
 }
 
-fn spent(exhausted: crate::limit::Exhausted) -> ClientError {
+fn spent(exhausted: Exhausted) -> ClientError {
     let message = "the requests that Refold grants are spent; try again later";
     ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
 }

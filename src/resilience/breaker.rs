@@ -37,6 +37,15 @@ pub enum Circuit {
     Open,
 }
 
+/// What a failure has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It was noted.
+    Noted,
+    /// It has opened the circuit.
+    Opened,
+}
+
 /// The circuit is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
@@ -98,20 +107,22 @@ impl Permit<'_> {
     }
 
     /// It could not be reached, took too long, or failed.
-    pub fn failed(self) {
+    pub fn failed(self) -> Failure {
         let until = self.0.clock.now() + self.0.settings.open_for;
         let mut state = self.0.state();
-        *state = match *state {
+        let (next, failure) = match *state {
             State::Closed { failures } if failures + 1 < self.0.settings.failures.get() => {
-                State::Closed { failures: failures + 1 }
+                (State::Closed { failures: failures + 1 }, Failure::Noted)
             }
             State::Closed { .. } | State::HalfOpen { .. } => {
                 tracing::warn!("upstream_circuit_opened");
-                State::Open { until }
+                (State::Open { until }, Failure::Opened)
             }
             // One of those that were under way when it opened.
-            State::Open { until } => State::Open { until },
+            State::Open { until } => (State::Open { until }, Failure::Noted),
         };
+        *state = next;
+        failure
     }
 }
 
@@ -127,9 +138,12 @@ mod tests {
         let failures = NonZeroU32::new(3).expect("not zero");
         let breaker = Breaker::new(BreakerSettings { failures, open_for: Duration::from_secs(5) }, clock.clone());
         let fail = || breaker.permit().map(Permit::failed);
-        assert_eq!((fail(), fail()), (Ok(()), Ok(())));
+        assert_eq!((fail(), fail()), (Ok(Failure::Noted), Ok(Failure::Noted)));
+        assert_eq!(breaker.circuit(), Circuit::Closed);
         breaker.permit().expect("it is closed").succeeded();
-        assert_eq!((fail(), fail(), fail()), (Ok(()), Ok(()), Ok(())));
+        let late = breaker.permit().expect("it is closed");
+        assert_eq!((fail(), fail(), fail()), (Ok(Failure::Noted), Ok(Failure::Noted), Ok(Failure::Opened)));
+        assert_eq!((late.failed(), breaker.circuit()), (Failure::Noted, Circuit::Open));
         clock.advance(Duration::from_secs(2));
         assert_eq!(fail(), Err(Open { retry_after: Duration::from_secs(3) }));
         assert_eq!(breaker.circuit(), Circuit::Open);
@@ -137,7 +151,7 @@ mod tests {
         assert_eq!(breaker.circuit(), Circuit::HalfOpen);
         let probe = breaker.permit().expect("one may try");
         assert_eq!(fail(), Err(Open { retry_after: Duration::from_secs(5) }));
-        probe.failed();
+        assert_eq!(probe.failed(), Failure::Opened);
         clock.advance(Duration::from_secs(4));
         assert!(fail().is_err());
         clock.advance(Duration::from_secs(1));

@@ -3,5 +3,5 @@
 mod breaker;
 mod retry;
 
-pub use breaker::{Breaker, Circuit, Open, Permit};
+pub use breaker::{Breaker, Circuit, Failure, Open, Permit};
 pub use retry::{RetryBudget, backoff};

@@ -128,6 +128,7 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let _connected = self.live.gateway().connected();
         let gone = !self.live.load().parts().doors.contains_key(&door);
         let activity = self.watch.add(door, gone);
         let watched = Watched::new(stream, Arc::clone(&activity));

@@ -232,8 +232,8 @@ impl Server {
 
     /// Says that it is about to end, takes no more connections, lets requests in flight end within the drain time, and returns
     /// when all have.
-    pub fn stop(mut self) {
-        self.stop_and_join();
+    pub fn stop(self) {
+        drop(self);
     }
 
     fn stop_and_join(&mut self) {
@@ -244,6 +244,7 @@ impl Server {
             // A worker that has panicked has nothing left to drain.
             let _ = worker.thread.join();
         }
+        self.gateway().flush_traces();
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {

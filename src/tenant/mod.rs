@@ -6,6 +6,7 @@
 
 mod accounts;
 mod list_size;
+mod number;
 mod org_keys;
 mod partition;
 mod status;
@@ -48,6 +49,7 @@ pub struct Tenant {
     pub upstream_budget: UpstreamBudget,
     /// What session tokens that the upstream has not accepted yet may spend, all of them together.
     pub probation: Arc<ClientBudget>,
+    number: usize,
     org_keys: OrgKeys,
     /// Until when a refusal of the org key counts, in nanoseconds on the clock; 0 if Refold has taken it since.
     credential_refused_until: AtomicU64,
@@ -75,12 +77,25 @@ impl Tenant {
             accounts: Arc::new(Accounts::new(count(config.max_partitions))),
             accepted_tokens: tokens(config.max_partitions),
             unproven_tokens: tokens(MAX_UNPROVEN),
+            number: number::number(&config.id),
             org_keys: OrgKeys::new(&config),
             credential_refused_until: AtomicU64::new(0),
             rate_limit_policy: policy(config.client_budget),
             config,
             clock,
         }
+    }
+
+    /// A small number that no tenant of another id has, and every one of the same id.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Linked accounts and session tokens that are remembered, about.
+    #[must_use]
+    pub fn partitions(&self) -> u64 {
+        self.accounts.len() as u64 + self.accepted_tokens.entry_count() + self.unproven_tokens.entry_count()
     }
 
     /// Its org API keys.

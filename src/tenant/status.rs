@@ -47,8 +47,8 @@ pub enum BudgetState {
 pub struct Busy {
     /// Whose it is.
     pub tenant: String,
-    /// Its id.
-    pub linked_account: String,
+    /// Its id, as far as it may be seen.
+    pub linked_account: Option<String>,
     /// About how many requests it made in the last minute.
     pub requests: u64,
 }
@@ -78,7 +78,8 @@ impl Tenant {
     /// The linked accounts that have asked the most in the last minute, at most `most` of them, the busiest first.
     #[must_use]
     pub fn busiest(&self, most: usize, now: Moment) -> Vec<Busy> {
-        let busy = |(linked_account, requests)| Busy { tenant: self.config.id.to_string(), linked_account, requests };
+        let tenant = &self.config.id;
+        let busy = |(id, requests)| Busy { tenant: tenant.to_string(), linked_account: Some(id), requests };
         self.accounts.busiest(most, now).into_iter().map(busy).collect()
     }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::number::number;
 use super::org_keys::OrgKeys;
 use super::partition::Epoch;
 use super::{MAX_UNPROVEN, Tenant, count, policy, quarter, tokens};
@@ -45,6 +46,7 @@ impl Tenant {
             } else {
                 0
             }),
+            number: number(&config.id),
             org_keys: OrgKeys::successor(&self.org_keys, &config),
             rate_limit_policy: policy(config.client_budget),
             clock: self.clock.clone(),

@@ -268,6 +268,19 @@ async fn the_status_tells_what_is_going_on() {
 }
 
 #[tokio::test]
+async fn linked_accounts_are_named_as_the_log_may_name_them() {
+    let hash = postern::digest::Hex(&postern::digest::sha256(b"acme-1")[..8]).to_string();
+    for (setting, shown) in [("plain", json!("acme-1")), ("hashed", json!(hash)), ("none", Value::Null)] {
+        let world = world(&format!("{ADMIN}[log]\nlinked_accounts = \"{setting}\"\n")).await;
+        assert_eq!(world.list("acme-1", "limit=0").await.status, StatusCode::BAD_REQUEST);
+        let status = world.gateway.admin("/status", &[]).await.json();
+        let (busiest, errors) = (&status["busiest"][0], &status["errors"][0]);
+        assert_eq!((&busiest["requests"], &errors["error_code"]), (&json!(1), &json!("INVALID_PARAMETER")));
+        assert_eq!((&busiest["linked_account"], &errors["linked_account"]), (&shown, &shown));
+    }
+}
+
+#[tokio::test]
 async fn the_explorer_asks_as_any_caller_does_and_shows_what_came_of_it() {
     let world = world(WITH_TOKEN).await;
     let token = format!("Bearer {ADMIN_TOKEN}");

@@ -207,6 +207,11 @@ impl Gateway {
         &self.server
     }
 
+    /// What Prometheus would see.
+    pub(crate) fn metrics(&self) -> String {
+        self.server().gateway().metrics(&self.server().lifecycle().reloads())
+    }
+
     pub(crate) async fn get(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
         self.send(Method::GET, target, headers).await
     }

@@ -1,5 +1,6 @@
 //! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave.
 
+mod access_log;
 mod admin;
 mod browser;
 mod browser_status_page;
@@ -19,6 +20,7 @@ mod identities;
 mod isolation;
 mod issuer;
 mod limits;
+mod metrics;
 mod pass_through;
 mod process;
 mod reload;
@@ -28,5 +30,6 @@ mod secrecy;
 mod spellings;
 mod staleness;
 mod tokens;
+mod traces;
 mod upstream_failures;
 mod webhooks;

@@ -168,7 +168,7 @@ function showBusiest(busiest, named) {
   }
   const most = busiest[0].requests;
   $("busiest").replaceChildren(
-    ...busiest.map((one) => h("li", {}, bar(one.requests / most), h("span", {}, one.linked_account, named && h("span", { class: "muted" }, ` ${one.tenant}`)), h("b", {}, count(one.requests)))),
+    ...busiest.map((one) => h("li", {}, bar(one.requests / most), h("span", {}, one.linked_account ?? "(not shown)", named && h("span", { class: "muted" }, ` ${one.tenant}`)), h("b", {}, count(one.requests)))),
   );
 }
 

@@ -20,10 +20,13 @@ fn answer(live: &Live, at: u64, status: u16, cache: CacheResult, error_code: Opt
         key: None,
         status: StatusCode::from_u16(status).expect("a status"),
         error_code,
+        error_label: None,
         cache,
         age: None,
         at: second(at),
         duration: Duration::from_micros(if cache == CacheResult::Hit { 20 } else { 70_000 }),
+        upstream: None,
+        trace: None,
     });
     request_id
 }

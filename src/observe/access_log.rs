@@ -1,0 +1,172 @@
+//! One line for each request: JSON, in the shape of the other lines on standard error. Part of the hit path: a line is
+//! written into a buffer that its thread uses again and again, and allocates nothing.
+
+use std::cell::RefCell;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
+
+use super::Record;
+use super::lines::Lines;
+use crate::clock::Clock;
+use crate::config::{self, Requests};
+
+/// What `POSTERN_LOG` calls these lines.
+pub const TARGET: &str = "postern::access";
+
+/// Standard error is the process's, as is what `tracing` logs to.
+static LINES: OnceLock<Lines> = OnceLock::new();
+
+/// Has the requests of this process logged. Only the first call counts.
+pub fn log_requests_to(lines: Lines) {
+    let _ = LINES.set(lines);
+}
+
+/// Lines that were dropped so far, of all kinds.
+pub(super) fn dropped() -> u64 {
+    LINES.get().map_or(0, Lines::dropped)
+}
+
+/// What a thread writes its lines into.
+#[derive(Default)]
+struct Buffers {
+    line: Vec<u8>,
+    query: String,
+    /// The second that the last line was of, and how it is written.
+    second: i64,
+    written_second: String,
+}
+
+/// Logs a request, if it is one that the settings want to see.
+pub(super) fn log(settings: &config::Log, clock: &Clock, record: &Record<'_>) {
+    thread_local! {
+        static BUFFERS: RefCell<Buffers> = RefCell::default();
+    }
+    let Some(lines) = LINES.get() else { return };
+    if !wanted(settings, record) {
+        return;
+    }
+    BUFFERS.with_borrow_mut(|buffers| {
+        write(buffers, settings, clock.wall(), record);
+        lines.put(&buffers.line);
+    });
+}
+
+fn wanted(settings: &config::Log, record: &Record<'_>) -> bool {
+    let failed = record.status.is_client_error() || record.status.is_server_error();
+    match settings.requests {
+        Requests::None => false,
+        Requests::Errors => failed,
+        Requests::All => failed || settings.sample >= 1.0 || fastrand::f64() < settings.sample,
+    }
+}
+
+fn write(buffers: &mut Buffers, settings: &config::Log, now: Timestamp, record: &Record<'_>) {
+    let Buffers { line, query, second, written_second } = buffers;
+    line.clear();
+    line.extend_from_slice(b"{\"timestamp\":\"");
+    moment(line, now, second, written_second);
+    line.extend_from_slice(
+        b"\",\"level\":\"INFO\",\"message\":\"request\",\"target\":\"postern::access\",\"request_id\":\"",
+    );
+    record.request_id.write(line);
+    line.push(b'"');
+    if let Some(caller) = record.caller {
+        // The configuration lets it have letters, digits and `-_.` alone.
+        plain(line, b",\"tenant\":\"", &caller.tenant().config.id);
+        text(line, b",\"caller\":", caller.name());
+        let account = caller.partition().linked_account_id();
+        if let Some(account) = account.and_then(|account| settings.linked_accounts.name(account)) {
+            text(line, b",\"linked_account\":", &account);
+        }
+    }
+    plain(line, b",\"endpoint\":\"", record.resource.name());
+    // A token of RFC 9110, 5.6.2.
+    plain(line, b",\"method\":\"", record.method.as_str());
+    if let Some(key) = record.key {
+        query.clear();
+        key.question().write_canonical(query);
+        // All but unreserved characters is percent-encoded.
+        plain(line, b",\"query\":\"", query);
+    }
+    number(line, b",\"status\":", record.status.as_u16());
+    if let Some(code) = record.error_code {
+        text(line, b",\"error_code\":", code);
+    }
+    plain(line, b",\"cache\":\"", record.cache.name());
+    if let Some(age) = record.age {
+        number(line, b",\"age_s\":", age.as_secs());
+    }
+    number(line, b",\"duration_us\":", microseconds(record.duration));
+    if let Some(upstream) = record.upstream {
+        number(line, b",\"upstream_us\":", microseconds(upstream));
+    }
+    if let Some(trace) = record.trace {
+        plain(line, b",\"trace_id\":\"", &trace.to_string());
+    }
+    line.extend_from_slice(b"}\n");
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn number(line: &mut Vec<u8>, name: &[u8], number: impl itoa::Integer) {
+    line.extend_from_slice(name);
+    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// A text in which nothing has to be escaped; `name` ends with the quotation mark.
+fn plain(line: &mut Vec<u8>, name: &[u8], text: &str) {
+    line.extend_from_slice(name);
+    line.extend_from_slice(text.as_bytes());
+    line.push(b'"');
+}
+
+/// A moment of RFC 3339 in microseconds. Many lines are of one second, which is written once for all of them.
+fn moment(line: &mut Vec<u8>, now: Timestamp, second: &mut i64, written: &mut String) {
+    const SECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
+    if written.is_empty() || *second != now.as_second() {
+        *second = now.as_second();
+        written.clear();
+        // Memory takes everything.
+        let _ = SECONDS.print_timestamp(&now, &mut *written);
+    }
+    line.extend_from_slice(written.trim_end_matches('Z').as_bytes());
+    let mut digits = *b".000000Z";
+    let mut rest = now.subsec_nanosecond() / 1000;
+    for digit in digits[1..7].iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+    }
+    line.extend_from_slice(&digits);
+}
+
+fn text(line: &mut Vec<u8>, name: &[u8], text: &str) {
+    line.extend_from_slice(name);
+    // Memory takes everything, and every text can be written.
+    let _ = serde_json::to_writer(&mut *line, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_written_to_the_microsecond_whether_or_not_they_share_a_second() {
+        let (mut second, mut written) = (0, String::new());
+        for text in [
+            "2026-03-20T12:00:00.000000Z",
+            "2026-03-20T12:00:00.000481Z",
+            "2026-03-20T12:00:00.999999Z",
+            "2026-03-20T12:00:01.100000Z",
+            "1970-01-01T00:00:00.000001Z",
+        ] {
+            let mut line = Vec::new();
+            moment(&mut line, text.parse().expect("a timestamp"), &mut second, &mut written);
+            assert_eq!(String::from_utf8_lossy(&line), text);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What Prometheus sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use postern::clock::Clock;
+use postern::observe::DECLARED;
+
+use crate::harness::{EXECUTIONS, Gateway, KEY, Setup, World, as_account, http_upstream, page_of, parsed};
+use crate::reload::usual;
+
+/// Samples by name and labels as they are written: `name{label="value"}`.
+struct Samples(BTreeMap<String, f64>);
+
+impl Samples {
+    /// Reads the text format as its definition has it: HELP and TYPE stand before a metric's samples, and no sample is
+    /// there twice.
+    fn of(text: &str) -> Self {
+        let (mut samples, mut kinds) = (BTreeMap::new(), BTreeMap::new());
+        let mut helped = BTreeSet::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').expect("a name and a text");
+                assert!(!help.is_empty() && helped.insert(name.to_owned()), "{line}");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect("a name and a kind");
+                assert!(helped.contains(name) && kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "{line}");
+            } else {
+                let (sample, value) = line.rsplit_once(' ').expect("a sample and a value");
+                let name = sample.split('{').next().unwrap_or(sample);
+                let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+                let kind = kinds.get(name).or_else(|| kinds.get(family?).filter(|kind| *kind == "histogram"));
+                assert!(kind.is_some(), "{line}");
+                let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
+                assert_eq!(samples.insert(sample.to_owned(), value), None, "{line}");
+            }
+        }
+        Self(samples)
+    }
+
+    fn get(&self, sample: &str) -> f64 {
+        self.0.get(sample).copied().unwrap_or_else(|| panic!("no {sample} in {:#?}", self.0))
+    }
+
+    fn names(&self) -> BTreeSet<&str> {
+        self.0.keys().map(|sample| sample.split('{').next().unwrap_or(sample)).collect()
+    }
+}
+
+fn samples(gateway: &Gateway) -> Samples {
+    Samples::of(&gateway.metrics())
+}
+
+fn is(found: f64, expected: f64) -> bool {
+    (found - expected).abs() < 1e-9
+}
+
+macro_rules! assert_samples {
+    ($samples:expr, $($sample:expr => $value:expr),+ $(,)?) => {
+        let samples = $samples;
+        $(assert!(is(samples.get($sample), $value), "{}: {}", $sample, samples.get($sample));)+
+    };
+}
+
+/// A gateway that was asked in every way that leaves a trace in the metrics.
+async fn used() -> World {
+    let world = World::start().await;
+    for _ in 0..3 {
+        assert_eq!(world.list("acme-1", "page=1").await.status, StatusCode::OK);
+    }
+    assert_eq!(world.list("acme-1", "page=0").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(world.gateway.get(EXECUTIONS, &[]).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.gateway.get("/nothing", &[]).await.status, StatusCode::NOT_FOUND);
+    let missing = world.gateway.get(&format!("{EXECUTIONS}/0123456789abcdef01234567"), &as_account("acme-1")).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    world
+}
+
+#[tokio::test]
+async fn every_request_is_counted_under_what_became_of_it() {
+    let world = used().await;
+    let requests = |endpoint, tenant, outcome, cache| {
+        format!(
+            "postern_requests_total{{cache=\"{cache}\",endpoint=\"{endpoint}\",outcome=\"{outcome}\",tenant=\"{tenant}\"}}"
+        )
+    };
+    assert_samples!(
+        samples(&world.gateway),
+        &requests("list", "t", "2xx", "miss") => 1.0,
+        &requests("list", "t", "2xx", "hit") => 2.0,
+        &requests("list", "t", "4xx", "none") => 1.0,
+        &requests("list", "", "4xx", "none") => 1.0,
+        &requests("other", "", "4xx", "none") => 1.0,
+        &requests("document", "t", "4xx", "miss") => 1.0,
+        "postern_errors_total{error_code=\"INVALID_PARAMETER\",tenant=\"t\"}" => 1.0,
+        "postern_errors_total{error_code=\"NOT_FOUND\",tenant=\"\"}" => 1.0,
+        // What Refold made up is not a label of its own.
+        "postern_errors_total{error_code=\"UPSTREAM\",tenant=\"t\"}" => 1.0,
+        "postern_request_duration_seconds_count{cache=\"hit\"}" => 2.0,
+        "postern_request_duration_seconds_count{cache=\"miss\"}" => 2.0,
+        "postern_request_duration_seconds_count{cache=\"other\"}" => 3.0,
+        "postern_upstream_request_duration_seconds_count{outcome=\"2xx\",tenant=\"t\"}" => 1.0,
+        "postern_upstream_request_duration_seconds_count{outcome=\"4xx\",tenant=\"t\"}" => 1.0,
+        "postern_upstream_budget_granted_total{tenant=\"t\"}" => 2.0,
+        "postern_upstream_budget_wait_seconds_count{tenant=\"t\",urgency=\"foreground\"}" => 2.0,
+        "postern_upstream_budget_limit{tenant=\"t\"}" => 100_000.0,
+        "postern_upstream_budget_pace_ratio{tenant=\"t\"}" => 1.0,
+        "postern_upstream_in_flight" => 0.0,
+        "postern_partitions{tenant=\"t\"}" => 1.0,
+        "postern_tenant_ready{tenant=\"t\"}" => 1.0,
+        "postern_config_last_reload_successful" => 1.0,
+        // The clock of the test stands still.
+        "postern_config_last_reload_success_timestamp_seconds" => 1_774_008_000.0,
+        "postern_connections" => 1.0,
+        "postern_cache_capacity_bytes" => f64::from(256 << 20),
+        concat!("postern_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}") => 1.0,
+    );
+}
+
+#[tokio::test]
+async fn every_metric_that_is_declared_is_shown_by_a_gateway_in_use_and_no_other() {
+    let world = used().await;
+    let samples = samples(&world.gateway);
+    let mut expected = BTreeSet::new();
+    for declared in DECLARED {
+        match declared.kind {
+            "histogram" => {
+                expected.extend(["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", declared.name)));
+            }
+            _ => expected.extend([declared.name.to_owned()]),
+        }
+    }
+    assert_eq!(samples.names(), expected.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn the_readme_has_every_metric_with_its_kind_and_labels_and_no_other() {
+    let row = |line: &str| {
+        let cells: Vec<String> = line.split('|').map(|cell| cell.trim().replace('`', "")).collect();
+        (cells.len() == 6).then(|| (cells[1].clone(), cells[2].clone(), cells[3].clone()))
+    };
+    let readme: Vec<_> = include_str!("../../README.md")
+        .lines()
+        .filter(|line| line.starts_with("| `postern_"))
+        .map(|line| row(line).unwrap_or_else(|| panic!("{line}")))
+        .collect();
+    let declared: Vec<_> = DECLARED
+        .iter()
+        .map(|metric| (metric.name.to_owned(), metric.kind.to_owned(), metric.labels.join(", ")))
+        .collect();
+    assert_eq!(readme, declared);
+}
+
+#[tokio::test]
+async fn retries_failures_and_the_circuit_are_counted() {
+    let status = Arc::new(AtomicU16::new(502));
+    let next = Arc::clone(&status);
+    let upstream = http_upstream(move |_| {
+        let status = next.load(Ordering::SeqCst);
+        async move {
+            let mut response = page_of(&serde_json::json!({ "_id": 1 }));
+            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            response
+        }
+    })
+    .await;
+    let Setup { top, tenant, .. } = Setup::default();
+    let top = format!("retries = 1\n[upstream.breaker]\nfailures = 2\n{top}");
+    let gateway = Gateway::start(upstream, &top, &tenant, Clock::system());
+    let ask = |page: u32| {
+        let target = format!("{EXECUTIONS}?page={page}");
+        let gateway = &gateway;
+        async move { gateway.get(&target, &as_account("acme-1")).await.status }
+    };
+    assert_eq!(ask(1).await, StatusCode::BAD_GATEWAY);
+    assert_eq!(ask(2).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_samples!(
+        samples(&gateway),
+        "postern_upstream_retries_total{tenant=\"t\"}" => 1.0,
+        "postern_upstream_request_duration_seconds_count{outcome=\"5xx\",tenant=\"t\"}" => 2.0,
+        "postern_upstream_circuit_open" => 1.0,
+        "postern_upstream_circuit_opened_total" => 1.0,
+        "postern_errors_total{error_code=\"UPSTREAM_CIRCUIT_OPEN\",tenant=\"t\"}" => 1.0,
+    );
+}
+
+#[tokio::test]
+async fn a_tenant_is_not_ready_while_refold_takes_none_of_its_org_keys() {
+    let status = Arc::new(AtomicU16::new(401));
+    let next = Arc::clone(&status);
+    let upstream = http_upstream(move |_| {
+        let status = next.load(Ordering::SeqCst);
+        async move {
+            let mut response = page_of(&serde_json::json!({ "_id": 1 }));
+            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            response
+        }
+    })
+    .await;
+    let Setup { top, tenant, clock, .. } = Setup::default();
+    let tenant = format!("org_key_next = {{ env = \"NEXT_ORG_KEY\" }}\n{tenant}");
+    let gateway = Gateway::start(upstream, &top, &tenant, clock);
+    let ready = || samples(&gateway).get("postern_tenant_ready{tenant=\"t\"}");
+    assert!(is(ready(), 1.0), "nothing is known of it");
+    // A token's refusal says nothing of the keys.
+    gateway.get(EXECUTIONS, &[("authorization", "Bearer made-up")]).await;
+    assert!(is(ready(), 1.0));
+    assert_eq!(gateway.get(EXECUTIONS, &as_account("acme-1")).await.error_code(), "UPSTREAM_CREDENTIAL_REJECTED");
+    assert!(is(ready(), 0.0));
+    assert_samples!(
+        samples(&gateway),
+        // Both keys, and the token.
+        "postern_upstream_request_duration_seconds_count{outcome=\"401\",tenant=\"t\"}" => 3.0,
+    );
+    status.store(200, Ordering::SeqCst);
+    assert_eq!(gateway.get(EXECUTIONS, &as_account("acme-1")).await.status, StatusCode::OK);
+    assert!(is(ready(), 1.0));
+}
+
+#[tokio::test]
+async fn what_the_org_keys_budget_refuses_is_counted_and_webhooks_are() {
+    let Setup { top, tenant, .. } = Setup::default();
+    let top = top.replace(
+        "per_second = 100000\nburst = 100000\n[limits.client]",
+        "per_second = 1\nburst = 1\nmax_wait = \"0s\"\n[limits.client]",
+    );
+    let world = Setup { top, tenant: format!("webhooks = true\n{tenant}"), ..Setup::default() }.start().await;
+    assert_eq!(world.list("acme-1", "page=1").await.status, StatusCode::OK);
+    assert_eq!(world.list("acme-1", "page=2").await.status, StatusCode::TOO_MANY_REQUESTS);
+    let refused = world.gateway.post("/hooks/refold/t", &[("x-cobalt-signature", "00")], "{}").await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert_samples!(
+        samples(&world.gateway),
+        "postern_upstream_budget_granted_total{tenant=\"t\"}" => 1.0,
+        "postern_upstream_budget_refused_total{tenant=\"t\",urgency=\"foreground\"}" => 1.0,
+        "postern_upstream_budget_waiting{tenant=\"t\"}" => 0.0,
+        "postern_webhooks_total{outcome=\"refused\",tenant=\"t\"}" => 1.0,
+        "postern_webhooks_total{outcome=\"taken\",tenant=\"t\"}" => 0.0,
+    );
+}
+
+#[tokio::test]
+async fn entries_that_make_room_for_others_are_counted_as_evicted() {
+    let Setup { top, .. } = Setup::default();
+    let world = Setup { top: format!("{top}\n[cache]\ncapacity = \"16KiB\"\n"), ..Setup::default() }.start().await;
+    for page in 1..=20 {
+        assert_eq!(world.list("acme-1", &format!("page={page}")).await.status, StatusCode::OK);
+    }
+    let samples = samples(&world.gateway);
+    assert!(samples.get("postern_cache_evictions_total") >= 10.0);
+    assert!(samples.get("postern_cache_entries") > 0.0 && samples.get("postern_cache_bytes") <= 16384.0);
+}
+
+#[tokio::test]
+async fn a_derived_answer_is_counted_as_one_and_took_as_long_as_a_hit() {
+    let world = World::start().await;
+    assert_eq!(world.list("umbrella@example.com", "").await.status, StatusCode::OK);
+    assert_eq!(world.list("umbrella@example.com", "status=ERRORED").await.status, StatusCode::OK);
+    assert_samples!(
+        samples(&world.gateway),
+        "postern_requests_total{cache=\"miss\",endpoint=\"list\",outcome=\"2xx\",tenant=\"t\"}" => 1.0,
+        "postern_requests_total{cache=\"derived\",endpoint=\"list\",outcome=\"2xx\",tenant=\"t\"}" => 1.0,
+        "postern_request_duration_seconds_count{cache=\"hit\"}" => 1.0,
+        "postern_upstream_budget_granted_total{tenant=\"t\"}" => 1.0,
+    );
+}
+
+#[tokio::test]
+async fn reloads_are_counted_and_what_was_counted_before_goes_on() {
+    let world = World::start().await;
+    let (configuration, server) = (usual(world.refold_address), world.gateway.server());
+    assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK);
+    world.clock.advance(Duration::from_secs(1));
+    world.gateway.reload(&configuration);
+    assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK);
+    assert_samples!(
+        samples(&world.gateway),
+        "postern_requests_total{cache=\"miss\",endpoint=\"list\",outcome=\"2xx\",tenant=\"t\"}" => 1.0,
+        "postern_requests_total{cache=\"hit\",endpoint=\"list\",outcome=\"2xx\",tenant=\"t\"}" => 1.0,
+        "postern_connections" => 1.0,
+        "postern_config_reloads_total{outcome=\"succeeded\"}" => 1.0,
+        "postern_config_reloads_total{outcome=\"refused\"}" => 0.0,
+        "postern_config_last_reload_successful" => 1.0,
+        "postern_config_last_reload_success_timestamp_seconds" => 1_774_008_001.0,
+    );
+    world.clock.advance(Duration::from_secs(1));
+    server.refuse_reload(&parsed("[x]").expect_err("it is no good"));
+    assert_samples!(
+        samples(&world.gateway),
+        "postern_config_reloads_total{outcome=\"succeeded\"}" => 1.0,
+        "postern_config_reloads_total{outcome=\"refused\"}" => 1.0,
+        "postern_config_last_reload_successful" => 0.0,
+        "postern_config_last_reload_success_timestamp_seconds" => 1_774_008_001.0,
+    );
+}
+
+#[tokio::test]
+async fn no_label_shows_what_a_caller_made_up() {
+    let world = World::start().await;
+    world.gateway.get("/made-up-path", &[]).await;
+    world.gateway.send(Method::from_bytes(b"MADEUP").expect("a token"), EXECUTIONS, &as_account("made-up")).await;
+    world.gateway.get(EXECUTIONS, &[("x-api-key", "made-up-key"), ("linked_account_id", "made-up")]).await;
+    world.gateway.post("/hooks/refold/made-up", &[], "{}").await;
+    let text = world.gateway.metrics();
+    assert!(!text.contains("made-up") && !text.contains("MADEUP") && !text.contains(KEY), "{text}");
+}
+
+#[tokio::test]
+#[ignore = "needs Prometheus' promtool"]
+async fn promtool_finds_nothing_wrong() {
+    let world = used().await;
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed");
+    let text = world.gateway.metrics();
+    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
