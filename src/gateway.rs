@@ -378,7 +378,7 @@ fn give(exchange: &mut Exchange, entry: &Entry, now: Moment) -> Response<Body> {
 
 /// Has an entry coded in the way that a request would have liked, for those who come after.
 fn encode_later(facts: &Facts, entry: Arc<Entry>) {
-    if let Some(coding) = facts.coding.filter(|coding| entry.lacks(*coding)) {
+    if let Some(coding) = facts.coding.filter(|coding| entry.claims(*coding)) {
         tokio::task::spawn_blocking(move || entry.encode(coding));
     }
 }

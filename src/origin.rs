@@ -25,7 +25,7 @@ use crate::error::{ClientError, Reason};
 use crate::executions::{Document, PathId, Progress, Question};
 use crate::limit::Urgency;
 use crate::observe::{Trip, UpstreamOutcome};
-use crate::resilience::{Breaker, Circuit, Failure, Permit, RetryBudget, backoff};
+use crate::resilience::{Breaker, Circuit, Failure, Open, Permit, RetryBudget, backoff};
 use crate::tenant::OrgKey;
 use crate::translate;
 use crate::upstream;
@@ -110,10 +110,14 @@ impl Origin {
         let mut deadline = None;
         let mut retry = 0;
         let (asked_at, response) = loop {
+            self.look_at_circuit()?;
             let turn = self.turns.turn(caller, &mut wanted, trip).await?;
             let asked_at = self.clock.now();
             // For all that follows, pauses and further tries too; whoever waits for a turn is bounded otherwise.
             let deadline = *deadline.get_or_insert(asked_at + self.config.upstream.connection.total_timeout);
+            if asked_at >= deadline {
+                return Err(translate::failure(FetchError::Timeout).into());
+            }
             let answered = self.exchange(client, caller, &turn, deadline, ask, trip).await;
             drop(turn);
             let Some(pause) = self.pause_before_retry(&answered, retry, deadline) else { break (asked_at, answered?) };
@@ -169,6 +173,7 @@ impl Origin {
 
     /// The turn of somebody whose request nobody shares.
     async fn turn<'a>(&'a self, caller: &'a Caller, trip: &Trip) -> Result<Turn<'a>, ClientError> {
+        self.look_at_circuit()?;
         let interest = &mut Interest::of_one();
         let mut wanted = Wanted { urgency: Urgency::Foreground, interest, stale: None };
         self.turns.turn(caller, &mut wanted, trip).await.map_err(|unfetched| match unfetched {
@@ -225,10 +230,12 @@ impl Origin {
     }
 
     fn permit(&self) -> Result<Permit<'_>, ClientError> {
-        self.breaker.permit().map_err(|open| {
-            let message = "Refold has failed several times in a row and is left alone for a moment";
-            ClientError::new(Reason::UpstreamCircuitOpen, message).retry_after(open.retry_after)
-        })
+        self.breaker.permit().map_err(left_alone)
+    }
+
+    /// While nobody may ask, nobody waits for a turn or spends what Refold grants.
+    fn look_at_circuit(&self) -> Result<(), ClientError> {
+        self.breaker.look().map_err(left_alone)
     }
 
     /// Sends a request and notes what the answer says about the credential and the budget. An org key that Refold does not
@@ -325,6 +332,7 @@ impl Origin {
                 Outgoing::Left(whole) => Some(Outgoing::Left(whole.clone())),
                 Outgoing::Right(_) => None,
             };
+            let streams = again.is_none();
             let mut request = upstream::pass(caller, key, allowed, head, body);
             let permit = self.permit()?;
             let attempt = trip.attempt(&mut request);
@@ -335,6 +343,8 @@ impl Origin {
             });
             match &begun {
                 Ok((answer, _)) if !answer.status.is_server_error() => permit.succeeded(),
+                // It may be the caller's body that did not come.
+                Err(_) if streams => drop(permit),
                 _ => failed(permit, trip),
             }
             let (answer, arriving) = begun.map_err(translate::failure)?;
@@ -361,6 +371,11 @@ impl Origin {
             }
         }
     }
+}
+
+fn left_alone(open: Open) -> ClientError {
+    let message = "Refold has failed several times in a row and is left alone for a moment";
+    ClientError::new(Reason::UpstreamCircuitOpen, message).retry_after(open.retry_after)
 }
 
 /// The upstream has failed.

@@ -36,10 +36,10 @@ async fn route(sources: &Sources, explorer: &Explorer, request: Request<Incoming
     let headers = request.headers();
     access::check_host(&sources.address, headers)?;
     let gateway = sources.gateway();
-    // As it is in the configuration in effect: a token can be changed.
+    // As it is in the configuration in effect: a token can be changed. Switched off, this listener stays until the process ends,
+    // for probes alone.
     let admin = gateway.config().admin.as_ref();
-    let token = admin.and_then(|admin| admin.token.as_ref());
-    let operator = access::is_operator(&sources.address, token, headers);
+    let operator = admin.is_some_and(|admin| access::is_operator(&sources.address, admin.token.as_ref(), headers));
     let path = request.uri().path();
     if let Some((kind, file)) = page::file(path) {
         read(request.method())?;

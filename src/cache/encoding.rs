@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -118,7 +119,10 @@ pub struct Coded {
 
 /// The coded bodies of one entry.
 #[derive(Debug, Default)]
-pub struct Codings([OnceLock<Option<Coded>>; 3]);
+pub struct Codings {
+    made: [OnceLock<Option<Coded>>; 3],
+    claimed: [AtomicBool; 3],
+}
 
 impl Codings {
     /// Whether a body is worth coding at all.
@@ -130,18 +134,24 @@ impl Codings {
     /// The body in a coding, if it was made and is of use. The hit path.
     #[must_use]
     pub fn get(&self, coding: Coding) -> Option<&Coded> {
-        self.0[coding as usize].get()?.as_ref()
+        self.made[coding as usize].get()?.as_ref()
     }
 
     /// Whether it has been tried.
     #[must_use]
     pub fn is_made(&self, coding: Coding) -> bool {
-        self.0[coding as usize].get().is_some()
+        self.made[coding as usize].get().is_some()
+    }
+
+    /// Whether it is for whoever asks this to have it made: of many who come while it is being made, one.
+    #[must_use]
+    pub fn claim(&self, coding: Coding) -> bool {
+        !self.is_made(coding) && !self.claimed[coding as usize].swap(true, Ordering::Relaxed)
     }
 
     /// Makes it, once; whoever comes at the same time waits.
     pub fn make(&self, coding: Coding, body: &[u8], etag: &HeaderValue) {
-        self.0[coding as usize].get_or_init(|| {
+        self.made[coding as usize].get_or_init(|| {
             let coded = coding.encode(body).ok().filter(|coded| coded.len() <= body.len() / WORTH_IT)?;
             let plain = etag.to_str().ok()?.trim_end_matches('"');
             let etag = HeaderValue::try_from(format!("{plain}-{}\"", coding.name())).ok()?;

@@ -139,6 +139,12 @@ impl Entry {
         self.codings.make(coding, &self.body, &self.etag);
     }
 
+    /// Whether the body in a coding is worth making, and whoever asks this is to have it made.
+    #[must_use]
+    pub fn claims(&self, coding: Coding) -> bool {
+        Codings::worth_it(&self.body) && self.codings.claim(coding)
+    }
+
     /// Whether the body in a coding is worth making and was not made yet.
     #[must_use]
     pub fn lacks(&self, coding: Coding) -> bool {

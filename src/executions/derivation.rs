@@ -84,7 +84,8 @@ impl ListQuery {
         let mut total = first.pagination.total_docs;
         let mut known: Vec<&Execution<'_>> = read.iter().flat_map(|page| &page.executions).collect();
         if read.len() > 1 {
-            one_moment(&read, &known)?;
+            // Where something new is not the first, it does not move all others down.
+            first_query.is_plain().then(|| one_moment(&read, &known)).flatten()?;
         }
         if !self.same_list(first_query) {
             let whole = self.without_filters().is_some_and(|list| list.same_list(first_query))

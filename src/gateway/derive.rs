@@ -37,6 +37,22 @@ impl Gateway {
         })
     }
 
+    /// The answer that follows from a page that was fetched just now.
+    pub(super) fn follows(&self, caller: &Caller, key: &CacheKey, page: &CacheKey, source: &Entry) -> Option<Entry> {
+        let (wanted, Question::List(query)) = (self.derivable(key)?, page.question()) else { return None };
+        let document = wanted.derive(&[(query, &source.body)], self.config.upstream.dialect)?;
+        let entry = self.origin.entry(caller, key.question(), document, source.stored_at);
+        Some(if source.no_store { entry.not_stored() } else { entry })
+    }
+
+    /// Whether a list that was fetched whole does not show what its executions are filtered by, or is not whole for all that
+    /// it says. That a page lies beyond the end says nothing.
+    pub(super) fn refutes(&self, key: &CacheKey, page: &CacheKey, source: &Entry) -> bool {
+        let (Some(wanted), Question::List(query)) = (self.derivable(key), page.question()) else { return false };
+        let whole = source.total.is_some_and(|total| total <= u64::from(WHOLE_PAGE));
+        whole && wanted.first_page().derive(&[(query, &source.body)], self.config.upstream.dialect).is_none()
+    }
+
     /// A page to be fetched instead of the answer, since the answer and others follow from it: one that is in the cache and not
     /// fresh any more, or the list as a whole if it is short.
     pub(super) fn source_to_fetch(&self, caller: &Caller, key: &CacheKey) -> Option<(CacheKey, Option<Arc<Entry>>)> {
@@ -54,6 +70,7 @@ impl Gateway {
     pub(super) fn note_size(caller: &Caller, key: &CacheKey, entry: &Entry) {
         if let (Question::List(query), Some(total)) = (key.question(), entry.total)
             && query.is_plain()
+            && !entry.no_store
         {
             caller.partition().list_size.seen(total);
         }

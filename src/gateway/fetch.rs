@@ -12,7 +12,6 @@ use crate::error::{ClientError, Reason};
 use crate::limit::Urgency;
 use crate::observe::{Context, Trip};
 use crate::origin::{Unfetched, Wanted};
-use crate::tenant::WHOLE_PAGE;
 
 /// What is to be fetched, and for whom.
 pub(super) struct Errand {
@@ -144,8 +143,8 @@ impl Gateway {
         let guessed = stale.is_none();
         let trip = errand.trip.below();
         let own = trip.context();
-        let (mut waiter, fetch) =
-            self.join(client.clone(), Errand { caller, key, stale, urgency, anyway: false, trip });
+        let source = Errand { caller, key: key.clone(), stale, urgency, anyway: false, trip };
+        let (mut waiter, fetch) = self.join(client.clone(), source);
         errand.trip.waits_for(match fetch {
             Fetch::Own => own,
             Fetch::Shared(fetch) => fetch,
@@ -170,16 +169,22 @@ impl Gateway {
         };
         match outcome {
             Ok(source) => {
-                let derived = self.derived(&errand.caller, &errand.key);
-                let whole = source.total.is_some_and(|total| total <= u64::from(WHOLE_PAGE));
-                if guessed && whole && derived.is_none() && source.is_fresh(self.clock.now()) {
+                let follows = self.follows(&errand.caller, &errand.key, &key, &source);
+                if guessed && follows.is_none() && self.refutes(&errand.key, &key, &source) {
                     errand.caller.partition().list_size.refute();
                 }
-                Ok(derived.map(Arc::new))
+                Ok(follows.map(Arc::new))
             }
-            // It would fail as well.
-            Err(error) if error.is_passing() => Err(error.into()),
-            Err(_) => Ok(None),
+            Err(error) => match error.error_code() {
+                // To ask for the answer itself would end in the same way.
+                "UPSTREAM_BUDGET_EXCEEDED" | "UPSTREAM_CIRCUIT_OPEN" | "UPSTREAM_UNREACHABLE" => Err(error.into()),
+                "UPSTREAM_RESPONSE_TOO_LARGE" | "UPSTREAM_INVALID_RESPONSE" if guessed => {
+                    errand.caller.partition().list_size.refute();
+                    Ok(None)
+                }
+                // A smaller page may fare better; and that the others who wanted the source have left is nobody's fault.
+                _ => Ok(None),
+            },
         }
     }
 }

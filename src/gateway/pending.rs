@@ -77,7 +77,8 @@ impl Gateway {
                     (_, None) => CacheResult::Miss { collapsed },
                 };
                 // Whoever could have an older answer does not wait for a newer one for ever.
-                let patience = stale.as_ref().map(|_| caller_wait);
+                let older = |entry: &&Arc<Entry>| entry.usable(&windows, self.clock.now()) != Usable::No;
+                let patience = stale.as_ref().filter(older).map(|_| caller_wait);
                 let outcome = self.within(patience, waiter).await;
                 drop(waiting);
                 let now = self.clock.now();

@@ -53,10 +53,14 @@ pub struct Open {
     pub retry_after: Duration,
 }
 
-/// The right to ask once. Say how it ended; dropped without a word it counts as nothing.
+/// The right to ask once. Say how it ended; dropped without a word it counts as nothing, and if it was for trying whether the
+/// upstream is back, somebody else may try at once.
 #[derive(Debug)]
 #[must_use]
-pub struct Permit<'a>(&'a Breaker);
+pub struct Permit<'a> {
+    breaker: &'a Breaker,
+    tries: bool,
+}
 
 impl Breaker {
     /// A closed circuit.
@@ -73,14 +77,28 @@ impl Breaker {
         let now = self.clock.now();
         let mut state = self.state();
         match *state {
-            State::Closed { .. } => Ok(Permit(self)),
+            State::Closed { .. } => Ok(Permit { breaker: self, tries: false }),
             State::Open { until: opens } | State::HalfOpen { next_probe: opens } if now < opens => {
                 Err(Open { retry_after: opens.since(now) })
             }
             State::Open { .. } | State::HalfOpen { .. } => {
                 *state = State::HalfOpen { next_probe: now + self.settings.open_for };
-                Ok(Permit(self))
+                Ok(Permit { breaker: self, tries: true })
             }
+        }
+    }
+
+    /// Whether it is of no use to wait for a turn, since nobody may ask.
+    ///
+    /// # Errors
+    /// If the circuit is open.
+    pub fn look(&self) -> Result<(), Open> {
+        let now = self.clock.now();
+        match *self.state() {
+            State::Open { until: opens } | State::HalfOpen { next_probe: opens } if now < opens => {
+                Err(Open { retry_after: opens.since(now) })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -103,17 +121,19 @@ impl Breaker {
 impl Permit<'_> {
     /// The upstream has answered, whatever it said.
     pub fn succeeded(self) {
-        *self.0.state() = State::Closed { failures: 0 };
+        *self.breaker.state() = State::Closed { failures: 0 };
     }
 
     /// It could not be reached, took too long, or failed.
     pub fn failed(self) -> Failure {
-        let until = self.0.clock.now() + self.0.settings.open_for;
-        let mut state = self.0.state();
+        let until = self.breaker.clock.now() + self.breaker.settings.open_for;
+        let mut state = self.breaker.state();
         let (next, failure) = match *state {
-            State::Closed { failures } if failures + 1 < self.0.settings.failures.get() => {
+            State::Closed { failures } if failures + 1 < self.breaker.settings.failures.get() => {
                 (State::Closed { failures: failures + 1 }, Failure::Noted)
             }
+            // What was asked before it opened says nothing of now.
+            State::HalfOpen { next_probe } if !self.tries => (State::HalfOpen { next_probe }, Failure::Noted),
             State::Closed { .. } | State::HalfOpen { .. } => {
                 tracing::warn!("upstream_circuit_opened");
                 (State::Open { until }, Failure::Opened)
@@ -123,6 +143,16 @@ impl Permit<'_> {
         };
         *state = next;
         failure
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if self.tries
+            && let State::HalfOpen { next_probe } = &mut *self.breaker.state()
+        {
+            *next_probe = self.breaker.clock.now();
+        }
     }
 }
 
@@ -167,9 +197,13 @@ mod tests {
         let breaker = Breaker::new(settings, clock.clone());
         breaker.permit().expect("it is closed").failed();
         clock.advance(Duration::from_secs(5));
-        drop(breaker.permit().expect("one may try"));
-        assert!(breaker.permit().is_err());
+        std::mem::forget(breaker.permit().expect("one may try"));
+        assert!(breaker.permit().is_err() && breaker.look().is_err());
         clock.advance(Duration::from_secs(5));
-        assert!(breaker.permit().is_ok());
+        // One whose caller has left is followed by another at once.
+        drop(breaker.permit().expect("one may try"));
+        assert!(breaker.look().is_ok());
+        breaker.permit().expect("one may try").succeeded();
+        assert_eq!(breaker.circuit(), Circuit::Closed);
     }
 }

@@ -109,7 +109,7 @@ impl Server {
         let plan = Listeners::default().plan(&config.listeners, settings.workers, &mut inherited)?;
         let live = Arc::new(Live::new(Parts { gateway, clients, doors: plan.doors.clone() }));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
-        let stop = watch::Sender::new(false);
+        let (stop, drained) = (watch::Sender::new(false), watch::Sender::new(0));
         let mut workers = Vec::with_capacity(settings.workers);
         for (index, added) in plan.added.into_iter().enumerate() {
             let (orders, received) = mpsc::unbounded_channel();
@@ -124,6 +124,8 @@ impl Server {
                 settings: settings.clone(),
                 orders: received,
                 stop: stop.subscribe(),
+                drained: drained.clone(),
+                workers: settings.workers,
             };
             workers.push(Running { orders, thread: run(worker)? });
         }
@@ -152,6 +154,10 @@ impl Server {
                 tracing::info!(changes = %config.changes_since(&before), "config_reloaded");
                 if config.server.workers != self.workers.len() {
                     tracing::warn!(setting = "server.workers", "restart_needed");
+                }
+                let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address.clone());
+                if admin(&config) != admin(&before) {
+                    tracing::warn!(setting = "admin.address", "restart_needed");
                 }
                 Ok(())
             }

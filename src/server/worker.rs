@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::accept::accept;
 use super::connection::Connections;
@@ -31,6 +32,9 @@ pub(super) struct Worker {
     /// What changes while it runs.
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) stop: watch::Receiver<bool>,
+    /// Counts the workers that have drained, of so many.
+    pub(super) drained: watch::Sender<usize>,
+    pub(super) workers: usize,
 }
 
 /// What a worker is told.
@@ -88,11 +92,16 @@ impl Worker {
         }
         drop(open);
         let drain_timeout = self.live.gateway().config().server.drain_timeout;
+        let end = Instant::now() + drain_timeout;
         if tokio::time::timeout(drain_timeout, drained.recv()).await.is_err() {
             tracing::warn!("drain_timeout");
             over.send_replace(true);
             let _ = tokio::time::timeout(LAST_WORDS, drained.recv()).await;
         }
+        // What is fetched here may be waited for over there, and so may the turns that are given out here.
+        self.drained.send_modify(|drained| *drained += 1);
+        let mut all = self.drained.subscribe();
+        let _ = tokio::time::timeout_at(end, all.wait_for(|drained| *drained >= self.workers)).await;
     }
 }
 

@@ -383,3 +383,21 @@ async fn a_slow_or_greedy_peer_keeps_nobody_else_from_asking() {
     assert_eq!(large.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     drop(silent);
 }
+
+#[tokio::test]
+async fn switched_off_by_a_reload_it_answers_probes_and_nothing_else() {
+    let setup = Setup::default();
+    let text =
+        crate::harness::configuration(([127, 0, 0, 1], 9).into(), &format!("{}{WITH_TOKEN}", setup.top), &setup.tenant);
+    let gateway = Gateway::start_with(&text, setup.clock.clone());
+    gateway.reload(&text.replace(WITH_TOKEN, "[admin]\naddress = \"off\"\n"));
+    let good = format!("Bearer {ADMIN_TOKEN}");
+    for headers in [vec![], vec![("authorization", good.as_str())]] {
+        for closed in ["/metrics", "/status", "/config", "/explore"] {
+            assert_eq!(gateway.admin(closed, &headers).await.status, StatusCode::UNAUTHORIZED, "{closed}");
+        }
+        let purge = gateway.admin_post("/purge", &[headers.as_slice(), &[JSON]].concat(), "{\"all\":true}").await;
+        assert_eq!(purge.status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(gateway.admin("/readyz", &[]).await.json(), json!({ "ready": true, "draining": false }));
+}

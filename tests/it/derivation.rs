@@ -126,3 +126,74 @@ async fn where_executions_do_not_show_what_they_are_filtered_by_that_is_noticed_
     // The list, the list as a whole in vain, the first view, the second; by status the views follow from what is there.
     assert_eq!(limits, [false, true, false, false], "{asked:?}");
 }
+
+/// An upstream whose list has 12 executions; it does `as_a_whole` to whoever asks for a hundred at once.
+async fn upstream_with(
+    as_a_whole: fn(&mut http::Response<http_body_util::Full<bytes::Bytes>>),
+) -> (crate::harness::Gateway, std::sync::Arc<std::sync::Mutex<Vec<bool>>>) {
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = std::sync::Arc::clone(&asked);
+    let upstream = crate::harness::http_upstream(move |request| {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let whole = query.contains("limit=100");
+        seen.lock().expect("no panic").push(whole);
+        let filtered = query.contains("status=");
+        let (total, limit) = (if filtered { 3 } else { 12 }, if whole { 100 } else { 10 });
+        let status = |id: u64| if id < 3 { "ERRORED" } else { "COMPLETED" };
+        let docs: Vec<_> = (0..total.min(limit))
+            .map(|id| serde_json::json!({ "_id": id.to_string(), "status": status(id) }))
+            .collect();
+        let page = serde_json::json!({ "docs": docs, "totalDocs": total, "limit": limit });
+        let mut response = http::Response::new(http_body_util::Full::new(page.to_string().into()));
+        if whole {
+            as_a_whole(&mut response);
+        }
+        async move { response }
+    })
+    .await;
+    let Setup { clock, top, tenant, .. } = Setup::default();
+    (crate::harness::Gateway::start(upstream, &top, &tenant, clock), asked)
+}
+
+async fn total(gateway: &crate::harness::Gateway, query: &str) -> Option<u64> {
+    let answer = gateway.get(&format!("{EXECUTIONS}{query}"), &as_account("a")).await;
+    answer.json()["totalDocs"].as_u64()
+}
+
+#[tokio::test]
+async fn a_list_that_can_not_be_fetched_whole_keeps_nobody_from_a_part_of_it() {
+    let fails: [fn(&mut http::Response<http_body_util::Full<bytes::Bytes>>); 3] = [
+        |response| *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR,
+        |response| *response.body_mut() = bytes::Bytes::from_static(b"{").into(),
+        |response| *response.status_mut() = http::StatusCode::BAD_REQUEST,
+    ];
+    for fails in fails {
+        let (gateway, _) = upstream_with(fails).await;
+        assert_eq!(total(&gateway, "").await, Some(12));
+        assert_eq!(total(&gateway, "?status=ERRORED").await, Some(3));
+    }
+}
+
+#[tokio::test]
+async fn what_refold_wants_nobody_to_keep_answers_the_one_question_it_was_fetched_for() {
+    let (gateway, asked) = upstream_with(|response| {
+        response.headers_mut().insert("cache-control", http::HeaderValue::from_static("no-store"));
+    })
+    .await;
+    assert_eq!(total(&gateway, "").await, Some(12));
+    for _ in 0..2 {
+        let answer = gateway.get(&format!("{EXECUTIONS}?status=ERRORED"), &as_account("a")).await;
+        assert_eq!((answer.json()["totalDocs"].as_u64(), answer.header("cache-control")), (Some(3), "no-store"));
+    }
+    assert_eq!(*asked.lock().expect("no panic"), [false, true, true], "one request for each");
+}
+
+#[tokio::test]
+async fn a_page_beyond_the_end_is_no_reason_to_fetch_no_list_whole_any_more() {
+    let (gateway, asked) = upstream_with(|_| {}).await;
+    assert_eq!(total(&gateway, "").await, Some(12));
+    total(&gateway, "?status=ERRORED&page=7").await;
+    assert_eq!(total(&gateway, "?status=ERRORED").await, Some(3));
+    assert_eq!(total(&gateway, "?status=COMPLETED").await, Some(9));
+    assert_eq!(*asked.lock().expect("no panic"), [false, true, false]);
+}

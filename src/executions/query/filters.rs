@@ -26,6 +26,12 @@ impl ListQuery {
         self.without_filters().is_none() && !dates && self.rare.is_none()
     }
 
+    /// The first page of the same list.
+    #[must_use]
+    pub fn first_page(&self) -> Self {
+        self.other_page(1, self.part.limit)
+    }
+
     /// Another page of the same list.
     pub(in crate::executions) fn other_page(&self, page: u64, limit: u32) -> Self {
         Self { part: Part { page, limit, ..self.part }, ..self.clone() }
