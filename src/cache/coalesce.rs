@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::hash::BuildHasher;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::entry::Entry;
 use super::key::CacheKey;
@@ -31,13 +33,38 @@ pub struct Flights<N> {
 #[derive(Debug)]
 struct Shared {
     outcome: watch::Sender<Option<Outcome>>,
-    /// How many wait.
-    waiting: watch::Sender<usize>,
+    waiting: Waiting,
+}
+
+/// How many wait for a fetch.
+#[derive(Debug, Default)]
+struct Waiting {
+    number: AtomicUsize,
+    /// Somebody waits, or nobody does any longer.
+    turned: Notify,
+}
+
+impl Waiting {
+    fn one_more(&self) {
+        if self.number.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.turned.notify_waiters();
+        }
+    }
+
+    fn one_less(&self) {
+        if self.number.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.turned.notify_waiters();
+        }
+    }
+
+    fn is_nobody(&self) -> bool {
+        self.number.load(Ordering::Acquire) == 0
+    }
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { outcome: watch::Sender::new(None), waiting: watch::Sender::new(0) }
+        Self { outcome: watch::Sender::new(None), waiting: Waiting::default() }
     }
 }
 
@@ -68,7 +95,7 @@ pub struct Waiter {
 
 /// Whether somebody waits for a fetch.
 #[derive(Debug)]
-pub struct Interest(watch::Receiver<usize>);
+pub struct Interest(Option<Arc<Shared>>);
 
 impl<N> Default for Flights<N> {
     fn default() -> Self {
@@ -114,7 +141,7 @@ impl<N> Flight<N> {
     /// Whether somebody waits.
     #[must_use]
     pub fn interest(&self) -> Interest {
-        Interest(self.shared.waiting.subscribe())
+        Interest(Some(Arc::clone(&self.shared)))
     }
 
     /// Ends the fetch. Whatever the outcome is, put it into the store first: who comes later looks there.
@@ -127,7 +154,7 @@ impl<N> Flight<N> {
     pub fn give_up(self) -> Option<Self> {
         let mut shard = self.flights.shard(&self.key);
         // Who joins does so under the same lock.
-        if *self.shared.waiting.borrow() > 0 {
+        if !self.shared.waiting.is_nobody() {
             drop(shard);
             return Some(self);
         }
@@ -169,7 +196,7 @@ impl Waiter {
     /// Counts as somebody who waits from now on.
     pub fn wait(&mut self) {
         if std::mem::take(&mut self.listens) {
-            self.shared.waiting.send_modify(|waiting| *waiting += 1);
+            self.shared.waiting.one_more();
         }
     }
 
@@ -188,7 +215,7 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         if !self.listens {
-            self.shared.waiting.send_modify(|waiting| *waiting -= 1);
+            self.shared.waiting.one_less();
         }
     }
 }
@@ -197,23 +224,29 @@ impl Interest {
     /// That of somebody who does not share their fetch with anybody, and waits to its end.
     #[must_use]
     pub fn of_one() -> Self {
-        Self(watch::channel(1).1)
+        Self(None)
     }
 
     /// Waits until nobody waits any longer.
-    pub async fn lost(&mut self) {
-        self.until(|waiting| waiting == 0).await;
+    pub async fn lost(&self) {
+        self.until(Waiting::is_nobody).await;
     }
 
     /// Waits until somebody waits.
-    pub async fn gained(&mut self) {
-        self.until(|waiting| waiting > 0).await;
+    pub async fn gained(&self) {
+        self.until(|waiting| !waiting.is_nobody()).await;
     }
 
-    async fn until(&mut self, reached: impl Fn(usize) -> bool) {
-        if self.0.wait_for(|waiting| reached(*waiting)).await.is_err() {
-            // Nothing will change any more.
-            pending::<()>().await;
+    async fn until(&self, reached: impl Fn(&Waiting) -> bool) {
+        let Some(Shared { waiting, .. }) = self.0.as_deref() else { return pending().await };
+        loop {
+            let mut turned = pin!(waiting.turned.notified());
+            // What turns after the look is not missed.
+            turned.as_mut().enable();
+            if reached(waiting) {
+                return;
+            }
+            turned.await;
         }
     }
 }

@@ -18,7 +18,7 @@ use super::status::Progress;
 /// Usual page sizes, beside the one that is asked for.
 const USUAL_LIMITS: [u32; 5] = [100, 50, 25, 20, 10];
 /// Most pages from which a whole list is put together.
-const MOST_PAGES: u64 = 10;
+pub const MOST_PAGES: u64 = 10;
 
 /// A list, or a page of it, from which an answer may follow.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Gateway;
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
-use crate::executions::{ListQuery, Question, Source};
+use crate::executions::{ListQuery, MOST_PAGES, Question, Source};
 use crate::tenant::WHOLE_PAGE;
 
 impl Gateway {
@@ -16,7 +16,7 @@ impl Gateway {
         let wanted = self.derivable(key)?;
         let now = self.clock.now();
         let fresh = |query: &ListQuery| self.page(key, query).filter(|entry| entry.is_fresh(now));
-        wanted.sources().find_map(|source| {
+        wanted.sources().filter(|source| may_be_there(caller, source)).find_map(|source| {
             let first = fresh(source.first())?;
             let pages = match &source {
                 Source::Page(query) => vec![(query.clone(), first)],
@@ -57,7 +57,7 @@ impl Gateway {
     /// fresh any more, or the list as a whole if it is short.
     pub(super) fn source_to_fetch(&self, caller: &Caller, key: &CacheKey) -> Option<(CacheKey, Option<Arc<Entry>>)> {
         let wanted = self.derivable(key)?;
-        let stale = self.stale_source(key, wanted).map(|(key, entry)| (key, Some(entry)));
+        let stale = self.stale_source(caller, key, wanted).map(|(key, entry)| (key, Some(entry)));
         stale.or_else(|| {
             let whole = wanted.on_one_page(WHOLE_PAGE).filter(|_| self.config.query.max_limit >= WHOLE_PAGE)?;
             let size = &caller.partition().list_size;
@@ -68,16 +68,17 @@ impl Gateway {
 
     /// Notes how long a list is that was fetched.
     pub(super) fn note_size(caller: &Caller, key: &CacheKey, entry: &Entry) {
-        if let (Question::List(query), Some(total)) = (key.question(), entry.total)
-            && query.is_plain()
-            && !entry.no_store
-        {
-            caller.partition().list_size.seen(total);
+        let size = &caller.partition().list_size;
+        if let (Question::List(query), Some(total), false) = (key.question(), entry.total, entry.no_store) {
+            size.seen_page_of(query.limit());
+            if query.is_plain() {
+                size.seen(total);
+            }
         }
     }
 
-    fn stale_source(&self, key: &CacheKey, wanted: &ListQuery) -> Option<(CacheKey, Arc<Entry>)> {
-        wanted.sources().find_map(|source| {
+    fn stale_source(&self, caller: &Caller, key: &CacheKey, wanted: &ListQuery) -> Option<(CacheKey, Arc<Entry>)> {
+        wanted.sources().filter(|source| may_be_there(caller, source)).find_map(|source| {
             let query = source.first();
             let entry = self.page(key, query)?;
             wanted.derive(&[(query, &entry.body)], self.config.upstream.dialect)?;
@@ -96,4 +97,15 @@ impl Gateway {
     fn page(&self, key: &CacheKey, query: &ListQuery) -> Option<Arc<Entry>> {
         self.store.get(&key.with_question(Question::List(query.clone())))
     }
+}
+
+/// Whether it is worth looking for a source: most accounts are asked for pages of one size, and of most lists nobody has ever
+/// seen how long they are.
+fn may_be_there(caller: &Caller, source: &Source) -> bool {
+    let (size, first) = (&caller.partition().list_size, source.first());
+    size.has_pages_of(first.limit())
+        && match source {
+            Source::Page(_) => true,
+            Source::Whole(_) => first.is_plain() && size.fits(MOST_PAGES, first.limit()),
+        }
 }

@@ -2,15 +2,20 @@
 //! of a hundred from which the answers to all questions follow that would be fetched one by one otherwise. A hint and nothing
 //! more: what is derived is proven from the pages themselves, whatever this says.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// Executions on a page that holds a list whole; the largest page that Refold's documentation speaks of.
 pub const WHOLE_PAGE: u32 = 100;
+
+/// Page sizes that are told apart; all others are one more.
+const SIZES: [u32; 5] = [10, 20, 25, 50, 100];
 
 /// What is known of a linked account's list. Outlives the drop of its entries.
 #[derive(Debug)]
 pub struct ListSize {
     total: AtomicU64,
+    /// A bit for each of the page sizes that lists were fetched with.
+    sizes: AtomicU8,
     /// Questions beside that for the list itself are asked.
     filtered: AtomicBool,
     /// It was fetched whole once, and an answer did not follow from it.
@@ -19,7 +24,12 @@ pub struct ListSize {
 
 impl Default for ListSize {
     fn default() -> Self {
-        Self { total: AtomicU64::new(u64::MAX), filtered: AtomicBool::default(), refuted: AtomicBool::default() }
+        Self {
+            total: AtomicU64::new(u64::MAX),
+            sizes: AtomicU8::default(),
+            filtered: AtomicBool::default(),
+            refuted: AtomicBool::default(),
+        }
     }
 }
 
@@ -27,6 +37,26 @@ impl ListSize {
     /// The list had this many executions.
     pub fn seen(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// A page of this size was fetched, of this list or a filtered view of it.
+    pub fn seen_page_of(&self, limit: u32) {
+        let bit = bit(limit);
+        if self.sizes.load(Ordering::Relaxed) & bit == 0 {
+            self.sizes.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there can be a page of this size in the cache, so that it is worth looking for.
+    #[must_use]
+    pub fn has_pages_of(&self, limit: u32) -> bool {
+        self.sizes.load(Ordering::Relaxed) & bit(limit) != 0
+    }
+
+    /// Whether so many pages of this size can be the whole list.
+    #[must_use]
+    pub fn fits(&self, pages: u64, limit: u32) -> bool {
+        self.total.load(Ordering::Relaxed) <= pages.saturating_mul(u64::from(limit))
     }
 
     /// Fetched whole, it did not answer what it should have: perhaps Refold's executions do not show what they are filtered
@@ -45,6 +75,10 @@ impl ListSize {
         // A larger page than is asked for is worth its bytes only if it answers more than one question.
         small && self.filtered.load(Ordering::Relaxed) && !self.refuted.load(Ordering::Relaxed)
     }
+}
+
+fn bit(limit: u32) -> u8 {
+    1 << SIZES.iter().position(|size| *size == limit).unwrap_or(SIZES.len())
 }
 
 #[cfg(test)]
