@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::StatusCode;
 use http_body_util::Full;
 use jsonwebtoken::Algorithm;
 use postern::clock::Clock;
@@ -387,6 +386,28 @@ async fn a_listener_that_becomes_encrypted_lets_the_connections_go_that_are_not(
     install(&other, "server-2");
     world.gateway.reload(&encrypted(&tls_lines(&other, "")));
     assert_ne!(ask().await.expect("an answer").1, first);
+}
+
+#[tokio::test]
+async fn a_listener_that_demands_a_certificate_lets_the_connections_go_that_came_in_without() {
+    let folder = Folder::new("demands-certificates");
+    install(&folder, "server-1");
+    let asked = format!(", client_ca = \"{}\"", data("ca.pem").display());
+    let other = format!(", client_ca = \"{}\"", data("server-1.pem").display());
+    let text = |upstream, more: &str| usual(upstream).replace("session_tokens = \"t\"", &tls_lines(&folder, more));
+    for (before, after) in [
+        (String::new(), asked.clone()),
+        (asked.clone(), format!("{asked}, client_certificate = \"required\"")),
+        (asked, other),
+    ] {
+        let world = World::start(|upstream| text(upstream, &before)).await;
+        let mut kept = Kept::open(world.gateway.address, None).await;
+        assert_eq!(kept.ask(&as_account("acme-1")).await, (StatusCode::OK, false));
+        world.gateway.reload(&text(world.upstream, &after));
+        // The worker may hear of it a moment later.
+        let let_go = async { while !kept.ask(&as_account("acme-1")).await.1 {} };
+        tokio::time::timeout(Duration::from_secs(20), let_go).await.expect("it is let go");
+    }
 }
 
 #[tokio::test]
