@@ -23,7 +23,7 @@ pub struct Live {
     number: watch::Sender<u64>,
 }
 
-/// What serves between two changes of the configuration.
+/// What serves between two changes of the configuration, or of the certificates that it names.
 #[derive(Debug)]
 pub struct Generation {
     number: u64,
@@ -31,7 +31,7 @@ pub struct Generation {
 }
 
 /// What a generation consists of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Parts {
     /// What answers.
     pub gateway: Arc<Gateway>,
@@ -75,9 +75,23 @@ impl Live {
 
     /// The next generation serves from now on. Call it from one thread at a time.
     pub fn replace(&self, parts: Parts) {
-        let number = self.load().number + 1;
-        self.present.store(Arc::new(Generation { number, parts }));
-        self.number.send_replace(number);
+        self.number.send_modify(|number| self.succeed(number, parts));
+    }
+
+    /// What serves stays, under the next number: what was found out by the last one is to be found out anew.
+    pub fn renew(&self) {
+        self.number.send_if_modified(|number| {
+            let parts = self.load().parts.clone();
+            self.succeed(number, parts);
+            // The house is the same one.
+            false
+        });
+    }
+
+    /// To be called under the lock of the number alone: no two generations may have the same.
+    fn succeed(&self, number: &mut u64, parts: Parts) {
+        *number += 1;
+        self.present.store(Arc::new(Generation { number: *number, parts }));
     }
 
     /// What has to be done though nobody asks for it, for as long as it is polled. One worker does it for all.

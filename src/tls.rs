@@ -91,11 +91,21 @@ impl Tls {
         certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
     }
 
-    /// Reads the files again if they have changed; tells whether new ones are used now.
-    ///
-    /// # Errors
-    /// If they have changed and can't be used: what was used before is kept.
-    pub fn reload(&self) -> Result<bool, TlsError> {
+    /// Reads the files again if they have changed, and says so in the log; tells whether new ones are used now. If they can't
+    /// be used, what was used before is kept.
+    pub fn refresh(&self) -> bool {
+        match self.reload() {
+            Ok(true) => tracing::info!("certificate_reloaded"),
+            Ok(false) => return false,
+            Err(error) => {
+                tracing::error!(%error, "certificate_refused");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn reload(&self) -> Result<bool, TlsError> {
         let contents = Contents::read(&self.files)?;
         let digest = contents.digest();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

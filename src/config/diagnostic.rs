@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::mask;
 use crate::nearest::nearest;
 
 /// A configuration that is refused. Its `Display` is for people: file, line and column, what is wrong, the line itself
@@ -37,41 +38,44 @@ pub(super) struct Finding {
     pub(super) message: String,
     /// The text at that place may be a secret.
     pub(super) confidential: bool,
+    /// The message is the parser's, which quotes values.
+    of_parser: bool,
 }
 
 impl Finding {
     pub(super) fn at(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { span: Some(span), message: message.into(), confidential: false }
+        Self { span: Some(span), message: message.into(), confidential: false, of_parser: false }
     }
 
     pub(super) fn of_the_whole(message: impl Into<String>) -> Self {
-        Self { span: None, message: message.into(), confidential: false }
+        Self { span: None, message: message.into(), confidential: false, of_parser: false }
     }
 
     /// What the parser has found; unknown names get the nearest known one.
     pub(super) fn of_parser(error: &toml::de::Error) -> Self {
         let confidential = error.message() == super::file::LITERAL_SECRET;
-        Self { span: error.span(), message: with_suggestion(error.message()), confidential }
+        Self { span: error.span(), message: with_suggestion(error.message()), confidential, of_parser: true }
     }
 }
 
 impl ConfigError {
     pub(super) fn new(path: &Path, text: &str, finding: Finding) -> Self {
+        let message = if finding.of_parser { mask::message(&finding.message, text) } else { finding.message };
         let Some(span) = finding.span else {
-            return Self { place: Place::File(path.to_owned()), message: finding.message, excerpt: None };
+            return Self { place: Place::File(path.to_owned()), message, excerpt: None };
         };
         let start = span.start.min(text.len());
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
         let offset = text[line_start..start].chars().count();
         let excerpt = Excerpt {
-            text: text[line_start..line_end].trim_end().to_owned(),
+            text: mask::line(text[line_start..line_end].trim_end()),
             offset,
             length: text[start..span.end.clamp(start, line_end)].chars().count().max(1),
         };
         let line = text[..start].matches('\n').count() + 1;
         let place = Place::Position { file: path.to_owned(), line, column: offset + 1 };
-        Self { place, message: finding.message, excerpt: (!finding.confidential).then_some(excerpt) }
+        Self { place, message, excerpt: (!finding.confidential).then_some(excerpt) }
     }
 
     pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {

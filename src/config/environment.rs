@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::diagnostic::ConfigError;
 use super::file::File;
+use super::mask;
 use crate::nearest::nearest;
 
 const PREFIX: &str = "POSTERN_";
@@ -79,7 +80,7 @@ fn read<T: DeserializeOwned>(value: &str) -> Result<T, Refusal> {
     holder(value)
         .or_else(|_| holder(&quoted))
         .map(|holder| holder.value)
-        .map_err(|error| Refusal::Value(error.message().to_owned()))
+        .map_err(|error| Refusal::Value(mask::message(error.message(), value)))
 }
 
 macro_rules! settings {

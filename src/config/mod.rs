@@ -8,6 +8,7 @@ mod file;
 mod files;
 mod issuer;
 mod listener;
+mod mask;
 mod model;
 mod observe;
 mod pass_through;

@@ -211,6 +211,60 @@ fn the_line_at_fault_is_shown_with_a_mark() {
 }
 
 #[test]
+fn a_secret_at_the_wrong_place_shows_neither_in_the_line_nor_in_the_message() {
+    const SECRET: &str = "tk_live_SECRET1";
+    let sha256 = |value: &str| tenant(&format!("[[tenants.client_keys]]\nname = \"k\"\nsha256 = {value}\n"));
+    for text in [
+        format!("[[tenants]]\norg_kye = \"{SECRET}\""),
+        format!("[[tenants]]\norg_kye = '{SECRET}'"),
+        format!("[[tenants]]\norg_key = \"{SECRET}"),
+        format!("[[tenants]]\norg_kye = {SECRET}"),
+        format!("[[tenants]]\norg_kye = {SECRET}=="),
+        format!("[[tenants]]\norg_kye=\"Bearer {SECRET}\" # was {SECRET}"),
+        format!("[[tenants]]\norg_kye = \"\"\"\n{SECRET}\"\"\""),
+        format!("[[tenants]]\n{SECRET}"),
+        sha256(&format!("\"{SECRET}\"")),
+        sha256(&format!("[\"{SECRET}\"]")),
+        format!("[server]\nworkers = \"{SECRET}\""),
+        format!("[server]\nworkers = \"\"\"\n{SECRET}\"\"\""),
+        format!("[server]\nheader_timeout = \"{SECRET}\""),
+        format!("[upstream]\ndialect = \"{SECRET}\""),
+        format!("[upstream]\nbase_ulr = \"https://u:{SECRET}@a.example\""),
+        format!("[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = {{ env = \"{SECRET}\" }}"),
+    ] {
+        let message = parse(&text).expect_err(&text);
+        assert!(!message.contains("SECRET1"), "{message}");
+    }
+    let mut environment = environment();
+    environment.insert("POSTERN_SERVER_WORKERS", SECRET);
+    let refused = Config::parse(&with_key(""), Path::new("postern.toml"), &environment).expect_err("not a number");
+    assert!(!refused.to_string().contains("SECRET1"), "{refused}");
+}
+
+#[test]
+fn what_is_no_secret_stays_in_the_line_and_the_mark_stays_below_its_place() {
+    let shown = |line: &str| {
+        let message = parse(&format!("[server]\n{line}")).expect_err(line);
+        message.lines().skip(1).map(|line| line[2..].to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        shown("secret_key_of_the_tenant = \"tk_live_SECRET1\""),
+        ["secret_key_of_the_tenant = \"***************\"", "^^^^^^^^^^^^^^^^^^^^^^^^"]
+    );
+    assert_eq!(shown("workers = [\"tk_live_SECRET1\", 1], x = 2")[0], "workers = [\"***************\", 1], x = 2");
+    for line in [
+        "upstream_url = \"https://api.example.com/v2\"",
+        "where_it_is = \"/etc/postern/certificates\"",
+        "where_it_is = \"./certificates/own\"",
+        "how_long_it_takes = \"100000000000ms\"",
+        "other_key = { env = \"REFOLD_ORG_KEY\" }",
+        "expires_then = 2027-01-01T00:00:00Z",
+    ] {
+        assert_eq!(shown(line)[0], line);
+    }
+}
+
+#[test]
 fn secrets_come_from_files_too_and_never_show() {
     let folder = std::env::temp_dir().join(format!("postern-config-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");

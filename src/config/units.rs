@@ -25,7 +25,7 @@ pub(super) struct Size(pub(super) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count(pub(super) NonZeroU32);
 
-fn length(text: &str) -> Option<Duration> {
+pub(super) fn length(text: &str) -> Option<Duration> {
     let unit = text.find(|letter: char| !letter.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit);
     let milliseconds = match unit.trim() {

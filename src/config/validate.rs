@@ -15,6 +15,7 @@ use super::file::{self, File, SecretSource, Sha256};
 use super::files::Reader;
 use super::issuer;
 use super::listener;
+use super::mask;
 use super::model::{
     Access, AccountPattern, BreakerSettings, CaFile, Cache, ClientCertificate, ClientKey, Config, Connection, Cors,
     Freshness, ListenAddress, Listener, Rate, Server, SocketFile, Stale, Tenant, TenantMode, TenantOf, Trusted,
@@ -433,7 +434,8 @@ pub(super) fn read_secret(
     let (value, source) = match source.get_ref() {
         SecretSource::Variable(name) => {
             let value = environment.get(name).map(str::to_owned);
-            let value = value.ok_or_else(|| refused(format!("the environment variable {name} is not set")))?;
+            let value =
+                value.ok_or_else(|| refused(format!("the environment variable {} is not set", mask::line(name))))?;
             (value, Provenance::Env(name.clone()))
         }
         SecretSource::File(path) => {

@@ -284,7 +284,7 @@ impl Given {
         let total_docs = match self.total_docs {
             Some(total) => total,
             // Only the last page shows how many there are.
-            None if has_next_page == Some(false) && (docs > 0 || page == 1) => before + docs,
+            None if has_next_page == Some(false) && (docs > 0 || page == 1) => before.saturating_add(docs),
             None => return Err(NotDocumented("`totalDocs` is missing and can't be computed".to_owned())),
         };
         // An empty list has one page, as Refold counts.
@@ -296,11 +296,11 @@ impl Given {
             limit,
             total_pages,
             page,
-            paging_counter: self.paging_counter.unwrap_or(before + 1),
+            paging_counter: self.paging_counter.unwrap_or(before.saturating_add(1)),
             has_prev_page,
             has_next_page,
-            prev_page: self.prev_page.unwrap_or(has_prev_page.then_some(page - 1)),
-            next_page: self.next_page.unwrap_or(has_next_page.then_some(page + 1)),
+            prev_page: self.prev_page.unwrap_or(has_prev_page.then_some(page.saturating_sub(1))),
+            next_page: self.next_page.unwrap_or(has_next_page.then_some(page.saturating_add(1))),
         }))
     }
 }
@@ -419,6 +419,18 @@ mod tests {
             page(r#"{"docs":[],"totalDocs":0}"#, 1, 10).expect("it can be completed"),
             r#"{"docs":[],"totalDocs":0,"limit":10,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null}"#
         );
+    }
+
+    #[test]
+    fn a_page_number_at_either_end_of_the_numbers_does_not_run_over() {
+        let of = |number: u64, more: &str| page(&format!(r#"{{"docs":{DOCS},"page":{number}{more}}}"#), 1, 10);
+        let first = of(0, r#","totalDocs":2,"hasPrevPage":true"#).expect("it can be completed");
+        assert!(first.contains(r#""page":0,"pagingCounter":1,"hasPrevPage":true"#), "{first}");
+        assert!(first.contains(r#""prevPage":0,"nextPage":1"#), "{first}");
+        let last = of(u64::MAX, r#","hasNextPage":false"#).expect("it can be completed");
+        assert!(last.contains(&format!(r#""totalDocs":{},"limit":10"#, u64::MAX)), "{last}");
+        let beyond = of(u64::MAX, r#","totalDocs":2,"hasNextPage":true"#).expect("it can be completed");
+        assert!(beyond.contains(&format!(r#""prevPage":{},"nextPage":{}"#, u64::MAX - 1, u64::MAX)), "{beyond}");
     }
 
     #[test]

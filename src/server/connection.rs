@@ -21,12 +21,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::last_words;
+use super::listeners::demands;
 use super::patience::{Activity, InFlight, Order, Patience, Watch, Watched};
 use crate::body::Body;
 use crate::config;
 use crate::gateway::{Answer, Scope};
 use crate::lifecycle::Lifecycle;
-use crate::live::{DoorId, Live};
+use crate::live::{Door, DoorId, Live};
+use crate::tls::Tls;
 
 /// Streams that one HTTP/2 connection may have open at once.
 const MAX_STREAMS: u32 = 256;
@@ -108,7 +110,7 @@ impl Connections {
         let tls = self.live.load().parts().doors.get(&door).and_then(|door| door.tls.clone());
         let Some(tls) = tls else {
             tokio::spawn(async move {
-                connections.serve(stream, &manner, door, Vec::new()).await;
+                connections.serve(stream, &manner, (door, None), Vec::new()).await;
                 drop(open);
             });
             return;
@@ -119,17 +121,24 @@ impl Connections {
             let Ok(Ok(stream)) = tokio::time::timeout(manner.handshake, handshake).await else { return };
             let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let shown = shown.iter().map(|certificate| certificate.clone().into_owned()).collect();
-            connections.serve(stream, &manner, door, shown).await;
+            connections.serve(stream, &manner, (door, Some(&tls)), shown).await;
             drop(open);
         });
     }
 
-    async fn serve<S>(&self, stream: S, manner: &Manner, door: DoorId, shown: Vec<CertificateDer<'static>>)
-    where
+    async fn serve<S>(
+        &self,
+        stream: S,
+        manner: &Manner,
+        (door, tls): (DoorId, Option<&Tls>),
+        shown: Vec<CertificateDer<'static>>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let _connected = self.live.gateway().connected();
-        let gone = !self.live.load().parts().doors.contains_key(&door);
+        // The handshake may have begun at a door that is gone by now, or that demands something else.
+        let as_it_was = |door: &Door| demands(door.tls.as_deref()) == demands(tls);
+        let gone = !self.live.load().parts().doors.get(&door).is_some_and(as_it_was);
         let activity = self.watch.add(door, gone);
         let watched = Watched::new(stream, Arc::clone(&activity));
         let visitor = Visitor::new(self, door, shown, Arc::clone(&activity));

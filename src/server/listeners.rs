@@ -2,6 +2,7 @@
 //! connections and those that wait in its queue are not touched.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -41,7 +42,7 @@ pub(super) struct Plan {
     /// What each worker is to listen at beside what it does.
     pub(super) added: Vec<Vec<Listening>>,
     removed: Vec<Open>,
-    /// Those whose connections are encrypted from now on, or no more.
+    /// Those whose connections are encrypted from now on, or no more, or have to show another certificate.
     turned: Vec<DoorId>,
     staged: Vec<(ListenAddress, Staged)>,
     /// What holds at each listener.
@@ -70,7 +71,8 @@ impl Listeners {
                 |open: &Open| open.configured.address == listener.address && open.configured.socket == listener.socket;
             let kept = before.iter().position(same).map(|index| before.remove(index));
             let tls = tls(listener, kept.as_ref())?;
-            plan.turned.extend(kept.iter().filter(|open| open.tls.is_some() != tls.is_some()).map(|open| open.door));
+            let turned = |open: &&Open| demands(open.tls.as_deref()) != demands(tls.as_deref());
+            plan.turned.extend(kept.iter().filter(turned).map(|open| open.door));
             let open = match kept {
                 Some(open) => Open { configured: listener.clone(), tls, ..open },
                 None => plan.open(listener, tls, inherited)?,
@@ -137,6 +139,12 @@ impl Plan {
         });
         (gone.chain(self.turned).collect(), self.after)
     }
+}
+
+/// What every connection has gone through that was let in: none without TLS, otherwise whose certificates are taken and
+/// whether one has to be shown.
+pub(super) fn demands(tls: Option<&Tls>) -> Option<(Option<&Path>, bool)> {
+    tls.map(Tls::files).map(|files| (files.client_ca.as_deref(), files.client_certificate_required))
 }
 
 /// What a listener's connections are encrypted with: as before if the files are the same ones, since it looks after what is

@@ -191,6 +191,10 @@ impl Server {
         };
         let mut plan = listeners.plan(&config.listeners, self.workers.len(), &mut Inherited::default())?;
         let (doors, added) = (std::mem::take(&mut plan.doors), std::mem::take(&mut plan.added));
+        // A certificate that is let in no more stands for nobody from the first request on.
+        for tls in doors.values().filter_map(|door| door.tls.as_ref()) {
+            tls.refresh();
+        }
         gateway.take_over();
         self.live.replace(Parts { gateway, clients, doors });
         let left;

@@ -131,12 +131,13 @@ async fn keep_fresh(live: &Live) {
     loop {
         tokio::time::sleep(CERTIFICATE_CHECK).await;
         let present: Vec<Arc<Tls>> = live.load().parts().doors.values().filter_map(|door| door.tls.clone()).collect();
+        let mut renewed = false;
         for tls in present {
-            match tls.reload() {
-                Ok(true) => tracing::info!("certificate_reloaded"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "certificate_refused"),
-            }
+            renewed |= tls.refresh();
+        }
+        if renewed {
+            // Whoever has shown a certificate may stand for nobody now, also on a connection that is open.
+            live.renew();
         }
     }
 }

@@ -146,6 +146,33 @@ fn explore(tab: &mut Tab<'_>) {
 
 #[tokio::test]
 #[ignore = "needs Chromium"]
+async fn the_explorer_shows_an_execution_that_is_null_as_an_empty_row() {
+    let world = world(ADMIN).await;
+    let admin = world.gateway.admin_address();
+    drive(move || {
+        let mut browser = Chromium::start();
+        let mut tab = browser.tab(1440, "light");
+        tab.open(&format!("http://{admin}/"));
+        tab.until("document.querySelector('#verdict')?.textContent === 'Ready'");
+        let body =
+            json!({ "docs": [null, { "name": "b" }], "totalDocs": 2, "page": 1, "totalPages": 1, "pagingCounter": 1 });
+        let explored = json!({ "status": 200, "headers": [], "body": body });
+        let faked = format!("path.startsWith('/explore') ? Response.json({explored}) : asked(path, how)");
+        tab.value(&format!("(() => {{ const asked = fetch; window.fetch = async (path, how) => {faked}; }})()"));
+        tab.click("nav a[data-view=explore]");
+        tab.until("!document.querySelector('#explore').hidden");
+        tab.write("#credential", KEY);
+        tab.write("#account", "whale");
+        tab.click("#run");
+        tab.until("document.querySelectorAll('#answer table.executions tbody tr').length === 2");
+        let first = tab.value("document.querySelector('#answer table.executions tbody tr').textContent");
+        assert_eq!(first, json!("–––––"));
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium"]
 async fn the_status_page_asks_for_the_token_and_keeps_it_to_the_tab() {
     let world = world("[admin]\naddress = \"127.0.0.1:0\"\ntoken = { env = \"ADMIN_TOKEN\" }\n").await;
     let admin = world.gateway.admin_address();

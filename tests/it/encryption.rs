@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -86,10 +88,37 @@ pub(crate) async fn ask(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = sender.send_request(request.body(Full::<bytes::Bytes>::default())?).await?;
+    let response = sender.send_request(request.body(Full::<Bytes>::default())?).await?;
     let status = response.status();
     response.into_body().collect().await?;
     Ok((status, shown))
+}
+
+/// A connection that stays open, on which the client may have shown a certificate.
+pub(crate) struct Kept(SendRequest<Full<Bytes>>);
+
+impl Kept {
+    pub(crate) async fn open(address: SocketAddr, certificate: Option<&str>) -> Self {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let connector = tokio_rustls::TlsConnector::from(client_config(certificate));
+        let stream = connector.connect("localhost".try_into().expect("a name"), stream).await.expect("a handshake");
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    /// The next answer's status, and whether it is the last one.
+    pub(crate) async fn ask(&mut self, headers: &[(&str, &str)]) -> (StatusCode, bool) {
+        let mut request = http::Request::get(EXECUTIONS).header("host", "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::default()).expect("a request");
+        let response = self.0.send_request(request).await.expect("an answer");
+        let (status, last) = (response.status(), response.headers().contains_key("connection"));
+        response.into_body().collect().await.expect("a body");
+        (status, last)
+    }
 }
 
 async fn world(listener: &str, more: &str) -> World {
@@ -157,6 +186,31 @@ async fn a_client_certificate_is_a_credential() {
         assert_eq!(ask(certificate, &as_account("globex")).await.expect("an answer"), StatusCode::OK);
     }
     assert_eq!(ask(Some("client-app"), &as_account("acme-1")).await.expect("an answer"), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn on_an_open_connection_a_certificate_stands_for_nobody_once_its_authority_is_replaced_on_disk() {
+    let folder = Folder::new("replaced-authority");
+    install(&folder, "server-1");
+    let clients = folder.path().join("clients.pem");
+    let put = |authority: &str| std::fs::copy(data(authority), &clients).expect("a temporary file");
+    put("ca.pem");
+    let authority = format!(", client_ca = \"{}\"", clients.display());
+    let caller = "[[tenants.client_certificates]]\nname = \"dashboard\"\nsan = \"spiffe://cluster.local/ns/app/sa/dashboard\"\nlinked_accounts = [\"acme-*\"]\n";
+    let world = world(&tls_lines(&folder, &authority), caller).await;
+    let mut kept = Kept::open(world.gateway.address, Some("client-app")).await;
+    let account = [("linked_account_id", "acme-1")];
+    assert_eq!(kept.ask(&account).await, (StatusCode::OK, false));
+    put("server-1.pem");
+    let mut status = StatusCode::OK;
+    for _ in 0..400 {
+        status = kept.ask(&account).await.0;
+        if status != StatusCode::OK {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

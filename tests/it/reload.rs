@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
+use http_body_util::Full;
 use jsonwebtoken::Algorithm;
 use postern::clock::Clock;
 use postern::config::ListenAddress;
@@ -17,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use crate::encryption::{Folder, ask, client_config, data, install, tls_lines};
+use crate::encryption::{Folder, Kept, ask, client_config, data, install, tls_lines};
 use crate::harness::{
     Answer, EXECUTIONS, Gateway, KEY, NEXT_ORG_KEY, ORG_KEY, OTHER_ORG_KEY, Setup, as_account, client_key,
     configuration, http_upstream, page_of, parsed, spawn_upstream, until,
@@ -231,25 +229,31 @@ async fn a_certificate_stands_for_whom_the_present_configuration_says() {
         (text.replace("drain_timeout = \"200ms\"", "drain_timeout = \"300ms\""), StatusCode::OK),
     ] {
         world.gateway.reload(&text);
-        let stream = TcpStream::connect(world.gateway.address).await.expect("it listens");
-        let name = "localhost".try_into().expect("a name");
-        let connector = tokio_rustls::TlsConnector::from(client_config(Some("client-app")));
-        let stream = connector.connect(name, stream).await.expect("a handshake");
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
-        tokio::spawn(connection);
-        let mut ask = async || {
-            let request = Request::get(EXECUTIONS).header("host", "localhost").header("linked_account_id", "acme-1");
-            let request = request.body(Full::<Bytes>::default()).expect("a request");
-            let response = sender.send_request(request).await.expect("an answer");
-            let status = response.status();
-            response.into_body().collect().await.expect("a body");
-            status
-        };
-        assert_eq!(ask().await, StatusCode::OK);
+        let mut kept = Kept::open(world.gateway.address, Some("client-app")).await;
+        let account = [("linked_account_id", "acme-1")];
+        assert_eq!(kept.ask(&account).await.0, StatusCode::OK);
         world.gateway.reload(&changed);
-        assert_eq!(ask().await, status, "{changed}");
+        assert_eq!(kept.ask(&account).await.0, status, "{changed}");
     }
+}
+
+#[tokio::test]
+async fn an_authority_that_is_replaced_on_disk_counts_from_the_first_request_after_a_reload() {
+    let folder = Folder::new("reload-replaced-authority");
+    install(&folder, "server-1");
+    let clients = folder.path().join("clients.pem");
+    let put = |authority: &str| std::fs::copy(data(authority), &clients).expect("a temporary file");
+    put("ca.pem");
+    let tls = tls_lines(&folder, &format!(", client_ca = \"{}\"", clients.display()));
+    let caller = "[[tenants.client_certificates]]\nname = \"dashboard\"\nsan = \"spiffe://cluster.local/ns/app/sa/dashboard\"\nlinked_accounts = [\"acme-*\"]\n";
+    let text = |upstream| usual(upstream).replace("session_tokens = \"t\"", &tls) + caller;
+    let world = World::start(text).await;
+    let mut kept = Kept::open(world.gateway.address, Some("client-app")).await;
+    let account = [("linked_account_id", "acme-1")];
+    assert_eq!(kept.ask(&account).await.0, StatusCode::OK);
+    put("server-1.pem");
+    world.gateway.reload(&text(world.upstream));
+    assert_eq!(kept.ask(&account).await.0, StatusCode::UNAUTHORIZED);
 }
 
 /// An upstream that answers when it is let, and counts who waits.
@@ -382,6 +386,28 @@ async fn a_listener_that_becomes_encrypted_lets_the_connections_go_that_are_not(
     install(&other, "server-2");
     world.gateway.reload(&encrypted(&tls_lines(&other, "")));
     assert_ne!(ask().await.expect("an answer").1, first);
+}
+
+#[tokio::test]
+async fn a_listener_that_demands_a_certificate_lets_the_connections_go_that_came_in_without() {
+    let folder = Folder::new("demands-certificates");
+    install(&folder, "server-1");
+    let asked = format!(", client_ca = \"{}\"", data("ca.pem").display());
+    let other = format!(", client_ca = \"{}\"", data("server-1.pem").display());
+    let text = |upstream, more: &str| usual(upstream).replace("session_tokens = \"t\"", &tls_lines(&folder, more));
+    for (before, after) in [
+        (String::new(), asked.clone()),
+        (asked.clone(), format!("{asked}, client_certificate = \"required\"")),
+        (asked, other),
+    ] {
+        let world = World::start(|upstream| text(upstream, &before)).await;
+        let mut kept = Kept::open(world.gateway.address, None).await;
+        assert_eq!(kept.ask(&as_account("acme-1")).await, (StatusCode::OK, false));
+        world.gateway.reload(&text(world.upstream, &after));
+        // The worker may hear of it a moment later.
+        let let_go = async { while !kept.ask(&as_account("acme-1")).await.1 {} };
+        tokio::time::timeout(Duration::from_secs(20), let_go).await.expect("it is let go");
+    }
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ function where(cacheStatus) {
 function page(body, turnTo) {
   if (!body.docs.length) return h("p", { class: "empty" }, body.totalDocs ? "There is nothing on this page." : "There are no executions like that.");
   const now = Date.now();
-  const rows = body.docs.map((one) => [
+  const rows = body.docs.map((given) => given ?? {}).map((one) => [
     one.name ?? one.associated_workflow?.name ?? "–",
     { fixed: h("span", { class: `pill ${STATES[one.status] ?? ""}` }, one.status ?? "–") },
     one.execution_source ?? "–",
