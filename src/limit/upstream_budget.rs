@@ -2,7 +2,8 @@
 //!
 //! Fetches that have to wait stand in one line per linked account, and the lines are served in turn (round-robin, see
 //! `lines`), so an account that asks for much waits for itself. A wait is bounded in time, the number of waiters by
-//! `max_queue`; where that is reached, whoever comes takes the place of the last in the longest line. An upstream 429 holds all lines for as long as it says; after it the pace is halved and comes back step by step (additive increase,
+//! `max_queue`; where that is reached, whoever comes takes the place of the last in the longest line. An upstream 429 holds
+//! all lines for as long as it says; after it the pace is halved and comes back step by step (additive increase,
 //! multiplicative decrease).
 
 mod lines;
