@@ -166,3 +166,58 @@ async fn a_renewal_that_somebody_begins_to_wait_for_goes_before_those_that_nobod
     assert_eq!(caller.await.expect("nobody has ended it").header("cache-status"), "postern; fwd=request; stored");
     assert_eq!(*order.lock().expect("no panic"), ["page=4", "page=2", "page=3"]);
 }
+
+#[tokio::test]
+async fn whoever_comes_and_leaves_only_what_somebody_waits_for_is_asked_and_nobody_is_lost() {
+    let asked = Arc::new(std::sync::Mutex::new(Vec::<u32>::new()));
+    let seen = Arc::clone(&asked);
+    let upstream = http_upstream(move |request| {
+        let page = request.uri().query().and_then(|query| query.split('&').next()?.strip_prefix("page=")?.parse().ok());
+        seen.lock().expect("no panic").push(page.expect("a page"));
+        async { page_of(&json!({ "status": "COMPLETED" })) }
+    })
+    .await;
+    let Setup { clock, tenant, .. } = Setup::default();
+    let top = "[limits.upstream]\nper_second = 1\nburst = 2\nmax_wait = \"1h\"\n[cache]\nderive = false\n";
+    let gateway = Arc::new(Gateway::start(upstream, top, &tenant, clock.clone()));
+    let ask = |account: u32, page: u32| {
+        let gateway = Arc::clone(&gateway);
+        tokio::spawn(async move {
+            let account = format!("account-{account}");
+            gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account(&account)).await.status
+        })
+    };
+    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.waiting();
+    let mut dice = fastrand::Rng::with_seed(11);
+    for round in 0..25 {
+        // The slot there is goes first, so that all others wait.
+        clock.advance(std::time::Duration::from_secs(10));
+        let first = round * 100;
+        assert_eq!(ask(0, first + 1).await.expect("it is answered"), StatusCode::OK);
+        asked.lock().expect("no panic").clear();
+        let questions = dice.u32(1..8);
+        let mut callers: Vec<_> = Vec::new();
+        for question in 0..questions {
+            // Each question has an account of its own, so that those who ask it share one fetch.
+            let page = first + 2 + question;
+            callers.extend((0..dice.u32(1..4)).map(|_| (page, ask(question, page))));
+            until(|| waiting().callers == usize::try_from(question + 1).expect("few")).await;
+        }
+        let (leave, stay): (Vec<_>, Vec<_>) = callers.into_iter().partition(|_| dice.bool());
+        let mut wanted: Vec<u32> = stay.iter().map(|(page, _)| *page).collect();
+        wanted.dedup();
+        leave.iter().for_each(|(_, caller)| caller.abort());
+        until(|| waiting() == Waiting { callers: wanted.len(), renewals: 0 }).await;
+        let mut stay: Vec<_> = stay.into_iter().map(|(_, caller)| caller).collect();
+        while stay.iter().any(|caller| !caller.is_finished()) {
+            clock.advance(std::time::Duration::from_millis(100));
+            tokio::task::yield_now().await;
+        }
+        for caller in stay.drain(..) {
+            assert_eq!(caller.await.expect("nobody has ended it"), StatusCode::OK);
+        }
+        let mut served = std::mem::take(&mut *asked.lock().expect("no panic"));
+        served.sort_unstable();
+        assert_eq!(served, wanted, "round {round}");
+    }
+}
