@@ -206,7 +206,9 @@ async fn whoever_comes_and_leaves_only_what_somebody_waits_for_is_asked_and_nobo
         let (leave, stay): (Vec<_>, Vec<_>) = callers.into_iter().partition(|_| dice.bool());
         let mut wanted: Vec<u32> = stay.iter().map(|(page, _)| *page).collect();
         wanted.dedup();
-        leave.iter().for_each(|(_, caller)| caller.abort());
+        for (_, caller) in &leave {
+            caller.abort();
+        }
         until(|| waiting() == Waiting { callers: wanted.len(), renewals: 0 }).await;
         let mut stay: Vec<_> = stay.into_iter().map(|(_, caller)| caller).collect();
         while stay.iter().any(|caller| !caller.is_finished()) {
