@@ -46,13 +46,21 @@ impl Files {
 #[derive(Debug)]
 pub(super) struct Reader {
     folder: PathBuf,
+    /// Something is served already, which must not wait.
+    again: bool,
     files: RefCell<Files>,
 }
 
 impl Reader {
     /// A reader for the configuration file at a path.
     pub(super) fn new(path: &Path) -> Self {
-        Self { folder: path.parent().unwrap_or(Path::new("")).to_owned(), files: RefCell::default() }
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Self { folder, again: false, files: RefCell::default() }
+    }
+
+    /// The same for a file that is read while the one before is served.
+    pub(super) fn again(path: &Path) -> Self {
+        Self { again: true, ..Self::new(path) }
     }
 
     /// A path as the configuration means it.
@@ -62,7 +70,13 @@ impl Reader {
 
     /// Reads a file.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let content = std::fs::read(path);
+        let is_pipe = || std::fs::metadata(path).is_ok_and(|found| !found.is_file());
+        let content = if self.again && is_pipe() {
+            // Nobody may ever write to it, and whoever waits for that hears no signal.
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file, so it can't be read a second time"))
+        } else {
+            std::fs::read(path)
+        };
         let digest = content.as_ref().ok().map(|content| sha256(content));
         self.files.borrow_mut().0.insert(path.to_owned(), digest);
         content

@@ -30,7 +30,8 @@ impl Source {
     /// # Errors
     /// If it can't be read, or for the first thing in it that can't be used.
     pub fn load(&mut self) -> Result<Config, ConfigError> {
-        let reader = Reader::new(&self.path);
+        let first = self.read == Files::default();
+        let reader = if first { Reader::new(&self.path) } else { Reader::again(&self.path) };
         let loaded = Config::read(&self.path, &self.environment, &reader);
         self.read = reader.files();
         self.seen = self.read.clone();
@@ -135,5 +136,24 @@ mod tests {
         folder.point("..data", "..2");
         assert!(!source.has_changed() && source.has_changed());
         assert_eq!(source.load().expect("it is good").tenants[0].client_budget.burst.get(), 2);
+    }
+
+    #[test]
+    fn a_pipe_is_read_once_and_never_waited_for_again() {
+        let folder = Folder::new("pipe");
+        let pipe = folder.0.join("org-key");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+        folder.write(
+            "postern.toml",
+            &format!(
+                "[[tenants]]\nid = \"t\"\nmode = \"inject\"\norg_key = {{ file = \"org-key\" }}\n[[tenants.client_keys]]\nname = \"k\"\nsha256 = \"{HASH}\"\nlinked_accounts = [\"*\"]\n"
+            ),
+        );
+        let writing = std::thread::spawn(move || std::fs::write(pipe, "tk_once"));
+        let mut source = Source::new(&folder.0.join("postern.toml"), Environment::default());
+        source.load().expect("it is good");
+        writing.join().expect("it has not died").expect("it was read");
+        let refused = source.load().expect_err("nobody writes to it").to_string();
+        assert!(refused.contains("no regular file"), "{refused}");
     }
 }
