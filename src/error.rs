@@ -208,7 +208,7 @@ impl ClientError {
     /// (RFC 5861, 4). Not so if it said something about the caller or the question.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        self.0.status.is_server_error() && self.0.error_code != "UPSTREAM_CREDENTIAL_REJECTED"
+        self.0.status.is_server_error() && !self.is(Reason::UpstreamCredentialRejected)
             || self.0.status == StatusCode::TOO_MANY_REQUESTS
     }
 
@@ -225,6 +225,12 @@ impl ClientError {
             Cow::Borrowed(own) => own,
             Cow::Owned(_) => "UPSTREAM",
         }
+    }
+
+    /// Whether this is why; never so for what an upstream said, whatever code it made up.
+    #[must_use]
+    pub fn is(&self, reason: Reason) -> bool {
+        self.label() == reason.status_and_code().1
     }
 
     /// `Retry-After` in whole seconds, rounded up and at least one (RFC 9110, 10.2.3).

@@ -197,7 +197,7 @@ impl Origin {
                 }
                 _ => return None,
             },
-            Err(error) if error.error_code() == "UPSTREAM_UNREACHABLE" => None,
+            Err(error) if error.is(Reason::UpstreamUnreachable) => None,
             Err(_) => return None,
         };
         let pause = backoff(retry, asked_for);

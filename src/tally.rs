@@ -53,6 +53,12 @@ pub fn unit(moment: Moment, length: u64) -> u32 {
     u32::try_from(moment.as_nanos() / length).unwrap_or(u32::MAX).saturating_add(1)
 }
 
+/// The unit of time so many before the present one; `None` before the clock was made, when nothing happened.
+#[must_use]
+pub fn ago(units: u32, present: u32) -> Option<u32> {
+    present.checked_sub(units).filter(|unit| *unit > 0)
+}
+
 /// Events of the last `N` units of time.
 #[derive(Debug)]
 pub struct Ring<const N: usize>([Stamped; N]);

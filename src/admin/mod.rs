@@ -22,7 +22,6 @@ use tokio::sync::oneshot;
 
 pub use self::connections::Socket;
 use crate::config::ListenAddress;
-use crate::gateway::Gateway;
 use crate::lifecycle::Lifecycle;
 use crate::live::Live;
 
@@ -35,13 +34,6 @@ pub struct Sources {
     pub live: Arc<Live>,
     /// Where the process around it stands.
     pub lifecycle: Arc<Lifecycle>,
-}
-
-impl Sources {
-    /// The gateway that answers at present.
-    fn gateway(&self) -> Arc<Gateway> {
-        self.live.gateway()
-    }
 }
 
 /// A listener that is serving. It ends when this is dropped.

@@ -35,7 +35,7 @@ pub(super) async fn answer(sources: &Sources, explorer: &Explorer, request: Requ
 async fn route(sources: &Sources, explorer: &Explorer, request: Request<Incoming>) -> Result<Answer, ClientError> {
     let headers = request.headers();
     access::check_host(&sources.address, headers)?;
-    let gateway = sources.gateway();
+    let gateway = sources.live.gateway();
     // As it is in the configuration in effect: a token can be changed. Switched off, this listener stays until the process ends,
     // for probes alone.
     let admin = gateway.config().admin.as_ref();

@@ -38,7 +38,7 @@ struct Everything {
 }
 
 pub(super) fn status(sources: &Sources) -> Answer {
-    let (gateway, draining) = (sources.gateway(), sources.lifecycle.is_draining());
+    let (gateway, draining) = (sources.live.gateway(), sources.lifecycle.is_draining());
     let everything = Everything {
         version: env!("CARGO_PKG_VERSION"),
         ready: gateway.readiness().ready && !draining,
@@ -69,7 +69,7 @@ struct Details {
 /// whoever runs the gateway.
 pub(super) fn readiness(sources: &Sources, operator: bool) -> Answer {
     let draining = sources.lifecycle.is_draining();
-    let Readiness { ready, circuit, tenants } = sources.gateway().readiness();
+    let Readiness { ready, circuit, tenants } = sources.live.gateway().readiness();
     let verdict = Verdict {
         ready: ready && !draining,
         draining,

@@ -19,7 +19,7 @@ const NAMES: [(&str, &str); 6] = [
     ("pass_through", "path"),
 ];
 /// Settings whose values are not shown.
-const MASKED: [&str; 5] = ["org_key", "org_key_next", "secret", "sha256", "headers"];
+const MASKED: [&str; 6] = ["org_key", "org_key_next", "secret", "sha256", "headers", "token"];
 
 /// What a configuration was read from: to tell what another one changes. There is no secret in it.
 #[derive(Clone, Debug, Default)]
@@ -169,12 +169,12 @@ mod tests {
         );
         // The order of tables says nothing.
         let after = config(
-            "[server]\ndrain_timeout = \"10s\"\n[limits.client]\nburst = 7\n[traces]\nheaders = { authorization = { env = \"KEY\" } }",
+            "[admin]\ntoken = { env = \"OTHER_KEY\" }\n[server]\ndrain_timeout = \"10s\"\n[limits.client]\nburst = 7\n[traces]\nheaders = { authorization = { env = \"KEY\" } }",
             &(tenant("b", "KEY", '2', "\"x\", \"y*\"") + &tenant("a", "OTHER_KEY", '3', "\"*\"")),
         );
         assert_eq!(
             after.changes_since(&before).to_string(),
-            "cache.stale.if_error: \"1h\" -> (left out); limits.client.burst: (left out) -> 7; server.drain_timeout: \"30s\" -> \"10s\"; tenants.a.client_keys.k.sha256: changed; tenants.a.org_key: changed; tenants.b.client_keys.k.linked_accounts: [\"x\"] -> [\"x\", \"y*\"]; traces.headers: changed"
+            "admin.token: changed; cache.stale.if_error: \"1h\" -> (left out); limits.client.burst: (left out) -> 7; server.drain_timeout: \"30s\" -> \"10s\"; tenants.a.client_keys.k.sha256: changed; tenants.a.org_key: changed; tenants.b.client_keys.k.linked_accounts: [\"x\"] -> [\"x\", \"y*\"]; traces.headers: changed"
         );
         assert_eq!(after.changes_since(&after).to_string(), "none");
     }

@@ -16,7 +16,7 @@ use super::query::{Dialect, ListQuery, Shown};
 use super::status::Progress;
 
 /// Usual page sizes, beside the one that is asked for.
-const USUAL_LIMITS: [u32; 5] = [100, 50, 25, 20, 10];
+pub const USUAL_LIMITS: [u32; 5] = [100, 50, 25, 20, 10];
 /// Most pages from which a whole list is put together.
 pub const MOST_PAGES: u64 = 10;
 

@@ -6,7 +6,7 @@ mod query;
 mod question;
 mod status;
 
-pub use derivation::{MOST_PAGES, Source};
+pub use derivation::{MOST_PAGES, Source, USUAL_LIMITS};
 pub use page::{Document, NotDocumented};
 pub use query::{BatchesQuery, Dialect, ListQuery, PathId, QueryError, QueryPolicy, UnknownParameters, no_parameters};
 pub use question::{COLLECTION, Question};

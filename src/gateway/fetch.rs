@@ -13,6 +13,12 @@ use crate::limit::Urgency;
 use crate::observe::{Context, Trip};
 use crate::origin::{Unfetched, Wanted};
 
+/// Why Refold does not answer any question now.
+const NOBODY_IS_ASKED: [Reason; 3] =
+    [Reason::UpstreamBudgetExceeded, Reason::UpstreamCircuitOpen, Reason::UpstreamUnreachable];
+/// Why a list can't be fetched whole.
+const TOO_MUCH: [Reason; 2] = [Reason::UpstreamResponseTooLarge, Reason::UpstreamInvalidResponse];
+
 /// What is to be fetched, and for whom.
 pub(super) struct Errand {
     pub(super) caller: Caller,
@@ -175,16 +181,15 @@ impl Gateway {
                 }
                 Ok(follows.map(Arc::new))
             }
-            Err(error) => match error.error_code() {
-                // To ask for the answer itself would end in the same way.
-                "UPSTREAM_BUDGET_EXCEEDED" | "UPSTREAM_CIRCUIT_OPEN" | "UPSTREAM_UNREACHABLE" => Err(error.into()),
-                "UPSTREAM_RESPONSE_TOO_LARGE" | "UPSTREAM_INVALID_RESPONSE" if guessed => {
+            // To ask for the answer itself would end in the same way.
+            Err(error) if NOBODY_IS_ASKED.iter().any(|reason| error.is(*reason)) => Err(error.into()),
+            // A smaller page may fare better; and that the others who wanted the source have left is nobody's fault.
+            Err(error) => {
+                if guessed && TOO_MUCH.iter().any(|reason| error.is(*reason)) {
                     errand.caller.partition().list_size.refute();
-                    Ok(None)
                 }
-                // A smaller page may fare better; and that the others who wanted the source have left is nobody's fault.
-                _ => Ok(None),
-            },
+                Ok(None)
+            }
         }
     }
 }

@@ -6,10 +6,12 @@
 //! [`GATHER`].
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::Thread;
 use std::time::Duration;
+
+use super::place::place;
 
 const BUFFERS: usize = 16;
 /// Most that may wait in one buffer, in bytes.
@@ -70,7 +72,7 @@ impl Lines {
     pub fn put(&self, line: &[u8]) {
         let shared = &self.0;
         let full = {
-            let mut buffer = shared.buffer(own());
+            let mut buffer = shared.buffer(place(BUFFERS));
             let full = buffer.len() + line.len() > MOST;
             if !full {
                 buffer.extend_from_slice(line);
@@ -90,16 +92,6 @@ impl Lines {
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
-}
-
-/// The buffer of this thread.
-fn own() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % BUFFERS;
-    }
-    // A thread that is ending takes any.
-    OWN.try_with(|own| *own).unwrap_or(0)
 }
 
 impl Shared {

@@ -3,17 +3,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::StatusCode;
 use serde::Serialize;
 
 use super::Record;
 use super::latency::{Latencies, Quantiles};
+use super::place::place;
 use crate::clock::Moment;
 use crate::respond::{CacheResult, RequestId};
 use crate::route::Resource;
-use crate::tally::{Ring, SECOND, unit};
+use crate::tally::{Ring, SECOND, ago, unit};
 
 /// Seconds of traffic that are shown.
 const SHOWN: usize = 300;
@@ -101,7 +101,7 @@ impl Live {
     /// A request was answered. Part of the hit path.
     pub fn answered(&self, record: &Record<'_>) {
         let outcome = Outcome::of(record);
-        let stripe = &self.stripes[mine()];
+        let stripe = &self.stripes[place(STRIPES)];
         stripe.traffic[outcome as usize].add(unit(record.at, SECOND));
         match outcome {
             Outcome::Hit | Outcome::Stale => stripe.hits.add(record.at, record.duration),
@@ -135,8 +135,7 @@ impl Live {
         let series = |outcome: Outcome| {
             let count =
                 |second: u32| self.stripes.iter().map(|stripe| stripe.traffic[outcome as usize].at(second)).sum();
-            // Before the clock was made there was no traffic.
-            let back = |seconds: u32| present.checked_sub(seconds).filter(|second| *second > 0).map_or(0, count);
+            let back = |seconds: u32| ago(seconds, present).map_or(0, count);
             (1..=u32::try_from(SHOWN).unwrap_or(0)).rev().map(back).collect()
         };
         Traffic {
@@ -222,15 +221,6 @@ pub struct RecentError {
     pub tenant: Option<String>,
     /// For whom it asked.
     pub linked_account: Option<String>,
-}
-
-/// The place where this thread counts.
-fn mine() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
-    }
-    MINE.with(|mine| *mine)
 }
 
 #[cfg(test)]

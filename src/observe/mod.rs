@@ -7,6 +7,7 @@ mod latency;
 mod lines;
 mod live;
 mod metrics;
+mod place;
 mod scrape;
 mod trace;
 mod trip;

@@ -46,6 +46,17 @@ pub enum Failure {
     Opened,
 }
 
+impl State {
+    fn lets_pass(&self, now: Moment) -> Result<(), Open> {
+        match *self {
+            Self::Open { until: opens } | Self::HalfOpen { next_probe: opens } if now < opens => {
+                Err(Open { retry_after: opens.since(now) })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The circuit is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
@@ -76,16 +87,12 @@ impl Breaker {
     pub fn permit(&self) -> Result<Permit<'_>, Open> {
         let now = self.clock.now();
         let mut state = self.state();
-        match *state {
-            State::Closed { .. } => Ok(Permit { breaker: self, tries: false }),
-            State::Open { until: opens } | State::HalfOpen { next_probe: opens } if now < opens => {
-                Err(Open { retry_after: opens.since(now) })
-            }
-            State::Open { .. } | State::HalfOpen { .. } => {
-                *state = State::HalfOpen { next_probe: now + self.settings.open_for };
-                Ok(Permit { breaker: self, tries: true })
-            }
+        state.lets_pass(now)?;
+        let tries = !matches!(*state, State::Closed { .. });
+        if tries {
+            *state = State::HalfOpen { next_probe: now + self.settings.open_for };
         }
+        Ok(Permit { breaker: self, tries })
     }
 
     /// Whether it is of no use to wait for a turn, since nobody may ask.
@@ -93,13 +100,7 @@ impl Breaker {
     /// # Errors
     /// If the circuit is open.
     pub fn look(&self) -> Result<(), Open> {
-        let now = self.clock.now();
-        match *self.state() {
-            State::Open { until: opens } | State::HalfOpen { next_probe: opens } if now < opens => {
-                Err(Open { retry_after: opens.since(now) })
-            }
-            _ => Ok(()),
-        }
+        self.state().lets_pass(self.clock.now())
     }
 
     /// How it stands.

@@ -4,17 +4,16 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use crate::executions::USUAL_LIMITS;
+
 /// Executions on a page that holds a list whole; the largest page that Refold's documentation speaks of.
 pub const WHOLE_PAGE: u32 = 100;
-
-/// Page sizes that are told apart; all others are one more.
-const SIZES: [u32; 5] = [10, 20, 25, 50, 100];
 
 /// What is known of a linked account's list. Outlives the drop of its entries.
 #[derive(Debug)]
 pub struct ListSize {
     total: AtomicU64,
-    /// A bit for each of the page sizes that lists were fetched with.
+    /// A bit for each of the usual page sizes that lists were fetched with, and one for all others.
     sizes: AtomicU8,
     /// Questions beside that for the list itself are asked.
     filtered: AtomicBool,
@@ -78,7 +77,7 @@ impl ListSize {
 }
 
 fn bit(limit: u32) -> u8 {
-    1 << SIZES.iter().position(|size| *size == limit).unwrap_or(SIZES.len())
+    1 << USUAL_LIMITS.iter().position(|usual| *usual == limit).unwrap_or(USUAL_LIMITS.len())
 }
 
 #[cfg(test)]

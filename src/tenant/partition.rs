@@ -59,7 +59,7 @@ pub(super) struct Epoch(AtomicU64);
 
 impl Epoch {
     pub(super) fn new() -> Self {
-        Self(AtomicU64::new(Self::next()))
+        Self(AtomicU64::new(unused()))
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -67,28 +67,22 @@ impl Epoch {
     }
 
     pub(super) fn end(&self) {
-        self.0.store(Self::next(), Ordering::Release);
-    }
-
-    fn next() -> u64 {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed)
+        self.0.store(unused(), Ordering::Release);
     }
 }
 
-impl PartitionId {
-    fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
+/// A number that names nothing yet, and will name nothing else.
+fn unused() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Partition {
     pub(super) fn new(holder: Holder, rate: config::Rate, clock: Clock) -> Self {
         Self {
-            id: AtomicU64::new(PartitionId::next().0),
+            id: AtomicU64::new(unused()),
             // Ids are never used again, so neither is the line's name.
-            line: PartitionId::next().0,
+            line: unused(),
             verdict: tokio::sync::Mutex::default(),
             holder,
             last_seen: AtomicU64::new(0),
@@ -124,7 +118,7 @@ impl Partition {
     /// Drops everything cached for it, in O(1): what was stored under the id until now, or will be by a fetch that is
     /// already under way, is never looked at again.
     pub fn drop_entries(&self) {
-        self.id.store(PartitionId::next().0, Ordering::Release);
+        self.id.store(unused(), Ordering::Release);
     }
 
     /// Waits until no other request of an unproven token is on its way to the upstream.

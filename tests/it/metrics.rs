@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -156,19 +157,24 @@ fn the_readme_has_every_metric_with_its_kind_and_labels_and_no_other() {
     assert_eq!(readme, declared);
 }
 
-#[tokio::test]
-async fn retries_failures_and_the_circuit_are_counted() {
-    let status = Arc::new(AtomicU16::new(502));
-    let next = Arc::clone(&status);
-    let upstream = http_upstream(move |_| {
-        let status = next.load(Ordering::SeqCst);
+/// An upstream whose pages have this status.
+async fn upstream_with(status: &Arc<AtomicU16>) -> SocketAddr {
+    let status = Arc::clone(status);
+    http_upstream(move |_| {
+        let status = status.load(Ordering::SeqCst);
         async move {
             let mut response = page_of(&serde_json::json!({ "_id": 1 }));
             *response.status_mut() = StatusCode::from_u16(status).expect("a status");
             response
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn retries_failures_and_the_circuit_are_counted() {
+    let status = Arc::new(AtomicU16::new(502));
+    let upstream = upstream_with(&status).await;
     let Setup { top, tenant, .. } = Setup::default();
     let top = format!("retries = 1\n[upstream.breaker]\nfailures = 2\n{top}");
     let gateway = Gateway::start(upstream, &top, &tenant, Clock::system());
@@ -192,16 +198,7 @@ async fn retries_failures_and_the_circuit_are_counted() {
 #[tokio::test]
 async fn a_tenant_is_not_ready_while_refold_takes_none_of_its_org_keys() {
     let status = Arc::new(AtomicU16::new(401));
-    let next = Arc::clone(&status);
-    let upstream = http_upstream(move |_| {
-        let status = next.load(Ordering::SeqCst);
-        async move {
-            let mut response = page_of(&serde_json::json!({ "_id": 1 }));
-            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
-            response
-        }
-    })
-    .await;
+    let upstream = upstream_with(&status).await;
     let Setup { top, tenant, clock, .. } = Setup::default();
     let tenant = format!("org_key_next = {{ env = \"NEXT_ORG_KEY\" }}\n{tenant}");
     let gateway = Gateway::start(upstream, &top, &tenant, clock);

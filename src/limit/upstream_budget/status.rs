@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{FULL_PACE, UpstreamBudget};
-use crate::tally::{SECOND, unit};
+use crate::tally::{SECOND, ago, unit};
 
 /// Seconds of use that are shown.
 const SHOWN: u32 = 60;
@@ -34,7 +34,7 @@ impl UpstreamBudget {
         let inner = &self.0;
         let now = inner.clock.now();
         let second = unit(now, SECOND);
-        let back = |seconds| second.checked_sub(seconds).filter(|at| *at > 0).map_or(0, |at| inner.used.at(at));
+        let back = |seconds| ago(seconds, second).map_or(0, |at| inner.used.at(at));
         let limits = inner.limits.load();
         let state = inner.state();
         let waiting = state.lines.still_there();
