@@ -1,12 +1,11 @@
 //! An entry or an error to an HTTP response: headers, conditional requests, HEAD.
 //!
-//! Part of the hit path. What does not change between two answers is made at fill time; the values that do are written
-//! into one buffer and share its allocation.
+//! Part of the hit path. What does not change between two answers is made at fill time, see `values` for what does.
 
-use std::fmt::Write as _;
-use std::time::Duration;
+mod request_id;
+mod values;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
     AGE, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName,
     IF_NONE_MATCH, LAST_MODIFIED, LINK, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
@@ -20,6 +19,8 @@ use crate::clock::Moment;
 use crate::cors::{self, AllowedOrigin, Cors};
 use crate::error::ClientError;
 use crate::limit::Spent;
+
+pub use self::request_id::RequestId;
 
 fn empty() -> Response<Body> {
     Response::new(Body::Left(Full::default()))
@@ -101,38 +102,6 @@ impl CacheResult {
     }
 }
 
-/// A random UUID (RFC 9562, version 4). Unique, not secret.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestId(uuid::Uuid);
-
-impl RequestId {
-    /// A new one.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid())
-    }
-}
-
-impl RequestId {
-    /// Writes it, as it prints.
-    pub fn write(self, out: &mut impl BufMut) {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        out.put_slice(self.0.hyphenated().encode_lower(&mut text).as_bytes());
-    }
-}
-
-impl Default for RequestId {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl std::fmt::Display for RequestId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// The answer with an entry: 200, or 304 if the caller has it already (RFC 9110, 13.1.2).
 #[must_use]
 pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> Response<Body> {
@@ -141,14 +110,10 @@ pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> 
         Some((_, coded)) => (&coded.etag, &coded.body),
         None => (&entry.etag, &entry.body),
     };
-    let age = entry.age(now).as_secs();
-    let mut values = Values::new();
-    let age = values.write(|out| push_integer(out, age));
-    let cache_status = values.write(|out| push_cache_status(out, facts.cache, entry, now));
     let mut response = empty();
-    let headers = values.finish(response.headers_mut(), facts);
-    headers.insert(AGE, age.value(&values.bytes));
-    headers.insert(CACHE_STATUS, cache_status.value(&values.bytes));
+    let headers = insert_common(response.headers_mut(), facts);
+    headers.insert(AGE, values::age(entry.age(now)));
+    headers.insert(CACHE_STATUS, values::cache_status(facts.cache, entry, now));
     headers.insert(ETAG, etag.clone());
     headers.insert(CACHE_CONTROL, entry.cache_control.clone());
     headers.insert(VARY, VARY_BY_CALLER);
@@ -167,9 +132,8 @@ pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> 
 /// The answer to an action: what the upstream said, never kept by anybody.
 #[must_use]
 pub fn outcome(facts: &Facts, body: Bytes) -> Response<Body> {
-    let mut values = Values::new();
     let mut response = empty();
-    let headers = values.finish(response.headers_mut(), facts);
+    let headers = insert_common(response.headers_mut(), facts);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=method"));
@@ -182,7 +146,7 @@ pub fn passed(facts: &Facts, head: &response::Parts, body: Passed) -> Response<B
     const PASSED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, LINK];
     let mut response = Response::new(Body::Right(Box::new(body)));
     *response.status_mut() = head.status;
-    let headers = Values::new().finish(response.headers_mut(), facts);
+    let headers = insert_common(response.headers_mut(), facts);
     for name in PASSED {
         if let Some(value) = head.headers.get(&name) {
             headers.insert(name, value.clone());
@@ -199,17 +163,16 @@ pub fn passed(facts: &Facts, head: &response::Parts, body: Passed) -> Response<B
 pub fn taken(facts: &Facts) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = StatusCode::NO_CONTENT;
-    Values::new().finish(response.headers_mut(), facts).insert(CACHE_CONTROL, NO_STORE);
+    insert_common(response.headers_mut(), facts).insert(CACHE_CONTROL, NO_STORE);
     response
 }
 
 /// The answer with an error, in the documented shape.
 #[must_use]
 pub fn error(facts: &Facts, error: &ClientError) -> Response<Body> {
-    let mut values = Values::new();
     let mut response = empty();
     *response.status_mut() = error.status();
-    let headers = values.finish(response.headers_mut(), facts);
+    let headers = insert_common(response.headers_mut(), facts);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
     if let Some(seconds) = error.retry_after_seconds() {
@@ -240,7 +203,7 @@ fn fill(mut response: Response<Body>, facts: &Facts, body: Bytes) -> Response<Bo
 pub fn preflight(facts: &Facts, cors: Option<&Cors>, methods: &str) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = StatusCode::NO_CONTENT;
-    Values::new().finish(response.headers_mut(), facts);
+    insert_common(response.headers_mut(), facts);
     if let Some(cors) = cors {
         cors.answer_preflight(methods, response.headers_mut());
     }
@@ -264,97 +227,15 @@ fn matches(tags: &HeaderValue, etag: &HeaderValue) -> bool {
             .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag)
 }
 
-/// Header values that differ with each answer, written behind each other into one buffer.
-struct Values {
-    text: BytesMut,
-    bytes: Bytes,
-}
-
-/// Where a value stands in the buffer.
-#[derive(Clone, Copy)]
-struct Span(usize, usize);
-
-impl Span {
-    fn value(self, bytes: &Bytes) -> HeaderValue {
-        // What is written here is visible ASCII.
-        HeaderValue::from_maybe_shared(bytes.slice(self.0..self.1)).unwrap_or(HeaderValue::from_static(""))
+/// Inserts what every answer has.
+fn insert_common<'a>(headers: &'a mut HeaderMap, facts: &Facts) -> &'a mut HeaderMap {
+    headers.reserve(14);
+    headers.insert(X_REQUEST_ID, facts.request_id.header());
+    if let Some((spent, policy)) = &facts.budget {
+        headers.insert(RATE_LIMIT, values::rate_limit(*spent));
+        headers.insert(RATE_LIMIT_POLICY, policy.clone());
     }
-}
-
-impl Values {
-    fn new() -> Self {
-        Self { text: BytesMut::with_capacity(160), bytes: Bytes::new() }
-    }
-
-    fn write(&mut self, write: impl FnOnce(&mut BytesMut)) -> Span {
-        let start = self.text.len();
-        write(&mut self.text);
-        Span(start, self.text.len())
-    }
-
-    /// Ends the writing with what every answer has, and inserts that.
-    fn finish<'a>(&mut self, headers: &'a mut HeaderMap, facts: &Facts) -> &'a mut HeaderMap {
-        let request_id = self.write(|out| facts.request_id.write(out));
-        let budget = facts.budget.as_ref().map(|(spent, policy)| {
-            let span = self.write(|out| {
-                out.put_slice(b"\"default\";r=");
-                push_integer(out, u64::from(spent.remaining));
-                out.put_slice(b";t=");
-                push_integer(out, spent.reset);
-            });
-            (span, policy)
-        });
-        self.bytes = std::mem::take(&mut self.text).freeze();
-        headers.reserve(14);
-        headers.insert(X_REQUEST_ID, request_id.value(&self.bytes));
-        if let Some((span, policy)) = budget {
-            headers.insert(RATE_LIMIT, span.value(&self.bytes));
-            headers.insert(RATE_LIMIT_POLICY, policy.clone());
-        }
-        headers
-    }
-}
-
-fn push_integer(out: &mut BytesMut, number: u64) {
-    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-fn push_cache_status(out: &mut BytesMut, result: CacheResult, entry: &Entry, now: Moment) {
-    let collapsed = match result {
-        CacheResult::Hit | CacheResult::Derived => {
-            out.put_slice(b"postern; hit; ttl=");
-            let left = entry.lifetime.saturating_sub(entry.age(now));
-            push_integer(out, left.as_secs() + u64::from(left > Duration::from_secs(left.as_secs())));
-            if result == CacheResult::Derived {
-                out.put_slice(b"; detail=derived");
-            }
-            return;
-        }
-        CacheResult::HitStale => {
-            let over = entry.age(now).saturating_sub(entry.lifetime);
-            out.put_slice(b"postern; hit; ttl=-");
-            push_integer(out, over.as_secs().max(1));
-            return;
-        }
-        CacheResult::NotAsked | CacheResult::Bypass => {
-            out.put_slice(b"postern; fwd=bypass");
-            false
-        }
-        CacheResult::Request => {
-            out.put_slice(b"postern; fwd=request");
-            false
-        }
-        CacheResult::Miss { collapsed } => {
-            out.put_slice(b"postern; fwd=uri-miss");
-            collapsed
-        }
-        CacheResult::Stale { collapsed } => {
-            out.put_slice(b"postern; fwd=stale");
-            collapsed
-        }
-    };
-    let flags = if entry.no_store { "" } else { "; stored" };
-    let _ = write!(out, "{flags}{}", if collapsed { "; collapsed" } else { "" });
+    headers
 }
 
 #[cfg(test)]

@@ -235,21 +235,25 @@ fn check_head(head: &Parts, limits: &config::Server) -> Result<(), ClientError> 
         let message = format!("the request target is longer than {} bytes", limits.max_uri_bytes);
         return Err(ClientError::new(Reason::UriTooLong, message));
     }
-    let header_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if header_bytes > limits.max_header_bytes {
+    let (mut bytes, mut hosts, mut coded) = (0, 0, false);
+    for (name, value) in &head.headers {
+        bytes += name.as_str().len() + value.len() + 4;
+        hosts += usize::from(*name == HOST);
+        coded |= *name == TRANSFER_ENCODING;
+    }
+    if bytes > limits.max_header_bytes {
         let message = format!("the request headers are larger than {} bytes", limits.max_header_bytes);
         return Err(ClientError::new(Reason::HeadersTooLarge, message));
     }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => return malformed("the Host header is there twice"),
-        (None, None) if head.version == Version::HTTP_11 => return malformed("the Host header is missing"),
-        _ => {}
+    match hosts {
+        0 if head.version == Version::HTTP_11 => return malformed("the Host header is missing"),
+        0 | 1 => {}
+        _ => return malformed("the Host header is there twice"),
     }
     // The HTTP library drops a Content-Length beside it, and closes the connection afterwards (RFC 9112, 6.3). Nobody who
     // only wants to read sends one: whoever does, wants to be read in two ways.
     let reads = head.method == Method::GET || head.method == Method::HEAD;
-    if reads && head.headers.contains_key(TRANSFER_ENCODING) {
+    if reads && coded {
         return malformed("a request that reads has no body, and no Transfer-Encoding");
     }
     Ok(())

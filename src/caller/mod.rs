@@ -6,17 +6,20 @@
 mod client_key;
 mod jwt;
 mod session_token;
+mod shown;
 mod succession;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 pub use client_key::KeyInUse;
 use client_key::{KeyBudgets, Keys};
 pub use jwt::Identity;
 use jwt::{Finding, Issuers};
+pub use shown::{LINKED_ACCOUNT_ID, X_API_KEY};
+use shown::{Shown, checked_account};
 
 use crate::client::ClientSetupError;
 use crate::clock::{Clock, Moment};
@@ -24,16 +27,6 @@ use crate::config::{self, Access, Config};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
 use crate::tenant::{OrgKey, Partition, Standing, Tenant, TokenDigest};
-
-/// Carries a client key or the org key.
-pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// Names the linked account.
-pub const LINKED_ACCOUNT_ID: HeaderName = HeaderName::from_static("linked_account_id");
-/// The same, for proxies that drop names with underscores.
-pub const LINKED_ACCOUNT_ID_ALIAS: HeaderName = HeaderName::from_static("linked-account-id");
-
-/// Longest linked account id that is accepted, in bytes.
-const MAX_LINKED_ACCOUNT_ID: usize = 256;
 
 /// Somebody who may ask.
 #[derive(Clone, Debug)]
@@ -229,24 +222,25 @@ impl Callers {
     /// 400 for credentials that could be read in two ways or a missing linked account, 401 for one that is not good, 403
     /// for a linked account that is not the caller's.
     pub fn identify(&self, headers: &HeaderMap, entrance: &Entrance, now: Moment) -> Result<Caller, Unidentified> {
-        let key = single(headers, &X_API_KEY)?;
-        let authorization = single(headers, &AUTHORIZATION)?;
+        let shown = Shown::of(headers);
+        let key = shown.key.single(&X_API_KEY)?;
+        let authorization = shown.authorization.single(&AUTHORIZATION)?;
         if let Some((tenant, known)) = &entrance.known {
             if key.is_some() || authorization.is_some() {
                 let message = "who connects here is known already; send neither x-api-key nor Authorization";
                 return Err(ambiguous(message).into());
             }
-            return Ok(self.by_client_key(*tenant, known, headers, now)?);
+            return Ok(self.by_client_key(*tenant, known, &shown, now)?);
         }
         match (key, authorization) {
             (Some(_), Some(_)) => Err(ambiguous("x-api-key and Authorization are both there; send one of them").into()),
-            (Some(key), None) => Ok(self.by_key(key, headers, now)?),
+            (Some(key), None) => Ok(self.by_key(key, &shown, now)?),
             (None, Some(authorization)) => {
                 let tenant = entrance.session_tokens.and_then(|index| self.tenants.get(index));
                 let token = session_token::bearer(authorization).ok_or_else(ClientError::invalid_credentials)?;
                 let digest = sha256(token);
                 match self.jwt(token, digest, tenant, now) {
-                    Finding::Known(identity) => Ok(self.by_jwt(identity, headers, now)?),
+                    Finding::Known(identity) => Ok(self.by_jwt(identity, &shown, now)?),
                     Finding::NotOurs => Ok(by_session_token(token, digest, tenant, now)?),
                     Finding::UnknownKey(issuer) => Err(Unidentified::UnknownKey(issuer)),
                     Finding::Refused(error) => Err(error.into()),
@@ -299,9 +293,9 @@ impl Callers {
         self.issuers.verify(token, digest, now, |id| self.tenants.iter().position(|tenant| *tenant.config.id == *id))
     }
 
-    fn by_jwt(&self, identity: Arc<Identity>, headers: &HeaderMap, now: Moment) -> Result<Caller, ClientError> {
+    fn by_jwt(&self, identity: Arc<Identity>, shown: &Shown<'_>, now: Moment) -> Result<Caller, ClientError> {
         let tenant = &self.tenants[identity.tenant];
-        let asked = named_account(headers)?;
+        let asked = shown.linked_account()?;
         let linked_account = match (asked, identity.linked_accounts.as_slice()) {
             (Some(asked), granted) if granted.iter().any(|granted| **granted == *asked) => asked,
             (Some(_), [_, ..]) => {
@@ -319,14 +313,14 @@ impl Callers {
         Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::Jwt(identity) })
     }
 
-    fn by_key(&self, key: &HeaderValue, headers: &HeaderMap, now: Moment) -> Result<Caller, ClientError> {
+    fn by_key(&self, key: &HeaderValue, shown: &Shown<'_>, now: Moment) -> Result<Caller, ClientError> {
         let found = self.keys.find(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
         let tenant = &self.tenants[found.tenant];
         if let Some(key) = &found.client_key {
-            return self.by_client_key(found.tenant, key, headers, now);
+            return self.by_client_key(found.tenant, key, shown, now);
         }
         let which = tenant.org_keys().which(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
-        let partition = tenant.linked_account(linked_account(headers)?, now);
+        let partition = tenant.linked_account(shown.one_linked_account()?, now);
         Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::OrgKey(which) })
     }
 
@@ -334,11 +328,11 @@ impl Callers {
         &self,
         tenant: usize,
         key: &Arc<KeyInUse>,
-        headers: &HeaderMap,
+        shown: &Shown<'_>,
         now: Moment,
     ) -> Result<Caller, ClientError> {
         key.check_expiry(&self.clock)?;
-        let linked_account = linked_account(headers)?;
+        let linked_account = shown.one_linked_account()?;
         if !key.may_see(linked_account) {
             let message = "this key is not for that linked account";
             return Err(ClientError::new(Reason::LinkedAccountNotAllowed, message));
@@ -372,50 +366,6 @@ fn by_name(config: &Config) -> HashMap<String, (usize, Arc<KeyInUse>)> {
         tenant.client_certificates.iter().map(known).collect::<Vec<_>>()
     };
     config.tenants.iter().enumerate().flat_map(of).collect()
-}
-
-/// The one value of a header that says who somebody is: twice is refused, since readers differ on which of them counts.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ClientError> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (_, Some(_)) => Err(ambiguous(format!("{name} is there twice; send it once"))),
-        (value, None) => Ok(value),
-    }
-}
-
-/// The linked account that the headers have to name.
-fn linked_account(headers: &HeaderMap) -> Result<&str, ClientError> {
-    named_account(headers)?.ok_or_else(ClientError::no_linked_account)
-}
-
-/// The linked account that the headers name, in either spelling.
-fn named_account(headers: &HeaderMap) -> Result<Option<&str>, ClientError> {
-    let value = match (single(headers, &LINKED_ACCOUNT_ID)?, single(headers, &LINKED_ACCOUNT_ID_ALIAS)?) {
-        (Some(_), Some(_)) => {
-            return Err(ambiguous("linked_account_id and linked-account-id are both there; send one of them"));
-        }
-        (Some(value), None) | (None, Some(value)) => value,
-        (None, None) => return Ok(None),
-    };
-    if value.is_empty() {
-        return Ok(None);
-    }
-    checked_account(value.as_bytes()).map(Some).map_err(|why| ClientError::new(Reason::MalformedRequest, why))
-}
-
-/// The id of a linked account, from wherever it comes: one that goes upstream in a header as it is, and as one name alone.
-fn checked_account(id: &[u8]) -> Result<&str, String> {
-    // HTTP/2 lets it pass, HTTP/1.1 cuts it off: one account would have two names.
-    if id.trim_ascii().len() != id.len() {
-        return Err("linked_account_id begins or ends with a space".to_owned());
-    }
-    if id.len() > MAX_LINKED_ACCOUNT_ID {
-        return Err(format!("linked_account_id is longer than {MAX_LINKED_ACCOUNT_ID} bytes"));
-    }
-    if HeaderValue::from_bytes(id).is_err() {
-        return Err("linked_account_id has characters that a header can't have".to_owned());
-    }
-    std::str::from_utf8(id).map_err(|_| "linked_account_id is not UTF-8".to_owned())
 }
 
 fn ambiguous(message: impl Into<std::borrow::Cow<'static, str>>) -> ClientError {

@@ -15,10 +15,9 @@ use super::place::place;
 
 const BUFFERS: usize = 16;
 /// Most that may wait in one buffer, in bytes.
-const MOST: usize = 1 << 20;
-/// How long lines gather before they are written together: waking a thread for each line would cost the one who has it
-/// more than all the rest, and what gathers for longer has left the processor's cache before it is written.
-const GATHER: Duration = Duration::from_millis(2);
+const MOST: usize = 2 << 20;
+/// How long lines gather before they are written together: waking a thread costs more than many lines do.
+const GATHER: Duration = Duration::from_millis(8);
 /// How long the end of the process waits for its last lines to be taken.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -68,14 +67,16 @@ impl Lines {
         Ok((lines.clone(), Writing { lines, ended }))
     }
 
-    /// Puts in a line, with its line feed. Part of the hit path.
-    pub fn put(&self, line: &[u8]) {
+    /// Puts in a line, with its line feed: what `write` appends. Part of the hit path.
+    pub fn put(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let shared = &self.0;
         let full = {
             let mut buffer = shared.buffer(place(BUFFERS));
-            let full = buffer.len() + line.len() > MOST;
-            if !full {
-                buffer.extend_from_slice(line);
+            let before = buffer.len();
+            write(&mut buffer);
+            let full = buffer.len() > MOST;
+            if full {
+                buffer.truncate(before);
             }
             full
         };
@@ -166,7 +167,7 @@ impl Drop for Writing {
 /// For whoever writes whole lines at once, as the subscriber of `tracing` does.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.put(line);
+        self.put(|out| out.extend_from_slice(line));
         Ok(line.len())
     }
 
@@ -203,7 +204,7 @@ mod tests {
                 let lines = lines.clone();
                 scope.spawn(move || {
                     for number in 0..500 {
-                        lines.put(format!("{thread} {number}\n").as_bytes());
+                        lines.put(|out| out.extend_from_slice(format!("{thread} {number}\n").as_bytes()));
                     }
                 });
             }
@@ -227,7 +228,7 @@ mod tests {
         let line = [b'x'; 1023];
         let put = 3 * MOST / line.len();
         for _ in 0..put {
-            lines.put(&line);
+            lines.put(|out| out.extend_from_slice(&line));
         }
         let dropped = usize::try_from(lines.dropped()).expect("it fits");
         // One buffer may have been taken already, and is being written.

@@ -57,7 +57,8 @@ impl Order {
     }
 }
 
-/// What happens on one connection. Shared by its socket, its requests and the watch, all on one thread.
+/// What happens on one connection. Shared by its socket, its requests and the watch, all on one thread: no two of them change
+/// a count at once, so none is changed in one step.
 #[derive(Debug)]
 pub(super) struct Activity {
     lifecycle: Arc<Lifecycle>,
@@ -89,13 +90,17 @@ impl Activity {
     }
 
     fn event(&self) {
-        self.events.fetch_add(1, Ordering::Relaxed);
+        self.events.store(self.events.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    fn count_in_flight(&self, change: impl FnOnce(u32) -> u32) {
+        self.in_flight.store(change(self.in_flight.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
 
     /// A request's head is there.
     pub(super) fn request(self: &Arc<Self>) -> InFlight {
         self.event();
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.count_in_flight(|others| others + 1);
         self.in_head.store(false, Ordering::Relaxed);
         self.asked.store(true, Ordering::Relaxed);
         InFlight(Arc::clone(self))
@@ -135,7 +140,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.count_in_flight(|all| all - 1);
         // What was read meanwhile was its body.
         self.0.in_head.store(false, Ordering::Relaxed);
     }
@@ -347,10 +352,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
                 self.activity.http_2.store(new.starts_with(HTTP_2), Ordering::Relaxed);
                 self.begun = true;
             }
-            if self.activity.in_flight.load(Ordering::Relaxed) == 0
-                && !self.activity.in_head.swap(true, Ordering::Relaxed)
-            {
-                self.activity.event();
+            let activity = &self.activity;
+            if activity.in_flight.load(Ordering::Relaxed) == 0 && !activity.in_head.load(Ordering::Relaxed) {
+                activity.in_head.store(true, Ordering::Relaxed);
+                activity.event();
             }
         }
         read

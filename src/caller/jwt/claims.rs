@@ -66,7 +66,7 @@ impl Claims {
     pub(super) fn linked_accounts(&self, issuer: &Issuer) -> Vec<Box<str>> {
         let usable = |value: &Value| {
             let id = value.as_str().filter(|id| !id.is_empty())?;
-            checked_account(id.as_bytes()).ok().map(Box::from)
+            checked_account(id).ok().map(Box::from)
         };
         match self.at(&issuer.linked_account_claim) {
             Some(Value::Array(several)) => several.iter().filter_map(usable).collect(),

@@ -7,13 +7,72 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 /// All but the unreserved characters of RFC 3986, 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Decodes a name or value; `None` if an escape is broken or the result is not UTF-8.
-pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
-        return Some(Cow::Borrowed(text));
+/// The names and values of a query; what is empty is left out. Part of the hit path: every byte is looked at once.
+#[derive(Clone, Debug)]
+pub(super) struct Pairs<'a> {
+    rest: &'a str,
+}
+
+/// A name and its value as they came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair<'a> {
+    pub(super) name: &'a str,
+    pub(super) value: &'a str,
+    /// There is nothing to decode.
+    plain: bool,
+}
+
+/// The pairs of a query.
+pub(super) fn pairs(query: &str) -> Pairs<'_> {
+    Pairs { rest: query }
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Pair<'a>;
+
+    fn next(&mut self) -> Option<Pair<'a>> {
+        while !self.rest.is_empty() {
+            let (mut end, mut equals, mut plain) = (self.rest.len(), None, true);
+            for (index, byte) in self.rest.bytes().enumerate() {
+                match byte {
+                    b'&' => {
+                        end = index;
+                        break;
+                    }
+                    b'=' if equals.is_none() => equals = Some(index),
+                    b'%' | b'+' => plain = false,
+                    _ => {}
+                }
+            }
+            let (pair, rest) = self.rest.split_at(end);
+            self.rest = rest.get(1..).unwrap_or_default();
+            if !pair.is_empty() {
+                let (name, value) = pair.split_at(equals.unwrap_or(end));
+                return Some(Pair { name, value: value.get(1..).unwrap_or_default(), plain });
+            }
+        }
+        None
     }
-    let spaced = text.replace('+', " ");
-    decode_percent(&spaced).map(|decoded| Cow::Owned(decoded.into_owned()))
+}
+
+impl<'a> Pair<'a> {
+    /// The name; `None` if an escape is broken or the result is not UTF-8.
+    pub(super) fn decoded_name(self) -> Option<Cow<'a, str>> {
+        self.decode(self.name)
+    }
+
+    /// The value, as [`Pair::decoded_name`].
+    pub(super) fn decoded_value(self) -> Option<Cow<'a, str>> {
+        self.decode(self.value)
+    }
+
+    fn decode(self, text: &'a str) -> Option<Cow<'a, str>> {
+        if self.plain {
+            return Some(Cow::Borrowed(text));
+        }
+        let spaced = text.replace('+', " ");
+        decode_percent(&spaced).map(|decoded| Cow::Owned(decoded.into_owned()))
+    }
 }
 
 /// Decodes percent escapes alone, as a path has them.
@@ -26,12 +85,22 @@ pub(super) fn decode_percent(text: &str) -> Option<Cow<'_, str>> {
 
 /// Writes `&name=value`, or `name=value` at the start.
 pub(super) fn push_pair(out: &mut String, name: &str, value: &str) {
+    push_name(out, name);
+    push_encoded(out, value);
+}
+
+/// Writes a pair whose value has nothing in it that would have to be escaped.
+pub(super) fn push_plain_pair(out: &mut String, name: &str, value: &str) {
+    push_name(out, name);
+    out.push_str(value);
+}
+
+fn push_name(out: &mut String, name: &str) {
     if !(out.is_empty() || out.ends_with('?')) {
         out.push('&');
     }
     out.push_str(name);
     out.push('=');
-    push_encoded(out, value);
 }
 
 /// Writes a name or value with everything reserved escaped.

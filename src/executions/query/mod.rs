@@ -7,6 +7,7 @@ mod date;
 mod encoding;
 mod error;
 mod filters;
+mod parameter;
 mod path_id;
 mod value;
 
@@ -21,9 +22,10 @@ use std::fmt;
 use jiff::Timestamp;
 
 use self::date::{Edge, Milliseconds};
-use self::encoding::{push_encoded, push_pair};
+use self::encoding::{Pair, pairs, push_encoded, push_pair, push_plain_pair};
 pub use self::error::QueryError;
 pub(super) use self::filters::Shown;
+use self::parameter::Parameter;
 pub use self::path_id::PathId;
 use self::value::{Kind, Source, Status};
 use crate::nearest::nearest;
@@ -60,22 +62,6 @@ pub enum UnknownParameters {
 }
 
 const DEFAULT_LIMIT: u32 = 10;
-
-const LIST_PARAMETERS: [&str; 12] = [
-    "page",
-    "limit",
-    "status",
-    "execution_source",
-    "execution_type",
-    "start_date",
-    "end_date",
-    "slug",
-    "workflow_id",
-    "workflow_name",
-    "execution_id",
-    "sortAsc",
-];
-const BATCHES_PARAMETERS: [&str; 3] = ["page", "limit", "status"];
 
 /// The question `GET /api/v2/public/execution` in its canonical form. Made by [`ListQuery::parse`] alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -135,63 +121,65 @@ struct Given {
 }
 
 impl Given {
-    fn read(raw: Option<&str>, known: &[&'static str], policy: &QueryPolicy) -> Result<Self, QueryError> {
+    fn read(raw: Option<&str>, known: &[Parameter], policy: &QueryPolicy) -> Result<Self, QueryError> {
         let mut given = Self::default();
-        for pair in raw.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = encoding::decode(name).ok_or_else(|| QueryError::malformed_name(name))?;
+        for pair in pairs(raw.unwrap_or_default()) {
+            let name = pair.decoded_name().ok_or_else(|| QueryError::malformed_name(pair.name))?;
             if policy.ignored.iter().any(|ignored| *ignored == name) {
                 continue;
             }
-            let Some(known_name) = known.iter().find(|known| **known == name) else {
-                given.unknown(name, value, known, policy.unknown)?;
+            let Some(parameter) = Parameter::of_name(&name).filter(|parameter| known.contains(parameter)) else {
+                given.unknown(name, pair, known, policy.unknown)?;
                 continue;
             };
-            let value = encoding::decode(value).ok_or_else(|| QueryError::malformed_value(known_name, value))?;
-            let value = value.trim();
+            let value =
+                pair.decoded_value().ok_or_else(|| QueryError::malformed_value(parameter.name(), pair.value))?;
+            let value = trimmed(&value);
             // The vendor's SDK leaves out what is empty; so does this.
             if !value.is_empty() {
-                given.known(known_name, value, policy)?;
+                given.known(parameter, value, policy)?;
             }
         }
         Ok(given)
     }
 
-    fn known(&mut self, name: &'static str, value: &str, policy: &QueryPolicy) -> Result<(), QueryError> {
-        match name {
-            "page" => put(&mut self.page, name, value::page(value)?),
-            "limit" => put(&mut self.limit, name, value::limit(value, policy.max_limit)?),
-            "status" => put(&mut self.status, name, Status::parse(value)?),
-            "execution_source" => put(&mut self.source, name, Source::parse(value)?),
-            "execution_type" => put(&mut self.kind, name, Kind::parse(value)?),
-            "start_date" => put(&mut self.start, name, date::parse(name, value, Edge::Start)?),
-            "end_date" => put(&mut self.end, name, date::parse(name, value, Edge::End)?),
-            "slug" => match value::list(value) {
+    fn known(&mut self, parameter: Parameter, value: &str, policy: &QueryPolicy) -> Result<(), QueryError> {
+        let name = parameter.name();
+        match parameter {
+            Parameter::Page => put(&mut self.page, name, value::page(value)?),
+            Parameter::Limit => put(&mut self.limit, name, value::limit(value, policy.max_limit)?),
+            Parameter::Status => put(&mut self.status, name, Status::parse(value)?),
+            Parameter::ExecutionSource => put(&mut self.source, name, Source::parse(value)?),
+            Parameter::ExecutionType => put(&mut self.kind, name, Kind::parse(value)?),
+            Parameter::StartDate => put(&mut self.start, name, date::parse(name, value, Edge::Start)?),
+            Parameter::EndDate => put(&mut self.end, name, date::parse(name, value, Edge::End)?),
+            Parameter::Slug => match value::list(value) {
                 slugs if slugs.is_empty() => Ok(()),
                 slugs => put(&mut self.slugs, name, slugs),
             },
-            "workflow_id" => put(&mut self.workflow_id, name, value.to_owned()),
-            "workflow_name" => put(&mut self.workflow_name, name, value.to_owned()),
-            "execution_id" => put(&mut self.execution_id, name, value.to_owned()),
-            _ => put(&mut self.sort_ascending, name, value::boolean(name, value)?),
+            Parameter::WorkflowId => put(&mut self.workflow_id, name, value.to_owned()),
+            Parameter::WorkflowName => put(&mut self.workflow_name, name, value.to_owned()),
+            Parameter::ExecutionId => put(&mut self.execution_id, name, value.to_owned()),
+            Parameter::SortAsc => put(&mut self.sort_ascending, name, value::boolean(name, value)?),
         }
     }
 
     fn unknown(
         &mut self,
         name: Cow<'_, str>,
-        value: &str,
-        known: &[&'static str],
+        pair: Pair<'_>,
+        known: &[Parameter],
         policy: UnknownParameters,
     ) -> Result<(), QueryError> {
         match policy {
             UnknownParameters::Drop => Ok(()),
             UnknownParameters::Reject => {
+                let known: Vec<&'static str> = known.iter().map(|parameter| parameter.name()).collect();
                 let suggestion = nearest(&name, known.iter().copied());
-                Err(QueryError::unknown(&name, known, suggestion))
+                Err(QueryError::unknown(&name, &known, suggestion))
             }
             UnknownParameters::Forward => {
-                let value = encoding::decode(value).ok_or_else(|| QueryError::malformed_value(&name, value))?;
+                let value = pair.decoded_value().ok_or_else(|| QueryError::malformed_value(&name, pair.value))?;
                 match self.forwarded.iter().find(|(other, _)| *other == name) {
                     Some((_, other)) if *other == value => Ok(()),
                     Some(_) => Err(QueryError::duplicate(&name)),
@@ -218,6 +206,14 @@ impl Given {
             forwarded: sorted(self.forwarded),
         };
         (rare != Rare::default()).then(|| Box::new(rare))
+    }
+}
+
+/// A value without the white space around it; hardly any has some.
+fn trimmed(value: &str) -> &str {
+    match value.as_bytes() {
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => value,
+        _ => value.trim(),
     }
 }
 
@@ -257,7 +253,7 @@ impl ListQuery {
     /// # Errors
     /// For a parameter that is not known, not valid, or there twice with different values.
     pub fn parse(raw: Option<&str>, policy: &QueryPolicy) -> Result<Self, QueryError> {
-        let given = Given::read(raw, &LIST_PARAMETERS, policy)?;
+        let given = Given::read(raw, Parameter::OF_LISTS, policy)?;
         if let (Some(start), Some(end)) = (given.start, given.end)
             && start > end
         {
@@ -304,7 +300,7 @@ impl ListQuery {
             push_pair(out, "execution_source", source.spelling(dialect));
         }
         if let Some(kind) = self.kind {
-            push_pair(out, "execution_type", kind.spelling());
+            push_plain_pair(out, "execution_type", kind.spelling());
         }
         if let Some(start) = self.start {
             push_pair(out, "start_date", &start.spelling(Edge::Start, dialect));
@@ -324,7 +320,7 @@ impl BatchesQuery {
     /// # Errors
     /// For a parameter that is not known, not valid, or there twice with different values.
     pub fn parse(raw: Option<&str>, policy: &QueryPolicy) -> Result<Self, QueryError> {
-        let given = Given::read(raw, &BATCHES_PARAMETERS, policy)?;
+        let given = Given::read(raw, Parameter::OF_BATCHES, policy)?;
         Ok(Self { part: given.part(), forwarded: sorted(given.forwarded) })
     }
 
@@ -355,10 +351,10 @@ impl BatchesQuery {
 
 impl Part {
     fn write(&self, out: &mut String) {
-        push_pair(out, "page", itoa::Buffer::new().format(self.page));
-        push_pair(out, "limit", itoa::Buffer::new().format(self.limit));
+        push_plain_pair(out, "page", itoa::Buffer::new().format(self.page));
+        push_plain_pair(out, "limit", itoa::Buffer::new().format(self.limit));
         if let Some(status) = self.status {
-            push_pair(out, "status", status.spelling());
+            push_plain_pair(out, "status", status.spelling());
         }
     }
 }
@@ -394,7 +390,7 @@ impl Rare {
             }
         }
         if let Some(ascending) = self.sort_ascending {
-            push_pair(out, "sortAsc", if ascending { "true" } else { "false" });
+            push_plain_pair(out, "sortAsc", if ascending { "true" } else { "false" });
         }
         write_forwarded(&self.forwarded, out);
     }
