@@ -4,7 +4,6 @@ use crate::caller::{Caller, Credential};
 use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::{ClientError, Reason};
-use crate::limit::ClientBudget;
 use crate::respond::Budget;
 use crate::tenant::Standing;
 
@@ -18,13 +17,13 @@ pub fn admit(caller: &Caller, budget: &mut Option<Budget>, now: Moment) -> Resul
         return Ok(());
     }
     let own = match caller.credential() {
-        Credential::ClientKey(key) => key.budget.as_deref().map(ClientBudget::spend),
+        Credential::ClientKey(key) => key.budget.as_deref().map(|budget| budget.spend(now)),
         Credential::Jwt(_) | Credential::OrgKey(_) | Credential::SessionToken(_) => None,
     };
     // A key that has spent its own budget takes nothing off its linked account's, which others share.
     let spent = match own {
         Some(own) if own.refused.is_some() => own,
-        _ => caller.tenant().spend(caller.partition()),
+        _ => caller.tenant().spend(caller.partition(), now),
     };
     *budget = Some((spent, caller.tenant().rate_limit_policy().clone()));
     match spent.refused {

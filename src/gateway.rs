@@ -233,7 +233,7 @@ impl Gateway {
                 let _nobody_waits = self.join(scope.client.clone(), errand);
                 response
             }
-            Decision::Preflight(methods) => respond::preflight(&exchange.facts, self.cors.as_ref(), &methods),
+            Decision::Preflight(methods) => respond::preflight(&mut exchange.facts, self.cors.as_ref(), &methods),
             Decision::Pending(pending) => return Settled::Later(pending),
         };
         Settled::Now(self.answered(exchange, response, None))
@@ -331,7 +331,8 @@ impl Gateway {
 
     /// The answer with an error.
     fn refuse(&self, exchange: &mut Exchange, error: &ClientError) -> Response<Body> {
-        self.answered(exchange, respond::error(&exchange.facts, error), Some(error))
+        let response = respond::error(&mut exchange.facts, error);
+        self.answered(exchange, response, Some(error))
     }
 
     /// Tells whoever watches. The last thing that is done for any request.
@@ -373,7 +374,7 @@ fn store(capacity: u64, observer: &Arc<Observer>) -> Store {
 /// The answer with an entry.
 fn give(exchange: &mut Exchange, entry: &Entry, now: Moment) -> Response<Body> {
     exchange.age = Some(entry.age(now));
-    respond::entry(&exchange.facts, &exchange.head.headers, entry, now)
+    respond::entry(&mut exchange.facts, &exchange.head.headers, entry, now)
 }
 
 /// Has an entry coded in the way that a request would have liked, for those who come after.

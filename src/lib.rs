@@ -24,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod digest;
 pub mod error;
+mod header_value;
 pub mod keyset;
 pub mod lifecycle;
 pub mod live;

@@ -2,13 +2,14 @@
 //!
 //! Part of the hit path. What does not change between two answers is made at fill time, see `values` for what does.
 
+mod prepared;
 mod request_id;
 mod values;
 
 use bytes::Bytes;
 use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName,
-    IF_NONE_MATCH, LAST_MODIFIED, LINK, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName,
+    IF_NONE_MATCH, LAST_MODIFIED, LINK, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body_util::Full;
@@ -48,7 +49,7 @@ pub struct Facts {
     pub request_id: RequestId,
     /// A HEAD request: the answer has no body.
     pub head: bool,
-    /// The caller's budget, once it is known who it is.
+    /// The caller's budget, once it is known who it is and until it was told.
     pub budget: Option<Budget>,
     /// What the cache did.
     pub cache: CacheResult,
@@ -104,25 +105,21 @@ impl CacheResult {
 
 /// The answer with an entry: 200, or 304 if the caller has it already (RFC 9110, 13.1.2).
 #[must_use]
-pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> Response<Body> {
+pub fn entry(facts: &mut Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> Response<Body> {
     let coded = facts.coding.and_then(|coding| Some((coding, entry.codings.get(coding)?)));
     let (etag, body) = match &coded {
         Some((_, coded)) => (&coded.etag, &coded.body),
         None => (&entry.etag, &entry.body),
     };
     let mut response = empty();
-    let headers = insert_common(response.headers_mut(), facts);
-    headers.insert(AGE, values::age(entry.age(now)));
-    headers.insert(CACHE_STATUS, values::cache_status(facts.cache, entry, now));
-    headers.insert(ETAG, etag.clone());
-    headers.insert(CACHE_CONTROL, entry.cache_control.clone());
-    headers.insert(VARY, VARY_BY_CALLER);
+    let headers = response.headers_mut();
+    *headers = prepared::headers(facts, entry, etag, now);
     if request.get_all(IF_NONE_MATCH).iter().any(|tags| matches(tags, etag)) {
+        headers.remove(CONTENT_TYPE);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         expose(facts, &mut response);
         return response;
     }
-    headers.insert(CONTENT_TYPE, JSON);
     if let Some((coding, _)) = coded {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
@@ -131,7 +128,7 @@ pub fn entry(facts: &Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> 
 
 /// The answer to an action: what the upstream said, never kept by anybody.
 #[must_use]
-pub fn outcome(facts: &Facts, body: Bytes) -> Response<Body> {
+pub fn outcome(facts: &mut Facts, body: Bytes) -> Response<Body> {
     let mut response = empty();
     let headers = insert_common(response.headers_mut(), facts);
     headers.insert(CONTENT_TYPE, JSON);
@@ -142,7 +139,7 @@ pub fn outcome(facts: &Facts, body: Bytes) -> Response<Body> {
 
 /// An answer of the rest of the API as it comes in; of its headers those that say what the body is.
 #[must_use]
-pub fn passed(facts: &Facts, head: &response::Parts, body: Passed) -> Response<Body> {
+pub fn passed(facts: &mut Facts, head: &response::Parts, body: Passed) -> Response<Body> {
     const PASSED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, LINK];
     let mut response = Response::new(Body::Right(Box::new(body)));
     *response.status_mut() = head.status;
@@ -160,7 +157,7 @@ pub fn passed(facts: &Facts, head: &response::Parts, body: Passed) -> Response<B
 
 /// The answer to a delivery that was taken: nothing.
 #[must_use]
-pub fn taken(facts: &Facts) -> Response<Body> {
+pub fn taken(facts: &mut Facts) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = StatusCode::NO_CONTENT;
     insert_common(response.headers_mut(), facts).insert(CACHE_CONTROL, NO_STORE);
@@ -169,7 +166,7 @@ pub fn taken(facts: &Facts) -> Response<Body> {
 
 /// The answer with an error, in the documented shape.
 #[must_use]
-pub fn error(facts: &Facts, error: &ClientError) -> Response<Body> {
+pub fn error(facts: &mut Facts, error: &ClientError) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = error.status();
     let headers = insert_common(response.headers_mut(), facts);
@@ -200,7 +197,7 @@ fn fill(mut response: Response<Body>, facts: &Facts, body: Bytes) -> Response<Bo
 
 /// The answer to a preflight: no body, and nothing that belongs to anybody.
 #[must_use]
-pub fn preflight(facts: &Facts, cors: Option<&Cors>, methods: &str) -> Response<Body> {
+pub fn preflight(facts: &mut Facts, cors: Option<&Cors>, methods: &str) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = StatusCode::NO_CONTENT;
     insert_common(response.headers_mut(), facts);
@@ -228,12 +225,11 @@ fn matches(tags: &HeaderValue, etag: &HeaderValue) -> bool {
 }
 
 /// Inserts what every answer has.
-fn insert_common<'a>(headers: &'a mut HeaderMap, facts: &Facts) -> &'a mut HeaderMap {
-    headers.reserve(14);
+fn insert_common<'a>(headers: &'a mut HeaderMap, facts: &mut Facts) -> &'a mut HeaderMap {
     headers.insert(X_REQUEST_ID, facts.request_id.header());
-    if let Some((spent, policy)) = &facts.budget {
-        headers.insert(RATE_LIMIT, values::rate_limit(*spent));
-        headers.insert(RATE_LIMIT_POLICY, policy.clone());
+    if let Some((spent, policy)) = facts.budget.take() {
+        headers.insert(RATE_LIMIT, values::rate_limit(spent));
+        headers.insert(RATE_LIMIT_POLICY, policy);
     }
     headers
 }

@@ -12,6 +12,7 @@ use super::encoding::{Coding, Codings};
 use crate::clock::Moment;
 use crate::config::Stale;
 use crate::executions::{Document, Progress};
+use crate::header_value::Numbered;
 
 /// Pause after a refetch that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -117,9 +118,8 @@ impl Entry {
 
     fn set_lifetime(&mut self, lifetime: Duration) {
         self.lifetime = lifetime;
-        let value = format!("private, max-age={}", lifetime.as_secs());
-        // Letters and digits: always a header value.
-        self.cache_control = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("private, max-age=0"));
+        static PRIVATE: Numbered = Numbered::behind("private, max-age=");
+        self.cache_control = PRIVATE.with(lifetime.as_secs());
     }
 
     /// How long ago the upstream was asked.

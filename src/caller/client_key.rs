@@ -93,14 +93,14 @@ pub(super) type KeyBudgets = HashMap<(Arc<str>, Arc<str>), Arc<ClientBudget>>;
 impl Keys {
     /// The keys of these tenants. `budgets` are those that there were before: a key with the same name and the same rate
     /// has not got back what it has spent.
-    pub(super) fn new(tenants: &[Arc<Tenant>], clock: &Clock, budgets: &KeyBudgets) -> Self {
+    pub(super) fn new(tenants: &[Arc<Tenant>], budgets: &KeyBudgets) -> Self {
         let mut keys = HashMap::default();
         for (index, tenant) in tenants.iter().enumerate() {
             for key in &tenant.config.client_keys {
                 let budget = key.budget.map(|rate| {
                     let before = budgets.get(&(Arc::clone(&tenant.config.id), Arc::clone(&key.name)));
                     let kept = before.filter(|budget| budget.rate() == rate).map(Arc::clone);
-                    kept.unwrap_or_else(|| Arc::new(ClientBudget::new(rate, clock.clone())))
+                    kept.unwrap_or_else(|| Arc::new(ClientBudget::new(rate)))
                 });
                 let in_use = KeyInUse {
                     name: Arc::clone(&key.name),

@@ -208,7 +208,7 @@ impl Callers {
         let tenants: Vec<_> =
             config.tenants.iter().map(|tenant| Arc::new(Tenant::new(Arc::clone(tenant), clock.clone()))).collect();
         Ok(Self {
-            keys: Keys::new(&tenants, clock, &KeyBudgets::default()),
+            keys: Keys::new(&tenants, &KeyBudgets::default()),
             issuers: Issuers::new(&config.issuers, clock)?,
             certificates: by_name(config),
             tenants,

@@ -21,7 +21,7 @@ impl Callers {
         let ids =
             |tenants: &[Arc<Tenant>]| tenants.iter().map(|tenant| Arc::clone(&tenant.config.id)).collect::<Vec<_>>();
         Ok(Self {
-            keys: Keys::new(&tenants, &self.clock, &self.keys.budgets(&self.tenants)),
+            keys: Keys::new(&tenants, &self.keys.budgets(&self.tenants)),
             issuers: self.issuers.successor(&config.issuers, ids(&tenants) == ids(&self.tenants))?,
             certificates: by_name(config),
             tenants,

@@ -111,7 +111,7 @@ impl Gateway {
                     done
                 });
                 match acting.await.unwrap_or_else(|_| Err(given_up())) {
-                    Ok(body) => respond::outcome(&exchange.facts, body),
+                    Ok(body) => respond::outcome(&mut exchange.facts, body),
                     Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
@@ -123,7 +123,7 @@ impl Gateway {
                 let outcome = if taken.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
                 self.observer.webhook(&tenant, outcome);
                 match taken {
-                    Ok(()) => respond::taken(&exchange.facts),
+                    Ok(()) => respond::taken(&mut exchange.facts),
                     Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
@@ -134,7 +134,7 @@ impl Gateway {
                 let passed = self.origin.pass(&client, &caller, allowed, &exchange.head, body, &trip).await;
                 trip.ended(&passed);
                 match passed {
-                    Ok((answer, body)) => respond::passed(&exchange.facts, &answer, body),
+                    Ok((answer, body)) => respond::passed(&mut exchange.facts, &answer, body),
                     Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }

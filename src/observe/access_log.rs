@@ -10,7 +10,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 
 use super::Record;
 use super::lines::Lines;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config::{self, Requests};
 
 /// What `POSTERN_LOG` calls these lines.
@@ -33,9 +33,17 @@ pub(super) fn dropped() -> u64 {
 #[derive(Default)]
 struct Buffers {
     query: String,
-    /// The second that the last line was of, and how it is written.
-    second: i64,
-    written_second: String,
+    second: Second,
+}
+
+/// The second that a thread's last line was of. Many lines are of one, so the time of day is asked for and written once for
+/// all of them; in between the monotonic clock tells how far it has got.
+#[derive(Default)]
+struct Second {
+    /// When it was asked for, and how much of the second was over then, in microseconds.
+    asked: Option<(Moment, u64)>,
+    /// Up to its whole seconds.
+    written: String,
 }
 
 /// Logs a request, if it is one that the settings want to see.
@@ -48,8 +56,7 @@ pub(super) fn log(settings: &config::Log, clock: &Clock, record: &Record<'_>) {
         return;
     }
     BUFFERS.with_borrow_mut(|buffers| {
-        let now = clock.wall();
-        lines.put(|line| write(line, buffers, settings, now, record));
+        lines.put(|line| write(line, buffers, settings, clock, record));
     });
 }
 
@@ -62,10 +69,10 @@ fn wanted(settings: &config::Log, record: &Record<'_>) -> bool {
     }
 }
 
-fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, now: Timestamp, record: &Record<'_>) {
-    let Buffers { query, second, written_second } = buffers;
+fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, clock: &Clock, record: &Record<'_>) {
+    let Buffers { query, second } = buffers;
     line.extend_from_slice(b"{\"timestamp\":\"");
-    moment(line, now, second, written_second);
+    second.write(line, record.at, || clock.wall());
     line.extend_from_slice(
         b"\",\"level\":\"INFO\",\"message\":\"request\",\"target\":\"postern::access\",\"request_id\":\"",
     );
@@ -123,24 +130,34 @@ fn plain(line: &mut Vec<u8>, name: &[u8], text: &str) {
     line.push(b'"');
 }
 
-/// A moment of RFC 3339 in microseconds. Many lines are of one second, which is written once for all of them.
-fn moment(line: &mut Vec<u8>, now: Timestamp, second: &mut i64, written: &mut String) {
-    const SECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
-    if written.is_empty() || *second != now.as_second() {
-        *second = now.as_second();
-        written.clear();
-        // Memory takes everything.
-        let _ = SECONDS.print_timestamp(&now, &mut *written);
-        written.truncate(written.trim_end_matches('Z').len());
+impl Second {
+    /// Writes a moment in RFC 3339, in microseconds; `wall` asks for the time of day.
+    fn write(&mut self, line: &mut Vec<u8>, at: Moment, wall: impl FnOnce() -> Timestamp) {
+        const SECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
+        let over = match self.asked.filter(|(asked, _)| *asked <= at) {
+            Some((asked, over)) => over + microseconds(at.since(asked)),
+            None => u64::MAX,
+        };
+        let mut rest = if over < 1_000_000 {
+            over
+        } else {
+            let now = wall();
+            self.written.clear();
+            // Memory takes everything.
+            let _ = SECONDS.print_timestamp(&now, &mut self.written);
+            self.written.truncate(self.written.trim_end_matches('Z').len());
+            let over = u64::try_from(now.subsec_nanosecond() / 1000).unwrap_or(0);
+            self.asked = Some((at, over));
+            over
+        };
+        line.extend_from_slice(self.written.as_bytes());
+        let mut digits = *b".000000Z";
+        for digit in digits[1..7].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+        }
+        line.extend_from_slice(&digits);
     }
-    line.extend_from_slice(written.as_bytes());
-    let mut digits = *b".000000Z";
-    let mut rest = now.subsec_nanosecond() / 1000;
-    for digit in digits[1..7].iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-        rest /= 10;
-    }
-    line.extend_from_slice(&digits);
 }
 
 fn text(line: &mut Vec<u8>, name: &[u8], text: &str) {
@@ -175,17 +192,28 @@ mod tests {
 
     #[test]
     fn moments_are_written_to_the_microsecond_whether_or_not_they_share_a_second() {
-        let (mut second, mut written) = (0, String::new());
-        for text in [
-            "2026-03-20T12:00:00.000000Z",
-            "2026-03-20T12:00:00.000481Z",
-            "2026-03-20T12:00:00.999999Z",
-            "2026-03-20T12:00:01.100000Z",
-            "1970-01-01T00:00:00.000001Z",
+        let clock = Clock::manual("2026-03-20T12:00:00.000481Z".parse().expect("a timestamp"));
+        let (mut second, mut asked) = (Second::default(), 0);
+        for (advance, text) in [
+            (0, "2026-03-20T12:00:00.000481Z"),
+            (0, "2026-03-20T12:00:00.000481Z"),
+            (999_518, "2026-03-20T12:00:00.999999Z"),
+            (1, "2026-03-20T12:00:01.000000Z"),
+            (100_000, "2026-03-20T12:00:01.100000Z"),
+            (86_400_000_000, "2026-03-21T12:00:01.100000Z"),
         ] {
+            clock.advance(Duration::from_micros(advance));
             let mut line = Vec::new();
-            moment(&mut line, text.parse().expect("a timestamp"), &mut second, &mut written);
+            second.write(&mut line, clock.now(), || {
+                asked += 1;
+                clock.wall()
+            });
             assert_eq!(String::from_utf8_lossy(&line), text);
         }
+        assert_eq!(asked, 3, "once a second");
+        // A moment that lies behind is none of that second.
+        let mut line = Vec::new();
+        second.write(&mut line, Moment::default(), || Timestamp::UNIX_EPOCH);
+        assert_eq!(String::from_utf8_lossy(&line), "1970-01-01T00:00:00.000000Z");
     }
 }

@@ -136,10 +136,11 @@ impl Turns {
         }
         let first = tokio::time::timeout(self.patience, partition.go_first()).await;
         let on_probation = first.map_err(|_| translate::failure(FetchError::Timeout))?;
-        match partition.standing(self.clock.now()) {
+        let now = self.clock.now();
+        match partition.standing(now) {
             Standing::Known => Ok(None),
             Standing::Refused => Err(ClientError::invalid_credentials()),
-            Standing::Unproven => match caller.tenant().probation.spend().refused {
+            Standing::Unproven => match caller.tenant().probation.spend(now).refused {
                 None => Ok(Some(on_probation)),
                 Some(wait) => {
                     let message = "too many session tokens that Refold has not seen yet; try again later";

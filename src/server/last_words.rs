@@ -24,7 +24,7 @@ pub(super) async fn or_given_up(
 }
 
 fn shutting_down(head: bool) -> Response<Body> {
-    let facts = Facts {
+    let mut facts = Facts {
         request_id: RequestId::new(),
         head,
         budget: None,
@@ -34,5 +34,5 @@ fn shutting_down(head: bool) -> Response<Body> {
     };
     let error = ClientError::new(Reason::ShuttingDown, "this gateway is shutting down; try again")
         .retry_after(Duration::from_secs(1));
-    respond::error(&facts, &error)
+    respond::error(&mut facts, &error)
 }

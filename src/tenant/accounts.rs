@@ -105,18 +105,13 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::super::partition::Holder;
     use super::*;
-    use crate::clock::Clock;
     use crate::config::Rate;
 
     fn account(accounts: &Accounts, id: &str, at: u64) -> Arc<Partition> {
         let rate = Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        accounts.get(id, Moment::from_nanos(at), || {
-            Partition::new(Holder::LinkedAccount(id.into()), rate, Clock::manual(Timestamp::UNIX_EPOCH))
-        })
+        accounts.get(id, Moment::from_nanos(at), || Partition::new(Holder::LinkedAccount(id.into()), rate))
     }
 
     #[test]

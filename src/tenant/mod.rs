@@ -71,7 +71,7 @@ impl Tenant {
         Self {
             upstream_budget: UpstreamBudget::new(config.upstream_budget, clock.clone()),
             // Made-up tokens may take a quarter of the org key's budget and no more.
-            probation: Arc::new(ClientBudget::new(quarter(config.upstream_budget.rate), clock.clone())),
+            probation: Arc::new(ClientBudget::new(quarter(config.upstream_budget.rate))),
             account_epoch: Arc::new(Epoch::new()),
             token_epoch: Arc::new(Epoch::new()),
             accounts: Arc::new(Accounts::new(count(config.max_partitions))),
@@ -113,15 +113,13 @@ impl Tenant {
     /// The partition of a linked account. Call it for an authenticated caller only: it remembers the account.
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
-        self.accounts.get(id, now, || {
-            Partition::new(Holder::LinkedAccount(id.into()), self.config.client_budget, self.clock.clone())
-        })
+        self.accounts.get(id, now, || Partition::new(Holder::LinkedAccount(id.into()), self.config.client_budget))
     }
 
     /// Takes one request off a partition's budget, if it is there. Part of the hit path.
     #[must_use]
-    pub fn spend(&self, partition: &Partition) -> Spent {
-        partition.spend(self.config.client_budget, &self.clock)
+    pub fn spend(&self, partition: &Partition, now: Moment) -> Spent {
+        partition.spend(self.config.client_budget, now)
     }
 
     /// Drops everything that is cached for a partition. A linked account may have been forgotten and found again since a
@@ -165,9 +163,9 @@ impl Tenant {
     pub fn session_token(&self, digest: &TokenDigest) -> Arc<Partition> {
         match self.accepted_tokens.get(digest) {
             Some(partition) => partition,
-            None => self.unproven_tokens.get_with(*digest, || {
-                Arc::new(Partition::new(Holder::unproven_token(), self.config.client_budget, self.clock.clone()))
-            }),
+            None => self
+                .unproven_tokens
+                .get_with(*digest, || Arc::new(Partition::new(Holder::unproven_token(), self.config.client_budget))),
         }
     }
 

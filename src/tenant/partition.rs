@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use super::list_size::ListSize;
-use crate::clock::{Clock, Moment};
+use crate::clock::Moment;
 use crate::config;
 use crate::limit::{ClientBudget, Line, Spent};
 use crate::tally::LastMinute;
@@ -78,7 +78,7 @@ fn unused() -> u64 {
 }
 
 impl Partition {
-    pub(super) fn new(holder: Holder, rate: config::Rate, clock: Clock) -> Self {
+    pub(super) fn new(holder: Holder, rate: config::Rate) -> Self {
         Self {
             id: AtomicU64::new(unused()),
             // Ids are never used again, so neither is the line's name.
@@ -88,19 +88,19 @@ impl Partition {
             last_seen: AtomicU64::new(0),
             requests: LastMinute::default(),
             list_size: ListSize::default(),
-            budget: ArcSwap::from_pointee(ClientBudget::new(rate, clock)),
+            budget: ArcSwap::from_pointee(ClientBudget::new(rate)),
         }
     }
 
     /// Takes one request off its budget, if it is there. A budget of another rate is a new one.
-    pub(super) fn spend(&self, rate: config::Rate, clock: &Clock) -> Spent {
+    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> Spent {
         let budget = self.budget.load();
         if budget.rate() == rate {
-            return budget.spend();
+            return budget.spend(now);
         }
-        let budget = Arc::new(ClientBudget::new(rate, clock.clone()));
+        let budget = Arc::new(ClientBudget::new(rate));
         self.budget.store(Arc::clone(&budget));
-        budget.spend()
+        budget.spend(now)
     }
 
     /// Its present id.
@@ -183,9 +183,7 @@ mod tests {
     #[test]
     fn a_partition_gets_an_id_that_nobody_had_when_its_entries_are_dropped() {
         let rate = crate::config::Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        let partition = |id: &str| {
-            Partition::new(Holder::LinkedAccount(id.into()), rate, Clock::manual(jiff::Timestamp::UNIX_EPOCH))
-        };
+        let partition = |id: &str| Partition::new(Holder::LinkedAccount(id.into()), rate);
         let (one, other) = (partition("a"), partition("a"));
         let mut seen = vec![one.id(), other.id()];
         one.drop_entries();

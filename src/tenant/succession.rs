@@ -28,7 +28,7 @@ impl Tenant {
             probation: if probation == self.probation.rate() {
                 Arc::clone(&self.probation)
             } else {
-                Arc::new(ClientBudget::new(probation, self.clock.clone()))
+                Arc::new(ClientBudget::new(probation))
             },
             // With other names for the epochs nothing that is in the cache, or is on its way there, is found again.
             account_epoch: if answers_hold { Arc::clone(&self.account_epoch) } else { Arc::new(Epoch::new()) },

@@ -2,15 +2,18 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr2};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// All but the unreserved characters of RFC 3986, 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The names and values of a query; what is empty is left out. Part of the hit path: every byte is looked at once.
+/// The names and values of a query; what is empty is left out. Part of the hit path.
 #[derive(Clone, Debug)]
 pub(super) struct Pairs<'a> {
     rest: &'a str,
+    /// There is nothing to decode in any of them.
+    plain: bool,
 }
 
 /// A name and its value as they came.
@@ -18,13 +21,16 @@ pub(super) struct Pairs<'a> {
 pub(super) struct Pair<'a> {
     pub(super) name: &'a str,
     pub(super) value: &'a str,
-    /// There is nothing to decode.
     plain: bool,
 }
 
 /// The pairs of a query.
 pub(super) fn pairs(query: &str) -> Pairs<'_> {
-    Pairs { rest: query }
+    Pairs { rest: query, plain: is_plain(query) }
+}
+
+fn is_plain(text: &str) -> bool {
+    memchr2(b'%', b'+', text.as_bytes()).is_none()
 }
 
 impl<'a> Iterator for Pairs<'a> {
@@ -32,26 +38,22 @@ impl<'a> Iterator for Pairs<'a> {
 
     fn next(&mut self) -> Option<Pair<'a>> {
         while !self.rest.is_empty() {
-            let (mut end, mut equals, mut plain) = (self.rest.len(), None, true);
-            for (index, byte) in self.rest.bytes().enumerate() {
-                match byte {
-                    b'&' => {
-                        end = index;
-                        break;
-                    }
-                    b'=' if equals.is_none() => equals = Some(index),
-                    b'%' | b'+' => plain = false,
-                    _ => {}
-                }
-            }
-            let (pair, rest) = self.rest.split_at(end);
-            self.rest = rest.get(1..).unwrap_or_default();
+            let (pair, rest) = cut(self.rest, b'&');
+            self.rest = rest;
             if !pair.is_empty() {
-                let (name, value) = pair.split_at(equals.unwrap_or(end));
-                return Some(Pair { name, value: value.get(1..).unwrap_or_default(), plain });
+                let (name, value) = cut(pair, b'=');
+                return Some(Pair { name, value, plain: self.plain });
             }
         }
         None
+    }
+}
+
+/// What is before and behind the first of these (ASCII) characters.
+fn cut(text: &str, at: u8) -> (&str, &str) {
+    match memchr(at, text.as_bytes()) {
+        Some(index) => (&text[..index], &text[index + 1..]),
+        None => (text, ""),
     }
 }
 
@@ -67,7 +69,7 @@ impl<'a> Pair<'a> {
     }
 
     fn decode(self, text: &'a str) -> Option<Cow<'a, str>> {
-        if self.plain {
+        if self.plain || is_plain(text) {
             return Some(Cow::Borrowed(text));
         }
         let spaced = text.replace('+', " ");
