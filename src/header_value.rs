@@ -60,6 +60,7 @@ fn all_behind(text: &str) -> Vec<HeaderValue> {
 }
 
 /// A value of at most [`LONGEST`] bytes, all of them visible ASCII.
+#[expect(clippy::mut_mut, reason = "a slice that gets shorter as it is written to")]
 pub(crate) fn written(write: impl FnOnce(&mut &mut [u8])) -> HeaderValue {
     let mut text = [0; LONGEST];
     let mut rest = &mut text[..];
@@ -69,6 +70,7 @@ pub(crate) fn written(write: impl FnOnce(&mut &mut [u8])) -> HeaderValue {
 }
 
 /// Writes a number's digits.
+#[expect(clippy::mut_mut, reason = "as above")]
 pub(crate) fn put_integer(out: &mut &mut [u8], number: u64) {
     out.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }

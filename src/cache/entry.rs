@@ -14,6 +14,8 @@ use crate::config::Stale;
 use crate::executions::{Document, Progress};
 use crate::header_value::Numbered;
 
+static PRIVATE: Numbered = Numbered::behind("private, max-age=");
+
 /// Pause after a refetch that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -118,7 +120,6 @@ impl Entry {
 
     fn set_lifetime(&mut self, lifetime: Duration) {
         self.lifetime = lifetime;
-        static PRIVATE: Numbered = Numbered::behind("private, max-age=");
         self.cache_control = PRIVATE.with(lifetime.as_secs());
     }
 

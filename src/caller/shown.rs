@@ -39,14 +39,14 @@ impl<'a> Shown<'a> {
     pub(super) fn of(headers: &'a HeaderMap) -> Self {
         let mut shown = Self::default();
         for (name, value) in headers {
-            let shows = match name.as_str() {
+            let values = match name.as_str() {
                 KEY => &mut shown.key,
                 ACCOUNT => &mut shown.linked_account,
                 ACCOUNT_ALIAS => &mut shown.linked_account_alias,
                 _ if *name == AUTHORIZATION => &mut shown.authorization,
                 _ => continue,
             };
-            shows.more = shows.first.replace(value).is_some();
+            values.more = values.first.replace(value).is_some();
         }
         shown
     }

@@ -163,7 +163,8 @@ impl Second {
 fn text(line: &mut Vec<u8>, name: &[u8], text: &str) {
     line.extend_from_slice(name);
     // All of it is looked at, so that the compiler can look at many bytes at once.
-    let escaped = text.bytes().fold(false, |escaped, byte| escaped | (byte < b' ') | (byte == b'"') | (byte == b'\\'));
+    let special = |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    let escaped = text.bytes().fold(0, |found, byte| found | special(byte)) != 0;
     if escaped {
         // Memory takes everything, and every text can be written.
         let _ = serde_json::to_writer(&mut *line, text);
