@@ -29,12 +29,13 @@ pub(super) fn rate_limit(spent: Spent) -> HeaderValue {
 
 /// `Cache-Status` (RFC 9211).
 pub(super) fn cache_status(result: CacheResult, entry: &Entry, now: Moment) -> HeaderValue {
-    static HITS: Numbered = Numbered::behind("postern; hit; ttl=");
+    const TTL: &str = "postern; hit; ttl=";
+    static HITS: Numbered = Numbered::behind(TTL);
     let (forward, collapsed) = match result {
         CacheResult::Hit => return HITS.with(seconds_left(entry, now)),
         CacheResult::Derived => {
             return written(|out| {
-                out.put_slice(b"postern; hit; ttl=");
+                out.put_slice(TTL.as_bytes());
                 put_integer(out, seconds_left(entry, now));
                 out.put_slice(b"; detail=derived");
             });
@@ -42,7 +43,8 @@ pub(super) fn cache_status(result: CacheResult, entry: &Entry, now: Moment) -> H
         CacheResult::HitStale => {
             let over = entry.age(now).saturating_sub(entry.lifetime);
             return written(|out| {
-                out.put_slice(b"postern; hit; ttl=-");
+                out.put_slice(TTL.as_bytes());
+                out.put_slice(b"-");
                 put_integer(out, over.as_secs().max(1));
             });
         }
