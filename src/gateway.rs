@@ -34,7 +34,8 @@ use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::cors::{self, Cors};
 use crate::error::{ClientError, Reason};
-use crate::executions::{BatchesQuery, ListQuery, Question, no_parameters};
+use crate::executions::{Asked, BatchesQuery, Question, no_parameters};
+use crate::fields::Fields;
 use crate::observe::{Connected, Context, Observer, Record, Span, Spent, Tracer};
 use crate::origin::Origin;
 use crate::respond::{self, CacheResult, Facts, RequestId};
@@ -74,6 +75,8 @@ struct Exchange {
     resource: Resource,
     caller: Option<Caller>,
     key: Option<CacheKey>,
+    /// The question's canonical form, if it is written out already.
+    canonical: Option<Arc<str>>,
     /// How old the answer is.
     age: Option<Duration>,
     span: Span,
@@ -170,7 +173,8 @@ impl Gateway {
             head: head.method == Method::HEAD,
             budget: None,
             cache: CacheResult::NotAsked,
-            coding: Coding::preferred(&head.headers),
+            coding: None,
+            is_conditional: false,
             cors: self.cors.as_ref().map(|cors| cors.allowed(&head.headers)),
         };
         let mut exchange = Exchange {
@@ -181,6 +185,7 @@ impl Gateway {
             resource: Resource::Other,
             caller: None,
             key: None,
+            canonical: None,
             age: None,
             spent: None,
         };
@@ -257,21 +262,23 @@ impl Gateway {
             Route::To(endpoint) => endpoint,
         };
         // Before the query is read, so that somebody unknown learns nothing of what is accepted.
-        let caller = self.callers.identify(&head.headers, &scope.entrance, now).map_err(|none| match none {
+        let fields = Fields::of(&head.headers);
+        let caller = self.callers.identify(&fields, &scope.entrance, now).map_err(|none| match none {
             Unidentified::Refused(error) => Undecided::Refused(error),
             Unidentified::UnknownKey(issuer) => Undecided::UnknownKey(issuer),
         })?;
         let caller = &*exchange.caller.insert(caller);
         // Before the query is judged: a caller that sends nonsense spends its budget all the same.
         admit(caller, &mut facts.budget, now)?;
-        let question = match endpoint {
-            Endpoint::List => Question::List(ListQuery::parse(head.uri.query(), &self.config.query)?),
+        let asked = match endpoint {
+            Endpoint::List => Asked::list(head.uri.query(), &self.config.query)?,
             Endpoint::Document(execution) => {
                 no_parameters(head.uri.query(), &self.config.query)?;
-                Question::Document(execution)
+                Question::Document(execution).into()
             }
             Endpoint::Batches(execution, node) => {
-                Question::Batches(execution, node, BatchesQuery::parse(head.uri.query(), &self.config.query)?)
+                let query = BatchesQuery::parse(head.uri.query(), &self.config.query)?;
+                Question::Batches(execution, node, query).into()
             }
             Endpoint::Other(allowed) => {
                 let reads = head.method == Method::GET || head.method == Method::HEAD;
@@ -288,7 +295,10 @@ impl Gateway {
                 return Ok(Decision::Pending(Pending::Act { caller: caller.clone(), execution, action }));
             }
         };
-        let key = &*exchange.key.insert(CacheKey::new(caller, question));
+        facts.coding = if fields.accepts_encodings { Coding::preferred(&head.headers) } else { None };
+        facts.is_conditional = fields.is_conditional;
+        exchange.canonical = asked.canonical;
+        let key = &*exchange.key.insert(CacheKey::new(caller, asked.question));
         let directives = Directives::of(&head.headers, &caller.tenant().config.request_directives);
         let (entry, usable) = match self.store.get(key) {
             None => (None, Usable::No),
@@ -349,6 +359,7 @@ impl Gateway {
             resource: exchange.resource,
             caller: exchange.caller.as_ref(),
             key: exchange.key.as_ref(),
+            canonical: exchange.canonical.as_deref(),
             status: response.status(),
             error_code: error.map(ClientError::error_code),
             error_label: error.map(ClientError::label),

@@ -24,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod digest;
 pub mod error;
+pub mod fields;
 mod header_value;
 pub mod keyset;
 pub mod lifecycle;

@@ -55,6 +55,8 @@ pub struct Facts {
     pub cache: CacheResult,
     /// The content coding that the request likes best.
     pub coding: Option<Coding>,
+    /// Whether it asks for an answer that it does not have yet: there is an `If-None-Match`.
+    pub is_conditional: bool,
     /// Whether pages of other origins may ask at all, and the one that does.
     pub cors: Option<Option<AllowedOrigin>>,
 }
@@ -114,7 +116,7 @@ pub fn entry(facts: &mut Facts, request: &HeaderMap, entry: &Entry, now: Moment)
     let mut response = empty();
     let headers = response.headers_mut();
     *headers = prepared::headers(facts, entry, etag, now);
-    if request.get_all(IF_NONE_MATCH).iter().any(|tags| matches(tags, etag)) {
+    if facts.is_conditional && request.get_all(IF_NONE_MATCH).iter().any(|tags| matches(tags, etag)) {
         headers.remove(CONTENT_TYPE);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         expose(facts, &mut response);

@@ -6,10 +6,11 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request};
 
-use crate::caller::{Caller, Credential, LINKED_ACCOUNT_ID, X_API_KEY};
+use crate::caller::{Caller, Credential};
 use crate::client::{Outgoing, whole};
 use crate::config::PassThrough;
 use crate::executions::{COLLECTION, Dialect, PathId, Question};
+use crate::fields::{LINKED_ACCOUNT_ID, X_API_KEY};
 use crate::tenant::OrgKey;
 
 const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static(concat!("postern/", env!("CARGO_PKG_VERSION")));

@@ -14,11 +14,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Answer, json};
-use crate::caller::{Entrance, LINKED_ACCOUNT_ID, X_API_KEY};
+use crate::caller::Entrance;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{ClientError, Reason};
 use crate::executions::COLLECTION;
+use crate::fields::{LINKED_ACCOUNT_ID, X_API_KEY};
 use crate::gateway::{self, Explained, Gateway, Scope};
 
 const EXPLORE_AUTHORIZATION: HeaderName = HeaderName::from_static("x-explore-authorization");

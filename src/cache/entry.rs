@@ -12,42 +12,39 @@ use super::encoding::{Coding, Codings};
 use crate::clock::Moment;
 use crate::config::Stale;
 use crate::executions::{Document, Progress};
-use crate::header_value::Numbered;
-
-static PRIVATE: Numbered = Numbered::behind("private, max-age=");
 
 /// Pause after a refetch that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// An answer that can be given more than once.
+/// An answer that can be given more than once. What a hit needs of it stands together: with thousands of entries hardly any
+/// of it is in the processor's cache.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Entry {
+    /// When the upstream was asked: what `Age` counts from.
+    pub stored_at: Moment,
+    /// How long it is fresh.
+    pub lifetime: Duration,
     /// The JSON text.
     pub body: Bytes,
     /// Strong entity tag (RFC 9110, 8.8.3): the hash of the body.
     pub etag: HeaderValue,
-    /// `private, max-age=…`, or `no-store`.
-    pub cache_control: HeaderValue,
-    /// When the upstream was asked: what `Age` counts from.
-    pub stored_at: Moment,
+    /// The body in other codings; a renewed entry has those that were made.
+    pub codings: Arc<Codings>,
+    /// The upstream asked for it not to be kept.
+    pub no_store: bool,
     /// When its answer was there.
     pub arrived_at: Moment,
     /// How many there are in the list of which it is a page.
     pub total: Option<u64>,
     /// It was not fetched: it follows from others that were in the cache.
     pub derived: bool,
-    /// How long it is fresh.
-    pub lifetime: Duration,
     /// Whether what it shows can still change.
     pub progress: Progress,
     /// The upstream's own `ETag`, to ask whether anything changed.
     pub validator: Option<HeaderValue>,
-    /// The upstream asked for it not to be kept.
-    pub no_store: bool,
     /// How long it is of use after it has ceased to be fresh.
     pub kept_for: Duration,
-    /// The body in other codings; a renewed entry has those that were made.
-    pub codings: Arc<Codings>,
     failed: Failed,
 }
 
@@ -81,10 +78,10 @@ impl Entry {
     /// An answer that was asked for at `asked_at` and is here now.
     #[must_use]
     pub fn new(document: Document, lifetime: Duration, asked_at: Moment, now: Moment) -> Self {
-        let mut entry = Self {
-            etag: etag(&document.body),
-            body: document.body,
-            cache_control: HeaderValue::from_static("no-store"),
+        let (body, etag) = kept(&document.body);
+        Self {
+            body,
+            etag,
             stored_at: asked_at,
             arrived_at: now,
             total: document.total,
@@ -96,17 +93,13 @@ impl Entry {
             kept_for: Duration::ZERO,
             codings: Arc::default(),
             failed: Failed::default(),
-        };
-        entry.set_lifetime(lifetime);
-        entry
+        }
     }
 
     /// The same answer, asked for again at `asked_at` and found to be still true.
     #[must_use]
     pub fn renewed(&self, lifetime: Duration, asked_at: Moment, now: Moment) -> Self {
-        let mut entry = Self { stored_at: asked_at, arrived_at: now, ..self.clone() };
-        entry.set_lifetime(lifetime);
-        entry
+        Self { lifetime, stored_at: asked_at, arrived_at: now, ..self.clone() }
     }
 
     /// Marks it as one that the upstream wants nobody to keep.
@@ -114,13 +107,7 @@ impl Entry {
     pub fn not_stored(mut self) -> Self {
         self.no_store = true;
         self.lifetime = Duration::ZERO;
-        self.cache_control = HeaderValue::from_static("no-store");
         self
-    }
-
-    fn set_lifetime(&mut self, lifetime: Duration) {
-        self.lifetime = lifetime;
-        self.cache_control = PRIVATE.with(lifetime.as_secs());
     }
 
     /// How long ago the upstream was asked.
@@ -185,7 +172,15 @@ impl Entry {
     }
 }
 
-fn etag(body: &[u8]) -> HeaderValue {
+/// A body and its entity tag, behind each other in an allocation of their own: together they are counted once, and a body that
+/// was a part of something larger does not keep all of that in memory.
+fn kept(body: &[u8]) -> (Bytes, HeaderValue) {
     // Nobody gains by a collision with their own answer, so the fastest hash will do; the same on every replica.
-    HeaderValue::try_from(format!("\"{:032x}\"", xxh3_128(body))).unwrap_or(HeaderValue::from_static("\"\""))
+    let tag = format!("\"{:032x}\"", xxh3_128(body));
+    let mut kept = Vec::with_capacity(body.len() + tag.len());
+    kept.extend_from_slice(body);
+    kept.extend_from_slice(tag.as_bytes());
+    let (mut kept, tag) = (Bytes::from(kept), body.len());
+    let tag = kept.split_off(tag);
+    (kept, HeaderValue::from_maybe_shared(tag).unwrap_or(HeaderValue::from_static("\"\"")))
 }

@@ -5,27 +5,27 @@
 
 mod client_key;
 mod jwt;
+mod linked_account;
 mod session_token;
-mod shown;
 mod succession;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderValue};
 
 pub use client_key::KeyInUse;
 use client_key::{KeyBudgets, Keys};
 pub use jwt::Identity;
 use jwt::{Finding, Issuers};
-pub use shown::{LINKED_ACCOUNT_ID, X_API_KEY};
-use shown::{Shown, checked_account};
+use linked_account::{checked_account, linked_account, one_linked_account, single};
 
 use crate::client::ClientSetupError;
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Access, Config};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
+use crate::fields::{Fields, X_API_KEY};
 use crate::tenant::{OrgKey, Partition, Standing, Tenant, TokenDigest};
 
 /// Somebody who may ask.
@@ -221,26 +221,25 @@ impl Callers {
     /// # Errors
     /// 400 for credentials that could be read in two ways or a missing linked account, 401 for one that is not good, 403
     /// for a linked account that is not the caller's.
-    pub fn identify(&self, headers: &HeaderMap, entrance: &Entrance, now: Moment) -> Result<Caller, Unidentified> {
-        let shown = Shown::of(headers);
-        let key = shown.key.single(&X_API_KEY)?;
-        let authorization = shown.authorization.single(&AUTHORIZATION)?;
+    pub fn identify(&self, fields: &Fields<'_>, entrance: &Entrance, now: Moment) -> Result<Caller, Unidentified> {
+        let key = single(&fields.key, &X_API_KEY)?;
+        let authorization = single(&fields.authorization, &AUTHORIZATION)?;
         if let Some((tenant, known)) = &entrance.known {
             if key.is_some() || authorization.is_some() {
                 let message = "who connects here is known already; send neither x-api-key nor Authorization";
                 return Err(ambiguous(message).into());
             }
-            return Ok(self.by_client_key(*tenant, known, &shown, now)?);
+            return Ok(self.by_client_key(*tenant, known, fields, now)?);
         }
         match (key, authorization) {
             (Some(_), Some(_)) => Err(ambiguous("x-api-key and Authorization are both there; send one of them").into()),
-            (Some(key), None) => Ok(self.by_key(key, &shown, now)?),
+            (Some(key), None) => Ok(self.by_key(key, fields, now)?),
             (None, Some(authorization)) => {
                 let tenant = entrance.session_tokens.and_then(|index| self.tenants.get(index));
                 let token = session_token::bearer(authorization).ok_or_else(ClientError::invalid_credentials)?;
                 let digest = sha256(token);
                 match self.jwt(token, digest, tenant, now) {
-                    Finding::Known(identity) => Ok(self.by_jwt(identity, &shown, now)?),
+                    Finding::Known(identity) => Ok(self.by_jwt(identity, fields, now)?),
                     Finding::NotOurs => Ok(by_session_token(token, digest, tenant, now)?),
                     Finding::UnknownKey(issuer) => Err(Unidentified::UnknownKey(issuer)),
                     Finding::Refused(error) => Err(error.into()),
@@ -293,9 +292,9 @@ impl Callers {
         self.issuers.verify(token, digest, now, |id| self.tenants.iter().position(|tenant| *tenant.config.id == *id))
     }
 
-    fn by_jwt(&self, identity: Arc<Identity>, shown: &Shown<'_>, now: Moment) -> Result<Caller, ClientError> {
+    fn by_jwt(&self, identity: Arc<Identity>, fields: &Fields<'_>, now: Moment) -> Result<Caller, ClientError> {
         let tenant = &self.tenants[identity.tenant];
-        let asked = shown.linked_account()?;
+        let asked = linked_account(fields)?;
         let linked_account = match (asked, identity.linked_accounts.as_slice()) {
             (Some(asked), granted) if granted.iter().any(|granted| **granted == *asked) => asked,
             (Some(_), [_, ..]) => {
@@ -313,14 +312,14 @@ impl Callers {
         Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::Jwt(identity) })
     }
 
-    fn by_key(&self, key: &HeaderValue, shown: &Shown<'_>, now: Moment) -> Result<Caller, ClientError> {
+    fn by_key(&self, key: &HeaderValue, fields: &Fields<'_>, now: Moment) -> Result<Caller, ClientError> {
         let found = self.keys.find(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
         let tenant = &self.tenants[found.tenant];
         if let Some(key) = &found.client_key {
-            return self.by_client_key(found.tenant, key, shown, now);
+            return self.by_client_key(found.tenant, key, fields, now);
         }
         let which = tenant.org_keys().which(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
-        let partition = tenant.linked_account(shown.one_linked_account()?, now);
+        let partition = tenant.linked_account(one_linked_account(fields)?, now);
         Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::OrgKey(which) })
     }
 
@@ -328,11 +327,11 @@ impl Callers {
         &self,
         tenant: usize,
         key: &Arc<KeyInUse>,
-        shown: &Shown<'_>,
+        fields: &Fields<'_>,
         now: Moment,
     ) -> Result<Caller, ClientError> {
         key.check_expiry(&self.clock)?;
-        let linked_account = shown.one_linked_account()?;
+        let linked_account = one_linked_account(fields)?;
         if !key.may_see(linked_account) {
             let message = "this key is not for that linked account";
             return Err(ClientError::new(Reason::LinkedAccountNotAllowed, message));

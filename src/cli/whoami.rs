@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::{Failure, print};
-use crate::caller::{Caller, Callers, Credential, Entrance, LINKED_ACCOUNT_ID, Unidentified, X_API_KEY};
+use crate::caller::{Caller, Callers, Credential, Entrance, Unidentified};
 use crate::clock::Clock;
 use crate::config::{Access, AccountPattern, Config, Environment, ListenAddress};
 use crate::digest::{Hex, sha256};
 use crate::error::ClientError;
+use crate::fields::{Fields, LINKED_ACCOUNT_ID, X_API_KEY};
 
 /// Longest credential that is read, in bytes.
 const LONGEST: u64 = 16 << 10;
@@ -68,12 +69,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn identify(config: &Config, entrance: &Entrance, headers: &HeaderMap) -> Result<Result<Caller, ClientError>, Failure> {
     let clock = Clock::system();
     let callers = Callers::new(config, &clock)?;
+    let fields = Fields::of(headers);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
-        let identified = match callers.identify(headers, entrance, clock.now()) {
+        let identified = match callers.identify(&fields, entrance, clock.now()) {
             Err(Unidentified::UnknownKey(issuer)) => {
                 callers.ask_issuer(issuer).await;
-                callers.identify(headers, entrance, clock.now())
+                callers.identify(&fields, entrance, clock.now())
             }
             known => known,
         };

@@ -40,7 +40,7 @@ impl Arriving {
         Self { body, lease: Some(lease), deadline, timer: None, limit, seen: 0 }
     }
 
-    /// Reads it whole.
+    /// Reads it whole. It may be a part of the connection's read buffer, so whoever keeps it copies it.
     ///
     /// # Errors
     /// If it is too slow, too large or broken.
@@ -75,15 +75,7 @@ impl Arriving {
             }
             rest.extend_from_slice(&data);
         }
-        // A part of the connection's read buffer would keep all of it in memory as long as it is cached; so would the room
-        // that a growing buffer has left over.
-        Ok(if rest.is_empty() {
-            Bytes::copy_from_slice(&first)
-        } else if rest.capacity() > rest.len() + rest.len() / 8 {
-            Bytes::copy_from_slice(&rest)
-        } else {
-            rest.freeze()
-        })
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
     }
 
     fn give_back(&mut self) {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Gateway, Scope};
 use crate::cache::Usage;
 use crate::executions::{ListQuery, Question};
+use crate::fields::Fields;
 use crate::lifecycle::Reloads;
 use crate::observe::{Latency, RecentError, State, Traffic};
 use crate::resilience::Circuit;
@@ -137,7 +138,7 @@ impl Gateway {
     /// What the query of a list of executions is, if it is a good one of somebody known.
     #[must_use]
     pub fn explain(&self, scope: &Scope, headers: &HeaderMap, query: Option<&str>) -> Option<Explained> {
-        let caller = self.callers.identify(headers, &scope.entrance, self.clock.now()).ok()?;
+        let caller = self.callers.identify(&Fields::of(headers), &scope.entrance, self.clock.now()).ok()?;
         let question = Question::List(ListQuery::parse(query, &self.config.query).ok()?);
         Some(Explained {
             tenant: caller.tenant().config.id.to_string(),

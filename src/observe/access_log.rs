@@ -91,10 +91,13 @@ fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, cloc
     // A token of RFC 9110, 5.6.2.
     plain(line, b",\"method\":\"", record.method.as_str());
     if let Some(key) = record.key {
-        query.clear();
-        key.question().write_canonical(query);
+        let canonical = record.canonical.unwrap_or_else(|| {
+            query.clear();
+            key.question().write_canonical(query);
+            query
+        });
         // All but unreserved characters is percent-encoded.
-        plain(line, b",\"query\":\"", query);
+        plain(line, b",\"query\":\"", canonical);
     }
     number(line, b",\"status\":", record.status.as_u16());
     if let Some(code) = record.error_code {
@@ -138,7 +141,7 @@ impl Second {
             Some((asked, over)) => over + microseconds(at.since(asked)),
             None => u64::MAX,
         };
-        let mut rest = if over < 1_000_000 {
+        let rest = if over < 1_000_000 {
             over
         } else {
             let now = wall();
@@ -151,21 +154,30 @@ impl Second {
             over
         };
         line.extend_from_slice(self.written.as_bytes());
-        let mut digits = *b".000000Z";
-        for digit in digits[1..7].iter_mut().rev() {
-            *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-            rest /= 10;
-        }
-        line.extend_from_slice(&digits);
+        // With the zeros in front.
+        let mut digits = itoa::Buffer::new();
+        line.push(b'.');
+        line.extend_from_slice(&digits.format(1_000_000 + rest).as_bytes()[1..]);
+        line.push(b'Z');
     }
 }
 
+/// What JSON has escapes for (RFC 8259, 7).
+const ESCAPED: [bool; 256] = {
+    let mut escaped = [false; 256];
+    let mut control = 0;
+    while control < b' ' {
+        escaped[control as usize] = true;
+        control += 1;
+    }
+    escaped[b'"' as usize] = true;
+    escaped[b'\\' as usize] = true;
+    escaped
+};
+
 fn text(line: &mut Vec<u8>, name: &[u8], text: &str) {
     line.extend_from_slice(name);
-    // All of it is looked at, so that the compiler can look at many bytes at once.
-    let special = |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
-    let escaped = text.bytes().fold(0, |found, byte| found | special(byte)) != 0;
-    if escaped {
+    if text.bytes().any(|byte| ESCAPED[usize::from(byte)]) {
         // Memory takes everything, and every text can be written.
         let _ = serde_json::to_writer(&mut *line, text);
     } else {

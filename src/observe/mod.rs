@@ -49,6 +49,8 @@ pub struct Record<'a> {
     pub caller: Option<&'a Caller>,
     /// What it asked, if that is a thing to be cached.
     pub key: Option<&'a CacheKey>,
+    /// The canonical form of that, if it is written out already.
+    pub canonical: Option<&'a str>,
     /// The status of its answer.
     pub status: StatusCode,
     /// Why it was refused or failed.

@@ -68,7 +68,7 @@ pub(super) fn headers(facts: &mut Facts, entry: &Entry, etag: &HeaderValue, now:
             Field::Age => values::age(entry.age(now)),
             Field::CacheStatus => values::cache_status(facts.cache, entry, now),
             Field::Etag => etag.clone(),
-            Field::CacheControl => entry.cache_control.clone(),
+            Field::CacheControl => values::cache_control(entry),
             Field::Fixed => continue,
         };
     }

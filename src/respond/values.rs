@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BufMut;
 use http::HeaderValue;
 
-use super::CacheResult;
+use super::{CacheResult, NO_STORE};
 use crate::cache::Entry;
 use crate::clock::Moment;
 use crate::header_value::{Numbered, put_integer, written};
@@ -15,6 +15,12 @@ use crate::limit::Spent;
 pub(super) fn age(age: Duration) -> HeaderValue {
     static AGES: Numbered = Numbered::behind("");
     AGES.with(age.as_secs())
+}
+
+/// `Cache-Control` (RFC 9111, 5.2.2): for whoever asked and nobody else.
+pub(super) fn cache_control(entry: &Entry) -> HeaderValue {
+    static PRIVATE: Numbered = Numbered::behind("private, max-age=");
+    if entry.no_store { NO_STORE } else { PRIVATE.with(entry.lifetime.as_secs()) }
 }
 
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, section 4).

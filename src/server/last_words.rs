@@ -30,6 +30,7 @@ fn shutting_down(head: bool) -> Response<Body> {
         budget: None,
         cache: CacheResult::NotAsked,
         coding: None,
+        is_conditional: false,
         cors: None,
     };
     let error = ClientError::new(Reason::ShuttingDown, "this gateway is shutting down; try again")

@@ -17,7 +17,7 @@ const SWEEP: Duration = Duration::from_mins(1);
 /// Partitions by linked account.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    partitions: HashMap<Box<str>, Arc<Partition>, foldhash::fast::RandomState>,
+    partitions: HashMap<Arc<str>, Arc<Partition>, foldhash::fast::RandomState>,
     capacity: AtomicUsize,
     next_sweep: AtomicU64,
     sweeping: Mutex<()>,
@@ -39,14 +39,15 @@ impl Accounts {
     }
 
     /// The partition of a linked account, made if there is none. The hit path: a look-up, a store and a count.
-    pub(super) fn get(&self, id: &str, now: Moment, make: impl Fn() -> Partition) -> Arc<Partition> {
+    pub(super) fn get(&self, id: &str, now: Moment, make: impl Fn(Arc<str>) -> Partition) -> Arc<Partition> {
         let partitions = self.partitions.pin();
         if let Some(partition) = partitions.get(id) {
             partition.seen(now);
             return Arc::clone(partition);
         }
         self.make_room(now);
-        let partition = partitions.get_or_insert_with(id.into(), || Arc::new(make()));
+        let id: Arc<str> = id.into();
+        let partition = partitions.get_or_insert_with(Arc::clone(&id), || Arc::new(make(Arc::clone(&id))));
         partition.seen(now);
         Arc::clone(partition)
     }
@@ -111,7 +112,7 @@ mod tests {
 
     fn account(accounts: &Accounts, id: &str, at: u64) -> Arc<Partition> {
         let rate = Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        accounts.get(id, Moment::from_nanos(at), || Partition::new(Holder::LinkedAccount(id.into()), rate))
+        accounts.get(id, Moment::from_nanos(at), |id| Partition::new(Holder::LinkedAccount(id), rate))
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Tenant {
     /// The partition of a linked account. Call it for an authenticated caller only: it remembers the account.
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
-        self.accounts.get(id, now, || Partition::new(Holder::LinkedAccount(id.into()), self.config.client_budget))
+        self.accounts.get(id, now, |id| Partition::new(Holder::LinkedAccount(id), self.config.client_budget))
     }
 
     /// Takes one request off a partition's budget, if it is there. Part of the hit path.

@@ -11,27 +11,29 @@ use crate::config;
 use crate::limit::{ClientBudget, Line, Spent};
 use crate::tally::LastMinute;
 
-/// A linked account or a session token of one tenant: whose answers are nobody else's.
+/// A linked account or a session token of one tenant: whose answers are nobody else's. What a hit needs stands together, as in
+/// a cached [`Entry`](crate::cache::Entry).
 #[derive(Debug)]
+#[repr(C)]
 pub struct Partition {
     id: AtomicU64,
-    pub(super) holder: Holder,
-    line: Line,
-    /// Held while the upstream is asked for the first time.
-    verdict: tokio::sync::Mutex<()>,
     /// When somebody last asked for it, in nanoseconds on the clock.
     last_seen: AtomicU64,
     /// How often.
     requests: LastMinute,
-    /// How long its list of executions is.
-    pub list_size: ListSize,
     /// What it may ask. Another one when the configuration grants something else.
     budget: ArcSwap<ClientBudget>,
+    pub(super) holder: Holder,
+    /// How long its list of executions is.
+    pub list_size: ListSize,
+    line: Line,
+    /// Held while the upstream is asked for the first time.
+    verdict: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 pub(super) enum Holder {
-    LinkedAccount(Box<str>),
+    LinkedAccount(Arc<str>),
     SessionToken { accepted: AtomicBool, refused_until: AtomicU64 },
 }
 

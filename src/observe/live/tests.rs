@@ -18,6 +18,7 @@ fn answer(live: &Live, at: u64, status: u16, cache: CacheResult, error_code: Opt
         resource: Resource::List,
         caller: None,
         key: None,
+        canonical: None,
         status: StatusCode::from_u16(status).expect("a status"),
         error_code,
         error_label: None,
