@@ -133,6 +133,9 @@ impl Origin {
         let validator = response.headers.get(ETAG).and_then(kept_copy);
         let document = translate::answer(caller, question, response)?;
         let mut entry = self.entry(caller, question, document, asked_at);
+        if let Some(stale) = stale {
+            entry = entry.sharing(stale);
+        }
         entry.validator = validator;
         Ok(if no_store { entry.not_stored() } else { entry })
     }

@@ -102,6 +102,18 @@ impl Entry {
         Self { lifetime, stored_at: asked_at, arrived_at: now, ..self.clone() }
     }
 
+    /// Shares the body of an older entry, and what was coded of it, if nothing has changed: to code it anew costs far more than
+    /// to compare.
+    #[must_use]
+    pub fn sharing(mut self, older: &Self) -> Self {
+        if self.body == older.body {
+            self.body = older.body.clone();
+            self.etag = older.etag.clone();
+            self.codings = Arc::clone(&older.codings);
+        }
+        self
+    }
+
     /// Marks it as one that the upstream wants nobody to keep.
     #[must_use]
     pub fn not_stored(mut self) -> Self {
@@ -183,4 +195,34 @@ fn kept(body: &[u8]) -> (Bytes, HeaderValue) {
     let (mut kept, tag) = (Bytes::from(kept), body.len());
     let tag = kept.split_off(tag);
     (kept, HeaderValue::from_maybe_shared(tag).unwrap_or(HeaderValue::from_static("\"\"")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(body: &'static str, at: u64) -> Entry {
+        let document = Document { body: Bytes::from_static(body.as_bytes()), progress: Progress::Settled, total: None };
+        Entry::new(document, Duration::from_secs(5), Moment::from_nanos(at), Moment::from_nanos(at + 1))
+    }
+
+    #[test]
+    fn an_entry_with_the_same_body_has_what_was_coded_of_it_and_another_has_not() {
+        let text = r#"{"docs":[{"status":"COMPLETED"},{"status":"COMPLETED"}]}"#;
+        let older = entry(text, 1);
+        older.encode(Coding::Gzip);
+        let newer = entry(text, 7).sharing(&older);
+        assert_eq!((newer.stored_at, &newer.etag), (Moment::from_nanos(7), &older.etag));
+        assert_eq!(newer.body.as_ptr(), older.body.as_ptr());
+        assert!(newer.codings.is_made(Coding::Gzip));
+        let other = entry("{}", 7).sharing(&older);
+        assert_eq!(other.body, "{}");
+        assert!(other.etag != older.etag && !other.codings.is_made(Coding::Gzip));
+    }
+
+    #[test]
+    fn the_tag_is_the_hash_of_the_body_alone() {
+        let tag = entry("{}", 0).etag;
+        assert_eq!(tag, format!("\"{:032x}\"", xxh3_128(b"{}")));
+    }
 }
