@@ -111,6 +111,7 @@ pub struct UpstreamErrorFields {
 impl ClientError {
     /// An error of Postern's own. `message` says what was wrong and what to do, and nothing of a credential.
     #[must_use]
+    #[cold]
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         let (status, code) = reason.status_and_code();
         Self(Box::new(Fields {
@@ -126,6 +127,7 @@ impl ClientError {
 
     /// The documented 400 for a request that names no linked account: its two type fields are swapped, as Refold's are.
     #[must_use]
+    #[cold]
     pub fn no_linked_account() -> Self {
         Self::documented(
             StatusCode::BAD_REQUEST,
@@ -137,10 +139,12 @@ impl ClientError {
 
     /// The documented 401. The same for every credential that is not good, whichever part of it was wrong.
     #[must_use]
+    #[cold]
     pub fn invalid_credentials() -> Self {
         Self::documented(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "SERVER_ERROR", "Invalid Credentials")
     }
 
+    #[cold]
     fn documented(
         status: StatusCode,
         http_error_type: &'static str,
@@ -160,6 +164,7 @@ impl ClientError {
 
     /// 405, with the methods that the resource has (RFC 9110, 15.5.6).
     #[must_use]
+    #[cold]
     pub fn method_not_allowed(allow: impl Into<Cow<'static, str>>) -> Self {
         let allow = allow.into();
         let mut error = Self::new(Reason::MethodNotAllowed, format!("this resource accepts {allow}"));

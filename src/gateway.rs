@@ -192,17 +192,28 @@ impl Gateway {
         match self.decide(scope, &mut exchange, now) {
             Ok(decision) => match self.settle(scope, &mut exchange, decision, now) {
                 Settled::Now(response) => Answer::Now(response),
-                Settled::Later(pending) => {
-                    let (gateway, client) = (Arc::clone(self), scope.client.clone());
-                    Answer::Later(Box::pin(gateway.go_upstream(client, pending, exchange, body)))
-                }
+                Settled::Later(pending) => self.later(scope, pending, exchange, body),
             },
-            Err(Undecided::UnknownKey(issuer)) => {
-                let (gateway, scope) = (Arc::clone(self), scope.clone());
-                Answer::Later(Box::pin(gateway.ask_issuer(scope, issuer, exchange, body)))
-            }
+            Err(Undecided::UnknownKey(issuer)) => self.once_issuer_is_asked(scope, issuer, exchange, body),
             Err(Undecided::Refused(error)) => Answer::Now(self.refuse(&mut exchange, &error)),
         }
+    }
+
+    /// Out of line, as the next one: futures are large, and a hit must not make room for them on the stack.
+    #[inline(never)]
+    fn later(self: &Arc<Self>, scope: &Scope, pending: Pending, exchange: Exchange, body: Incoming) -> Answer {
+        Answer::Later(Box::pin(Arc::clone(self).go_upstream(scope.client.clone(), pending, exchange, body)))
+    }
+
+    #[inline(never)]
+    fn once_issuer_is_asked(
+        self: &Arc<Self>,
+        scope: &Scope,
+        issuer: usize,
+        exchange: Exchange,
+        body: Incoming,
+    ) -> Answer {
+        Answer::Later(Box::pin(Arc::clone(self).ask_issuer(scope.clone(), issuer, exchange, body)))
     }
 
     /// Decides again, once an issuer has been asked for its keys.
@@ -340,6 +351,7 @@ impl Gateway {
     }
 
     /// The answer with an error.
+    #[cold]
     fn refuse(&self, exchange: &mut Exchange, error: &ClientError) -> Response<Body> {
         let response = respond::error(&mut exchange.facts, error);
         self.answered(exchange, response, Some(error))

@@ -70,7 +70,8 @@ impl Pool {
                 },
             }
         }
-        let mut sender = self.connect().await?;
+        // Seldom needed, and large: kept apart, so that a request which needs none does not carry it through every step.
+        let mut sender = Box::pin(self.connect()).await?;
         let response = sender.send_request(request).await.map_err(|error| no_answer(&error))?;
         Ok((response, self.lease(sender)))
     }

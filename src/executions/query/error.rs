@@ -70,11 +70,13 @@ impl fmt::Display for Suggestion {
 }
 
 impl QueryError {
+    #[cold]
     pub(super) fn invalid(parameter: &str, value: &str, accepted: String, suggestion: Option<&'static str>) -> Self {
         let suggestion = Suggestion(suggestion);
         Self::Invalid { parameter: parameter.to_owned(), value: shown(value), accepted, suggestion }
     }
 
+    #[cold]
     pub(super) fn unknown(parameter: &str, known: &[&'static str], suggestion: Option<&'static str>) -> Self {
         Self::Unknown {
             parameter: shown(parameter),
@@ -83,18 +85,22 @@ impl QueryError {
         }
     }
 
+    #[cold]
     pub(super) fn duplicate(parameter: &str) -> Self {
         Self::Duplicate { parameter: shown(parameter) }
     }
 
+    #[cold]
     pub(super) fn date_range(start: Milliseconds, end: Milliseconds) -> Self {
         Self::DateRange { start: start.to_string(), end: end.to_string() }
     }
 
+    #[cold]
     pub(super) fn malformed_name(name: &str) -> Self {
         Self::Malformed { parameter: "a parameter's name".to_owned(), value: shown(name) }
     }
 
+    #[cold]
     pub(super) fn malformed_value(parameter: &str, value: &str) -> Self {
         Self::Malformed { parameter: shown(parameter), value: shown(value) }
     }
