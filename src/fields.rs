@@ -90,4 +90,32 @@ mod tests {
             assert_eq!(found, [Ok(false), Ok(true), Err(Repeated), Err(Repeated)][times]);
         }
     }
+
+    #[test]
+    fn every_field_is_found_by_its_name_and_no_other() {
+        let found = |name: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static("value"));
+            let fields = Fields::of(&headers);
+            let one = |values: &Values<'_>| values.single() == Ok(headers.get(name));
+            let named = [&fields.key, &fields.authorization, &fields.linked_account, &fields.linked_account_alias];
+            let mut all: Vec<bool> = named.map(one).to_vec();
+            all.extend([fields.accepts_encodings, fields.is_conditional]);
+            all
+        };
+        let names = [
+            "x-api-key",
+            "authorization",
+            "linked_account_id",
+            "linked-account-id",
+            "accept-encoding",
+            "if-none-match",
+            "accept",
+            "x-api-keys",
+        ];
+        for (index, name) in names.into_iter().enumerate() {
+            let expected: Vec<bool> = (0..6).map(|field| field == index).collect();
+            assert_eq!(found(name), expected, "{name}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! An entry or an error to an HTTP response: headers, conditional requests, HEAD.
 //!
-//! Part of the hit path. What does not change between two answers is made at fill time, see `values` for what does.
+//! Part of the hit path. The body and its tag are made at fill time, the headers that are the same in every answer
+//! once for the process (`prepared`), and so are most values of the others (`values`).
 
 mod prepared;
 mod request_id;
@@ -53,9 +54,9 @@ pub struct Facts {
     pub budget: Option<Budget>,
     /// What the cache did.
     pub cache: CacheResult,
-    /// The content coding that the request likes best.
+    /// The content coding that the request likes best; known once it is one for what can be cached.
     pub coding: Option<Coding>,
-    /// Whether it asks for an answer that it does not have yet: there is an `If-None-Match`.
+    /// Whether it has an `If-None-Match`; known at the same time.
     pub is_conditional: bool,
     /// Whether pages of other origins may ask at all, and the one that does.
     pub cors: Option<Option<AllowedOrigin>>,

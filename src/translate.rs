@@ -56,7 +56,8 @@ pub fn answer(caller: &Caller, question: &Question, response: Reply) -> Result<D
 pub fn outcome(caller: &Caller, response: Reply) -> Result<Bytes, ClientError> {
     let body = success(caller, response)?;
     match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
-        Ok(_) => Ok(body),
+        // A slow reader of it must not keep all of what it may be a part of.
+        Ok(_) => Ok(Bytes::copy_from_slice(&body)),
         Err(_) => Err(ClientError::new(Reason::UpstreamInvalidResponse, "Refold's answer is not JSON")),
     }
 }

@@ -40,7 +40,7 @@ impl Arriving {
         Self { body, lease: Some(lease), deadline, timer: None, limit, seen: 0 }
     }
 
-    /// Reads it whole. It may be a part of the connection's read buffer, so whoever keeps it copies it.
+    /// Reads it whole. As of [`Reply::body`](super::Reply::body), whoever keeps it copies it.
     ///
     /// # Errors
     /// If it is too slow, too large or broken.

@@ -21,7 +21,7 @@ pub(super) fn expand(coding: &[u8], body: &Bytes, limit: usize) -> std::result::
     };
     match expanded {
         Ok(bytes) if bytes.len() > limit => Err(FetchError::TooLarge { limit }),
-        Ok(bytes) => Ok(bytes.into_boxed_slice().into()),
+        Ok(bytes) => Ok(bytes.into()),
         Err(_) => Err(FetchError::Broken),
     }
 }

@@ -42,7 +42,7 @@ pub struct Reply {
     pub status: StatusCode,
     /// Its headers; none of them is passed on as it is.
     pub headers: HeaderMap,
-    /// Its body, not encoded.
+    /// Its body, not encoded. It may be a part of the connection's read buffer, so whoever keeps it copies it.
     pub body: Bytes,
 }
 

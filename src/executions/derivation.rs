@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::page::{Document, Members, Pagination, read};
+use super::page::{Document, Members, Pagination, from_json};
 use super::query::{Dialect, ListQuery, Shown};
 use super::status::Progress;
 
@@ -164,8 +164,8 @@ struct Page<'a> {
 
 impl<'a> Page<'a> {
     fn read(body: &'a [u8], query: &ListQuery) -> Option<Self> {
-        let members: Members<'a> = read(body).ok()?;
-        let pagination: Pagination = read(body).ok()?;
+        let members: Members<'a> = from_json(body).ok()?;
+        let pagination: Pagination = from_json(body).ok()?;
         let docs = members.0.iter().find(|(name, _)| name == "docs")?.1;
         let docs: Vec<&'a RawValue> = serde_json::from_str(docs.get()).ok()?;
         let read = |text: &'a RawValue| {

@@ -1,4 +1,4 @@
-//! Header values that differ with each answer.
+//! Header values that differ from answer to answer.
 
 use std::time::Duration;
 

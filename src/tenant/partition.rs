@@ -11,8 +11,8 @@ use crate::config;
 use crate::limit::{ClientBudget, Line, Spent};
 use crate::tally::LastMinute;
 
-/// A linked account or a session token of one tenant: whose answers are nobody else's. What a hit needs stands together, as in
-/// a cached [`Entry`](crate::cache::Entry).
+/// A linked account or a session token of one tenant: whose answers are nobody else's. What a hit needs of it stands
+/// together.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Partition {

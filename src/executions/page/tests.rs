@@ -1,0 +1,116 @@
+//! Pages as the upstream may send them.
+
+use super::*;
+
+const DOCS: &str = r#"[ {"_id":"a", "status":"COMPLETED","n":1.50e3}, {"status":"ERRORED"} ]"#;
+
+fn page(text: &str, page: u64, limit: u32) -> Result<String, String> {
+    Document::page(Bytes::copy_from_slice(text.as_bytes()), page, limit)
+        .map(|document| String::from_utf8(document.body.to_vec()).expect("JSON is UTF-8"))
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_complete_page_passes_byte_for_byte() {
+    let text = format!(
+        r#" {{"docs":{DOCS},"totalDocs":2,"limit":10,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null,"extra":[1]}} "#
+    );
+    assert_eq!(page(&text, 1, 10).as_deref(), Ok(text.as_str()));
+}
+
+#[test]
+fn a_text_that_is_not_utf_8_matters_only_where_it_is_read() {
+    let body = |id: &[u8], status: &[u8]| {
+        let parts: [&[u8]; 5] = [br#"{"_id":""#, id, br#"","status":""#, status, br#""}"#];
+        Bytes::from(parts.concat())
+    };
+    let progress = |id: &[u8], status: &[u8]| Document::single(body(id, status)).map(|document| document.progress);
+    assert_eq!(progress(b"\xff", b"COMPLETED"), Ok(Progress::Settled));
+    assert!(progress(b"a", b"COMPLETED\xff").is_err());
+}
+
+#[test]
+fn missing_fields_are_computed_from_the_others_and_the_docs_bytes_stay() {
+    let text = format!(r#"{{"totalDocs":25,"docs":{DOCS},"x":1}}"#);
+    assert_eq!(
+        page(&text, 2, 2).expect("it can be completed"),
+        format!(
+            r#"{{"docs":{DOCS},"x":1,"totalDocs":25,"limit":2,"totalPages":13,"page":2,"pagingCounter":3,"hasPrevPage":true,"hasNextPage":true,"prevPage":1,"nextPage":3}}"#
+        )
+    );
+}
+
+#[test]
+fn the_last_page_tells_the_total_and_an_earlier_one_does_not() {
+    let last = format!(r#"{{"docs":{DOCS},"hasNextPage":false}}"#);
+    assert!(page(&last, 3, 10).expect("it can be completed").contains(r#""totalDocs":22,"limit":10,"totalPages":3"#));
+    let earlier = format!(r#"{{"docs":{DOCS},"hasNextPage":true}}"#);
+    assert!(page(&earlier, 3, 10).is_err());
+}
+
+#[test]
+fn an_empty_list_has_one_page() {
+    assert_eq!(
+        page(r#"{"docs":[],"totalDocs":0}"#, 1, 10).expect("it can be completed"),
+        r#"{"docs":[],"totalDocs":0,"limit":10,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null}"#
+    );
+}
+
+#[test]
+fn a_page_number_at_either_end_of_the_numbers_does_not_run_over() {
+    let of = |number: u64, more: &str| page(&format!(r#"{{"docs":{DOCS},"page":{number}{more}}}"#), 1, 10);
+    let first = of(0, r#","totalDocs":2,"hasPrevPage":true"#).expect("it can be completed");
+    assert!(first.contains(r#""page":0,"pagingCounter":1,"hasPrevPage":true"#), "{first}");
+    assert!(first.contains(r#""prevPage":0,"nextPage":1"#), "{first}");
+    let last = of(u64::MAX, r#","hasNextPage":false"#).expect("it can be completed");
+    assert!(last.contains(&format!(r#""totalDocs":{},"limit":10"#, u64::MAX)), "{last}");
+    let beyond = of(u64::MAX, r#","totalDocs":2,"hasNextPage":true"#).expect("it can be completed");
+    assert!(beyond.contains(&format!(r#""prevPage":{},"nextPage":{}"#, u64::MAX - 1, u64::MAX)), "{beyond}");
+}
+
+#[test]
+fn what_is_not_documented_is_refused() {
+    for text in [
+        "",
+        "[]",
+        "null",
+        "{}",
+        r#"{"docs":null,"totalDocs":0}"#,
+        r#"{"docs":[1],"totalDocs":1}"#,
+        r#"{"docs":[["RUNNING"]],"totalDocs":1}"#,
+        r#"{"docs":[],"totalDocs":"0"}"#,
+        r#"{"docs":[],"totalDocs":0,"docs":[]}"#,
+        r#"{"docs":[],"totalDocs":0} x"#,
+        r#"{"docs":[],"totalDocs":0"#,
+    ] {
+        assert!(page(text, 1, 10).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn one_running_execution_makes_a_page_live() {
+    let progress = |docs: &str| {
+        Document::page(Bytes::from(format!(r#"{{"docs":{docs},"totalDocs":9}}"#)), 1, 10).map(|page| page.progress)
+    };
+    assert_eq!(progress(DOCS), Ok(Progress::Settled));
+    assert_eq!(progress(r#"[{"status":"COMPLETED"},{"status":"STOPPING"}]"#), Ok(Progress::Live));
+    assert_eq!(progress(r#"[{"status":"COMPLETED"},{"status":"PAUSED"}]"#), Ok(Progress::Unknown));
+    assert_eq!(progress(r"[{}]"), Ok(Progress::Unknown));
+}
+
+#[test]
+fn a_single_execution_is_an_object() {
+    let progress =
+        |text: &'static str| Document::single(Bytes::from_static(text.as_bytes())).map(|found| found.progress);
+    assert_eq!(progress(r#"{"_id":"a","status":"RUNN\u0049NG","nodes":[{"status":"COMPLETED"}]}"#), Ok(Progress::Live));
+    assert_eq!(progress(r#"{"status":null}"#), Ok(Progress::Unknown));
+    for text in [r#"["RUNNING"]"#, "null", "1", "", r#"{"status":"RUNNING""#, "<html>"] {
+        assert!(progress(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn an_error_does_not_quote_the_document() {
+    let error = page(r#"{"docs":[],"totalDocs":0,"secret-member":oops}"#, 1, 10).expect_err("it is invalid");
+    assert!(!error.contains("secret-member") && !error.contains("oops"), "{error}");
+}
