@@ -132,7 +132,7 @@ impl Origin {
         let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
         let validator = response.headers.get(ETAG).and_then(kept_copy);
         let document = translate::answer(caller, question, response)?;
-        let mut entry = self.entry(caller, question, document, asked_at);
+        let mut entry = self.entry(caller, question, &document, asked_at);
         if let Some(stale) = stale {
             entry = entry.sharing(stale);
         }
@@ -142,7 +142,7 @@ impl Origin {
 
     /// An answer as it is kept, for as long as its tenant says.
     #[must_use]
-    pub fn entry(&self, caller: &Caller, question: &Question, document: Document, asked_at: Moment) -> Entry {
+    pub fn entry(&self, caller: &Caller, question: &Question, document: &Document, asked_at: Moment) -> Entry {
         let lifetime = self.lifetime(caller, question, document.progress);
         let mut entry = Entry::new(document, lifetime, asked_at, self.clock.now());
         let stale = &caller.tenant().config.stale;

@@ -77,7 +77,7 @@ pub enum Usable {
 impl Entry {
     /// An answer that was asked for at `asked_at` and is here now.
     #[must_use]
-    pub fn new(document: Document, lifetime: Duration, asked_at: Moment, now: Moment) -> Self {
+    pub fn new(document: &Document, lifetime: Duration, asked_at: Moment, now: Moment) -> Self {
         let (body, etag) = kept(&document.body);
         Self {
             body,
@@ -203,7 +203,7 @@ mod tests {
 
     fn entry(body: &'static str, at: u64) -> Entry {
         let document = Document { body: Bytes::from_static(body.as_bytes()), progress: Progress::Settled, total: None };
-        Entry::new(document, Duration::from_secs(5), Moment::from_nanos(at), Moment::from_nanos(at + 1))
+        Entry::new(&document, Duration::from_secs(5), Moment::from_nanos(at), Moment::from_nanos(at + 1))
     }
 
     #[test]
