@@ -55,10 +55,11 @@ impl Gateway {
     /// Joins the fetch of a key, or starts it. Nobody waits for a renewal, so who joins for one only listens.
     pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, Fetch) {
         let listens = errand.urgency == Urgency::Background;
+        let flights = if errand.anyway { &self.fresh_flights } else { &self.flights };
         let joined = if self.config.cache.collapse {
-            self.flights.join(&errand.key, listens, errand.trip.context())
+            flights.join(&errand.key, listens, errand.trip.context())
         } else {
-            self.flights.alone(&errand.key, listens)
+            flights.alone(&errand.key, listens)
         };
         match joined {
             Joined::Waits(waiter, fetch) => (waiter, Fetch::Shared(fetch)),
@@ -98,13 +99,21 @@ impl Gateway {
         };
         errand.trip.ended(&outcome);
         match (&outcome, errand.stale) {
-            (Ok(entry), _) => self.store.put(errand.key, Arc::clone(entry)),
+            (Ok(entry), _) => self.keep(errand.key, entry),
             (Err(error), Some(stale)) if error.is_passing() => stale.refetch_failed(self.clock.now()),
             // What it said is about the caller or the question: what was kept is of no use any more.
             (Err(_), Some(_)) => self.store.remove(&errand.key),
             (Err(_), None) => {}
         }
         flight.land(outcome);
+    }
+
+    /// Keeps an entry, unless another fetch has brought one that is newer.
+    fn keep(&self, key: CacheKey, entry: &Arc<Entry>) {
+        let newer = |other: &Entry| other.stored_at > entry.stored_at && other.is_fresh(self.clock.now());
+        if !self.store.get(&key).is_some_and(|other| newer(&other)) {
+            self.store.put(key, Arc::clone(entry));
+        }
     }
 
     /// The answer: what another fetch has brought meanwhile, what follows from others, or what Refold says.
