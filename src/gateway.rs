@@ -50,8 +50,6 @@ pub struct Gateway {
     callers: Callers,
     store: Store,
     flights: Arc<Flights<Option<Context>>>,
-    /// Those of callers who take nothing from the cache: what a fetch brings that had begun for others may be from there.
-    fresh_flights: Arc<Flights<Option<Context>>>,
     cors: Option<Cors>,
     origin: Origin,
     observer: Arc<Observer>,
@@ -125,7 +123,6 @@ impl Gateway {
             callers: Callers::new(&config, &clock)?,
             store: store(config.cache.capacity, &observer),
             flights: Arc::default(),
-            fresh_flights: Arc::default(),
             cors: config.cors.as_ref().map(Cors::new),
             origin: Origin::new(Arc::clone(&config), clock.clone()),
             tracer: config.traces.as_ref().map(|traces| observer.tracer(traces)).transpose()?,

@@ -55,11 +55,10 @@ impl Gateway {
     /// Joins the fetch of a key, or starts it. Nobody waits for a renewal, so who joins for one only listens.
     pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, Fetch) {
         let listens = errand.urgency == Urgency::Background;
-        let flights = if errand.anyway { &self.fresh_flights } else { &self.flights };
         let joined = if self.config.cache.collapse {
-            flights.join(&errand.key, listens, errand.trip.context())
+            self.flights.join(&errand.key, listens, errand.trip.context())
         } else {
-            flights.alone(&errand.key, listens)
+            self.flights.alone(&errand.key, listens)
         };
         match joined {
             Joined::Waits(waiter, fetch) => (waiter, Fetch::Shared(fetch)),

@@ -25,7 +25,6 @@ impl Gateway {
             callers: self.callers.successor(&config, answers_hold)?,
             store: if same_capacity { self.store.clone() } else { store(is.cache.capacity, &self.observer) },
             flights: Arc::clone(&self.flights),
-            fresh_flights: Arc::clone(&self.fresh_flights),
             cors: is.cors.as_ref().map(Cors::new),
             origin: self.origin.successor(&config),
             tracer: if was.traces == is.traces {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::StatusCode;
 use postern::limit::Waiting;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::harness::{Answer, EXECUTIONS, Gateway, Setup, as_account, http_upstream, page_of, until};
 
@@ -222,4 +222,38 @@ async fn whoever_comes_and_leaves_only_what_somebody_waits_for_is_asked_and_nobo
         served.sort_unstable();
         assert_eq!(served, wanted, "round {round}");
     }
+}
+
+#[tokio::test]
+async fn a_fetch_that_began_earlier_and_ends_later_does_not_undo_a_newer_one() {
+    let (asked, gate) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
+    let (count, held) = (Arc::clone(&asked), Arc::clone(&gate));
+    let upstream = http_upstream(move |_| {
+        let (count, held) = (Arc::clone(&count), Arc::clone(&held));
+        async move {
+            let version = count.fetch_add(1, Ordering::SeqCst) + 1;
+            if version == 1 {
+                held.acquire().await.expect("it is open").forget();
+            }
+            page_of(&json!({ "status": "COMPLETED", "version": version }))
+        }
+    })
+    .await;
+    let Setup { clock, tenant, top, .. } = Setup::default();
+    let top = format!("{top}\n[cache]\ncollapse = false\n");
+    let gateway = Arc::new(Gateway::start(upstream, &top, &tenant, clock.clone()));
+    let ask = || {
+        let gateway = Arc::clone(&gateway);
+        async move {
+            let answer = gateway.get(EXECUTIONS, &as_account("acme-1")).await;
+            (answer.json()["docs"][0]["version"].as_u64(), answer.header("cache-status").to_owned())
+        }
+    };
+    let first = tokio::spawn(ask());
+    until(|| asked.load(Ordering::SeqCst) == 1).await;
+    clock.advance(std::time::Duration::from_millis(1));
+    assert_eq!(ask().await, (Some(2), "postern; fwd=uri-miss; stored".to_owned()));
+    gate.add_permits(1);
+    assert_eq!(first.await.expect("nobody has ended it").0, Some(1));
+    assert_eq!(ask().await, (Some(2), "postern; hit; ttl=5".to_owned()));
 }

@@ -1,6 +1,5 @@
 //! Refold tells of changes; and what callers may ask of the cache.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use crate::harness::{
     Answer, EXECUTIONS, Gateway, NEXT_ORG_KEY, ORG_KEY, Setup, as_account, configuration, http_upstream, page_of,
@@ -45,16 +43,11 @@ async fn world(tenant_lines: &str) -> World {
         }
     })
     .await;
-    let (gateway, clock) = gateway(upstream, tenant_lines);
-    World { gateway, clock, version, asked }
-}
-
-fn gateway(upstream: SocketAddr, tenant_lines: &str) -> (Arc<Gateway>, Clock) {
     let Setup { clock, top, tenant, .. } = Setup::default();
     let top = top.replace("while_revalidate = \"0s\"", "while_revalidate = \"1h\"");
     let text = configuration(upstream, &top, &tenant)
         .replace("org_key = ", &format!("{tenant_lines}org_key_next = {{ env = \"NEXT_ORG_KEY\" }}\norg_key = "));
-    (Arc::new(Gateway::start_with(&text, clock.clone())), clock)
+    World { gateway: Arc::new(Gateway::start_with(&text, clock.clone())), clock, version, asked }
 }
 
 const ON: &str = "webhooks = true\n";
@@ -235,41 +228,6 @@ async fn callers_may_ask_of_the_cache_what_their_tenant_allows() {
     let before = asked();
     assert_eq!(ask("max-stale=20").await.header("cache-status"), "postern; hit; ttl=-10");
     assert_eq!(asked(), before, "it takes a stale one, so nothing is fetched");
-}
-
-#[tokio::test]
-async fn who_takes_nothing_from_the_cache_shares_no_fetch_that_began_before_and_is_not_undone_by_it() {
-    let (asked, gate) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
-    let (count, held) = (Arc::clone(&asked), Arc::clone(&gate));
-    let upstream = http_upstream(move |_| {
-        let (count, held) = (Arc::clone(&count), Arc::clone(&held));
-        async move {
-            let version = count.fetch_add(1, Ordering::SeqCst) + 1;
-            if version == 1 {
-                held.acquire().await.expect("it is open").forget();
-            }
-            page_of(&json!({ "status": "COMPLETED", "version": version }))
-        }
-    })
-    .await;
-    let (gateway, clock) = gateway(upstream, "request_directives = [\"no-cache\"]\n");
-    let ask = |directive: &'static str| {
-        let gateway = Arc::clone(&gateway);
-        async move {
-            let headers = [as_account("a").as_slice(), &[("cache-control", directive)]].concat();
-            let answer = gateway.get(EXECUTIONS, &headers).await;
-            (answer.json()["docs"][0]["version"].as_u64(), answer.header("cache-status").to_owned())
-        }
-    };
-    let first = tokio::spawn(ask("max-age=60"));
-    while asked.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
-    clock.advance(Duration::from_millis(1));
-    assert_eq!(ask("no-cache").await, (Some(2), "postern; fwd=uri-miss; stored".to_owned()));
-    gate.add_permits(1);
-    assert_eq!(first.await.expect("nobody has ended it").0, Some(1));
-    assert_eq!(ask("max-age=60").await, (Some(2), "postern; hit; ttl=5".to_owned()));
 }
 
 #[tokio::test]
