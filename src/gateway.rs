@@ -272,8 +272,8 @@ impl Gateway {
             }
             Route::To(endpoint) => endpoint,
         };
-        // Before the query is read, so that somebody unknown learns nothing of what is accepted.
         let fields = Fields::of(&head.headers);
+        // Before the query is read, so that somebody unknown learns nothing of what is accepted.
         let caller = self.callers.identify(&fields, &scope.entrance, now).map_err(|none| match none {
             Unidentified::Refused(error) => Undecided::Refused(error),
             Unidentified::UnknownKey(issuer) => Undecided::UnknownKey(issuer),

@@ -205,7 +205,7 @@ impl<'a> Page<'a> {
             out.push(b']');
         }
         out.push(b'}');
-        Some(out.into_boxed_slice().into())
+        Some(out.into())
     }
 }
 
