@@ -16,8 +16,9 @@ use super::place::place;
 const BUFFERS: usize = 16;
 /// Most that may wait in one buffer, in bytes.
 const MOST: usize = 2 << 20;
-/// How long lines gather before they are written together: waking a thread costs more than many lines do.
-const GATHER: Duration = Duration::from_millis(8);
+/// How long lines gather before they are written together: waking a thread costs more than many lines do, and takes the
+/// processor from those who answer.
+const GATHER: Duration = Duration::from_millis(16);
 /// How long the end of the process waits for its last lines to be taken.
 const PATIENCE: Duration = Duration::from_secs(2);
 
