@@ -162,22 +162,15 @@ impl Second {
     }
 }
 
-/// What JSON has escapes for (RFC 8259, 7).
-const ESCAPED: [bool; 256] = {
-    let mut escaped = [false; 256];
-    let mut control = 0;
-    while control < b' ' {
-        escaped[control as usize] = true;
-        control += 1;
-    }
-    escaped[b'"' as usize] = true;
-    escaped[b'\\' as usize] = true;
-    escaped
-};
+/// Whether JSON has to escape something in a text (RFC 8259, 7). Looks at all of it, and so at many bytes at once.
+#[expect(clippy::needless_bitwise_bool, reason = "lazy operators end at the first hit, byte by byte")]
+fn has_escapes(text: &str) -> bool {
+    text.bytes().fold(false, |found, byte| found | (byte < b' ') | (byte == b'"') | (byte == b'\\'))
+}
 
 fn text(line: &mut Vec<u8>, name: &[u8], text: &str) {
     line.extend_from_slice(name);
-    if text.bytes().any(|byte| ESCAPED[usize::from(byte)]) {
+    if has_escapes(text) {
         // Memory takes everything, and every text can be written.
         let _ = serde_json::to_writer(&mut *line, text);
     } else {
