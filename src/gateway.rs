@@ -23,7 +23,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
 use self::fetch::Errand;
-use self::pending::Pending;
+use self::pending::{Miss, Pending};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness};
 use crate::admit::{admit, must_write};
 use crate::body::Body;
@@ -345,7 +345,7 @@ impl Gateway {
                 // What the caller did not take is no comfort either if nothing newer is to be had.
                 let stale = entry.filter(|_| facts.cache != CacheResult::Request);
                 let (caller, key) = (caller.clone(), key.clone());
-                Ok(Decision::Pending(Pending::Fetch { caller, key, stale, directives }))
+                Ok(Decision::Pending(Pending::Fetch(Miss { caller, key, stale, directives })))
             }
         }
     }

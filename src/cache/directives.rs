@@ -82,6 +82,12 @@ impl Directives {
         self.no_cache || self.no_store || self.max_age.is_some() || self.min_fresh.is_some()
     }
 
+    /// Whether an answer that was fetched for others will not do: Refold was asked for it before the request came.
+    #[must_use]
+    pub fn want_newer(&self, entry: &Entry, began: Moment, now: Moment) -> bool {
+        entry.stored_at < began && self.accept(entry, now) == Some(false)
+    }
+
     /// The answer must not be kept.
     #[must_use]
     pub fn no_store(&self) -> bool {

@@ -24,10 +24,19 @@ use crate::webhook;
 
 /// A request that needs the upstream.
 pub(super) enum Pending {
-    Fetch { caller: Caller, key: CacheKey, stale: Option<Arc<Entry>>, directives: Directives },
+    Fetch(Miss),
     Act { caller: Caller, execution: PathId, action: Action },
     Pass { caller: Caller, allowed: usize },
     Hook { tenant: Arc<Tenant> },
+}
+
+/// A question that the cache does not answer.
+pub(super) struct Miss {
+    pub(super) caller: Caller,
+    pub(super) key: CacheKey,
+    /// What is no longer fresh.
+    pub(super) stale: Option<Arc<Entry>>,
+    pub(super) directives: Directives,
 }
 
 impl Gateway {
@@ -41,7 +50,7 @@ impl Gateway {
     ) -> Response<Body> {
         let response = match pending {
             // It must leave nothing behind, so nobody else's fetch is shared either.
-            Pending::Fetch { caller, key, directives, .. } if directives.no_store() => {
+            Pending::Fetch(Miss { caller, key, directives, .. }) if directives.no_store() => {
                 exchange.facts.cache = CacheResult::Request;
                 let mut trip = self.trip(&mut exchange, &caller);
                 trip.begin("fetch");
@@ -57,32 +66,11 @@ impl Gateway {
                     Err(error) => return self.refuse(&mut exchange, &error),
                 }
             }
-            Pending::Fetch { caller, key, stale, directives } => {
-                let windows = caller.tenant().config.stale;
-                let caller_wait = caller.tenant().config.upstream_budget.max_wait;
-                let anyway = directives.is_choosy();
-                let trip = self.trip(&mut exchange, &caller);
-                let errand = Errand { caller, key, stale: stale.clone(), urgency: Urgency::Foreground, anyway, trip };
-                let (waiter, fetch) = self.join(client, errand);
-                let (collapsed, waiting) = match fetch {
-                    Fetch::Own => (false, None),
-                    Fetch::Shared(fetch) => {
-                        exchange.spent = None;
-                        (true, Some(exchange.span.waits_for(fetch)))
-                    }
-                };
-                exchange.facts.cache = match (exchange.facts.cache, &stale) {
-                    (CacheResult::Request, _) => CacheResult::Request,
-                    (_, Some(_)) => CacheResult::Stale { collapsed },
-                    (_, None) => CacheResult::Miss { collapsed },
-                };
-                // Whoever could have an older answer does not wait for a newer one for ever.
-                let older = |entry: &&Arc<Entry>| entry.usable(&windows, self.clock.now()) != Usable::No;
-                let patience = stale.as_ref().filter(older).map(|_| caller_wait);
-                let outcome = self.within(patience, waiter).await;
-                drop(waiting);
+            Pending::Fetch(miss) => {
+                let outcome = self.fetch_or_wait(&client, &miss, &mut exchange).await;
                 let now = self.clock.now();
-                match (outcome, stale) {
+                let windows = &miss.caller.tenant().config.stale;
+                match (outcome, miss.stale) {
                     (Ok(entry), _) => {
                         if entry.derived {
                             exchange.facts.cache = CacheResult::Derived;
@@ -93,7 +81,7 @@ impl Gateway {
                         }
                         give(&mut exchange, &entry, now)
                     }
-                    (Err(error), Some(stale)) if error.is_passing() && stale.usable(&windows, now) != Usable::No => {
+                    (Err(error), Some(stale)) if error.is_passing() && stale.usable(windows, now) != Usable::No => {
                         exchange.facts.cache = CacheResult::HitStale;
                         give(&mut exchange, &stale, now)
                     }
@@ -140,6 +128,49 @@ impl Gateway {
             }
         };
         self.answered(&mut exchange, response, None)
+    }
+
+    /// Fetches what is missing, or waits for somebody who does; once more if what they bring is older than what is wanted.
+    async fn fetch_or_wait(
+        self: &Arc<Self>,
+        client: &Client,
+        miss: &Miss,
+        exchange: &mut Exchange,
+    ) -> Result<Arc<Entry>, ClientError> {
+        let Miss { caller, key, stale, directives } = miss;
+        let config = &caller.tenant().config;
+        loop {
+            let errand = Errand {
+                caller: caller.clone(),
+                key: key.clone(),
+                stale: stale.clone(),
+                urgency: Urgency::Foreground,
+                anyway: directives.is_choosy(),
+                trip: self.trip(exchange, caller),
+            };
+            let (waiter, fetch) = self.join(client.clone(), errand);
+            let (collapsed, waiting) = match fetch {
+                Fetch::Own => (false, None),
+                Fetch::Shared(fetch) => {
+                    exchange.spent = None;
+                    (true, Some(exchange.span.waits_for(fetch)))
+                }
+            };
+            exchange.facts.cache = match (exchange.facts.cache, stale) {
+                (CacheResult::Request, _) => CacheResult::Request,
+                (_, Some(_)) => CacheResult::Stale { collapsed },
+                (_, None) => CacheResult::Miss { collapsed },
+            };
+            // Whoever could have an older answer does not wait for a newer one for ever.
+            let older = |entry: &&Arc<Entry>| entry.usable(&config.stale, self.clock.now()) != Usable::No;
+            let patience = stale.as_ref().filter(older).map(|_| config.upstream_budget.max_wait);
+            let outcome = self.within(patience, waiter).await;
+            drop(waiting);
+            match outcome {
+                Ok(entry) if collapsed && directives.want_newer(&entry, exchange.began, self.clock.now()) => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// What a request is about to have done at the upstream.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
+use postern::clock::Clock;
 use postern::limit::Waiting;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
@@ -13,6 +15,7 @@ use crate::harness::{Answer, EXECUTIONS, Gateway, Setup, as_account, http_upstre
 /// A gateway in front of an upstream that answers when it is told to, with the number of the request.
 struct Gated {
     gateway: Arc<Gateway>,
+    clock: Clock,
     requests: Arc<AtomicU64>,
     open: watch::Sender<bool>,
 }
@@ -34,17 +37,32 @@ impl Gated {
         })
         .await;
         let Setup { clock, top, tenant, .. } = Setup::default();
-        Self { gateway: Arc::new(Gateway::start(upstream, &top, &tenant, clock)), requests, open }
+        let tenant = format!("request_directives = [\"no-cache\", \"max-age\"]\n{tenant}");
+        let gateway = Arc::new(Gateway::start(upstream, &top, &tenant, clock.clone()));
+        Self { gateway, clock, requests, open }
     }
 
     fn ask(&self) -> tokio::task::JoinHandle<Answer> {
+        self.ask_for("")
+    }
+
+    /// Asks with a `Cache-Control`.
+    fn ask_for(&self, directive: &'static str) -> tokio::task::JoinHandle<Answer> {
         let gateway = Arc::clone(&self.gateway);
-        tokio::spawn(async move { gateway.get(EXECUTIONS, &as_account("acme-1")).await })
+        tokio::spawn(async move {
+            gateway.get(EXECUTIONS, &[as_account("acme-1").as_slice(), &[("cache-control", directive)]].concat()).await
+        })
     }
 
     fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
     }
+}
+
+/// How many requests of a linked account have come in so far.
+fn arrived(gateway: &Gateway, clock: &Clock, account: &str) -> u64 {
+    let busiest = gateway.server().gateway().tenants()[0].busiest(1000, clock.now());
+    busiest.iter().find(|busy| busy.linked_account.as_deref() == Some(account)).map_or(0, |busy| busy.requests)
 }
 
 #[tokio::test]
@@ -55,7 +73,7 @@ async fn a_thousand_callers_cost_one_fetch_also_when_half_of_them_hang_up() {
     until(|| gated.requests() == 1).await;
     callers.extend((1..1000).map(|_| gated.ask()));
     // So that those who leave have asked.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let stay = callers.split_off(500);
     for caller in callers {
         caller.abort();
@@ -78,7 +96,7 @@ async fn a_failure_is_told_to_all_who_wait_and_the_next_one_tries_again() {
     let mut callers = vec![gated.ask()];
     until(|| gated.requests() == 1).await;
     callers.extend((0..20).map(|_| gated.ask()));
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     gated.open.send_replace(true);
     for caller in callers {
         assert_eq!(caller.await.expect("nobody has ended it").status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -86,6 +104,27 @@ async fn a_failure_is_told_to_all_who_wait_and_the_next_one_tries_again() {
     let before = gated.requests();
     assert_eq!(gated.ask().await.expect("nobody has ended it").status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(gated.requests(), before + 1);
+}
+
+#[tokio::test]
+async fn who_wants_a_newer_answer_than_the_one_under_way_gets_it_and_those_who_want_it_share_it() {
+    let gated = Gated::start(200).await;
+    let first = gated.ask();
+    until(|| gated.requests() == 1).await;
+    gated.clock.advance(Duration::from_secs(3));
+    let newer: Vec<_> = ["no-cache", "max-age=2", "no-cache"].map(|directive| gated.ask_for(directive)).into();
+    let old_enough = gated.ask_for("max-age=3");
+    until(|| arrived(&gated.gateway, &gated.clock, "acme-1") == 5).await;
+    gated.open.send_replace(true);
+    for (caller, number) in [(first, 1), (old_enough, 1)] {
+        assert_eq!(caller.await.expect("nobody has ended it").json()["docs"][0]["_id"], number);
+    }
+    for caller in newer {
+        let answer = caller.await.expect("nobody has ended it");
+        assert_eq!(answer.json()["docs"][0]["_id"], 2, "{answer:?}");
+        assert_eq!(answer.header("age"), "0");
+    }
+    assert_eq!(gated.requests(), 2);
 }
 
 #[tokio::test]
@@ -112,12 +151,12 @@ async fn a_fetch_that_was_not_asked_yet_ends_with_its_last_caller() {
     until(|| waiting() == 2).await;
     // One of two is not the last.
     leaves.abort();
-    clock.advance(std::time::Duration::from_millis(1020));
+    clock.advance(Duration::from_millis(1020));
     assert_eq!(stays.await.expect("nobody has ended it").status, StatusCode::OK);
     assert_eq!(waiting(), 1);
     also_leaves.abort();
     until(|| waiting() == 0).await;
-    clock.advance(std::time::Duration::from_secs(5));
+    clock.advance(Duration::from_secs(5));
     assert_eq!(ask(4).await.expect("it is answered").status, StatusCode::OK);
     assert_eq!(requests.load(Ordering::SeqCst), 3, "nobody has asked for what nobody waits for");
 }
@@ -145,10 +184,10 @@ async fn a_renewal_that_somebody_begins_to_wait_for_goes_before_those_that_nobod
     let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.waiting();
     for page in 1..=4 {
         ask(page, "").await.expect("it is answered");
-        clock.advance(std::time::Duration::from_millis(1020));
+        clock.advance(Duration::from_millis(1020));
     }
     // All become stale. The first takes the slot there is, the others wait behind their readers' backs.
-    clock.advance(std::time::Duration::from_secs(5));
+    clock.advance(Duration::from_secs(5));
     for page in 1..=4 {
         let answer = ask(page, "").await.expect("it is answered");
         assert!(answer.header("cache-status").starts_with("postern; hit; ttl=-"), "{answer:?}");
@@ -160,7 +199,7 @@ async fn a_renewal_that_somebody_begins_to_wait_for_goes_before_those_that_nobod
     until(|| waiting() == Waiting { callers: 1, renewals: 2 }).await;
     for _ in 0..3 {
         let before = order.lock().expect("no panic").len();
-        clock.advance(std::time::Duration::from_millis(1020));
+        clock.advance(Duration::from_millis(1020));
         until(|| order.lock().expect("no panic").len() > before).await;
     }
     assert_eq!(caller.await.expect("nobody has ended it").header("cache-status"), "postern; fwd=request; stored");
@@ -189,15 +228,11 @@ async fn whoever_comes_and_leaves_only_what_somebody_waits_for_is_asked_and_nobo
         })
     };
     let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.waiting();
-    let arrived = |page: u32| {
-        let account = format!("account-{page}");
-        let busiest = gateway.server().gateway().tenants()[0].busiest(1000, clock.now());
-        busiest.iter().find(|busy| busy.linked_account.as_ref() == Some(&account)).map_or(0, |busy| busy.requests)
-    };
+    let arrived = |page: u32| arrived(&gateway, &clock, &format!("account-{page}"));
     let mut dice = fastrand::Rng::with_seed(11);
     for round in 0..25 {
         // The slot there is goes first, so that all others wait.
-        clock.advance(std::time::Duration::from_secs(10));
+        clock.advance(Duration::from_secs(10));
         let first = round * 100;
         assert_eq!(ask(first + 1).await.expect("it is answered"), StatusCode::OK);
         asked.lock().expect("no panic").clear();
@@ -220,7 +255,7 @@ async fn whoever_comes_and_leaves_only_what_somebody_waits_for_is_asked_and_nobo
         until(|| waiting() == Waiting { callers: wanted.len(), renewals: 0 }).await;
         let mut stay: Vec<_> = stay.into_iter().map(|(_, caller)| caller).collect();
         while stay.iter().any(|caller| !caller.is_finished()) {
-            clock.advance(std::time::Duration::from_millis(100));
+            clock.advance(Duration::from_millis(100));
             tokio::task::yield_now().await;
         }
         for caller in stay.drain(..) {
@@ -259,7 +294,7 @@ async fn a_fetch_that_began_earlier_and_ends_later_does_not_undo_a_newer_one() {
     };
     let first = tokio::spawn(ask());
     until(|| asked.load(Ordering::SeqCst) == 1).await;
-    clock.advance(std::time::Duration::from_millis(1));
+    clock.advance(Duration::from_millis(1));
     assert_eq!(ask().await, (Some(2), "postern; fwd=uri-miss; stored".to_owned()));
     gate.add_permits(1);
     assert_eq!(first.await.expect("nobody has ended it").0, Some(1));
