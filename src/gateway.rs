@@ -12,6 +12,7 @@ mod fetch;
 mod pending;
 mod status;
 mod succession;
+mod unanswered;
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -19,12 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::sync::watch;
 
 use self::fetch::Errand;
 use self::pending::{Miss, Pending};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness};
+use self::unanswered::{Unanswered, Wait};
 use crate::admit::{admit, must_write};
 use crate::body::Body;
 use crate::cache::{CacheKey, Coding, Directives, Entry, Flights, Store, Usable};
@@ -63,6 +66,8 @@ pub struct Scope {
     pub client: Client,
     /// What the connection says of who sends requests over it.
     pub entrance: Entrance,
+    /// Turns true when what is not answered yet is given up, since the process ends.
+    pub over: watch::Receiver<bool>,
 }
 
 const NOT_CACHED: &str = "there is no answer in the cache that the request's Cache-Control takes";
@@ -189,51 +194,24 @@ impl Gateway {
             age: None,
             spent: None,
         };
-        match self.decide(scope, &mut exchange, now) {
+        let wait = match self.decide(scope, &mut exchange, now) {
             Ok(decision) => match self.settle(scope, &mut exchange, decision, now) {
-                Settled::Now(response) => Answer::Now(response),
-                Settled::Later(pending) => self.later(scope, pending, exchange, body),
+                Settled::Now(response) => {
+                    self.ended(&mut exchange, response.status(), None);
+                    return Answer::Now(response);
+                }
+                Settled::Later(pending) => Wait::ForUpstream(pending),
             },
-            Err(Undecided::UnknownKey(issuer)) => self.once_issuer_is_asked(scope, issuer, exchange, body),
-            Err(Undecided::Refused(error)) => Answer::Now(self.refuse(&mut exchange, &error)),
-        }
+            Err(Undecided::UnknownKey(issuer)) => Wait::ForIssuer(issuer),
+            Err(Undecided::Refused(error)) => return Answer::Now(self.refuse(&mut exchange, &error)),
+        };
+        self.later(scope, wait, exchange, body)
     }
 
-    /// Out of line, as the next one: futures are large, and a hit must not make room for them on the stack.
+    /// Out of line: futures are large, and a hit must not make room for one on the stack.
     #[inline(never)]
-    fn later(self: &Arc<Self>, scope: &Scope, pending: Pending, exchange: Exchange, body: Incoming) -> Answer {
-        Answer::Later(Box::pin(Arc::clone(self).go_upstream(scope.client.clone(), pending, exchange, body)))
-    }
-
-    #[inline(never)]
-    fn once_issuer_is_asked(
-        self: &Arc<Self>,
-        scope: &Scope,
-        issuer: usize,
-        exchange: Exchange,
-        body: Incoming,
-    ) -> Answer {
-        Answer::Later(Box::pin(Arc::clone(self).ask_issuer(scope.clone(), issuer, exchange, body)))
-    }
-
-    /// Decides again, once an issuer has been asked for its keys.
-    async fn ask_issuer(
-        self: Arc<Self>,
-        scope: Scope,
-        issuer: usize,
-        mut exchange: Exchange,
-        body: Incoming,
-    ) -> Response<Body> {
-        self.callers.ask_issuer(issuer).await;
-        let now = self.clock.now();
-        match self.decide(&scope, &mut exchange, now) {
-            Ok(decision) => match self.settle(&scope, &mut exchange, decision, now) {
-                Settled::Now(response) => response,
-                Settled::Later(pending) => self.go_upstream(scope.client, pending, exchange, body).await,
-            },
-            Err(Undecided::UnknownKey(_)) => self.refuse(&mut exchange, &ClientError::invalid_credentials()),
-            Err(Undecided::Refused(error)) => self.refuse(&mut exchange, &error),
-        }
+    fn later(self: &Arc<Self>, scope: &Scope, wait: Wait, exchange: Exchange, body: Incoming) -> Answer {
+        Answer::Later(Box::pin(Unanswered::new(Arc::clone(self), exchange).answer(scope.clone(), wait, body)))
     }
 
     /// Answers what can be answered at once.
@@ -252,7 +230,7 @@ impl Gateway {
             Decision::Preflight(methods) => respond::preflight(&mut exchange.facts, self.cors.as_ref(), &methods),
             Decision::Pending(pending) => return Settled::Later(pending),
         };
-        Settled::Now(self.answered(exchange, response, None))
+        Settled::Now(response)
     }
 
     /// The steps that need nobody else.
@@ -354,16 +332,13 @@ impl Gateway {
     #[cold]
     fn refuse(&self, exchange: &mut Exchange, error: &ClientError) -> Response<Body> {
         let response = respond::error(&mut exchange.facts, error);
-        self.answered(exchange, response, Some(error))
+        self.ended(exchange, response.status(), Some((error.error_code(), error.label())));
+        response
     }
 
-    /// Tells whoever watches. The last thing that is done for any request.
-    fn answered(
-        &self,
-        exchange: &mut Exchange,
-        response: Response<Body>,
-        error: Option<&ClientError>,
-    ) -> Response<Body> {
+    /// Tells whoever watches, with the code of the error if it was one, and the label for it. The last thing that is done for
+    /// any request.
+    fn ended(&self, exchange: &mut Exchange, status: StatusCode, error: Option<(&str, &'static str)>) {
         let now = self.clock.now();
         let record = Record {
             request_id: exchange.facts.request_id,
@@ -372,9 +347,9 @@ impl Gateway {
             caller: exchange.caller.as_ref(),
             key: exchange.key.as_ref(),
             canonical: exchange.canonical.as_deref(),
-            status: response.status(),
-            error_code: error.map(ClientError::error_code),
-            error_label: error.map(ClientError::label),
+            status,
+            error_code: error.map(|(code, _)| code),
+            error_label: error.map(|(_, label)| label),
             cache: exchange.facts.cache,
             age: exchange.age,
             at: now,
@@ -384,7 +359,6 @@ impl Gateway {
         };
         self.observer.answered(&self.config.log, &record);
         exchange.span.answered(exchange.head.uri.path(), &record);
-        response
     }
 }
 

@@ -124,15 +124,23 @@ impl Generation {
     }
 
     /// What requests mean that come to a worker through a door, on a connection where these certificates were shown. A
-    /// certificate that the door would no longer let in stands for nobody; neither does a door that is gone.
+    /// certificate that the door would no longer let in stands for nobody; neither does a door that is gone. `over` turns true
+    /// when the worker gives up what it has not answered.
     #[must_use]
-    pub fn scope(&self, worker: usize, door: DoorId, shown: &[CertificateDer<'_>]) -> Scope {
+    pub fn scope(
+        &self,
+        worker: usize,
+        door: DoorId,
+        shown: &[CertificateDer<'_>],
+        over: watch::Receiver<bool>,
+    ) -> Scope {
         let door = self.parts.doors.get(&door);
         let entrance = door.map_or_else(Entrance::default, |door| door.entrance.clone());
         let names = door.and_then(|door| door.tls.as_ref()).map(|tls| tls.names(shown)).unwrap_or_default();
         Scope {
             client: self.parts.clients[worker].clone(),
             entrance: self.parts.gateway.entrance_with_certificate(&entrance, &names),
+            over,
         }
     }
 }

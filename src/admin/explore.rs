@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
 use super::answer::{Answer, json};
 use crate::caller::Entrance;
@@ -89,7 +90,9 @@ impl Explorer {
         let session_tokens = config.listeners.iter().find_map(|listener| listener.session_tokens);
         let client = Client::new(&config.upstream.connection)
             .map_err(|error| ClientError::new(Reason::UpstreamUnreachable, error.to_string()))?;
-        let scope = Scope { client, entrance: Entrance { session_tokens, known: None } };
+        let entrance = Entrance { session_tokens, known: None };
+        // It waits for as long as whoever explores.
+        let scope = Scope { client, entrance, over: watch::Sender::new(false).subscribe() };
         *made = Some((Arc::clone(config), scope.clone()));
         Ok(scope)
     }

@@ -41,33 +41,33 @@ pub(super) struct Miss {
 
 impl Gateway {
     /// The steps behind the cache.
+    ///
+    /// # Errors
+    /// Why there is no answer.
     pub(super) async fn go_upstream(
-        self: Arc<Self>,
-        client: Client,
+        self: &Arc<Self>,
+        client: &Client,
         pending: Pending,
-        mut exchange: Exchange,
+        exchange: &mut Exchange,
         body: Incoming,
-    ) -> Response<Body> {
-        let response = match pending {
+    ) -> Result<Response<Body>, ClientError> {
+        match pending {
             // It must leave nothing behind, so nobody else's fetch is shared either.
             Pending::Fetch(Miss { caller, key, directives, .. }) if directives.no_store() => {
                 exchange.facts.cache = CacheResult::Request;
-                let mut trip = self.trip(&mut exchange, &caller);
+                let mut trip = self.trip(exchange, &caller);
                 trip.begin("fetch");
                 let wanted = Wanted { urgency: Urgency::Foreground, interest: &mut Interest::of_one(), stale: None };
-                let fetched = self.origin.fetch(&client, &caller, key.question(), wanted, &trip).await;
+                let fetched = self.origin.fetch(client, &caller, key.question(), wanted, &trip).await;
                 let fetched = fetched.map_err(|unfetched| match unfetched {
                     Unfetched::Failed(error) => error,
                     Unfetched::NobodyWaits => given_up(),
                 });
                 trip.ended(&fetched);
-                match fetched {
-                    Ok(entry) => give(&mut exchange, &entry.not_stored(), self.clock.now()),
-                    Err(error) => return self.refuse(&mut exchange, &error),
-                }
+                Ok(give(exchange, &fetched?.not_stored(), self.clock.now()))
             }
             Pending::Fetch(miss) => {
-                let outcome = self.fetch_or_wait(&client, &miss, &mut exchange).await;
+                let outcome = self.fetch_or_wait(client, &miss, exchange).await;
                 let now = self.clock.now();
                 let windows = &miss.caller.tenant().config.stale;
                 match (outcome, miss.stale) {
@@ -79,18 +79,18 @@ impl Gateway {
                         if let Some(coding) = exchange.facts.coding.filter(|coding| entry.lacks(*coding)) {
                             entry.encode(coding);
                         }
-                        give(&mut exchange, &entry, now)
+                        Ok(give(exchange, &entry, now))
                     }
                     (Err(error), Some(stale)) if error.is_passing() && stale.usable(windows, now) != Usable::No => {
                         exchange.facts.cache = CacheResult::HitStale;
-                        give(&mut exchange, &stale, now)
+                        Ok(give(exchange, &stale, now))
                     }
-                    (Err(error), _) => return self.refuse(&mut exchange, &error),
+                    (Err(error), _) => Err(error),
                 }
             }
             Pending::Act { caller, execution, action } => {
-                let gateway = Arc::clone(&self);
-                let mut trip = self.trip(&mut exchange, &caller);
+                let (gateway, client) = (Arc::clone(self), client.clone());
+                let mut trip = self.trip(exchange, &caller);
                 trip.begin(action.name());
                 // In a task of its own: what the upstream has begun to do must be noted here, also when the caller leaves.
                 let acting = tokio::spawn(async move {
@@ -98,10 +98,8 @@ impl Gateway {
                     trip.ended(&done);
                     done
                 });
-                match acting.await.unwrap_or_else(|_| Err(given_up())) {
-                    Ok(body) => respond::outcome(&mut exchange.facts, body),
-                    Err(error) => return self.refuse(&mut exchange, &error),
-                }
+                let body = acting.await.unwrap_or_else(|_| Err(given_up()))?;
+                Ok(respond::outcome(&mut exchange.facts, body))
             }
             Pending::Hook { tenant } => {
                 let taken = match self.origin.read_body(body).await {
@@ -110,24 +108,19 @@ impl Gateway {
                 };
                 let outcome = if taken.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
                 self.observer.webhook(&tenant, outcome);
-                match taken {
-                    Ok(()) => respond::taken(&mut exchange.facts),
-                    Err(error) => return self.refuse(&mut exchange, &error),
-                }
+                taken?;
+                Ok(respond::taken(&mut exchange.facts))
             }
             Pending::Pass { caller, allowed } => {
                 let allowed = &self.config.pass_through[allowed];
-                let mut trip = self.trip(&mut exchange, &caller);
+                let mut trip = self.trip(exchange, &caller);
                 trip.begin("pass");
-                let passed = self.origin.pass(&client, &caller, allowed, &exchange.head, body, &trip).await;
+                let passed = self.origin.pass(client, &caller, allowed, &exchange.head, body, &trip).await;
                 trip.ended(&passed);
-                match passed {
-                    Ok((answer, body)) => respond::passed(&mut exchange.facts, &answer, body),
-                    Err(error) => return self.refuse(&mut exchange, &error),
-                }
+                let (answer, body) = passed?;
+                Ok(respond::passed(&mut exchange.facts, &answer, body))
             }
-        };
-        self.answered(&mut exchange, response, None)
+        }
     }
 
     /// Fetches what is missing, or waits for somebody who does; once more if what they bring is older than what is wanted.

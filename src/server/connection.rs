@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,7 +20,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::last_words;
 use super::listeners::demands;
 use super::patience::{Activity, InFlight, Order, Patience, Watch, Watched};
 use crate::body::Body;
@@ -179,35 +178,29 @@ struct Visitor {
     /// What it comes in with, as of a generation by its number.
     scope: RefCell<(u64, Scope)>,
     activity: Arc<Activity>,
-    over: watch::Receiver<bool>,
 }
 
 impl Visitor {
     fn new(at: &Connections, door: DoorId, shown: Vec<CertificateDer<'static>>, activity: Arc<Activity>) -> Self {
         let scope = {
             let present = at.live.load();
-            RefCell::new((present.number(), present.scope(at.worker, door, &shown)))
+            RefCell::new((present.number(), present.scope(at.worker, door, &shown, at.over.clone())))
         };
-        Self { live: Arc::clone(&at.live), worker: at.worker, door, shown, scope, activity, over: at.over.clone() }
+        Self { live: Arc::clone(&at.live), worker: at.worker, door, shown, scope, activity }
     }
 
     /// Has a request answered by the present gateway. Part of the hit path.
     fn ask(&self, request: Request<Incoming>) -> Answering {
         let in_flight = self.activity.request();
         let http_1 = request.version() < Version::HTTP_2;
-        let head = request.method() == Method::HEAD;
         let present = self.live.load();
         let mut scope = self.scope.borrow_mut();
         if scope.0 != present.number() {
             // Whom this connection stands for is decided by the present configuration, not by the one that let it in.
-            *scope = (present.number(), present.scope(self.worker, self.door, &self.shown));
+            let over = scope.1.over.clone();
+            *scope = (present.number(), present.scope(self.worker, self.door, &self.shown, over));
         }
-        let answer = match present.parts().gateway.handle(&scope.1, request) {
-            Answer::Now(response) => Answer::Now(response),
-            Answer::Later(response) => {
-                Answer::Later(Box::pin(last_words::or_given_up(response, self.over.clone(), head)))
-            }
-        };
+        let answer = present.parts().gateway.handle(&scope.1, request);
         Answering { answer: Some(answer), http_1, in_flight }
     }
 }

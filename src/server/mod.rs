@@ -5,7 +5,6 @@
 mod accept;
 mod connection;
 mod inherited;
-mod last_words;
 mod listeners;
 mod patience;
 mod socket;

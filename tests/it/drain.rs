@@ -74,9 +74,39 @@ async fn what_is_still_in_flight_when_the_drain_time_is_over_is_told_that_it_was
     let mut begun = Connection::open(gateway.address).await;
     begun.send(&with_key(KEY, "acme-1")).await;
     held.until_arrived(1).await;
+    let watched = gateway.server().gateway();
     let stopping = stop(gateway).await;
     let told = begun.receive().await;
     assert!(told.starts_with("HTTP/1.1 503") && told.contains("\r\nretry-after: 1\r\n"), "{told}");
     assert!(begun.ends().await);
     stopping.join().expect("it has ended");
+    let [error] = &watched.status().errors[..] else { panic!("it is one of the last errors, and the only one") };
+    assert_eq!((error.status, error.error_code.as_str()), (503, "SHUTTING_DOWN"));
+    assert_eq!(error.linked_account.as_deref(), Some("acme-1"));
+    assert!(told.contains(&format!("\r\nx-request-id: {}\r\n", error.request_id)), "{told}");
+}
+
+#[tokio::test]
+async fn a_request_whose_caller_leaves_is_told_of_as_all_others_are() {
+    let held = Held::start().await;
+    let gateway = Gateway::start_with(&draining_for(held.upstream, "200ms"), Setup::default().clock);
+    let mut leaves = Connection::open(gateway.address).await;
+    leaves.send(&with_key(KEY, "acme-1")).await;
+    held.until_arrived(1).await;
+    assert!(gateway.server().gateway().status().errors.is_empty());
+    drop(leaves);
+    until(|| !gateway.server().gateway().status().errors.is_empty()).await;
+    let [error] = &gateway.server().gateway().status().errors[..] else { panic!("it is told of once") };
+    assert_eq!((error.status, error.error_code.as_str()), (499, "CLIENT_CLOSED_REQUEST"));
+    let metrics = gateway.metrics();
+    for line in [
+        "postern_errors_total{error_code=\"CLIENT_CLOSED_REQUEST\",tenant=\"t\"} 1",
+        "postern_requests_total{cache=\"miss\",endpoint=\"list\",outcome=\"4xx\",tenant=\"t\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    // What it has fetched is there for those who come after.
+    held.gate.add_permits(1);
+    let later = Connection::open(gateway.address).await.ask(&with_key(KEY, "acme-1")).await;
+    assert!(later.starts_with("HTTP/1.1 200"), "{later}");
 }
