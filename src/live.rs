@@ -45,13 +45,22 @@ pub struct Parts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DoorId(pub u64);
 
-/// What holds for those who come in at a listener.
+/// What holds for those who come in at a listener, or have done so at one that the last change has closed.
 #[derive(Clone, Debug)]
 pub struct Door {
-    /// What it says of who sends requests.
-    pub entrance: Entrance,
+    /// What it says of who sends requests; `None` if it is configured no more, so that they stand for nobody.
+    pub entrance: Option<Entrance>,
     /// How connections are encrypted, if they are.
     pub tls: Option<Arc<Tls>>,
+    /// Whether it listens. If not, those who wait in its queue are answered once.
+    pub open: bool,
+}
+
+impl Parts {
+    /// What holds where it listens.
+    pub fn open_doors(&self) -> impl Iterator<Item = &Door> {
+        self.doors.values().filter(|door| door.open)
+    }
 }
 
 impl Live {
@@ -134,9 +143,9 @@ impl Generation {
         shown: &[CertificateDer<'_>],
         over: watch::Receiver<bool>,
     ) -> Scope {
-        let door = self.parts.doors.get(&door);
-        let entrance = door.map_or_else(Entrance::default, |door| door.entrance.clone());
-        let names = door.and_then(|door| door.tls.as_ref()).map(|tls| tls.names(shown)).unwrap_or_default();
+        let configured = self.parts.doors.get(&door).and_then(|door| Some((door.entrance.clone()?, door.tls.as_ref())));
+        let (entrance, tls) = configured.unwrap_or_default();
+        let names = tls.map(|tls| tls.names(shown)).unwrap_or_default();
         Scope {
             client: self.parts.clients[worker].clone(),
             entrance: self.parts.gateway.entrance_with_certificate(&entrance, &names),

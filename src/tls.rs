@@ -40,7 +40,7 @@ pub struct TlsError {
 pub struct Tls {
     files: TlsFiles,
     ready: ArcSwap<Ready>,
-    /// Digest of the files that `ready` was made from, or that were refused.
+    /// Digest of the files that `ready` was made from, or that were refused, or of why they can't be read.
     seen: Mutex<[u8; 32]>,
 }
 
@@ -106,15 +106,18 @@ impl Tls {
     }
 
     fn reload(&self) -> Result<bool, TlsError> {
-        let contents = Contents::read(&self.files)?;
-        let digest = contents.digest();
+        let contents = Contents::read(&self.files);
+        let digest = match &contents {
+            Ok(contents) => contents.digest(),
+            Err(error) => sha256(error.to_string().as_bytes()),
+        };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if *seen == digest {
             return Ok(false);
         }
         // Also if they are refused: that is said once, not at every look.
         *seen = digest;
-        self.ready.store(Arc::new(contents.ready(&self.files)?));
+        self.ready.store(Arc::new(contents?.ready(&self.files)?));
         Ok(true)
     }
 }
@@ -177,4 +180,42 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Vec<_> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     if found.is_empty() { Err("there is no certificate in PEM in it".to_owned()) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_cannot_be_used_are_refused_once_and_the_ones_before_them_kept() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let folder = std::env::temp_dir().join(format!("postern-tls-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a temporary folder");
+        let [certificate, key] = ["server.pem", "server.key"].map(|name| folder.join(name));
+        let install = || {
+            std::fs::copy(data.join("server-1.pem"), &certificate).expect("a temporary file");
+            std::fs::copy(data.join("server-1.key"), &key).expect("a temporary file");
+        };
+        install();
+        let files = TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_ca: None,
+            client_certificate_required: false,
+        };
+        let tls = Tls::new(files).expect("they are good");
+        let good = tls.config();
+        for broken in [None, Some("no certificate")] {
+            match broken {
+                None => std::fs::remove_file(&certificate).expect("it is there"),
+                Some(text) => std::fs::write(&certificate, text).expect("a temporary file"),
+            }
+            assert!(tls.reload().is_err());
+            assert!(matches!(tls.reload(), Ok(false)), "it is said once");
+            assert!(Arc::ptr_eq(&tls.config(), &good));
+        }
+        install();
+        assert!(matches!(tls.reload(), Ok(true)));
+        std::fs::remove_dir_all(&folder).expect("it is ours");
+    }
 }

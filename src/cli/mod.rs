@@ -128,7 +128,8 @@ fn start_logging() -> Result<Writing, Failure> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var("POSTERN_LOG")
-        .from_env_lossy();
+        .from_env()
+        .map_err(|error| format!("POSTERN_LOG: {error}"))?;
     let own = FilterFn::new(|metadata| metadata.target().starts_with("postern"));
     let (lines, writing) = Lines::to(std::io::stderr())?;
     let writer = lines.clone();
@@ -136,8 +137,15 @@ fn start_logging() -> Result<Writing, Failure> {
     let started = tracing_subscriber::registry().with(events.with_filter(own)).with(filter).try_init();
     // A second start in one process keeps the first subscriber. Requests are no events of `tracing`, which would cost a hit
     // too much, but are let through by the same directives.
-    if started.is_ok() && tracing::enabled!(target: observe::TARGET, tracing::Level::INFO) {
-        observe::log_requests_to(lines);
+    if started.is_ok() {
+        if tracing::enabled!(target: observe::TARGET, tracing::Level::INFO) {
+            observe::log_requests_to(lines);
+        }
+        // A line like all others; and no message, which can show what was worked on.
+        std::panic::set_hook(Box::new(|panic| {
+            let (thread, place) = (std::thread::current(), panic.location().map(ToString::to_string));
+            tracing::error!(thread = thread.name(), place, "panicked");
+        }));
     }
     Ok(writing)
 }

@@ -51,12 +51,11 @@ impl Acceptor for TcpListener {
 
     fn close(self) -> io::Result<Vec<TcpStream>> {
         let listener = self.into_std()?;
-        let mut queued = Vec::new();
-        while let Some((stream, _)) = still_there(|| listener.accept())? {
-            stream.set_nonblocking(true)?;
-            queued.push(at_once(TcpStream::from_std(stream)?));
-        }
-        Ok(queued)
+        let queued = all_there(|| listener.accept()).filter_map(|(stream, _)| {
+            stream.set_nonblocking(true).ok()?;
+            TcpStream::from_std(stream).ok().map(at_once)
+        });
+        Ok(queued.collect())
     }
 }
 
@@ -80,25 +79,30 @@ impl Acceptor for UnixListener {
 
     fn close(self) -> io::Result<Vec<UnixStream>> {
         let listener = self.into_std()?;
-        let mut queued = Vec::new();
-        while let Some((stream, _)) = still_there(|| listener.accept())? {
-            stream.set_nonblocking(true)?;
-            queued.push(UnixStream::from_std(stream)?);
-        }
-        Ok(queued)
+        let queued = all_there(|| listener.accept()).filter_map(|(stream, _)| {
+            stream.set_nonblocking(true).ok()?;
+            UnixStream::from_std(stream).ok()
+        });
+        Ok(queued.collect())
     }
 }
 
-/// Somebody in the queue, or nobody.
-fn still_there<T>(accept: impl Fn() -> io::Result<T>) -> io::Result<Option<T>> {
-    loop {
-        return match accept() {
-            Ok(connection) => Ok(Some(connection)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-            Err(error) => Err(error),
-        };
-    }
+/// Everybody in the queue; if the process has no descriptors left, those for whom there were some.
+fn all_there<T>(accept: impl Fn() -> io::Result<T>) -> impl Iterator<Item = T> {
+    std::iter::from_fn(move || {
+        loop {
+            match accept() {
+                Ok(connection) => return Some(connection),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::error!(%error, "accept_failed");
+                    }
+                    return None;
+                }
+            }
+        }
+    })
 }
 
 /// Serves what comes until `close` turns true. A socket that is not `ours` stays open elsewhere, and whoever waits in its

@@ -106,7 +106,8 @@ impl Connections {
     {
         let connections = Arc::clone(self);
         let manner = self.manner.load_full();
-        let tls = self.live.load().parts().doors.get(&door).and_then(|door| door.tls.clone());
+        // Closed two changes ago: it is not known any longer what its connections are encrypted with.
+        let Some(tls) = self.live.load().parts().doors.get(&door).map(|door| door.tls.clone()) else { return };
         let Some(tls) = tls else {
             tokio::spawn(async move {
                 connections.serve(stream, &manner, (door, None), Vec::new()).await;
@@ -136,7 +137,7 @@ impl Connections {
     {
         let _connected = self.live.gateway().connected();
         // The handshake may have begun at a door that is gone by now, or that demands something else.
-        let as_it_was = |door: &Door| demands(door.tls.as_deref()) == demands(tls);
+        let as_it_was = |door: &Door| door.open && demands(door.tls.as_deref()) == demands(tls);
         let gone = !self.live.load().parts().doors.get(&door).is_some_and(as_it_was);
         let activity = self.watch.add(door, gone);
         let watched = Watched::new(stream, Arc::clone(&activity));
@@ -238,6 +239,59 @@ impl Future for Answering {
             },
             // Polled after it was ready: like every other such future, it stays pending.
             None => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::{Config, Environment};
+    use crate::gateway::Gateway;
+    use crate::live::Parts;
+    use crate::tls::TlsFiles;
+
+    #[tokio::test]
+    async fn a_connection_is_encrypted_as_its_door_was_and_dropped_where_that_is_not_known_any_more() {
+        let mut environment = Environment::default();
+        environment.insert("ORG_KEY", "tk_org");
+        let text = "[[tenants]]\nid = \"a\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
+        let config = Config::parse(text, std::path::Path::new("test.toml"), &environment);
+        let config = Arc::new(config.expect("it is good"));
+        let settings = config.server.clone();
+        let clock = Clock::system();
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone()).expect("it can be made"));
+        let client = crate::client::Client::new(&config.upstream.connection).expect("it can be made");
+        let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let files = TlsFiles {
+            certificate: data.join("server-1.pem"),
+            key: data.join("server-1.key"),
+            client_ca: None,
+            client_certificate_required: false,
+        };
+        let tls = Some(Arc::new(Tls::new(files).expect("they are good")));
+        let doors = BTreeMap::from([
+            (DoorId(0), Door { entrance: None, tls: None, open: false }),
+            (DoorId(1), Door { entrance: None, tls, open: false }),
+        ]);
+        let live = Arc::new(Live::new(Parts { gateway, clients: vec![client], doors }));
+        let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
+        let over = watch::Sender::new(false);
+        let connections = Arc::new(Connections::new(&settings, (live, lifecycle), 0, over.subscribe()));
+        for (door, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"\x15\x03"), (2, b"")] {
+            let (mut peer, stream) = tokio::io::duplex(4096);
+            let (open, _drained) = mpsc::channel(1);
+            connections.accept(stream, DoorId(door), open);
+            let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+            let mut answer = Vec::new();
+            let _ = peer.read_to_end(&mut answer).await;
+            let text = String::from_utf8_lossy(&answer);
+            assert!(answer.starts_with(begins) && answer.is_empty() == begins.is_empty(), "{door}: {text:?}");
         }
     }
 }

@@ -66,19 +66,34 @@ impl Listeners {
             staged: Vec::new(),
             doors: BTreeMap::new(),
         };
+        // Certificates first: what can't be used is found out before anything listens.
+        let mut wanted = Vec::with_capacity(configured.len());
         for listener in configured {
             let same =
                 |open: &Open| open.configured.address == listener.address && open.configured.socket == listener.socket;
             let kept = before.iter().position(same).map(|index| before.remove(index));
             let tls = tls(listener, kept.as_ref())?;
+            wanted.push((listener, kept, tls));
+        }
+        for (listener, kept, tls) in wanted {
             let turned = |open: &&Open| demands(open.tls.as_deref()) != demands(tls.as_deref());
             plan.turned.extend(kept.iter().filter(turned).map(|open| open.door));
             let open = match kept {
                 Some(open) => Open { configured: listener.clone(), tls, ..open },
                 None => plan.open(listener, tls, inherited)?,
             };
-            plan.doors.insert(open.door, Door { entrance: Entrance::of(listener), tls: open.tls.clone() });
+            let door = Door { entrance: Some(Entrance::of(listener)), tls: open.tls.clone(), open: true };
+            plan.doors.insert(open.door, door);
             plan.after.open.push(open);
+        }
+        for closed in &before {
+            let same = |open: &&Open| open.configured.address == closed.configured.address;
+            let door = match plan.after.open.iter().find(same).and_then(|open| plan.doors.get(&open.door)) {
+                // Another socket at the same address, so those who are there already stand for the same.
+                Some(door) => Door { open: false, ..door.clone() },
+                None => Door { entrance: None, tls: closed.tls.clone(), open: false },
+            };
+            plan.doors.insert(closed.door, door);
         }
         plan.removed = before;
         inherited.all_taken()?;
@@ -154,5 +169,40 @@ fn tls(listener: &config::Listener, kept: Option<&Open>) -> Result<Option<Arc<Tl
     match kept.and_then(|open| open.tls.as_ref()).filter(|tls| tls.files() == files) {
         Some(tls) => Ok(Some(Arc::clone(tls))),
         None => Ok(Some(Arc::new(Tls::new(files.clone())?))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Environment};
+
+    #[test]
+    fn a_door_that_was_closed_is_known_until_the_next_change_and_is_open_to_nobody() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let mut environment = Environment::default();
+        environment.insert("ORG_KEY", "tk_org");
+        let tenant = "[[tenants]]\nid = \"a\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
+        let listeners = |lines: &str| {
+            let config = Config::parse(&format!("{lines}{tenant}"), Path::new("test.toml"), &environment);
+            config.unwrap_or_else(|error| panic!("{error}")).listeners.clone()
+        };
+        let [certificate, key] = ["server-1.pem", "server-1.key"].map(|name| data.join(name).display().to_string());
+        let encrypted = format!(
+            "[[listeners]]\naddress = \"127.0.0.1:0\"\ntls = {{ certificate = \"{certificate}\", key = \"{key}\" }}\n"
+        );
+        let plain = "[[listeners]]\naddress = \"127.0.0.2:0\"\n";
+        let first =
+            Listeners::default().plan(&listeners(&encrypted), 1, &mut Inherited::default()).expect("it listens");
+        let door = first.after.open[0].door;
+        assert!(first.doors[&door].open && first.doors[&door].tls.is_some());
+        let (_, after) = first.carry_out();
+        let second = after.plan(&listeners(plain), 1, &mut Inherited::default()).expect("it listens");
+        let closed = &second.doors[&door];
+        assert!(!closed.open && closed.entrance.is_none() && closed.tls.is_some());
+        let (left, after) = second.carry_out();
+        assert_eq!(left, [door]);
+        let third = after.plan(&listeners(plain), 1, &mut Inherited::default()).expect("it listens");
+        assert!(!third.doors.contains_key(&door));
     }
 }

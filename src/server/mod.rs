@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::inherited::Inherited;
 use self::listeners::Listeners;
+use self::socket::{Bound, Fresh};
 use self::worker::{Order, Worker};
 use crate::admin::{self, Admin};
 use crate::client::{Client, ClientSetupError};
@@ -106,6 +107,7 @@ impl Server {
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
         let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
         let plan = Listeners::default().plan(&config.listeners, settings.workers, &mut inherited)?;
+        let admin = admin.map(open_admin).transpose()?;
         let live = Arc::new(Live::new(Parts { gateway, clients, doors: plan.doors.clone() }));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let (stop, drained) = (watch::Sender::new(false), watch::Sender::new(0));
@@ -190,12 +192,13 @@ impl Server {
         };
         let mut plan = listeners.plan(&config.listeners, self.workers.len(), &mut Inherited::default())?;
         let (doors, added) = (std::mem::take(&mut plan.doors), std::mem::take(&mut plan.added));
+        let parts = Parts { gateway, clients, doors };
         // A certificate that is let in no more stands for nobody from the first request on.
-        for tls in doors.values().filter_map(|door| door.tls.as_ref()) {
+        for tls in parts.open_doors().filter_map(|door| door.tls.as_ref()) {
             tls.refresh();
         }
-        gateway.take_over();
-        self.live.replace(Parts { gateway, clients, doors });
+        parts.gateway.take_over();
+        self.live.replace(parts);
         let left;
         (left, *listeners) = plan.carry_out();
         for (worker, added) in self.workers.iter().zip(added) {
@@ -262,8 +265,8 @@ impl Server {
     }
 }
 
-/// The socket of the admin listener.
-fn bind_admin(address: &ListenAddress) -> Result<(ListenAddress, admin::Socket), StartError> {
+/// The socket of the admin listener, not in its place yet.
+fn bind_admin(address: &ListenAddress) -> Result<Fresh, StartError> {
     let listener = Listener {
         address: address.clone(),
         session_tokens: None,
@@ -271,15 +274,22 @@ fn bind_admin(address: &ListenAddress) -> Result<(ListenAddress, admin::Socket),
         tls: None,
         socket: SocketFile::default(),
     };
-    let refused = |source| StartError::Listen { address: address.clone(), source };
-    let mut fresh = socket::bind(&listener, 1).map_err(refused)?;
-    fresh.staged.as_ref().map(socket::Staged::put_in_place).transpose().map_err(refused)?;
-    let socket = match fresh.sockets.pop() {
-        Some(socket::Bound::Tcp(socket)) => admin::Socket::Tcp(socket),
-        Some(socket::Bound::Unix(socket)) => admin::Socket::Unix(socket),
-        None => return Err(refused(io::ErrorKind::AddrNotAvailable.into())),
+    socket::bind(&listener, 1).map_err(|source| StartError::Listen { address: address.clone(), source })
+}
+
+/// The same in its place. To be called when nothing else can fail: it may be another process's place until then.
+fn open_admin(fresh: Fresh) -> Result<(ListenAddress, admin::Socket), StartError> {
+    let Fresh { address, mut sockets, staged } = fresh;
+    let opened = match staged.map_or(Ok(()), |staged| staged.put_in_place()).map(|()| sockets.pop()) {
+        Ok(Some(Bound::Tcp(socket))) => Ok(admin::Socket::Tcp(socket)),
+        Ok(Some(Bound::Unix(socket))) => Ok(admin::Socket::Unix(socket)),
+        Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        Err(error) => Err(error),
     };
-    Ok((fresh.address, socket))
+    match opened {
+        Ok(socket) => Ok((address, socket)),
+        Err(source) => Err(StartError::Listen { address, source }),
+    }
 }
 
 impl Drop for Server {

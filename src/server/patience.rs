@@ -26,6 +26,10 @@ use crate::respond::RequestId;
 /// The first bytes of an HTTP/2 connection (RFC 9113, 3.4), which no HTTP/1.1 answer may be written to.
 const HTTP_2: &[u8] = b"PRI ";
 
+/// Bytes of the largest frame that says nothing of a request: a PING (RFC 9113, 6.7), of which a connection that is open for
+/// nothing has one from time to time, and its acknowledgement.
+const PING: usize = 17;
+
 /// Longest time that a silent connection which is to close may still send a request.
 const LONGEST_LINGER: Duration = Duration::from_secs(5);
 
@@ -296,7 +300,8 @@ impl Connection {
     fn look(&mut self, patience: Patience, step: Duration) -> bool {
         let Some(activity) = self.activity.upgrade() else { return false };
         let events = activity.events.load(Ordering::Relaxed);
-        if events != self.seen || activity.in_flight.load(Ordering::Relaxed) > 0 {
+        let busy = activity.in_flight.load(Ordering::Relaxed) > 0;
+        if events != self.seen || busy {
             (self.seen, self.quiet) = (events, Duration::ZERO);
         } else {
             self.quiet += step;
@@ -307,12 +312,13 @@ impl Connection {
         self.lingers = self.lingers.map(|left| left.saturating_sub(step));
         self.goodbye = self.goodbye.map(|ago| ago + step);
         if let Some(ago) = self.goodbye {
-            if ago >= patience.interval() {
+            if ago >= patience.interval() && !busy {
                 activity.tell(Order::Drop);
             }
         } else if self.quiet >= bound {
             self.goodbye = Some(Duration::ZERO);
-            activity.tell(Order::End);
+            // HTTP/2 has words for it (GOAWAY), so that nothing is lost which is on its way.
+            activity.tell(if activity.speaks_http_2() { Order::Drain } else { Order::End });
         } else if self.lingers.is_some_and(|left| left.is_zero()) && activity.order() < Order::Drain {
             activity.tell(Order::Drain);
         }
@@ -364,7 +370,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> Watched<S> {
     fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(result, Poll::Ready(Ok(_))) {
+        if let Poll::Ready(Ok(bytes)) = result
+            && (bytes > PING || !self.activity.http_2.load(Ordering::Relaxed))
+        {
             self.activity.event();
         }
         result

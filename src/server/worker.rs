@@ -130,7 +130,7 @@ fn listen(listening: Listening, connections: &Arc<Connections>, open: mpsc::Send
 async fn keep_fresh(live: &Live) {
     loop {
         tokio::time::sleep(CERTIFICATE_CHECK).await;
-        let present: Vec<Arc<Tls>> = live.load().parts().doors.values().filter_map(|door| door.tls.clone()).collect();
+        let present: Vec<Arc<Tls>> = live.load().parts().open_doors().filter_map(|door| door.tls.clone()).collect();
         let mut renewed = false;
         for tls in present {
             renewed |= tls.refresh();

@@ -142,6 +142,15 @@ fn check_and_serve_refuse_a_wrong_file_with_its_place() {
 }
 
 #[test]
+fn serve_refuses_directives_for_the_log_that_are_none() {
+    let file = Scratch::new("directives.toml", "");
+    let output = postern().args(["serve", "--config", file.path()]).env("POSTERN_LOG", "postern=loud").output();
+    let output = output.expect("it runs");
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).starts_with("postern: POSTERN_LOG: "), "{}", text(&output.stderr));
+}
+
+#[test]
 fn serve_ends_with_0_when_it_is_told_to() {
     let tenant = "[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = { env = \"ORG_KEY\" }\n";
     let key = client_key("k", "pst_k", "linked_accounts = [\"*\"]");

@@ -97,6 +97,32 @@ async fn http_2_by_prior_knowledge_is_served_on_the_same_port() {
 }
 
 #[tokio::test]
+async fn an_http_2_connection_that_nothing_is_asked_over_is_closed_though_it_answers_every_ping() {
+    let setup = crate::harness::Setup::default();
+    let top = format!(
+        "{}[server]\nworkers = 1\ndrain_timeout = \"1s\"\nheader_timeout = \"50ms\"\nidle_timeout = \"300ms\"\n",
+        setup.top
+    );
+    let world = crate::harness::Setup { top, ..setup }.start().await;
+    let stream = tokio::net::TcpStream::connect(world.gateway.address).await.expect("it listens");
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .expect("it speaks HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request = http::Request::builder()
+        .uri(format!("http://{}{EXECUTIONS}", world.gateway.address))
+        .header("x-api-key", KEY)
+        .header("linked_account_id", "acme-2")
+        .body(Full::<bytes::Bytes>::default())
+        .expect("a request");
+    let response = sender.send_request(request).await.expect("an answer");
+    assert!(!response.into_body().collect().await.expect("a body").to_bytes().is_empty());
+    // With GOAWAY, so without an error; its client holds on to it.
+    connection.await.expect("it ran").expect("a good end");
+    assert!(sender.is_closed());
+}
+
+#[tokio::test]
 async fn a_head_that_comes_in_too_slowly_is_answered_408_and_a_silent_connection_is_closed() {
     let setup = crate::harness::Setup::default();
     let top = format!(

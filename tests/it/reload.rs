@@ -367,6 +367,65 @@ async fn a_listener_that_is_added_is_served_and_one_that_is_removed_closes_with_
 }
 
 #[tokio::test]
+async fn whoever_came_in_at_a_socket_that_another_one_replaces_is_answered_as_before_and_told_to_come_again() {
+    let folder = Folder::new("replaced-socket");
+    let path = folder.path().join("postern.sock");
+    let world = World::start(usual).await;
+    let with = |lines: &str| {
+        let more = format!("[[listeners]]\naddress = \"unix:{}\"\n{lines}\n[[listeners]]", path.display());
+        usual(world.upstream).replacen("[[listeners]]", &more, 1)
+    };
+    let trusted = "trusted = { tenant = \"t\" }\n";
+    world.gateway.reload(&with(trusted));
+    let mut kept = tokio::net::UnixStream::connect(&path).await.expect("it listens");
+    let ask = async |stream: &mut tokio::net::UnixStream| {
+        let request = format!("GET {EXECUTIONS} HTTP/1.1\r\nHost: a\r\nlinked_account_id: acme-1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("an answer"));
+        }
+        let head = String::from_utf8(head).expect("UTF-8");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        stream.read_exact(&mut vec![0; length.parse().expect("a number")]).await.expect("a body");
+        head
+    };
+    assert!(ask(&mut kept).await.starts_with("HTTP/1.1 200"));
+    // Another mode is another socket.
+    world.gateway.reload(&with(&format!("{trusted}socket = {{ mode = \"0600\" }}\n")));
+    // The worker may hear of it a moment later.
+    loop {
+        let head = ask(&mut kept).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        if head.contains("\r\nconnection: close\r\n") {
+            break;
+        }
+    }
+    // Where nobody is trusted any more, nobody is.
+    let mut kept = tokio::net::UnixStream::connect(&path).await.expect("it listens");
+    assert!(ask(&mut kept).await.starts_with("HTTP/1.1 200"));
+    world.gateway.reload(&usual(world.upstream));
+    assert!(ask(&mut kept).await.starts_with("HTTP/1.1 401"));
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_start_takes_no_place_of_one_that_serves() {
+    let folder = Folder::new("cannot-start");
+    let path = folder.path().join("admin.sock");
+    let with_admin = |text: String| {
+        let address = format!("[admin]\naddress = \"unix:{}\"", path.display());
+        text.replacen("[admin]\naddress = \"off\"", &address, 1)
+    };
+    let world = World::start(|upstream| with_admin(usual(upstream))).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("it is bound").to_string();
+    let second = parsed(&with_admin(usual(world.upstream).replace("127.0.0.1:0", &taken))).expect("it is good");
+    let refused = postern::server::Server::start(second, world.clock.clone()).expect_err("it is taken");
+    assert!(refused.to_string().contains(&taken), "{refused}");
+    assert!(tokio::net::UnixStream::connect(&path).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_listener_that_becomes_encrypted_lets_the_connections_go_that_are_not() {
     let folder = Folder::new("becomes-encrypted");
     install(&folder, "server-1");
