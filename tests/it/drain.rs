@@ -9,7 +9,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use crate::harness::{EXECUTIONS, Gateway, KEY, Setup, until};
+use crate::encryption::Folder;
+use crate::harness::{EXECUTIONS, Gateway, KEY, Setup, parsed, until};
 use crate::reload::{Connection, Held, World, usual, with_key};
 
 /// Tells a gateway to end, in a thread of its own; returns when it says so.
@@ -109,4 +110,23 @@ async fn a_request_whose_caller_leaves_is_told_of_as_all_others_are() {
     held.gate.add_permits(1);
     let later = Connection::open(gateway.address).await.ask(&with_key(KEY, "acme-1")).await;
     assert!(later.starts_with("HTTP/1.1 200"), "{later}");
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_start_takes_no_place_of_one_that_serves() {
+    let folder = Folder::new("cannot-start");
+    let path = folder.path().join("admin.sock");
+    let with_admin = |text: String| {
+        let address = format!("[admin]\naddress = \"unix:{}\"", path.display());
+        text.replacen("[admin]\naddress = \"off\"", &address, 1)
+    };
+    // Nobody asks it.
+    let upstream = SocketAddr::from(([127, 0, 0, 1], 1));
+    let _serves = Gateway::start_with(&with_admin(usual(upstream)), Setup::default().clock);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("it is bound").to_string();
+    let second = parsed(&with_admin(usual(upstream).replace("127.0.0.1:0", &taken))).expect("it is good");
+    let refused = postern::server::Server::start(second, Setup::default().clock).expect_err("it is taken");
+    assert!(refused.to_string().contains(&taken), "{refused}");
+    assert!(tokio::net::UnixStream::connect(&path).await.is_ok());
 }

@@ -409,23 +409,6 @@ async fn whoever_came_in_at_a_socket_that_another_one_replaces_is_answered_as_be
 }
 
 #[tokio::test]
-async fn a_process_that_cannot_start_takes_no_place_of_one_that_serves() {
-    let folder = Folder::new("cannot-start");
-    let path = folder.path().join("admin.sock");
-    let with_admin = |text: String| {
-        let address = format!("[admin]\naddress = \"unix:{}\"", path.display());
-        text.replacen("[admin]\naddress = \"off\"", &address, 1)
-    };
-    let world = World::start(|upstream| with_admin(usual(upstream))).await;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let taken = taken.local_addr().expect("it is bound").to_string();
-    let second = parsed(&with_admin(usual(world.upstream).replace("127.0.0.1:0", &taken))).expect("it is good");
-    let refused = postern::server::Server::start(second, world.clock.clone()).expect_err("it is taken");
-    assert!(refused.to_string().contains(&taken), "{refused}");
-    assert!(tokio::net::UnixStream::connect(&path).await.is_ok());
-}
-
-#[tokio::test]
 async fn a_listener_that_becomes_encrypted_lets_the_connections_go_that_are_not() {
     let folder = Folder::new("becomes-encrypted");
     install(&folder, "server-1");
