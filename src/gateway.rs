@@ -31,7 +31,7 @@ use self::unanswered::{Unanswered, Wait};
 use crate::admit::{admit, must_write};
 use crate::body::Body;
 use crate::cache::{CacheKey, Coding, Directives, Entry, Flights, Store, Usable};
-use crate::caller::{Caller, Callers, Entrance, Unidentified};
+use crate::caller::{Caller, Callers, Entrance, Known, Unidentified};
 use crate::client::{Client, ClientSetupError};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -39,7 +39,7 @@ use crate::cors::{self, Cors};
 use crate::error::{ClientError, Reason};
 use crate::executions::{Asked, BatchesQuery, Question, no_parameters};
 use crate::fields::Fields;
-use crate::observe::{Connected, Context, Observer, Record, Span, Spent, Tracer};
+use crate::observe::{Connected, Context, Observer, Record, Span, Spent, Tracer, Who};
 use crate::origin::Origin;
 use crate::respond::{self, CacheResult, Facts, RequestId};
 use crate::route::{Endpoint, Resource, Route, route};
@@ -79,6 +79,8 @@ struct Exchange {
     began: Moment,
     resource: Resource,
     caller: Option<Caller>,
+    /// Who would be the caller, had it been allowed.
+    known: Option<Known>,
     key: Option<CacheKey>,
     /// The question's canonical form, if it is written out already.
     canonical: Option<Arc<str>>,
@@ -189,6 +191,7 @@ impl Gateway {
             began: now,
             resource: Resource::Other,
             caller: None,
+            known: None,
             key: None,
             canonical: None,
             age: None,
@@ -235,7 +238,7 @@ impl Gateway {
 
     /// The steps that need nobody else.
     fn decide(&self, scope: &Scope, exchange: &mut Exchange, now: Moment) -> Result<Decision, Undecided> {
-        let Exchange { head, facts, span, .. } = exchange;
+        let Exchange { head, facts, span, known, .. } = exchange;
         // Before anything is known of the caller, only the shape of the request is looked at.
         let route = route(head, &self.config.server, &self.config.pass_through)?;
         exchange.resource = route.resource();
@@ -254,6 +257,10 @@ impl Gateway {
         // Before the query is read, so that somebody unknown learns nothing of what is accepted.
         let caller = self.callers.identify(&fields, &scope.entrance, now).map_err(|none| match none {
             Unidentified::Refused(error) => Undecided::Refused(error),
+            Unidentified::Known(error, who) => {
+                *known = Some(who);
+                Undecided::Refused(error)
+            }
             Unidentified::UnknownKey(issuer) => Undecided::UnknownKey(issuer),
         })?;
         let caller = &*exchange.caller.insert(caller);
@@ -344,7 +351,11 @@ impl Gateway {
             request_id: exchange.facts.request_id,
             method: &exchange.head.method,
             resource: exchange.resource,
-            caller: exchange.caller.as_ref(),
+            who: match (&exchange.caller, &exchange.known) {
+                (Some(caller), _) => Some(Who::from(caller)),
+                (None, Some(known)) => Some(Who::from(known)),
+                (None, None) => None,
+            },
             key: exchange.key.as_ref(),
             canonical: exchange.canonical.as_deref(),
             status,

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::linked_account::one_linked_account;
 use crate::clock::Clock;
 use crate::config::{Access, AccountPattern, ClientCertificate, TenantMode, Trusted};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
+use crate::fields::Fields;
 use crate::limit::ClientBudget;
 use crate::tenant::Tenant;
 
@@ -58,9 +60,14 @@ impl KeyInUse {
         &self.linked_accounts
     }
 
-    /// Whether it may act for a linked account.
-    pub(super) fn may_see(&self, linked_account_id: &str) -> bool {
-        self.linked_accounts.iter().any(|pattern| pattern.matches(linked_account_id))
+    /// The linked account that a request names, if the key may act for it.
+    pub(super) fn one_linked_account<'a>(&self, fields: &Fields<'a>) -> Result<&'a str, ClientError> {
+        let asked = one_linked_account(fields)?;
+        if self.linked_accounts.iter().any(|pattern| pattern.matches(asked)) {
+            return Ok(asked);
+        }
+        let message = "this key is not for that linked account";
+        Err(ClientError::new(Reason::LinkedAccountNotAllowed, message))
     }
 
     /// Refuses a key whose time is over.

@@ -105,12 +105,7 @@ impl Caller {
     /// Its name in logs.
     #[must_use]
     pub fn name(&self) -> &str {
-        match &self.credential {
-            Credential::ClientKey(key) => &key.name,
-            Credential::Jwt(identity) => &identity.subject,
-            Credential::OrgKey(_) => "org key",
-            Credential::SessionToken(_) => "session token",
-        }
+        self.credential.name()
     }
 
     /// The upstream has taken what it was shown, or has refused it: a session token, which is its to judge, or the org key,
@@ -124,6 +119,19 @@ impl Caller {
                 Verdict::Accepted => self.tenant.accept_token(token.digest, &self.partition),
                 Verdict::Refused => self.tenant.refuse_token(token.digest, &self.partition),
             }
+        }
+    }
+}
+
+impl Credential {
+    /// The name in logs of whoever has shown it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::ClientKey(key) => &key.name,
+            Self::Jwt(identity) => &identity.subject,
+            Self::OrgKey(_) => "org key",
+            Self::SessionToken(_) => "session token",
         }
     }
 }
@@ -184,11 +192,22 @@ impl Entrance {
     }
 }
 
+/// Somebody who is known, and may not ask what they ask: no caller, and nothing belongs to them.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Whose credential it is.
+    pub tenant: Arc<Tenant>,
+    /// What was shown.
+    pub credential: Credential,
+}
+
 /// Why there is no caller.
 #[derive(Debug)]
 pub enum Unidentified {
-    /// It is refused.
+    /// Somebody unknown is refused.
     Refused(ClientError),
+    /// Somebody is refused who is known.
+    Known(ClientError, Known),
     /// A token of an issuer (by its index) names a key that is not known here: ask it, see [`Callers::ask_issuer`].
     UnknownKey(usize),
 }
@@ -229,17 +248,17 @@ impl Callers {
                 let message = "who connects here is known already; send neither x-api-key nor Authorization";
                 return Err(ambiguous(message).into());
             }
-            return Ok(self.by_client_key(*tenant, known, fields, now)?);
+            return self.by_client_key(*tenant, known, fields, now);
         }
         match (key, authorization) {
             (Some(_), Some(_)) => Err(ambiguous("x-api-key and Authorization are both there; send one of them").into()),
-            (Some(key), None) => Ok(self.by_key(key, fields, now)?),
+            (Some(key), None) => self.by_key(key, fields, now),
             (None, Some(authorization)) => {
                 let tenant = entrance.session_tokens.and_then(|index| self.tenants.get(index));
                 let token = session_token::bearer(authorization).ok_or_else(ClientError::invalid_credentials)?;
                 let digest = sha256(token);
                 match self.jwt(token, digest, tenant, now) {
-                    Finding::Known(identity) => Ok(self.by_jwt(identity, fields, now)?),
+                    Finding::Known(identity) => self.by_jwt(identity, fields, now),
                     Finding::NotOurs => Ok(by_session_token(token, digest, tenant, now)?),
                     Finding::UnknownKey(issuer) => Err(Unidentified::UnknownKey(issuer)),
                     Finding::Refused(error) => Err(error.into()),
@@ -292,35 +311,21 @@ impl Callers {
         self.issuers.verify(token, digest, now, |id| self.tenants.iter().position(|tenant| *tenant.config.id == *id))
     }
 
-    fn by_jwt(&self, identity: Arc<Identity>, fields: &Fields<'_>, now: Moment) -> Result<Caller, ClientError> {
+    fn by_jwt(&self, identity: Arc<Identity>, fields: &Fields<'_>, now: Moment) -> Result<Caller, Unidentified> {
         let tenant = &self.tenants[identity.tenant];
-        let asked = linked_account(fields)?;
-        let linked_account = match (asked, identity.linked_accounts.as_slice()) {
-            (Some(asked), granted) if granted.iter().any(|granted| **granted == *asked) => asked,
-            (Some(_), [_, ..]) => {
-                let message = "this token is not for that linked account";
-                return Err(ClientError::new(Reason::LinkedAccountNotAllowed, message));
-            }
-            (None, [only]) => only,
-            (None, [_, _, ..]) => return Err(ClientError::no_linked_account()),
-            (_, []) => {
-                let message = "this token is for no linked account";
-                return Err(ClientError::new(Reason::LinkedAccountNotAllowed, message));
-            }
-        };
-        let partition = tenant.linked_account(linked_account, now);
-        Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::Jwt(identity) })
+        let partition = granted(&identity, fields).map(|account| tenant.linked_account(account, now));
+        Known { tenant: Arc::clone(tenant), credential: Credential::Jwt(identity) }.with(partition)
     }
 
-    fn by_key(&self, key: &HeaderValue, fields: &Fields<'_>, now: Moment) -> Result<Caller, ClientError> {
+    fn by_key(&self, key: &HeaderValue, fields: &Fields<'_>, now: Moment) -> Result<Caller, Unidentified> {
         let found = self.keys.find(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
         let tenant = &self.tenants[found.tenant];
         if let Some(key) = &found.client_key {
             return self.by_client_key(found.tenant, key, fields, now);
         }
         let which = tenant.org_keys().which(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
-        let partition = tenant.linked_account(one_linked_account(fields)?, now);
-        Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::OrgKey(which) })
+        let partition = one_linked_account(fields).map(|account| tenant.linked_account(account, now));
+        Known { tenant: Arc::clone(tenant), credential: Credential::OrgKey(which) }.with(partition)
     }
 
     fn by_client_key(
@@ -329,16 +334,38 @@ impl Callers {
         key: &Arc<KeyInUse>,
         fields: &Fields<'_>,
         now: Moment,
-    ) -> Result<Caller, ClientError> {
-        key.check_expiry(&self.clock)?;
-        let linked_account = one_linked_account(fields)?;
-        if !key.may_see(linked_account) {
-            let message = "this key is not for that linked account";
-            return Err(ClientError::new(Reason::LinkedAccountNotAllowed, message));
-        }
+    ) -> Result<Caller, Unidentified> {
         let tenant = &self.tenants[tenant];
-        let partition = tenant.linked_account(linked_account, now);
-        Ok(Caller { tenant: Arc::clone(tenant), partition, credential: Credential::ClientKey(Arc::clone(key)) })
+        let account = key.check_expiry(&self.clock).and_then(|()| key.one_linked_account(fields));
+        let partition = account.map(|account| tenant.linked_account(account, now));
+        Known { tenant: Arc::clone(tenant), credential: Credential::ClientKey(Arc::clone(key)) }.with(partition)
+    }
+}
+
+impl Known {
+    /// The caller, if there is something that it may see.
+    fn with(self, partition: Result<Arc<Partition>, ClientError>) -> Result<Caller, Unidentified> {
+        match partition {
+            Ok(partition) => Ok(Caller { tenant: self.tenant, partition, credential: self.credential }),
+            Err(error) => Err(Unidentified::Known(error, self)),
+        }
+    }
+}
+
+/// The linked account that a token's holder asks for, if it is one of the token's.
+fn granted<'a>(identity: &'a Identity, fields: &Fields<'a>) -> Result<&'a str, ClientError> {
+    match (linked_account(fields)?, identity.linked_accounts.as_slice()) {
+        (Some(asked), granted) if granted.iter().any(|granted| **granted == *asked) => Ok(asked),
+        (Some(_), [_, ..]) => {
+            let message = "this token is not for that linked account";
+            Err(ClientError::new(Reason::LinkedAccountNotAllowed, message))
+        }
+        (None, [only]) => Ok(only),
+        (None, [_, _, ..]) => Err(ClientError::no_linked_account()),
+        (_, []) => {
+            let message = "this token is for no linked account";
+            Err(ClientError::new(Reason::LinkedAccountNotAllowed, message))
+        }
     }
 }
 

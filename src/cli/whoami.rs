@@ -80,7 +80,7 @@ fn identify(config: &Config, entrance: &Entrance, headers: &HeaderMap) -> Result
             known => known,
         };
         identified.map_err(|none| match none {
-            Unidentified::Refused(error) => error,
+            Unidentified::Refused(error) | Unidentified::Known(error, _) => error,
             Unidentified::UnknownKey(_) => ClientError::invalid_credentials(),
         })
     }))

@@ -78,12 +78,11 @@ fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, cloc
     );
     line.extend_from_slice(record.request_id.as_bytes());
     line.push(b'"');
-    if let Some(caller) = record.caller {
+    if let Some(who) = record.who {
         // The configuration lets it have letters, digits and `-_.` alone.
-        plain(line, b",\"tenant\":\"", &caller.tenant().config.id);
-        text(line, b",\"caller\":", caller.name());
-        let account = caller.partition().linked_account_id();
-        if let Some(account) = account.and_then(|account| settings.linked_accounts.name(account)) {
+        plain(line, b",\"tenant\":\"", &who.tenant.config.id);
+        text(line, b",\"caller\":", who.name);
+        if let Some(account) = who.linked_account.and_then(|account| settings.linked_accounts.name(account)) {
             text(line, b",\"linked_account\":", &account);
         }
     }

@@ -122,8 +122,8 @@ impl Live {
             request_id: record.request_id,
             status: record.status,
             error_code: record.error_code.unwrap_or_default().into(),
-            tenant: record.caller.map(|caller| (*caller.tenant().config.id).into()),
-            linked_account: record.caller.and_then(|caller| caller.partition().linked_account_id()).map(Into::into),
+            tenant: record.who.map(|who| (*who.tenant.config.id).into()),
+            linked_account: record.who.and_then(|who| who.linked_account).map(Into::into),
             resource: record.resource,
         });
     }

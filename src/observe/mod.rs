@@ -28,7 +28,7 @@ pub use self::scrape::State;
 pub use self::trace::{Context, Span, TraceId, Tracer};
 pub use self::trip::{Attempt, BudgetWait, Spent, Trip};
 use crate::cache::CacheKey;
-use crate::caller::Caller;
+use crate::caller::{Caller, Known};
 use crate::client::ClientSetupError;
 use crate::clock::{Clock, Moment};
 use crate::config;
@@ -46,7 +46,7 @@ pub struct Record<'a> {
     /// What it was about.
     pub resource: Resource,
     /// Who sent it, once that was known.
-    pub caller: Option<&'a Caller>,
+    pub who: Option<Who<'a>>,
     /// What it asked, if that is a thing to be cached.
     pub key: Option<&'a CacheKey>,
     /// The canonical form of that, if it is written out already.
@@ -69,6 +69,30 @@ pub struct Record<'a> {
     pub upstream: Option<Duration>,
     /// The trace that it is in, if it is recorded.
     pub trace: Option<TraceId>,
+}
+
+/// Who has sent a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// Their org.
+    pub tenant: &'a Tenant,
+    /// Their name in logs.
+    pub name: &'a str,
+    /// For whom they ask, if they may and it is known.
+    pub linked_account: Option<&'a str>,
+}
+
+impl<'a> From<&'a Caller> for Who<'a> {
+    fn from(caller: &'a Caller) -> Self {
+        let linked_account = caller.partition().linked_account_id();
+        Self { tenant: caller.tenant(), name: caller.name(), linked_account }
+    }
+}
+
+impl<'a> From<&'a Known> for Who<'a> {
+    fn from(known: &'a Known) -> Self {
+        Self { tenant: &known.tenant, name: known.credential.name(), linked_account: None }
+    }
 }
 
 /// Whoever watches. One for the process: it goes on when the configuration is read again.
@@ -102,15 +126,12 @@ impl Observer {
     /// A request was answered. Part of the hit path.
     pub fn answered(&self, log: &config::Log, record: &Record<'_>) {
         self.live.answered(record);
-        match record.caller {
+        match record.who {
             None => count(&self.nobody, record),
-            Some(caller) => {
-                let tenant = caller.tenant();
-                match self.tenants.load().get(tenant.number()) {
-                    Some(Some(known)) => count(&known.requests, record),
-                    _ => count(&self.of(tenant).requests, record),
-                }
-            }
+            Some(Who { tenant, .. }) => match self.tenants.load().get(tenant.number()) {
+                Some(Some(known)) => count(&known.requests, record),
+                _ => count(&self.of(tenant).requests, record),
+            },
         }
         access_log::log(log, &self.clock, record);
     }

@@ -240,8 +240,8 @@ impl Span {
             span.attribute("http.response.status_code", record.status.as_u16());
             span.attribute("postern.cache", record.cache.name());
             span.attribute("postern.request_id", &*record.request_id.to_string());
-            if let Some(caller) = record.caller {
-                span.attribute("postern.tenant", &*caller.tenant().config.id);
+            if let Some(who) = record.who {
+                span.attribute("postern.tenant", &*who.tenant.config.id);
             }
             match record.error_label {
                 // What is wrong with a request is its caller's failure, not ours (semantic conventions for HTTP spans).

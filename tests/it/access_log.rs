@@ -80,6 +80,7 @@ async fn each_request_leaves_one_line_that_says_what_became_of_it() {
             program.ask_as("a\"b\\é", "?limit=0"),
             program.ask(EXECUTIONS, "authorization: Bearer a-session-token\r\n"),
             program.ask("/secret-path?secret=query", ""),
+            program.ask(EXECUTIONS, &format!("x-api-key: {KEY}\r\n")),
         ];
         (answers, program.end())
     })
@@ -111,6 +112,9 @@ async fn each_request_leaves_one_line_that_says_what_became_of_it() {
     // A session token does not show whose it is.
     assert_eq!(known(&lines[3])[..3], [json!("t"), json!("session token"), Value::Null]);
     assert_eq!(known(&lines[4]), [Value::Null, Value::Null, Value::Null, json!("other"), Value::Null]);
+    // Refused, and it is known whom.
+    assert_eq!(known(&lines[5])[..4], [json!("t"), json!("all"), Value::Null, json!("list")]);
+    assert_eq!(lines[5]["status"], json!(400));
     let text = format!("{lines:?}");
     for secret in [KEY, ORG_KEY, "a-session-token", "secret"] {
         assert!(!text.contains(secret), "{text}");

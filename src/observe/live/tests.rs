@@ -16,7 +16,7 @@ fn answer(live: &Live, at: u64, status: u16, cache: CacheResult, error_code: Opt
         request_id,
         method: &Method::GET,
         resource: Resource::List,
-        caller: None,
+        who: None,
         key: None,
         canonical: None,
         status: StatusCode::from_u16(status).expect("a status"),
