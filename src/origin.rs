@@ -125,11 +125,12 @@ impl Origin {
             retry += 1;
             trip.retried();
         };
+        let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
         if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
             let lifetime = self.lifetime(caller, question, stale.progress);
-            return Ok(stale.renewed(lifetime, asked_at, self.clock.now()));
+            let renewed = stale.renewed(lifetime, asked_at, self.clock.now());
+            return Ok(if no_store { renewed.not_stored() } else { renewed });
         }
-        let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
         let validator = response.headers.get(ETAG).and_then(kept_copy);
         let document = translate::answer(caller, question, response)?;
         let mut entry = self.entry(caller, question, &document, asked_at);

@@ -1,4 +1,4 @@
-//! One fetch per key, however many callers wait for it (request collapsing, RFC 9211 calls them `collapsed`).
+//! One fetch per question and org key, however many callers wait for it (request collapsing, RFC 9211 calls them `collapsed`).
 //!
 //! The first caller becomes the leader and gets a [`Flight`]; it hands it to a task of its own, so the fetch goes on when
 //! the leader or any other caller leaves. As long as the upstream was not asked yet, a fetch without callers is of no use to
@@ -15,12 +15,30 @@ use tokio::sync::{Notify, watch};
 
 use super::entry::Entry;
 use super::key::CacheKey;
+use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
+use crate::tenant::OrgKey;
 
 type Outcome = Result<Arc<Entry>, ClientError>;
-type Shard<N> = HashMap<CacheKey, (Arc<Shared>, N), foldhash::fast::RandomState>;
+type Shard<N> = HashMap<FlightKey, (Arc<Shared>, N), foldhash::fast::RandomState>;
 
 const SHARDS: usize = 16;
+
+/// What callers have in common who share a fetch: what they ask, and whether they have shown an org key of their own, since
+/// how it ends says something of that key too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FlightKey {
+    key: CacheKey,
+    shown: Option<OrgKey>,
+}
+
+impl FlightKey {
+    /// That of a caller who asks for what is kept under a key.
+    #[must_use]
+    pub fn new(caller: &Caller, key: &CacheKey) -> Self {
+        Self { key: key.clone(), shown: caller.shown_org_key() }
+    }
+}
 
 /// The fetches under way, each with a note of the leader's for those who wait.
 #[derive(Debug)]
@@ -81,7 +99,7 @@ pub enum Joined<N> {
 #[derive(Debug)]
 pub struct Flight<N> {
     flights: Arc<Flights<N>>,
-    key: CacheKey,
+    key: FlightKey,
     shared: Arc<Shared>,
 }
 
@@ -106,12 +124,12 @@ impl<N> Default for Flights<N> {
 impl<N> Flights<N> {
     /// Joins the fetch of a key, or starts it. Whoever only listens does not count as somebody who waits.
     #[must_use]
-    pub fn join(self: &Arc<Self>, key: &CacheKey, listens: bool, note: N) -> Joined<N>
+    pub fn join(self: &Arc<Self>, key: FlightKey, listens: bool, note: N) -> Joined<N>
     where
         N: Clone,
     {
-        let mut shard = self.shard(key);
-        if let Some((under_way, note)) = shard.get(key) {
+        let mut shard = self.shard(&key);
+        if let Some((under_way, note)) = shard.get(&key) {
             return Joined::Waits(Waiter::of(under_way, listens), note.clone());
         }
         let begun = Arc::new(Shared::default());
@@ -121,16 +139,16 @@ impl<N> Flights<N> {
 
     /// Starts a fetch that nobody else can join.
     #[must_use]
-    pub fn alone(self: &Arc<Self>, key: &CacheKey, listens: bool) -> Joined<N> {
+    pub fn alone(self: &Arc<Self>, key: FlightKey, listens: bool) -> Joined<N> {
         self.lead(key, Arc::default(), listens)
     }
 
-    fn lead(self: &Arc<Self>, key: &CacheKey, shared: Arc<Shared>, listens: bool) -> Joined<N> {
+    fn lead(self: &Arc<Self>, key: FlightKey, shared: Arc<Shared>, listens: bool) -> Joined<N> {
         let waiter = Waiter::of(&shared, listens);
-        Joined::Leads(Flight { flights: Arc::clone(self), key: key.clone(), shared }, waiter)
+        Joined::Leads(Flight { flights: Arc::clone(self), key, shared }, waiter)
     }
 
-    fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard<N>> {
+    fn shard(&self, key: &FlightKey) -> MutexGuard<'_, Shard<N>> {
         let index = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or_default() % SHARDS;
         // Insert and remove leave the map sound even if a panic came in between.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)

@@ -69,10 +69,13 @@ impl Directives {
         if self.min_fresh.is_some_and(|least| left < least) {
             return Some(false);
         }
-        let over = age.saturating_sub(entry.lifetime);
+        if entry.is_fresh(now) {
+            return None;
+        }
         match self.max_stale {
-            Some(most) if !entry.is_fresh(now) => (over <= most).then_some(true),
-            _ => None,
+            Some(most) => Some(age.saturating_sub(entry.lifetime) <= most),
+            // Who says how old an answer may be wants a fresh one (RFC 9111, 5.2.1.1).
+            None => self.max_age.map(|_| false),
         }
     }
 

@@ -9,7 +9,7 @@ mod freshness;
 mod key;
 mod store;
 
-pub use coalesce::{Flight, Flights, Interest, Joined, Waiter};
+pub use coalesce::{Flight, FlightKey, Flights, Interest, Joined, Waiter};
 pub use directives::Directives;
 pub use encoding::{Coded, Coding, Codings};
 pub use entry::{Entry, Usable};

@@ -76,12 +76,12 @@ impl Store {
         self.entries.as_ref()?.get(key)
     }
 
-    /// Keeps an entry, unless the upstream does not want it kept.
+    /// Keeps an entry in the place of the one before it. If the upstream does not want it kept, neither is.
     pub fn put(&self, key: CacheKey, entry: Arc<Entry>) {
-        if let Some(entries) = &self.entries
-            && !entry.no_store
-        {
-            entries.insert(key, entry);
+        match &self.entries {
+            Some(entries) if entry.no_store => entries.invalidate(&key),
+            Some(entries) => entries.insert(key, entry),
+            None => {}
         }
     }
 

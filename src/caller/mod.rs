@@ -102,6 +102,15 @@ impl Caller {
         }
     }
 
+    /// The org key that it has shown itself. What Refold says of that is nobody else's business.
+    #[must_use]
+    pub fn shown_org_key(&self) -> Option<OrgKey> {
+        match self.credential {
+            Credential::OrgKey(key) => Some(key),
+            _ => None,
+        }
+    }
+
     /// Its name in logs.
     #[must_use]
     pub fn name(&self) -> &str {

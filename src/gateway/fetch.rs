@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::Gateway;
-use crate::cache::{CacheKey, Entry, Flight, Interest, Joined, Waiter};
+use crate::cache::{CacheKey, Entry, Flight, FlightKey, Interest, Joined, Waiter};
 use crate::caller::Caller;
 use crate::client::Client;
 use crate::error::{ClientError, Reason};
@@ -55,10 +57,11 @@ impl Gateway {
     /// Joins the fetch of a key, or starts it. Nobody waits for a renewal, so who joins for one only listens.
     pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, Fetch) {
         let listens = errand.urgency == Urgency::Background;
+        let key = FlightKey::new(&errand.caller, &errand.key);
         let joined = if self.config.cache.collapse {
-            self.flights.join(&errand.key, listens, errand.trip.context())
+            self.flights.join(key, listens, errand.trip.context())
         } else {
-            self.flights.alone(&errand.key, listens)
+            self.flights.alone(key, listens)
         };
         match joined {
             Joined::Waits(waiter, fetch) => (waiter, Fetch::Shared(fetch)),
@@ -100,9 +103,12 @@ impl Gateway {
         match (&outcome, errand.stale) {
             (Ok(entry), _) => self.keep(errand.key, entry),
             (Err(error), Some(stale)) if error.is_passing() => stale.refetch_failed(self.clock.now()),
+            (Err(error), None) if error.is_passing() => {}
+            // It is about the key that this caller has shown, and others have shown another.
+            (Err(error), _)
+                if error.status() == StatusCode::UNAUTHORIZED && errand.caller.shown_org_key().is_some() => {}
             // What it said is about the caller or the question: what was kept is of no use any more.
-            (Err(_), Some(_)) => self.store.remove(&errand.key),
-            (Err(_), None) => {}
+            (Err(_), _) => self.store.remove(&errand.key),
         }
         flight.land(outcome);
     }

@@ -9,7 +9,7 @@ use memchr::memmem;
 use crate::config::{self, Secret};
 
 /// Which of the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum OrgKey {
     /// `org_key`

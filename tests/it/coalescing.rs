@@ -10,7 +10,11 @@ use postern::limit::Waiting;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 
-use crate::harness::{Answer, EXECUTIONS, Gateway, Setup, as_account, http_upstream, page_of, until};
+use crate::harness::{
+    Answer, EXECUTIONS, Gateway, NEXT_ORG_KEY, ORG_KEY, Setup, as_account, configuration, http_upstream, page_of, until,
+};
+
+use crate::issuer::{token_of, validating};
 
 /// A gateway in front of an upstream that answers when it is told to, with the number of the request.
 struct Gated {
@@ -299,4 +303,52 @@ async fn a_fetch_that_began_earlier_and_ends_later_does_not_undo_a_newer_one() {
     gate.add_permits(1);
     assert_eq!(first.await.expect("nobody has ended it").0, Some(1));
     assert_eq!(ask().await, (Some(2), "postern; hit; ttl=5".to_owned()));
+}
+
+#[tokio::test]
+async fn what_refold_says_of_one_key_is_not_told_to_those_who_have_shown_another() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let open = watch::Sender::new(false);
+    let (counted, gate) = (Arc::clone(&asked), open.clone());
+    let upstream = http_upstream(move |request| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let revoked = request.headers()["x-api-key"] == ORG_KEY;
+        let mut gate = gate.subscribe();
+        async move {
+            gate.wait_for(|open| *open).await.expect("the test holds the gate");
+            let mut response = page_of(&json!({ "status": "COMPLETED" }));
+            if revoked {
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+            }
+            response
+        }
+    })
+    .await;
+    let Setup { clock, top, .. } = Setup::default();
+    let top = top.replace("while_revalidate = \"0s\"", "while_revalidate = \"1h\"");
+    let text = validating(&configuration(upstream, &top, ""));
+    let gateway = Arc::new(Gateway::start_with(&text, clock.clone()));
+    let ask = |credential: &str| {
+        let (gateway, credential) = (Arc::clone(&gateway), credential.to_owned());
+        tokio::spawn(async move {
+            let name = if credential.starts_with("Bearer ") { "authorization" } else { "x-api-key" };
+            gateway.get(EXECUTIONS, &[(name, &credential), ("linked_account_id", "a")]).await
+        })
+    };
+    let revoked = ask(ORG_KEY);
+    until(|| asked.load(Ordering::SeqCst) == 1).await;
+    let good = [ask(NEXT_ORG_KEY), ask(&token_of("a"))];
+    until(|| arrived(&gateway, &clock, "a") == 3).await;
+    open.send_replace(true);
+    assert_eq!(revoked.await.expect("nobody has ended it").status, StatusCode::UNAUTHORIZED);
+    for caller in good {
+        assert_eq!(caller.await.expect("nobody has ended it").status, StatusCode::OK);
+    }
+    // Neither does it take away what the others have.
+    clock.advance(Duration::from_secs(6));
+    let before = asked.load(Ordering::SeqCst);
+    assert_eq!(ask(ORG_KEY).await.expect("nobody has ended it").header("cache-status"), "postern; hit; ttl=-1");
+    until(|| asked.load(Ordering::SeqCst) == before + 1).await;
+    assert_eq!(ask(ORG_KEY).await.expect("nobody has ended it").header("cache-status"), "postern; hit; ttl=-1");
+    assert_eq!(ask(NEXT_ORG_KEY).await.expect("nobody has ended it").header("cache-status"), "postern; hit; ttl=-1");
 }

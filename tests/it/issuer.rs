@@ -113,3 +113,17 @@ pub(crate) fn issuer(keys: &str, more: &str) -> String {
         "[[issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\ntenant = \"t\"\nwrite_scope = \"executions:write\"\nkeys = {{ {keys} }}\n{more}\n"
     )
 }
+
+/// A configuration with its tenant in mode `validate`, with two org keys and an issuer of tokens like [`token_of`].
+pub(crate) fn validating(configuration: &str) -> String {
+    let text = configuration
+        .replace("mode = \"inject\"", "mode = \"validate\"")
+        .replace("org_key = ", "org_key_next = { env = \"NEXT_ORG_KEY\" }\norg_key = ");
+    text + &issuer("secret = { env = \"JWT_SECRET\" }", "")
+}
+
+/// `Authorization` of somebody who may see a linked account.
+pub(crate) fn token_of(linked_account: &str) -> String {
+    let secret = EncodingKey::from_secret(crate::harness::JWT_SECRET.as_bytes());
+    format!("Bearer {}", sign(&Header::new(Algorithm::HS256), &claims(linked_account), &secret))
+}

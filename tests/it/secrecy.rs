@@ -8,6 +8,7 @@ use http_body_util::Full;
 use serde_json::json;
 
 use crate::harness::{EXECUTIONS, Gateway, KEY, ORG_KEY, Setup, configuration, http_upstream};
+use crate::issuer::{token_of, validating};
 
 /// Tells everybody what it was sent: in a page, in error fields, in HTML, in headers.
 async fn indiscreet_upstream() -> std::net::SocketAddr {
@@ -125,5 +126,20 @@ async fn debug_output_of_a_running_gateway_shows_no_secret() {
     assert!(shown.contains("Gateway") && shown.contains("redacted"), "{shown}");
     for secret in [ORG_KEY, KEY, "some-session-token"] {
         assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn what_shows_the_org_key_is_kept_for_nobody_also_if_it_was_fetched_by_who_has_it() {
+    let upstream = indiscreet_upstream().await;
+    let Setup { clock, top, .. } = Setup::default();
+    let gateway = Gateway::start_with(&validating(&configuration(upstream, &top, "")), clock);
+    let token = token_of("a");
+    for page in 1..8 {
+        for credential in [("x-api-key", ORG_KEY), ("authorization", &token)] {
+            let headers = [credential, ("linked_account_id", "a")];
+            let answer = gateway.get(&format!("{EXECUTIONS}?page={page}"), &headers).await;
+            assert!(!String::from_utf8_lossy(&answer.body).contains(ORG_KEY), "{page}: {answer:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Answers that are no longer fresh: given while they are renewed, and instead of nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -15,31 +15,45 @@ struct World {
     clock: Clock,
     /// The status that the upstream answers with.
     status: Arc<AtomicU16>,
+    /// Whether it wants its answers kept by nobody.
+    no_store: Arc<AtomicBool>,
     asked: Arc<AtomicU64>,
 }
 
 impl World {
     async fn start(stale: &str) -> Self {
         let (status, asked) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicU64::new(0)));
-        let (given, count) = (Arc::clone(&status), Arc::clone(&asked));
+        let no_store = Arc::new(AtomicBool::new(false));
+        let (given, unkept, count) = (Arc::clone(&status), Arc::clone(&no_store), Arc::clone(&asked));
         let upstream = http_upstream(move |_| {
-            let (given, count) = (Arc::clone(&given), Arc::clone(&count));
+            let (given, unkept, count) = (Arc::clone(&given), Arc::clone(&unkept), Arc::clone(&count));
             async move {
                 let version = count.fetch_add(1, Ordering::SeqCst) + 1;
                 let mut response = page_of(&json!({ "status": "COMPLETED", "version": version }));
                 *response.status_mut() = StatusCode::from_u16(given.load(Ordering::SeqCst)).expect("a status");
+                response.headers_mut().insert("etag", "\"an etag\"".parse().expect("a value"));
+                if unkept.load(Ordering::SeqCst) {
+                    response.headers_mut().insert("cache-control", "no-store".parse().expect("a value"));
+                }
                 response
             }
         })
         .await;
         let Setup { clock, top, tenant, .. } = Setup::default();
         let top = top.replace("while_revalidate = \"0s\"\nif_error = \"0s\"", stale);
+        let tenant = format!("request_directives = [\"no-cache\", \"max-age\", \"max-stale\"]\n{tenant}");
         let gateway = Gateway::start(upstream, &top, &tenant, clock.clone());
-        Self { gateway, clock, status, asked }
+        Self { gateway, clock, status, no_store, asked }
     }
 
     async fn ask(&self) -> Answer {
-        self.gateway.get(EXECUTIONS, &as_account("a")).await
+        self.ask_for("").await
+    }
+
+    /// Asks with a `Cache-Control`.
+    async fn ask_for(&self, directive: &str) -> Answer {
+        let headers = [as_account("a").as_slice(), &[("cache-control", directive)]].concat();
+        self.gateway.get(EXECUTIONS, &headers).await
     }
 
     fn upstream_answers(&self, status: u16) {
@@ -130,7 +144,7 @@ async fn a_spent_budget_gives_an_old_page_rather_than_429() {
         let Setup { clock, tenant, .. } = Setup::default();
         let top = "[limits.upstream]\nper_second = 1\nburst = 2\nmax_wait = \"0s\"\n[cache.stale]\nwhile_revalidate = \"0s\"\n";
         let gateway = Gateway::start(upstream, top, &tenant, clock.clone());
-        World { gateway, clock, status, asked }
+        World { gateway, clock, status, no_store: Arc::default(), asked }
     };
     assert_eq!(world.ask().await.status, StatusCode::OK);
     world.clock.advance(Duration::from_millis(5500));
@@ -141,4 +155,63 @@ async fn a_spent_budget_gives_an_old_page_rather_than_429() {
     let blank = world.gateway.get(&format!("{EXECUTIONS}?page=3"), &as_account("a")).await;
     assert_eq!(blank.error_code(), "UPSTREAM_BUDGET_EXCEEDED");
     assert_eq!(world.asked(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_to_be_kept_takes_the_place_of_the_one_before_it() {
+    for status in [200, 304] {
+        let world = World::start("while_revalidate = \"1h\"\nif_error = \"1h\"").await;
+        world.ask().await;
+        world.clock.advance(Duration::from_secs(6));
+        world.no_store.store(true, Ordering::SeqCst);
+        world.upstream_answers(status);
+        assert_eq!(world.ask().await.header("cache-status"), "postern; hit; ttl=-1");
+        until(|| world.asked() == 2).await;
+        world.upstream_answers(200);
+        // What came in the background is in nobody's way any more.
+        loop {
+            let answer = world.ask().await;
+            if answer.header("cache-status") == "postern; fwd=uri-miss" {
+                assert_eq!(answer.header("cache-control"), "no-store");
+                break;
+            }
+            assert!(world.asked() < 1000, "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_refold_refuses_to_who_asks_anew_is_not_given_to_others_out_of_the_cache() {
+    let world = World::start("while_revalidate = \"1h\"\nif_error = \"1h\"").await;
+    world.ask().await;
+    world.upstream_answers(503);
+    assert_eq!(world.ask_for("no-cache").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.ask().await.status, StatusCode::OK, "that passes");
+    world.upstream_answers(404);
+    assert_eq!(world.ask_for("no-cache").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(world.ask().await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn who_says_how_stale_an_answer_may_be_is_given_none_that_is_staler() {
+    let world = World::start("while_revalidate = \"1h\"\nif_error = \"1h\"").await;
+    let mut asked = 1;
+    world.ask().await;
+    for (directive, taken) in [
+        ("max-stale=3", true),
+        ("max-stale=2", false),
+        ("max-stale=0", false),
+        ("max-age=60", false),
+        ("max-age=60, max-stale=3", true),
+    ] {
+        world.clock.advance(Duration::from_secs(8));
+        let answer = world.ask_for(directive).await;
+        let status = if taken { "postern; hit; ttl=-3" } else { "postern; fwd=request; stored" };
+        assert_eq!(answer.header("cache-status"), status, "{directive}");
+        if taken {
+            world.ask_for("no-cache").await;
+        }
+        asked += 1;
+        assert_eq!(world.asked(), asked, "{directive}");
+    }
 }
