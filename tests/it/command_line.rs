@@ -128,6 +128,12 @@ fn keygen_prints_lines_that_a_configuration_takes() {
     let check = run(&["check", "--config", file.path()]);
     assert!(check.status.success(), "{}", text(&check.stderr));
     assert!(text(&check.stdout).contains("tenants 1, client keys 1"));
+    // An example that was put in as it is.
+    let example = settings.replace(&postern::digest::Hex(&digest).to_string(), &"0".repeat(64));
+    let file = Scratch::new("example.toml", &format!("{tenant}{example}"));
+    let check = run(&["check", "--config", file.path()]);
+    assert!(!check.status.success());
+    assert!(text(&check.stderr).contains("a client key of tenant `a` is an example"), "{}", text(&check.stderr));
 }
 
 #[test]
