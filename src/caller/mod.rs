@@ -12,6 +12,7 @@ mod succession;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue};
 
 pub use client_key::KeyInUse;
@@ -102,7 +103,13 @@ impl Caller {
         }
     }
 
-    /// The org key that it has shown itself. What Refold says of that is nobody else's business.
+    /// Whether an error says something of what this caller has shown itself, and nothing to others who see the same.
+    #[must_use]
+    pub fn is_refused_alone(&self, error: &ClientError) -> bool {
+        self.shown_org_key().is_some() && error.status() == StatusCode::UNAUTHORIZED
+    }
+
+    /// The org key that it has shown itself.
     #[must_use]
     pub fn shown_org_key(&self) -> Option<OrgKey> {
         match self.credential {

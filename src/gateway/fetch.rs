@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-
 use super::Gateway;
 use crate::cache::{CacheKey, Entry, Flight, FlightKey, Interest, Joined, Waiter};
 use crate::caller::Caller;
@@ -102,12 +100,12 @@ impl Gateway {
         errand.trip.ended(&outcome);
         match (&outcome, errand.stale) {
             (Ok(entry), _) => self.keep(errand.key, entry),
-            (Err(error), Some(stale)) if error.is_passing() => stale.refetch_failed(self.clock.now()),
-            (Err(error), None) if error.is_passing() => {}
-            // It is about the key that this caller has shown, and others have shown another.
-            (Err(error), _)
-                if error.status() == StatusCode::UNAUTHORIZED && errand.caller.shown_org_key().is_some() => {}
-            // What it said is about the caller or the question: what was kept is of no use any more.
+            (Err(error), stale) if error.is_passing() || errand.caller.is_refused_alone(error) => {
+                if let Some(stale) = stale {
+                    stale.refetch_failed(self.clock.now());
+                }
+            }
+            // What it said is about the question or the account: what was kept is of no use any more.
             (Err(_), _) => self.store.remove(&errand.key),
         }
         flight.land(outcome);
