@@ -13,7 +13,6 @@ use tokio::sync::{Semaphore, watch};
 use crate::harness::{
     Answer, EXECUTIONS, Gateway, NEXT_ORG_KEY, ORG_KEY, Setup, as_account, configuration, http_upstream, page_of, until,
 };
-
 use crate::issuer::{token_of, validating};
 
 /// A gateway in front of an upstream that answers when it is told to, with the number of the request.

@@ -1,9 +1,14 @@
 //! Bytes on the wire: what HTTP allows and forbids, both versions, and the end of connections.
 
+use std::net::SocketAddr;
+
+use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
 
 use crate::harness::{EXECUTIONS, KEY, World, as_account};
 
@@ -65,29 +70,32 @@ async fn requests_on_one_connection_are_answered_in_order() {
     assert_eq!(pages, ["3", "1", "2"]);
 }
 
+/// A connection that speaks HTTP/2 by prior knowledge, and how it ends.
+async fn http_2(address: SocketAddr) -> (SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    (sender, tokio::spawn(connection))
+}
+
+fn request(method: &str, address: SocketAddr, account: &str) -> http::Request<Full<Bytes>> {
+    http::Request::builder()
+        .method(method)
+        .uri(format!("http://{address}{EXECUTIONS}"))
+        .header("x-api-key", KEY)
+        .header("linked_account_id", account)
+        .body(Full::default())
+        .expect("a request")
+}
+
 #[tokio::test]
 async fn http_2_by_prior_knowledge_is_served_on_the_same_port() {
     let world = World::start().await;
-    let stream = tokio::net::TcpStream::connect(world.gateway.address).await.expect("it listens");
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
-    tokio::spawn(connection);
+    let (mut sender, _connection) = http_2(world.gateway.address).await;
     // HTTP/1.1 would have cut the space off.
-    let spaced = http::Request::builder()
-        .uri(format!("http://{}{EXECUTIONS}", world.gateway.address))
-        .header("x-api-key", KEY)
-        .header("linked_account_id", "acme-2 ")
-        .body(Full::<bytes::Bytes>::default())
-        .expect("a request");
+    let spaced = request("GET", world.gateway.address, "acme-2 ");
     assert_eq!(sender.send_request(spaced).await.expect("an answer").status(), StatusCode::BAD_REQUEST);
     for (method, cache_status) in [("GET", "postern; fwd=uri-miss; stored"), ("HEAD", "postern; hit; ttl=5")] {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("http://{}{EXECUTIONS}", world.gateway.address))
-            .header("x-api-key", KEY)
-            .header("linked_account_id", "acme-2")
-            .body(Full::<bytes::Bytes>::default())
-            .expect("a request");
+        let request = request(method, world.gateway.address, "acme-2");
         let response = sender.send_request(request).await.expect("an answer");
         assert_eq!((response.status(), response.version()), (StatusCode::OK, http::Version::HTTP_2));
         assert_eq!(response.headers()["cache-status"], cache_status);
@@ -104,17 +112,8 @@ async fn an_http_2_connection_that_nothing_is_asked_over_is_closed_though_it_ans
         setup.top
     );
     let world = crate::harness::Setup { top, ..setup }.start().await;
-    let stream = tokio::net::TcpStream::connect(world.gateway.address).await.expect("it listens");
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .expect("it speaks HTTP/2");
-    let connection = tokio::spawn(connection);
-    let request = http::Request::builder()
-        .uri(format!("http://{}{EXECUTIONS}", world.gateway.address))
-        .header("x-api-key", KEY)
-        .header("linked_account_id", "acme-2")
-        .body(Full::<bytes::Bytes>::default())
-        .expect("a request");
+    let (mut sender, connection) = http_2(world.gateway.address).await;
+    let request = request("GET", world.gateway.address, "acme-2");
     let response = sender.send_request(request).await.expect("an answer");
     assert!(!response.into_body().collect().await.expect("a body").to_bytes().is_empty());
     // With GOAWAY, so without an error; its client holds on to it.
