@@ -5,7 +5,7 @@ use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::{ClientError, Reason};
 use crate::respond::Budget;
-use crate::tenant::Standing;
+use crate::tenant::TokenStatus;
 
 /// Takes the request off the caller's budgets, and lets it pass if they are not spent.
 ///
@@ -13,7 +13,7 @@ use crate::tenant::Standing;
 /// 429 with the time to wait.
 pub fn admit(caller: &Caller, budget: &mut Option<Budget>, now: Moment) -> Result<(), ClientError> {
     // A token that nobody vouches for has no budget of its own to show.
-    if caller.partition().standing(now) != Standing::Known {
+    if caller.partition().standing(now) != TokenStatus::Known {
         return Ok(());
     }
     let own = match caller.credential() {

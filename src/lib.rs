@@ -4,38 +4,47 @@
 
 pub mod server;
 
-pub mod admit;
-pub mod cache;
-pub mod caller;
-pub mod cors;
-pub mod executions;
+pub mod generation;
+
 pub mod gateway;
+
+pub mod request;
+
+pub mod caller;
+
+pub mod tenant;
+
+pub mod admit;
+
+pub mod executions;
+
 pub mod limit;
-pub mod origin;
-pub mod respond;
-pub mod route;
-pub mod translate;
+
+pub mod cache;
+
 pub mod upstream;
+
+pub mod http_client;
+
+pub mod respond;
+
 pub mod webhook;
 
-pub mod body;
-pub mod client;
-pub mod clock;
-pub mod config;
-pub mod digest;
-pub mod error;
-pub mod fields;
-mod header_value;
-pub mod keyset;
-pub mod lifecycle;
-pub mod live;
-pub mod nearest;
 pub mod observe;
-pub mod resilience;
-pub mod tally;
-pub mod tenant;
-pub mod tls;
 
 pub mod admin;
+
 pub mod cli;
+
+pub mod config;
+
 pub mod simulator;
+
+pub mod clock;
+pub mod digest;
+pub mod error;
+pub mod jwks;
+pub mod lifecycle;
+pub mod suggest;
+pub mod tls;
+pub mod window_counter;

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use crate::error::ClientError;
-use crate::respond::RequestId;
+use crate::request::RequestId;
 
 /// An answer, all of it.
 pub(super) type Answer = Response<Full<Bytes>>;

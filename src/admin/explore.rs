@@ -15,13 +15,13 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::answer::{Answer, json};
-use crate::caller::Entrance;
-use crate::client::Client;
+use crate::caller::ListenerIdentity;
 use crate::config::Config;
 use crate::error::{ClientError, Reason};
 use crate::executions::COLLECTION;
-use crate::fields::{LINKED_ACCOUNT_ID, X_API_KEY};
-use crate::gateway::{self, Explained, Gateway, Scope};
+use crate::gateway::{self, ConnectionContext, Explained, Gateway};
+use crate::http_client::Client;
+use crate::request::headers::{LINKED_ACCOUNT_ID, X_API_KEY};
 
 const EXPLORE_AUTHORIZATION: HeaderName = HeaderName::from_static("x-explore-authorization");
 
@@ -40,7 +40,7 @@ struct Explored {
 #[derive(Debug, Default)]
 pub(super) struct Explorer {
     /// And the configuration that it was made for.
-    scope: Mutex<Option<(Arc<Config>, Scope)>>,
+    scope: Mutex<Option<(Arc<Config>, ConnectionContext)>>,
 }
 
 impl Explorer {
@@ -79,7 +79,7 @@ impl Explorer {
 
     /// As at the first listener that takes session tokens; but nobody is trusted for being here, and the connections to Refold
     /// are this thread's own.
-    fn scope(&self, config: &Arc<Config>) -> Result<Scope, ClientError> {
+    fn scope(&self, config: &Arc<Config>) -> Result<ConnectionContext, ClientError> {
         // It is replaced whole.
         let mut made = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made_for, scope)) = &*made
@@ -90,9 +90,9 @@ impl Explorer {
         let session_tokens = config.listeners.iter().find_map(|listener| listener.session_tokens);
         let client = Client::new(&config.upstream.connection)
             .map_err(|error| ClientError::new(Reason::UpstreamUnreachable, error.to_string()))?;
-        let entrance = Entrance { session_tokens, known: None };
+        let entrance = ListenerIdentity { session_tokens, known: None };
         // It waits for as long as whoever explores.
-        let scope = Scope { client, entrance, over: watch::Sender::new(false).subscribe() };
+        let scope = ConnectionContext { client, entrance, over: watch::Sender::new(false).subscribe() };
         *made = Some((Arc::clone(config), scope.clone()));
         Ok(scope)
     }

@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 
 pub use self::connections::Socket;
 use crate::config::ListenAddress;
+use crate::generation::ActiveGeneration;
 use crate::lifecycle::Lifecycle;
-use crate::live::Live;
 
 /// What is answered from.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Sources {
     /// Where it listens.
     pub address: ListenAddress,
     /// What serves at present.
-    pub live: Arc<Live>,
+    pub live: Arc<ActiveGeneration>,
     /// Where the process around it stands.
     pub lifecycle: Arc<Lifecycle>,
 }

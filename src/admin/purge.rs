@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::answer::{Answer, json as give_json};
 use crate::error::{ClientError, Reason};
-use crate::nearest::nearest;
+use crate::suggest::suggest;
 use crate::tenant::Tenant;
 
 /// Largest body, in bytes.
@@ -77,7 +77,7 @@ fn malformed(message: String) -> ClientError {
 
 fn find<'a>(tenants: &'a [Arc<Tenant>], id: &str) -> Result<&'a Arc<Tenant>, ClientError> {
     tenants.iter().find(|tenant| *tenant.config.id == *id).ok_or_else(|| {
-        let suggestion = nearest(id, tenants.iter().map(|tenant| &*tenant.config.id));
+        let suggestion = suggest(id, tenants.iter().map(|tenant| &*tenant.config.id));
         let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
         ClientError::new(Reason::NotFound, format!("there is no tenant `{id}`{suggestion}"))
     })

@@ -7,7 +7,7 @@ use super::Sources;
 use super::answer::{Answer, json};
 use crate::gateway::{Readiness, Status, TenantReadiness};
 use crate::lifecycle::Lifecycle;
-use crate::resilience::Circuit;
+use crate::upstream::Circuit;
 
 /// What became of the configuration that was read last.
 #[derive(Serialize)]

@@ -88,7 +88,7 @@ impl Directives {
     /// Whether an answer that was fetched for others will not do: Refold was asked for it before the request came.
     #[must_use]
     pub fn want_newer(&self, entry: &Entry, began: Moment, now: Moment) -> bool {
-        entry.stored_at < began && self.accept(entry, now) == Some(false)
+        entry.request_time < began && self.accept(entry, now) == Some(false)
     }
 
     /// The answer must not be kept.

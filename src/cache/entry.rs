@@ -22,7 +22,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[repr(C)]
 pub struct Entry {
     /// When the upstream was asked: what `Age` counts from.
-    pub stored_at: Moment,
+    pub request_time: Moment,
     /// How long it is fresh.
     pub lifetime: Duration,
     /// The JSON text.
@@ -34,7 +34,7 @@ pub struct Entry {
     /// The upstream asked for it not to be kept.
     pub no_store: bool,
     /// When its answer was there.
-    pub arrived_at: Moment,
+    pub response_time: Moment,
     /// How many there are in the list of which it is a page.
     pub total: Option<u64>,
     /// It was not fetched: it follows from others that were in the cache.
@@ -44,7 +44,7 @@ pub struct Entry {
     /// The upstream's own `ETag`, to ask whether anything changed.
     pub validator: Option<HeaderValue>,
     /// How long it is of use after it has ceased to be fresh.
-    pub kept_for: Duration,
+    pub stale_for: Duration,
     failed: Failed,
 }
 
@@ -61,7 +61,7 @@ impl Clone for Failed {
 
 /// What can be done with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Usable {
+pub enum Servable {
     /// Given as it is.
     Fresh,
     /// Given as it is, and fetched anew in the background.
@@ -82,15 +82,15 @@ impl Entry {
         Self {
             body,
             etag,
-            stored_at: asked_at,
-            arrived_at: now,
+            request_time: asked_at,
+            response_time: now,
             total: document.total,
             derived: false,
             lifetime,
             progress: document.progress,
             validator: None,
             no_store: false,
-            kept_for: Duration::ZERO,
+            stale_for: Duration::ZERO,
             codings: Arc::default(),
             failed: Failed::default(),
         }
@@ -99,7 +99,7 @@ impl Entry {
     /// The same answer, asked for again at `asked_at` and found to be still true.
     #[must_use]
     pub fn renewed(&self, lifetime: Duration, asked_at: Moment, now: Moment) -> Self {
-        Self { lifetime, stored_at: asked_at, arrived_at: now, ..self.clone() }
+        Self { lifetime, request_time: asked_at, response_time: now, ..self.clone() }
     }
 
     /// Shares the body of an older entry, and what was coded of it, if nothing has changed: to code it anew costs far more than
@@ -125,7 +125,7 @@ impl Entry {
     /// How long ago the upstream was asked.
     #[must_use]
     pub fn age(&self, now: Moment) -> Duration {
-        now.since(self.stored_at)
+        now.since(self.request_time)
     }
 
     /// Whether it may be given without asking the upstream.
@@ -153,18 +153,18 @@ impl Entry {
 
     /// What can be done with it now (RFC 5861).
     #[must_use]
-    pub fn usable(&self, stale: &Stale, now: Moment) -> Usable {
+    pub fn usable(&self, stale: &Stale, now: Moment) -> Servable {
         let over = self.age(now).saturating_sub(self.lifetime);
         if self.is_fresh(now) {
-            Usable::Fresh
+            Servable::Fresh
         } else if over >= stale.while_revalidate.max(stale.if_error) {
-            Usable::No
+            Servable::No
         } else if over < stale.if_error && now.as_nanos() < self.failed.0.load(Ordering::Relaxed) {
-            Usable::WhileFailing
+            Servable::WhileFailing
         } else if over < stale.while_revalidate {
-            Usable::WhileRevalidating
+            Servable::WhileRevalidating
         } else {
-            Usable::IfError
+            Servable::IfError
         }
     }
 
@@ -212,7 +212,7 @@ mod tests {
         let older = entry(text, 1);
         older.encode(Coding::Gzip);
         let newer = entry(text, 7).sharing(&older);
-        assert_eq!(newer.stored_at, Moment::from_nanos(7));
+        assert_eq!(newer.request_time, Moment::from_nanos(7));
         assert_eq!(newer.body.as_ptr(), older.body.as_ptr());
         assert!(newer.codings.is_made(Coding::Gzip));
         let other = entry("{}", 7).sharing(&older);

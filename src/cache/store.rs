@@ -25,7 +25,7 @@ struct Usefulness;
 
 impl Expiry<CacheKey, Arc<Entry>> for Usefulness {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.lifetime + entry.kept_for.max(KEPT_FOR_RENEWAL))
+        Some(entry.lifetime + entry.stale_for.max(KEPT_FOR_RENEWAL))
     }
 
     fn expire_after_update(
@@ -35,7 +35,7 @@ impl Expiry<CacheKey, Arc<Entry>> for Usefulness {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.lifetime + entry.kept_for.max(KEPT_FOR_RENEWAL))
+        Some(entry.lifetime + entry.stale_for.max(KEPT_FOR_RENEWAL))
     }
 }
 

@@ -14,8 +14,8 @@ use crate::clock::Clock;
 use crate::config::{Access, AccountPattern, ClientCertificate, TenantMode, Trusted};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
-use crate::fields::Fields;
 use crate::limit::ClientBudget;
+use crate::request::headers::Fields;
 use crate::tenant::Tenant;
 
 /// A client key while the gateway runs.

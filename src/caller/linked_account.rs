@@ -4,7 +4,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::ambiguous;
 use crate::error::{ClientError, Reason};
-use crate::fields::{Fields, LINKED_ACCOUNT_ID, LINKED_ACCOUNT_ID_ALIAS, Values};
+use crate::request::headers::{Fields, LINKED_ACCOUNT_ID, LINKED_ACCOUNT_ID_ALIAS, Values};
 
 /// Longest linked account id that is accepted, in bytes.
 const MAX_LINKED_ACCOUNT_ID: usize = 256;

@@ -6,8 +6,8 @@
 mod client_key;
 mod jwt;
 mod linked_account;
+mod reload;
 mod session_token;
-mod succession;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ pub use jwt::Identity;
 use jwt::{Finding, Issuers};
 use linked_account::{checked_account, linked_account, one_linked_account, single};
 
-use crate::client::ClientSetupError;
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Access, Config};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
-use crate::fields::{Fields, X_API_KEY};
-use crate::tenant::{OrgKey, Partition, Standing, Tenant, TokenDigest};
+use crate::http_client::ClientSetupError;
+use crate::request::headers::{Fields, X_API_KEY};
+use crate::tenant::{OrgKey, Partition, Tenant, TokenDigest, TokenStatus};
 
 /// Somebody who may ask.
 #[derive(Clone, Debug)]
@@ -191,7 +191,7 @@ pub struct Callers {
 
 /// What a connection says of whoever sends requests over it.
 #[derive(Clone, Debug, Default)]
-pub struct Entrance {
+pub struct ListenerIdentity {
     /// The tenant for which session tokens are taken there.
     pub session_tokens: Option<usize>,
     /// Who it is, whatever the request says: a trusted listener is its own credential. The tenant's index, and what may be
@@ -199,7 +199,7 @@ pub struct Entrance {
     pub known: Option<(usize, Arc<KeyInUse>)>,
 }
 
-impl Entrance {
+impl ListenerIdentity {
     /// The entrance that a listener is.
     #[must_use]
     pub fn of(listener: &config::Listener) -> Self {
@@ -256,7 +256,12 @@ impl Callers {
     /// # Errors
     /// 400 for credentials that could be read in two ways or a missing linked account, 401 for one that is not good, 403
     /// for a linked account that is not the caller's.
-    pub fn identify(&self, fields: &Fields<'_>, entrance: &Entrance, now: Moment) -> Result<Caller, Unidentified> {
+    pub fn identify(
+        &self,
+        fields: &Fields<'_>,
+        entrance: &ListenerIdentity,
+        now: Moment,
+    ) -> Result<Caller, Unidentified> {
         let key = single(&fields.key, &X_API_KEY)?;
         let authorization = single(&fields.authorization, &AUTHORIZATION)?;
         if let Some((tenant, known)) = &entrance.known {
@@ -393,7 +398,7 @@ fn by_session_token(
 ) -> Result<Caller, ClientError> {
     let tenant = tenant.ok_or_else(ClientError::invalid_credentials)?;
     let partition = tenant.session_token(&digest);
-    if partition.standing(now) == Standing::Refused {
+    if partition.standing(now) == TokenStatus::Refused {
         return Err(ClientError::invalid_credentials());
     }
     let credential = Credential::SessionToken(SessionToken { authorization: session_token::canonical(token), digest });

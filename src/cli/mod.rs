@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::observe::{self, Lines, Writing};
+use crate::observe::{self, LogWriter, Writing};
 
 /// An authenticating, caching gateway in front of the Refold executions API.
 ///
@@ -131,7 +131,7 @@ fn start_logging() -> Result<Writing, Failure> {
         .from_env()
         .map_err(|error| format!("POSTERN_LOG: {error}"))?;
     let own = FilterFn::new(|metadata| metadata.target().starts_with("postern"));
-    let (lines, writing) = Lines::to(std::io::stderr())?;
+    let (lines, writing) = LogWriter::to(std::io::stderr())?;
     let writer = lines.clone();
     let events = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || writer.clone());
     let started = tracing_subscriber::registry().with(events.with_filter(own)).with(filter).try_init();

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::{Failure, print};
-use crate::caller::{Caller, Callers, Credential, Entrance, Unidentified};
+use crate::caller::{Caller, Callers, Credential, ListenerIdentity, Unidentified};
 use crate::clock::Clock;
 use crate::config::{Access, AccountPattern, Config, Environment, ListenAddress};
 use crate::digest::{Hex, sha256};
 use crate::error::ClientError;
-use crate::fields::{Fields, LINKED_ACCOUNT_ID, X_API_KEY};
+use crate::request::headers::{Fields, LINKED_ACCOUNT_ID, X_API_KEY};
 
 /// Longest credential that is read, in bytes.
 const LONGEST: u64 = 16 << 10;
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let named = |address: &ListenAddress| arguments.listener.as_ref().is_none_or(|name| *name == address.to_string());
     let listener =
         config.listeners.iter().find(|listener| named(&listener.address)).ok_or("no listener has this address")?;
-    let entrance = Entrance::of(listener);
+    let entrance = ListenerIdentity::of(listener);
     let mut headers = HeaderMap::new();
     if !credential.is_empty() {
         let (name, value) = if arguments.bearer {
@@ -66,7 +66,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Asks the same code that a request is met by.
-fn identify(config: &Config, entrance: &Entrance, headers: &HeaderMap) -> Result<Result<Caller, ClientError>, Failure> {
+fn identify(
+    config: &Config,
+    entrance: &ListenerIdentity,
+    headers: &HeaderMap,
+) -> Result<Result<Caller, ClientError>, Failure> {
     let clock = Clock::system();
     let callers = Callers::new(config, &clock)?;
     let fields = Fields::of(headers);
@@ -122,7 +126,13 @@ fn patterns(patterns: &[AccountPattern]) -> String {
 }
 
 /// What the caller is not told, and the operator may know.
-fn why(config: &Config, entrance: &Entrance, arguments: &Arguments, credential: &str, refused: &ClientError) -> String {
+fn why(
+    config: &Config,
+    entrance: &ListenerIdentity,
+    arguments: &Arguments,
+    credential: &str,
+    refused: &ClientError,
+) -> String {
     if refused.status() != http::StatusCode::UNAUTHORIZED || refused.error_code() == "EXPIRED_CREDENTIALS" {
         return refused.message().to_owned();
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::mask;
-use crate::nearest::nearest;
+use crate::suggest::suggest;
 
 /// A configuration that is refused. Its `Display` is for people: file, line and column, what is wrong, the line itself
 /// with a mark below, and what would be accepted. It never shows a secret.
@@ -114,7 +114,7 @@ fn with_suggestion(message: &str) -> String {
     };
     let Some((name, expected)) = rest.split_once('`') else { return message.to_owned() };
     let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-    let suggestion = match nearest(name, known.iter().copied()) {
+    let suggestion = match suggest(name, known.iter().copied()) {
         Some(nearest) => format!("; did you mean `{nearest}`?"),
         None => String::new(),
     };

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::diagnostic::ConfigError;
 use super::file::File;
 use super::mask;
-use crate::nearest::nearest;
+use crate::suggest::suggest;
 
 const PREFIX: &str = "POSTERN_";
 /// Variables that other parts of the program read.
@@ -53,7 +53,7 @@ impl Environment {
             set(file, setting, value).map_err(|refusal| match refusal {
                 Refusal::Unknown => {
                     let names = SETTINGS.map(|setting| format!("{PREFIX}{setting}"));
-                    let suggestion = nearest(name, names.iter().map(String::as_str));
+                    let suggestion = suggest(name, names.iter().map(String::as_str));
                     let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean {name}?"));
                     ConfigError::variable(name, format!("there is no such setting{suggestion}"))
                 }

@@ -17,8 +17,8 @@ use super::files::Reader;
 use super::model::{ClaimPath, Connection, Issuer, IssuerKeys, JwksUrl, KeySource, Tenant, TenantOf};
 use super::units::{Bound, Length};
 use super::validate::{authorities, find_tenant, read_secret};
-use crate::keyset::KeySet;
-use crate::nearest::nearest;
+use crate::jwks::KeySet;
+use crate::suggest::suggest;
 
 /// What an issuer may sign with, if the file does not say: everything that is asymmetric.
 const ASYMMETRIC: [Algorithm; 9] = [
@@ -147,7 +147,7 @@ fn read_algorithms(written: Option<&Spanned<Vec<String>>>, symmetric: bool) -> R
     let names: Vec<String> = possible.iter().map(|algorithm| format!("{algorithm:?}")).collect();
     let read = |name: &String| {
         names.iter().position(|known| known == name).map(|at| possible[at]).ok_or_else(|| {
-            let suggestion = nearest(name, names.iter().map(String::as_str));
+            let suggestion = suggest(name, names.iter().map(String::as_str));
             let suggestion = suggestion.map_or(String::new(), |known| format!("; did you mean `{known}`?"));
             let kind = if symmetric { "a `secret`" } else { "public keys" };
             let message = format!("`{name}` is no algorithm for {kind}{suggestion}; there are {}", names.join(", "));

@@ -17,7 +17,7 @@ use super::diff::Written;
 use super::observe::{Log, Traces};
 use super::secret::{Provenance, Secret};
 use crate::executions::{Dialect, QueryPolicy};
-use crate::keyset::KeySet;
+use crate::jwks::KeySet;
 use crate::tls::TlsFiles;
 
 /// Everything that an operator decides.

@@ -27,7 +27,7 @@ use super::secret::{Provenance, Secret};
 use super::units::Count;
 use crate::digest::sha256;
 use crate::executions::{Dialect, QueryPolicy, UnknownParameters};
-use crate::nearest::nearest;
+use crate::suggest::suggest;
 
 const FRESHNESS: Freshness =
     Freshness { live: Duration::from_secs(2), recent: Duration::from_secs(5), closed: Duration::from_mins(10) };
@@ -244,7 +244,7 @@ fn read_cors(written: &file::Cors) -> Result<Cors, Finding> {
 
 pub(super) fn find_tenant(id: &Spanned<String>, tenants: &[Arc<Tenant>]) -> Result<usize, Finding> {
     tenants.iter().position(|tenant| *tenant.id == **id.get_ref()).ok_or_else(|| {
-        let suggestion = nearest(id.get_ref(), tenants.iter().map(|tenant| &*tenant.id));
+        let suggestion = suggest(id.get_ref(), tenants.iter().map(|tenant| &*tenant.id));
         let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
         Finding::at(id.span(), format!("there is no tenant `{}`{suggestion}", id.get_ref()))
     })

@@ -3,13 +3,13 @@
 mod derivation;
 mod page;
 mod query;
+mod query_memo;
 mod question;
-mod recent;
 mod status;
 
 pub use derivation::{MOST_PAGES, Source, USUAL_LIMITS};
 pub use page::{Document, NotDocumented};
 pub use query::{BatchesQuery, Dialect, ListQuery, PathId, QueryError, QueryPolicy, UnknownParameters, no_parameters};
+pub use query_memo::Asked;
 pub use question::{COLLECTION, Question};
-pub use recent::Asked;
 pub use status::Progress;

@@ -26,12 +26,12 @@ impl Gateway {
                 }
             };
             // Else there was no moment at which all of them were so.
-            if !pages.is_sorted_by(|(_, earlier), (_, later)| earlier.arrived_at <= later.stored_at) {
+            if !pages.is_sorted_by(|(_, earlier), (_, later)| earlier.response_time <= later.request_time) {
                 return None;
             }
             let bodies: Vec<(&ListQuery, &Bytes)> = pages.iter().map(|(query, entry)| (query, &entry.body)).collect();
             let document = wanted.derive(&bodies, self.config.upstream.dialect)?;
-            let asked_at = pages.iter().map(|(_, entry)| entry.stored_at).min()?;
+            let asked_at = pages.iter().map(|(_, entry)| entry.request_time).min()?;
             let entry = self.origin.entry(caller, key.question(), &document, asked_at);
             entry.is_fresh(now).then_some(entry)
         })
@@ -41,7 +41,7 @@ impl Gateway {
     pub(super) fn follows(&self, caller: &Caller, key: &CacheKey, page: &CacheKey, source: &Entry) -> Option<Entry> {
         let (wanted, Question::List(query)) = (self.derivable(key)?, page.question()) else { return None };
         let document = wanted.derive(&[(query, &source.body)], self.config.upstream.dialect)?;
-        let entry = self.origin.entry(caller, key.question(), &document, source.stored_at);
+        let entry = self.origin.entry(caller, key.question(), &document, source.request_time);
         Some(if source.no_store { entry.not_stored() } else { entry })
     }
 

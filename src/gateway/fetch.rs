@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
-use crate::cache::{CacheKey, Entry, Flight, FlightKey, Interest, Joined, Waiter};
+use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Joined, Leader};
 use crate::caller::Caller;
-use crate::client::Client;
 use crate::error::{ClientError, Reason};
+use crate::http_client::Client;
 use crate::limit::Urgency;
-use crate::observe::{Context, Trip};
-use crate::origin::{Unfetched, Wanted};
+use crate::observe::Context;
+use crate::upstream::UpstreamTelemetry;
+use crate::upstream::{FetchError, Wanted};
 
 /// Why Refold does not answer any question now.
 const NOBODY_IS_ASKED: [Reason; 3] =
@@ -20,14 +21,14 @@ const NOBODY_IS_ASKED: [Reason; 3] =
 const TOO_MUCH: [Reason; 2] = [Reason::UpstreamResponseTooLarge, Reason::UpstreamInvalidResponse];
 
 /// What is to be fetched, and for whom.
-pub(super) struct Errand {
+pub(super) struct FetchRequest {
     pub(super) caller: Caller,
     pub(super) key: CacheKey,
     pub(super) stale: Option<Arc<Entry>>,
     pub(super) urgency: Urgency,
     /// Whatever is in the cache.
     pub(super) anyway: bool,
-    pub(super) trip: Trip,
+    pub(super) trip: UpstreamTelemetry,
 }
 
 /// Whose fetch somebody waits for.
@@ -37,9 +38,9 @@ pub(super) enum Fetch {
     Shared(Option<Context>),
 }
 
-impl Errand {
+impl FetchRequest {
     /// An entry is to be renewed, and nobody waits for it.
-    pub(super) fn renewal(caller: &Caller, key: &CacheKey, stale: &Arc<Entry>, trip: Trip) -> Self {
+    pub(super) fn renewal(caller: &Caller, key: &CacheKey, stale: &Arc<Entry>, trip: UpstreamTelemetry) -> Self {
         Self {
             caller: caller.clone(),
             key: key.clone(),
@@ -53,13 +54,13 @@ impl Errand {
 
 impl Gateway {
     /// Joins the fetch of a key, or starts it. Nobody waits for a renewal, so who joins for one only listens.
-    pub(super) fn join(self: &Arc<Self>, client: Client, errand: Errand) -> (Waiter, Fetch) {
+    pub(super) fn join(self: &Arc<Self>, client: Client, errand: FetchRequest) -> (Follower, Fetch) {
         let listens = errand.urgency == Urgency::Background;
-        let key = FlightKey::new(&errand.caller, &errand.key);
+        let key = CollapseKey::new(&errand.caller, &errand.key);
         let joined = if self.config.cache.collapse {
-            self.flights.join(key, listens, errand.trip.context())
+            self.group.join(key, listens, errand.trip.context())
         } else {
-            self.flights.alone(key, listens)
+            self.group.alone(key, listens)
         };
         match joined {
             Joined::Waits(waiter, fetch) => (waiter, Fetch::Shared(fetch)),
@@ -75,7 +76,7 @@ impl Gateway {
     pub(super) async fn within(
         &self,
         patience: Option<Duration>,
-        mut waiter: Waiter,
+        mut waiter: Follower,
     ) -> Result<Arc<Entry>, ClientError> {
         let Some(patience) = patience else { return waiter.outcome().await };
         tokio::select! {
@@ -86,12 +87,12 @@ impl Gateway {
         }
     }
 
-    async fn fly(self: Arc<Self>, client: Client, mut errand: Errand, mut flight: Flight<Option<Context>>) {
+    async fn fly(self: Arc<Self>, client: Client, mut errand: FetchRequest, mut flight: Leader<Option<Context>>) {
         let outcome = loop {
             match self.bring(&client, &mut errand, &mut flight.interest()).await {
                 Ok(entry) => break Ok(entry),
-                Err(Unfetched::Failed(error)) => break Err(error),
-                Err(Unfetched::NobodyWaits) => match flight.give_up() {
+                Err(FetchError::Failed(error)) => break Err(error),
+                Err(FetchError::NobodyWaits) => match flight.give_up() {
                     None => return,
                     Some(joined) => flight = joined,
                 },
@@ -113,7 +114,7 @@ impl Gateway {
 
     /// Keeps an entry, unless another fetch has brought one that is newer.
     fn keep(&self, key: CacheKey, entry: &Arc<Entry>) {
-        let newer = |other: &Entry| other.stored_at > entry.stored_at && other.is_fresh(self.clock.now());
+        let newer = |other: &Entry| other.request_time > entry.request_time && other.is_fresh(self.clock.now());
         if !self.store.get(&key).is_some_and(|other| newer(&other)) {
             self.store.put(key, Arc::clone(entry));
         }
@@ -123,11 +124,11 @@ impl Gateway {
     async fn bring(
         self: &Arc<Self>,
         client: &Client,
-        errand: &mut Errand,
-        interest: &mut Interest,
-    ) -> Result<Arc<Entry>, Unfetched> {
+        errand: &mut FetchRequest,
+        interest: &mut Demand,
+    ) -> Result<Arc<Entry>, FetchError> {
         if !errand.anyway {
-            let Errand { caller, key, .. } = errand;
+            let FetchRequest { caller, key, .. } = errand;
             // Another fetch may have ended between the look-up and the start of this one.
             if let Some(entry) = self.store.get(key).filter(|entry| entry.is_fresh(self.clock.now())) {
                 return Ok(entry);
@@ -141,7 +142,7 @@ impl Gateway {
             }
         }
         errand.trip.begin("fetch");
-        let Errand { caller, key, stale, urgency, trip, .. } = errand;
+        let FetchRequest { caller, key, stale, urgency, trip, .. } = errand;
         let wanted = Wanted { urgency: *urgency, interest, stale: stale.as_deref() };
         let entry = self.origin.fetch(client, caller, key.question(), wanted, trip).await.map(Arc::new)?;
         Self::note_size(caller, key, &entry);
@@ -153,15 +154,15 @@ impl Gateway {
     async fn by_way_of_its_source(
         self: &Arc<Self>,
         client: &Client,
-        errand: &mut Errand,
-        interest: &mut Interest,
-    ) -> Result<Option<Arc<Entry>>, Unfetched> {
+        errand: &mut FetchRequest,
+        interest: &mut Demand,
+    ) -> Result<Option<Arc<Entry>>, FetchError> {
         let Some((key, stale)) = self.source_to_fetch(&errand.caller, &errand.key) else { return Ok(None) };
         let (caller, urgency) = (errand.caller.clone(), errand.urgency);
         let guessed = stale.is_none();
         let trip = errand.trip.below();
         let own = trip.context();
-        let source = Errand { caller, key: key.clone(), stale, urgency, anyway: false, trip };
+        let source = FetchRequest { caller, key: key.clone(), stale, urgency, anyway: false, trip };
         let (mut waiter, fetch) = self.join(client.clone(), source);
         errand.trip.waits_for(match fetch {
             Fetch::Own => own,
@@ -170,7 +171,7 @@ impl Gateway {
         let outcome = match urgency {
             Urgency::Foreground => tokio::select! {
                 outcome = waiter.outcome() => outcome,
-                () = interest.lost() => return Err(Unfetched::NobodyWaits),
+                () = interest.lost() => return Err(FetchError::NobodyWaits),
             },
             Urgency::Background => {
                 let ended = tokio::select! {

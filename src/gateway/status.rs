@@ -6,14 +6,14 @@ use std::sync::Arc;
 use http::HeaderMap;
 use serde::Serialize;
 
-use super::{Gateway, Scope};
+use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
 use crate::executions::{ListQuery, Question};
-use crate::fields::Fields;
 use crate::lifecycle::Reloads;
 use crate::observe::{Latency, RecentError, State, Traffic};
-use crate::resilience::Circuit;
+use crate::request::headers::Fields;
 use crate::tenant::{BudgetState, Busy, Tenant, TenantStatus};
+use crate::upstream::Circuit;
 
 /// Linked accounts that are shown as the busiest.
 const BUSIEST: usize = 10;
@@ -137,7 +137,7 @@ impl Gateway {
 
     /// What the query of a list of executions is, if it is a good one of somebody known.
     #[must_use]
-    pub fn explain(&self, scope: &Scope, headers: &HeaderMap, query: Option<&str>) -> Option<Explained> {
+    pub fn explain(&self, scope: &ConnectionContext, headers: &HeaderMap, query: Option<&str>) -> Option<Explained> {
         let caller = self.callers.identify(&Fields::of(headers), &scope.entrance, self.clock.now()).ok()?;
         let question = Question::List(ListQuery::parse(query, &self.config.query).ok()?);
         Some(Explained {

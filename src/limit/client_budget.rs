@@ -29,7 +29,7 @@ struct Told(AtomicU64);
 
 /// What a request left of a budget: the figures of the `RateLimit` header (draft-ietf-httpapi-ratelimit-headers-11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spent {
+pub struct Admission {
     /// Requests that may follow at once: `r`.
     pub remaining: u32,
     /// Seconds until the whole burst is there again, rounded up: `t`.
@@ -54,14 +54,14 @@ impl ClientBudget {
 
     /// Takes one request off, if it is there.
     #[must_use]
-    pub fn spend(&self, now: Moment) -> Spent {
+    pub fn spend(&self, now: Moment) -> Admission {
         self.limiter.clock().0.store(now.as_nanos(), Ordering::Relaxed);
         let (remaining, refused) = match self.limiter.check() {
             Ok(state) => (state.remaining_burst_capacity(), None),
             Err(not_until) => (0, Some(not_until.wait_time_from(now))),
         };
         let missing = self.rate.burst.get().saturating_sub(remaining);
-        Spent { remaining, reset: u64::from(missing.div_ceil(self.rate.per_second.get())), refused }
+        Admission { remaining, reset: u64::from(missing.div_ceil(self.rate.per_second.get())), refused }
     }
 }
 
@@ -113,9 +113,9 @@ mod tests {
     #[test]
     fn the_burst_is_granted_at_once_and_then_one_by_one() {
         let budget = ClientBudget::new(rate(10, 3));
-        assert_eq!(budget.spend(START), Spent { remaining: 2, reset: 1, refused: None });
+        assert_eq!(budget.spend(START), Admission { remaining: 2, reset: 1, refused: None });
         assert_eq!(budget.spend(START).remaining, 1);
-        assert_eq!(budget.spend(START), Spent { remaining: 0, reset: 1, refused: None });
+        assert_eq!(budget.spend(START), Admission { remaining: 0, reset: 1, refused: None });
         assert_eq!(budget.spend(START).refused, Some(Duration::from_millis(100)));
         let later = START + Duration::from_millis(100);
         assert_eq!(budget.spend(later).refused, None);
@@ -128,7 +128,7 @@ mod tests {
         for _ in 0..30 {
             assert_eq!(budget.spend(START).refused, None);
         }
-        assert_eq!(budget.spend(START), Spent { remaining: 69, reset: 31, refused: None });
+        assert_eq!(budget.spend(START), Admission { remaining: 69, reset: 31, refused: None });
     }
 
     proptest::proptest! {

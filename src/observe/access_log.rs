@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
-use super::Record;
-use super::lines::Lines;
+use super::AccessRecord;
+use super::log_writer::LogWriter;
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Requests};
 
@@ -17,16 +17,16 @@ use crate::config::{self, Requests};
 pub const TARGET: &str = "postern::access";
 
 /// Standard error is the process's, as is what `tracing` logs to.
-static LINES: OnceLock<Lines> = OnceLock::new();
+static LINES: OnceLock<LogWriter> = OnceLock::new();
 
 /// Has the requests of this process logged. Only the first call counts.
-pub fn log_requests_to(lines: Lines) {
+pub fn log_requests_to(lines: LogWriter) {
     let _ = LINES.set(lines);
 }
 
-/// Lines that were dropped so far, of all kinds.
+/// LogWriter that were dropped so far, of all kinds.
 pub(super) fn dropped() -> u64 {
-    LINES.get().map_or(0, Lines::dropped)
+    LINES.get().map_or(0, LogWriter::dropped)
 }
 
 /// What a thread uses again and again.
@@ -47,7 +47,7 @@ struct Second {
 }
 
 /// Logs a request, if it is one that the settings want to see.
-pub(super) fn log(settings: &config::Log, clock: &Clock, record: &Record<'_>) {
+pub(super) fn log(settings: &config::Log, clock: &Clock, record: &AccessRecord<'_>) {
     thread_local! {
         static BUFFERS: RefCell<Buffers> = RefCell::default();
     }
@@ -60,7 +60,7 @@ pub(super) fn log(settings: &config::Log, clock: &Clock, record: &Record<'_>) {
     });
 }
 
-fn wanted(settings: &config::Log, record: &Record<'_>) -> bool {
+fn wanted(settings: &config::Log, record: &AccessRecord<'_>) -> bool {
     let failed = record.status.is_client_error() || record.status.is_server_error();
     match settings.requests {
         Requests::None => false,
@@ -69,7 +69,7 @@ fn wanted(settings: &config::Log, record: &Record<'_>) -> bool {
     }
 }
 
-fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, clock: &Clock, record: &Record<'_>) {
+fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, clock: &Clock, record: &AccessRecord<'_>) {
     let Buffers { query, second } = buffers;
     line.extend_from_slice(b"{\"timestamp\":\"");
     second.write(line, record.at, || clock.wall());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::Moment;
-use crate::tally::{Ring, SECOND, unit};
+use crate::window_counter::{Ring, SECOND, unit};
 
 /// A unit of time in which durations are counted together, in nanoseconds.
 const SLICE: u64 = 10 * SECOND;

@@ -11,7 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-pub(super) use self::handles::{Requests, TenantMetrics};
+pub(crate) use self::handles::{Requests, TenantMetrics};
 pub use self::handles::{UpstreamOutcome, WebhookOutcome};
 
 /// From a hit to a request that has waited for all that it may wait for, in seconds.
@@ -71,9 +71,9 @@ macro_rules! metrics {
     ($($field:ident: $kind:ident, $name:literal, [$($label:literal),*], $buckets:expr, $help:literal;)+) => {
         /// All metrics of the process.
         #[derive(Debug)]
-        pub(super) struct Metrics {
+        pub(crate) struct Metrics {
             registry: Registry,
-            $(pub(super) $field: $kind,)+
+            $(pub(crate) $field: $kind,)+
         }
 
         /// All of them, as they are declared.
@@ -159,14 +159,14 @@ metrics! {
 
 impl Metrics {
     /// All of them at zero.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let metrics = Self::build(Registry::new()).expect("the names are valid and different: a test makes them all");
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics
     }
 
     /// The present values in Prometheus' text format.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         // Strings and numbers: there is nothing to fail on.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
@@ -177,7 +177,7 @@ impl Metrics {
 }
 
 /// Brings a counter up to a total that is counted elsewhere.
-pub(super) fn catch_up(counter: &IntCounter, total: u64) {
+pub(crate) fn catch_up(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }
 

@@ -4,41 +4,40 @@
 
 mod access_log;
 mod latency;
-mod lines;
-mod live;
+mod log_writer;
 mod metrics;
-mod place;
+mod recent;
 mod scrape;
-mod trace;
-mod trip;
+mod stripe;
+mod traces;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
 pub use self::access_log::{TARGET, log_requests_to};
 pub use self::latency::Quantiles;
-pub use self::lines::{Lines, Writing};
-pub use self::live::{Latency, Live, RecentError, Traffic};
+pub use self::log_writer::{LogWriter, Writing};
+pub(crate) use self::metrics::TenantMetrics;
 pub use self::metrics::{DECLARED, Declared, UpstreamOutcome, WebhookOutcome};
-use self::metrics::{Metrics, Requests, TenantMetrics};
+use self::metrics::{Metrics, Requests};
+pub use self::recent::{Latency, RecentActivity, RecentError, Traffic};
 pub use self::scrape::State;
-pub use self::trace::{Context, Span, TraceId, Tracer};
-pub use self::trip::{Attempt, BudgetWait, Spent, Trip};
-use crate::cache::CacheKey;
+pub use self::traces::{Context, Span, TraceId, Tracer};
+use crate::cache::{CacheKey, CacheOutcome};
 use crate::caller::{Caller, Known};
-use crate::client::ClientSetupError;
 use crate::clock::{Clock, Moment};
 use crate::config;
-use crate::respond::{CacheResult, RequestId};
-use crate::route::Resource;
+use crate::http_client::ClientSetupError;
+use crate::request::RequestId;
+use crate::request::route::Resource;
 use crate::tenant::Tenant;
 
 /// What is known of a request once it is answered.
 #[derive(Debug)]
-pub struct Record<'a> {
+pub struct AccessRecord<'a> {
     /// Names it.
     pub request_id: RequestId,
     /// Its method.
@@ -58,7 +57,7 @@ pub struct Record<'a> {
     /// The same, of a bounded number of texts: see [`crate::error::ClientError::label`].
     pub error_label: Option<&'static str>,
     /// What the cache did.
-    pub cache: CacheResult,
+    pub cache: CacheOutcome,
     /// How old the answer was.
     pub age: Option<Duration>,
     /// When that was.
@@ -98,9 +97,9 @@ impl<'a> From<&'a Known> for Who<'a> {
 /// Whoever watches. One for the process: it goes on when the configuration is read again.
 #[derive(Debug)]
 pub struct Observer {
-    live: Live,
-    metrics: Arc<Metrics>,
-    clock: Clock,
+    live: RecentActivity,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
     /// Requests of whom nobody knows whose they are.
     nobody: Requests,
     /// By [`Tenant::number`].
@@ -114,7 +113,7 @@ impl Observer {
     pub fn new(clock: Clock) -> Self {
         let metrics = Arc::new(Metrics::new());
         Self {
-            live: Live::default(),
+            live: RecentActivity::default(),
             nobody: Requests::new(&metrics, "".into()),
             tenants: ArcSwap::default(),
             scraping: Mutex::default(),
@@ -124,7 +123,7 @@ impl Observer {
     }
 
     /// A request was answered. Part of the hit path.
-    pub fn answered(&self, log: &config::Log, record: &Record<'_>) {
+    pub fn answered(&self, log: &config::Log, record: &AccessRecord<'_>) {
         self.live.answered(record);
         match record.who {
             None => count(&self.nobody, record),
@@ -138,7 +137,7 @@ impl Observer {
 
     /// What is going on.
     #[must_use]
-    pub fn live(&self) -> &Live {
+    pub fn live(&self) -> &RecentActivity {
         &self.live
     }
 
@@ -158,12 +157,6 @@ impl Observer {
         Connected(Arc::clone(self))
     }
 
-    /// What is about to be done at Refold for a request.
-    #[must_use]
-    pub fn trip(self: &Arc<Self>, caller: &Caller, request: &Span, headers: &HeaderMap) -> Trip {
-        Trip::new(Arc::clone(self), caller, request, headers)
-    }
-
     /// Traces requests as the configuration says.
     ///
     /// # Errors
@@ -173,7 +166,7 @@ impl Observer {
     }
 
     /// What is counted for a tenant. One of the same id goes on with what the one before it had.
-    fn of(&self, tenant: &Tenant) -> Arc<TenantMetrics> {
+    pub(crate) fn of(&self, tenant: &Tenant) -> Arc<TenantMetrics> {
         let number = tenant.number();
         if let Some(Some(known)) = self.tenants.load().get(number) {
             return Arc::clone(known);
@@ -190,7 +183,7 @@ impl Observer {
     }
 }
 
-fn count(requests: &Requests, record: &Record<'_>) {
+fn count(requests: &Requests, record: &AccessRecord<'_>) {
     requests.answered(record.resource, record.status, record.cache, record.duration);
     if let Some(code) = record.error_label {
         requests.failed(code);

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::BufMut;
 use http::HeaderValue;
 
-use super::{CacheResult, NO_STORE};
+use super::header_value::{Numbered, put_integer, written};
+use super::{CacheOutcome, NO_STORE};
 use crate::cache::Entry;
 use crate::clock::Moment;
-use crate::header_value::{Numbered, put_integer, written};
-use crate::limit::Spent;
+use crate::limit::Admission;
 
 /// `Age` (RFC 9111, 5.1).
 pub(super) fn age(age: Duration) -> HeaderValue {
@@ -24,7 +24,7 @@ pub(super) fn cache_control(entry: &Entry) -> HeaderValue {
 }
 
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, section 4).
-pub(super) fn rate_limit(spent: Spent) -> HeaderValue {
+pub(super) fn rate_limit(spent: Admission) -> HeaderValue {
     written(|out| {
         out.put_slice(b"\"default\";r=");
         put_integer(out, u64::from(spent.remaining));
@@ -34,19 +34,19 @@ pub(super) fn rate_limit(spent: Spent) -> HeaderValue {
 }
 
 /// `Cache-Status` (RFC 9211).
-pub(super) fn cache_status(result: CacheResult, entry: &Entry, now: Moment) -> HeaderValue {
+pub(super) fn cache_status(result: CacheOutcome, entry: &Entry, now: Moment) -> HeaderValue {
     const TTL: &str = "postern; hit; ttl=";
     static HITS: Numbered = Numbered::behind(TTL);
     let (forward, collapsed) = match result {
-        CacheResult::Hit => return HITS.with(seconds_left(entry, now)),
-        CacheResult::Derived => {
+        CacheOutcome::Hit => return HITS.with(seconds_left(entry, now)),
+        CacheOutcome::Derived => {
             return written(|out| {
                 out.put_slice(TTL.as_bytes());
                 put_integer(out, seconds_left(entry, now));
                 out.put_slice(b"; detail=derived");
             });
         }
-        CacheResult::HitStale => {
+        CacheOutcome::HitStale => {
             let over = entry.age(now).saturating_sub(entry.lifetime);
             return written(|out| {
                 out.put_slice(TTL.as_bytes());
@@ -54,10 +54,10 @@ pub(super) fn cache_status(result: CacheResult, entry: &Entry, now: Moment) -> H
                 put_integer(out, over.as_secs().max(1));
             });
         }
-        CacheResult::NotAsked | CacheResult::Bypass => ("bypass", false),
-        CacheResult::Request => ("request", false),
-        CacheResult::Miss { collapsed } => ("uri-miss", collapsed),
-        CacheResult::Stale { collapsed } => ("stale", collapsed),
+        CacheOutcome::NotAsked | CacheOutcome::Bypass => ("bypass", false),
+        CacheOutcome::Request => ("request", false),
+        CacheOutcome::Miss { collapsed } => ("uri-miss", collapsed),
+        CacheOutcome::Stale { collapsed } => ("stale", collapsed),
     };
     written(|out| {
         out.put_slice(b"postern; fwd=");
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_longest_values_fit() {
-        let spent = Spent { remaining: u32::MAX, reset: u64::MAX, refused: None };
+        let spent = Admission { remaining: u32::MAX, reset: u64::MAX, refused: None };
         assert_eq!(rate_limit(spent), format!("\"default\";r={};t={}", u32::MAX, u64::MAX));
     }
 }

@@ -21,12 +21,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::listeners::demands;
-use super::patience::{Activity, InFlight, Order, Patience, Watch, Watched};
-use crate::body::Body;
+use super::timeouts::{Activity, InFlight, Order, Patience, Watch, Watched};
 use crate::config;
-use crate::gateway::{Answer, Scope};
+use crate::gateway::{Answer, ConnectionContext};
+use crate::generation::{ActiveGeneration, Door, DoorId};
 use crate::lifecycle::Lifecycle;
-use crate::live::{Door, DoorId, Live};
+use crate::respond::Body;
 use crate::tls::Tls;
 
 /// Streams that one HTTP/2 connection may have open at once.
@@ -35,11 +35,11 @@ const MAX_STREAMS: u32 = 256;
 /// Serves the connections of one worker.
 #[derive(Debug)]
 pub(super) struct Connections {
-    live: Arc<Live>,
+    live: Arc<ActiveGeneration>,
     worker: usize,
     manner: ArcSwap<Manner>,
     watch: Watch,
-    /// Turns true when what is still in flight is given up.
+    /// PermitQueue true when what is still in flight is given up.
     over: watch::Receiver<bool>,
 }
 
@@ -75,7 +75,7 @@ impl Manner {
 impl Connections {
     pub(super) fn new(
         settings: &config::Server,
-        (live, lifecycle): (Arc<Live>, Arc<Lifecycle>),
+        (live, lifecycle): (Arc<ActiveGeneration>, Arc<Lifecycle>),
         worker: usize,
         over: watch::Receiver<bool>,
     ) -> Self {
@@ -172,12 +172,12 @@ impl Connections {
 
 /// Whoever sends requests over one connection.
 struct Visitor {
-    live: Arc<Live>,
+    live: Arc<ActiveGeneration>,
     worker: usize,
     door: DoorId,
     shown: Vec<CertificateDer<'static>>,
     /// What it comes in with, as of a generation by its number.
-    scope: RefCell<(u64, Scope)>,
+    scope: RefCell<(u64, ConnectionContext)>,
     activity: Arc<Activity>,
 }
 
@@ -253,7 +253,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::config::{Config, Environment};
     use crate::gateway::Gateway;
-    use crate::live::Parts;
+    use crate::generation::Parts;
     use crate::tls::TlsFiles;
 
     #[tokio::test]
@@ -266,7 +266,7 @@ mod tests {
         let settings = config.server.clone();
         let clock = Clock::system();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone()).expect("it can be made"));
-        let client = crate::client::Client::new(&config.upstream.connection).expect("it can be made");
+        let client = crate::http_client::Client::new(&config.upstream.connection).expect("it can be made");
         let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let files = TlsFiles {
             certificate: data.join("server-1.pem"),
@@ -279,7 +279,7 @@ mod tests {
             (DoorId(0), Door { entrance: None, tls: None, open: false }),
             (DoorId(1), Door { entrance: None, tls, open: false }),
         ]);
-        let live = Arc::new(Live::new(Parts { gateway, clients: vec![client], doors }));
+        let live = Arc::new(ActiveGeneration::new(Parts { gateway, clients: vec![client], doors }));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let over = watch::Sender::new(false);
         let connections = Arc::new(Connections::new(&settings, (live, lifecycle), 0, over.subscribe()));

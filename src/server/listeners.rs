@@ -11,9 +11,9 @@ use super::StartError;
 use super::inherited::Inherited;
 use super::socket::{self, Fresh, Staged};
 use super::worker::Listening;
-use crate::caller::Entrance;
+use crate::caller::ListenerIdentity;
 use crate::config::{self, ListenAddress};
-use crate::live::{Door, DoorId};
+use crate::generation::{Door, DoorId};
 use crate::tls::Tls;
 
 /// The sockets that are open.
@@ -31,7 +31,7 @@ struct Open {
     address: ListenAddress,
     door: DoorId,
     tls: Option<Arc<Tls>>,
-    /// Turns true when its workers are to accept no more.
+    /// PermitQueue true when its workers are to accept no more.
     close: watch::Sender<bool>,
 }
 
@@ -82,7 +82,7 @@ impl Listeners {
                 Some(open) => Open { configured: listener.clone(), tls, ..open },
                 None => plan.open(listener, tls, inherited)?,
             };
-            let door = Door { entrance: Some(Entrance::of(listener)), tls: open.tls.clone(), open: true };
+            let door = Door { entrance: Some(ListenerIdentity::of(listener)), tls: open.tls.clone(), open: true };
             plan.doors.insert(open.door, door);
             plan.after.open.push(open);
         }

@@ -6,8 +6,8 @@ mod accept;
 mod connection;
 mod inherited;
 mod listeners;
-mod patience;
 mod socket;
+mod timeouts;
 mod worker;
 
 use std::io;
@@ -21,18 +21,18 @@ use self::listeners::Listeners;
 use self::socket::{Bound, Fresh};
 use self::worker::{Order, Worker};
 use crate::admin::{self, Admin};
-use crate::client::{Client, ClientSetupError};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ListenAddress, Listener, SocketFile};
 use crate::gateway::Gateway;
+use crate::generation::{ActiveGeneration, Parts};
+use crate::http_client::{Client, ClientSetupError};
 use crate::lifecycle::Lifecycle;
-use crate::live::{Live, Parts};
 use crate::tls::TlsError;
 
 /// A gateway that is serving.
 #[derive(Debug)]
 pub struct Server {
-    live: Arc<Live>,
+    live: Arc<ActiveGeneration>,
     lifecycle: Arc<Lifecycle>,
     clock: Clock,
     listeners: Mutex<Listeners>,
@@ -108,7 +108,7 @@ impl Server {
         let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
         let plan = Listeners::default().plan(&config.listeners, settings.workers, &mut inherited)?;
         let admin = admin.map(open_admin).transpose()?;
-        let live = Arc::new(Live::new(Parts { gateway, clients, doors: plan.doors.clone() }));
+        let live = Arc::new(ActiveGeneration::new(Parts { gateway, clients, doors: plan.doors.clone() }));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let (stop, drained) = (watch::Sender::new(false), watch::Sender::new(0));
         let mut workers = Vec::with_capacity(settings.workers);
@@ -182,7 +182,7 @@ impl Server {
     fn replace(&self, before: &Config, config: &Arc<Config>) -> Result<(), StartError> {
         let mut listeners = self.listeners();
         // All that can fail comes first.
-        let gateway = Arc::new(self.live.gateway().successor(Arc::clone(config))?);
+        let gateway = Arc::new(self.live.gateway().reconfigured(Arc::clone(config))?);
         let same_upstream = before.upstream.connection == config.upstream.connection;
         let clients = if same_upstream {
             self.live.load().parts().clients.clone()
@@ -220,7 +220,7 @@ impl Server {
 
     /// What serves at present, for those who ask again and again.
     #[must_use]
-    pub fn live(&self) -> &Arc<Live> {
+    pub fn live(&self) -> &Arc<ActiveGeneration> {
         &self.live
     }
 

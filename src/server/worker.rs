@@ -12,8 +12,8 @@ use super::accept::accept;
 use super::connection::Connections;
 use super::socket::Bound;
 use crate::config;
+use crate::generation::{ActiveGeneration, DoorId};
 use crate::lifecycle::Lifecycle;
-use crate::live::{DoorId, Live};
 use crate::tls::Tls;
 
 /// How often certificate files are looked at.
@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a worker needs to run.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) live: Arc<Live>,
+    pub(super) live: Arc<ActiveGeneration>,
     pub(super) lifecycle: Arc<Lifecycle>,
     /// Its number.
     pub(super) index: usize,
@@ -70,7 +70,7 @@ impl Worker {
         tokio::spawn(async move { watching.watch(stop).await });
         if self.index == 0 {
             let (house, certificates) = (Arc::clone(&self.live), Arc::clone(&self.live));
-            tokio::spawn(async move { house.keep_house().await });
+            tokio::spawn(async move { house.run_maintenance().await });
             tokio::spawn(async move { keep_fresh(&certificates).await });
         }
         loop {
@@ -127,7 +127,7 @@ fn listen(listening: Listening, connections: &Arc<Connections>, open: mpsc::Send
 }
 
 /// Reads certificates again when their files change.
-async fn keep_fresh(live: &Live) {
+async fn keep_fresh(live: &ActiveGeneration) {
     loop {
         tokio::time::sleep(CERTIFICATE_CHECK).await;
         let present: Vec<Arc<Tls>> = live.load().parts().open_doors().filter_map(|door| door.tls.clone()).collect();

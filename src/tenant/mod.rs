@@ -9,8 +9,8 @@ mod list_size;
 mod number;
 mod org_keys;
 mod partition;
+mod reload;
 mod status;
-mod succession;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,12 +23,12 @@ use self::accounts::Accounts;
 pub use self::list_size::{ListSize, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::{Epoch, Holder};
-pub use self::partition::{OnProbation, Partition, PartitionId, Standing};
+pub use self::partition::{OnProbation, Partition, PartitionId, TokenStatus};
+pub use self::reload::shares_org_key;
 pub use self::status::{BudgetState, Busy, TenantStatus};
-pub use self::succession::shares_org_key;
 use crate::clock::{Clock, Moment};
 use crate::config;
-use crate::limit::{ClientBudget, Spent, UpstreamBudget};
+use crate::limit::{Admission, ClientBudget, UpstreamBudget};
 
 /// How long a session token's acceptance by the upstream is believed.
 const ACCEPTED_FOR: Duration = Duration::from_mins(1);
@@ -118,7 +118,7 @@ impl Tenant {
 
     /// Takes one request off a partition's budget, if it is there. Part of the hit path.
     #[must_use]
-    pub fn spend(&self, partition: &Partition, now: Moment) -> Spent {
+    pub fn spend(&self, partition: &Partition, now: Moment) -> Admission {
         partition.spend(self.config.client_budget, now)
     }
 

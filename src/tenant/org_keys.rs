@@ -23,7 +23,7 @@ pub enum OrgKey {
 pub struct OrgKeys {
     current: Key,
     next: Option<Key>,
-    good: AtomicU8,
+    active: AtomicU8,
 }
 
 #[derive(Debug)]
@@ -37,32 +37,32 @@ impl OrgKeys {
         Self {
             current: Key::new(&config.org_key),
             next: config.org_key_next.as_ref().map(Key::new),
-            good: AtomicU8::new(OrgKey::Current as u8),
+            active: AtomicU8::new(OrgKey::Current as u8),
         }
     }
 
     /// The keys of another configuration. The one that Refold took last is the first to be shown, if it is still there.
-    pub(super) fn successor(before: &Self, config: &config::Tenant) -> Self {
+    pub(super) fn reconfigured(before: &Self, config: &config::Tenant) -> Self {
         let keys = Self::new(config);
-        let good = match (before.good(), &before.next) {
+        let active = match (before.active(), &before.next) {
             (OrgKey::Next, Some(next)) => &next.secret,
             _ => &before.current.secret,
         };
-        if let Some(good) = keys.which(good.expose().as_bytes()) {
-            keys.took(good);
+        if let Some(active) = keys.which(active.expose().as_bytes()) {
+            keys.promote(active);
         }
         keys
     }
 
     /// The one that Refold took last.
     #[must_use]
-    pub fn good(&self) -> OrgKey {
-        if self.good.load(Ordering::Relaxed) == OrgKey::Next as u8 { OrgKey::Next } else { OrgKey::Current }
+    pub fn active(&self) -> OrgKey {
+        if self.active.load(Ordering::Relaxed) == OrgKey::Next as u8 { OrgKey::Next } else { OrgKey::Current }
     }
 
     /// The one to try when Refold does not take `refused`.
     #[must_use]
-    pub fn other(&self, refused: OrgKey) -> Option<OrgKey> {
+    pub fn fallback(&self, refused: OrgKey) -> Option<OrgKey> {
         self.next.as_ref().map(|_| match refused {
             OrgKey::Current => OrgKey::Next,
             OrgKey::Next => OrgKey::Current,
@@ -70,8 +70,8 @@ impl OrgKeys {
     }
 
     /// Refold took this one where it did not take the other.
-    pub fn took(&self, key: OrgKey) {
-        self.good.store(key as u8, Ordering::Relaxed);
+    pub fn promote(&self, key: OrgKey) {
+        self.active.store(key as u8, Ordering::Relaxed);
     }
 
     /// A key as it goes upstream; marked as sensitive.

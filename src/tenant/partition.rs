@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 use super::list_size::ListSize;
 use crate::clock::Moment;
 use crate::config;
-use crate::limit::{ClientBudget, Line, Spent};
-use crate::tally::LastMinute;
+use crate::limit::{Admission, ClientBudget, FlowId};
+use crate::window_counter::LastMinute;
 
 /// A linked account or a session token of one tenant: whose answers are nobody else's. What a hit needs of it stands
 /// together.
@@ -26,7 +26,7 @@ pub struct Partition {
     pub(super) holder: Holder,
     /// How long its list of executions is.
     pub list_size: ListSize,
-    line: Line,
+    line: FlowId,
     /// Held while the upstream is asked for the first time.
     verdict: tokio::sync::Mutex<()>,
 }
@@ -95,7 +95,7 @@ impl Partition {
     }
 
     /// Takes one request off its budget, if it is there. A budget of another rate is a new one.
-    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> Spent {
+    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> Admission {
         let budget = self.budget.load();
         if budget.rate() == rate {
             return budget.spend(now);
@@ -113,7 +113,7 @@ impl Partition {
 
     /// Its line at the upstream budget: another one for each linked account and session token.
     #[must_use]
-    pub fn line(&self) -> Line {
+    pub fn line(&self) -> FlowId {
         self.line
     }
 
@@ -155,21 +155,21 @@ impl Partition {
 
     /// What is known of who holds it.
     #[must_use]
-    pub fn standing(&self, now: Moment) -> Standing {
+    pub fn standing(&self, now: Moment) -> TokenStatus {
         match &self.holder {
-            Holder::LinkedAccount(_) => Standing::Known,
+            Holder::LinkedAccount(_) => TokenStatus::Known,
             Holder::SessionToken { refused_until, .. } if now.as_nanos() < refused_until.load(Ordering::Acquire) => {
-                Standing::Refused
+                TokenStatus::Refused
             }
-            Holder::SessionToken { accepted, .. } if accepted.load(Ordering::Acquire) => Standing::Known,
-            Holder::SessionToken { .. } => Standing::Unproven,
+            Holder::SessionToken { accepted, .. } if accepted.load(Ordering::Acquire) => TokenStatus::Known,
+            Holder::SessionToken { .. } => TokenStatus::Unproven,
         }
     }
 }
 
 /// Whether the holder of a partition is known to be who it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum TokenStatus {
     /// Verified here, or accepted by the upstream a short time ago.
     Known,
     /// A session token that the upstream has not seen yet.

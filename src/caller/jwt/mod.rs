@@ -13,10 +13,10 @@ use moka::sync::Cache;
 
 use self::claims::{Claims, Unusable};
 use self::source::KeySource;
-use crate::client::ClientSetupError;
 use crate::clock::{Clock, Moment};
 use crate::config::{Access, Issuer, TenantOf};
 use crate::error::{ClientError, Reason};
+use crate::http_client::ClientSetupError;
 
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 8 << 10;
@@ -88,7 +88,7 @@ impl Issuers {
     }
 
     /// The issuers of another configuration. `same_tenants` says whether tenants have the numbers that they had.
-    pub(super) fn successor(&self, issuers: &[Issuer], same_tenants: bool) -> Result<Self, ClientSetupError> {
+    pub(super) fn reconfigured(&self, issuers: &[Issuer], same_tenants: bool) -> Result<Self, ClientSetupError> {
         let known = |config: &Issuer| {
             let before = self.known.iter().find(|before| before.config.keys == config.keys);
             // Those behind a URL would have to be fetched again, and it may not answer at the moment.

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use tokio::sync::Mutex;
 
-use crate::client::{Client, ClientSetupError, whole};
 use crate::clock::{Clock, Moment};
 use crate::config::{IssuerKeys, JwksUrl};
-use crate::keyset::KeySet;
+use crate::http_client::{Client, ClientSetupError, whole};
+use crate::jwks::KeySet;
 
 /// The keys of one issuer.
 #[derive(Debug)]

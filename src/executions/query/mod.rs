@@ -28,7 +28,7 @@ pub(super) use self::filters::Shown;
 use self::parameter::Parameter;
 pub use self::path_id::PathId;
 use self::value::{Kind, Source, Status};
-use crate::nearest::nearest;
+use crate::suggest::suggest;
 
 /// Which of the vendor's two specifications the upstream follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl Given {
             UnknownParameters::Drop => Ok(()),
             UnknownParameters::Reject => {
                 let known: Vec<&'static str> = known.iter().map(|parameter| parameter.name()).collect();
-                let suggestion = nearest(&name, known.iter().copied());
+                let suggestion = suggest(&name, known.iter().copied());
                 Err(QueryError::unknown(&name, &known, suggestion))
             }
             UnknownParameters::Forward => {

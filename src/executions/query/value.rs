@@ -1,7 +1,7 @@
 //! Parameter values that are not dates: numbers, the enumerations in every spelling of the vendor's, lists.
 
 use super::{Dialect, QueryError};
-use crate::nearest::nearest;
+use crate::suggest::suggest;
 
 /// The largest page number that survives a JSON parser of JavaScript's.
 const MAX_PAGE: u64 = (1 << 53) - 1;
@@ -165,6 +165,6 @@ pub(super) fn list(value: &str) -> Vec<String> {
 
 fn not_among(name: &str, value: &str, accepted: &[&'static str]) -> QueryError {
     let (last, others) = accepted.split_last().unwrap_or((&"", &[]));
-    let suggestion = nearest(&value.replace(['-', ' '], "_"), accepted.iter().copied());
+    let suggestion = suggest(&value.replace(['-', ' '], "_"), accepted.iter().copied());
     QueryError::invalid(name, value, format!("{} or {last}", others.join(", ")), suggestion)
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{FULL_PACE, UpstreamBudget};
-use crate::tally::{SECOND, ago, unit};
+use crate::window_counter::{SECOND, ago, unit};
 
 /// Seconds of use that are shown.
 const SHOWN: u32 = 60;

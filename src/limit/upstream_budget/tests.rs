@@ -26,9 +26,9 @@ async fn settle() {
 }
 
 /// Who was let through, in order.
-type Log = Arc<Mutex<Vec<Line>>>;
+type Log = Arc<Mutex<Vec<FlowId>>>;
 
-fn ask(budget: &UpstreamBudget, line: Line, log: &Log) -> JoinHandle<Result<(), Exhausted>> {
+fn ask(budget: &UpstreamBudget, line: FlowId, log: &Log) -> JoinHandle<Result<(), Exhausted>> {
     let (budget, log) = (budget.clone(), Arc::clone(log));
     tokio::spawn(async move {
         let result = budget.acquire(line, Urgency::Foreground, Moment::default()).await;
@@ -167,7 +167,7 @@ async fn an_upstream_429_holds_those_who_wait_sends_away_whose_time_is_over_and_
 /// What can happen to a budget.
 #[derive(Clone, Debug)]
 enum Event {
-    Ask(Line, Urgency),
+    Ask(FlowId, Urgency),
     Leave(usize),
     Pass(u64),
     Refused(u64),
@@ -258,8 +258,8 @@ proptest! {
 async fn within_a_line_the_oldest_goes_first_and_the_line_that_waited_longest_before_the_others() {
     let (clock, budget) = budget(Duration::from_mins(1), 1000);
     exhaust(&budget).await;
-    let order: Arc<Mutex<Vec<(Line, u64)>>> = Arc::default();
-    let ask = |line: Line, renews: u64| {
+    let order: Arc<Mutex<Vec<(FlowId, u64)>>> = Arc::default();
+    let ask = |line: FlowId, renews: u64| {
         let (budget, order) = (budget.clone(), Arc::clone(&order));
         tokio::spawn(async move {
             budget.acquire(line, Urgency::Background, Moment::from_nanos(renews)).await.expect("it is served");
@@ -277,7 +277,7 @@ async fn within_a_line_the_oldest_goes_first_and_the_line_that_waited_longest_be
         settle().await;
     }
     pass().await;
-    // Line 2 was served before line 1 was for the last time, whoever joins first now.
+    // FlowId 2 was served before line 1 was for the last time, whoever joins first now.
     exhaust(&budget).await;
     for line in [1, 2] {
         ask(line, 20);

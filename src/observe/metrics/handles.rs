@@ -7,10 +7,10 @@ use http::StatusCode;
 use prometheus::{Histogram, IntCounter};
 
 use super::Metrics;
-use crate::client::FetchError;
+use crate::cache::CacheOutcome;
+use crate::http_client::TransportError;
 use crate::limit::Urgency;
-use crate::respond::CacheResult;
-use crate::route::Resource;
+use crate::request::route::Resource;
 
 const OUTCOMES: [&str; 5] = ["2xx", "3xx", "4xx", "429", "5xx"];
 const CACHE_RESULTS: [&str; 8] = ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived"];
@@ -18,7 +18,7 @@ const URGENCIES: [&str; 2] = ["foreground", "background"];
 
 /// The requests of a tenant, or of nobody known.
 #[derive(Debug)]
-pub(in crate::observe) struct Requests {
+pub(crate) struct Requests {
     metrics: Arc<Metrics>,
     tenant: Arc<str>,
     /// By resource, outcome and cache result; made when they are first needed, since most never are.
@@ -29,7 +29,7 @@ pub(in crate::observe) struct Requests {
 }
 
 impl Requests {
-    pub(in crate::observe) fn new(metrics: &Arc<Metrics>, tenant: Arc<str>) -> Self {
+    pub(crate) fn new(metrics: &Arc<Metrics>, tenant: Arc<str>) -> Self {
         let size = Resource::ALL.len() * OUTCOMES.len() * CACHE_RESULTS.len();
         Self {
             counters: (0..size).map(|_| OnceLock::new()).collect(),
@@ -42,13 +42,7 @@ impl Requests {
     }
 
     /// A request was answered. Part of the hit path.
-    pub(in crate::observe) fn answered(
-        &self,
-        resource: Resource,
-        status: StatusCode,
-        cache: CacheResult,
-        duration: Duration,
-    ) {
+    pub(crate) fn answered(&self, resource: Resource, status: StatusCode, cache: CacheOutcome, duration: Duration) {
         let (outcome, cached) = (outcome(status), cache_result(cache));
         let index = (resource as usize * OUTCOMES.len() + outcome) * CACHE_RESULTS.len() + cached;
         if let Some(counter) = self.counters.get(index) {
@@ -56,15 +50,15 @@ impl Requests {
             counter.get_or_init(|| self.metrics.requests.with_label_values(&labels())).inc();
         }
         let latency = match cache {
-            CacheResult::Hit | CacheResult::HitStale | CacheResult::Derived => &self.hit,
-            CacheResult::Miss { .. } | CacheResult::Stale { .. } | CacheResult::Request => &self.miss,
-            CacheResult::NotAsked | CacheResult::Bypass => &self.other,
+            CacheOutcome::Hit | CacheOutcome::HitStale | CacheOutcome::Derived => &self.hit,
+            CacheOutcome::Miss { .. } | CacheOutcome::Stale { .. } | CacheOutcome::Request => &self.miss,
+            CacheOutcome::NotAsked | CacheOutcome::Bypass => &self.other,
         };
         latency.observe(duration.as_secs_f64());
     }
 
     /// It was an error. Not the hit path.
-    pub(in crate::observe) fn failed(&self, error_code: &str) {
+    pub(crate) fn failed(&self, error_code: &str) {
         self.metrics.errors.with_label_values(&[&*self.tenant, error_code]).inc();
     }
 }
@@ -79,16 +73,16 @@ fn outcome(status: StatusCode) -> usize {
     }
 }
 
-fn cache_result(result: CacheResult) -> usize {
+fn cache_result(result: CacheOutcome) -> usize {
     match result {
-        CacheResult::NotAsked => 0,
-        CacheResult::Hit => 1,
-        CacheResult::HitStale => 2,
-        CacheResult::Miss { .. } => 3,
-        CacheResult::Stale { .. } => 4,
-        CacheResult::Request => 5,
-        CacheResult::Bypass => 6,
-        CacheResult::Derived => 7,
+        CacheOutcome::NotAsked => 0,
+        CacheOutcome::Hit => 1,
+        CacheOutcome::HitStale => 2,
+        CacheOutcome::Miss { .. } => 3,
+        CacheOutcome::Stale { .. } => 4,
+        CacheOutcome::Request => 5,
+        CacheOutcome::Bypass => 6,
+        CacheOutcome::Derived => 7,
     }
 }
 
@@ -98,7 +92,7 @@ pub enum UpstreamOutcome {
     /// An answer with this status.
     Answered(StatusCode),
     /// None.
-    Failed(FetchError),
+    Failed(TransportError),
 }
 
 impl UpstreamOutcome {
@@ -115,9 +109,9 @@ impl UpstreamOutcome {
                 400..500 => 3,
                 500.. => 6,
             },
-            Self::Failed(FetchError::Unreachable) => 7,
-            Self::Failed(FetchError::Timeout) => 8,
-            Self::Failed(FetchError::TooLarge { .. } | FetchError::Broken) => 9,
+            Self::Failed(TransportError::Unreachable) => 7,
+            Self::Failed(TransportError::Timeout) => 8,
+            Self::Failed(TransportError::TooLarge { .. } | TransportError::Broken) => 9,
         }
     }
 
@@ -139,8 +133,8 @@ pub enum WebhookOutcome {
 
 /// All that is counted for one tenant.
 #[derive(Debug)]
-pub(in crate::observe) struct TenantMetrics {
-    pub(in crate::observe) requests: Requests,
+pub(crate) struct TenantMetrics {
+    pub(crate) requests: Requests,
     upstream: [OnceLock<Histogram>; UpstreamOutcome::NAMES.len()],
     retries: IntCounter,
     waits: [Histogram; URGENCIES.len()],
@@ -150,7 +144,7 @@ pub(in crate::observe) struct TenantMetrics {
 }
 
 impl TenantMetrics {
-    pub(in crate::observe) fn new(metrics: &Arc<Metrics>, tenant: Arc<str>) -> Self {
+    pub(crate) fn new(metrics: &Arc<Metrics>, tenant: Arc<str>) -> Self {
         let id = &*tenant;
         let [taken, not_taken] = ["taken", "refused"];
         Self {
@@ -164,18 +158,18 @@ impl TenantMetrics {
         }
     }
 
-    pub(in crate::observe) fn asked_upstream(&self, outcome: UpstreamOutcome, duration: Duration) {
+    pub(crate) fn asked_upstream(&self, outcome: UpstreamOutcome, duration: Duration) {
         let labels = || [&*self.requests.tenant, outcome.name()];
         let histogram = self.upstream[outcome.index()]
             .get_or_init(|| self.requests.metrics.upstream_request_duration.with_label_values(&labels()));
         histogram.observe(duration.as_secs_f64());
     }
 
-    pub(in crate::observe) fn retried(&self) {
+    pub(crate) fn retried(&self) {
         self.retries.inc();
     }
 
-    pub(in crate::observe) fn waited_for_budget(&self, urgency: Urgency, granted: bool, duration: Duration) {
+    pub(crate) fn waited_for_budget(&self, urgency: Urgency, granted: bool, duration: Duration) {
         let index = match urgency {
             Urgency::Foreground => 0,
             Urgency::Background => 1,
@@ -184,7 +178,7 @@ impl TenantMetrics {
         if granted { self.granted.inc() } else { self.refused[index].inc() }
     }
 
-    pub(in crate::observe) fn webhook(&self, outcome: WebhookOutcome) {
+    pub(crate) fn webhook(&self, outcome: WebhookOutcome) {
         self.webhooks[usize::from(outcome == WebhookOutcome::Refused)].inc();
     }
 }
@@ -198,14 +192,14 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let tenant = TenantMetrics::new(&metrics, "acme".into());
         let results = [
-            CacheResult::NotAsked,
-            CacheResult::Hit,
-            CacheResult::HitStale,
-            CacheResult::Miss { collapsed: true },
-            CacheResult::Stale { collapsed: false },
-            CacheResult::Request,
-            CacheResult::Bypass,
-            CacheResult::Derived,
+            CacheOutcome::NotAsked,
+            CacheOutcome::Hit,
+            CacheOutcome::HitStale,
+            CacheOutcome::Miss { collapsed: true },
+            CacheOutcome::Stale { collapsed: false },
+            CacheOutcome::Request,
+            CacheOutcome::Bypass,
+            CacheOutcome::Derived,
         ];
         let statuses = [200, 304, 404, 429, 503].map(|status| StatusCode::from_u16(status).expect("a status"));
         for resource in Resource::ALL {
@@ -224,8 +218,12 @@ mod tests {
         let answered = |status| UpstreamOutcome::Answered(StatusCode::from_u16(status).expect("a status")).name();
         let named = [200, 204, 304, 302, 404, 401, 429, 500, 503].map(answered);
         assert_eq!(named, ["2xx", "2xx", "304", "3xx", "4xx", "401", "429", "5xx", "5xx"]);
-        let failed =
-            [FetchError::Unreachable, FetchError::Timeout, FetchError::Broken, FetchError::TooLarge { limit: 1 }];
+        let failed = [
+            TransportError::Unreachable,
+            TransportError::Timeout,
+            TransportError::Broken,
+            TransportError::TooLarge { limit: 1 },
+        ];
         assert_eq!(
             failed.map(|error| UpstreamOutcome::Failed(error).name()),
             ["unreachable", "timeout", "invalid", "invalid"]

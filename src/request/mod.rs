@@ -1,0 +1,8 @@
+//! The parts of a request: its route, the header fields that the gateway reads, CORS, and its id.
+
+pub mod cors;
+pub mod headers;
+mod id;
+pub mod route;
+
+pub use self::id::RequestId;
