@@ -1,11 +1,13 @@
-//! The one error that a client can see, and its documented body.
+//! The only error that a client can receive, and its documented body.
 //!
-//! Its goals, which pull in different directions: a client that was written against Refold sees no difference (the two
-//! situations that the documentation shows come out to the letter); a person reads what was wrong and what to do; nothing
-//! of a credential or of the upstream's insides leaks. So a body can only be made from a [`ClientError`], and a
-//! [`ClientError`] only by the constructors here.
+//! A client that was written against Refold sees no difference: the two situations that the documentation shows are
+//! answered to the letter. The message tells a person what was wrong and what to do. Neither a credential nor the
+//! upstream's internals appear in it: a body can only be made from a [`ClientError`], and a [`ClientError`] only by the
+//! constructors here. The cause of an error is kept for the operator's log and never sent.
 
 use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,25 +16,43 @@ use serde::Serialize;
 
 use crate::executions::QueryError;
 
-/// An answer that is not the one the caller asked for.
+/// The cause of an error, for the operator's log.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
+/// An error response: its status, the documented body fields, and the headers that belong to it.
 #[derive(Clone, Debug)]
 pub struct ClientError(Box<Fields>);
 
 #[derive(Clone, Debug)]
 struct Fields {
     status: StatusCode,
+    kind: Kind,
     http_error_type: Cow<'static, str>,
     error_code: Cow<'static, str>,
     message: Cow<'static, str>,
-    /// The upstream's own id for the request, which its support asks for.
+    /// The upstream's own id for the request, which Refold's support asks for.
     upstream_request_id: Option<String>,
     retry_after: Option<Duration>,
     allow: Option<Cow<'static, str>>,
+    cause: Option<Cause>,
 }
 
-/// Why a request was refused or failed: the `error_code` of the answer, which decides its status.
+/// The source of an error. Metrics and the gateway's decisions depend on it, never on the texts of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is its error code; when it is used is the README's table of errors")]
+enum Kind {
+    /// One of Postern's own reasons.
+    Own(Reason),
+    /// The documentation's answer to a request that names no linked account.
+    NoLinkedAccount,
+    /// The documentation's answer to bad credentials.
+    InvalidCredentials,
+    /// An error status of the upstream, whatever its body says.
+    Upstream,
+}
+
+/// A reason to refuse a request: the `error_code` of the response, which determines its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is named as its error code; the README's table of errors describes them")]
 pub enum Reason {
     InvalidParameter,
     UnknownParameter,
@@ -95,12 +115,12 @@ impl Reason {
     }
 }
 
-/// What could be read from an upstream error body; whatever is missing is filled in.
+/// Fields of an upstream error body; [`ClientError::from_upstream`] fills in the missing ones.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamErrorFields {
     /// `http_error_type`
     pub http_error_type: Option<String>,
-    /// `error_code`, or `error` as some of Refold's errors have it.
+    /// `error_code`, or `error`, which some of Refold's errors use instead.
     pub error_code: Option<String>,
     /// `message`
     pub message: Option<String>,
@@ -109,60 +129,31 @@ pub struct UpstreamErrorFields {
 }
 
 impl ClientError {
-    /// An error of Postern's own. `message` says what was wrong and what to do, and nothing of a credential.
+    /// An error of Postern's own. `message` says what was wrong and what to do, and reveals nothing of a credential.
     #[must_use]
     #[cold]
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         let (status, code) = reason.status_and_code();
-        Self(Box::new(Fields {
-            status,
-            http_error_type: class(status),
-            error_code: code.into(),
-            message: message.into(),
-            upstream_request_id: None,
-            retry_after: None,
-            allow: None,
-        }))
+        Self::with(Kind::Own(reason), status, class(status), code, message)
     }
 
-    /// The documented 400 for a request that names no linked account: its two type fields are swapped, as Refold's are.
+    /// The documented 400 for a request that names no linked account. Refold swaps the two type fields in it.
     #[must_use]
     #[cold]
     pub fn no_linked_account() -> Self {
-        Self::documented(
-            StatusCode::BAD_REQUEST,
-            "INVALID_LINKED_ACCOUNT_ID",
-            "BAD_REQUEST",
-            "linked_account_id or org_id is required",
-        )
+        let message = "linked_account_id or org_id is required";
+        Self::with(Kind::NoLinkedAccount, StatusCode::BAD_REQUEST, "INVALID_LINKED_ACCOUNT_ID", "BAD_REQUEST", message)
     }
 
-    /// The documented 401. The same for every credential that is not good, whichever part of it was wrong.
+    /// The documented 401, the same for every bad credential, so that it never says which part was wrong.
     #[must_use]
     #[cold]
     pub fn invalid_credentials() -> Self {
-        Self::documented(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "SERVER_ERROR", "Invalid Credentials")
+        let status = StatusCode::UNAUTHORIZED;
+        Self::with(Kind::InvalidCredentials, status, "UNAUTHORIZED", "SERVER_ERROR", "Invalid Credentials")
     }
 
-    #[cold]
-    fn documented(
-        status: StatusCode,
-        http_error_type: &'static str,
-        code: &'static str,
-        message: &'static str,
-    ) -> Self {
-        Self(Box::new(Fields {
-            status,
-            http_error_type: http_error_type.into(),
-            error_code: code.into(),
-            message: message.into(),
-            upstream_request_id: None,
-            retry_after: None,
-            allow: None,
-        }))
-    }
-
-    /// 405, with the methods that the resource has (RFC 9110, 15.5.6).
+    /// 405, with the methods that the resource supports (RFC 9110, 15.5.6).
     #[must_use]
     #[cold]
     pub fn method_not_allowed(allow: impl Into<Cow<'static, str>>) -> Self {
@@ -172,24 +163,39 @@ impl ClientError {
         error
     }
 
-    /// An upstream answer with an error status. The status keeps its number, also if it is none that anybody knows.
+    /// An upstream response with an error status. The status keeps its number, even if it is not a registered one.
     #[must_use]
     pub fn from_upstream(status: StatusCode, fields: UpstreamErrorFields) -> Self {
+        let message = fields.message.map_or_else(
+            || format!("Refold answered with status {} and no message", status.as_u16()).into(),
+            Cow::<'static, str>::Owned,
+        );
+        let error_type = fields.http_error_type.map_or_else(|| class(status), Cow::Owned);
+        let code = fields.error_code.map_or_else(|| class(status), Cow::Owned);
+        Self::with(Kind::Upstream, status, error_type, code, message).of_upstream_request(fields.request_id)
+    }
+
+    fn with(
+        kind: Kind,
+        status: StatusCode,
+        http_error_type: impl Into<Cow<'static, str>>,
+        error_code: impl Into<Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self(Box::new(Fields {
             status,
-            http_error_type: fields.http_error_type.map_or_else(|| class(status), Cow::Owned),
-            error_code: fields.error_code.map_or_else(|| class(status), Cow::Owned),
-            message: fields.message.map_or_else(
-                || format!("Refold answered with status {} and no message", status.as_u16()).into(),
-                Cow::Owned,
-            ),
-            upstream_request_id: fields.request_id,
+            kind,
+            http_error_type: http_error_type.into(),
+            error_code: error_code.into(),
+            message: message.into(),
+            upstream_request_id: None,
             retry_after: None,
             allow: None,
+            cause: None,
         }))
     }
 
-    /// Names the upstream's own id for the request.
+    /// Sets the upstream's own id for the request.
     #[must_use]
     pub fn of_upstream_request(mut self, request_id: Option<String>) -> Self {
         self.0.upstream_request_id = request_id;
@@ -203,39 +209,54 @@ impl ClientError {
         self
     }
 
-    /// The status of the answer.
+    /// Sets the cause, which the access log shows to the operator and no response contains.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        self.0.cause = Some(Arc::new(cause));
+        self
+    }
+
+    /// The status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.0.status
     }
 
-    /// Whether an older answer is better than this one: the upstream can't be reached, fails, or is not to be asked now
-    /// (RFC 5861, 4). Not so if it said something about the caller or the question.
+    /// Whether a stale response is better than this error: the upstream can't be reached, fails, or must not be sent
+    /// requests now (RFC 5861, 4). False if the error is about the caller or the question.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         self.0.status.is_server_error() && !self.is(Reason::UpstreamCredentialRejected)
             || self.0.status == StatusCode::TOO_MANY_REQUESTS
     }
 
-    /// The specific reason, for logs.
+    /// The `error_code` of the body, for the access log.
     #[must_use]
     pub fn error_code(&self) -> &str {
         &self.0.error_code
     }
 
-    /// The specific reason, one of a bounded number of texts: what an upstream has made up is `UPSTREAM`.
+    /// The value of the metrics' label `error_code`, from a bounded set: `UPSTREAM` for every upstream error.
     #[must_use]
     pub fn label(&self) -> &'static str {
-        match self.0.error_code {
-            Cow::Borrowed(own) => own,
-            Cow::Owned(_) => "UPSTREAM",
+        match self.0.kind {
+            Kind::Own(reason) => reason.status_and_code().1,
+            Kind::NoLinkedAccount => "BAD_REQUEST",
+            Kind::InvalidCredentials => "SERVER_ERROR",
+            Kind::Upstream => "UPSTREAM",
         }
     }
 
-    /// Whether this is why; never so for what an upstream said, whatever code it made up.
+    /// Whether `reason` is the reason; false for every upstream error, whatever code its body has.
     #[must_use]
     pub fn is(&self, reason: Reason) -> bool {
-        self.label() == reason.status_and_code().1
+        self.0.kind == Kind::Own(reason)
+    }
+
+    /// The cause, for the operator.
+    #[must_use]
+    pub fn cause(&self) -> Option<&Cause> {
+        self.0.cause.as_ref()
     }
 
     /// `Retry-After` in whole seconds, rounded up and at least one (RFC 9110, 10.2.3).
@@ -244,19 +265,19 @@ impl ClientError {
         self.0.retry_after.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).map(|seconds| seconds.max(1))
     }
 
-    /// What a person is told.
+    /// The `message` of the body.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The methods for `Allow`.
+    /// The value of `Allow`.
     #[must_use]
     pub fn allow(&self) -> Option<&str> {
         self.0.allow.as_deref()
     }
 
-    /// The documented body. `request_id` is used where the upstream named none of its own.
+    /// The documented body. `request_id` is used unless the upstream named an id of its own.
     #[must_use]
     pub fn body(&self, request_id: &str) -> Bytes {
         #[derive(Serialize)]
@@ -274,13 +295,12 @@ impl ClientError {
             message: &self.0.message,
             request_id: self.0.upstream_request_id.as_deref().unwrap_or(request_id),
         };
-        // Strings and one integer: serialisation has nothing to fail on.
-        serde_json::to_vec(&body).unwrap_or_default().into()
+        serde_json::to_vec(&body).expect("strings and an integer always serialise").into()
     }
 }
 
-/// The HTTP class in upper snake case: `NOT_FOUND`. A status that has no name counts as the x00 of its class, as
-/// RFC 9110, 15 has it.
+/// The reason phrase in upper snake case: `NOT_FOUND`. A status that is not registered counts as the x00 of its class
+/// (RFC 9110, 15).
 fn class(status: StatusCode) -> Cow<'static, str> {
     match status.canonical_reason() {
         Some(name) => name
@@ -324,11 +344,32 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_status_keeps_its_number_and_gets_the_name_of_its_class() {
+    fn an_unregistered_status_keeps_its_number_and_gets_its_class_name() {
         let status = StatusCode::from_u16(599).expect("a status of three digits");
         let error = ClientError::from_upstream(status, UpstreamErrorFields::default());
         let body = String::from_utf8(error.body("id").to_vec()).expect("JSON is UTF-8");
         assert!(body.contains(r#""status_code":599,"http_error_type":"INTERNAL_SERVER_ERROR""#), "{body}");
+    }
+
+    #[test]
+    fn every_upstream_error_has_one_metrics_label() {
+        for (status, code) in
+            [(404, None), (499, None), (599, None), (429, Some("RATE_LIMIT_EXCEEDED")), (500, Some(""))]
+        {
+            let fields = UpstreamErrorFields { error_code: code.map(str::to_owned), ..UpstreamErrorFields::default() };
+            let error = ClientError::from_upstream(StatusCode::from_u16(status).expect("three digits"), fields);
+            assert_eq!(error.label(), "UPSTREAM", "{status}");
+            assert!(!error.is(Reason::RateLimitExceeded));
+        }
+        assert_eq!(ClientError::invalid_credentials().label(), "SERVER_ERROR");
+        assert_eq!(ClientError::no_linked_account().label(), "BAD_REQUEST");
+    }
+
+    #[test]
+    fn the_cause_is_kept_and_never_in_the_body() {
+        let error = ClientError::new(Reason::Overloaded, "try again").caused_by(std::io::Error::other("secret detail"));
+        assert_eq!(error.clone().cause().map(ToString::to_string).as_deref(), Some("secret detail"));
+        assert!(!String::from_utf8_lossy(&error.body("id")).contains("secret"));
     }
 
     #[test]

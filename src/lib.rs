@@ -45,6 +45,7 @@ pub mod digest;
 pub mod error;
 pub mod jwks;
 pub mod lifecycle;
+pub mod log_events;
 pub mod suggest;
 pub mod tls;
 pub mod window_counter;

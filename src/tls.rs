@@ -13,6 +13,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::digest::sha256;
+use crate::log_events;
 
 /// Where the files are, and whether a client has to show a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,10 +96,10 @@ impl Tls {
     /// be used, what was used before is kept.
     pub fn refresh(&self) -> bool {
         match self.reload() {
-            Ok(true) => tracing::info!("certificate_reloaded"),
+            Ok(true) => tracing::info!(message = log_events::CERTIFICATE_RELOADED),
             Ok(false) => return false,
             Err(error) => {
-                tracing::error!(%error, "certificate_refused");
+                tracing::error!(%error, message = log_events::CERTIFICATE_REFUSED);
                 return false;
             }
         }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use crate::error::ClientError;
+use crate::log_events;
 use crate::tenant::Tenant;
 
 /// The signature of a delivery.
@@ -39,7 +40,7 @@ pub fn receive(tenant: &Tenant, headers: &HeaderMap, body: &[u8]) -> Result<(), 
     for account in &accounts {
         tenant.drop_entries_of(account);
     }
-    tracing::info!(tenant = %tenant.config.id, linked_accounts = accounts.len(), "webhook_received");
+    tracing::info!(tenant = %tenant.config.id, linked_accounts = accounts.len(), message = log_events::WEBHOOK_RECEIVED);
     Ok(())
 }
 

@@ -20,6 +20,8 @@ use super::answer::Answer;
 use super::explore::Explorer;
 use super::{Sources, routes};
 
+use crate::log_events;
+
 /// Connections at once; those beyond wait to be accepted.
 const CONNECTIONS: usize = 64;
 /// A connection on which no whole head has come in for this long is closed.
@@ -85,7 +87,7 @@ async fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 
 async fn pause(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
-        tracing::error!(%error, "accept_failed");
+        tracing::error!(%error, message = log_events::ACCEPT_FAILED);
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

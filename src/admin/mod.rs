@@ -24,6 +24,7 @@ pub use self::connections::Socket;
 use crate::config::ListenAddress;
 use crate::generation::ActiveGeneration;
 use crate::lifecycle::Lifecycle;
+use crate::log_events;
 
 /// What is answered from.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Admin {
                 tokio::select! {
                     served = connections::serve(socket, Arc::new(sources)) => {
                         if let Err(error) = served {
-                            tracing::error!(%error, "admin_failed");
+                            tracing::error!(%error, message = log_events::ADMIN_FAILED);
                         }
                     }
                     _ = stopped => {}

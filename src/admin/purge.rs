@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::answer::{Answer, json as give_json};
 use crate::error::{ClientError, Reason};
+use crate::log_events;
 use crate::suggest::suggest;
 use crate::tenant::Tenant;
 
@@ -67,7 +68,7 @@ pub(super) async fn purge(tenants: &[Arc<Tenant>], request: Request<Incoming>) -
             return Err(malformed(message.to_owned()));
         }
     };
-    tracing::info!(tenant = wanted.tenant, one_account = wanted.linked_account.is_some(), "purged");
+    tracing::info!(tenant = wanted.tenant, one_account = wanted.linked_account.is_some(), message = log_events::PURGED);
     Ok(give_json(StatusCode::OK, &json!({ "purged": purged })))
 }
 

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::log_events;
 use crate::observe::{self, LogWriter, Writing};
 
 /// An authenticating, caching gateway in front of the Refold executions API.
@@ -144,7 +145,7 @@ fn start_logging() -> Result<Writing, Failure> {
         // A line like all others; and no message, which can show what was worked on.
         std::panic::set_hook(Box::new(|panic| {
             let (thread, place) = (std::thread::current(), panic.location().map(ToString::to_string));
-            tracing::error!(thread = thread.name(), place, "panicked");
+            tracing::error!(thread = thread.name(), place, message = log_events::PANICKED);
         }));
     }
     Ok(writing)

@@ -10,6 +10,7 @@ use super::Failure;
 use super::signals::{Signals, Told};
 use crate::clock::Clock;
 use crate::config::{Environment, Source};
+use crate::log_events;
 use crate::server::{Inherited, Server};
 
 /// How often it is looked whether a file has changed.
@@ -23,10 +24,10 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     let mut source = Source::new(config, Environment::from_process());
     let server = Server::start_with(source.load()?, Clock::system(), inherited)?;
     for address in server.addresses() {
-        tracing::info!(%address, "listening");
+        tracing::info!(%address, message = log_events::LISTENING);
     }
     if let Some(address) = server.admin_address() {
-        tracing::info!(%address, "admin_listening");
+        tracing::info!(%address, message = log_events::ADMIN_LISTENING);
     }
     tell(&[NotifyState::Ready]);
     loop {
@@ -38,9 +39,9 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
         }
     }
     tell(&[NotifyState::Stopping]);
-    tracing::info!("draining");
+    tracing::info!(message = log_events::DRAINING);
     server.stop();
-    tracing::info!("stopped");
+    tracing::info!(message = log_events::STOPPED);
     Ok(())
 }
 
@@ -59,6 +60,6 @@ fn reload(source: &mut Source, server: &Server) {
 /// Tells the service manager, if there is one that wants to know.
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "service_manager_not_told");
+        tracing::debug!(%error, message = log_events::SERVICE_MANAGER_NOTIFY_FAILED);
     }
 }

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use super::signals::Signals;
 use super::{Failure, print};
 use crate::clock::Clock;
+use crate::log_events;
 use crate::simulator::{Settings, Simulator};
 
 #[derive(Debug, clap::Args)]
@@ -56,7 +57,7 @@ pub(super) fn start(simulator: Simulator, listen: SocketAddr) -> io::Result<Sock
     std::thread::Builder::new().name("simulator".to_owned()).spawn(move || {
         runtime.block_on(async {
             if let Err(error) = async { simulator.serve(TcpListener::from_std(socket)?).await }.await {
-                tracing::error!(%error, "simulator_failed");
+                tracing::error!(%error, message = log_events::SIMULATOR_FAILED);
             }
         });
     })?;

@@ -16,6 +16,8 @@ use tower_service::Service;
 
 use super::{Outgoing, TransportError};
 
+use crate::log_events;
+
 /// A pool of connections. Cheap to clone; clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Pool(Arc<Inner>);
@@ -82,7 +84,7 @@ impl Pool {
     async fn connect(&self) -> Result<SendRequest<Outgoing>, TransportError> {
         let connecting = self.0.connector.clone().call(self.0.origin.clone());
         let io = connecting.await.map_err(|error| {
-            tracing::warn!(%error, "connect_failed");
+            tracing::warn!(%error, message = log_events::CONNECT_FAILED);
             TransportError::Unreachable
         })?;
         let (sender, connection) = http1::handshake(io).await.map_err(|error| no_answer(&error))?;

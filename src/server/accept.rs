@@ -15,6 +15,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::socket::turn_newcomers_away;
 
+use crate::log_events;
+
 /// How long accepting rests when the process has no descriptors left.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection that has begun may take to become complete: a few round trips.
@@ -44,7 +46,7 @@ impl Acceptor for TcpListener {
     fn last_call(&self) -> Duration {
         if let Err(error) = turn_newcomers_away(self) {
             // A connection that begins in the last moment may be reset.
-            tracing::debug!(%error, "newcomers_not_turned_away");
+            tracing::debug!(%error, message = log_events::LISTENER_CLOSE_FAILED);
         }
         HANDSHAKE
     }
@@ -96,7 +98,7 @@ fn all_there<T>(accept: impl Fn() -> io::Result<T>) -> impl Iterator<Item = T> {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     if error.kind() != io::ErrorKind::WouldBlock {
-                        tracing::error!(%error, "accept_failed");
+                        tracing::error!(%error, message = log_events::ACCEPT_FAILED);
                     }
                     return None;
                 }
@@ -134,7 +136,7 @@ pub(super) async fn accept<A: Acceptor>(
     }
     match listener.close() {
         Ok(queued) => queued.into_iter().for_each(serve),
-        Err(error) => tracing::error!(%error, "accept_failed"),
+        Err(error) => tracing::error!(%error, message = log_events::ACCEPT_FAILED),
     }
 }
 
@@ -142,7 +144,7 @@ pub(super) async fn accept<A: Acceptor>(
 /// mend.
 async fn rest_after(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
-        tracing::error!(%error, "accept_failed");
+        tracing::error!(%error, message = log_events::ACCEPT_FAILED);
         sleep(PAUSE).await;
     }
 }

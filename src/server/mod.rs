@@ -27,6 +27,7 @@ use crate::gateway::Gateway;
 use crate::generation::{ActiveGeneration, Parts};
 use crate::http_client::{Client, ClientSetupError};
 use crate::lifecycle::Lifecycle;
+use crate::log_events;
 use crate::tls::TlsError;
 
 /// A gateway that is serving.
@@ -152,13 +153,13 @@ impl Server {
         match self.replace(&before, &config) {
             Ok(()) => {
                 self.lifecycle.reloaded(self.clock.wall());
-                tracing::info!(changes = %config.changes_since(&before), "config_reloaded");
+                tracing::info!(changes = %config.changes_since(&before), message = log_events::CONFIG_RELOADED);
                 if config.server.workers != self.workers.len() {
-                    tracing::warn!(setting = "server.workers", "restart_needed");
+                    tracing::warn!(setting = "server.workers", message = log_events::RESTART_NEEDED);
                 }
                 let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address.clone());
                 if admin(&config) != admin(&before) {
-                    tracing::warn!(setting = "admin.address", "restart_needed");
+                    tracing::warn!(setting = "admin.address", message = log_events::RESTART_NEEDED);
                 }
                 Ok(())
             }
@@ -175,7 +176,7 @@ impl Server {
     }
 
     fn refuse(&self, why: String) {
-        tracing::error!(error = why, "config_refused");
+        tracing::error!(error = why, message = log_events::CONFIG_REFUSED);
         self.lifecycle.refused(why);
     }
 

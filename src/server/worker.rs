@@ -14,6 +14,7 @@ use super::socket::Bound;
 use crate::config;
 use crate::generation::{ActiveGeneration, DoorId};
 use crate::lifecycle::Lifecycle;
+use crate::log_events;
 use crate::tls::Tls;
 
 /// How often certificate files are looked at.
@@ -80,7 +81,7 @@ impl Worker {
                 Some(order) = self.orders.recv() => match order {
                     Order::Listen(listening) => {
                         if let Err(error) = listen(listening, &connections, open.clone()) {
-                            tracing::error!(%error, "accept_failed");
+                            tracing::error!(%error, message = log_events::ACCEPT_FAILED);
                         }
                     }
                     Order::Leave(door) => connections.leave(door),
@@ -94,7 +95,7 @@ impl Worker {
         let drain_timeout = self.live.gateway().config().server.drain_timeout;
         let end = Instant::now() + drain_timeout;
         if tokio::time::timeout(drain_timeout, drained.recv()).await.is_err() {
-            tracing::warn!("drain_timeout");
+            tracing::warn!(message = log_events::DRAIN_TIMEOUT);
             over.send_replace(true);
             let _ = tokio::time::timeout(LAST_WORDS, drained.recv()).await;
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use crate::http_client::{Arriving, BodyError};
+use crate::log_events;
 use crate::tenant::Tenant;
 
 /// A body that is passed on.
@@ -56,7 +57,7 @@ impl hyper::body::Body for ForwardedBody {
             && let Some(data) = frame.data_ref()
             && self.shows_key(data)
         {
-            tracing::error!("upstream_shows_org_key");
+            tracing::error!(message = log_events::UPSTREAM_RESPONSE_CONTAINS_ORG_KEY);
             return Poll::Ready(Some(Err("the answer can't be shown".into())));
         }
         Poll::Ready(frame)

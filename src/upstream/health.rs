@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::config::BreakerSettings;
+use crate::log_events;
 
 /// The circuit to one upstream.
 #[derive(Debug)]
@@ -136,7 +137,7 @@ impl Permit<'_> {
             // What was asked before it opened says nothing of now.
             State::HalfOpen { next_probe } if !self.tries => (State::HalfOpen { next_probe }, Failure::Noted),
             State::Closed { .. } | State::HalfOpen { .. } => {
-                tracing::warn!("upstream_circuit_opened");
+                tracing::warn!(message = log_events::UPSTREAM_CIRCUIT_OPENED);
                 (State::Open { until }, Failure::Opened)
             }
             // One of those that were under way when it opened.

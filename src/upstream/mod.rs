@@ -34,6 +34,7 @@ use crate::error::{ClientError, Reason};
 use crate::executions::{Document, PathId, Progress, Question};
 use crate::http_client::{Client, Outgoing, Reply, TransportError, whole};
 use crate::limit::Urgency;
+use crate::log_events;
 use crate::observe::UpstreamOutcome;
 use crate::tenant::OrgKey;
 
@@ -414,7 +415,7 @@ fn note_verdict(caller: &Caller, response: &Reply) {
         StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.hold(response::pause(response)),
         StatusCode::UNAUTHORIZED => {
             if !matches!(caller.credential(), Credential::SessionToken(_)) {
-                tracing::error!(tenant = %caller.tenant().config.id, "upstream_rejected_org_key");
+                tracing::error!(tenant = %caller.tenant().config.id, message = log_events::UPSTREAM_REJECTED_ORG_KEY);
             }
             caller.judged_by_upstream(Verdict::Refused);
         }

@@ -13,6 +13,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::{IssuerKeys, JwksUrl};
 use crate::http_client::{Client, ClientSetupError, whole};
 use crate::jwks::KeySet;
+use crate::log_events;
 
 /// The keys of one issuer.
 #[derive(Debug)]
@@ -89,7 +90,9 @@ impl KeySource {
                 }
                 self.keys.store(Arc::new(keys));
             }
-            Err(reason) => tracing::warn!(url = %remote.url.connection.base_url, reason, "jwks_refresh_failed"),
+            Err(reason) => {
+                tracing::warn!(url = %remote.url.connection.base_url, reason, message = log_events::JWKS_REFRESH_FAILED);
+            }
         }
         last.ended = Some(clock.now());
     }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::{Ended, Value};
 use crate::config;
 use crate::http_client::{Client, ClientSetupError, whole};
+use crate::log_events;
 
 /// Spans that may wait.
 const QUEUE: usize = 4096;
@@ -65,7 +66,7 @@ impl Exporter {
         let collector = Collector { client, settings: settings.clone(), headers, dropped: dropped.clone() };
         if let Err(error) = collector.run_on_its_own(waiting) {
             // Requests are answered all the same; what is dropped is counted.
-            tracing::error!(%error, "traces_failed");
+            tracing::error!(%error, message = log_events::TRACES_FAILED);
         }
         Ok(Self { queue, dropped })
     }
@@ -138,7 +139,7 @@ impl Collector {
         };
         if rejected > 0 {
             self.dropped.inc_by(rejected);
-            tracing::warn!(spans = rejected, reason, "spans_dropped");
+            tracing::warn!(spans = rejected, reason, message = log_events::SPANS_DROPPED);
         }
     }
 

@@ -1,0 +1,54 @@
+//! The `message` of every log event outside the access log, with its level and fields.
+//!
+//! Operators search and alert by these names, so a changed one is listed in CHANGELOG.md.
+
+/// Error, `error`: accepting a connection failed; the listener tries again after a pause.
+pub const ACCEPT_FAILED: &str = "accept_failed";
+/// Error, `error`: the admin listener's thread ended.
+pub const ADMIN_FAILED: &str = "admin_failed";
+/// Info, `address`: the admin listener accepts connections.
+pub const ADMIN_LISTENING: &str = "admin_listening";
+/// Error, `error`: changed TLS files can't be used; the previous certificate stays in use.
+pub const CERTIFICATE_REFUSED: &str = "certificate_refused";
+/// Info: changed TLS files were read and are in use.
+pub const CERTIFICATE_RELOADED: &str = "certificate_reloaded";
+/// Error, `error`: a changed configuration can't be used; the previous one stays in use.
+pub const CONFIG_REFUSED: &str = "config_refused";
+/// Info, `changes`: a changed configuration is in use.
+pub const CONFIG_RELOADED: &str = "config_reloaded";
+/// Warn, `error`: no connection to the server could be opened.
+pub const CONNECT_FAILED: &str = "connect_failed";
+/// Warn: the drain timeout is over; requests still in flight are answered 503.
+pub const DRAIN_TIMEOUT: &str = "drain_timeout";
+/// Info: a termination signal arrived; the process drains.
+pub const DRAINING: &str = "draining";
+/// Warn, `url`, `reason`: an issuer's keys could not be fetched.
+pub const JWKS_REFRESH_FAILED: &str = "jwks_refresh_failed";
+/// Debug, `error`: a listener could not stop accepting connections ahead of its close.
+pub const LISTENER_CLOSE_FAILED: &str = "listener_close_failed";
+/// Info, `address`: a listener accepts connections.
+pub const LISTENING: &str = "listening";
+/// Error, `thread`, `place`: a thread panicked.
+pub const PANICKED: &str = "panicked";
+/// Info, `tenant`, `one_account`: an operator dropped cached entries.
+pub const PURGED: &str = "purged";
+/// Warn, `setting`: a changed setting takes effect only after a restart.
+pub const RESTART_NEEDED: &str = "restart_needed";
+/// Debug, `error`: the service manager could not be notified.
+pub const SERVICE_MANAGER_NOTIFY_FAILED: &str = "service_manager_notify_failed";
+/// Error, `error`: the simulated Refold ended.
+pub const SIMULATOR_FAILED: &str = "simulator_failed";
+/// Warn, `spans`, `reason`: the collector did not accept spans; they are lost.
+pub const SPANS_DROPPED: &str = "spans_dropped";
+/// Info: the process has drained and ends.
+pub const STOPPED: &str = "stopped";
+/// Error, `error`: the thread that exports traces could not start.
+pub const TRACES_FAILED: &str = "traces_failed";
+/// Warn: the circuit to Refold opened.
+pub const UPSTREAM_CIRCUIT_OPENED: &str = "upstream_circuit_opened";
+/// Error, `tenant`: Refold answered 401 to a tenant's org key.
+pub const UPSTREAM_REJECTED_ORG_KEY: &str = "upstream_rejected_org_key";
+/// Error: an upstream body contained an org key and was cut off before it.
+pub const UPSTREAM_RESPONSE_CONTAINS_ORG_KEY: &str = "upstream_response_contains_org_key";
+/// Info, `tenant`, `linked_accounts`: a signed webhook was received.
+pub const WEBHOOK_RECEIVED: &str = "webhook_received";
