@@ -30,7 +30,7 @@ impl Inherited {
     /// # Errors
     /// If one of them is no TCP or Unix socket that listens.
     pub fn from_environment() -> Result<Self, StartError> {
-        #[expect(clippy::disallowed_methods, reason = "belongs to the protocol of socket activation, as `LISTEN_FDS` does")]
+        #[expect(clippy::disallowed_methods, reason = "part of the socket activation protocol")]
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
         let mut passed = ListenFd::from_env();
