@@ -71,6 +71,7 @@ struct Manual {
 impl Clock {
     /// The machine's clock.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the clock that all other code takes")]
     pub fn system() -> Self {
         Self(Source::System(Instant::now()))
     }
@@ -99,6 +100,7 @@ impl Clock {
 
     /// The present, in UTC.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the clock that all other code takes")]
     pub fn wall(&self) -> Timestamp {
         match &self.0 {
             Source::System(_) => Timestamp::now(),

@@ -6,6 +6,7 @@
 //! a plain `cargo bench` run it) it ends at once.
 
 #![expect(clippy::print_stdout, reason = "figures for people, printed")]
+#![expect(clippy::disallowed_methods, reason = "measures in real time")]
 
 mod poll;
 mod refold;

@@ -30,6 +30,7 @@ impl Inherited {
     /// # Errors
     /// If one of them is no TCP or Unix socket that listens.
     pub fn from_environment() -> Result<Self, StartError> {
+        #[expect(clippy::disallowed_methods, reason = "part of the socket activation protocol")]
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
         let mut passed = ListenFd::from_env();

@@ -1,5 +1,7 @@
 //! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave.
 
+#![expect(clippy::disallowed_methods, reason = "real sockets take real time and threads")]
+
 mod access_log;
 mod admin;
 mod browser;
