@@ -59,8 +59,8 @@ impl Explorer {
         *question.headers_mut() = credentials(&head.headers);
         let headers = question.headers().clone();
         let response = match gateway.handle(&scope, question) {
-            gateway::Answer::Now(response) => response,
-            gateway::Answer::Later(response) => response.await,
+            gateway::Handled::Response(response) => response,
+            gateway::Handled::Unfinished(request) => Arc::clone(gateway).finish(request).await,
         };
         let (answer, body) = response.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use super::listeners::demands;
 use super::timeouts::{Activity, InFlight, Order, Patience, Watch, Watched};
 use crate::config;
-use crate::gateway::{Answer, ConnectionContext};
+use crate::gateway::{ConnectionContext, Handled};
 use crate::generation::{ActiveGeneration, Door, DoorId};
 use crate::lifecycle::Lifecycle;
 use crate::respond::Body;
@@ -201,9 +201,19 @@ impl Visitor {
             let over = scope.1.over.clone();
             *scope = (present.number(), present.scope(self.worker, self.door, &self.shown, over));
         }
-        let answer = present.parts().gateway.handle(&scope.1, request);
+        let gateway = &present.parts().gateway;
+        let answer = match gateway.handle(&scope.1, request) {
+            Handled::Response(response) => Answer::Now(response),
+            Handled::Unfinished(request) => Answer::Later(Box::pin(Arc::clone(gateway).finish(request))),
+        };
         Answering { answer: Some(answer), http_1, in_flight }
     }
+}
+
+/// A response that is complete, or one that is being waited for.
+enum Answer {
+    Now(Response<Body>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
 /// An answer, and that it is being worked on.

@@ -1,0 +1,47 @@
+//! Entries made from documents, with the lifetime that their tenant's settings give them.
+
+use std::time::Duration;
+
+use crate::cache::{Class, Entry};
+use crate::caller::{Caller, Credential};
+use crate::clock::{Clock, Moment};
+use crate::executions::{Document, Progress, Question};
+
+/// Makes entries.
+#[derive(Debug)]
+pub(super) struct Entries {
+    clock: Clock,
+}
+
+impl Entries {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock }
+    }
+
+    /// The entry of a document that was requested at `request_time`.
+    pub(super) fn of(&self, caller: &Caller, question: &Question, document: &Document, request_time: Moment) -> Entry {
+        let lifetime = self.lifetime(caller, question, document.progress);
+        let mut entry = Entry::new(document, lifetime, request_time, self.clock.now());
+        let stale = &caller.tenant().config.stale;
+        entry.stale_for = stale.while_revalidate.max(stale.if_error);
+        entry
+    }
+
+    /// The freshness lifetime of an answer. Computed anew at each revalidation: a page can become closed with time.
+    fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
+        let class = match question {
+            Question::List(query) => Class::of_page(progress, query.end(), self.clock.wall()),
+            Question::Batches(..) => Class::of_page(progress, None, self.clock.wall()),
+            Question::Document(_) => Class::of_document(progress),
+        };
+        let lifetime = class.lifetime(&caller.tenant().config.freshness);
+        match caller.credential() {
+            // An answer to a session token must not outlive the token.
+            Credential::SessionToken(token) => token.says_it_ends().map_or(lifetime, |end| {
+                let left = end.saturating_sub(self.clock.wall().as_second());
+                lifetime.min(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+            }),
+            _ => lifetime,
+        }
+    }
+}
