@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Gateway;
+use super::{Gateway, entries};
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
 use crate::executions::{ListQuery, MOST_PAGES, Question, Source};
@@ -32,7 +32,7 @@ impl Gateway {
             let bodies: Vec<(&ListQuery, &Bytes)> = pages.iter().map(|(query, entry)| (query, &entry.body)).collect();
             let document = wanted.derive(&bodies, self.config.upstream.dialect)?;
             let asked_at = pages.iter().map(|(_, entry)| entry.request_time).min()?;
-            let entry = self.origin.entry(caller, key.question(), &document, asked_at);
+            let entry = entries::of_document(&self.clock, caller, key.question(), &document, asked_at);
             entry.is_fresh(now).then_some(entry)
         })
     }
@@ -41,7 +41,7 @@ impl Gateway {
     pub(super) fn follows(&self, caller: &Caller, key: &CacheKey, page: &CacheKey, source: &Entry) -> Option<Entry> {
         let (wanted, Question::List(query)) = (self.derivable(key)?, page.question()) else { return None };
         let document = wanted.derive(&[(query, &source.body)], self.config.upstream.dialect)?;
-        let entry = self.origin.entry(caller, key.question(), &document, source.request_time);
+        let entry = entries::of_document(&self.clock, caller, key.question(), &document, source.request_time);
         Some(if source.no_store { entry.not_stored() } else { entry })
     }
 

@@ -4,15 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Gateway;
+use super::{Gateway, entries};
 use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Joined, Leader};
 use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::Context;
-use crate::upstream::UpstreamTelemetry;
-use crate::upstream::{FetchError, Wanted};
+use crate::upstream::{FetchDemand, FetchError, UpstreamCall, UpstreamTelemetry};
 
 /// Why Refold does not answer any question now.
 const NOBODY_IS_ASKED: [Reason; 3] =
@@ -92,13 +91,13 @@ impl Gateway {
             match self.bring(&client, &mut errand, &mut flight.interest()).await {
                 Ok(entry) => break Ok(entry),
                 Err(FetchError::Failed(error)) => break Err(error),
-                Err(FetchError::NobodyWaits) => match flight.give_up() {
+                Err(FetchError::NoDemand) => match flight.give_up() {
                     None => return,
                     Some(joined) => flight = joined,
                 },
             }
         };
-        errand.trip.ended(&outcome);
+        errand.trip.end(&outcome);
         match (&outcome, errand.stale) {
             (Ok(entry), _) => self.keep(errand.key, entry),
             (Err(error), stale) if error.is_passing() || errand.caller.is_refused_alone(error) => {
@@ -143,8 +142,11 @@ impl Gateway {
         }
         errand.trip.begin("fetch");
         let FetchRequest { caller, key, stale, urgency, trip, .. } = errand;
-        let wanted = Wanted { urgency: *urgency, interest, stale: stale.as_deref() };
-        let entry = self.origin.fetch(client, caller, key.question(), wanted, trip).await.map(Arc::new)?;
+        let (stale, question) = (stale.as_deref(), key.question());
+        let call = UpstreamCall { client, caller, telemetry: trip };
+        let demand = FetchDemand { urgency: *urgency, demand: interest, stale };
+        let fetched = self.origin.fetch(&call, question, demand).await?;
+        let entry = Arc::new(entries::of_fetch(&self.clock, caller, question, stale, fetched));
         Self::note_size(caller, key, &entry);
         Ok(entry)
     }
@@ -160,18 +162,18 @@ impl Gateway {
         let Some((key, stale)) = self.source_to_fetch(&errand.caller, &errand.key) else { return Ok(None) };
         let (caller, urgency) = (errand.caller.clone(), errand.urgency);
         let guessed = stale.is_none();
-        let trip = errand.trip.below();
+        let trip = errand.trip.child();
         let own = trip.context();
         let source = FetchRequest { caller, key: key.clone(), stale, urgency, anyway: false, trip };
         let (mut waiter, fetch) = self.join(client.clone(), source);
-        errand.trip.waits_for(match fetch {
+        errand.trip.begin_wait(match fetch {
             Fetch::Own => own,
             Fetch::Shared(fetch) => fetch,
         });
         let outcome = match urgency {
             Urgency::Foreground => tokio::select! {
                 outcome = waiter.outcome() => outcome,
-                () = interest.lost() => return Err(FetchError::NobodyWaits),
+                () = interest.lost() => return Err(FetchError::NoDemand),
             },
             Urgency::Background => {
                 let ended = tokio::select! {

@@ -8,6 +8,7 @@
 //! a refusal is a finished response and no future. Only what needs the upstream becomes one.
 
 mod derive;
+mod entries;
 mod fetch;
 mod pending_response;
 mod reload;
@@ -374,7 +375,7 @@ impl Gateway {
             age: exchange.age,
             at: now,
             duration: now.since(exchange.began),
-            upstream: exchange.spent.as_ref().and_then(|spent| spent.upstream()),
+            upstream: exchange.spent.as_ref().and_then(|spent| spent.duration()),
             trace: exchange.span.context().map(|context| context.trace),
         };
         self.observer.answered(&self.config.log, &record);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Response;
 use hyper::body::Incoming;
 
 use super::fetch::{Fetch, FetchRequest};
-use super::{Exchange, Gateway, give};
+use super::{Exchange, Gateway, entries, give};
 use crate::cache::CacheOutcome;
 use crate::cache::{CacheKey, Demand, Directives, Entry, Servable};
 use crate::caller::Caller;
@@ -16,12 +17,12 @@ use crate::executions::PathId;
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::WebhookOutcome;
+use crate::request::body;
 use crate::request::route::Action;
 use crate::respond;
 use crate::respond::Body;
 use crate::tenant::Tenant;
-use crate::upstream::UpstreamTelemetry;
-use crate::upstream::{FetchError, Wanted};
+use crate::upstream::{FetchDemand, FetchError, UpstreamCall, UpstreamTelemetry};
 use crate::webhook;
 
 /// A request that needs the upstream.
@@ -59,14 +60,16 @@ impl Gateway {
                 exchange.facts.cache = CacheOutcome::Request;
                 let mut trip = self.trip(exchange, &caller);
                 trip.begin("fetch");
-                let wanted = Wanted { urgency: Urgency::Foreground, interest: &mut Demand::of_one(), stale: None };
-                let fetched = self.origin.fetch(client, &caller, key.question(), wanted, &trip).await;
+                let call = UpstreamCall { client, caller: &caller, telemetry: &trip };
+                let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::of_one(), stale: None };
+                let fetched = self.origin.fetch(&call, key.question(), demand).await;
                 let fetched = fetched.map_err(|unfetched| match unfetched {
                     FetchError::Failed(error) => error,
-                    FetchError::NobodyWaits => given_up(),
+                    FetchError::NoDemand => given_up(),
                 });
-                trip.ended(&fetched);
-                Ok(give(exchange, &fetched?.not_stored(), self.clock.now()))
+                trip.end(&fetched);
+                let entry = entries::of_fetch(&self.clock, &caller, key.question(), None, fetched?);
+                Ok(give(exchange, &entry.not_stored(), self.clock.now()))
             }
             UpstreamOp::Fetch(miss) => {
                 let outcome = self.fetch_or_wait(client, &miss, exchange).await;
@@ -96,15 +99,15 @@ impl Gateway {
                 trip.begin(action.name());
                 // In a task of its own: what the upstream has begun to do must be noted here, also when the caller leaves.
                 let acting = tokio::spawn(async move {
-                    let done = gateway.origin.act(&client, &caller, &execution, action.name(), body, &trip).await;
-                    trip.ended(&done);
+                    let done = gateway.act((&client, &caller), &execution, action, body, &trip).await;
+                    trip.end(&done);
                     done
                 });
                 let body = acting.await.unwrap_or_else(|_| Err(given_up()))?;
                 Ok(respond::outcome(&mut exchange.facts, body))
             }
             UpstreamOp::Hook { tenant } => {
-                let taken = match self.origin.read_body(body).await {
+                let taken = match body::read(body, &self.config.server).await {
                     Ok(body) => webhook::receive(&tenant, &exchange.head.headers, &body),
                     Err(error) => Err(error),
                 };
@@ -117,12 +120,31 @@ impl Gateway {
                 let allowed = &self.config.pass_through[allowed];
                 let mut trip = self.trip(exchange, &caller);
                 trip.begin("pass");
-                let passed = self.origin.pass(client, &caller, allowed, &exchange.head, body, &trip).await;
-                trip.ended(&passed);
+                let call = UpstreamCall { client, caller: &caller, telemetry: &trip };
+                let passed = self.origin.forward(&call, allowed, &exchange.head, body).await;
+                trip.end(&passed);
                 let (answer, body) = passed?;
                 Ok(respond::passed(&mut exchange.facts, &answer, body))
             }
         }
+    }
+
+    /// Acts on an execution, and drops what is cached for its linked account.
+    async fn act(
+        &self,
+        (client, caller): (&Client, &Caller),
+        execution: &PathId,
+        action: Action,
+        body: Incoming,
+        trip: &UpstreamTelemetry,
+    ) -> Result<Bytes, ClientError> {
+        let body = body::read(body, &self.config.server).await?;
+        let call = UpstreamCall { client, caller, telemetry: trip };
+        let done = self.origin.act(&call, execution, action.name(), body).await;
+        // Before the response, so that a caller that reads it and then lists executions sees the action's effect. Also after an
+        // error: it may have come after the action.
+        caller.tenant().drop_entries(caller.partition());
+        done
     }
 
     /// Fetches what is missing, or waits for somebody who does; once more if what they bring is older than what is wanted.
@@ -171,7 +193,7 @@ impl Gateway {
     /// What a request is about to have done at the upstream.
     fn trip(&self, exchange: &mut Exchange, caller: &Caller) -> UpstreamTelemetry {
         let trip = UpstreamTelemetry::new(Arc::clone(&self.observer), caller, &exchange.span, &exchange.head.headers);
-        exchange.spent = Some(Arc::clone(trip.spent()));
+        exchange.spent = Some(Arc::clone(trip.cost()));
         trip
     }
 }

@@ -111,7 +111,7 @@ impl UpstreamOutcome {
             },
             Self::Failed(TransportError::Unreachable) => 7,
             Self::Failed(TransportError::Timeout) => 8,
-            Self::Failed(TransportError::TooLarge { .. } | TransportError::Broken) => 9,
+            Self::Failed(TransportError::TooLarge { .. } | TransportError::InvalidResponse) => 9,
         }
     }
 
@@ -221,7 +221,7 @@ mod tests {
         let failed = [
             TransportError::Unreachable,
             TransportError::Timeout,
-            TransportError::Broken,
+            TransportError::InvalidResponse,
             TransportError::TooLarge { limit: 1 },
         ];
         assert_eq!(
