@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 
-use super::error::TransportError;
+use super::error::{TransportError, TransportErrorKind};
 
 /// Removes one `Content-Encoding` from a body of which at most `limit` bytes may come out.
 ///
@@ -19,12 +19,13 @@ pub(super) fn decompress(coding: &[u8], body: &Bytes, limit: usize) -> Result<By
     } else if coding.eq_ignore_ascii_case(b"zstd") {
         zstd::Decoder::new(compressed).and_then(|decoder| read_bounded(decoder, limit))
     } else {
-        return Err(TransportError::InvalidResponse);
+        let coding = format!("unsupported content-encoding \"{}\"", coding.escape_ascii());
+        return Err(TransportError::caused_by(TransportErrorKind::InvalidResponse, &io::Error::other(coding)));
     };
     match plain {
-        Ok(bytes) if bytes.len() > limit => Err(TransportError::TooLarge { limit }),
+        Ok(bytes) if bytes.len() > limit => Err(TransportErrorKind::TooLarge { limit }.into()),
         Ok(bytes) => Ok(bytes.into()),
-        Err(_) => Err(TransportError::InvalidResponse),
+        Err(error) => Err(TransportError::caused_by(TransportErrorKind::InvalidResponse, &error)),
     }
 }
 
@@ -44,11 +45,11 @@ mod tests {
         let plain = vec![b' '; 100_000];
         let small: Bytes = zstd::bulk::compress(&plain, 3).expect("it compresses").into();
         assert!(small.len() < 1000);
-        assert_eq!(decompress(b"zstd", &small, 100_000), Ok(plain.into()));
-        assert_eq!(decompress(b"ZSTD", &small, 99_999), Err(TransportError::TooLarge { limit: 99_999 }));
+        let result = |coding: &[u8], limit| decompress(coding, &small, limit).map_err(|error| error.kind());
+        assert_eq!(result(b"zstd", 100_000), Ok(plain.into()));
+        assert_eq!(result(b"ZSTD", 99_999), Err(TransportErrorKind::TooLarge { limit: 99_999 }));
         for coding in ["gzip", "br", "deflate", "gzip, zstd", ""] {
-            let result = decompress(coding.as_bytes(), &small, 1000);
-            assert_eq!(result, Err(TransportError::InvalidResponse), "{coding}");
+            assert_eq!(result(coding.as_bytes(), 1000), Err(TransportErrorKind::InvalidResponse), "{coding}");
         }
     }
 }

@@ -23,7 +23,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
 use self::decompress::decompress;
-pub use self::error::{BodyError, ClientSetupError, TransportError};
+pub use self::error::{BodyError, ClientSetupError, TransportError, TransportErrorKind};
 use self::pool::Pool;
 pub use self::request_body::{RequestBody, buffered, streamed};
 pub use self::response_body::ResponseBody;
@@ -116,7 +116,7 @@ impl Client {
         let deadline = start + self.total_timeout.min(time_left);
         let first_byte = deadline.min(start + self.first_byte_timeout);
         let (response, lease) =
-            timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| TransportError::Timeout)??;
+            timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| TransportErrorKind::Timeout)??;
         Ok(response.map(|body| ResponseBody::new(body, lease, deadline, max_body)))
     }
 }
@@ -141,4 +141,68 @@ fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+    use crate::config::{Config, Environment};
+
+    fn client(base_url: &str) -> Client {
+        let mut environment = Environment::default();
+        environment.insert("ORG_KEY", "tk_org");
+        let tenant = "[[tenants]]\nid = \"a\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
+        let text = format!("[upstream]\nbase_url = \"{base_url}\"\n{tenant}");
+        let config = Config::parse(&text, Path::new("test.toml"), &environment).expect("it is valid");
+        Client::new(&config.upstream.connection).expect("it needs no file")
+    }
+
+    async fn error_of(base_url: &str) -> (TransportErrorKind, String) {
+        let request = Request::new(buffered(Bytes::new()));
+        let error = client(base_url).send(request, Duration::MAX).await.expect_err("no response");
+        (error.kind(), error.to_string())
+    }
+
+    #[tokio::test]
+    async fn an_error_names_its_cause() {
+        // Bound, so that no other process listens there, but not listening.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let (kind, text) = error_of(&format!("http://{}", socket.local_addr().expect("it is bound"))).await;
+        assert_eq!(kind, TransportErrorKind::Unreachable);
+        assert_eq!(text.matches("Connection refused").count(), 1, "{text}");
+        for (scheme, response, kind, cause) in [
+            ("http", "", TransportErrorKind::Unreachable, "connection closed before message completed"),
+            ("http", "SSH-2.0-OpenSSH\r\n\r\n", TransportErrorKind::InvalidResponse, "invalid HTTP version"),
+            (
+                "http",
+                "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{",
+                TransportErrorKind::InvalidResponse,
+                "end of file before message length reached",
+            ),
+            (
+                "http",
+                "HTTP/1.1 200 OK\r\ncontent-encoding: compress\r\ncontent-length: 1\r\n\r\n{",
+                TransportErrorKind::InvalidResponse,
+                "unsupported content-encoding \"compress\"",
+            ),
+            ("https", "this is no TLS", TransportErrorKind::Unreachable, "InvalidContentType"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let base_url = format!("{scheme}://{}", listener.local_addr().expect("it is bound"));
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let _ = stream.read(&mut [0; 4096]).await;
+                stream.write_all(response.as_bytes()).await.expect("it is read");
+            };
+            let ((), (actual, text)) = tokio::join!(serve, error_of(&base_url));
+            assert_eq!(actual, kind, "{text}");
+            assert!(text.contains(cause), "{text}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::error::TransportError;
+use super::error::{TransportError, TransportErrorKind};
 use super::request_body::RequestBody;
 use crate::log_events;
 
@@ -88,8 +88,9 @@ impl Pool {
     async fn connect(&self) -> Result<SendRequest<RequestBody>, TransportError> {
         let connecting = self.0.connector.clone().call(self.0.base_url.clone());
         let io = connecting.await.map_err(|error| {
+            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &*error);
             tracing::warn!(%error, message = log_events::CONNECT_FAILED);
-            TransportError::Unreachable
+            error
         })?;
         let (sender, connection) = http1::handshake(io).await.map_err(|error| no_response(&error))?;
         tokio::spawn(async move {
@@ -138,5 +139,6 @@ impl Lease {
 }
 
 fn no_response(error: &hyper::Error) -> TransportError {
-    if error.is_parse() { TransportError::InvalidResponse } else { TransportError::Unreachable }
+    let kind = if error.is_parse() { TransportErrorKind::InvalidResponse } else { TransportErrorKind::Unreachable };
+    TransportError::caused_by(kind, error)
 }

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::error::{BodyError, TransportError};
+use super::error::{BodyError, TransportError, TransportErrorKind};
 use super::pool::Lease;
 
 /// The body of a response as it arrives, bounded in time and size.
@@ -37,24 +37,26 @@ impl ResponseBody {
     /// If the body is too slow, too large or invalid.
     pub async fn read(mut self) -> Result<Bytes, TransportError> {
         let deadline = self.deadline;
-        let bytes = timeout_at(deadline, self.read_all()).await.map_err(|_| TransportError::Timeout)??;
+        let bytes = timeout_at(deadline, self.read_all()).await.map_err(|_| TransportErrorKind::Timeout)??;
         self.release_connection();
         Ok(bytes)
     }
 
     async fn read_all(&mut self) -> Result<Bytes, TransportError> {
-        let too_large = TransportError::TooLarge { limit: self.limit };
+        let too_large = TransportErrorKind::TooLarge { limit: self.limit };
         let content_length = self.body.size_hint().lower();
         if content_length > self.limit as u64 {
-            return Err(too_large);
+            return Err(too_large.into());
         }
         // Most bodies are one frame, which is not copied.
         let mut only = Bytes::new();
         let mut joined = BytesMut::new();
         while let Some(frame) = self.body.frame().await {
-            let Ok(data) = frame.map_err(|_| TransportError::InvalidResponse)?.into_data() else { continue };
+            let frame =
+                frame.map_err(|error| TransportError::caused_by(TransportErrorKind::InvalidResponse, &error))?;
+            let Ok(data) = frame.into_data() else { continue };
             if only.len() + joined.len() + data.len() > self.limit {
-                return Err(too_large);
+                return Err(too_large.into());
             }
             if only.is_empty() && joined.is_empty() {
                 only = data;
@@ -85,7 +87,7 @@ impl Body for ResponseBody {
         let deadline = self.deadline;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(TransportError::Timeout.into())));
+            return Poll::Ready(Some(Err(TransportError::from(TransportErrorKind::Timeout).into())));
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
@@ -93,7 +95,8 @@ impl Body for ResponseBody {
             Some(Ok(frame)) => {
                 self.received += frame.data_ref().map_or(0, Bytes::len);
                 if self.received > self.limit {
-                    return Poll::Ready(Some(Err(TransportError::TooLarge { limit: self.limit }.into())));
+                    let too_large = TransportErrorKind::TooLarge { limit: self.limit };
+                    return Poll::Ready(Some(Err(TransportError::from(too_large).into())));
                 }
             }
             Some(Err(_)) => {}

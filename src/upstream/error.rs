@@ -1,10 +1,11 @@
 //! Errors of the way to Refold, and the table that maps them to a caller's errors.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::health::CircuitOpen;
 use crate::error::{ClientError, Reason};
-use crate::http_client::TransportError;
+use crate::http_client::{TransportError, TransportErrorKind};
 use crate::limit::Exhausted;
 
 /// The reason why a fetch has no result.
@@ -22,20 +23,20 @@ impl From<ClientError> for FetchError {
     }
 }
 
-/// The error for an exchange without a complete response.
+/// The error for an exchange without a complete response; the transport error is its cause.
 #[must_use]
 pub(super) fn transport(error: TransportError) -> ClientError {
-    match error {
-        TransportError::Unreachable => ClientError::new(Reason::UpstreamUnreachable, "Refold can't be reached"),
-        TransportError::Timeout => ClientError::new(Reason::UpstreamTimeout, "Refold did not respond in time"),
-        TransportError::TooLarge { limit } => {
-            let message = format!("Refold's response is larger than {limit} bytes");
-            ClientError::new(Reason::UpstreamResponseTooLarge, message)
+    let (reason, message): (_, Cow<'static, str>) = match error.kind() {
+        TransportErrorKind::Unreachable => (Reason::UpstreamUnreachable, "Refold can't be reached".into()),
+        TransportErrorKind::Timeout => (Reason::UpstreamTimeout, "Refold did not respond in time".into()),
+        TransportErrorKind::TooLarge { limit } => {
+            (Reason::UpstreamResponseTooLarge, format!("Refold's response is larger than {limit} bytes").into())
         }
-        TransportError::InvalidResponse => {
-            ClientError::new(Reason::UpstreamInvalidResponse, "Refold's response is not valid HTTP or ended early")
+        TransportErrorKind::InvalidResponse => {
+            (Reason::UpstreamInvalidResponse, "Refold's response is not valid HTTP or ended early".into())
         }
-    }
+    };
+    ClientError::new(reason, message).caused_by(error)
 }
 
 /// The error while the circuit is open.
@@ -64,4 +65,28 @@ pub(super) fn too_many_in_flight() -> ClientError {
 pub(super) fn too_many_unproven_tokens(retry_after: Duration) -> ClientError {
     let message = "too many session tokens that Refold has not seen yet; try again later";
     ClientError::new(Reason::RateLimitExceeded, message).retry_after(retry_after)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn the_operator_sees_the_transport_errors_cause_and_the_caller_does_not() {
+        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "tcp connect to 10.0.0.7 refused");
+        for (kind, reason) in [
+            (TransportErrorKind::Unreachable, Reason::UpstreamUnreachable),
+            (TransportErrorKind::Timeout, Reason::UpstreamTimeout),
+            (TransportErrorKind::TooLarge { limit: 7 }, Reason::UpstreamResponseTooLarge),
+            (TransportErrorKind::InvalidResponse, Reason::UpstreamInvalidResponse),
+        ] {
+            let error = transport(TransportError::caused_by(kind, &refused));
+            assert!(error.is(reason), "{kind:?}");
+            let cause = error.cause().expect("a cause").to_string();
+            assert!(cause.ends_with(": tcp connect to 10.0.0.7 refused"), "{cause}");
+            assert!(!String::from_utf8_lossy(&error.body("id")).contains("10.0.0.7"), "{kind:?}");
+        }
+    }
 }

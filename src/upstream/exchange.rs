@@ -12,7 +12,7 @@ use super::permit_queue::{PermitQueue, UpstreamPermit};
 use super::{request, response};
 use crate::caller::{Caller, Credential, Verdict};
 use crate::error::ClientError;
-use crate::http_client::{RequestBody, TransportError};
+use crate::http_client::{RequestBody, TransportError, TransportErrorKind};
 use crate::log_events;
 use crate::observe::UpstreamOutcome;
 use crate::tenant::OrgKey;
@@ -96,12 +96,12 @@ impl<'a> Exchange<'a> {
         let result = transmit(request).await;
         attempt.end(match &result {
             Ok(response) => UpstreamOutcome::Answered(response.status()),
-            Err(error) => UpstreamOutcome::Failed(*error),
+            Err(error) => UpstreamOutcome::Failed(error.kind()),
         });
         match &result {
             Ok(response) if !response.status().is_server_error() => permit.succeeded(),
             // Refold responded; the size of its response says nothing about its health.
-            Err(TransportError::TooLarge { .. }) => permit.succeeded(),
+            Err(error) if matches!(error.kind(), TransportErrorKind::TooLarge { .. }) => permit.succeeded(),
             // The failure may be the caller's, whose body did not arrive.
             Err(_) if is_streamed => drop(permit),
             _ => self.record_failure(permit),

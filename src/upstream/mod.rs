@@ -45,7 +45,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::ClientError;
 use crate::executions::{PathId, Question};
-use crate::http_client::{BufferedResponse, RequestBody, TransportError, buffered, streamed};
+use crate::http_client::{BufferedResponse, RequestBody, TransportErrorKind, buffered, streamed};
 use crate::limit::Urgency;
 use crate::request::body;
 
@@ -133,7 +133,7 @@ impl Upstream {
             // permit queue bounds it.
             let deadline = *deadline.get_or_insert(request_time + self.total_timeout());
             if request_time >= deadline {
-                return Err(error::transport(TransportError::Timeout).into());
+                return Err(error::transport(TransportErrorKind::Timeout.into()).into());
             }
             let request = request::fetch(self.config.upstream.dialect, question, validator)?;
             let send = |request| call.client.send(request, deadline.since(self.clock.now()));
@@ -211,7 +211,7 @@ impl Upstream {
         let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await;
         exchange.map_err(|error| match error {
             FetchError::Failed(error) => error,
-            FetchError::NoDemand => error::transport(TransportError::Timeout),
+            FetchError::NoDemand => error::transport(TransportErrorKind::Timeout.into()),
         })
     }
 

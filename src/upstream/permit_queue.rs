@@ -14,7 +14,7 @@ use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config;
 use crate::error::ClientError;
-use crate::http_client::TransportError;
+use crate::http_client::TransportErrorKind;
 use crate::limit::Urgency;
 use crate::tenant::{OnProbation, TokenStatus};
 
@@ -132,7 +132,7 @@ impl PermitQueue {
             return Ok(None);
         }
         let first = tokio::time::timeout(self.max_wait, partition.go_first()).await;
-        let probation = first.map_err(|_| error::transport(TransportError::Timeout))?;
+        let probation = first.map_err(|_| error::transport(TransportErrorKind::Timeout.into()))?;
         let now = self.clock.now();
         match partition.standing(now) {
             TokenStatus::Known => Ok(None),
