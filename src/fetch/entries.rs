@@ -6,6 +6,7 @@ use crate::cache::{Class, Entry};
 use crate::caller::{Caller, Credential};
 use crate::clock::{Clock, Moment};
 use crate::executions::{Document, Progress, Question};
+use crate::upstream::{Fetched, FetchedContent};
 
 /// Makes entries.
 #[derive(Debug)]
@@ -18,6 +19,34 @@ impl Entries {
         Self { clock }
     }
 
+    /// The entry of a fetch's result; `stale` is the entry that was revalidated, if there is one.
+    pub(super) fn of_fetch(
+        &self,
+        caller: &Caller,
+        question: &Question,
+        stale: Option<&Entry>,
+        fetched: Fetched,
+    ) -> Entry {
+        let Fetched { request_time, no_store, content } = fetched;
+        let entry = match content {
+            FetchedContent::NotModified => {
+                let stale = stale.expect("only a fetch with a stale entry is conditional");
+                // The lifetime is computed anew: with time, an unchanged page can become closed.
+                let lifetime = self.lifetime(caller, question, stale.progress);
+                stale.renewed(lifetime, request_time, self.clock.now())
+            }
+            FetchedContent::Document { document, validator } => {
+                let mut entry = self.of(caller, question, &document, request_time);
+                if let Some(stale) = stale {
+                    entry = entry.sharing(stale);
+                }
+                entry.validator = validator;
+                entry
+            }
+        };
+        if no_store { entry.not_stored() } else { entry }
+    }
+
     /// The entry of a document that was requested at `request_time`.
     pub(super) fn of(&self, caller: &Caller, question: &Question, document: &Document, request_time: Moment) -> Entry {
         let lifetime = self.lifetime(caller, question, document.progress);
@@ -27,7 +56,7 @@ impl Entries {
         entry
     }
 
-    /// The freshness lifetime of an answer. Computed anew at each revalidation: a page can become closed with time.
+    /// The freshness lifetime of an answer (RFC 9111, 4.2.1), by its content and its tenant's settings.
     fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
         let class = match question {
             Question::List(query) => Class::of_page(progress, query.end(), self.clock.wall()),

@@ -22,7 +22,7 @@ use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::{Context, Observer};
-use crate::upstream::{FetchError, Upstream, UpstreamTelemetry, Wanted};
+use crate::upstream::{FetchDemand, FetchError, Upstream, UpstreamCall, UpstreamTelemetry};
 
 /// Fetches answers for all workers, and stores them.
 #[derive(Debug)]
@@ -124,14 +124,15 @@ impl Fetcher {
         mut telemetry: UpstreamTelemetry,
     ) -> Result<Entry, ClientError> {
         telemetry.begin("fetch");
-        let wanted = Wanted { urgency: Urgency::Foreground, interest: &mut Demand::of_one(), stale: None };
-        let fetched = self.upstream.fetch(client, caller, key.question(), wanted, &telemetry).await;
+        let call = UpstreamCall { client, caller, telemetry: &telemetry };
+        let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::of_one(), stale: None };
+        let fetched = self.upstream.fetch(&call, key.question(), demand).await;
         let fetched = fetched.map_err(|error| match error {
             FetchError::Failed(error) => error,
-            FetchError::NobodyWaits => abandoned(),
+            FetchError::NoDemand => abandoned(),
         });
-        telemetry.ended(&fetched);
-        fetched.map(Entry::not_stored)
+        telemetry.end(&fetched);
+        Ok(self.entries.of_fetch(caller, key.question(), None, fetched?).not_stored())
     }
 }
 

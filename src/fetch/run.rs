@@ -9,7 +9,7 @@ use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::Context;
-use crate::upstream::{FetchError, Wanted};
+use crate::upstream::{FetchDemand, FetchError, UpstreamCall};
 
 /// Reasons for which Refold answers no question at present, so that asking another one is of no use.
 const REFOLD_UNAVAILABLE: [Reason; 3] =
@@ -26,17 +26,17 @@ impl Fetcher {
         mut leader: Leader<Option<Context>>,
     ) {
         let outcome = loop {
-            match self.resolve(&client, &mut request, &mut leader.interest()).await {
+            match self.resolve(&client, &mut request, &leader.interest()).await {
                 Ok(entry) => break Ok(entry),
                 Err(FetchError::Failed(error)) => break Err(error),
                 // Every caller has disconnected before Refold was asked; one may have joined in the meantime.
-                Err(FetchError::NobodyWaits) => match leader.give_up() {
+                Err(FetchError::NoDemand) => match leader.give_up() {
                     None => return,
                     Some(joined) => leader = joined,
                 },
             }
         };
-        request.telemetry.ended(&outcome);
+        request.telemetry.end(&outcome);
         match (&outcome, request.stale) {
             (Ok(entry), _) => self.keep(request.key, entry),
             (Err(error), stale) if error.is_passing() || request.caller.is_refused_alone(error) => {
@@ -63,7 +63,7 @@ impl Fetcher {
         self: &Arc<Self>,
         client: &Client,
         request: &mut FetchRequest,
-        demand: &mut Demand,
+        demand: &Demand,
     ) -> Result<Arc<Entry>, FetchError> {
         if !request.bypass_cache {
             // Another fetch may have ended between the look-up and the start of this one.
@@ -79,8 +79,11 @@ impl Fetcher {
         }
         request.telemetry.begin("fetch");
         let FetchRequest { caller, key, stale, urgency, telemetry, .. } = request;
-        let wanted = Wanted { urgency: *urgency, interest: demand, stale: stale.as_deref() };
-        let entry = self.upstream.fetch(client, caller, key.question(), wanted, telemetry).await.map(Arc::new)?;
+        let call = UpstreamCall { client, caller, telemetry };
+        let stale = stale.as_deref();
+        let demand = FetchDemand { urgency: *urgency, demand, stale };
+        let fetched = self.upstream.fetch(&call, key.question(), demand).await?;
+        let entry = Arc::new(self.entries.of_fetch(caller, key.question(), stale, fetched));
         Self::note_list_size(caller, key, &entry);
         Ok(entry)
     }
@@ -91,17 +94,17 @@ impl Fetcher {
         self: &Arc<Self>,
         client: &Client,
         request: &mut FetchRequest,
-        demand: &mut Demand,
+        demand: &Demand,
     ) -> Result<Option<Arc<Entry>>, FetchError> {
         let Some((key, stale)) = self.source_to_fetch(&request.caller, &request.key) else { return Ok(None) };
         // No stored page proves that the list is short enough for one page.
         let guessed = stale.is_none();
-        let telemetry = request.telemetry.below();
+        let telemetry = request.telemetry.child();
         let own = telemetry.context();
         let (caller, urgency) = (request.caller.clone(), request.urgency);
         let source = FetchRequest { caller, key: key.clone(), stale, urgency, bypass_cache: false, telemetry };
         let (follower, role) = self.join(client.clone(), source);
-        request.telemetry.waits_for(match role {
+        request.telemetry.begin_wait(match role {
             FetchRole::Leads => own,
             FetchRole::Follows(fetch) => fetch,
         });
@@ -135,7 +138,7 @@ async fn source_outcome(
     match urgency {
         Urgency::Foreground => tokio::select! {
             outcome = follower.outcome() => Ok(outcome),
-            () = demand.lost() => Err(FetchError::NobodyWaits),
+            () = demand.lost() => Err(FetchError::NoDemand),
         },
         Urgency::Background => {
             let ended = tokio::select! {

@@ -115,7 +115,7 @@ impl RequestContext {
             age: self.age,
             at: now,
             duration: now.since(self.received),
-            upstream: self.cost.as_ref().and_then(|cost| cost.upstream()),
+            upstream: self.cost.as_ref().and_then(|cost| cost.duration()),
             trace: None,
         }
     }

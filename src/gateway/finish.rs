@@ -22,10 +22,11 @@ use crate::fetch::{FetchRequest, FetchRole};
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::WebhookOutcome;
+use crate::request::body;
 use crate::request::route::Action;
 use crate::respond::{self, Body};
 use crate::tenant::Tenant;
-use crate::upstream::UpstreamTelemetry;
+use crate::upstream::{UpstreamCall, UpstreamTelemetry};
 use crate::webhook;
 
 /// The status that gateways log when the caller disconnects before its answer, and its code.
@@ -180,9 +181,12 @@ impl InProgress {
         telemetry.begin(action.name());
         // In a task of its own: what Refold has begun to do is noted here even if the caller disconnects.
         let acting = tokio::spawn(async move {
-            let upstream = gateway.fetcher.upstream();
-            let outcome = upstream.act(&client, &caller, &execution, action.name(), body, &telemetry).await;
-            telemetry.ended(&outcome);
+            let call = UpstreamCall { client: &client, caller: &caller, telemetry: &telemetry };
+            let outcome = match body::read(body, &gateway.config.server).await {
+                Ok(body) => gateway.fetcher.upstream().act(&call, &execution, action.name(), body).await,
+                Err(error) => Err(error),
+            };
+            telemetry.end(&outcome);
             outcome
         });
         let body = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
@@ -199,16 +203,16 @@ impl InProgress {
         let mut telemetry = self.telemetry(caller);
         telemetry.begin("pass");
         let allowed = &self.gateway.config.pass_through[allowed];
-        let upstream = self.gateway.fetcher.upstream();
-        let forwarded = upstream.pass(&self.client, caller, allowed, &self.head, body, &telemetry).await;
-        telemetry.ended(&forwarded);
+        let call = UpstreamCall { client: &self.client, caller, telemetry: &telemetry };
+        let forwarded = self.gateway.fetcher.upstream().forward(&call, allowed, &self.head, body).await;
+        telemetry.end(&forwarded);
         let (head, body) = forwarded?;
         Ok(respond::passed(&mut self.context.response, &head, body))
     }
 
     /// Receives a webhook: checks its signature, and drops the entries of the linked accounts that it names.
     async fn receive_webhook(&mut self, tenant: &Arc<Tenant>, body: Incoming) -> Result<Response<Body>, ClientError> {
-        let received = match self.gateway.fetcher.upstream().read_body(body).await {
+        let received = match body::read(body, &self.gateway.config.server).await {
             Ok(body) => webhook::receive(tenant, &self.head.headers, &body),
             Err(error) => Err(error),
         };
@@ -228,7 +232,7 @@ impl InProgress {
     fn telemetry(&mut self, caller: &Caller) -> UpstreamTelemetry {
         let observer = Arc::clone(&self.gateway.observer);
         let telemetry = UpstreamTelemetry::new(observer, caller, &self.context.span, &self.head.headers);
-        self.context.cost = Some(Arc::clone(telemetry.spent()));
+        self.context.cost = Some(Arc::clone(telemetry.cost()));
         telemetry
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::{Clock, Moment};
 use crate::config::{IssuerKeys, JwksUrl};
-use crate::http_client::{Client, ClientSetupError, whole};
+use crate::http_client::{Client, ClientSetupError, buffered};
 use crate::jwks::KeySet;
 use crate::log_events;
 
@@ -100,13 +100,13 @@ impl KeySource {
 
 impl Remote {
     async fn fetch(&self) -> Result<KeySet, String> {
-        let mut request = Request::new(whole(Bytes::new()));
+        let mut request = Request::new(buffered(Bytes::new()));
         *request.uri_mut() = self.url.target.clone().into();
         request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
-        let reply = self.client.send(request, std::time::Duration::MAX).await.map_err(|error| error.to_string())?;
-        if reply.status != StatusCode::OK {
-            return Err(format!("it answered with status {}", reply.status.as_u16()));
+        let response = self.client.send(request, std::time::Duration::MAX).await.map_err(|error| error.to_string())?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("it answered with status {}", response.status().as_u16()));
         }
-        KeySet::parse(&reply.body).map_err(|error| error.to_string())
+        KeySet::parse(response.body()).map_err(|error| error.to_string())
     }
 }
