@@ -9,7 +9,7 @@ use super::list_size::ListSize;
 use crate::clock::Moment;
 use crate::config;
 use crate::limit::{Admission, ClientBudget, FlowId};
-use crate::window_counter::LastMinute;
+use crate::window_counter::LastMinuteCounter;
 
 /// A linked account or a session token of one tenant: whose answers are nobody else's. What a hit needs of it stands
 /// together.
@@ -20,7 +20,7 @@ pub struct Partition {
     /// When somebody last asked for it, in nanoseconds on the clock.
     last_seen: AtomicU64,
     /// How often.
-    requests: LastMinute,
+    requests: LastMinuteCounter,
     /// What it may ask. Another one when the configuration grants something else.
     budget: ArcSwap<ClientBudget>,
     pub(super) holder: Holder,
@@ -88,7 +88,7 @@ impl Partition {
             verdict: tokio::sync::Mutex::default(),
             holder,
             last_seen: AtomicU64::new(0),
-            requests: LastMinute::default(),
+            requests: LastMinuteCounter::default(),
             list_size: ListSize::default(),
             budget: ArcSwap::from_pointee(ClientBudget::new(rate)),
         }

@@ -18,7 +18,7 @@ pub use self::status::BudgetStatus;
 use super::fair_queue::{FairQueue, QueuedRequest};
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamRate;
-use crate::window_counter::{Ring, SECOND, unit};
+use crate::window_counter::{CounterRing, SECOND, unit};
 
 /// After a 429 the pace is a share of what is configured, of 1,000. It is never less than this.
 const LEAST_PACE: u32 = 100;
@@ -51,7 +51,7 @@ struct Inner {
     limits: ArcSwap<UpstreamRate>,
     state: Mutex<State>,
     /// Slots that were taken, by the second.
-    used: Ring<64>,
+    used: CounterRing<64>,
 }
 
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl UpstreamBudget {
             dispatching: false,
         };
         let limits = ArcSwap::from_pointee(limits);
-        Self(Arc::new(Inner { clock, limits, state: Mutex::new(state), used: Ring::default() }))
+        Self(Arc::new(Inner { clock, limits, state: Mutex::new(state), used: CounterRing::default() }))
     }
 
     /// Grants something else from now on, also to those who wait. What was spent stays spent.
