@@ -96,13 +96,13 @@ impl KeySet {
         self.0.iter().filter(move |key| key.may_be(id) && key.algorithms.contains(&algorithm))
     }
 
-    /// Whether a key may be the one that the `kid` of a token's header names.
+    /// Returns whether a key may be the one that the `kid` of a token's header names.
     #[must_use]
     pub fn has(&self, id: Option<&str>) -> bool {
         self.0.iter().any(|key| key.may_be(id))
     }
 
-    /// Whether every key of `older` is still in this set.
+    /// Returns whether every key of `older` is still in this set.
     #[must_use]
     pub fn includes(&self, older: &Self) -> bool {
         older.0.iter().all(|old| self.0.iter().any(|new| new.id == old.id && new.fingerprint == old.fingerprint))
@@ -146,7 +146,7 @@ impl Key {
         Some(Self { id: jwk.common.key_id, algorithms, key, fingerprint })
     }
 
-    /// Whether this may be the key with the id. `kid` is optional in a key and in a token (RFC 7517, 4.5), so either one
+    /// Returns whether this may be the key with the id. `kid` is optional in a key and in a token (RFC 7517, 4.5), so either one
     /// without it matches every other.
     fn may_be(&self, id: Option<&str>) -> bool {
         id.is_none() || self.id.is_none() || self.id.as_deref() == id

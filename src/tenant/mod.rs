@@ -28,7 +28,7 @@ pub use self::reload::shares_org_key;
 pub use self::status::{BudgetState, Busy, TenantStatus};
 use crate::clock::{Clock, Moment};
 use crate::config;
-use crate::limit::{Admission, ClientBudget, UpstreamBudget};
+use crate::limit::{BudgetUse, ClientBudget, UpstreamBudget};
 
 /// How long a session token's acceptance by the upstream is believed.
 const ACCEPTED_FOR: Duration = Duration::from_mins(1);
@@ -118,7 +118,7 @@ impl Tenant {
 
     /// Takes one request off a partition's budget, if it is there. Part of the hit path.
     #[must_use]
-    pub fn spend(&self, partition: &Partition, now: Moment) -> Admission {
+    pub fn spend(&self, partition: &Partition, now: Moment) -> BudgetUse {
         partition.spend(self.config.client_budget, now)
     }
 

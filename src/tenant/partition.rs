@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::list_size::ListSize;
 use crate::clock::Moment;
 use crate::config;
-use crate::limit::{Admission, ClientBudget, FlowId};
+use crate::limit::{BudgetUse, ClientBudget, FlowId};
 use crate::window_counter::LastMinuteCounter;
 
 /// A linked account or a session token of one tenant: whose answers are nobody else's. What a hit needs of it stands
@@ -95,7 +95,7 @@ impl Partition {
     }
 
     /// Takes one request off its budget, if it is there. A budget of another rate is a new one.
-    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> Admission {
+    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> BudgetUse {
         let budget = self.budget.load();
         if budget.rate() == rate {
             return budget.spend(now);

@@ -66,7 +66,7 @@ impl Tenant {
             },
             credential_accepted: self.credential_accepted(),
             budget: match &upstream {
-                held if held.held_for > 0.0 => BudgetState::Held,
+                held if held.paused_for > 0.0 => BudgetState::Held,
                 waiting if waiting.waiting > 0 => BudgetState::Waiting,
                 _ => BudgetState::Free,
             },

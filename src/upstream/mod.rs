@@ -412,7 +412,7 @@ fn key_of(caller: &Caller) -> OrgKey {
 /// What an answer says about the caller and its budget, whatever else is in it.
 fn note_verdict(caller: &Caller, response: &Reply) {
     match response.status {
-        StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.hold(response::pause(response)),
+        StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.pause(response::pause(response)),
         StatusCode::UNAUTHORIZED => {
             if !matches!(caller.credential(), Credential::SessionToken(_)) {
                 tracing::error!(tenant = %caller.tenant().config.id, message = log_events::UPSTREAM_REJECTED_ORG_KEY);
