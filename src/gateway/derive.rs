@@ -8,7 +8,7 @@ use super::Gateway;
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
 use crate::executions::{ListQuery, MOST_PAGES, Question, Source};
-use crate::tenant::WHOLE_PAGE;
+use crate::tenant::{ListView, WHOLE_PAGE};
 
 impl Gateway {
     /// The answer that follows from what is fresh in the cache, if one does.
@@ -61,7 +61,8 @@ impl Gateway {
         stale.or_else(|| {
             let whole = wanted.on_one_page(WHOLE_PAGE).filter(|_| self.config.query.max_limit >= WHOLE_PAGE)?;
             let size = &caller.partition().list_size;
-            let worth_it = size.is_worth_fetching_whole(!wanted.is_plain());
+            let view = if wanted.is_plain() { ListView::Unfiltered } else { ListView::Filtered };
+            let worth_it = size.is_worth_fetching_whole(view);
             worth_it.then(|| (key.with_question(Question::List(whole)), None))
         })
     }
@@ -70,9 +71,9 @@ impl Gateway {
     pub(super) fn note_size(caller: &Caller, key: &CacheKey, entry: &Entry) {
         let size = &caller.partition().list_size;
         if let (Question::List(query), Some(total), false) = (key.question(), entry.total, entry.no_store) {
-            size.seen_page_of(query.limit());
+            size.add_page_size(query.limit());
             if query.is_plain() {
-                size.seen(total);
+                size.set_total(total);
             }
         }
     }

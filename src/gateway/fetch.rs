@@ -101,7 +101,7 @@ impl Gateway {
         errand.trip.ended(&outcome);
         match (&outcome, errand.stale) {
             (Ok(entry), _) => self.keep(errand.key, entry),
-            (Err(error), stale) if error.is_passing() || errand.caller.is_refused_alone(error) => {
+            (Err(error), stale) if error.is_passing() || errand.caller.is_refusal_of_own_org_key(error) => {
                 if let Some(stale) = stale {
                     stale.refetch_failed(self.clock.now());
                 }

@@ -31,7 +31,7 @@ use self::upstream_op::{Miss, UpstreamOp};
 use crate::admit::{admit, must_write};
 use crate::cache::CacheOutcome;
 use crate::cache::{CacheKey, Coding, Directives, Entry, Group, Servable, Store};
-use crate::caller::{Caller, Callers, Known, ListenerIdentity, Unidentified};
+use crate::caller::{Authenticated, Caller, Callers, IssuerIndex, ListenerIdentity, Unidentified};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::{ClientError, Reason};
@@ -83,7 +83,7 @@ struct Exchange {
     resource: Resource,
     caller: Option<Caller>,
     /// Who would be the caller, had it been allowed.
-    known: Option<Known>,
+    known: Option<Authenticated>,
     key: Option<CacheKey>,
     /// The question's canonical form, if it is written out already.
     canonical: Option<Arc<str>>,
@@ -98,7 +98,7 @@ struct Exchange {
 enum Unresolved {
     Refused(ClientError),
     /// The key of an issuer's token is not known yet.
-    UnknownKey(usize),
+    UnknownKey(IssuerIndex),
 }
 
 impl<E: Into<ClientError>> From<E> for Unresolved {
@@ -151,8 +151,8 @@ impl Gateway {
     /// Where somebody comes in who has shown a certificate with these names at an entrance.
     #[must_use]
     pub fn entrance_with_certificate(&self, entrance: &ListenerIdentity, names: &[String]) -> ListenerIdentity {
-        let known = self.callers.by_certificate(names).or_else(|| entrance.known.clone());
-        ListenerIdentity { known, ..entrance.clone() }
+        let grant = self.callers.by_certificate(names).or_else(|| entrance.grant.clone());
+        ListenerIdentity { grant, ..entrance.clone() }
     }
 
     /// A connection of a caller is open, for as long as what is returned.
@@ -266,7 +266,7 @@ impl Gateway {
         // Before the query is read, so that somebody unknown learns nothing of what is accepted.
         let caller = self.callers.identify(&fields, &scope.entrance, now).map_err(|none| match none {
             Unidentified::Refused(error) => Unresolved::Refused(error),
-            Unidentified::Known(error, who) => {
+            Unidentified::NotAuthorized(error, who) => {
                 *known = Some(who);
                 Unresolved::Refused(error)
             }

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use super::upstream_op::UpstreamOp;
 use super::{ConnectionContext, Exchange, Gateway, Settled, Unresolved};
+use crate::caller::IssuerIndex;
 use crate::error::{ClientError, Reason};
 use crate::respond::Body;
 
@@ -19,7 +20,7 @@ const CLIENT_CLOSED_REQUEST: (u16, &str) = (499, "CLIENT_CLOSED_REQUEST");
 #[expect(clippy::large_enum_variant, reason = "moved once, into the future that waits; most are the large one")]
 pub(super) enum Wait {
     /// An issuer's keys, without which it can't be decided on.
-    ForIssuer(usize),
+    ForIssuer(IssuerIndex),
     ForUpstream(UpstreamOp),
 }
 

@@ -7,6 +7,7 @@ use super::{Gateway, store};
 use crate::config::Config;
 use crate::http_client::ClientSetupError;
 use crate::request::cors::Cors;
+use crate::tenant::CachedEntries;
 
 impl Gateway {
     /// A gateway with another configuration and what this one knows, as far as the settings allow. Nothing changes before
@@ -20,9 +21,10 @@ impl Gateway {
         let answers_hold = was.upstream.connection.base_url == is.upstream.connection.base_url
             && was.upstream.dialect == is.upstream.dialect
             && was.query == is.query;
+        let entries = if answers_hold { CachedEntries::Keep } else { CachedEntries::Drop };
         let same_capacity = was.cache.capacity == is.cache.capacity;
         Ok(Self {
-            callers: self.callers.reconfigured(&config, answers_hold)?,
+            callers: self.callers.reconfigured(&config, entries)?,
             store: if same_capacity { self.store.clone() } else { store(is.cache.capacity, &self.observer) },
             group: Arc::clone(&self.group),
             cors: is.cors.as_ref().map(Cors::new),
@@ -42,7 +44,7 @@ impl Gateway {
     /// Brings budgets that are shared with the gateway before in line with this one's settings. Call it right before it
     /// begins to serve.
     pub fn take_over(&self) {
-        self.callers.take_over();
+        self.callers.apply_limits();
     }
 
     /// What it was made with.

@@ -12,7 +12,7 @@ use crate::executions::{ListQuery, Question};
 use crate::lifecycle::Reloads;
 use crate::observe::{Latency, RecentError, State, Traffic};
 use crate::request::headers::Fields;
-use crate::tenant::{BudgetState, Busy, Tenant, TenantStatus};
+use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus};
 use crate::upstream::Circuit;
 
 /// Linked accounts that are shown as the busiest.
@@ -36,7 +36,7 @@ pub struct Status {
     /// Orgs, as the configuration names them.
     pub tenants: Vec<TenantStatus>,
     /// The linked accounts that have asked most in the last minute.
-    pub busiest: Vec<Busy>,
+    pub busiest: Vec<BusyAccount>,
     /// The last errors, the newest first.
     pub errors: Vec<RecentError>,
 }
@@ -62,7 +62,7 @@ pub struct TenantReadiness {
     /// Whether Refold has taken the org key when it was last asked.
     pub credential_accepted: bool,
     /// Whether a fetch could leave now. No reason not to be ready: it passes, and there is the cache.
-    pub budget: BudgetState,
+    pub budget: BudgetAvailability,
 }
 
 /// What a query is to the gateway.
@@ -87,7 +87,7 @@ impl Gateway {
         let now = self.clock.now();
         let live = self.observer.live();
         let tenants = self.callers.tenants();
-        let mut busiest: Vec<Busy> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
+        let mut busiest: Vec<BusyAccount> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
         busiest.sort_by_key(|busy| std::cmp::Reverse(busy.requests));
         busiest.truncate(BUSIEST);
         let mut errors = live.errors(now);

@@ -27,7 +27,7 @@ use self::permit_queue::{PermitQueue, UpstreamPermit};
 use self::retry::{RetryBudget, backoff};
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
 use crate::cache::{Class, Demand, Entry};
-use crate::caller::{Caller, Credential, Verdict};
+use crate::caller::{Caller, Credential};
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
@@ -36,7 +36,7 @@ use crate::http_client::{Client, Outgoing, Reply, TransportError, whole};
 use crate::limit::Urgency;
 use crate::log_events;
 use crate::observe::UpstreamOutcome;
-use crate::tenant::OrgKey;
+use crate::tenant::{OrgKey, UpstreamVerdict};
 
 /// Bodies of up to this size are read before they are passed on, so that a request can be sent again; in bytes.
 const SMALL_BODY: u64 = 64 << 10;
@@ -269,7 +269,7 @@ impl Upstream {
         let key = key_of(caller);
         let mut reply = self.send(client, request(key), deadline, trip).await?;
         if reply.status == StatusCode::UNAUTHORIZED
-            && caller.is_injected()
+            && caller.injects_org_key()
             && let Some(other) = keys.fallback(key)
         {
             self.turns.again(caller, trip).await?;
@@ -311,7 +311,7 @@ impl Upstream {
         let lifetime = class.lifetime(&caller.tenant().config.freshness);
         match caller.credential() {
             // Its answers must not outlive it.
-            Credential::SessionToken(token) => token.says_it_ends().map_or(lifetime, |end| {
+            Credential::SessionToken(token) => token.unverified_expiry().map_or(lifetime, |end| {
                 let left = end.saturating_sub(self.clock.wall().as_second());
                 lifetime.min(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
             }),
@@ -365,14 +365,14 @@ impl Upstream {
             }
             let (answer, arriving) = begun.map_err(response::failure)?;
             if answer.status.is_success() && !answer.headers.contains_key(CONTENT_ENCODING) {
-                caller.judged_by_upstream(Verdict::Accepted);
+                caller.record_upstream_verdict(UpstreamVerdict::Accepted);
                 if retried {
                     keys.promote(key);
                 }
-                let secret = caller.is_injected().then(|| Arc::clone(caller.tenant()));
+                let secret = caller.injects_org_key().then(|| Arc::clone(caller.tenant()));
                 return Ok((answer, ForwardedBody::new(arriving, secret)));
             }
-            let other = keys.fallback(key).filter(|_| !retried && caller.is_injected());
+            let other = keys.fallback(key).filter(|_| !retried && caller.injects_org_key());
             match (answer.status, other, again) {
                 (StatusCode::UNAUTHORIZED, Some(other), Some(again)) => {
                     self.turns.again(caller, trip).await?;
@@ -417,11 +417,11 @@ fn note_verdict(caller: &Caller, response: &Reply) {
             if !matches!(caller.credential(), Credential::SessionToken(_)) {
                 tracing::error!(tenant = %caller.tenant().config.id, message = log_events::UPSTREAM_REJECTED_ORG_KEY);
             }
-            caller.judged_by_upstream(Verdict::Refused);
+            caller.record_upstream_verdict(UpstreamVerdict::Refused);
         }
         // To say that nothing has changed, it has to know for whom.
         status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
-            caller.judged_by_upstream(Verdict::Accepted);
+            caller.record_upstream_verdict(UpstreamVerdict::Accepted);
         }
         _ => {}
     }

@@ -15,7 +15,7 @@ use crate::config;
 use crate::error::{ClientError, Reason};
 use crate::http_client::TransportError;
 use crate::limit::{Exhausted, Urgency};
-use crate::tenant::{OnProbation, TokenStatus};
+use crate::tenant::{ProbationPermit, TokenStatus};
 
 /// Who asks for turns, and until when.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct PermitQueue {
 #[derive(Debug)]
 pub(super) struct UpstreamPermit<'a> {
     _place: SemaphorePermit<'a>,
-    _until_the_verdict: Option<OnProbation<'a>>,
+    _until_the_verdict: Option<ProbationPermit<'a>>,
 }
 
 /// For whom an answer is.
@@ -72,7 +72,7 @@ impl PermitQueue {
     /// One more request of somebody who has a turn already.
     pub(super) async fn again(&self, caller: &Caller, trip: &UpstreamTelemetry) -> Result<(), ClientError> {
         let wait = trip.waits();
-        let (line, now) = (caller.partition().line(), self.clock.now());
+        let (line, now) = (caller.partition().flow_id(), self.clock.now());
         let granted = caller.tenant().upstream_budget.acquire(line, Urgency::Foreground, now).await;
         wait.ended(Urgency::Foreground, &granted);
         granted.map_err(spent)
@@ -82,7 +82,7 @@ impl PermitQueue {
     /// what nobody waits for any longer is not asked.
     async fn slot(&self, caller: &Caller, wanted: &mut Wanted<'_>, trip: &UpstreamTelemetry) -> Result<(), FetchError> {
         let wait = trip.waits();
-        let line = caller.partition().line();
+        let line = caller.partition().flow_id();
         let mut urgency = wanted.urgency;
         let granted = loop {
             let renews = wanted.stale.map_or(self.clock.now(), |entry| entry.request_time);
@@ -129,18 +129,18 @@ impl PermitQueue {
 
     /// A token that nobody vouches for yet has a small share of its own first. Of its requests one goes first, and the others
     /// wait to hear what it was told.
-    async fn vouched_for<'a>(&self, caller: &'a Caller) -> Result<Option<OnProbation<'a>>, ClientError> {
+    async fn vouched_for<'a>(&self, caller: &'a Caller) -> Result<Option<ProbationPermit<'a>>, ClientError> {
         let partition = caller.partition();
-        if partition.standing(self.clock.now()) == TokenStatus::Known {
+        if partition.token_status(self.clock.now()) == TokenStatus::Accepted {
             return Ok(None);
         }
-        let first = tokio::time::timeout(self.patience, partition.go_first()).await;
+        let first = tokio::time::timeout(self.patience, partition.acquire_probation()).await;
         let on_probation = first.map_err(|_| response::failure(TransportError::Timeout))?;
         let now = self.clock.now();
-        match partition.standing(now) {
-            TokenStatus::Known => Ok(None),
+        match partition.token_status(now) {
+            TokenStatus::Accepted => Ok(None),
             TokenStatus::Refused => Err(ClientError::invalid_credentials()),
-            TokenStatus::Unproven => match caller.tenant().probation.spend(now).refused {
+            TokenStatus::Unproven => match caller.tenant().unproven_budget.spend(now).refused {
                 None => Ok(Some(on_probation)),
                 Some(wait) => {
                     let message = "too many session tokens that Refold has not seen yet; try again later";

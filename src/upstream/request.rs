@@ -82,7 +82,7 @@ fn build(caller: &Caller, key: OrgKey, method: Method, target: &str, body: Outgo
 
 fn insert_credential(headers: &mut HeaderMap, caller: &Caller, key: OrgKey) {
     match caller.credential() {
-        Credential::ClientKey(_) | Credential::Jwt(_) | Credential::OrgKey(_) => {
+        Credential::Grant(_) | Credential::Jwt(_) | Credential::OrgKey(_) => {
             headers.insert(X_API_KEY, caller.tenant().org_keys().header(key).clone());
             // It came in as a header value, so it is one.
             if let Some(Ok(id)) =

@@ -102,7 +102,7 @@ fn refusal(caller: &Caller, response: &Reply) -> ClientError {
     let fields = fields(caller, &response.body);
     match response.status {
         // The caller's own key was good: it is the operator who has to mend this.
-        StatusCode::UNAUTHORIZED if caller.is_injected() => {
+        StatusCode::UNAUTHORIZED if caller.injects_org_key() => {
             let message = "Refold did not accept the gateway's own API key; tell whoever runs the gateway";
             ClientError::new(Reason::UpstreamCredentialRejected, message)
         }
