@@ -171,3 +171,6 @@ fn by_session_token(
     let credential = Credential::SessionToken(SessionToken::new(token, digest));
     Ok(Caller { tenant: Arc::clone(tenant), partition, credential })
 }
+
+#[cfg(test)]
+mod tests;

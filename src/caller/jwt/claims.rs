@@ -10,12 +10,18 @@ use crate::config::{Access, ClaimPath, Issuer};
 pub(super) struct Claims(pub(super) Value);
 
 /// The reason why a token with a valid signature is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ClaimError {
-    /// The token has expired.
+    #[error("the claim `aud` names none of the issuer's audiences")]
+    Audience,
+    #[error("the token has no claim `exp`")]
+    NoExpiry,
+    #[error("the claim `exp` lies in the past")]
     Expired,
-    /// Any other reason, which the caller does not learn.
-    Invalid,
+    #[error("the claim `nbf` lies in the future")]
+    NotYetValid,
+    #[error("the claim `{0}` is not a NumericDate")]
+    NotADate(&'static str),
 }
 
 impl Claims {
@@ -41,23 +47,29 @@ impl Claims {
             _ => false,
         };
         let leeway = i64::try_from(issuer.leeway.as_secs()).unwrap_or(0);
-        let end = self.seconds("exp")?.ok_or(ClaimError::Invalid)?.saturating_add(leeway);
+        let end = self.seconds("exp")?.ok_or(ClaimError::NoExpiry)?.saturating_add(leeway);
         let is_early = self.seconds("nbf")?.is_some_and(|start| now < start.saturating_sub(leeway));
-        if !is_audience || is_early {
-            return Err(ClaimError::Invalid);
+        // Expiry is checked last: only the holder of an otherwise valid token learns that it has expired.
+        if !is_audience {
+            Err(ClaimError::Audience)
+        } else if is_early {
+            Err(ClaimError::NotYetValid)
+        } else if now >= end {
+            Err(ClaimError::Expired)
+        } else {
+            Ok(end)
         }
-        if now >= end { Err(ClaimError::Expired) } else { Ok(end) }
     }
 
     /// Reads a NumericDate (RFC 7519, 2); fractions of a second are cut off.
-    fn seconds(&self, name: &str) -> Result<Option<i64>, ClaimError> {
+    fn seconds(&self, name: &'static str) -> Result<Option<i64>, ClaimError> {
         #[expect(clippy::cast_possible_truncation, reason = "bounded before it is cut")]
         match self.0.get(name) {
             None => Ok(None),
             Some(value) => match (value.as_i64(), value.as_f64()) {
                 (Some(whole), _) => Ok(Some(whole)),
                 (None, Some(fraction)) if fraction.abs() < 1e15 => Ok(Some(fraction as i64)),
-                _ => Err(ClaimError::Invalid),
+                _ => Err(ClaimError::NotADate(name)),
             },
         }
     }

@@ -13,8 +13,8 @@ use tokio::sync::Mutex;
 
 use crate::clock::{Clock, Moment};
 use crate::config::{IssuerKeys, JwksUrl};
-use crate::http_client::{Client, ClientSetupError, whole};
-use crate::jwks::KeySet;
+use crate::http_client::{Client, ClientSetupError, TransportError, whole};
+use crate::jwks::{KeySet, KeySetError};
 use crate::log_events;
 
 /// The current keys of one issuer, and the endpoint that they are fetched from.
@@ -32,6 +32,17 @@ struct JwksEndpoint {
     client: Client,
     /// The end of the last fetch. Locked during a fetch, so that there is one at a time.
     last_fetch: Mutex<Option<Moment>>,
+}
+
+/// The reason why a fetch gave no keys.
+#[derive(Debug, thiserror::Error)]
+enum FetchKeysError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("it answered with status {0}")]
+    Status(u16),
+    #[error(transparent)]
+    Keys(#[from] KeySetError),
 }
 
 impl Keyring {
@@ -86,7 +97,7 @@ impl Keyring {
             }
             Err(reason) => {
                 let url = &endpoint.url.connection.base_url;
-                tracing::warn!(%url, reason, message = log_events::JWKS_REFRESH_FAILED);
+                tracing::warn!(%url, %reason, message = log_events::JWKS_REFRESH_FAILED);
             }
         }
         *last_fetch = Some(clock.now());
@@ -98,14 +109,14 @@ impl JwksEndpoint {
         Ok(Self { url: url.clone(), client: Client::new(&url.connection)?, last_fetch: Mutex::default() })
     }
 
-    async fn fetch(&self) -> Result<KeySet, String> {
+    async fn fetch(&self) -> Result<KeySet, FetchKeysError> {
         let mut request = Request::new(whole(Bytes::new()));
         *request.uri_mut() = self.url.target.clone().into();
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let response = self.client.send(request, Duration::MAX).await.map_err(|error| error.to_string())?;
+        let response = self.client.send(request, Duration::MAX).await?;
         if response.status != StatusCode::OK {
-            return Err(format!("it answered with status {}", response.status.as_u16()));
+            return Err(FetchKeysError::Status(response.status.as_u16()));
         }
-        KeySet::parse(&response.body).map_err(|error| error.to_string())
+        Ok(KeySet::parse(&response.body)?)
     }
 }

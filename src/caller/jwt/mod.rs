@@ -58,6 +58,32 @@ pub(super) enum Verification {
     NoIssuer,
 }
 
+/// The reason why an issuer's token is not valid. The operator's log shows it; the caller learns no more than that its token
+/// has expired.
+#[derive(Debug, thiserror::Error)]
+enum InvalidToken {
+    #[error("the token is longer than {MAX_TOKEN} bytes")]
+    TooLong,
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error("the claim `{0}` names no tenant")]
+    UnknownTenant(Box<str>),
+}
+
+impl From<InvalidToken> for ClientError {
+    fn from(error: InvalidToken) -> Self {
+        let refused = match error {
+            InvalidToken::Claim(ClaimError::Expired) => {
+                Self::new(Reason::ExpiredCredentials, "this token has expired; get a new one")
+            }
+            _ => Self::invalid_credentials(),
+        };
+        refused.caused_by(error)
+    }
+}
+
 /// Decides what becomes of verified tokens in a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VerifiedTokens {
@@ -116,41 +142,55 @@ impl Issuers {
         tenant: impl Fn(&str) -> Option<TenantIndex>,
     ) -> Verification {
         if token.len() > MAX_TOKEN {
-            return Verification::Invalid(ClientError::invalid_credentials());
+            return Verification::Invalid(InvalidToken::TooLong.into());
         }
         // Until the signature is verified, the claims only select the issuer whose keys are tried.
         let Ok(claims) = dangerous::insecure_decode_claims(token) else { return Verification::NoIssuer };
         let claims = Claims(claims);
         let Some(index) = claims.issuer().and_then(|iss| self.position(iss)) else { return Verification::NoIssuer };
-        let issuer = self.at(index);
-        // Read before the keys: if one is removed in between, the token is verified again.
-        let key_generation = issuer.keyring.generation();
-        match signature::verify(token, &issuer.config.algorithms, &issuer.keyring.keys()) {
-            Ok(()) => {}
-            Err(SignatureError::UnknownKey) if issuer.keyring.can_refresh() => return Verification::UnknownKey(index),
-            Err(_) => return Verification::Invalid(ClientError::invalid_credentials()),
+        match self.check(token, &claims, index, now, tenant) {
+            Ok(identity) => {
+                let identity = Arc::new(identity);
+                self.verified.insert(digest, Arc::clone(&identity));
+                Verification::Valid(identity)
+            }
+            Err(InvalidToken::Signature(SignatureError::UnknownKey)) if self.at(index).keyring.can_refresh() => {
+                Verification::UnknownKey(index)
+            }
+            Err(error) => Verification::Invalid(error.into()),
         }
+    }
+
+    fn check(
+        &self,
+        token: &[u8],
+        claims: &Claims,
+        index: IssuerIndex,
+        now: Moment,
+        tenant: impl Fn(&str) -> Option<TenantIndex>,
+    ) -> Result<Identity, InvalidToken> {
+        let TrustedIssuer { config, keyring } = self.at(index);
+        // Read before the keys: if one is removed in between, the token is verified again.
+        let key_generation = keyring.generation();
+        signature::verify(token, &config.algorithms, &keyring.keys())?;
         let wall = self.clock.wall().as_second();
-        let end = match claims.check(&issuer.config, wall) {
-            Ok(end) => end,
-            Err(error) => return Verification::Invalid(refused(error)),
+        let end = claims.check(config, wall)?;
+        let tenant = match &config.tenant {
+            TenantOf::Fixed(index) => TenantIndex::of_config(*index),
+            TenantOf::Claim(path) => {
+                let id = claims.at(path).and_then(serde_json::Value::as_str);
+                id.and_then(tenant).ok_or_else(|| InvalidToken::UnknownTenant(path.0.clone()))?
+            }
         };
-        let tenant = match &issuer.config.tenant {
-            TenantOf::Fixed(index) => Some(TenantIndex::of_config(*index)),
-            TenantOf::Claim(path) => claims.at(path).and_then(serde_json::Value::as_str).and_then(tenant),
-        };
-        let Some(tenant) = tenant else { return Verification::Invalid(ClientError::invalid_credentials()) };
-        let identity = Arc::new(Identity {
+        Ok(Identity {
             tenant,
-            linked_accounts: claims.linked_accounts(&issuer.config),
-            access: claims.access(&issuer.config),
+            linked_accounts: claims.linked_accounts(config),
+            access: claims.access(config),
             subject: claims.subject().into(),
             issuer: index,
             key_generation,
             valid_until: now + Duration::from_secs(u64::try_from(end - wall).unwrap_or(0)),
-        });
-        self.verified.insert(digest, Arc::clone(&identity));
-        Verification::Valid(identity)
+        })
     }
 
     /// Fetches the keys of an issuer, unless they were fetched within its cooldown.
@@ -178,13 +218,6 @@ impl Issuers {
 
     fn position(&self, iss: &str) -> Option<IssuerIndex> {
         self.issuers.iter().position(|issuer| *issuer.config.issuer == *iss).map(IssuerIndex)
-    }
-}
-
-fn refused(error: ClaimError) -> ClientError {
-    match error {
-        ClaimError::Expired => ClientError::new(Reason::ExpiredCredentials, "this token has expired; get a new one"),
-        ClaimError::Invalid => ClientError::invalid_credentials(),
     }
 }
 
