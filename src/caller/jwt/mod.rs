@@ -32,7 +32,7 @@ const MAX_VERIFIED: u64 = 50_000;
 /// The configured issuers and the tokens that were verified lately.
 #[derive(Debug)]
 pub(super) struct Issuers {
-    issuers: Vec<TrustedIssuer>,
+    trusted: Vec<TrustedIssuer>,
     verified: VerifiedCache,
     clock: Clock,
 }
@@ -98,14 +98,14 @@ impl Issuers {
         let trusted = |config: &Issuer| {
             Ok(TrustedIssuer { config: config.clone(), keyring: Arc::new(Keyring::new(&config.keys)?) })
         };
-        let issuers = issuers.iter().map(trusted).collect::<Result<_, ClientSetupError>>()?;
-        Ok(Self { issuers, verified: empty_cache(), clock: clock.clone() })
+        let trusted = issuers.iter().map(trusted).collect::<Result<_, ClientSetupError>>()?;
+        Ok(Self { trusted, verified: empty_cache(), clock: clock.clone() })
     }
 
     /// Creates the issuers of another configuration.
     pub(super) fn reconfigured(&self, issuers: &[Issuer], verified: VerifiedTokens) -> Result<Self, ClientSetupError> {
         let trusted = |config: &Issuer| {
-            let previous = self.issuers.iter().find(|previous| previous.config.keys == config.keys);
+            let previous = self.trusted.iter().find(|previous| previous.config.keys == config.keys);
             // Fetched keys are kept, since their URL may not be reachable right now.
             let keyring = match previous {
                 Some(previous) => Arc::clone(&previous.keyring),
@@ -113,17 +113,17 @@ impl Issuers {
             };
             Ok(TrustedIssuer { config: config.clone(), keyring })
         };
-        let is_unchanged = self.issuers.iter().map(|previous| &previous.config).eq(issuers);
+        let is_unchanged = self.trusted.iter().map(|previous| &previous.config).eq(issuers);
         let keeps_verified = verified == VerifiedTokens::Keep && is_unchanged;
         Ok(Self {
-            issuers: issuers.iter().map(trusted).collect::<Result<_, ClientSetupError>>()?,
+            trusted: issuers.iter().map(trusted).collect::<Result<_, ClientSetupError>>()?,
             verified: if keeps_verified { self.verified.clone() } else { empty_cache() },
             clock: self.clock.clone(),
         })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.issuers.is_empty()
+        self.trusted.is_empty()
     }
 
     /// Returns the identity of a token that was verified before and is still valid. Part of the hit path.
@@ -200,7 +200,7 @@ impl Issuers {
 
     /// Fetches the keys of all issuers periodically. Ends at once if no issuer has keys behind a URL, else never.
     pub(super) async fn keep_fresh(&self) {
-        let loops = self.issuers.iter().filter_map(|issuer| {
+        let loops = self.trusted.iter().filter_map(|issuer| {
             let interval = issuer.keyring.refresh_interval()?;
             Some(async move {
                 loop {
@@ -213,11 +213,11 @@ impl Issuers {
     }
 
     fn at(&self, index: IssuerIndex) -> &TrustedIssuer {
-        &self.issuers[index.0]
+        &self.trusted[index.0]
     }
 
     fn position(&self, iss: &str) -> Option<IssuerIndex> {
-        self.issuers.iter().position(|issuer| *issuer.config.issuer == *iss).map(IssuerIndex)
+        self.trusted.iter().position(|issuer| *issuer.config.issuer == *iss).map(IssuerIndex)
     }
 }
 
