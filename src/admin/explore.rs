@@ -90,7 +90,7 @@ impl Explorer {
         let session_tokens = config.listeners.iter().find_map(|listener| listener.session_tokens);
         let client = Client::new(&config.upstream.connection)
             .map_err(|error| ClientError::new(Reason::UpstreamUnreachable, error.to_string()))?;
-        let entrance = ListenerIdentity { session_tokens, known: None };
+        let entrance = ListenerIdentity::for_session_tokens(session_tokens);
         // It waits for as long as whoever explores.
         let scope = ConnectionContext { client, entrance, over: watch::Sender::new(false).subscribe() };
         *made = Some((Arc::clone(config), scope.clone()));

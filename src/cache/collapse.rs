@@ -36,7 +36,7 @@ impl CollapseKey {
     /// That of a caller who asks for what is kept under a key.
     #[must_use]
     pub fn new(caller: &Caller, key: &CacheKey) -> Self {
-        Self { key: key.clone(), shown: caller.shown_org_key() }
+        Self { key: key.clone(), shown: caller.own_org_key() }
     }
 }
 

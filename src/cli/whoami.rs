@@ -84,7 +84,7 @@ fn identify(
             known => known,
         };
         identified.map_err(|none| match none {
-            Unidentified::Refused(error) | Unidentified::Known(error, _) => error,
+            Unidentified::Refused(error) | Unidentified::NotAuthorized(error, _) => error,
             Unidentified::UnknownKey(_) => ClientError::invalid_credentials(),
         })
     }))
@@ -92,8 +92,8 @@ fn identify(
 
 fn explain(caller: &Caller, credential: &str) {
     let (kind, accounts) = match caller.credential() {
-        Credential::ClientKey(key) if credential.is_empty() => ("the listener itself", patterns(key.linked_accounts())),
-        Credential::ClientKey(key) => ("a client key, found by its SHA-256", patterns(key.linked_accounts())),
+        Credential::Grant(grant) if credential.is_empty() => ("the listener itself", patterns(grant.linked_accounts())),
+        Credential::Grant(grant) => ("a client key, found by its SHA-256", patterns(grant.linked_accounts())),
         Credential::Jwt(identity) => ("a verified JWT of a configured issuer", identity.linked_accounts().join(", ")),
         Credential::OrgKey(_) => ("the org key itself (mode `validate`)", "every one".to_owned()),
         Credential::SessionToken(_) => {
@@ -105,7 +105,7 @@ fn explain(caller: &Caller, credential: &str) {
         Access::ReadWrite => "read, stop and rerun",
     };
     print(format_args!("credential      {kind}"));
-    if matches!(caller.credential(), Credential::ClientKey(_)) && !credential.is_empty() {
+    if matches!(caller.credential(), Credential::Grant(_)) && !credential.is_empty() {
         print(format_args!("sha256          {}", Hex(&sha256(credential.as_bytes()))));
     }
     print(format_args!("name            {}", caller.name()));
@@ -113,7 +113,8 @@ fn explain(caller: &Caller, credential: &str) {
     print(format_args!("linked accounts {accounts}"));
     print(format_args!("this request    {}", caller.partition().linked_account_id().unwrap_or("the token's own")));
     print(format_args!("access          {access}"));
-    let upstream = if caller.is_injected() { "the org key, put in by the gateway" } else { "the very same credential" };
+    let upstream =
+        if caller.injects_org_key() { "the org key, put in by the gateway" } else { "the very same credential" };
     print(format_args!("sent to Refold  {upstream}"));
 }
 

@@ -9,7 +9,7 @@ use super::Fetcher;
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
 use crate::executions::{ListQuery, MOST_PAGES, Question, Source};
-use crate::tenant::WHOLE_PAGE;
+use crate::tenant::{ListView, WHOLE_PAGE};
 
 impl Fetcher {
     /// The answer that follows from fresh entries, if one does.
@@ -69,7 +69,8 @@ impl Fetcher {
         stale.or_else(|| {
             let whole = wanted.on_one_page(WHOLE_PAGE).filter(|_| self.config.query.max_limit >= WHOLE_PAGE)?;
             let size = &caller.partition().list_size;
-            let worth_it = size.is_worth_fetching_whole(!wanted.is_plain());
+            let view = if wanted.is_plain() { ListView::Unfiltered } else { ListView::Filtered };
+            let worth_it = size.is_worth_fetching_whole(view);
             worth_it.then(|| (key.with_question(Question::List(whole)), None))
         })
     }
@@ -78,9 +79,9 @@ impl Fetcher {
     pub(super) fn note_list_size(caller: &Caller, key: &CacheKey, entry: &Entry) {
         let size = &caller.partition().list_size;
         if let (Question::List(query), Some(total), false) = (key.question(), entry.total, entry.no_store) {
-            size.seen_page_of(query.limit());
+            size.add_page_size(query.limit());
             if query.is_plain() {
-                size.seen(total);
+                size.set_total(total);
             }
         }
     }

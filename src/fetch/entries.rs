@@ -66,7 +66,7 @@ impl Entries {
         let lifetime = class.lifetime(&caller.tenant().config.freshness);
         match caller.credential() {
             // An answer to a session token must not outlive the token.
-            Credential::SessionToken(token) => token.says_it_ends().map_or(lifetime, |end| {
+            Credential::SessionToken(token) => token.unverified_expiry().map_or(lifetime, |end| {
                 let left = end.saturating_sub(self.clock.wall().as_second());
                 lifetime.min(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
             }),

@@ -39,7 +39,7 @@ impl Fetcher {
         request.telemetry.end(&outcome);
         match (&outcome, request.stale) {
             (Ok(entry), _) => self.keep(request.key, entry),
-            (Err(error), stale) if error.is_passing() || request.caller.is_refused_alone(error) => {
+            (Err(error), stale) if error.is_passing() || request.caller.is_refusal_of_own_org_key(error) => {
                 if let Some(stale) = stale {
                     stale.refetch_failed(self.clock.now());
                 }

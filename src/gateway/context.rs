@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use tokio::sync::watch;
 
 use crate::cache::{CacheKey, CacheOutcome};
-use crate::caller::{Caller, Known, ListenerIdentity};
+use crate::caller::{Authenticated, Caller, ListenerIdentity};
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::http_client::Client;
@@ -41,7 +41,7 @@ pub(super) struct RequestContext {
     pub(super) resource: Resource,
     pub(super) caller: Option<Caller>,
     /// The owner of a credential that is known but was refused.
-    pub(super) refused: Option<Known>,
+    pub(super) refused: Option<Authenticated>,
     pub(super) key: Option<CacheKey>,
     /// The canonical query, if it has been written out already.
     pub(super) canonical: Option<Arc<str>>,

@@ -24,8 +24,8 @@ impl Gateway {
     /// The identity of requests over a connection whose client certificate has these names.
     #[must_use]
     pub fn entrance_with_certificate(&self, listener: &ListenerIdentity, names: &[String]) -> ListenerIdentity {
-        let known = self.callers.by_certificate(names).or_else(|| listener.known.clone());
-        ListenerIdentity { known, ..listener.clone() }
+        let grant = self.callers.by_certificate(names).or_else(|| listener.grant.clone());
+        ListenerIdentity { grant, ..listener.clone() }
     }
 
     /// Counts a caller's connection as open until the returned value is dropped.

@@ -34,7 +34,7 @@ pub use self::unfinished::Unfinished;
 use self::unfinished::Wait;
 use crate::admit::admit;
 use crate::cache::{CacheKey, CacheOutcome, Coding, Directives, Entry};
-use crate::caller::{Caller, Callers, Known, Unidentified};
+use crate::caller::{Authenticated, Caller, Callers, IssuerIndex, Unidentified};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::ClientError;
@@ -79,7 +79,7 @@ enum Decision {
 enum Unresolved {
     Refused(ClientError),
     /// The token's issuer has to be asked for its keys first.
-    UnknownKey(usize),
+    UnknownKey(IssuerIndex),
 }
 
 impl<E: Into<ClientError>> From<E> for Unresolved {
@@ -252,10 +252,10 @@ impl Gateway {
 }
 
 /// Keeps the owner of a refused credential for the log.
-fn unresolved(error: Unidentified, refused: &mut Option<Known>) -> Unresolved {
+fn unresolved(error: Unidentified, refused: &mut Option<Authenticated>) -> Unresolved {
     match error {
         Unidentified::Refused(error) => Unresolved::Refused(error),
-        Unidentified::Known(error, owner) => {
+        Unidentified::NotAuthorized(error, owner) => {
             *refused = Some(owner);
             Unresolved::Refused(error)
         }

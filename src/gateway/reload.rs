@@ -9,6 +9,7 @@ use super::Gateway;
 use crate::config::Config;
 use crate::http_client::ClientSetupError;
 use crate::request::cors::Cors;
+use crate::tenant::CachedEntries;
 
 impl Gateway {
     /// A gateway for another configuration, with as much of this one's state as the settings allow. This one is not
@@ -22,8 +23,9 @@ impl Gateway {
         let entries_stay_valid = before.upstream.connection.base_url == after.upstream.connection.base_url
             && before.upstream.dialect == after.upstream.dialect
             && before.query == after.query;
+        let entries = if entries_stay_valid { CachedEntries::Keep } else { CachedEntries::Drop };
         Ok(Self {
-            callers: self.callers.reconfigured(&config, entries_stay_valid)?,
+            callers: self.callers.reconfigured(&config, entries)?,
             cors: after.cors.as_ref().map(Cors::new),
             fetcher: Arc::new(self.fetcher.reconfigured(&config, &self.observer)),
             tracer: if before.traces == after.traces {
@@ -41,6 +43,6 @@ impl Gateway {
     /// Applies this configuration's limits to the budgets that both gateways share. Called right before this one starts
     /// to serve.
     pub fn take_over(&self) {
-        self.callers.take_over();
+        self.callers.apply_limits();
     }
 }

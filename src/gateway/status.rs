@@ -12,7 +12,7 @@ use crate::executions::{ListQuery, Question};
 use crate::lifecycle::Reloads;
 use crate::observe::{Latency, RecentError, State, Traffic};
 use crate::request::headers::Fields;
-use crate::tenant::{BudgetState, Busy, Tenant, TenantStatus};
+use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus};
 use crate::upstream::Circuit;
 
 /// Number of linked accounts that the status page lists as the busiest.
@@ -36,7 +36,7 @@ pub struct Status {
     /// All tenants, in the order of the configuration.
     pub tenants: Vec<TenantStatus>,
     /// The linked accounts with the most requests in the last minute.
-    pub busiest: Vec<Busy>,
+    pub busiest: Vec<BusyAccount>,
     /// The last errors, newest first.
     pub errors: Vec<RecentError>,
 }
@@ -63,7 +63,7 @@ pub struct TenantReadiness {
     pub credential_accepted: bool,
     /// State of the upstream budget. An exhausted budget does not make a tenant unready: it recovers, and the cache
     /// goes on answering.
-    pub budget: BudgetState,
+    pub budget: BudgetAvailability,
 }
 
 /// A query as the gateway reads it, for the explorer.
@@ -88,7 +88,7 @@ impl Gateway {
         let now = self.clock.now();
         let live = self.observer.live();
         let tenants = self.callers.tenants();
-        let mut busiest: Vec<Busy> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
+        let mut busiest: Vec<BusyAccount> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
         busiest.sort_by_key(|busy| std::cmp::Reverse(busy.requests));
         busiest.truncate(BUSIEST);
         let mut errors = live.errors(now);

@@ -5,6 +5,7 @@ use hyper::body::Incoming;
 
 use super::context::{ConnectionContext, RequestContext};
 use super::normalise::UpstreamOp;
+use crate::caller::IssuerIndex;
 
 /// A request that [`Gateway::handle`](super::Gateway::handle) could not answer without waiting.
 pub struct Unfinished {
@@ -18,7 +19,7 @@ pub struct Unfinished {
 /// The obstacle that a request waits for.
 pub(super) enum Wait {
     /// The keys of an issuer, without which the steps can't decide.
-    ForIssuer(usize),
+    ForIssuer(IssuerIndex),
     ForUpstream(UpstreamOp),
 }
 

@@ -18,7 +18,7 @@ use http_body_util::{Either, Full};
 use crate::cache::{CacheOutcome, Coding, Entry};
 use crate::clock::Moment;
 use crate::error::ClientError;
-use crate::limit::Admission;
+use crate::limit::BudgetUse;
 use crate::request::RequestId;
 use crate::request::cors::{self, AllowedOrigin, Cors};
 use crate::upstream::ForwardedBody;
@@ -43,7 +43,7 @@ const VARY_BY_CALLER: HeaderValue =
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"postern\"");
 
 /// What a request left of its caller's budget, and the budget's policy.
-pub type Budget = (Admission, HeaderValue);
+pub type Budget = (BudgetUse, HeaderValue);
 
 /// What the steps have found out about a request by the time it is answered.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::header_value::{Numbered, put_integer, written};
 use super::{CacheOutcome, NO_STORE};
 use crate::cache::Entry;
 use crate::clock::Moment;
-use crate::limit::Admission;
+use crate::limit::BudgetUse;
 
 /// `Age` (RFC 9111, 5.1).
 pub(super) fn age(age: Duration) -> HeaderValue {
@@ -24,7 +24,7 @@ pub(super) fn cache_control(entry: &Entry) -> HeaderValue {
 }
 
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, section 4).
-pub(super) fn rate_limit(spent: Admission) -> HeaderValue {
+pub(super) fn rate_limit(spent: BudgetUse) -> HeaderValue {
     written(|out| {
         out.put_slice(b"\"default\";r=");
         put_integer(out, u64::from(spent.remaining));
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_longest_values_fit() {
-        let spent = Admission { remaining: u32::MAX, reset: u64::MAX, refused: None };
+        let spent = BudgetUse { remaining: u32::MAX, reset: u64::MAX, refused: None };
         assert_eq!(rate_limit(spent), format!("\"default\";r={};t={}", u32::MAX, u64::MAX));
     }
 }

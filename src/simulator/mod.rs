@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
-use crate::digest::{Hex, sha256};
+use crate::digest::{Hex, decode_hex_to_vec, sha256};
 pub use fault::{Fault, FaultBody};
 use history::{Execution, History};
 use rate::Rate;
@@ -178,8 +178,7 @@ impl Simulator {
     /// Whose session token this is, if it is one.
     fn holder(&self, token: &str) -> Option<String> {
         let id = token.strip_prefix("sim.")?.split('.').next()?;
-        let bytes = id.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-        let account = String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()?;
+        let account = String::from_utf8(decode_hex_to_vec(id.as_bytes())?).ok()?;
         (self.session_token(&account) == token && !lock(&self.0.revoked).contains(token)).then_some(account)
     }
 

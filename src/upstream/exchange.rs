@@ -10,12 +10,12 @@ use super::error::{self, FetchError};
 use super::health::{Breaker, CircuitPermit, FailureEffect};
 use super::permit_queue::{PermitQueue, UpstreamPermit};
 use super::{request, response};
-use crate::caller::{Caller, Credential, Verdict};
+use crate::caller::{Caller, Credential};
 use crate::error::ClientError;
 use crate::http_client::{RequestBody, TransportError, TransportErrorKind};
 use crate::log_events;
 use crate::observe::UpstreamOutcome;
-use crate::tenant::OrgKey;
+use crate::tenant::{OrgKey, UpstreamVerdict};
 
 /// One exchange with Refold, which holds its permit until it is dropped.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl<'a> Exchange<'a> {
         let caller = self.call.caller;
         let keys = caller.tenant().org_keys();
         let key = org_key(caller);
-        let fallback = keys.fallback(key).filter(|_| caller.is_injected());
+        let fallback = keys.fallback(key).filter(|_| caller.injects_org_key());
         let fallback = fallback.and_then(|other| Some((other, request::try_clone(&request)?)));
         let mut response = self.attempt(request, key, &transmit).await?;
         if response.status() == StatusCode::UNAUTHORIZED
@@ -128,17 +128,17 @@ fn org_key(caller: &Caller) -> OrgKey {
 fn record_verdict<B>(caller: &Caller, response: &Response<B>) {
     match response.status() {
         StatusCode::TOO_MANY_REQUESTS => {
-            caller.tenant().upstream_budget.hold(response::retry_after(response.headers()));
+            caller.tenant().upstream_budget.pause(response::retry_after(response.headers()));
         }
         StatusCode::UNAUTHORIZED => {
             if !matches!(caller.credential(), Credential::SessionToken(_)) {
                 tracing::error!(tenant = %caller.tenant().config.id, message = log_events::UPSTREAM_REJECTED_ORG_KEY);
             }
-            caller.judged_by_upstream(Verdict::Refused);
+            caller.record_upstream_verdict(UpstreamVerdict::Refused);
         }
         // A 304 too is only given to a credential that Refold accepts.
         status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
-            caller.judged_by_upstream(Verdict::Accepted);
+            caller.record_upstream_verdict(UpstreamVerdict::Accepted);
         }
         _ => {}
     }

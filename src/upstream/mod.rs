@@ -193,7 +193,7 @@ impl Upstream {
         let send = |request| call.client.send_streaming(request, allowed.max_body);
         let (head, body) = exchange.send(request, send).await?.into_parts();
         if head.status.is_success() && !head.headers.contains_key(CONTENT_ENCODING) {
-            let scan_for = call.caller.is_injected().then(|| Arc::clone(call.caller.tenant()));
+            let scan_for = call.caller.injects_org_key().then(|| Arc::clone(call.caller.tenant()));
             return Ok((head, ForwardedBody::new(body, scan_for)));
         }
         let body = body.read().await.map_err(error::transport)?;

@@ -16,7 +16,7 @@ use crate::config;
 use crate::error::ClientError;
 use crate::http_client::TransportErrorKind;
 use crate::limit::Urgency;
-use crate::tenant::{OnProbation, TokenStatus};
+use crate::tenant::{ProbationPermit, TokenStatus};
 
 /// The queue for permits, shared by all tenants.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct PermitQueue {
 #[derive(Debug)]
 pub(super) struct UpstreamPermit<'a> {
     _place: SemaphorePermit<'a>,
-    _probation: Option<OnProbation<'a>>,
+    _probation: Option<ProbationPermit<'a>>,
 }
 
 impl PermitQueue {
@@ -68,7 +68,7 @@ impl PermitQueue {
     /// If the budget is used up.
     pub(super) async fn acquire_again(&self, call: &UpstreamCall<'_>) -> Result<(), ClientError> {
         let wait = call.telemetry.budget_wait();
-        let (flow, now) = (call.caller.partition().line(), self.clock.now());
+        let (flow, now) = (call.caller.partition().flow_id(), self.clock.now());
         let granted = call.caller.tenant().upstream_budget.acquire(flow, Urgency::Foreground, now).await;
         wait.end(Urgency::Foreground, &granted);
         granted.map_err(error::budget_exceeded)
@@ -81,7 +81,7 @@ impl PermitQueue {
     async fn spend_budget(&self, call: &UpstreamCall<'_>, demand: FetchDemand<'_>) -> Result<(), FetchError> {
         let FetchDemand { urgency: first, demand, stale } = demand;
         let wait = call.telemetry.budget_wait();
-        let flow = call.caller.partition().line();
+        let flow = call.caller.partition().flow_id();
         let mut urgency = first;
         let granted = loop {
             // Of one account's fetches, the one that renews the oldest entry is first.
@@ -126,18 +126,18 @@ impl PermitQueue {
     }
 
     /// Lets one request of an unproven session token pass at a time; the others wait for Refold's verdict on it.
-    async fn pass_probation<'a>(&self, caller: &'a Caller) -> Result<Option<OnProbation<'a>>, ClientError> {
+    async fn pass_probation<'a>(&self, caller: &'a Caller) -> Result<Option<ProbationPermit<'a>>, ClientError> {
         let partition = caller.partition();
-        if partition.standing(self.clock.now()) == TokenStatus::Known {
+        if partition.token_status(self.clock.now()) == TokenStatus::Accepted {
             return Ok(None);
         }
-        let first = tokio::time::timeout(self.max_wait, partition.go_first()).await;
+        let first = tokio::time::timeout(self.max_wait, partition.acquire_probation()).await;
         let probation = first.map_err(|_| error::transport(TransportErrorKind::Timeout.into()))?;
         let now = self.clock.now();
-        match partition.standing(now) {
-            TokenStatus::Known => Ok(None),
+        match partition.token_status(now) {
+            TokenStatus::Accepted => Ok(None),
             TokenStatus::Refused => Err(ClientError::invalid_credentials()),
-            TokenStatus::Unproven => match caller.tenant().probation.spend(now).refused {
+            TokenStatus::Unproven => match caller.tenant().unproven_budget.spend(now).refused {
                 None => Ok(Some(probation)),
                 Some(retry_after) => Err(error::too_many_unproven_tokens(retry_after)),
             },

@@ -74,7 +74,7 @@ pub(super) fn forward(
 /// Puts in the credential of a caller: `key` and the linked account, or the session token as it came.
 pub(super) fn insert_credential(headers: &mut HeaderMap, caller: &Caller, key: OrgKey) {
     match caller.credential() {
-        Credential::ClientKey(_) | Credential::Jwt(_) | Credential::OrgKey(_) => {
+        Credential::Grant(_) | Credential::Jwt(_) | Credential::OrgKey(_) => {
             headers.insert(X_API_KEY, caller.tenant().org_keys().header(key).clone());
             if let Some(id) = caller.partition().linked_account_id() {
                 let id = HeaderValue::from_bytes(id.as_bytes());

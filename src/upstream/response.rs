@@ -144,7 +144,7 @@ fn error_response(caller: &Caller, response: &BufferedResponse) -> ClientError {
     let fields = error_fields(caller, response.body());
     match response.status() {
         // The caller's own credential is good; only the operator can replace the org key.
-        StatusCode::UNAUTHORIZED if caller.is_injected() => {
+        StatusCode::UNAUTHORIZED if caller.injects_org_key() => {
             let message = "Refold did not accept the gateway's own API key; contact the gateway's operator";
             ClientError::new(Reason::UpstreamCredentialRejected, message)
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use postern::clock::Clock;
-use postern::limit::Waiting;
+use postern::limit::QueueDepth;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 
@@ -146,7 +146,7 @@ async fn a_fetch_that_was_not_asked_yet_ends_with_its_last_caller() {
         let gateway = Arc::clone(&gateway);
         tokio::spawn(async move { gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account("acme-1")).await })
     };
-    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.waiting().callers;
+    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.queue_depth().foreground;
     assert_eq!(ask(1).await.expect("it is answered").status, StatusCode::OK);
     let stays = ask(2);
     until(|| waiting() == 1).await;
@@ -184,7 +184,7 @@ async fn a_renewal_that_somebody_begins_to_wait_for_goes_before_those_that_nobod
         let headers = [as_account("acme-1").as_slice(), &[("cache-control", directive)]].concat();
         tokio::spawn(async move { gateway.get(&format!("{EXECUTIONS}?page={page}"), &headers).await })
     };
-    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.waiting();
+    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.queue_depth();
     for page in 1..=4 {
         ask(page, "").await.expect("it is answered");
         clock.advance(Duration::from_millis(1020));
@@ -196,10 +196,10 @@ async fn a_renewal_that_somebody_begins_to_wait_for_goes_before_those_that_nobod
         assert!(answer.header("cache-status").starts_with("postern; hit; ttl=-"), "{answer:?}");
         until(|| order.lock().expect("no panic").len() == 5).await;
     }
-    until(|| waiting() == Waiting { callers: 0, renewals: 3 }).await;
+    until(|| waiting() == QueueDepth { foreground: 0, background: 3 }).await;
     order.lock().expect("no panic").clear();
     let caller = ask(4, "max-age=0");
-    until(|| waiting() == Waiting { callers: 1, renewals: 2 }).await;
+    until(|| waiting() == QueueDepth { foreground: 1, background: 2 }).await;
     for _ in 0..3 {
         let before = order.lock().expect("no panic").len();
         clock.advance(Duration::from_millis(1020));
@@ -230,7 +230,7 @@ async fn whoever_comes_and_leaves_only_what_somebody_waits_for_is_asked_and_nobo
             gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account(&account)).await.status
         })
     };
-    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.waiting();
+    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.queue_depth();
     let arrived = |page: u32| arrived(&gateway, &clock, &format!("account-{page}"));
     let mut dice = fastrand::Rng::with_seed(11);
     for round in 0..25 {
@@ -247,7 +247,7 @@ async fn whoever_comes_and_leaves_only_what_somebody_waits_for_is_asked_and_nobo
             callers.extend((0..many).map(|_| (page, ask(page))));
             // All of them: one that is only on its way when its caller leaves would be asked for all the same.
             until(|| arrived(page) == u64::from(many)).await;
-            until(|| waiting().callers == usize::try_from(question + 1).expect("few")).await;
+            until(|| waiting().foreground == usize::try_from(question + 1).expect("few")).await;
         }
         let (leave, stay): (Vec<_>, Vec<_>) = callers.into_iter().partition(|_| dice.bool());
         let mut wanted: Vec<u32> = stay.iter().map(|(page, _)| *page).collect();
@@ -255,7 +255,7 @@ async fn whoever_comes_and_leaves_only_what_somebody_waits_for_is_asked_and_nobo
         for (_, caller) in &leave {
             caller.abort();
         }
-        until(|| waiting() == Waiting { callers: wanted.len(), renewals: 0 }).await;
+        until(|| waiting() == QueueDepth { foreground: wanted.len(), background: 0 }).await;
         let mut stay: Vec<_> = stay.into_iter().map(|(_, caller)| caller).collect();
         while stay.iter().any(|caller| !caller.is_finished()) {
             clock.advance(Duration::from_millis(100));
