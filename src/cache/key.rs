@@ -50,6 +50,24 @@ impl CacheKey {
     }
 }
 
+#[cfg(test)]
+impl CacheKey {
+    /// The key of some linked account's answer; the account is the same each time.
+    pub(super) fn of_one_account(question: Question) -> Self {
+        static SCOPE: LazyLock<(PartitionId, u64)> = LazyLock::new(|| {
+            let mut environment = crate::config::Environment::default();
+            environment.insert("ORG_KEY", "tk_org");
+            let text = "[[tenants]]\nid = \"t\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
+            let config = crate::config::Config::parse(text, std::path::Path::new("test.toml"), &environment);
+            let tenant = std::sync::Arc::clone(&config.expect("a valid configuration").tenants[0]);
+            let clock = crate::clock::Clock::manual(jiff::Timestamp::UNIX_EPOCH);
+            let tenant = crate::tenant::Tenant::new(tenant, clock.clone());
+            tenant.cache_scope(&tenant.linked_account("a", clock.now()))
+        });
+        Self::of(*SCOPE, question)
+    }
+}
+
 impl Hash for CacheKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);

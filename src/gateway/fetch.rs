@@ -100,7 +100,7 @@ impl Gateway {
         };
         errand.trip.ended(&outcome);
         match (&outcome, errand.stale) {
-            (Ok(entry), _) => self.keep(errand.key, entry),
+            (Ok(entry), _) => self.store.put_if_newer(errand.key, Arc::clone(entry), self.clock.now()),
             (Err(error), stale) if error.is_passing() || errand.caller.is_refused_alone(error) => {
                 if let Some(stale) = stale {
                     stale.refetch_failed(self.clock.now());
@@ -110,14 +110,6 @@ impl Gateway {
             (Err(_), _) => self.store.remove(&errand.key),
         }
         flight.land(outcome);
-    }
-
-    /// Keeps an entry, unless another fetch has brought one that is newer.
-    fn keep(&self, key: CacheKey, entry: &Arc<Entry>) {
-        let newer = |other: &Entry| other.request_time > entry.request_time && other.is_fresh(self.clock.now());
-        if !self.store.get(&key).is_some_and(|other| newer(&other)) {
-            self.store.put(key, Arc::clone(entry));
-        }
     }
 
     /// The answer: what another fetch has brought meanwhile, what follows from others, or what Refold says.
