@@ -218,6 +218,12 @@ impl Follower {
         }
     }
 
+    /// Another follower of the same fetch, whose presence does not count as demand.
+    #[must_use]
+    pub fn listener(&self) -> Self {
+        Self::of(&self.shared, true)
+    }
+
     /// The end of the fetch. Can be given up and asked for again.
     ///
     /// # Errors

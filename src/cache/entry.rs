@@ -1,7 +1,7 @@
 //! An answer as it is kept: the body, its tag, and what the other headers of an answer follow from.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,6 +46,7 @@ pub struct Entry {
     /// How long it is of use after it has ceased to be fresh.
     pub stale_for: Duration,
     failed: Failed,
+    renewal: RenewalState,
 }
 
 /// When a refetch is worth trying again, in nanoseconds on the clock.
@@ -56,6 +57,28 @@ struct Failed(AtomicU64);
 impl Clone for Failed {
     fn clone(&self) -> Self {
         Self::default()
+    }
+}
+
+/// True while a [`RenewalClaim`] of the entry exists.
+#[derive(Debug, Default)]
+struct RenewalState(AtomicBool);
+
+/// A clone is an entry of its own, whose renewal is unclaimed.
+impl Clone for RenewalState {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// The exclusive right to renew one stale entry; dropping it lets another reader claim the renewal.
+#[derive(Debug)]
+#[must_use = "dropping the claim releases it"]
+pub struct RenewalClaim(Arc<Entry>);
+
+impl Drop for RenewalClaim {
+    fn drop(&mut self) {
+        self.0.renewal.0.store(false, Ordering::Release);
     }
 }
 
@@ -93,6 +116,7 @@ impl Entry {
             stale_for: Duration::ZERO,
             codings: Arc::default(),
             failed: Failed::default(),
+            renewal: RenewalState::default(),
         }
     }
 
@@ -168,6 +192,15 @@ impl Entry {
         }
     }
 
+    /// Claims the renewal of this entry; `None` while another reader holds the claim. Part of the hit path: takes no lock.
+    #[must_use]
+    pub fn claim_renewal(self: &Arc<Self>) -> Option<RenewalClaim> {
+        let claimed = &self.renewal.0;
+        // Most readers of a stale entry find it claimed; the load leaves its cache line shared between their processors.
+        let free = !claimed.load(Ordering::Relaxed) && !claimed.swap(true, Ordering::Acquire);
+        free.then(|| RenewalClaim(Arc::clone(self)))
+    }
+
     /// It could not be fetched anew: for a while nobody has to find out again.
     pub fn refetch_failed(&self, now: Moment) {
         self.failed.0.store((now + RETRY_PAUSE).as_nanos(), Ordering::Relaxed);
@@ -218,6 +251,38 @@ mod tests {
         let other = entry("{}", 7).sharing(&older);
         assert_eq!(other.body, "{}");
         assert!(other.etag != older.etag && !other.codings.is_made(Coding::Gzip));
+    }
+
+    #[test]
+    fn one_reader_at_a_time_claims_a_renewal() {
+        let stale = Arc::new(entry("{}", 1));
+        let claim = stale.claim_renewal().expect("unclaimed");
+        assert!(stale.claim_renewal().is_none());
+        let renewed = Arc::new(stale.renewed(Duration::from_secs(5), Moment::from_nanos(7), Moment::from_nanos(8)));
+        assert!(renewed.claim_renewal().is_some(), "a renewed entry is unclaimed");
+        drop(claim);
+        assert!(stale.claim_renewal().is_some(), "a dropped claim is free again");
+    }
+
+    #[test]
+    fn of_many_readers_one_claims_a_renewal() {
+        const READERS: usize = 4;
+        let barrier = std::sync::Barrier::new(READERS);
+        for _ in 0..200 {
+            let stale = Arc::new(entry("{}", 1));
+            let claims: Vec<_> = std::thread::scope(|scope| {
+                let readers: Vec<_> = (0..READERS)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            barrier.wait();
+                            stale.claim_renewal()
+                        })
+                    })
+                    .collect();
+                readers.into_iter().filter_map(|reader| reader.join().expect("no panic")).collect()
+            });
+            assert_eq!(claims.len(), 1);
+        }
     }
 
     #[test]

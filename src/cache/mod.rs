@@ -13,7 +13,7 @@ mod store;
 pub use collapse::{CollapseKey, Demand, Follower, Group, Joined, Leader};
 pub use directives::Directives;
 pub use encoding::{Coded, Coding, Codings};
-pub use entry::{Entry, Servable};
+pub use entry::{Entry, RenewalClaim, Servable};
 pub use freshness::Class;
 pub use key::CacheKey;
 pub use outcome::CacheOutcome;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
-use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Joined, Leader};
+use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Joined, Leader, RenewalClaim};
 use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
@@ -29,6 +29,8 @@ pub(super) struct FetchRequest {
     /// Whatever is in the cache.
     pub(super) anyway: bool,
     pub(super) trip: UpstreamTelemetry,
+    /// Held until the fetch ends, so that no other reader of the stale entry joins it.
+    pub(super) claim: Option<RenewalClaim>,
 }
 
 /// Whose fetch somebody waits for.
@@ -39,8 +41,14 @@ pub(super) enum Fetch {
 }
 
 impl FetchRequest {
-    /// An entry is to be renewed, and nobody waits for it.
-    pub(super) fn renewal(caller: &Caller, key: &CacheKey, stale: &Arc<Entry>, trip: UpstreamTelemetry) -> Self {
+    /// The renewal of a stale entry in the background, for the reader that claimed it.
+    pub(super) fn renewal(
+        caller: &Caller,
+        key: &CacheKey,
+        stale: &Arc<Entry>,
+        claim: RenewalClaim,
+        trip: UpstreamTelemetry,
+    ) -> Self {
         Self {
             caller: caller.clone(),
             key: key.clone(),
@@ -48,6 +56,7 @@ impl FetchRequest {
             urgency: Urgency::Background,
             anyway: false,
             trip,
+            claim: Some(claim),
         }
     }
 }
@@ -63,7 +72,17 @@ impl Gateway {
             self.group.alone(key, listens)
         };
         match joined {
-            Joined::Waits(waiter, fetch) => (waiter, Fetch::Shared(fetch)),
+            Joined::Waits(waiter, fetch) => {
+                if let Some(claim) = errand.claim {
+                    // The fetch that is shared renews the entry, so the claim is held until that one ends.
+                    let mut listener = waiter.listener();
+                    tokio::spawn(async move {
+                        let _ = listener.outcome().await;
+                        drop(claim);
+                    });
+                }
+                (waiter, Fetch::Shared(fetch))
+            }
             Joined::Leads(flight, waiter) => {
                 let gateway = Arc::clone(self);
                 tokio::spawn(gateway.fly(client, errand, flight));
@@ -154,7 +173,7 @@ impl Gateway {
         let guessed = stale.is_none();
         let trip = errand.trip.below();
         let own = trip.context();
-        let source = FetchRequest { caller, key: key.clone(), stale, urgency, anyway: false, trip };
+        let source = FetchRequest { caller, key: key.clone(), stale, urgency, anyway: false, trip, claim: None };
         let (mut waiter, fetch) = self.join(client.clone(), source);
         errand.trip.waits_for(match fetch {
             Fetch::Own => own,

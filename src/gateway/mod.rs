@@ -331,8 +331,10 @@ impl Gateway {
             }
             (Some(entry), Servable::WhileRevalidating) => {
                 facts.cache = CacheOutcome::HitStale;
+                // One reader renews the entry; the others are hits without a lock or a fetch request.
+                let Some(claim) = entry.claim_renewal() else { return Ok(Decision::Hit(entry)) };
                 let trip = UpstreamTelemetry::new(Arc::clone(&self.observer), caller, span, &head.headers);
-                Ok(Decision::Revalidate(FetchRequest::renewal(caller, key, &entry, trip), entry))
+                Ok(Decision::Revalidate(FetchRequest::renewal(caller, key, &entry, claim, trip), entry))
             }
             _ if directives.only_if_cached() => Err(ClientError::new(Reason::NotCached, NOT_CACHED).into()),
             (entry, _) => {

@@ -142,6 +142,7 @@ impl Gateway {
                 urgency: Urgency::Foreground,
                 anyway: directives.is_choosy(),
                 trip: self.trip(exchange, caller),
+                claim: None,
             };
             let (waiter, fetch) = self.join(client.clone(), errand);
             let (collapsed, waiting) = match fetch {
