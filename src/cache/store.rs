@@ -1,4 +1,4 @@
-//! Where entries are kept, bounded by bytes.
+//! The store of all entries, bounded by memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,21 +13,26 @@ use super::entry::Entry;
 use super::key::CacheKey;
 use crate::clock::Moment;
 
-/// The entries of all partitions in one TinyLFU cache. Reading takes no lock that a writer can hold for long. Cheap to clone;
-/// clones are the same store.
+/// Stores the entries of all partitions in one TinyLFU cache. A read takes no lock that a writer can hold for long. Clones
+/// share the same entries.
 #[derive(Clone, Debug)]
 pub struct Store {
     entries: Option<Cache<CacheKey, Arc<Entry>, foldhash::fast::RandomState>>,
 }
 
-/// An entry is of use for a while after it has gone stale: the upstream may say that it is still true.
-const KEPT_FOR_RENEWAL: Duration = Duration::from_mins(1);
+/// Time for which a stale entry is stored at least: with its validator the upstream can answer 304.
+const VALIDATOR_RETENTION: Duration = Duration::from_mins(1);
 
-struct Usefulness;
+/// Expires an entry when it can be neither served nor revalidated.
+struct EntryExpiry;
 
-impl Expiry<CacheKey, Arc<Entry>> for Usefulness {
+fn retention(entry: &Entry) -> Duration {
+    entry.lifetime + entry.stale_for.max(VALIDATOR_RETENTION)
+}
+
+impl Expiry<CacheKey, Arc<Entry>> for EntryExpiry {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.lifetime + entry.stale_for.max(KEPT_FOR_RENEWAL))
+        Some(retention(entry))
     }
 
     fn expire_after_update(
@@ -37,31 +42,31 @@ impl Expiry<CacheKey, Arc<Entry>> for Usefulness {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.lifetime + entry.stale_for.max(KEPT_FOR_RENEWAL))
+        Some(retention(entry))
     }
 }
 
-/// What is in the cache, for whoever watches.
+/// Usage figures of the store, for the status page and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Bytes in use.
     pub bytes: u64,
-    /// Bytes that may be; 0 if nothing is cached.
+    /// Capacity in bytes; 0 if caching is off.
     pub capacity: u64,
-    /// Answers.
+    /// Number of entries.
     pub entries: u64,
 }
 
 impl Store {
-    /// An empty store for `capacity` bytes; 0 keeps nothing. Whenever an entry has to make room for others, `evicted` is
-    /// called.
+    /// An empty store for `capacity` bytes; 0 turns caching off. `evicted` is called for each entry that is removed to make
+    /// room for others.
     #[must_use]
     pub fn new(capacity: u64, evicted: impl Fn() + Send + Sync + 'static) -> Self {
         let entries = (capacity > 0).then(|| {
             Cache::builder()
                 .max_capacity(capacity)
                 .weigher(|key: &CacheKey, entry: &Arc<Entry>| key.heap_size().saturating_add(entry.weight()))
-                .expire_after(Usefulness)
+                .expire_after(EntryExpiry)
                 .eviction_listener(move |_, _, cause| {
                     if cause == RemovalCause::Size {
                         evicted();
@@ -72,7 +77,7 @@ impl Store {
         Self { entries }
     }
 
-    /// The entry under a key, fresh or not.
+    /// The entry of a key, fresh or stale. Part of the hit path.
     #[must_use]
     pub fn get(&self, key: &CacheKey) -> Option<Arc<Entry>> {
         self.entries.as_ref()?.get(key)
@@ -95,14 +100,14 @@ impl Store {
         });
     }
 
-    /// Forgets an entry.
+    /// Removes the entry of a key.
     pub fn remove(&self, key: &CacheKey) {
         if let Some(entries) = &self.entries {
             entries.invalidate(key);
         }
     }
 
-    /// What is in it, up to date. Not for the hit path: what writers have left to be done is done first.
+    /// Current usage figures. Not for the hit path: runs the maintenance that writers have postponed.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let Some(entries) = &self.entries else { return Usage::default() };
@@ -122,7 +127,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::executions::{Document, PathId, Progress, Question};
+    use crate::executions::{PathId, Progress, Question, ValidatedBody};
 
     const LIFETIME: Duration = Duration::from_secs(5);
     const START: Moment = Moment::from_nanos(0);
@@ -132,12 +137,12 @@ mod tests {
     }
 
     fn key(id: &str) -> CacheKey {
-        CacheKey::of_one_account(Question::Document(PathId::parse(id).expect("a plain id")))
+        CacheKey::of_one_account(Question::Execution(PathId::parse(id).expect("a plain id")))
     }
 
     fn requested_at(request_time: Moment) -> Entry {
-        let document = Document { body: Bytes::from_static(b"{}"), progress: Progress::Settled, total: None };
-        Entry::new(&document, LIFETIME, request_time, request_time)
+        let body = ValidatedBody { body: Bytes::from_static(b"{}"), progress: Progress::Settled, total: None };
+        Entry::new(&body, LIFETIME, request_time, request_time)
     }
 
     fn stored(store: &Store, key: &CacheKey) -> Option<Moment> {

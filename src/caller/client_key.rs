@@ -15,7 +15,7 @@ use crate::config::{Access, AccountPattern, ClientCertificate, TenantMode, Trust
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
 use crate::limit::ClientBudget;
-use crate::request::headers::Fields;
+use crate::request::headers::RequestHeaders;
 use crate::tenant::Tenant;
 
 /// A client key while the gateway runs.
@@ -61,7 +61,7 @@ impl KeyInUse {
     }
 
     /// The linked account that a request names, if the key may act for it.
-    pub(super) fn one_linked_account<'a>(&self, fields: &Fields<'a>) -> Result<&'a str, ClientError> {
+    pub(super) fn one_linked_account<'a>(&self, fields: &RequestHeaders<'a>) -> Result<&'a str, ClientError> {
         let asked = one_linked_account(fields)?;
         if self.linked_accounts.iter().any(|pattern| pattern.matches(asked)) {
             return Ok(asked);

@@ -4,23 +4,23 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::ambiguous;
 use crate::error::{ClientError, Reason};
-use crate::request::headers::{Fields, LINKED_ACCOUNT_ID, LINKED_ACCOUNT_ID_ALIAS, Values};
+use crate::request::headers::{FieldValues, LINKED_ACCOUNT_ID, LINKED_ACCOUNT_ID_ALIAS, RequestHeaders};
 
 /// Longest linked account id that is accepted, in bytes.
 const MAX_LINKED_ACCOUNT_ID: usize = 256;
 
 /// The one value of a field: twice is refused, since readers differ on which of them counts.
-pub(super) fn single<'a>(values: &Values<'a>, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ClientError> {
+pub(super) fn single<'a>(values: &FieldValues<'a>, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ClientError> {
     values.single().map_err(|_| ambiguous(format!("{name} is there twice; send it once")))
 }
 
 /// The linked account that a request has to name.
-pub(super) fn one_linked_account<'a>(fields: &Fields<'a>) -> Result<&'a str, ClientError> {
+pub(super) fn one_linked_account<'a>(fields: &RequestHeaders<'a>) -> Result<&'a str, ClientError> {
     linked_account(fields)?.ok_or_else(ClientError::no_linked_account)
 }
 
 /// The linked account that a request names, in either spelling.
-pub(super) fn linked_account<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, ClientError> {
+pub(super) fn linked_account<'a>(fields: &RequestHeaders<'a>) -> Result<Option<&'a str>, ClientError> {
     let named = single(&fields.linked_account, &LINKED_ACCOUNT_ID)?;
     let value = match (named, single(&fields.linked_account_alias, &LINKED_ACCOUNT_ID_ALIAS)?) {
         (Some(_), Some(_)) => {

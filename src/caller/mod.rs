@@ -26,7 +26,7 @@ use crate::config::{self, Access, Config};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
 use crate::http_client::ClientSetupError;
-use crate::request::headers::{Fields, X_API_KEY};
+use crate::request::headers::{RequestHeaders, X_API_KEY};
 use crate::tenant::{OrgKey, Partition, Tenant, TokenDigest, TokenStatus};
 
 /// Somebody who may ask.
@@ -258,7 +258,7 @@ impl Callers {
     /// for a linked account that is not the caller's.
     pub fn identify(
         &self,
-        fields: &Fields<'_>,
+        fields: &RequestHeaders<'_>,
         entrance: &ListenerIdentity,
         now: Moment,
     ) -> Result<Caller, Unidentified> {
@@ -332,13 +332,18 @@ impl Callers {
         self.issuers.verify(token, digest, now, |id| self.tenants.iter().position(|tenant| *tenant.config.id == *id))
     }
 
-    fn by_jwt(&self, identity: Arc<Identity>, fields: &Fields<'_>, now: Moment) -> Result<Caller, Unidentified> {
+    fn by_jwt(
+        &self,
+        identity: Arc<Identity>,
+        fields: &RequestHeaders<'_>,
+        now: Moment,
+    ) -> Result<Caller, Unidentified> {
         let tenant = &self.tenants[identity.tenant];
         let partition = granted(&identity, fields).map(|account| tenant.linked_account(account, now));
         Known { tenant: Arc::clone(tenant), credential: Credential::Jwt(identity) }.with(partition)
     }
 
-    fn by_key(&self, key: &HeaderValue, fields: &Fields<'_>, now: Moment) -> Result<Caller, Unidentified> {
+    fn by_key(&self, key: &HeaderValue, fields: &RequestHeaders<'_>, now: Moment) -> Result<Caller, Unidentified> {
         let found = self.keys.find(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
         let tenant = &self.tenants[found.tenant];
         if let Some(key) = &found.client_key {
@@ -353,7 +358,7 @@ impl Callers {
         &self,
         tenant: usize,
         key: &Arc<KeyInUse>,
-        fields: &Fields<'_>,
+        fields: &RequestHeaders<'_>,
         now: Moment,
     ) -> Result<Caller, Unidentified> {
         let tenant = &self.tenants[tenant];
@@ -374,7 +379,7 @@ impl Known {
 }
 
 /// The linked account that a token's holder asks for, if it is one of the token's.
-fn granted<'a>(identity: &'a Identity, fields: &Fields<'a>) -> Result<&'a str, ClientError> {
+fn granted<'a>(identity: &'a Identity, fields: &RequestHeaders<'a>) -> Result<&'a str, ClientError> {
     match (linked_account(fields)?, identity.linked_accounts.as_slice()) {
         (Some(asked), granted) if granted.iter().any(|granted| **granted == *asked) => Ok(asked),
         (Some(_), [_, ..]) => {

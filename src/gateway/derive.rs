@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Gateway;
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
-use crate::executions::{ListQuery, MOST_PAGES, Question, Source};
+use crate::executions::{DerivationSource, ListQuery, MAX_PAGES_OF_A_LIST, Question};
 use crate::tenant::WHOLE_PAGE;
 
 impl Gateway {
@@ -19,8 +19,8 @@ impl Gateway {
         wanted.sources().filter(|source| may_be_there(caller, source)).find_map(|source| {
             let first = fresh(source.first())?;
             let pages = match &source {
-                Source::Page(query) => vec![(query.clone(), first)],
-                Source::Whole(query) => {
+                DerivationSource::Page(query) => vec![(query.clone(), first)],
+                DerivationSource::CompleteList(query) => {
                     let all = query.all_pages(&first.body)?;
                     all.into_iter().map(|page| fresh(&page).map(|entry| (page, entry))).collect::<Option<_>>()?
                 }
@@ -101,11 +101,11 @@ impl Gateway {
 
 /// Whether it is worth looking for a source: most accounts are asked for pages of one size, and of most lists nobody has ever
 /// seen how long they are.
-fn may_be_there(caller: &Caller, source: &Source) -> bool {
+fn may_be_there(caller: &Caller, source: &DerivationSource) -> bool {
     let (size, first) = (&caller.partition().list_size, source.first());
     size.has_pages_of(first.limit())
         && match source {
-            Source::Page(_) => true,
-            Source::Whole(_) => first.is_plain() && size.fits(MOST_PAGES, first.limit()),
+            DerivationSource::Page(_) => true,
+            DerivationSource::CompleteList(_) => first.is_plain() && size.fits(MAX_PAGES_OF_A_LIST, first.limit()),
         }
 }

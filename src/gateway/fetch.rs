@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gateway;
-use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Joined, Leader, RenewalClaim};
+use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Leader, Participation, RenewalClaim, Role};
 use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
@@ -64,26 +64,29 @@ impl FetchRequest {
 impl Gateway {
     /// Joins the fetch of a key, or starts it. Nobody waits for a renewal, so who joins for one only listens.
     pub(super) fn join(self: &Arc<Self>, client: Client, errand: FetchRequest) -> (Follower, Fetch) {
-        let listens = errand.urgency == Urgency::Background;
+        let participation = match errand.urgency {
+            Urgency::Background => Participation::Listens,
+            Urgency::Foreground => Participation::Waits,
+        };
         let key = CollapseKey::new(&errand.caller, &errand.key);
         let joined = if self.config.cache.collapse {
-            self.group.join(key, listens, errand.trip.context())
+            self.group.join(key, participation, errand.trip.context())
         } else {
-            self.group.alone(key, listens)
+            self.group.lead_unshared(key, participation)
         };
         match joined {
-            Joined::Waits(waiter, fetch) => {
+            Role::Follows { follower: waiter, leader_context: fetch } => {
                 if let Some(claim) = errand.claim {
                     // The fetch that is shared renews the entry, so the claim is held until that one ends.
                     let mut listener = waiter.listener();
                     tokio::spawn(async move {
-                        let _ = listener.outcome().await;
+                        let _ = listener.result().await;
                         drop(claim);
                     });
                 }
                 (waiter, Fetch::Shared(fetch))
             }
-            Joined::Leads(flight, waiter) => {
+            Role::Leads { leader: flight, follower: waiter } => {
                 let gateway = Arc::clone(self);
                 tokio::spawn(gateway.fly(client, errand, flight));
                 (waiter, Fetch::Own)
@@ -97,9 +100,9 @@ impl Gateway {
         patience: Option<Duration>,
         mut waiter: Follower,
     ) -> Result<Arc<Entry>, ClientError> {
-        let Some(patience) = patience else { return waiter.outcome().await };
+        let Some(patience) = patience else { return waiter.result().await };
         tokio::select! {
-            outcome = waiter.outcome() => outcome,
+            outcome = waiter.result() => outcome,
             () = self.clock.sleep_until(self.clock.now() + patience) => {
                 Err(ClientError::new(Reason::UpstreamTimeout, "Refold did not answer in time"))
             }
@@ -108,12 +111,12 @@ impl Gateway {
 
     async fn fly(self: Arc<Self>, client: Client, mut errand: FetchRequest, mut flight: Leader<Option<Context>>) {
         let outcome = loop {
-            match self.bring(&client, &mut errand, &mut flight.interest()).await {
+            match self.bring(&client, &mut errand, &mut flight.demand()).await {
                 Ok(entry) => break Ok(entry),
                 Err(FetchError::Failed(error)) => break Err(error),
-                Err(FetchError::NobodyWaits) => match flight.give_up() {
-                    None => return,
-                    Some(joined) => flight = joined,
+                Err(FetchError::NobodyWaits) => match flight.cancel_without_demand() {
+                    Ok(()) => return,
+                    Err(joined) => flight = joined,
                 },
             }
         };
@@ -122,13 +125,13 @@ impl Gateway {
             (Ok(entry), _) => self.store.put_if_newer(errand.key, Arc::clone(entry), self.clock.now()),
             (Err(error), stale) if error.is_passing() || errand.caller.is_refused_alone(error) => {
                 if let Some(stale) = stale {
-                    stale.refetch_failed(self.clock.now());
+                    stale.record_failed_renewal(self.clock.now());
                 }
             }
             // What it said is about the question or the account: what was kept is of no use any more.
             (Err(_), _) => self.store.remove(&errand.key),
         }
-        flight.land(outcome);
+        flight.complete(outcome);
     }
 
     /// The answer: what another fetch has brought meanwhile, what follows from others, or what Refold says.
@@ -181,19 +184,19 @@ impl Gateway {
         });
         let outcome = match urgency {
             Urgency::Foreground => tokio::select! {
-                outcome = waiter.outcome() => outcome,
+                outcome = waiter.result() => outcome,
                 () = interest.lost() => return Err(FetchError::NobodyWaits),
             },
             Urgency::Background => {
                 let ended = tokio::select! {
-                    outcome = waiter.outcome() => Some(outcome),
+                    outcome = waiter.result() => Some(outcome),
                     () = interest.gained() => None,
                 };
                 if let Some(outcome) = ended {
                     outcome
                 } else {
-                    waiter.wait();
-                    waiter.outcome().await
+                    waiter.start_waiting();
+                    waiter.result().await
                 }
             }
         };

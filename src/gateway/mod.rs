@@ -30,20 +30,20 @@ pub use self::status::{Explained, Readiness, Status, TenantReadiness};
 use self::upstream_op::{Miss, UpstreamOp};
 use crate::admit::{admit, must_write};
 use crate::cache::CacheOutcome;
-use crate::cache::{CacheKey, Coding, Directives, Entry, Group, Servable, Store};
+use crate::cache::{Acceptance, CacheKey, Coding, Directives, Entry, Group, Servable, Store};
 use crate::caller::{Caller, Callers, Known, ListenerIdentity, Unidentified};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::{ClientError, Reason};
-use crate::executions::{Asked, BatchesQuery, Question, no_parameters};
+use crate::executions::{BatchesQuery, ParsedQuestion, Question, no_parameters};
 use crate::http_client::{Client, ClientSetupError};
 use crate::observe::{AccessRecord, Connected, Context, Observer, Span, Tracer, Who};
 use crate::request::RequestId;
 use crate::request::cors::{self, Cors};
-use crate::request::headers::Fields;
+use crate::request::headers::RequestHeaders;
 use crate::request::route::{Endpoint, Resource, Route, route};
 use crate::respond::Body;
-use crate::respond::{self, Facts};
+use crate::respond::{self, ResponseContext};
 use crate::tenant::Tenant;
 use crate::upstream::Upstream;
 use crate::upstream::{UpstreamCost, UpstreamTelemetry};
@@ -78,7 +78,7 @@ const NOT_CACHED: &str = "there is no answer in the cache that the request's Cac
 /// A request on its way, and what the steps have found out about it.
 struct Exchange {
     head: Parts,
-    facts: Facts,
+    facts: ResponseContext,
     began: Moment,
     resource: Resource,
     caller: Option<Caller>,
@@ -178,7 +178,7 @@ impl Gateway {
     pub fn handle(self: &Arc<Self>, scope: &ConnectionContext, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let now = self.clock.now();
-        let facts = Facts {
+        let facts = ResponseContext {
             request_id: RequestId::new(),
             head: head.method == Method::HEAD,
             budget: None,
@@ -255,14 +255,14 @@ impl Gateway {
             // It has no credential: the browser asks before it sends one.
             Route::Preflight(methods) => return preflight(methods, head, facts),
             // Signed, not sent by a caller.
-            Route::Hook(tenant) => {
+            Route::Webhook(tenant) => {
                 let tenant = self.callers.tenant_with_webhooks(&tenant).ok_or_else(ClientError::invalid_credentials)?;
                 facts.cache = CacheOutcome::Bypass;
                 return Ok(Decision::UpstreamOp(UpstreamOp::Hook { tenant: Arc::clone(tenant) }));
             }
-            Route::To(endpoint) => endpoint,
+            Route::Endpoint(endpoint) => endpoint,
         };
-        let fields = Fields::of(&head.headers);
+        let fields = RequestHeaders::of(&head.headers);
         // Before the query is read, so that somebody unknown learns nothing of what is accepted.
         let caller = self.callers.identify(&fields, &scope.entrance, now).map_err(|none| match none {
             Unidentified::Refused(error) => Unresolved::Refused(error),
@@ -276,16 +276,16 @@ impl Gateway {
         // Before the query is judged: a caller that sends nonsense spends its budget all the same.
         admit(caller, &mut facts.budget, now)?;
         let asked = match endpoint {
-            Endpoint::List => Asked::list(head.uri.query(), &self.config.query)?,
-            Endpoint::Document(execution) => {
+            Endpoint::List => ParsedQuestion::list(head.uri.query(), &self.config.query)?,
+            Endpoint::Execution(execution) => {
                 no_parameters(head.uri.query(), &self.config.query)?;
-                Question::Document(execution).into()
+                Question::Execution(execution).into()
             }
             Endpoint::Batches(execution, node) => {
                 let query = BatchesQuery::parse(head.uri.query(), &self.config.query)?;
                 Question::Batches(execution, node, query).into()
             }
-            Endpoint::Other(allowed) => {
+            Endpoint::PassThrough(allowed) => {
                 let reads = head.method == Method::GET || head.method == Method::HEAD;
                 if !reads {
                     must_write(caller)?;
@@ -308,11 +308,11 @@ impl Gateway {
         let (entry, usable) = match self.store.get(key) {
             None => (None, Servable::No),
             Some(entry) => {
-                let usable = match directives.accept(&entry, now) {
-                    None => entry.usable(&caller.tenant().config.stale, now),
+                let usable = match directives.judge(&entry, now) {
+                    Acceptance::ByLifetime => entry.servable(&caller.tenant().config.stale, now),
                     // Stale, and the caller says that this will do.
-                    Some(true) => Servable::WhileFailing,
-                    Some(false) => {
+                    Acceptance::Accepted => Servable::WhileFailing,
+                    Acceptance::Rejected => {
                         facts.cache = CacheOutcome::Request;
                         Servable::No
                     }
@@ -397,14 +397,14 @@ fn give(exchange: &mut Exchange, entry: &Entry, now: Moment) -> Response<Body> {
 }
 
 /// Has an entry coded in the way that a request would have liked, for those who come after.
-fn encode_later(facts: &Facts, entry: Arc<Entry>) {
-    if let Some(coding) = facts.coding.filter(|coding| entry.claims(*coding)) {
+fn encode_later(facts: &ResponseContext, entry: Arc<Entry>) {
+    if let Some(coding) = facts.coding.filter(|coding| entry.claim_encoding(*coding)) {
         tokio::task::spawn_blocking(move || entry.encode(coding));
     }
 }
 
 /// A browser's question what it may do: only pages of known origins are answered.
-fn preflight(methods: Cow<'static, str>, head: &Parts, facts: &Facts) -> Result<Decision, Unresolved> {
+fn preflight(methods: Cow<'static, str>, head: &Parts, facts: &ResponseContext) -> Result<Decision, Unresolved> {
     let allowed = matches!(facts.cors, Some(Some(_)));
     if allowed && cors::is_preflight(&head.headers) {
         Ok(Decision::Preflight(methods))

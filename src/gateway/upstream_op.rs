@@ -11,6 +11,7 @@ use super::{Exchange, Gateway, give};
 use crate::cache::CacheOutcome;
 use crate::cache::{CacheKey, Demand, Directives, Entry, Servable};
 use crate::caller::Caller;
+use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
 use crate::executions::PathId;
 use crate::http_client::Client;
@@ -28,7 +29,7 @@ use crate::webhook;
 pub(super) enum UpstreamOp {
     Fetch(Miss),
     Act { caller: Caller, execution: PathId, action: Action },
-    Pass { caller: Caller, allowed: usize },
+    Pass { caller: Caller, allowed: Arc<PassThrough> },
     Hook { tenant: Arc<Tenant> },
 }
 
@@ -59,7 +60,7 @@ impl Gateway {
                 exchange.facts.cache = CacheOutcome::Request;
                 let mut trip = self.trip(exchange, &caller);
                 trip.begin("fetch");
-                let wanted = Wanted { urgency: Urgency::Foreground, interest: &mut Demand::of_one(), stale: None };
+                let wanted = Wanted { urgency: Urgency::Foreground, interest: &mut Demand::constant(), stale: None };
                 let fetched = self.origin.fetch(client, &caller, key.question(), wanted, &trip).await;
                 let fetched = fetched.map_err(|unfetched| match unfetched {
                     FetchError::Failed(error) => error,
@@ -78,12 +79,12 @@ impl Gateway {
                             exchange.facts.cache = CacheOutcome::Derived;
                         }
                         // It has waited for Refold: this is little more, and whoever comes after has it at once.
-                        if let Some(coding) = exchange.facts.coding.filter(|coding| entry.lacks(*coding)) {
+                        if let Some(coding) = exchange.facts.coding.filter(|coding| entry.lacks_encoding(*coding)) {
                             entry.encode(coding);
                         }
                         Ok(give(exchange, &entry, now))
                     }
-                    (Err(error), Some(stale)) if error.is_passing() && stale.usable(windows, now) != Servable::No => {
+                    (Err(error), Some(stale)) if error.is_passing() && stale.servable(windows, now) != Servable::No => {
                         exchange.facts.cache = CacheOutcome::HitStale;
                         Ok(give(exchange, &stale, now))
                     }
@@ -101,7 +102,7 @@ impl Gateway {
                     done
                 });
                 let body = acting.await.unwrap_or_else(|_| Err(given_up()))?;
-                Ok(respond::outcome(&mut exchange.facts, body))
+                Ok(respond::action_result(&mut exchange.facts, body))
             }
             UpstreamOp::Hook { tenant } => {
                 let taken = match self.origin.read_body(body).await {
@@ -111,16 +112,15 @@ impl Gateway {
                 let outcome = if taken.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
                 self.observer.webhook(&tenant, outcome);
                 taken?;
-                Ok(respond::taken(&mut exchange.facts))
+                Ok(respond::webhook_accepted(&mut exchange.facts))
             }
             UpstreamOp::Pass { caller, allowed } => {
-                let allowed = &self.config.pass_through[allowed];
                 let mut trip = self.trip(exchange, &caller);
                 trip.begin("pass");
-                let passed = self.origin.pass(client, &caller, allowed, &exchange.head, body, &trip).await;
+                let passed = self.origin.pass(client, &caller, &allowed, &exchange.head, body, &trip).await;
                 trip.ended(&passed);
                 let (answer, body) = passed?;
-                Ok(respond::passed(&mut exchange.facts, &answer, body))
+                Ok(respond::pass_through(&mut exchange.facts, &answer, body))
             }
         }
     }
@@ -140,7 +140,7 @@ impl Gateway {
                 key: key.clone(),
                 stale: stale.clone(),
                 urgency: Urgency::Foreground,
-                anyway: directives.is_choosy(),
+                anyway: directives.may_reject_fresh(),
                 trip: self.trip(exchange, caller),
                 claim: None,
             };
@@ -158,12 +158,12 @@ impl Gateway {
                 (_, None) => CacheOutcome::Miss { collapsed },
             };
             // Whoever could have an older answer does not wait for a newer one for ever.
-            let older = |entry: &&Arc<Entry>| entry.usable(&config.stale, self.clock.now()) != Servable::No;
+            let older = |entry: &&Arc<Entry>| entry.servable(&config.stale, self.clock.now()) != Servable::No;
             let patience = stale.as_ref().filter(older).map(|_| config.upstream_budget.max_wait);
             let outcome = self.within(patience, waiter).await;
             drop(waiting);
             match outcome {
-                Ok(entry) if collapsed && directives.want_newer(&entry, exchange.began, self.clock.now()) => {}
+                Ok(entry) if collapsed && directives.reject_shared(&entry, exchange.began, self.clock.now()) => {}
                 outcome => return outcome,
             }
         }

@@ -26,12 +26,12 @@ pub use self::permit_queue::Wanted;
 use self::permit_queue::{PermitQueue, UpstreamPermit};
 use self::retry::{RetryBudget, backoff};
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
-use crate::cache::{Class, Demand, Entry};
+use crate::cache::{Demand, Entry, FreshnessClass};
 use crate::caller::{Caller, Credential, Verdict};
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::{ClientError, Reason};
-use crate::executions::{Document, PathId, Progress, Question};
+use crate::executions::{PathId, Progress, Question, ValidatedBody};
 use crate::http_client::{Client, Outgoing, Reply, TransportError, whole};
 use crate::limit::Urgency;
 use crate::log_events;
@@ -151,7 +151,7 @@ impl Upstream {
 
     /// An answer as it is kept, for as long as its tenant says.
     #[must_use]
-    pub fn entry(&self, caller: &Caller, question: &Question, document: &Document, asked_at: Moment) -> Entry {
+    pub fn entry(&self, caller: &Caller, question: &Question, document: &ValidatedBody, asked_at: Moment) -> Entry {
         let lifetime = self.lifetime(caller, question, document.progress);
         let mut entry = Entry::new(document, lifetime, asked_at, self.clock.now());
         let stale = &caller.tenant().config.stale;
@@ -190,7 +190,7 @@ impl Upstream {
         trip: &UpstreamTelemetry,
     ) -> Result<UpstreamPermit<'a>, ClientError> {
         self.look_at_circuit()?;
-        let interest = &mut Demand::of_one();
+        let interest = &mut Demand::constant();
         let mut wanted = Wanted { urgency: Urgency::Foreground, interest, stale: None };
         self.turns.turn(caller, &mut wanted, trip).await.map_err(|unfetched| match unfetched {
             FetchError::Failed(error) => error,
@@ -304,9 +304,9 @@ impl Upstream {
     /// How long an answer holds. Asked anew for an answer that has not changed: it can have become closed with time.
     fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
         let class = match question {
-            Question::List(query) => Class::of_page(progress, query.end(), self.clock.wall()),
-            Question::Batches(..) => Class::of_page(progress, None, self.clock.wall()),
-            Question::Document(_) => Class::of_document(progress),
+            Question::List(query) => FreshnessClass::of_page(progress, query.end(), self.clock.wall()),
+            Question::Batches(..) => FreshnessClass::of_page(progress, None, self.clock.wall()),
+            Question::Execution(_) => FreshnessClass::of_execution(progress),
         };
         let lifetime = class.lifetime(&caller.tenant().config.freshness);
         match caller.credential() {

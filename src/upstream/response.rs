@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::caller::Caller;
 use crate::error::{ClientError, Reason, UpstreamErrorFields};
-use crate::executions::{Document, NotDocumented, Question};
+use crate::executions::{NotDocumented, Question, ValidatedBody};
 use crate::http_client::{Reply, TransportError};
 
 /// How long to stay away from an upstream that answered 429 without a `Retry-After`.
@@ -39,12 +39,12 @@ pub(super) fn failure(error: TransportError) -> ClientError {
 ///
 /// # Errors
 /// If it is an error, or not what the documentation promises.
-pub(super) fn answer(caller: &Caller, question: &Question, response: Reply) -> Result<Document, ClientError> {
+pub(super) fn answer(caller: &Caller, question: &Question, response: Reply) -> Result<ValidatedBody, ClientError> {
     let body = success(caller, response)?;
     let document = match question {
-        Question::List(query) => Document::page(body, query.page(), query.limit()),
-        Question::Batches(_, _, query) => Document::page(body, query.page(), query.limit()),
-        Question::Document(_) => Document::single(body),
+        Question::List(query) => ValidatedBody::page(body, query.page(), query.limit()),
+        Question::Batches(_, _, query) => ValidatedBody::page(body, query.page(), query.limit()),
+        Question::Execution(_) => ValidatedBody::single(body),
     };
     document.map_err(|error: NotDocumented| ClientError::new(Reason::UpstreamInvalidResponse, error.to_string()))
 }
