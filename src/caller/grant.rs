@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::{Access, AccountPattern};
 use crate::error::{ClientError, Reason};
 use crate::limit::ClientBudget;
-use crate::request::headers::Fields;
+use crate::request::headers::RequestHeaders;
 
 /// The permissions of a client key, a client certificate or a trusted listener.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Grant {
     ///
     /// # Errors
     /// 400 if the request names none, 403 if the grant does not include it.
-    pub(super) fn linked_account<'a>(&self, fields: &Fields<'a>) -> Result<&'a str, ClientError> {
+    pub(super) fn linked_account<'a>(&self, fields: &RequestHeaders<'a>) -> Result<&'a str, ClientError> {
         let named = linked_account::required(fields)?;
         if self.linked_accounts.iter().any(|pattern| pattern.matches(named)) {
             return Ok(named);

@@ -16,7 +16,7 @@ use super::trusted::ListenerIdentity;
 use crate::clock::Moment;
 use crate::digest::sha256;
 use crate::error::ClientError;
-use crate::request::headers::{Fields, X_API_KEY};
+use crate::request::headers::{RequestHeaders, X_API_KEY};
 use crate::tenant::{Partition, Tenant, TokenDigest, TokenStatus};
 
 /// A valid credential that is not authorized for the request: not for its linked account, or no longer.
@@ -63,7 +63,7 @@ impl Callers {
     /// that the credential does not include.
     pub fn identify(
         &self,
-        fields: &Fields<'_>,
+        fields: &RequestHeaders<'_>,
         connection: &ListenerIdentity,
         now: Moment,
     ) -> Result<Caller, Unidentified> {
@@ -86,7 +86,7 @@ impl Callers {
         }
     }
 
-    fn by_api_key(&self, key: &HeaderValue, fields: &Fields<'_>, now: Moment) -> Result<Caller, Unidentified> {
+    fn by_api_key(&self, key: &HeaderValue, fields: &RequestHeaders<'_>, now: Moment) -> Result<Caller, Unidentified> {
         match self.api_keys.find(key.as_bytes()) {
             None => Err(ClientError::invalid_credentials().into()),
             Some(ApiKey::Client(tenant, grant)) => self.by_grant(tenant, grant, fields, now),
@@ -102,7 +102,7 @@ impl Callers {
         &self,
         tenant: &Arc<Tenant>,
         grant: &Arc<Grant>,
-        fields: &Fields<'_>,
+        fields: &RequestHeaders<'_>,
         now: Moment,
     ) -> Result<Caller, Unidentified> {
         let account = grant.check_expiry(&self.clock).and_then(|()| grant.linked_account(fields));
@@ -114,7 +114,7 @@ impl Callers {
     fn by_bearer_token(
         &self,
         authorization: &HeaderValue,
-        fields: &Fields<'_>,
+        fields: &RequestHeaders<'_>,
         connection: &ListenerIdentity,
         now: Moment,
     ) -> Result<Caller, Unidentified> {
@@ -149,7 +149,12 @@ impl Callers {
         self.issuers.verify(token, digest, now, |id| self.tenants.position(id))
     }
 
-    fn by_jwt(&self, identity: Arc<Identity>, fields: &Fields<'_>, now: Moment) -> Result<Caller, Unidentified> {
+    fn by_jwt(
+        &self,
+        identity: Arc<Identity>,
+        fields: &RequestHeaders<'_>,
+        now: Moment,
+    ) -> Result<Caller, Unidentified> {
         let tenant = self.tenants.at(identity.tenant());
         let partition = identity.linked_account(fields).map(|account| tenant.linked_account(account, now));
         Authenticated { tenant: Arc::clone(tenant), credential: Credential::Jwt(identity) }.authorize(partition)

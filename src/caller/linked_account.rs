@@ -3,7 +3,7 @@
 use http::header::{HeaderName, HeaderValue};
 
 use crate::error::{ClientError, Reason};
-use crate::request::headers::{Fields, LINKED_ACCOUNT_ID, LINKED_ACCOUNT_ID_ALIAS, Values};
+use crate::request::headers::{FieldValues, LINKED_ACCOUNT_ID, LINKED_ACCOUNT_ID_ALIAS, RequestHeaders};
 
 /// Maximum length of a linked account's id, in bytes.
 const MAX_LENGTH: usize = 256;
@@ -25,7 +25,7 @@ pub(super) enum InvalidId {
 
 /// Returns the value of a field that may be sent once. A repeated field is ambiguous, since parsers differ on which value
 /// counts.
-pub(super) fn single<'a>(values: &Values<'a>, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ClientError> {
+pub(super) fn single<'a>(values: &FieldValues<'a>, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ClientError> {
     values.single().map_err(|_| ambiguous(format!("{name} is repeated; send it once")))
 }
 
@@ -38,7 +38,7 @@ pub(super) fn ambiguous(message: impl Into<std::borrow::Cow<'static, str>>) -> C
 ///
 /// # Errors
 /// 400 if it names none, or see [`optional`].
-pub(super) fn required<'a>(fields: &Fields<'a>) -> Result<&'a str, ClientError> {
+pub(super) fn required<'a>(fields: &RequestHeaders<'a>) -> Result<&'a str, ClientError> {
     optional(fields)?.ok_or_else(ClientError::no_linked_account)
 }
 
@@ -46,7 +46,7 @@ pub(super) fn required<'a>(fields: &Fields<'a>) -> Result<&'a str, ClientError> 
 ///
 /// # Errors
 /// 400 if it names more than one, or if the id is invalid.
-pub(super) fn optional<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, ClientError> {
+pub(super) fn optional<'a>(fields: &RequestHeaders<'a>) -> Result<Option<&'a str>, ClientError> {
     let named = single(&fields.linked_account, &LINKED_ACCOUNT_ID)?;
     let value = match (named, single(&fields.linked_account_alias, &LINKED_ACCOUNT_ID_ALIAS)?) {
         (Some(_), Some(_)) => {

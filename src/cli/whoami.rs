@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::{Access, AccountPattern, Config, Environment, ListenAddress};
 use crate::digest::{Hex, sha256};
 use crate::error::ClientError;
-use crate::request::headers::{Fields, LINKED_ACCOUNT_ID, X_API_KEY};
+use crate::request::headers::{LINKED_ACCOUNT_ID, RequestHeaders, X_API_KEY};
 
 /// Longest credential that is read, in bytes.
 const LONGEST: u64 = 16 << 10;
@@ -73,7 +73,7 @@ fn identify(
 ) -> Result<Result<Caller, ClientError>, Failure> {
     let clock = Clock::system();
     let callers = Callers::new(config, &clock)?;
-    let fields = Fields::of(headers);
+    let fields = RequestHeaders::of(headers);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
         let identified = match callers.identify(&fields, entrance, clock.now()) {

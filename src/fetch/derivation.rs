@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Fetcher;
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
-use crate::executions::{ListQuery, MOST_PAGES, Question, Source};
+use crate::executions::{DerivationSource, ListQuery, MAX_PAGES_OF_A_LIST, Question};
 use crate::tenant::{ListView, WHOLE_PAGE};
 
 impl Fetcher {
@@ -20,8 +20,8 @@ impl Fetcher {
         wanted.sources().filter(|source| may_be_stored(caller, source)).find_map(|source| {
             let first = fresh(source.first())?;
             let pages = match &source {
-                Source::Page(query) => vec![(query.clone(), first)],
-                Source::Whole(query) => {
+                DerivationSource::Page(query) => vec![(query.clone(), first)],
+                DerivationSource::CompleteList(query) => {
                     let all = query.all_pages(&first.body)?;
                     all.into_iter().map(|page| fresh(&page).map(|entry| (page, entry))).collect::<Option<_>>()?
                 }
@@ -110,11 +110,11 @@ impl Fetcher {
 
 /// True if a look-up of a source is worth its cost: most accounts are asked for pages of one size, and the length of most
 /// lists was never seen.
-fn may_be_stored(caller: &Caller, source: &Source) -> bool {
+fn may_be_stored(caller: &Caller, source: &DerivationSource) -> bool {
     let (size, first) = (&caller.partition().list_size, source.first());
     size.has_pages_of(first.limit())
         && match source {
-            Source::Page(_) => true,
-            Source::Whole(_) => first.is_plain() && size.fits(MOST_PAGES, first.limit()),
+            DerivationSource::Page(_) => true,
+            DerivationSource::CompleteList(_) => first.is_plain() && size.fits(MAX_PAGES_OF_A_LIST, first.limit()),
         }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cache::{Class, Entry};
+use crate::cache::{Entry, FreshnessClass};
 use crate::caller::{Caller, Credential};
 use crate::clock::{Clock, Moment};
-use crate::executions::{Document, Progress, Question};
+use crate::executions::{Progress, Question, ValidatedBody};
 use crate::upstream::{Fetched, FetchedContent};
 
 /// Makes entries.
@@ -48,7 +48,13 @@ impl Entries {
     }
 
     /// The entry of a document that was requested at `request_time`.
-    pub(super) fn of(&self, caller: &Caller, question: &Question, document: &Document, request_time: Moment) -> Entry {
+    pub(super) fn of(
+        &self,
+        caller: &Caller,
+        question: &Question,
+        document: &ValidatedBody,
+        request_time: Moment,
+    ) -> Entry {
         let lifetime = self.lifetime(caller, question, document.progress);
         let mut entry = Entry::new(document, lifetime, request_time, self.clock.now());
         let stale = &caller.tenant().config.stale;
@@ -59,9 +65,9 @@ impl Entries {
     /// The freshness lifetime of an answer (RFC 9111, 4.2.1), by its content and its tenant's settings.
     fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
         let class = match question {
-            Question::List(query) => Class::of_page(progress, query.end(), self.clock.wall()),
-            Question::Batches(..) => Class::of_page(progress, None, self.clock.wall()),
-            Question::Document(_) => Class::of_document(progress),
+            Question::List(query) => FreshnessClass::of_page(progress, query.end(), self.clock.wall()),
+            Question::Batches(..) => FreshnessClass::of_page(progress, None, self.clock.wall()),
+            Question::Execution(_) => FreshnessClass::of_execution(progress),
         };
         let lifetime = class.lifetime(&caller.tenant().config.freshness);
         match caller.credential() {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use self::entries::Entries;
 pub use self::request::{FetchRequest, FetchRole};
-use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Group, Joined, Store};
+use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Group, Participation, RenewalClaim, Role, Store};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -82,16 +82,24 @@ impl Fetcher {
     ///
     /// A renewal's follower only observes: it does not count as a caller that waits.
     pub fn join(self: &Arc<Self>, client: Client, request: FetchRequest) -> (Follower, FetchRole) {
-        let listens = request.urgency == Urgency::Background;
+        let participation = match request.urgency {
+            Urgency::Background => Participation::Listens,
+            Urgency::Foreground => Participation::Waits,
+        };
         let key = CollapseKey::new(&request.caller, &request.key);
         let joined = if self.config.cache.collapse {
-            self.group.join(key, listens, request.telemetry.context())
+            self.group.join(key, participation, request.telemetry.context())
         } else {
-            self.group.alone(key, listens)
+            self.group.lead_unshared(key, participation)
         };
         match joined {
-            Joined::Waits(follower, fetch) => (follower, FetchRole::Follows(fetch)),
-            Joined::Leads(leader, follower) => {
+            Role::Follows { follower, leader_context } => {
+                if let Some(claim) = request.claim {
+                    hold_until_done(claim, &follower);
+                }
+                (follower, FetchRole::Follows(leader_context))
+            }
+            Role::Leads { leader, follower } => {
                 tokio::spawn(Arc::clone(self).run(client, request, leader));
                 (follower, FetchRole::Leads)
             }
@@ -103,9 +111,9 @@ impl Fetcher {
     /// # Errors
     /// The fetch's own, or 504 if `longest` is over first.
     pub async fn wait(&self, mut follower: Follower, longest: Option<Duration>) -> Result<Arc<Entry>, ClientError> {
-        let Some(longest) = longest else { return follower.outcome().await };
+        let Some(longest) = longest else { return follower.result().await };
         tokio::select! {
-            outcome = follower.outcome() => outcome,
+            outcome = follower.result() => outcome,
             () = self.clock.sleep_until(self.clock.now() + longest) => {
                 Err(ClientError::new(Reason::UpstreamTimeout, "Refold did not answer in time"))
             }
@@ -125,7 +133,7 @@ impl Fetcher {
     ) -> Result<Entry, ClientError> {
         telemetry.begin("fetch");
         let call = UpstreamCall { client, caller, telemetry: &telemetry };
-        let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::of_one(), stale: None };
+        let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
         let fetched = self.upstream.fetch(&call, key.question(), demand).await;
         let fetched = fetched.map_err(|error| match error {
             FetchError::Failed(error) => error,
@@ -140,6 +148,15 @@ impl Fetcher {
 fn empty_store(capacity: u64, observer: &Arc<Observer>) -> Store {
     let observer = Arc::clone(observer);
     Store::new(capacity, move || observer.evicted())
+}
+
+/// Holds the claim of a renewal until the fetch that it follows, which renews the same entry, is done.
+fn hold_until_done(claim: RenewalClaim, follower: &Follower) {
+    let mut listener = follower.listener();
+    tokio::spawn(async move {
+        let _ = listener.result().await;
+        drop(claim);
+    });
 }
 
 fn abandoned() -> ClientError {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cache::{CacheKey, Entry};
+use crate::cache::{CacheKey, Entry, RenewalClaim};
 use crate::caller::Caller;
 use crate::limit::Urgency;
 use crate::observe::Context;
@@ -20,6 +20,8 @@ pub struct FetchRequest {
     pub urgency: Urgency,
     /// Ask Refold even if the store or a derivation could answer.
     pub bypass_cache: bool,
+    /// Held until the fetch ends, so that no other reader of the stale entry joins it.
+    pub claim: Option<RenewalClaim>,
     /// Records what the fetch asks of Refold.
     pub telemetry: UpstreamTelemetry,
 }
@@ -33,15 +35,22 @@ pub enum FetchRole {
 }
 
 impl FetchRequest {
-    /// The renewal of an entry in the background.
+    /// The renewal of a stale entry in the background, for the reader that has claimed it.
     #[must_use]
-    pub fn renewal(caller: &Caller, key: &CacheKey, stale: Arc<Entry>, telemetry: UpstreamTelemetry) -> Self {
+    pub fn renewal(
+        caller: &Caller,
+        key: &CacheKey,
+        stale: Arc<Entry>,
+        claim: RenewalClaim,
+        telemetry: UpstreamTelemetry,
+    ) -> Self {
         Self {
             caller: caller.clone(),
             key: key.clone(),
             stale: Some(stale),
             urgency: Urgency::Background,
             bypass_cache: false,
+            claim: Some(claim),
             telemetry,
         }
     }

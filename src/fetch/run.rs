@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Fetcher;
 use super::request::{FetchRequest, FetchRole};
-use crate::cache::{CacheKey, Demand, Entry, Follower, Leader};
+use crate::cache::{Demand, Entry, Follower, Leader};
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
@@ -26,36 +26,28 @@ impl Fetcher {
         mut leader: Leader<Option<Context>>,
     ) {
         let outcome = loop {
-            match self.resolve(&client, &mut request, &leader.interest()).await {
+            match self.resolve(&client, &mut request, &leader.demand()).await {
                 Ok(entry) => break Ok(entry),
                 Err(FetchError::Failed(error)) => break Err(error),
                 // Every caller has disconnected before Refold was asked; one may have joined in the meantime.
-                Err(FetchError::NoDemand) => match leader.give_up() {
-                    None => return,
-                    Some(joined) => leader = joined,
+                Err(FetchError::NoDemand) => match leader.cancel_without_demand() {
+                    Ok(()) => return,
+                    Err(joined) => leader = joined,
                 },
             }
         };
         request.telemetry.end(&outcome);
         match (&outcome, request.stale) {
-            (Ok(entry), _) => self.keep(request.key, entry),
+            (Ok(entry), _) => self.store.put_if_newer(request.key, Arc::clone(entry), self.clock.now()),
             (Err(error), stale) if error.is_passing() || request.caller.is_refusal_of_own_org_key(error) => {
                 if let Some(stale) = stale {
-                    stale.refetch_failed(self.clock.now());
+                    stale.record_failed_renewal(self.clock.now());
                 }
             }
             // The error is about the question or the account, so the stored entry no longer holds.
             (Err(_), _) => self.store.remove(&request.key),
         }
-        leader.land(outcome);
-    }
-
-    /// Stores an entry, unless another fetch has stored a newer one.
-    fn keep(&self, key: CacheKey, entry: &Arc<Entry>) {
-        let newer = |other: &Entry| other.request_time > entry.request_time && other.is_fresh(self.clock.now());
-        if !self.store.get(&key).is_some_and(|other| newer(&other)) {
-            self.store.put(key, Arc::clone(entry));
-        }
+        leader.complete(outcome);
     }
 
     /// The answer: what another fetch has stored meanwhile, what follows from other pages, or what Refold says.
@@ -102,7 +94,8 @@ impl Fetcher {
         let telemetry = request.telemetry.child();
         let own = telemetry.context();
         let (caller, urgency) = (request.caller.clone(), request.urgency);
-        let source = FetchRequest { caller, key: key.clone(), stale, urgency, bypass_cache: false, telemetry };
+        let (bypass_cache, claim) = (false, None);
+        let source = FetchRequest { caller, key: key.clone(), stale, urgency, bypass_cache, claim, telemetry };
         let (follower, role) = self.join(client.clone(), source);
         request.telemetry.begin_wait(match role {
             FetchRole::Leads => own,
@@ -137,19 +130,19 @@ async fn source_outcome(
 ) -> Result<Result<Arc<Entry>, ClientError>, FetchError> {
     match urgency {
         Urgency::Foreground => tokio::select! {
-            outcome = follower.outcome() => Ok(outcome),
+            outcome = follower.result() => Ok(outcome),
             () = demand.lost() => Err(FetchError::NoDemand),
         },
         Urgency::Background => {
             let ended = tokio::select! {
-                outcome = follower.outcome() => Some(outcome),
+                outcome = follower.result() => Some(outcome),
                 () = demand.gained() => None,
             };
             if let Some(outcome) = ended {
                 return Ok(outcome);
             }
-            follower.wait();
-            Ok(follower.outcome().await)
+            follower.start_waiting();
+            Ok(follower.result().await)
         }
     }
 }

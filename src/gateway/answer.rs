@@ -7,18 +7,18 @@ use http::Response;
 use http::request::Parts;
 
 use super::context::RequestContext;
-use crate::cache::Entry;
+use crate::cache::{Entry, RenewalClaim};
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::request::cors;
-use crate::respond::{self, Body, Facts};
+use crate::respond::{self, Body, ResponseContext};
 
 /// An answer that needs no upstream.
 pub(super) enum Answer {
     /// A stored entry.
     Hit(Arc<Entry>),
-    /// A stale entry, which is renewed in the background.
-    Renew(Arc<Entry>),
+    /// A stale entry, whose renewal in the background this request has claimed.
+    Renew(Arc<Entry>, RenewalClaim),
     /// A CORS preflight for a resource with these methods.
     Preflight(Cow<'static, str>),
 }
@@ -30,8 +30,8 @@ pub(super) fn serve(head: &Parts, context: &mut RequestContext, entry: &Entry, n
 }
 
 /// Compresses an entry off the thread as this request would have preferred it, for the requests that follow.
-pub(super) fn encode_in_background(response: &Facts, entry: Arc<Entry>) {
-    if let Some(coding) = response.coding.filter(|coding| entry.claims(*coding)) {
+pub(super) fn encode_in_background(response: &ResponseContext, entry: Arc<Entry>) {
+    if let Some(coding) = response.coding.filter(|coding| entry.claim_encoding(*coding)) {
         tokio::task::spawn_blocking(move || entry.encode(coding));
     }
 }

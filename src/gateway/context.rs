@@ -11,12 +11,13 @@ use crate::cache::{CacheKey, CacheOutcome};
 use crate::caller::{Authenticated, Caller, ListenerIdentity};
 use crate::clock::Moment;
 use crate::error::ClientError;
+use crate::executions::QueryMemo;
 use crate::http_client::Client;
 use crate::observe::{AccessRecord, Span, Tracer, Who};
 use crate::request::RequestId;
-use crate::request::cors::Cors;
+use crate::request::cors::CorsPolicy;
 use crate::request::route::Resource;
-use crate::respond::Facts;
+use crate::respond::ResponseContext;
 use crate::upstream::UpstreamCost;
 
 /// The connection that a request arrived on.
@@ -24,6 +25,8 @@ use crate::upstream::UpstreamCost;
 pub struct ConnectionContext {
     /// The upstream pool of the worker that serves the connection.
     pub client: Client,
+    /// The worker's memo of parsed queries.
+    pub query_memo: Arc<QueryMemo>,
     /// The identity that the listener and the client certificate give to requests.
     pub entrance: ListenerIdentity,
     /// Becomes true when the drain timeout is over: unfinished requests are then answered 503.
@@ -36,7 +39,7 @@ pub struct ConnectionContext {
 /// them.
 pub(super) struct RequestContext {
     /// The fields that the response is made from.
-    pub(super) response: Facts,
+    pub(super) response: ResponseContext,
     pub(super) received: Moment,
     pub(super) resource: Resource,
     pub(super) caller: Option<Caller>,
@@ -66,9 +69,9 @@ impl<'a> From<&'a ClientError> for Failure<'a> {
 }
 
 impl RequestContext {
-    pub(super) fn new(head: &Parts, received: Moment, cors: Option<&Cors>, tracer: Option<&Tracer>) -> Self {
+    pub(super) fn new(head: &Parts, received: Moment, cors: Option<&CorsPolicy>, tracer: Option<&Tracer>) -> Self {
         Self {
-            response: Facts {
+            response: ResponseContext {
                 request_id: RequestId::new(),
                 head: head.method == Method::HEAD,
                 budget: None,

@@ -16,6 +16,7 @@ use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
 use crate::cache::{CacheOutcome, Entry, Servable};
 use crate::caller::Caller;
+use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
 use crate::executions::PathId;
 use crate::fetch::{FetchRequest, FetchRole};
@@ -85,7 +86,7 @@ impl InProgress {
             UpstreamOp::Fetch(miss) if miss.directives.no_store() => self.fetch_unstored(&miss).await,
             UpstreamOp::Fetch(miss) => self.fetch(miss).await,
             UpstreamOp::Act { caller, execution, action } => self.act(caller, execution, action, body).await,
-            UpstreamOp::Forward { caller, allowed } => self.forward(&caller, allowed, body).await,
+            UpstreamOp::Forward { caller, allowed } => self.forward(&caller, &allowed, body).await,
             UpstreamOp::Webhook { tenant } => self.receive_webhook(&tenant, body).await,
         }
     }
@@ -108,13 +109,13 @@ impl InProgress {
                     self.context.response.cache = CacheOutcome::Derived;
                 }
                 // The caller has waited for Refold: this adds little, and the callers that follow need not wait for it.
-                if let Some(coding) = self.context.response.coding.filter(|coding| entry.lacks(*coding)) {
+                if let Some(coding) = self.context.response.coding.filter(|coding| entry.lacks_encoding(*coding)) {
                     entry.encode(coding);
                 }
                 Ok(self.serve(&entry))
             }
             (Err(error), Some(stale))
-                if error.is_passing() && stale.usable(windows, self.gateway.clock.now()) != Servable::No =>
+                if error.is_passing() && stale.servable(windows, self.gateway.clock.now()) != Servable::No =>
             {
                 self.context.response.cache = CacheOutcome::HitStale;
                 Ok(self.serve(&stale))
@@ -133,7 +134,8 @@ impl InProgress {
                 key: key.clone(),
                 stale: stale.clone(),
                 urgency: Urgency::Foreground,
-                bypass_cache: directives.is_choosy(),
+                bypass_cache: directives.may_reject_fresh(),
+                claim: None,
                 telemetry: self.telemetry(caller),
             };
             let (follower, role) = self.gateway.fetcher.join(self.client.clone(), request);
@@ -154,7 +156,8 @@ impl InProgress {
             drop(wait_span);
             match outcome {
                 Ok(entry)
-                    if collapsed && directives.want_newer(&entry, self.context.received, self.gateway.clock.now()) => {}
+                    if collapsed
+                        && directives.reject_shared(&entry, self.context.received, self.gateway.clock.now()) => {}
                 outcome => return outcome,
             }
         }
@@ -164,7 +167,7 @@ impl InProgress {
     fn longest_wait(&self, miss: &Miss) -> Option<Duration> {
         let settings = &miss.caller.tenant().config;
         let stale = miss.stale.as_ref()?;
-        let servable = stale.usable(&settings.stale, self.gateway.clock.now()) != Servable::No;
+        let servable = stale.servable(&settings.stale, self.gateway.clock.now()) != Servable::No;
         servable.then_some(settings.upstream_budget.max_wait)
     }
 
@@ -190,24 +193,24 @@ impl InProgress {
             outcome
         });
         let body = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
-        Ok(respond::outcome(&mut self.context.response, body))
+        Ok(respond::action_result(&mut self.context.response, body))
     }
 
     /// Forwards a request of the allow-list; both bodies are streamed.
     async fn forward(
         &mut self,
         caller: &Caller,
-        allowed: usize,
+        allowed: &PassThrough,
         body: Incoming,
     ) -> Result<Response<Body>, ClientError> {
         let mut telemetry = self.telemetry(caller);
         telemetry.begin("pass");
-        let allowed = &self.gateway.config.pass_through[allowed];
+
         let call = UpstreamCall { client: &self.client, caller, telemetry: &telemetry };
         let forwarded = self.gateway.fetcher.upstream().forward(&call, allowed, &self.head, body).await;
         telemetry.end(&forwarded);
         let (head, body) = forwarded?;
-        Ok(respond::passed(&mut self.context.response, &head, body))
+        Ok(respond::pass_through(&mut self.context.response, &head, body))
     }
 
     /// Receives a webhook: checks its signature, and drops the entries of the linked accounts that it names.
@@ -219,7 +222,7 @@ impl InProgress {
         let outcome = if received.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
         self.gateway.observer.webhook(tenant, outcome);
         received?;
-        Ok(respond::taken(&mut self.context.response))
+        Ok(respond::webhook_accepted(&mut self.context.response))
     }
 
     /// The response with an entry.

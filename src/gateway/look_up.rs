@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cache::{CacheKey, CacheOutcome, Directives, Entry, Servable, Store};
+use crate::cache::{Acceptance, CacheKey, CacheOutcome, Directives, Entry, RenewalClaim, Servable, Store};
 use crate::clock::Moment;
 use crate::config::Stale;
 use crate::error::{ClientError, Reason};
@@ -11,8 +11,8 @@ use crate::error::{ClientError, Reason};
 pub(super) enum Lookup {
     /// The entry is served as it is.
     Hit(Arc<Entry>, CacheOutcome),
-    /// The entry is stale; it is served and renewed in the background (RFC 5861, 3).
-    Renewable(Arc<Entry>),
+    /// The entry is stale; it is served and, by the holder of the claim, renewed in the background (RFC 5861, 3).
+    Renewable(Arc<Entry>, RenewalClaim),
     /// Refold has to answer.
     Miss {
         /// The entry to fall back on while Refold fails, and to revalidate.
@@ -26,16 +26,20 @@ pub(super) enum Lookup {
 pub(super) fn look_up(store: &Store, key: &CacheKey, directives: &Directives, windows: &Stale, now: Moment) -> Lookup {
     let miss = |stale| Lookup::Miss { stale, outcome: CacheOutcome::NotAsked };
     let Some(entry) = store.get(key) else { return miss(None) };
-    match directives.accept(&entry, now) {
+    match directives.judge(&entry, now) {
         // A response that the request's directives rule out is no fallback either.
-        Some(false) => return Lookup::Miss { stale: None, outcome: CacheOutcome::Request },
-        Some(true) => return Lookup::Hit(entry, CacheOutcome::HitStale),
-        None => {}
+        Acceptance::Rejected => return Lookup::Miss { stale: None, outcome: CacheOutcome::Request },
+        Acceptance::Accepted => return Lookup::Hit(entry, CacheOutcome::HitStale),
+        Acceptance::ByLifetime => {}
     }
-    match entry.usable(windows, now) {
+    match entry.servable(windows, now) {
         Servable::Fresh => Lookup::Hit(entry, CacheOutcome::Hit),
         Servable::WhileFailing => Lookup::Hit(entry, CacheOutcome::HitStale),
-        Servable::WhileRevalidating => Lookup::Renewable(entry),
+        // One reader claims the renewal of a stale entry; for the others it is a hit.
+        Servable::WhileRevalidating => match entry.claim_renewal() {
+            Some(claim) => Lookup::Renewable(entry, claim),
+            None => Lookup::Hit(entry, CacheOutcome::HitStale),
+        },
         Servable::IfError | Servable::No => miss(Some(entry)),
     }
 }

@@ -33,7 +33,7 @@ pub use self::status::{Explained, Readiness, Status, TenantReadiness};
 pub use self::unfinished::Unfinished;
 use self::unfinished::Wait;
 use crate::admit::admit;
-use crate::cache::{CacheKey, CacheOutcome, Coding, Directives, Entry};
+use crate::cache::{CacheKey, CacheOutcome, Coding, Directives, Entry, RenewalClaim};
 use crate::caller::{Authenticated, Caller, Callers, IssuerIndex, Unidentified};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -41,10 +41,10 @@ use crate::error::ClientError;
 use crate::fetch::{FetchRequest, Fetcher};
 use crate::http_client::ClientSetupError;
 use crate::observe::{AccessRecord, Observer, Tracer};
-use crate::request::cors::Cors;
-use crate::request::headers::Fields;
+use crate::request::cors::CorsPolicy;
+use crate::request::headers::RequestHeaders;
 use crate::request::route::{Route, route};
-use crate::respond::{self, Body, Facts};
+use crate::respond::{self, Body, ResponseContext};
 use crate::upstream::UpstreamTelemetry;
 
 /// Everything that requests share: one for all workers, until a reload replaces it.
@@ -53,7 +53,7 @@ pub struct Gateway {
     config: Arc<Config>,
     clock: Clock,
     callers: Callers,
-    cors: Option<Cors>,
+    cors: Option<CorsPolicy>,
     fetcher: Arc<Fetcher>,
     observer: Arc<Observer>,
     tracer: Option<Tracer>,
@@ -97,7 +97,7 @@ impl Gateway {
         let observer = Arc::new(Observer::new(clock.clone()));
         Ok(Self {
             callers: Callers::new(&config, &clock)?,
-            cors: config.cors.as_ref().map(Cors::new),
+            cors: config.cors.as_ref().map(CorsPolicy::new),
             fetcher: Arc::new(Fetcher::new(Arc::clone(&config), clock.clone(), &observer)),
             tracer: config.traces.as_ref().map(|traces| observer.tracer(traces)).transpose()?,
             observer,
@@ -139,20 +139,20 @@ impl Gateway {
         let route = route(head, &self.config.server, &self.config.pass_through)?;
         context.resource = route.resource();
         let endpoint = match route {
-            Route::To(endpoint) => endpoint,
+            Route::Endpoint(endpoint) => endpoint,
             // Without a credential: a browser asks before it sends one.
             Route::Preflight(methods) => return Ok(Decision::Answer(preflight(head, context, methods)?)),
             // Without a credential: a webhook is signed.
-            Route::Hook(tenant) => return self.webhook(context, &tenant),
+            Route::Webhook(tenant) => return self.webhook(context, &tenant),
         };
-        let headers = Fields::of(&head.headers);
+        let headers = RequestHeaders::of(&head.headers);
         // Before the query is read, so that an unknown caller learns nothing of what is accepted.
         let identified = self.callers.identify(&headers, &connection.entrance, now);
         let caller = &*context.caller.insert(identified.map_err(|error| unresolved(error, &mut context.refused))?);
         // Before the query is judged, so that invalid queries spend the caller's budget too.
         admit(caller, &mut context.response.budget, now)?;
         // Before the look-up, so that every spelling of a question finds the same entry.
-        let asked = match normalise(endpoint, caller, head, &self.config.query)? {
+        let asked = match normalise(endpoint, caller, head, (&connection.query_memo, &self.config.query))? {
             Normalised::Question(asked) => asked,
             Normalised::Uncached(op) => {
                 context.response.cache = CacheOutcome::Bypass;
@@ -173,14 +173,14 @@ impl Gateway {
         head: &Parts,
         caller: &Caller,
         key: &CacheKey,
-        response: &mut Facts,
+        response: &mut ResponseContext,
         now: Moment,
     ) -> Result<Decision, Unresolved> {
         let settings = &caller.tenant().config;
         let directives = Directives::of(&head.headers, &settings.request_directives);
         let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, &settings.stale, now) {
             Lookup::Hit(entry, outcome) => (outcome, Answer::Hit(entry)),
-            Lookup::Renewable(entry) => (CacheOutcome::HitStale, Answer::Renew(entry)),
+            Lookup::Renewable(entry, claim) => (CacheOutcome::HitStale, Answer::Renew(entry, claim)),
             Lookup::Miss { stale, outcome } => {
                 response.cache = outcome;
                 if directives.only_if_cached() {
@@ -209,9 +209,9 @@ impl Gateway {
                 encode_in_background(&context.response, entry);
                 response
             }
-            Answer::Renew(entry) => {
+            Answer::Renew(entry, claim) => {
                 let response = serve(head, context, &entry, now);
-                self.renew(connection, head, context, entry);
+                self.renew(connection, head, context, (entry, claim));
                 response
             }
             Answer::Preflight(methods) => respond::preflight(&mut context.response, self.cors.as_ref(), &methods),
@@ -219,10 +219,16 @@ impl Gateway {
     }
 
     /// Renews an entry in the background.
-    fn renew(&self, connection: &ConnectionContext, head: &Parts, context: &RequestContext, entry: Arc<Entry>) {
+    fn renew(
+        &self,
+        connection: &ConnectionContext,
+        head: &Parts,
+        context: &RequestContext,
+        (entry, claim): (Arc<Entry>, RenewalClaim),
+    ) {
         let (Some(caller), Some(key)) = (&context.caller, &context.key) else { return };
         let telemetry = UpstreamTelemetry::new(Arc::clone(&self.observer), caller, &context.span, &head.headers);
-        let renewal = FetchRequest::renewal(caller, key, entry, telemetry);
+        let renewal = FetchRequest::renewal(caller, key, entry, claim, telemetry);
         let (_follower, _role) = self.fetcher.join(connection.client.clone(), renewal);
     }
 

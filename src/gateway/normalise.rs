@@ -8,15 +8,16 @@ use http::request::Parts;
 use crate::admit::must_write;
 use crate::cache::{CacheKey, Directives, Entry};
 use crate::caller::Caller;
+use crate::config::PassThrough;
 use crate::error::ClientError;
-use crate::executions::{Asked, BatchesQuery, PathId, QueryPolicy, Question, no_parameters};
+use crate::executions::{BatchesQuery, ParsedQuestion, PathId, QueryMemo, QueryPolicy, Question, no_parameters};
 use crate::request::route::{Action, Endpoint};
 use crate::tenant::Tenant;
 
 /// The canonical form of a request.
 pub(super) enum Normalised {
     /// A question whose answer can be cached.
-    Question(Asked),
+    Question(ParsedQuestion),
     /// An operation that never comes from the cache.
     Uncached(UpstreamOp),
 }
@@ -27,8 +28,8 @@ pub(super) enum UpstreamOp {
     Fetch(Box<Miss>),
     /// Stop an execution or run it again.
     Act { caller: Caller, execution: PathId, action: Action },
-    /// Forward a request of the allow-list, given by its index in the configuration.
-    Forward { caller: Caller, allowed: usize },
+    /// Forward a request of the allow-list.
+    Forward { caller: Caller, allowed: Arc<PassThrough> },
     /// Receive a webhook.
     Webhook { tenant: Arc<Tenant> },
 }
@@ -50,19 +51,19 @@ pub(super) fn normalise(
     endpoint: Endpoint,
     caller: &Caller,
     head: &Parts,
-    policy: &QueryPolicy,
+    (memo, policy): (&QueryMemo, &QueryPolicy),
 ) -> Result<Normalised, ClientError> {
     let query = head.uri.query();
     let question = match endpoint {
-        Endpoint::List => Asked::list(query, policy)?,
-        Endpoint::Document(execution) => {
+        Endpoint::List => memo.parse_list(query, policy)?,
+        Endpoint::Execution(execution) => {
             no_parameters(query, policy)?;
-            Question::Document(execution).into()
+            Question::Execution(execution).into()
         }
         Endpoint::Batches(execution, node) => {
             Question::Batches(execution, node, BatchesQuery::parse(query, policy)?).into()
         }
-        Endpoint::Other(allowed) => {
+        Endpoint::PassThrough(allowed) => {
             if head.method != Method::GET && head.method != Method::HEAD {
                 must_write(caller)?;
             }

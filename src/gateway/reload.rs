@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Gateway;
 use crate::config::Config;
 use crate::http_client::ClientSetupError;
-use crate::request::cors::Cors;
+use crate::request::cors::CorsPolicy;
 use crate::tenant::CachedEntries;
 
 impl Gateway {
@@ -26,7 +26,7 @@ impl Gateway {
         let entries = if entries_stay_valid { CachedEntries::Keep } else { CachedEntries::Drop };
         Ok(Self {
             callers: self.callers.reconfigured(&config, entries)?,
-            cors: after.cors.as_ref().map(Cors::new),
+            cors: after.cors.as_ref().map(CorsPolicy::new),
             fetcher: Arc::new(self.fetcher.reconfigured(&config, &self.observer)),
             tracer: if before.traces == after.traces {
                 self.tracer.clone()

@@ -11,7 +11,7 @@ use crate::cache::Usage;
 use crate::executions::{ListQuery, Question};
 use crate::lifecycle::Reloads;
 use crate::observe::{Latency, RecentError, State, Traffic};
-use crate::request::headers::Fields;
+use crate::request::headers::RequestHeaders;
 use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus};
 use crate::upstream::Circuit;
 
@@ -139,7 +139,7 @@ impl Gateway {
     /// The reading of a list query; `None` if the credential or the query is not accepted.
     #[must_use]
     pub fn explain(&self, scope: &ConnectionContext, headers: &HeaderMap, query: Option<&str>) -> Option<Explained> {
-        let caller = self.callers.identify(&Fields::of(headers), &scope.entrance, self.clock.now()).ok()?;
+        let caller = self.callers.identify(&RequestHeaders::of(headers), &scope.entrance, self.clock.now()).ok()?;
         let question = Question::List(ListQuery::parse(query, &self.config.query).ok()?);
         Some(Explained {
             tenant: caller.tenant().config.id.to_string(),

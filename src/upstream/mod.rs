@@ -210,7 +210,7 @@ impl Upstream {
 
     /// Begins the exchange of a single caller, whose demand lasts as long as the call.
     async fn begin_unshared<'a>(&'a self, call: &'a UpstreamCall<'a>) -> Result<Exchange<'a>, ClientError> {
-        let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::of_one(), stale: None };
+        let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
         let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await;
         exchange.map_err(|error| match error {
             FetchError::Failed(error) => error,

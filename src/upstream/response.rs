@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::caller::Caller;
 use crate::clock::Moment;
 use crate::error::{ClientError, Reason, UpstreamErrorFields};
-use crate::executions::{Document, Question};
+use crate::executions::{Question, ValidatedBody};
 use crate::http_client::BufferedResponse;
 
 /// The pause after a 429 or 503 without a `Retry-After`, and the shortest one.
@@ -37,7 +37,7 @@ pub enum FetchedContent {
     /// The response was 200.
     Document {
         /// The document in the contract's form.
-        document: Document,
+        document: ValidatedBody,
         /// The `ETag`, for the next conditional request.
         validator: Option<HeaderValue>,
     },
@@ -59,9 +59,9 @@ pub(super) fn content(
     let validator = response.headers().get(ETAG).map(stored_validator);
     let body = ok_body(caller, response)?;
     let document = match question {
-        Question::List(query) => Document::page(body, query.page(), query.limit()),
-        Question::Batches(_, _, query) => Document::page(body, query.page(), query.limit()),
-        Question::Document(_) => Document::single(body),
+        Question::List(query) => ValidatedBody::page(body, query.page(), query.limit()),
+        Question::Batches(_, _, query) => ValidatedBody::page(body, query.page(), query.limit()),
+        Question::Execution(_) => ValidatedBody::single(body),
     };
     match document {
         Ok(document) => Ok(FetchedContent::Document { document, validator }),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::harness::{Answer, EXECUTIONS, Gateway, Setup, as_account, http_upstream, page_of, until};
 use postern::clock::Clock;
@@ -87,6 +88,48 @@ async fn a_stale_page_is_given_at_once_and_renewed_once_behind_its_readers_backs
     world.clock.advance(Duration::from_secs(16));
     let waited = world.ask().await;
     assert_eq!((version(&waited), waited.header("cache-status")), (3, "postern; fwd=stale; stored"));
+}
+
+#[tokio::test]
+async fn one_stale_hit_renews_a_page_until_its_fetch_ends() {
+    let (status, asked) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicU64::new(0)));
+    let open = watch::Sender::new(true);
+    let (given, count, gate) = (Arc::clone(&status), Arc::clone(&asked), open.clone());
+    let upstream = http_upstream(move |_| {
+        let (given, number, mut gate) =
+            (Arc::clone(&given), count.fetch_add(1, Ordering::SeqCst) + 1, gate.subscribe());
+        async move {
+            gate.wait_for(|open| *open).await.expect("the test holds the gate");
+            let mut response = page_of(&json!({ "status": "COMPLETED", "version": number }));
+            *response.status_mut() = StatusCode::from_u16(given.load(Ordering::SeqCst)).expect("a status");
+            response
+        }
+    })
+    .await;
+    let Setup { clock, top, tenant, .. } = Setup::default();
+    // Without collapsing every reader that joins a fetch starts one, so the upstream's requests count them.
+    let top = top.replace("while_revalidate = \"0s\"", "while_revalidate = \"10s\"") + "\n[cache]\ncollapse = false\n";
+    let gateway = Gateway::start(upstream, &top, &tenant, clock.clone());
+    let world = World { gateway, clock, status, no_store: Arc::default(), asked };
+    assert_eq!(version(&world.ask().await), 1);
+    world.clock.advance(Duration::from_secs(7));
+    open.send_replace(false);
+    for _ in 0..50 {
+        let stale = world.ask().await;
+        assert_eq!((version(&stale), stale.header("cache-status")), (1, "postern; hit; ttl=-2"));
+    }
+    until(|| world.asked() >= 2).await;
+    assert_eq!(world.ask().await.header("cache-status"), "postern; hit; ttl=-2");
+    // The renewal fails, so the next reader may try again.
+    world.upstream_answers(503);
+    open.send_replace(true);
+    assert_eq!(world.asked(), 2);
+    let mut readers = 0;
+    while world.asked() == 2 {
+        assert_eq!(version(&world.ask().await), 1);
+        readers += 1;
+        assert!(readers < 10_000, "the page is never renewed");
+    }
 }
 
 #[tokio::test]

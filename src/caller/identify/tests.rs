@@ -36,7 +36,7 @@ fn callers() -> Callers {
 fn identify(token: &str) -> Result<Caller, Unidentified> {
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}")).expect("a token"));
-    callers().identify(&Fields::of(&headers), &ListenerIdentity::default(), Moment::default())
+    callers().identify(&RequestHeaders::of(&headers), &ListenerIdentity::default(), Moment::default())
 }
 
 fn claims() -> Value {

@@ -5,7 +5,7 @@ use crate::caller::tenants::TenantIndex;
 use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::{ClientError, Reason};
-use crate::request::headers::Fields;
+use crate::request::headers::RequestHeaders;
 
 /// The position of an issuer in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Identity {
     ///
     /// # Errors
     /// 400 if the request has to name one of several, 403 if the token does not name it.
-    pub(in crate::caller) fn linked_account<'a>(&'a self, fields: &Fields<'a>) -> Result<&'a str, ClientError> {
+    pub(in crate::caller) fn linked_account<'a>(&'a self, fields: &RequestHeaders<'a>) -> Result<&'a str, ClientError> {
         match (linked_account::optional(fields)?, self.linked_accounts.as_slice()) {
             (Some(named), granted) if granted.iter().any(|granted| **granted == *named) => Ok(named),
             (Some(_), [_, ..]) => Err(not_allowed("this token is not for that linked account")),
