@@ -15,7 +15,7 @@ pub(crate) struct VariantReport {
     pub(crate) seconds: f64,
     /// Requests that reached Refold.
     pub(crate) upstream_requests: u64,
-    /// Those of them that it refused with 429.
+    /// Requests that Refold refused with 429; `upstream_requests` includes them.
     pub(crate) upstream_rate_limited: u64,
     pub(crate) age_bound: Option<Duration>,
     pub(crate) age_minimum: Option<Duration>,

@@ -85,9 +85,10 @@ impl Variant {
         let begun = Instant::now();
         let outage = async {
             if self.scenario == Scenario::Outage {
-                tokio::time::sleep(OUTAGE.start).await;
+                let measurement = tokio::time::Instant::now();
+                tokio::time::sleep_until(measurement + OUTAGE.start).await;
                 upstream.stop();
-                tokio::time::sleep(OUTAGE.end - OUTAGE.start).await;
+                tokio::time::sleep_until(measurement + OUTAGE.end).await;
                 upstream.restart()?;
             }
             Ok::<_, BenchError>(())
