@@ -55,7 +55,8 @@ pub(super) fn run(arguments: &HealthArguments) -> Result<(), CommandError> {
 impl HealthProbe {
     fn check(&self, address: SocketAddr) -> Result<(), CommandError> {
         let Self { method, path, .. } = self;
-        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)
+            .map_err(|error| format!("can't connect to {address}: {error}"))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
