@@ -14,7 +14,7 @@ use postern::clock::Clock;
 use postern::config::{Config, ConfigError, Environment, ListenAddress};
 use postern::digest::{Hex, sha256};
 use postern::server::Server;
-use postern::simulator::{Settings, Simulator};
+use postern::simulator::{Simulator, SimulatorSettings};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -77,7 +77,7 @@ impl Answer {
 
 /// What a gateway of a test is configured with.
 pub(crate) struct Setup {
-    pub(crate) settings: Settings,
+    pub(crate) settings: SimulatorSettings,
     pub(crate) clock: Clock,
     /// Lines of the file before its tenants.
     pub(crate) top: String,
@@ -90,7 +90,7 @@ pub(crate) struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            settings: Settings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..Settings::default() },
+            settings: SimulatorSettings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..SimulatorSettings::default() },
             clock: Clock::manual(NOW.parse().expect("a timestamp")),
             top: "[limits.upstream]\nper_second = 100000\nburst = 100000\n[limits.client]\nper_second = 100000\nburst = 100000\n[cache.stale]\nwhile_revalidate = \"0s\"\nif_error = \"0s\"\n"
                 .to_owned(),

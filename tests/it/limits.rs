@@ -55,7 +55,7 @@ async fn a_client_key_can_have_a_budget_of_its_own() {
 #[tokio::test]
 async fn refold_is_never_asked_more_than_it_grants() {
     // The published limit on both sides: were the gateway too fast, the simulated Refold would say so.
-    let settings = postern::simulator::Settings { rate: Some((20, 5)), ..Setup::default().settings };
+    let settings = postern::simulator::SimulatorSettings { rate: Some((20, 5)), ..Setup::default().settings };
     let top = "[limits.upstream]\nmax_wait = \"2s\"\n".to_owned();
     let world = std::sync::Arc::new(Setup { settings, top, ..Setup::default() }.start().await);
     let callers: Vec<_> = (0..80)

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use jsonwebtoken::Algorithm;
 use postern::clock::Clock;
 use postern::config::ListenAddress;
-use postern::simulator::{Settings, Simulator};
+use postern::simulator::{Simulator, SimulatorSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -34,7 +34,7 @@ impl World {
     pub(crate) async fn start(text: impl Fn(SocketAddr) -> String) -> Self {
         let Setup { clock, settings, .. } = Setup::default();
         let org_keys = [ORG_KEY, NEXT_ORG_KEY, OTHER_ORG_KEY].map(str::to_owned).to_vec();
-        let refold = Simulator::new(Settings { org_keys, ..settings }, clock.clone());
+        let refold = Simulator::new(SimulatorSettings { org_keys, ..settings }, clock.clone());
         let served = refold.clone();
         let upstream = spawn_upstream(|listener| async move {
             let _ = served.serve(listener).await;

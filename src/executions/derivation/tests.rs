@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::{COLLECTION, QueryPolicy, UnknownParameters};
 use super::*;
 use crate::clock::Clock;
-use crate::simulator::{Settings, Simulator};
+use crate::simulator::{Simulator, SimulatorSettings};
 
 const ORG_KEY: &str = "tk_derivation";
 
@@ -24,7 +24,8 @@ struct Refold {
 impl Refold {
     fn new() -> Self {
         let clock = Clock::manual("2026-03-20T12:00:00Z".parse().expect("a timestamp"));
-        let settings = Settings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..Settings::default() };
+        let settings =
+            SimulatorSettings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..SimulatorSettings::default() };
         Self { simulator: Simulator::new(settings, clock.clone()), clock }
     }
 
