@@ -20,14 +20,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::listeners::demands;
+use super::answer_body::AnswerBody;
 use super::timeouts::{Activity, InFlight, Order, Patience, Watch, Watched};
 use crate::config;
 use crate::gateway::{Answer, ConnectionContext};
 use crate::generation::{ActiveGeneration, Door, DoorId};
 use crate::lifecycle::Lifecycle;
 use crate::respond::Body;
-use crate::tls::Tls;
 
 /// Streams that one HTTP/2 connection may have open at once.
 const MAX_STREAMS: u32 = 256;
@@ -107,21 +106,24 @@ impl Connections {
         let connections = Arc::clone(self);
         let manner = self.manner.load_full();
         // Closed two changes ago: it is not known any longer what its connections are encrypted with.
-        let Some(tls) = self.live.load().parts().doors.get(&door).map(|door| door.tls.clone()) else { return };
+        let Some(Door { tls, open: listens, .. }) = self.live.load().parts().doors.get(&door).cloned() else { return };
+        // Before the handshake, which a drain bounds too.
+        let activity = self.watch.add(door, !listens);
         let Some(tls) = tls else {
             tokio::spawn(async move {
-                connections.serve(stream, &manner, (door, None), Vec::new()).await;
+                connections.serve(stream, &manner, (door, activity), Vec::new()).await;
                 drop(open);
             });
             return;
         };
         tokio::spawn(async move {
             let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+            let handshake = tokio::time::timeout(manner.handshake, unless_drained(&activity, handshake));
             // Scanners, and clients that trust another authority: common, and nobody here can mend it.
-            let Ok(Ok(stream)) = tokio::time::timeout(manner.handshake, handshake).await else { return };
+            let Ok(Some(Ok(stream))) = handshake.await else { return };
             let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let shown = shown.iter().map(|certificate| certificate.clone().into_owned()).collect();
-            connections.serve(stream, &manner, (door, Some(&tls)), shown).await;
+            connections.serve(stream, &manner, (door, activity), shown).await;
             drop(open);
         });
     }
@@ -130,16 +132,12 @@ impl Connections {
         &self,
         stream: S,
         manner: &Manner,
-        (door, tls): (DoorId, Option<&Tls>),
+        (door, activity): (DoorId, Arc<Activity>),
         shown: Vec<CertificateDer<'static>>,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let _connected = self.live.gateway().connected();
-        // The handshake may have begun at a door that is gone by now, or that demands something else.
-        let as_it_was = |door: &Door| door.open && demands(door.tls.as_deref()) == demands(tls);
-        let gone = !self.live.load().parts().doors.get(&door).is_some_and(as_it_was);
-        let activity = self.watch.add(door, gone);
         let watched = Watched::new(stream, Arc::clone(&activity));
         let visitor = Visitor::new(self, door, shown, Arc::clone(&activity));
         let service = service_fn(move |request| visitor.ask(request));
@@ -151,23 +149,39 @@ impl Connections {
                 activity.on_order(context.waker());
                 waker = Some(context.waker().clone());
             }
-            let drain = match activity.order() {
-                Order::Drop => return Poll::Ready(()),
+            // Read after the waker is in place, so that an order is either seen here or wakes the task.
+            let order = activity.order();
+            let drain = match order {
                 // HTTP/2 can be told so without losing what is on its way. In HTTP/1.1 the next answer says it.
                 Order::Close => activity.speaks_http_2(),
                 Order::Drain => true,
                 // At the end it finds that nothing more can be read; to be told so before would keep it from looking.
-                Order::Serve | Order::End => false,
+                Order::Serve | Order::End | Order::Drop => false,
             };
             if drain && !told {
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }
             // A connection that breaks is its peer's business: there is nobody left to tell.
-            connection.as_mut().poll(context).map(drop)
+            let served = connection.as_mut().poll(context).map(drop);
+            // Dropped after the poll: an answer that has become ready is written.
+            if order == Order::Drop { Poll::Ready(()) } else { served }
         })
         .await;
     }
+}
+
+/// Polls a future until a connection is to drain; `None` if that comes first.
+async fn unless_drained<F: Future>(activity: &Activity, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        activity.on_order(context.waker());
+        if activity.order() >= Order::Drain {
+            return Poll::Ready(None);
+        }
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
 }
 
 /// Whoever sends requests over one connection.
@@ -202,22 +216,24 @@ impl Visitor {
             *scope = (present.number(), present.scope(self.worker, self.door, &self.shown, over));
         }
         let answer = present.parts().gateway.handle(&scope.1, request);
-        Answering { answer: Some(answer), http_1, in_flight }
+        Answering { answer: Some((answer, in_flight)), http_1 }
     }
 }
 
-/// An answer, and that it is being worked on.
+/// The answer to a request under way.
 struct Answering {
     /// `None` once it was given.
-    answer: Option<Answer>,
+    answer: Option<(Answer, InFlight)>,
     http_1: bool,
-    in_flight: InFlight,
 }
 
 impl Answering {
-    fn finished(&self, mut response: Response<Body>) -> Response<Body> {
+    fn finished(&self, response: Response<Body>, mut in_flight: InFlight) -> Response<AnswerBody> {
+        in_flight.respond();
+        let is_the_last = in_flight.is_the_last();
+        let mut response = response.map(|body| AnswerBody::new(body, in_flight));
         // Whoever reads this sends the next request over another connection, to whoever listens then (RFC 9112, 9.6).
-        if self.http_1 && self.in_flight.is_the_last() {
+        if self.http_1 && is_the_last {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -225,15 +241,15 @@ impl Answering {
 }
 
 impl Future for Answering {
-    type Output = Result<Response<Body>, Infallible>;
+    type Output = Result<Response<AnswerBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.answer.take() {
-            Some(Answer::Now(response)) => Poll::Ready(Ok(self.finished(response))),
-            Some(Answer::Later(mut response)) => match response.as_mut().poll(cx) {
-                Poll::Ready(response) => Poll::Ready(Ok(self.finished(response))),
+            Some((Answer::Now(response), in_flight)) => Poll::Ready(Ok(self.finished(response, in_flight))),
+            Some((Answer::Later(mut response), in_flight)) => match response.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Ok(self.finished(response, in_flight))),
                 Poll::Pending => {
-                    self.answer = Some(Answer::Later(response));
+                    self.answer = Some((Answer::Later(response), in_flight));
                     Poll::Pending
                 }
             },
@@ -254,7 +270,7 @@ mod tests {
     use crate::config::{Config, Environment};
     use crate::gateway::Gateway;
     use crate::generation::Parts;
-    use crate::tls::TlsFiles;
+    use crate::tls::{Tls, TlsFiles};
 
     #[tokio::test]
     async fn a_connection_is_encrypted_as_its_door_was_and_dropped_where_that_is_not_known_any_more() {

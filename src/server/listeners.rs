@@ -158,7 +158,7 @@ impl Plan {
 
 /// What every connection has gone through that was let in: none without TLS, otherwise whose certificates are taken and
 /// whether one has to be shown.
-pub(super) fn demands(tls: Option<&Tls>) -> Option<(Option<&Path>, bool)> {
+fn demands(tls: Option<&Tls>) -> Option<(Option<&Path>, bool)> {
     tls.map(Tls::files).map(|files| (files.client_ca.as_deref(), files.client_certificate_required))
 }
 

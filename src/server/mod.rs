@@ -3,6 +3,7 @@
 //! changes ([`Server::reload`]).
 
 mod accept;
+mod answer_body;
 mod connection;
 mod inherited;
 mod listeners;

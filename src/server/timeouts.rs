@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -30,8 +29,8 @@ const HTTP_2: &[u8] = b"PRI ";
 /// nothing has one from time to time, and its acknowledgement.
 const PING: usize = 17;
 
-/// Longest time that a silent connection which is to close may still send a request.
-const LONGEST_LINGER: Duration = Duration::from_secs(5);
+/// Longest time that a connection without a request under way stays open once it is to close.
+const LONGEST_CLOSE: Duration = Duration::from_secs(5);
 
 /// What a connection is told to do. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,15 +67,20 @@ pub(super) struct Activity {
     lifecycle: Arc<Lifecycle>,
     /// Requests begun, heads begun, answers written to: what counts as something happening.
     events: AtomicU64,
-    /// Requests that are being answered.
+    /// Requests without a response yet.
     in_flight: AtomicU32,
+    /// Requests whose response is not with the socket as a whole, those without one included.
+    under_way: AtomicU32,
+    /// The socket takes no more data at present.
+    write_blocked: AtomicBool,
     /// Some of a head was read and its request has not begun.
     in_head: AtomicBool,
     http_2: AtomicBool,
     /// A request has come.
     asked: AtomicBool,
     order: AtomicU8,
-    task: AtomicWaker,
+    /// Wakes the connection's task. It stays in place when it is used, so that each order finds it.
+    task: Mutex<Option<Waker>>,
 }
 
 impl Activity {
@@ -85,11 +89,13 @@ impl Activity {
             lifecycle,
             events: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
+            under_way: AtomicU32::new(0),
+            write_blocked: AtomicBool::new(false),
             in_head: AtomicBool::new(false),
             http_2: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             order: AtomicU8::new(Order::Serve as u8),
-            task: AtomicWaker::new(),
+            task: Mutex::new(None),
         }
     }
 
@@ -97,17 +103,34 @@ impl Activity {
         self.events.store(self.events.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    fn count_in_flight(&self, change: impl FnOnce(u32) -> u32) {
-        self.in_flight.store(change(self.in_flight.load(Ordering::Relaxed)), Ordering::Relaxed);
+    fn change(count: &AtomicU32, change: impl FnOnce(u32) -> u32) {
+        count.store(change(count.load(Ordering::Relaxed)), Ordering::Relaxed);
+    }
+
+    /// Tells whether a request is without a response.
+    fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
+    /// Tells whether a request was not answered, or some of an answer is not with the socket.
+    fn is_answering(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0 || self.write_blocked.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether some of an HTTP/1.1 request head was read. What is read of HTTP/2 may be anything; there, pings find a
+    /// dead peer.
+    fn is_in_head(&self) -> bool {
+        self.in_head.load(Ordering::Relaxed) && !self.http_2.load(Ordering::Relaxed)
     }
 
     /// A request's head is there.
     pub(super) fn request(self: &Arc<Self>) -> InFlight {
         self.event();
-        self.count_in_flight(|others| others + 1);
+        Self::change(&self.in_flight, |others| others + 1);
+        Self::change(&self.under_way, |others| others + 1);
         self.in_head.store(false, Ordering::Relaxed);
         self.asked.store(true, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+        InFlight { activity: Arc::clone(self), responded: false }
     }
 
     /// A request has come, and as HTTP/2.
@@ -116,37 +139,64 @@ impl Activity {
     }
 
     fn tell(&self, order: Order) {
-        self.order.fetch_max(order as u8, Ordering::Release);
-        self.task.wake();
+        if self.order.fetch_max(order as u8, Ordering::AcqRel) < order as u8
+            && let Some(waker) = &*self.task()
+        {
+            waker.wake_by_ref();
+        }
     }
 
     pub(super) fn order(&self) -> Order {
         Order::of(self.order.load(Ordering::Acquire))
     }
 
-    /// Has `waker` woken at every new order.
+    /// Has `waker` woken at every order from now on.
     pub(super) fn on_order(&self, waker: &Waker) {
-        self.task.register(waker);
+        *self.task() = Some(waker.clone());
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        // It is replaced whole.
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request that is being answered.
+/// A request under way: from its head until the last of its answer is with the socket.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Activity>);
+pub(super) struct InFlight {
+    activity: Arc<Activity>,
+    responded: bool,
+}
 
 impl InFlight {
+    /// Notes that there is a response; what is left is to write it.
+    pub(super) fn respond(&mut self) {
+        if !std::mem::replace(&mut self.responded, true) {
+            Activity::change(&self.activity.in_flight, |all| all - 1);
+            // What was read meanwhile was its body.
+            self.activity.in_head.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// Whether its answer is to be the last one of its connection.
     pub(super) fn is_the_last(&self) -> bool {
         // As soon as the gateway says that it is about to end, not only when the watch comes to this connection.
-        self.0.order() >= Order::Close || self.0.lifecycle.is_draining()
+        self.activity.order() >= Order::Close || self.activity.lifecycle.is_draining()
+    }
+}
+
+impl Clone for InFlight {
+    /// Another holder of the same request, which has its response.
+    fn clone(&self) -> Self {
+        Activity::change(&self.activity.under_way, |others| others + 1);
+        Self { activity: Arc::clone(&self.activity), responded: true }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.count_in_flight(|all| all - 1);
-        // What was read meanwhile was its body.
-        self.0.in_head.store(false, Ordering::Relaxed);
+        self.respond();
+        Activity::change(&self.activity.under_way, |all| all - 1);
     }
 }
 
@@ -155,18 +205,18 @@ impl Drop for InFlight {
 pub(super) struct Patience {
     pub(super) head: Duration,
     pub(super) idle: Duration,
-    /// How long a silent connection that is to close may still send a request.
+    /// Time in which a silent connection that is to close may still send a request.
     pub(super) linger: Duration,
+    /// Time from then until a connection is dropped whose peer did not take the end of the connection.
+    pub(super) goodbye: Duration,
 }
 
 impl Patience {
     /// What the settings say.
     pub(super) fn of(settings: &config::Server) -> Self {
-        Self {
-            head: settings.header_timeout,
-            idle: settings.idle_timeout,
-            linger: LONGEST_LINGER.min(settings.drain_timeout / 2),
-        }
+        let close = LONGEST_CLOSE.min(settings.drain_timeout / 2);
+        let goodbye = close / 10;
+        Self { head: settings.header_timeout, idle: settings.idle_timeout, linger: close - goodbye, goodbye }
     }
 
     /// How often the connections are looked at.
@@ -196,14 +246,14 @@ struct State {
 struct Connection {
     activity: Weak<Activity>,
     door: DoorId,
-    /// How long it may still send a request, once it is to close.
-    lingers: Option<Duration>,
-    /// How long ago it was told that this is the end.
-    goodbye: Option<Duration>,
     /// Events at the last look.
     seen: u64,
-    /// How long nothing has happened.
-    quiet: Duration,
+    /// The last look at which something had happened.
+    quiet_since: Instant,
+    /// When it was told to close.
+    closing_since: Option<Instant>,
+    /// When nothing had happened for too long.
+    timed_out_since: Option<Instant>,
 }
 
 impl Watch {
@@ -221,17 +271,19 @@ impl Watch {
     /// Watches over one more connection, which came in through a door, perhaps one that is `gone` meanwhile.
     pub(super) fn add(&self, door: DoorId, gone: bool) -> Arc<Activity> {
         let activity = Arc::new(Activity::new(Arc::clone(&self.lifecycle)));
+        let now = Instant::now();
         let mut state = self.state();
         let mut connection = Connection {
             activity: Arc::downgrade(&activity),
             door,
-            lingers: None,
-            goodbye: None,
             seen: 0,
-            quiet: Duration::ZERO,
+            quiet_since: now,
+            closing_since: None,
+            timed_out_since: None,
         };
         if state.closing || gone {
-            connection.close(state.patience.linger);
+            connection.close(now);
+            self.woken.notify_one();
         }
         state.connections.push(connection);
         activity
@@ -240,38 +292,35 @@ impl Watch {
     /// Lets the connections close that came in through a door, or all. A silent one may send one request more: it may be on
     /// its way already.
     pub(super) fn close(&self, door: Option<DoorId>) {
+        let now = Instant::now();
         let mut state = self.state();
         state.closing |= door.is_none();
-        let linger = state.patience.linger;
         let meant = state.connections.iter_mut().filter(|it| door.is_none_or(|door| it.door == door));
-        meant.for_each(|connection| connection.close(linger));
+        meant.for_each(|connection| connection.close(now));
         self.woken.notify_one();
     }
 
     /// Looks at all connections until the runtime ends; from the moment that `stop` turns true they are to close.
     pub(super) async fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut stopping = false;
-        let mut last = Instant::now();
         loop {
-            let pause = self.state().pause();
+            let next = self.state().next_look(Instant::now());
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep_until(next) => {}
                 () = self.woken.notified() => {}
                 _ = stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
                     self.close(None);
                 }
             }
-            let now = Instant::now();
-            self.look(now - last);
-            last = now;
+            self.look(Instant::now());
         }
     }
 
-    fn look(&self, step: Duration) {
+    fn look(&self, now: Instant) {
         let mut state = self.state();
         let patience = state.patience;
-        state.connections.retain_mut(|connection| connection.look(patience, step));
+        state.connections.retain_mut(|connection| connection.look(patience, now));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -281,48 +330,61 @@ impl Watch {
 }
 
 impl State {
-    /// How long until the next look.
-    fn pause(&self) -> Duration {
-        let lingers = self.connections.iter().filter_map(|it| it.lingers).filter(|left| !left.is_zero());
-        lingers.min().map_or(self.patience.interval(), |left| left.min(self.patience.interval()))
+    /// When to look again.
+    fn next_look(&self, now: Instant) -> Instant {
+        let Patience { linger, goodbye, .. } = self.patience;
+        let closing = self.connections.iter().filter_map(|it| it.closing_since);
+        let steps = closing.flat_map(|since| [since + linger, since + linger + goodbye]);
+        let usual = now + self.patience.interval();
+        steps.filter(|step| *step > now).min().map_or(usual, |step| step.min(usual))
     }
 }
 
 impl Connection {
-    fn close(&mut self, linger: Duration) {
-        if let (Some(activity), None) = (self.activity.upgrade(), self.lingers) {
-            self.lingers = Some(linger);
+    fn close(&mut self, now: Instant) {
+        if let (Some(activity), None) = (self.activity.upgrade(), self.closing_since) {
+            self.closing_since = Some(now);
             activity.tell(Order::Close);
         }
     }
 
-    /// Tells the connection what it has to be told, a step after the last look; gives whether it is still there.
-    fn look(&mut self, patience: Patience, step: Duration) -> bool {
+    /// Tells the connection what it has to be told by now; gives whether it is still there.
+    fn look(&mut self, patience: Patience, now: Instant) -> bool {
         let Some(activity) = self.activity.upgrade() else { return false };
         let events = activity.events.load(Ordering::Relaxed);
-        let busy = activity.in_flight.load(Ordering::Relaxed) > 0;
-        if events != self.seen || busy {
-            (self.seen, self.quiet) = (events, Duration::ZERO);
-        } else {
-            self.quiet += step;
+        if events != self.seen || activity.is_busy() {
+            (self.seen, self.quiet_since) = (events, now);
         }
-        // In HTTP/2 what is read may be anything; its own pings find a dead peer.
-        let in_head = activity.in_head.load(Ordering::Relaxed) && !activity.http_2.load(Ordering::Relaxed);
-        let bound = if in_head { patience.head } else { patience.idle };
-        self.lingers = self.lingers.map(|left| left.saturating_sub(step));
-        self.goodbye = self.goodbye.map(|ago| ago + step);
-        if let Some(ago) = self.goodbye {
-            if ago >= patience.interval() && !busy {
-                activity.tell(Order::Drop);
-            }
-        } else if self.quiet >= bound {
-            self.goodbye = Some(Duration::ZERO);
-            // HTTP/2 has words for it (GOAWAY), so that nothing is lost which is on its way.
-            activity.tell(if activity.speaks_http_2() { Order::Drain } else { Order::End });
-        } else if self.lingers.is_some_and(|left| left.is_zero()) && activity.order() < Order::Drain {
-            activity.tell(Order::Drain);
+        let bound = if activity.is_in_head() { patience.head } else { patience.idle };
+        if self.timed_out_since.is_none() && now - self.quiet_since >= bound {
+            self.timed_out_since = Some(now);
         }
+        activity.tell(self.order(&activity, patience, now));
         true
+    }
+
+    fn order(&self, activity: &Activity, patience: Patience, now: Instant) -> Order {
+        let Patience { linger, goodbye, .. } = patience;
+        let over = |since: Option<Instant>, time: Duration| since.is_some_and(|since| now - since >= time);
+        // An answer under way keeps a connection open for as long as its peer takes some of it from time to time.
+        let answering = activity.is_answering();
+        let left = over(self.closing_since, linger + goodbye) && !answering;
+        let stalled = over(self.timed_out_since, patience.interval())
+            && !activity.is_busy()
+            && (!answering || now - self.quiet_since >= patience.interval());
+        if left || stalled {
+            Order::Drop
+        } else if self.timed_out_since.is_some() {
+            // HTTP/2 has words for it (GOAWAY), so that nothing is lost which is on its way.
+            if activity.speaks_http_2() { Order::Drain } else { Order::End }
+        } else if over(self.closing_since, linger) {
+            // A head that has begun is answered 408.
+            if activity.is_in_head() && !answering { Order::End } else { Order::Drain }
+        } else if self.closing_since.is_some() {
+            Order::Close
+        } else {
+            Order::Serve
+        }
     }
 }
 
@@ -344,7 +406,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.activity.order() >= Order::End {
             let in_head = self.activity.in_head.swap(false, Ordering::Relaxed);
-            if in_head && !self.activity.http_2.load(Ordering::Relaxed) {
+            // Not into the middle of an answer.
+            if in_head && !self.activity.http_2.load(Ordering::Relaxed) && !self.activity.is_answering() {
                 // As much as the socket takes at once: whoever is that slow is not waited for again.
                 let _ = Pin::new(&mut self.stream).poll_write(cx, &request_timeout());
             }
@@ -370,6 +433,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> Watched<S> {
     fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.activity.write_blocked.store(result.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(bytes)) = result
             && (bytes > PING || !self.activity.http_2.load(Ordering::Relaxed))
         {
@@ -386,7 +450,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        self.activity.write_blocked.store(result.is_pending(), Ordering::Relaxed);
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -14,6 +14,7 @@ mod deploy;
 mod derivation;
 mod documentation;
 mod drain;
+mod drain_connections;
 mod encryption;
 mod harness;
 mod identities;
