@@ -11,14 +11,14 @@ use super::signals::{Signals, Told};
 use crate::clock::Clock;
 use crate::config::{Environment, Source};
 use crate::log_events;
-use crate::server::{Inherited, Server};
+use crate::server::{InheritedSockets, Server};
 
 /// How often it is looked whether a file has changed.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) fn run(config: &Path) -> Result<(), Failure> {
     // Before anything has a thread: it changes the environment.
-    let inherited = Inherited::from_environment()?;
+    let inherited = InheritedSockets::from_environment()?;
     let _writing = super::start_logging()?;
     let mut signals = Signals::catch()?.with_hang_up()?;
     let mut source = Source::new(config, Environment::from_process());

@@ -1,7 +1,7 @@
-//! The body of a response, which keeps its request counted as under way until the last of its data is with the socket.
+//! The body of a response, which keeps its request counted as in flight until the last of its data was written.
 //!
-//! The HTTP library takes a body from its response and queues it for as long as the peer reads slowly, so the end of the body
-//! is not the end of the answer. The library drops data when they are written; the data here hold the count.
+//! hyper takes the body out of the response and queues its data for as long as the peer reads slowly, so the end of the body
+//! is not the end of the response. It drops data when they are written; here, the data hold the count.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,36 +9,36 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 
-use super::timeouts::InFlight;
+use super::activity::InFlight;
 use crate::respond::Body;
 
-/// The body of a response to a request that is under way.
-pub(super) struct AnswerBody {
+/// The body of the response to a request in flight.
+pub(super) struct ResponseBody {
     body: Body,
     /// `None` once the last data hold it.
     in_flight: Option<InFlight>,
 }
 
-/// Some of a body's data, queued to be written.
-pub(super) struct AnswerData {
+/// A part of a body, queued to be written.
+pub(super) struct ResponseData {
     bytes: Bytes,
     _in_flight: Option<InFlight>,
 }
 
-impl AnswerBody {
+impl ResponseBody {
     pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
         Self { body, in_flight: Some(in_flight) }
     }
 }
 
-impl hyper::body::Body for AnswerBody {
-    type Data = AnswerData;
+impl hyper::body::Body for ResponseBody {
+    type Data = ResponseData;
     type Error = <Body as hyper::body::Body>::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<AnswerData>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<ResponseData>, Self::Error>>> {
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -47,7 +47,7 @@ impl hyper::body::Body for AnswerBody {
         let is_last = self.body.is_end_stream();
         Poll::Ready(Some(Ok(frame.map_data(|bytes| {
             let in_flight = if is_last { self.in_flight.take() } else { self.in_flight.clone() };
-            AnswerData { bytes, _in_flight: in_flight }
+            ResponseData { bytes, _in_flight: in_flight }
         }))))
     }
 
@@ -60,7 +60,7 @@ impl hyper::body::Body for AnswerBody {
     }
 }
 
-impl Buf for AnswerData {
+impl Buf for ResponseData {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }
