@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::caller::ListenerIdentity;
 use crate::gateway::{ConnectionContext, Gateway};
 use crate::http_client::Client;
+use crate::log_events;
 use crate::tls::Tls;
 
 /// Holds the active generation and replaces it on reload; one per server.
@@ -132,9 +133,25 @@ impl Generation {
         self.number
     }
 
-    /// Iterates over the listeners that accept connections.
-    pub fn open_listeners(&self) -> impl Iterator<Item = &Listener> {
+    fn open_listeners(&self) -> impl Iterator<Item = &Listener> {
         self.listeners.values().filter(|listener| listener.open)
+    }
+
+    /// Rereads changed TLS files of the open listeners and logs the results; returns true if new contents are in use.
+    #[must_use]
+    pub fn refresh_certificates(&self) -> bool {
+        let mut refreshed = false;
+        for tls in self.open_listeners().filter_map(|listener| listener.tls.as_ref()) {
+            match tls.refresh() {
+                Ok(true) => {
+                    tracing::info!(message = log_events::CERTIFICATE_RELOADED);
+                    refreshed = true;
+                }
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, message = log_events::CERTIFICATE_REFUSED),
+            }
+        }
+        refreshed
     }
 
     /// Builds the context of requests that arrive over a connection.

@@ -13,7 +13,6 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::digest::sha256;
-use crate::log_events;
 
 /// The files of a TLS listener, and its policy for client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,21 +91,11 @@ impl Tls {
         certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
     }
 
-    /// Rereads the files if they have changed, and logs the result; returns true if new contents are in use. Contents that
-    /// can't be used leave the previous ones in use.
-    pub fn refresh(&self) -> bool {
-        match self.reload() {
-            Ok(true) => tracing::info!(message = log_events::CERTIFICATE_RELOADED),
-            Ok(false) => return false,
-            Err(error) => {
-                tracing::error!(%error, message = log_events::CERTIFICATE_REFUSED);
-                return false;
-            }
-        }
-        true
-    }
-
-    fn reload(&self) -> Result<bool, TlsError> {
+    /// Rereads the files if they have changed; returns true if new contents are in use.
+    ///
+    /// # Errors
+    /// If changed files can't be read or used; the previous contents stay in use. The next call does not repeat the error.
+    pub fn refresh(&self) -> Result<bool, TlsError> {
         let contents = FileContents::read(&self.files);
         let digest = match &contents {
             Ok(contents) => contents.digest(),
@@ -116,7 +105,7 @@ impl Tls {
         if *seen == digest {
             return Ok(false);
         }
-        // Refused contents are remembered too, so that they are logged once and not at each check.
+        // Refused contents are remembered too, so that they are an error once and not at each check.
         *seen = digest;
         self.loaded.store(Arc::new(contents?.load(&self.files)?));
         Ok(true)
@@ -205,18 +194,18 @@ mod tests {
             client_certificate_required: false,
         };
         let tls = Tls::new(files).expect("they are good");
-        let good = tls.config();
+        let original = tls.config();
         for broken in [None, Some("no certificate")] {
             match broken {
                 None => std::fs::remove_file(&certificate).expect("it is there"),
                 Some(text) => std::fs::write(&certificate, text).expect("a temporary file"),
             }
-            assert!(tls.reload().is_err());
-            assert!(matches!(tls.reload(), Ok(false)), "it is said once");
-            assert!(Arc::ptr_eq(&tls.config(), &good));
+            assert!(tls.refresh().is_err());
+            assert!(matches!(tls.refresh(), Ok(false)), "the error comes once");
+            assert!(Arc::ptr_eq(&tls.config(), &original));
         }
         install();
-        assert!(matches!(tls.reload(), Ok(true)));
+        assert!(matches!(tls.refresh(), Ok(true)));
         std::fs::remove_dir_all(&folder).expect("it is ours");
     }
 }

@@ -85,7 +85,7 @@ impl ConnectionActivity {
         self.events.load(Ordering::Relaxed)
     }
 
-    /// Records the first bytes of the connection's protocol.
+    /// Records the protocol, which the connection's first bytes tell.
     pub(super) fn set_http_2(&self, http_2: bool) {
         self.http_2.store(http_2, Ordering::Relaxed);
     }

@@ -157,9 +157,7 @@ impl Server {
         let added = std::mem::take(&mut plan.added);
         let generation = Generation::new(gateway, clients, std::mem::take(&mut plan.listeners));
         // A client certificate that is no longer valid gives no identity from the first request on.
-        for tls in generation.open_listeners().filter_map(|listener| listener.tls.as_ref()) {
-            tls.refresh();
-        }
+        let _ = generation.refresh_certificates();
         generation.gateway.take_over();
         self.active.replace(generation);
         let closing;

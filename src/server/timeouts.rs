@@ -35,8 +35,7 @@ pub(super) struct Timeouts {
 impl Timeouts {
     pub(super) fn of(settings: &config::Server) -> Self {
         let close = LONGEST_CLOSE.min(settings.drain_timeout / 2);
-        let goodbye = close / 10;
-        Self { head: settings.header_timeout, idle: settings.idle_timeout, linger: close - goodbye, goodbye }
+        Self { head: settings.header_timeout, idle: settings.idle_timeout, linger: close * 9 / 10, goodbye: close / 10 }
     }
 
     /// Returns the time between two checks of all connections.

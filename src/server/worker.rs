@@ -15,7 +15,6 @@ use crate::config;
 use crate::generation::{ActiveGeneration, ListenerId};
 use crate::lifecycle::Lifecycle;
 use crate::log_events;
-use crate::tls::Tls;
 
 /// Time between two checks of the certificate files.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(1);
@@ -132,13 +131,8 @@ impl Intake {
 async fn refresh_certificates(active: &ActiveGeneration) {
     loop {
         tokio::time::sleep(CERTIFICATE_CHECK).await;
-        let present: Vec<Arc<Tls>> =
-            active.load().open_listeners().filter_map(|listener| listener.tls.clone()).collect();
-        let mut refreshed = false;
-        for tls in present {
-            refreshed |= tls.refresh();
-        }
-        if refreshed {
+        let generation = Arc::clone(&active.load());
+        if generation.refresh_certificates() {
             // A client certificate may have lost its authority, also on a connection that is open.
             active.renew();
         }

@@ -1,5 +1,5 @@
-//! Connections at the end of a gateway: those without a request under way close within the time that README names, a reader
-//! that makes no progress is closed after the idle timeout, and answers under way are finished.
+//! Connections of a gateway that drains: those without a request under way close within the time that the README states, a
+//! reader that makes no progress is closed after the idle timeout, and answers under way are finished.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 use crate::encryption::{Folder, client_config, install, tls_lines};
 use crate::harness::{EXECUTIONS, Gateway, KEY, Setup, configuration, http_upstream, page_of, until};
 
-/// A server that keeps its promises needs a tenth of this; one that does not would need `DRAIN_TIMEOUT`.
+/// Limit of each wait. Closing takes about five seconds; a server that does not close would take `DRAIN_TIMEOUT`.
 const FAR_TOO_LONG: Duration = Duration::from_mins(1);
 const DRAIN_TIMEOUT: &str = "10m";
-/// Bytes of an answer that no socket buffer holds.
+/// Size of an answer in bytes: more than the socket buffers hold.
 const LARGE: usize = 8 << 20;
 
 const HALF_A_HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\nx-api-";
@@ -214,7 +214,7 @@ async fn read_head(stream: &mut Stream) -> String {
     String::from_utf8(bytes).expect("UTF-8")
 }
 
-/// Reads an HTTP/1.1 answer; gives its body's length.
+/// Reads an HTTP/1.1 answer; returns the length of its body.
 async fn read_answer(stream: &mut Stream) -> usize {
     let head = read_head(stream).await;
     read_body(stream, &head).await
@@ -228,7 +228,7 @@ async fn read_body(stream: &mut Stream, head: &str) -> usize {
     body.len()
 }
 
-/// Reads what comes until the server closes the connection, in whichever way.
+/// Reads until the server closes the connection, with or without an error.
 async fn read_to_end(mut stream: Stream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = tokio::time::timeout(FAR_TOO_LONG, stream.read_to_end(&mut bytes)).await.expect("it is closed");
@@ -248,7 +248,7 @@ async fn connections_without_a_request_under_way_close_soon_after_sigterm() {
         }
         silent.push(stream);
     }
-    // And one whose TLS handshake never begins.
+    // The TLS handshake of this one never begins.
     silent.push(Box::new(world.connect(Transport::Tls).await));
     let draining = world.stop().await;
     for (kind, stream) in idle {
@@ -267,21 +267,20 @@ async fn connections_without_a_request_under_way_close_soon_after_sigterm() {
 
 #[tokio::test]
 async fn a_reader_that_stalls_in_mid_answer_is_closed_while_draining() {
-    let server = "header_timeout = \"500ms\"\nidle_timeout = \"1s\"\n";
-    let world = World::start("drain-stalled", LARGE, server).await;
+    let world = World::start("drain-stalled", LARGE, "idle_timeout = \"3s\"\n").await;
     let mut stalled = Vec::new();
     for kind in KINDS {
         let mut stream = world.open_asked(kind).await;
         stream.read_u8().await.expect("an answer");
         stalled.push(stream);
     }
-    // A request behind the one that is being answered keeps the HTTP library from looking for the end of the input.
+    // With part of a further request in its buffer, hyper does not read, and so does not find the end of the input.
     let mut pipelined = world.open_asked((Transport::Plain, Version::Http1)).await;
     pipelined.write_all(HALF_A_HEAD.as_bytes()).await.expect("it reads");
     pipelined.read_u8().await.expect("an answer");
     stalled.push(pipelined);
     world.stop().await.ended().await;
-    // They were there all the time.
+    // The clients have kept them open until here.
     drop(stalled);
 }
 
@@ -306,7 +305,7 @@ async fn an_answer_under_way_outlasts_the_idle_connections_of_a_drain() {
     }
     let silent: Stream = Box::new(world.connect(Transport::Plain).await);
     let draining = world.stop().await;
-    // Closed as one that was given up: from now on only answers under way keep the server from its end.
+    // Once the server closes the silent connection, only answers under way keep it running.
     read_to_end(silent).await;
     for (mut stream, head) in http_1 {
         assert!(read_body(&mut stream, &head).await > LARGE);
