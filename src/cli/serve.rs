@@ -13,14 +13,14 @@ use super::signals::{SignalEvent, Signals};
 use crate::clock::Clock;
 use crate::config::{Environment, Source};
 use crate::log_events;
-use crate::server::{Inherited, Server};
+use crate::server::{InheritedSockets, Server};
 
 /// Interval between two checks for changed files.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(config: &Path) -> Result<(), CommandError> {
     // First of all, because it changes the environment, which is only safe while the process has one thread.
-    let inherited = Inherited::from_environment()?;
+    let inherited = InheritedSockets::from_environment()?;
     let _writing = start_logging()?;
     let mut signals = Signals::register()?.with_hangup()?;
     let mut source = Source::new(config, Environment::from_process());

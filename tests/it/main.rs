@@ -16,6 +16,7 @@ mod deploy;
 mod derivation;
 mod documentation;
 mod drain;
+mod drain_connections;
 mod encryption;
 mod harness;
 mod identities;
