@@ -83,10 +83,7 @@ fn identify(
             }
             known => known,
         };
-        identified.map_err(|none| match none {
-            Unidentified::Refused(error) | Unidentified::NotAuthorized(error, _) => error,
-            Unidentified::UnknownKey(_) => ClientError::invalid_credentials(),
-        })
+        identified.map_err(Unidentified::into_error)
     }))
 }
 

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::upstream_op::UpstreamOp;
 use super::{ConnectionContext, Exchange, Gateway, Settled, Unresolved};
-use crate::caller::IssuerIndex;
+use crate::caller::{IssuerIndex, Unidentified};
 use crate::error::{ClientError, Reason};
 use crate::respond::Body;
 
@@ -79,7 +79,7 @@ impl Gateway {
                 self.callers.ask_issuer(issuer).await;
                 let now = self.clock.now();
                 let decision = self.decide(scope, exchange, now).map_err(|undecided| match undecided {
-                    Unresolved::UnknownKey(_) => ClientError::invalid_credentials(),
+                    Unresolved::UnknownKey(issuer) => Unidentified::UnknownKey(issuer).into_error(),
                     Unresolved::Refused(error) => error,
                 })?;
                 match self.settle(scope, exchange, decision, now) {
