@@ -9,7 +9,7 @@ use super::api_key::ApiKey;
 use super::callers::Callers;
 use super::credential::Credential;
 use super::grant::Grant;
-use super::jwt::{Identity, IssuerIndex, Verification};
+use super::jwt::{Identity, IssuerIndex, Verification, unknown_key};
 use super::linked_account::{self, ambiguous, single};
 use super::session_token::{SessionToken, bearer};
 use super::trusted::ListenerIdentity;
@@ -42,6 +42,18 @@ pub enum Unidentified {
 impl From<ClientError> for Unidentified {
     fn from(error: ClientError) -> Self {
         Self::Refused(error)
+    }
+}
+
+impl Unidentified {
+    /// The error for the client. An issuer's key that is still unknown after [`Callers::ask_issuer`] makes the credential
+    /// invalid.
+    #[must_use]
+    pub fn into_error(self) -> ClientError {
+        match self {
+            Self::Refused(error) | Self::NotAuthorized(error, _) => error,
+            Self::UnknownKey(_) => unknown_key(),
+        }
     }
 }
 

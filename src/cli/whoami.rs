@@ -91,10 +91,7 @@ fn identify(
             }
             identified => identified,
         };
-        identified.map_err(|unidentified| match unidentified {
-            Unidentified::Refused(error) | Unidentified::NotAuthorized(error, _) => error,
-            Unidentified::UnknownKey(_) => ClientError::invalid_credentials(),
-        })
+        identified.map_err(Unidentified::into_error)
     }))
 }
 

@@ -15,7 +15,7 @@ use super::normalise::{Miss, UpstreamOp};
 use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
 use crate::cache::{CacheOutcome, Entry, Servable};
-use crate::caller::Caller;
+use crate::caller::{Caller, Unidentified};
 use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
 use crate::executions::PathId;
@@ -78,7 +78,7 @@ impl InProgress {
                         return Ok(self.gateway.answer(connection, &self.head, &mut self.context, answer, now));
                     }
                     Err(Unresolved::Refused(error)) => return Err(error),
-                    Err(Unresolved::UnknownKey(_)) => return Err(ClientError::invalid_credentials()),
+                    Err(Unresolved::UnknownKey(issuer)) => return Err(Unidentified::UnknownKey(issuer).into_error()),
                 }
             }
         };

@@ -20,6 +20,12 @@ issuer = "https://login.example.com/"
 audience = ["postern"]
 keys = { secret = { env = "SECRET" } }
 tenant_claim = "org"
+
+[[issuers]]
+issuer = "https://remote.example.com/"
+audience = ["postern"]
+keys = { url = "http://127.0.0.1:9/jwks" }
+tenant = "t"
 "#;
 
 const SECRET: &str = "a-secret-of-at-least-thirty-two-bytes";
@@ -30,7 +36,7 @@ fn callers() -> Callers {
     environment.insert("SECRET", SECRET);
     let config =
         Config::parse(CONFIG, Path::new("postern.toml"), &environment).unwrap_or_else(|error| panic!("{error}"));
-    Callers::new(&config, &Clock::manual(Timestamp::UNIX_EPOCH)).expect("no key server is configured")
+    Callers::new(&config, &Clock::manual(Timestamp::UNIX_EPOCH)).expect("an HTTP client")
 }
 
 fn identify(token: &str) -> Result<Caller, Unidentified> {
@@ -94,4 +100,18 @@ fn an_expired_token_is_refused_as_expired() {
     let error = refused(&token(Algorithm::HS256, &claims, SECRET));
     assert_eq!(error.error_code(), "EXPIRED_CREDENTIALS");
     assert_eq!(error.cause().map(ToString::to_string).as_deref(), Some("the claim `exp` lies in the past"));
+}
+
+#[test]
+fn a_key_that_stays_unknown_makes_the_token_invalid() {
+    let mut claims = claims();
+    claims["iss"] = json!("https://remote.example.com/");
+    let key = EncodingKey::from_ed_pem(include_bytes!("../../../tests/data/issuer-ed25519.pem")).expect("a key");
+    let token = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &key).expect("a token");
+    let unidentified = identify(&token).expect_err("the issuer's keys are not fetched yet");
+    assert!(matches!(unidentified, Unidentified::UnknownKey(_)));
+    let error = unidentified.into_error();
+    assert_eq!(error.body("id"), ClientError::invalid_credentials().body("id"));
+    let cause = "the issuer has no key with the `kid` of the token";
+    assert_eq!(error.cause().map(ToString::to_string).as_deref(), Some(cause));
 }

@@ -84,6 +84,11 @@ impl From<InvalidToken> for ClientError {
     }
 }
 
+/// The error for a token whose key the issuer does not have.
+pub(super) fn unknown_key() -> ClientError {
+    InvalidToken::Signature(SignatureError::UnknownKey).into()
+}
+
 /// Decides what becomes of verified tokens in a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VerifiedTokens {
