@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::log_events;
-use crate::observe::{self, LogWriter, Writing};
+use crate::observe::{self, LogWriter, LogWriterGuard};
 
 /// An authenticating, caching gateway in front of the Refold executions API.
 ///
@@ -120,7 +120,7 @@ fn complain(failure: &Failure) {
 
 /// Structured log lines on standard error, until what is returned goes; `POSTERN_LOG` takes `tracing`'s directives and is
 /// `info` by default. Only Postern's own events are ever written: what libraries say of a connection can hold credentials.
-fn start_logging() -> Result<Writing, Failure> {
+fn start_logging() -> Result<LogWriterGuard, Failure> {
     use tracing_subscriber::filter::{FilterFn, LevelFilter};
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;

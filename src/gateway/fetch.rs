@@ -10,7 +10,7 @@ use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
-use crate::observe::Context;
+use crate::observe::SpanContext;
 use crate::upstream::UpstreamTelemetry;
 use crate::upstream::{FetchError, Wanted};
 
@@ -35,7 +35,7 @@ pub(super) struct FetchRequest {
 pub(super) enum Fetch {
     Own,
     /// Somebody else's; how a trace points at it.
-    Shared(Option<Context>),
+    Shared(Option<SpanContext>),
 }
 
 impl FetchRequest {
@@ -87,7 +87,7 @@ impl Gateway {
         }
     }
 
-    async fn fly(self: Arc<Self>, client: Client, mut errand: FetchRequest, mut flight: Leader<Option<Context>>) {
+    async fn fly(self: Arc<Self>, client: Client, mut errand: FetchRequest, mut flight: Leader<Option<SpanContext>>) {
         let outcome = loop {
             match self.bring(&client, &mut errand, &mut flight.interest()).await {
                 Ok(entry) => break Ok(entry),

@@ -37,7 +37,7 @@ use crate::config::Config;
 use crate::error::{ClientError, Reason};
 use crate::executions::{Asked, BatchesQuery, Question, no_parameters};
 use crate::http_client::{Client, ClientSetupError};
-use crate::observe::{AccessRecord, Connected, Context, Observer, Span, Tracer, Who};
+use crate::observe::{AccessRecord, CallerIdentity, Observer, OpenConnectionGuard, Span, SpanContext, Tracer};
 use crate::request::RequestId;
 use crate::request::cors::{self, Cors};
 use crate::request::headers::Fields;
@@ -55,7 +55,7 @@ pub struct Gateway {
     clock: Clock,
     callers: Callers,
     store: Store,
-    group: Arc<Group<Option<Context>>>,
+    group: Arc<Group<Option<SpanContext>>>,
     cors: Option<Cors>,
     origin: Upstream,
     observer: Arc<Observer>,
@@ -157,8 +157,8 @@ impl Gateway {
 
     /// A connection of a caller is open, for as long as what is returned.
     #[must_use]
-    pub fn connected(&self) -> Connected {
-        self.observer.connection()
+    pub fn connected(&self) -> OpenConnectionGuard {
+        self.observer.connection_opened()
     }
 
     /// Waits a moment for the spans of what was answered to be sent.
@@ -360,9 +360,9 @@ impl Gateway {
             request_id: exchange.facts.request_id,
             method: &exchange.head.method,
             resource: exchange.resource,
-            who: match (&exchange.caller, &exchange.known) {
-                (Some(caller), _) => Some(Who::from(caller)),
-                (None, Some(known)) => Some(Who::from(known)),
+            caller: match (&exchange.caller, &exchange.known) {
+                (Some(caller), _) => Some(CallerIdentity::from(caller)),
+                (None, Some(known)) => Some(CallerIdentity::from(known)),
                 (None, None) => None,
             },
             key: exchange.key.as_ref(),
@@ -372,10 +372,10 @@ impl Gateway {
             error_label: error.map(|(_, label)| label),
             cache: exchange.facts.cache,
             age: exchange.age,
-            at: now,
+            answered_at: now,
             duration: now.since(exchange.began),
-            upstream: exchange.spent.as_ref().and_then(|spent| spent.upstream()),
-            trace: exchange.span.context().map(|context| context.trace),
+            upstream_duration: exchange.spent.as_ref().and_then(|spent| spent.upstream()),
+            trace_id: exchange.span.context().map(|context| context.trace),
         };
         self.observer.answered(&self.config.log, &record);
         exchange.span.answered(exchange.head.uri.path(), &record);

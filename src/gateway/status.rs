@@ -10,7 +10,7 @@ use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
 use crate::executions::{ListQuery, Question};
 use crate::lifecycle::Reloads;
-use crate::observe::{Latency, RecentError, State, Traffic};
+use crate::observe::{Latency, RecentError, ScrapeState, Traffic};
 use crate::request::headers::Fields;
 use crate::tenant::{BudgetState, Busy, Tenant, TenantStatus};
 use crate::upstream::Circuit;
@@ -85,12 +85,12 @@ impl Gateway {
     #[must_use]
     pub fn status(&self) -> Status {
         let now = self.clock.now();
-        let live = self.observer.live();
+        let recent = self.observer.recent();
         let tenants = self.callers.tenants();
         let mut busiest: Vec<Busy> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
         busiest.sort_by_key(|busy| std::cmp::Reverse(busy.requests));
         busiest.truncate(BUSIEST);
-        let mut errors = live.errors(now);
+        let mut errors = recent.errors(now);
         // What the log may not show, the page may not either.
         let shown = self.config.log.linked_accounts;
         let busy = busiest.iter_mut().map(|busy| &mut busy.linked_account);
@@ -100,8 +100,8 @@ impl Gateway {
         Status {
             at: self.clock.wall(),
             uptime: now.since(crate::clock::Moment::default()).as_secs_f64(),
-            traffic: live.traffic(now),
-            latency: live.latency(now),
+            traffic: recent.traffic(now),
+            latency: recent.latency(now),
             cache: self.store.usage(),
             circuit: self.origin.circuit(),
             tenants: tenants.iter().map(|tenant| tenant.status()).collect(),
@@ -127,7 +127,7 @@ impl Gateway {
     /// All metrics in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn metrics(&self, reloads: &Reloads) -> String {
-        self.observer.text(&State {
+        self.observer.prometheus_text(&ScrapeState {
             cache: self.store.usage(),
             circuit_open: self.origin.circuit() != Circuit::Closed,
             tenants: self.callers.tenants(),

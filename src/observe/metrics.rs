@@ -1,7 +1,7 @@
-//! Every metric: its name, labels, unit (in the name, as Prometheus has it) and meaning, in one place.
+//! The declaration of every metric: its name (which includes the unit), labels and help text.
 //!
-//! The library is `prometheus`: its counters and histograms are told by atomic additions alone, where the histogram of
-//! `prometheus-client` takes a lock. Label values are bounded: they come from the configuration or from enumerations here.
+//! The library is `prometheus`, whose counters and histograms use atomic additions only; the histogram of
+//! `prometheus-client` takes a lock. Label values are bounded: they come from the configuration or from enumerations.
 
 mod handles;
 
@@ -11,44 +11,46 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-pub(crate) use self::handles::{Requests, TenantMetrics};
+pub(crate) use self::handles::{RequestMetrics, TenantMetrics};
 pub use self::handles::{UpstreamOutcome, WebhookOutcome};
 
-/// From a hit to a request that has waited for all that it may wait for, in seconds.
+/// Seconds, from the duration of a hit to the longest waits that are configured.
 const REQUEST_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// From an upstream next door to one that takes all the time it is given, in seconds.
+/// Seconds, from an upstream in the same network to the default total timeout.
 const UPSTREAM_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// From the next slot to the longest wait of what nobody waits for, in seconds.
+/// Seconds, from the next permit to the longest wait of a background fetch.
 const WAIT_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// A metric as it is declared.
+/// The declaration of a metric.
 #[derive(Debug)]
-pub struct Declared {
-    /// `postern_…`, with its unit.
+pub struct MetricDeclaration {
+    /// The name, `postern_…`, which includes the unit.
     pub name: &'static str,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Names of its labels.
+    /// The names of its labels.
     pub labels: &'static [&'static str],
-    help: &'static str,
+    /// The help text, which the README repeats.
+    pub help: &'static str,
+    /// Upper bounds of a histogram's buckets; empty for other kinds.
     buckets: &'static [f64],
 }
 
-/// A kind of metric of the library.
-trait Kind: Collector + Clone + Sized + 'static {
+/// A type of the library that a declaration can be built as.
+trait MetricKind: Collector + Clone + Sized + 'static {
     const NAME: &'static str;
 
-    fn build(declared: &Declared) -> prometheus::Result<Self>;
+    fn build(declaration: &MetricDeclaration) -> prometheus::Result<Self>;
 }
 
 macro_rules! kinds {
     ($($kind:ident $name:literal |$declared:ident| $build:expr;)+) => {
-        $(impl Kind for $kind {
+        $(impl MetricKind for $kind {
             const NAME: &'static str = $name;
 
-            fn build($declared: &Declared) -> prometheus::Result<Self> {
+            fn build($declared: &MetricDeclaration) -> prometheus::Result<Self> {
                 $build
             }
         })+
@@ -76,10 +78,10 @@ macro_rules! metrics {
             $(pub(crate) $field: $kind,)+
         }
 
-        /// All of them, as they are declared.
-        pub const DECLARED: &[Declared] = &[$(Declared {
+        /// The declarations of all metrics.
+        pub const DECLARED: &[MetricDeclaration] = &[$(MetricDeclaration {
             name: $name,
-            kind: <$kind as Kind>::NAME,
+            kind: <$kind as MetricKind>::NAME,
             labels: &[$($label),*],
             help: $help,
             buckets: $buckets,
@@ -158,16 +160,17 @@ metrics! {
 }
 
 impl Metrics {
-    /// All of them at zero.
+    /// All metrics at zero, in a registry of their own.
     pub(crate) fn new() -> Self {
-        let metrics = Self::build(Registry::new()).expect("the names are valid and different: a test makes them all");
+        let metrics =
+            Self::build(Registry::new()).expect("the declared names are valid and distinct: a test builds them all");
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics
     }
 
-    /// The present values in Prometheus' text format.
+    /// The present values, in Prometheus' text format.
     pub(crate) fn text(&self) -> String {
-        // Strings and numbers: there is nothing to fail on.
+        // Writing strings and numbers to memory does not fail.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 
@@ -176,7 +179,7 @@ impl Metrics {
     }
 }
 
-/// Brings a counter up to a total that is counted elsewhere.
+/// Raises a counter to a total that another module counts.
 pub(crate) fn catch_up(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }
@@ -186,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_different_and_say_their_unit_and_kind() {
+    fn metric_names_are_distinct_and_show_unit_and_kind() {
         let _all = Metrics::new();
         for declared in DECLARED {
             assert!(declared.name.starts_with("postern_"), "{declared:?}");
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_catches_up_never_goes_back() {
+    fn a_counter_that_catches_up_never_decreases() {
         let metrics = Metrics::new();
         for (total, shown) in [(3, 3), (3, 3), (2, 3), (7, 7)] {
             catch_up(&metrics.log_lines_dropped, total);

@@ -135,8 +135,8 @@ impl Server {
             None => None,
             Some((address, socket)) => {
                 let (live, lifecycle) = (Arc::clone(&live), Arc::clone(&lifecycle));
-                let sources = admin::Sources { address: address.clone(), live, lifecycle };
-                Some((address, Admin::start(socket, sources).map_err(StartError::Worker)?))
+                let context = admin::AdminContext { address: address.clone(), generation: live, lifecycle };
+                Some((address, Admin::start(socket, context).map_err(StartError::Worker)?))
             }
         };
         Ok(Self { live, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin })
@@ -279,11 +279,11 @@ fn bind_admin(address: &ListenAddress) -> Result<Fresh, StartError> {
 }
 
 /// The same in its place. To be called when nothing else can fail: it may be another process's place until then.
-fn open_admin(fresh: Fresh) -> Result<(ListenAddress, admin::Socket), StartError> {
+fn open_admin(fresh: Fresh) -> Result<(ListenAddress, admin::AdminSocket), StartError> {
     let Fresh { address, mut sockets, staged } = fresh;
     let opened = match staged.map_or(Ok(()), |staged| staged.put_in_place()).map(|()| sockets.pop()) {
-        Ok(Some(Bound::Tcp(socket))) => Ok(admin::Socket::Tcp(socket)),
-        Ok(Some(Bound::Unix(socket))) => Ok(admin::Socket::Unix(socket)),
+        Ok(Some(Bound::Tcp(socket))) => Ok(admin::AdminSocket::Tcp(socket)),
+        Ok(Some(Bound::Unix(socket))) => Ok(admin::AdminSocket::Unix(socket)),
         Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
         Err(error) => Err(error),
     };

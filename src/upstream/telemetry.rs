@@ -11,7 +11,7 @@ use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::error::ClientError;
 use crate::limit::Urgency;
-use crate::observe::{Context, Observer, Span, TenantMetrics, UpstreamOutcome};
+use crate::observe::{Observer, Span, SpanContext, TenantMetrics, UpstreamOutcome};
 
 /// Everything that is asked of Refold for one request, or to renew one entry.
 #[derive(Debug)]
@@ -41,9 +41,9 @@ impl UpstreamCost {
 impl UpstreamTelemetry {
     /// Starts recording what one request asks of the upstream.
     pub fn new(observer: Arc<Observer>, caller: &Caller, request: &Span, headers: &HeaderMap) -> Self {
-        let below = request.below();
-        let span = if below.context().is_some() { below } else { Span::passed_on(headers) };
-        Self { tenant: observer.of(caller.tenant()), observer, span, spent: Arc::default() }
+        let below = request.child();
+        let span = if below.context().is_some() { below } else { Span::propagated(headers) };
+        Self { tenant: observer.tenant(caller.tenant()), observer, span, spent: Arc::default() }
     }
 
     /// It is made. A trip that turns out not to be needed is never told of.
@@ -53,7 +53,7 @@ impl UpstreamTelemetry {
 
     /// How others point at it.
     #[must_use]
-    pub fn context(&self) -> Option<Context> {
+    pub fn context(&self) -> Option<SpanContext> {
         self.span.context()
     }
 
@@ -69,13 +69,13 @@ impl UpstreamTelemetry {
         Self {
             observer: Arc::clone(&self.observer),
             tenant: Arc::clone(&self.tenant),
-            span: self.span.below(),
+            span: self.span.child(),
             spent: Arc::clone(&self.spent),
         }
     }
 
     /// It waits for what another one brings.
-    pub fn waits_for(&mut self, other: Option<Context>) {
+    pub fn waits_for(&mut self, other: Option<SpanContext>) {
         self.span.begin("wait");
         if let Some(other) = other {
             self.span.describe(|span| span.link(other));
@@ -91,7 +91,7 @@ impl UpstreamTelemetry {
 
     /// It waits for the org key's budget.
     pub fn waits(&self) -> BudgetWait<'_> {
-        let mut span = self.span.below();
+        let mut span = self.span.child();
         span.begin("budget");
         BudgetWait { trip: self, since: self.clock().now(), span }
     }
@@ -99,7 +99,7 @@ impl UpstreamTelemetry {
     /// A request is sent.
     pub fn attempt<B>(&self, request: &mut Request<B>) -> Attempt<'_> {
         let before = self.spent.attempts.fetch_add(1, Ordering::Relaxed);
-        let mut span = self.span.call();
+        let mut span = self.span.client_child();
         span.begin("attempt");
         span.describe(|span| {
             span.name(request.method().to_string());
@@ -108,7 +108,7 @@ impl UpstreamTelemetry {
                 span.attribute("http.request.resend_count", before);
             }
         });
-        span.name_in(request.headers_mut());
+        span.inject(request.headers_mut());
         self.observer.metrics.upstream_in_flight.inc();
         Attempt { trip: self, since: self.clock().now(), span }
     }
