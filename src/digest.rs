@@ -22,6 +22,20 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
+/// Decodes `N` bytes from hexadecimal digits of either case; `None` if there are more or fewer digits, or others.
+#[must_use]
+pub fn from_hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = value(pair[0])? << 4 | value(pair[1])?;
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +45,13 @@ mod tests {
         // FIPS 180-4's first example.
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Hex(&sha256(b"abc")).to_string(), expected);
+    }
+
+    #[test]
+    fn hexadecimal_digits_of_either_case_are_decoded() {
+        assert_eq!(from_hex(b"00fFA7"), Some([0x00, 0xff, 0xa7]));
+        for digits in ["", "00ff", "00ffa", "00ffa70", "00ffag", "+0ffa7", "00ffé", " 0ffa7"] {
+            assert_eq!(from_hex::<3>(digits.as_bytes()), None, "{digits}");
+        }
     }
 }
