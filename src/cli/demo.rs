@@ -8,13 +8,13 @@ use super::signals::Signals;
 use super::{Failure, print, simulate};
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
-use crate::server::Server;
+use crate::server::{Inherited, Server};
 use crate::simulator::{Settings, Simulator};
 
 const ORG_KEY_VARIABLE: &str = "REFOLD_ORG_KEY";
 
 pub(super) fn run(listen: SocketAddr, admin: SocketAddr) -> Result<(), Failure> {
-    let _writing = super::start_logging()?;
+    let logging = super::start_logging()?;
     let signals = Signals::catch()?;
     let clock = Clock::system();
     // Nobody outside this process needs the org key of the simulated Refold, so nobody knows it.
@@ -25,7 +25,7 @@ pub(super) fn run(listen: SocketAddr, admin: SocketAddr) -> Result<(), Failure> 
     let mut environment = Environment::default();
     environment.insert(ORG_KEY_VARIABLE, &org_key);
     let config = Config::parse(&configuration(listen, admin, refold, &client), Path::new("demo.toml"), &environment)?;
-    let server = Server::start(config, clock)?;
+    let server = Server::start_with(config, clock, Inherited::default(), logging.access_log.clone())?;
     let address = &server.addresses()[0];
     print(introduction(&address.to_string(), refold, &client, &simulator));
     if let Some(address) = server.admin_address() {

@@ -118,9 +118,16 @@ fn complain(failure: &Failure) {
     let _ = writeln!(std::io::stderr(), "postern: {failure}");
 }
 
-/// Structured log lines on standard error, until what is returned goes; `POSTERN_LOG` takes `tracing`'s directives and is
-/// `info` by default. Only Postern's own events are ever written: what libraries say of a connection can hold credentials.
-fn start_logging() -> Result<LogWriterGuard, Failure> {
+/// The log of the process, which is written until this is dropped.
+struct Logging {
+    /// Takes the lines of requests; `None` if `POSTERN_LOG` excludes them.
+    access_log: Option<LogWriter>,
+    _guard: LogWriterGuard,
+}
+
+/// Starts to write structured log lines to standard error. `POSTERN_LOG` takes `tracing`'s directives and is `info` by
+/// default. Only Postern's own events are written: those of libraries about a connection can contain credentials.
+fn start_logging() -> Result<Logging, Failure> {
     use tracing_subscriber::filter::{FilterFn, LevelFilter};
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
@@ -132,21 +139,20 @@ fn start_logging() -> Result<LogWriterGuard, Failure> {
         .from_env()
         .map_err(|error| format!("POSTERN_LOG: {error}"))?;
     let own = FilterFn::new(|metadata| metadata.target().starts_with("postern"));
-    let (lines, writing) = LogWriter::to(std::io::stderr())?;
-    let writer = lines.clone();
-    let events = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || writer.clone());
+    let (writer, guard) = LogWriter::to(std::io::stderr())?;
+    let event_writer = writer.clone();
+    let events = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || event_writer.clone());
     let started = tracing_subscriber::registry().with(events.with_filter(own)).with(filter).try_init();
-    // A second start in one process keeps the first subscriber. Requests are no events of `tracing`, which would cost a hit
-    // too much, but are let through by the same directives.
-    if started.is_ok() {
-        if tracing::enabled!(target: observe::TARGET, tracing::Level::INFO) {
-            observe::log_requests_to(lines);
-        }
-        // A line like all others; and no message, which can show what was worked on.
+    // A second start in one process keeps the first subscriber.
+    let is_first = started.is_ok();
+    // Requests are not events of `tracing`, which would cost a hit too much, but the same directives select them.
+    let logs_requests = is_first && tracing::enabled!(target: observe::TARGET, tracing::Level::INFO);
+    if is_first {
+        // A line like all others, without the panic's message, which can contain the data of a request.
         std::panic::set_hook(Box::new(|panic| {
             let (thread, place) = (std::thread::current(), panic.location().map(ToString::to_string));
             tracing::error!(thread = thread.name(), place, message = log_events::PANICKED);
         }));
     }
-    Ok(writing)
+    Ok(Logging { access_log: logs_requests.then_some(writer), _guard: guard })
 }

@@ -19,10 +19,10 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) fn run(config: &Path) -> Result<(), Failure> {
     // Before anything has a thread: it changes the environment.
     let inherited = Inherited::from_environment()?;
-    let _writing = super::start_logging()?;
+    let logging = super::start_logging()?;
     let mut signals = Signals::catch()?.with_hang_up()?;
     let mut source = Source::new(config, Environment::from_process());
-    let server = Server::start_with(source.load()?, Clock::system(), inherited)?;
+    let server = Server::start_with(source.load()?, Clock::system(), inherited, logging.access_log.clone())?;
     for address in server.addresses() {
         tracing::info!(%address, message = log_events::LISTENING);
     }

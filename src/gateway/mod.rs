@@ -37,7 +37,9 @@ use crate::config::Config;
 use crate::error::{ClientError, Reason};
 use crate::executions::{Asked, BatchesQuery, Question, no_parameters};
 use crate::http_client::{Client, ClientSetupError};
-use crate::observe::{AccessRecord, CallerIdentity, Observer, OpenConnectionGuard, Span, SpanContext, Tracer};
+use crate::observe::{
+    AccessRecord, CallerIdentity, LogWriter, Observer, OpenConnectionGuard, Span, SpanContext, Tracer,
+};
 use crate::request::RequestId;
 use crate::request::cors::{self, Cors};
 use crate::request::headers::Fields;
@@ -123,12 +125,12 @@ enum Decision {
 }
 
 impl Gateway {
-    /// A gateway with an empty cache.
+    /// A gateway with an empty cache. Requests leave a line in `access_log`, if there is one.
     ///
     /// # Errors
     /// If an issuer's key server or the collector of traces can't be reached in the way that the configuration says.
-    pub fn new(config: Arc<Config>, clock: Clock) -> Result<Self, ClientSetupError> {
-        let observer = Arc::new(Observer::new(clock.clone()));
+    pub fn new(config: Arc<Config>, clock: Clock, access_log: Option<LogWriter>) -> Result<Self, ClientSetupError> {
+        let observer = Arc::new(Observer::new(clock.clone(), access_log));
         Ok(Self {
             callers: Callers::new(&config, &clock)?,
             store: store(config.cache.capacity, &observer),

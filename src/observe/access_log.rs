@@ -3,7 +3,6 @@
 //! Part of the hit path: a line is written straight into the buffer of the log writer and allocates nothing.
 
 use std::cell::RefCell;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,18 +15,6 @@ use crate::config::{self, Requests};
 
 /// The target of these lines in the directives of `POSTERN_LOG`.
 pub const TARGET: &str = "postern::access";
-
-static WRITER: OnceLock<LogWriter> = OnceLock::new();
-
-/// Logs the requests of this process. Only the first call counts.
-pub fn log_requests_to(writer: LogWriter) {
-    let _ = WRITER.set(writer);
-}
-
-/// Number of log lines that were dropped, of all kinds.
-pub(super) fn dropped() -> u64 {
-    WRITER.get().map_or(0, LogWriter::dropped)
-}
 
 /// Memory that a thread reuses from line to line.
 #[derive(Default)]
@@ -47,11 +34,10 @@ struct TimestampCache {
 }
 
 /// Writes the line of a request, if the settings select it.
-pub(super) fn log(settings: &config::Log, clock: &Clock, record: &AccessRecord<'_>) {
+pub(super) fn log(writer: &LogWriter, settings: &config::Log, clock: &Clock, record: &AccessRecord<'_>) {
     thread_local! {
         static BUFFERS: RefCell<Buffers> = RefCell::default();
     }
-    let Some(writer) = WRITER.get() else { return };
     if !is_selected(settings, record) {
         return;
     }

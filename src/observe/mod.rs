@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-pub use self::access_log::{TARGET, log_requests_to};
+pub use self::access_log::TARGET;
 pub use self::access_record::{AccessRecord, CallerIdentity};
 pub use self::latency::Quantiles;
 pub use self::log_writer::{LogWriter, LogWriterGuard};
@@ -43,18 +43,21 @@ pub struct Observer {
     unidentified: RequestMetrics,
     /// Metrics of each tenant, by [`Tenant::number`].
     tenants: ArcSwap<Vec<Option<Arc<TenantMetrics>>>>,
+    /// The destination of the access log; `None` if requests are not logged.
+    access_log: Option<LogWriter>,
     scraping: Mutex<()>,
 }
 
 impl Observer {
-    /// An observer with all metrics at zero.
+    /// An observer with all metrics at zero. Without a log writer, requests leave no log line.
     #[must_use]
-    pub fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock, access_log: Option<LogWriter>) -> Self {
         let metrics = Arc::new(Metrics::new());
         Self {
             recent: RecentActivity::default(),
             unidentified: RequestMetrics::new(&metrics, "".into()),
             tenants: ArcSwap::default(),
+            access_log,
             scraping: Mutex::default(),
             metrics,
             clock,
@@ -71,7 +74,9 @@ impl Observer {
                 _ => count(&self.tenant(tenant).requests, record),
             },
         }
-        access_log::log(log, &self.clock, record);
+        if let Some(writer) = &self.access_log {
+            access_log::log(writer, log, &self.clock, record);
+        }
     }
 
     /// The activity of the last minutes.
@@ -109,7 +114,7 @@ impl Observer {
     pub fn prometheus_text(&self, state: &ScrapeState<'_>) -> String {
         // Nothing is left inconsistent by a panic: the next scrape sets all values anew.
         let _exclusive = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
-        state.update(&self.metrics, access_log::dropped());
+        state.update(&self.metrics, self.access_log.as_ref().map_or(0, LogWriter::dropped));
         self.metrics.text()
     }
 

@@ -28,6 +28,7 @@ use crate::generation::{ActiveGeneration, Parts};
 use crate::http_client::{Client, ClientSetupError};
 use crate::lifecycle::Lifecycle;
 use crate::log_events;
+use crate::observe::LogWriter;
 use crate::tls::TlsError;
 
 /// A gateway that is serving.
@@ -88,22 +89,28 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Binds all listeners, then starts all workers. Port 0 takes a free one: see [`Server::addresses`].
+    /// Binds all listeners, then starts all workers. Port 0 takes a free one: see [`Server::addresses`]. Requests leave no log
+    /// line: see [`Server::start_with`].
     ///
     /// # Errors
     /// If a socket can't be had, the upstream client can't be built, or a worker can't be started.
     pub fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
-        Self::start_with(config, clock, Inherited::default())
+        Self::start_with(config, clock, Inherited::default(), None)
     }
 
-    /// The same with sockets that listen already. Each has to be one of the configuration's.
+    /// Starts with inherited sockets, each of which must belong to a configured listener, and with an access log.
     ///
     /// # Errors
     /// Those of [`Server::start`], or if there is no listener for a socket.
-    pub fn start_with(config: Config, clock: Clock, mut inherited: Inherited) -> Result<Self, StartError> {
+    pub fn start_with(
+        config: Config,
+        clock: Clock,
+        mut inherited: Inherited,
+        access_log: Option<LogWriter>,
+    ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let settings = config.server.clone();
-        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone())?);
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log)?);
         let client = |_| Client::new(&config.upstream.connection);
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
         let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
