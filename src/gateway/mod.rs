@@ -38,7 +38,7 @@ use crate::error::{ClientError, Reason};
 use crate::executions::{Asked, BatchesQuery, Question, no_parameters};
 use crate::http_client::{Client, ClientSetupError};
 use crate::observe::{
-    AccessRecord, CallerIdentity, LogWriter, Observer, OpenConnectionGuard, Span, SpanContext, Tracer,
+    AccessError, AccessRecord, CallerIdentity, LogWriter, Observer, OpenConnectionGuard, Span, SpanContext, Tracer,
 };
 use crate::request::RequestId;
 use crate::request::cors::{self, Cors};
@@ -350,13 +350,12 @@ impl Gateway {
     #[cold]
     fn refuse(&self, exchange: &mut Exchange, error: &ClientError) -> Response<Body> {
         let response = respond::error(&mut exchange.facts, error);
-        self.ended(exchange, response.status(), Some((error.error_code(), error.label())));
+        self.ended(exchange, response.status(), Some(AccessError::from(error)));
         response
     }
 
-    /// Tells whoever watches, with the code of the error if it was one, and the label for it. The last thing that is done for
-    /// any request.
-    fn ended(&self, exchange: &mut Exchange, status: StatusCode, error: Option<(&str, &'static str)>) {
+    /// Records an answered request. This is the last step of every request.
+    fn ended(&self, exchange: &mut Exchange, status: StatusCode, error: Option<AccessError<'_>>) {
         let now = self.clock.now();
         let record = AccessRecord {
             request_id: exchange.facts.request_id,
@@ -370,8 +369,7 @@ impl Gateway {
             key: exchange.key.as_ref(),
             canonical: exchange.canonical.as_deref(),
             status,
-            error_code: error.map(|(code, _)| code),
-            error_label: error.map(|(_, label)| label),
+            error,
             cache: exchange.facts.cache,
             age: exchange.age,
             answered_at: now,

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use super::upstream_op::UpstreamOp;
 use super::{ConnectionContext, Exchange, Gateway, Settled, Unresolved};
 use crate::error::{ClientError, Reason};
+use crate::observe::AccessError;
 use crate::respond::Body;
 
 /// What is told of a request whose caller has left before it was answered, as other gateways name it.
@@ -59,7 +60,7 @@ impl Drop for Unanswered {
         if self.waits {
             let (status, code) = CLIENT_CLOSED_REQUEST;
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-            self.gateway.ended(&mut self.exchange, status, Some((code, code)));
+            self.gateway.ended(&mut self.exchange, status, Some(AccessError { code, label: code, cause: None }));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
-use super::access_record::AccessRecord;
+use super::access_record::{AccessRecord, write_cause};
 use super::log_writer::LogWriter;
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Requests};
@@ -85,8 +85,13 @@ fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, cloc
         push_plain(line, b",\"query\":\"", canonical);
     }
     push_number(line, b",\"status\":", record.status.as_u16());
-    if let Some(code) = record.error_code {
-        push_string(line, b",\"error_code\":", code);
+    if let Some(error) = record.error {
+        push_string(line, b",\"error_code\":", error.code);
+        if let Some(cause) = error.cause {
+            scratch.clear();
+            write_cause(scratch, cause);
+            push_string(line, b",\"cause\":", scratch);
+        }
     }
     push_plain(line, b",\"cache\":\"", record.cache.name());
     if let Some(age) = record.age {

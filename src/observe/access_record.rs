@@ -1,5 +1,7 @@
 //! The record of one answered request: the source of its metrics, its access log line and its span.
 
+use std::error::Error;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -8,9 +10,13 @@ use super::traces::TraceId;
 use crate::cache::{CacheKey, CacheOutcome};
 use crate::caller::{Caller, Known};
 use crate::clock::Moment;
+use crate::error::ClientError;
 use crate::request::RequestId;
 use crate::request::route::Resource;
 use crate::tenant::Tenant;
+
+/// Longest text of a cause, in bytes.
+const MAX_CAUSE: usize = 512;
 
 /// A request and its answer. Part of the hit path: it borrows everything and allocates nothing.
 #[derive(Debug)]
@@ -29,10 +35,8 @@ pub struct AccessRecord<'a> {
     pub canonical: Option<&'a str>,
     /// The status of the answer.
     pub status: StatusCode,
-    /// The `error_code` of the answer, if it is an error.
-    pub error_code: Option<&'a str>,
-    /// The metrics label of the error, from a bounded set: see [`crate::error::ClientError::label`].
-    pub error_label: Option<&'static str>,
+    /// The error in the answer, if it is one.
+    pub error: Option<AccessError<'a>>,
     /// The cache's part in the answer.
     pub cache: CacheOutcome,
     /// The age of the answer (RFC 9111, 4.2.3), if it comes from a cache entry.
@@ -68,5 +72,101 @@ impl<'a> From<&'a Caller> for CallerIdentity<'a> {
 impl<'a> From<&'a Known> for CallerIdentity<'a> {
     fn from(known: &'a Known) -> Self {
         Self { tenant: &known.tenant, name: known.credential.name(), linked_account: None }
+    }
+}
+
+/// The error that a request was answered with.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessError<'a> {
+    /// The `error_code` of the answer.
+    pub code: &'a str,
+    /// The value of the metrics' label `error_code`, from a bounded set: see [`ClientError::label`].
+    pub label: &'static str,
+    /// The underlying error, for the operator only.
+    pub cause: Option<&'a (dyn Error + Send + Sync + 'static)>,
+}
+
+impl<'a> From<&'a ClientError> for AccessError<'a> {
+    fn from(error: &'a ClientError) -> Self {
+        Self { code: error.error_code(), label: error.label(), cause: error.cause().map(|cause| &**cause) }
+    }
+}
+
+/// Appends an error and its sources, joined by `: `. A source that repeats the end of the text is left out, since many
+/// errors show their source themselves; text beyond [`MAX_CAUSE`] bytes is replaced by an ellipsis.
+#[cold]
+pub(super) fn write_cause(text: &mut String, cause: &(dyn Error + Send + Sync + 'static)) {
+    const SEPARATOR: &str = ": ";
+    let start = text.len();
+    let mut bounded = Bounded { limit: start + MAX_CAUSE, text };
+    let mut next: Option<&(dyn Error + 'static)> = Some(cause);
+    while let Some(error) = next {
+        let before = bounded.text.len();
+        let separator = if before == start { "" } else { SEPARATOR };
+        if write!(bounded, "{separator}{error}").is_err() {
+            bounded.text.push('…');
+            return;
+        }
+        let (shown, added) = bounded.text.split_at(before);
+        if before > start && shown[start..].ends_with(&added[SEPARATOR.len()..]) {
+            bounded.text.truncate(before);
+        }
+        next = error.source();
+    }
+}
+
+/// Text that takes no more bytes after a limit.
+struct Bounded<'a> {
+    text: &'a mut String,
+    /// Largest length of the text, in bytes.
+    limit: usize,
+}
+
+impl Write for Bounded<'_> {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let fits = more.floor_char_boundary(self.limit - self.text.len());
+        self.text.push_str(&more[..fits]);
+        if fits == more.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: String,
+        source: Option<Box<Layer>>,
+    }
+
+    fn written(texts: &[&str]) -> String {
+        let layer =
+            texts.iter().rev().fold(None, |source, text| Some(Box::new(Layer { text: (*text).into(), source })));
+        let mut text = String::from("kept ");
+        write_cause(&mut text, &*layer.expect("there is one"));
+        text.strip_prefix("kept ").expect("the text is appended").to_owned()
+    }
+
+    #[test]
+    fn a_cause_is_written_with_all_its_sources() {
+        assert_eq!(written(&["lost"]), "lost");
+        assert_eq!(written(&["can't connect", "TLS", "expired"]), "can't connect: TLS: expired");
+    }
+
+    #[test]
+    fn a_source_that_its_error_shows_is_written_once() {
+        assert_eq!(written(&["TLS: expired", "expired"]), "TLS: expired");
+        assert_eq!(written(&["TLS: expired", "expired", "at noon"]), "TLS: expired: at noon");
+    }
+
+    #[test]
+    fn a_long_cause_is_cut_between_characters() {
+        let exact = "x".repeat(MAX_CAUSE);
+        assert_eq!(written(&[&exact]), exact);
+        assert_eq!(written(&[&exact, "more"]), format!("{exact}…"));
+        let umlauts = "ü".repeat(MAX_CAUSE);
+        assert_eq!(written(&["x", &umlauts]), format!("x: {}…", "ü".repeat((MAX_CAUSE - 3) / 2)));
     }
 }

@@ -1,8 +1,8 @@
 //! Metrics, access log, traces and recent activity.
 //!
-//! A finished request becomes one [`AccessRecord`]; the [`Observer`] counts it (`metrics`), adds it to the recent activity
-//! of the status page (`recent`) and writes its line (`access_log`, `log_writer`). Spans (`traces`) are recorded while the
-//! request runs. The hit path takes no lock that another worker holds for long, and allocates nothing.
+//! A finished request becomes one [`AccessRecord`]. The [`Observer`] counts it (`metrics`), adds it to the recent activity of
+//! the status page (`recent`) and writes its line (`access_log`, `log_writer`). Spans (`traces`) are recorded while the
+//! request runs. For a hit, all this allocates nothing and takes no lock but that of the thread's log buffer.
 
 mod access_log;
 mod access_record;
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 pub use self::access_log::TARGET;
-pub use self::access_record::{AccessRecord, CallerIdentity};
+pub use self::access_record::{AccessError, AccessRecord, CallerIdentity};
 pub use self::latency::Quantiles;
 pub use self::log_writer::{LogWriter, LogWriterGuard};
 pub(crate) use self::metrics::TenantMetrics;
@@ -71,7 +71,7 @@ impl Observer {
             None => count(&self.unidentified, record),
             Some(tenant) => match self.tenants.load().get(tenant.number()) {
                 Some(Some(metrics)) => count(&metrics.requests, record),
-                _ => count(&self.tenant(tenant).requests, record),
+                _ => count(&self.tenant_metrics(tenant).requests, record),
             },
         }
         if let Some(writer) = &self.access_log {
@@ -87,7 +87,7 @@ impl Observer {
 
     /// Counts the delivery of a webhook.
     pub fn webhook(&self, tenant: &Tenant, outcome: WebhookOutcome) {
-        self.tenant(tenant).webhook(outcome);
+        self.tenant_metrics(tenant).webhook(outcome);
     }
 
     /// Counts a cache entry that was evicted.
@@ -119,7 +119,7 @@ impl Observer {
     }
 
     /// The metrics of a tenant. After a reload, a tenant with the same id continues the same counts.
-    pub(crate) fn tenant(&self, tenant: &Tenant) -> Arc<TenantMetrics> {
+    pub(crate) fn tenant_metrics(&self, tenant: &Tenant) -> Arc<TenantMetrics> {
         let number = tenant.number();
         if let Some(Some(known)) = self.tenants.load().get(number) {
             return Arc::clone(known);
@@ -138,8 +138,8 @@ impl Observer {
 
 fn count(requests: &RequestMetrics, record: &AccessRecord<'_>) {
     requests.answered(record.resource, record.status, record.cache, record.duration);
-    if let Some(label) = record.error_label {
-        requests.failed(label);
+    if let Some(error) = record.error {
+        requests.failed(error.label);
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use http::StatusCode;
 use serde::Serialize;
 
-use super::access_record::AccessRecord;
+use super::access_record::{AccessRecord, write_cause};
 use super::latency::{LatencyHistogram, Quantiles};
 use super::stripe::stripe_of_thread;
 use crate::cache::CacheOutcome;
@@ -87,6 +87,7 @@ struct KeptError {
     request_id: RequestId,
     status: StatusCode,
     error_code: Box<str>,
+    cause: Option<Box<str>>,
     tenant: Option<Box<str>>,
     linked_account: Option<Box<str>>,
     resource: Resource,
@@ -123,7 +124,12 @@ impl RecentActivity {
             answered_at: record.answered_at,
             request_id: record.request_id,
             status: record.status,
-            error_code: record.error_code.unwrap_or_default().into(),
+            error_code: record.error.map_or("", |error| error.code).into(),
+            cause: record.error.and_then(|error| error.cause).map(|cause| {
+                let mut text = String::new();
+                write_cause(&mut text, cause);
+                text.into()
+            }),
             tenant: record.caller.map(|caller| (*caller.tenant.config.id).into()),
             linked_account: record.caller.and_then(|caller| caller.linked_account).map(Into::into),
             resource: record.resource,
@@ -169,6 +175,7 @@ impl RecentActivity {
             request_id: error.request_id.to_string(),
             status: error.status.as_u16(),
             error_code: error.error_code.to_string(),
+            cause: error.cause.as_deref().map(str::to_owned),
             endpoint: error.resource.name(),
             tenant: error.tenant.as_deref().map(str::to_owned),
             linked_account: error.linked_account.as_deref().map(str::to_owned),
@@ -216,6 +223,9 @@ pub struct RecentError {
     pub status: u16,
     /// The `error_code` of the answer.
     pub error_code: String,
+    /// The underlying error, for the operator; not part of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// The resource that the request was for.
     pub endpoint: &'static str,
     /// The caller's tenant, if the credential is known.

@@ -32,7 +32,7 @@ pub(super) fn failure(error: TransportError) -> ClientError {
         TransportError::TooLarge { limit } => format!("Refold's answer is larger than {limit} bytes"),
         TransportError::Broken => "Refold's answer is broken".to_owned(),
     };
-    ClientError::new(reason, message)
+    ClientError::new(reason, message).caused_by(error)
 }
 
 /// Reads the answer to a question.

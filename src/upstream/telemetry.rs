@@ -43,7 +43,7 @@ impl UpstreamTelemetry {
     pub fn new(observer: Arc<Observer>, caller: &Caller, request: &Span, headers: &HeaderMap) -> Self {
         let below = request.child();
         let span = if below.context().is_some() { below } else { Span::propagated(headers) };
-        Self { tenant: observer.tenant(caller.tenant()), observer, span, spent: Arc::default() }
+        Self { tenant: observer.tenant_metrics(caller.tenant()), observer, span, spent: Arc::default() }
     }
 
     /// It is made. A trip that turns out not to be needed is never told of.

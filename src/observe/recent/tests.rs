@@ -3,6 +3,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
+use crate::observe::access_record::AccessError;
 
 const PRESENT: u64 = 1000;
 
@@ -20,8 +21,7 @@ fn answer(recent: &RecentActivity, at: u64, status: u16, cache: CacheOutcome, er
         key: None,
         canonical: None,
         status: StatusCode::from_u16(status).expect("a status"),
-        error_code,
-        error_label: None,
+        error: error_code.map(|code| AccessError { code, label: "", cause: Some(&std::fmt::Error) }),
         cache,
         age: None,
         answered_at: second(at),
@@ -105,6 +105,7 @@ fn the_last_fifty_errors_are_kept_newest_first() {
     assert_eq!(errors.len(), ERRORS_KEPT);
     let newest = &errors[0];
     assert_eq!((&newest.request_id, newest.status, newest.error_code.as_str()), (&ids[79], 400, "INVALID_PARAMETER"));
+    assert_eq!(newest.cause, Some(std::fmt::Error.to_string()));
     assert!((newest.seconds_ago - 1.0).abs() < 1e-6 && newest.endpoint == "list");
     assert_eq!(errors[ERRORS_KEPT - 1].request_id, ids[30]);
 }

@@ -132,10 +132,10 @@ impl Span {
             if let Some(caller) = record.caller {
                 span.attribute("postern.tenant", &*caller.tenant.config.id);
             }
-            match record.error_label {
+            match record.error {
                 // A 4xx is the caller's failure, not the server's (OpenTelemetry's semantic conventions for HTTP spans).
-                Some(code) if record.status.is_server_error() => span.failed(code),
-                Some(code) => span.attribute("error.type", code),
+                Some(error) if record.status.is_server_error() => span.failed(error.label),
+                Some(error) => span.attribute("error.type", error.label),
                 None => {}
             }
         });
