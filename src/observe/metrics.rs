@@ -104,57 +104,57 @@ metrics! {
     requests: IntCounterVec, "postern_requests_total", ["endpoint", "tenant", "outcome", "cache"], &[],
         "Requests answered.";
     errors: IntCounterVec, "postern_errors_total", ["tenant", "error_code"], &[],
-        "Requests refused or failed, by the error code of the answer; UPSTREAM for codes of Refold's own.";
+        "Error responses by error code; UPSTREAM for all errors that Refold answered.";
     request_duration: HistogramVec, "postern_request_duration_seconds", ["cache"], REQUEST_BUCKETS,
-        "Time from a request's head to the head of its answer.";
+        "Time from the head of a request to the head of its response.";
     upstream_request_duration: HistogramVec, "postern_upstream_request_duration_seconds", ["tenant", "outcome"],
-        UPSTREAM_BUCKETS, "Time from a request to Refold to the end of its answer, each attempt for itself.";
+        UPSTREAM_BUCKETS, "Time from a request to Refold to the end of its response; each attempt counts separately.";
     upstream_retries: IntCounterVec, "postern_upstream_retries_total", ["tenant"], &[],
-        "Requests to Refold that were sent again.";
+        "Retries of requests to Refold.";
     circuit_open: IntGauge, "postern_upstream_circuit_open", [], &[],
-        "1 while Refold is left alone since it kept failing.";
+        "1 while the circuit to Refold is open or half open, 0 while it is closed.";
     circuit_opened: IntCounter, "postern_upstream_circuit_opened_total", [], &[],
-        "Times that the circuit to Refold has opened.";
+        "Times the circuit to Refold opened.";
     upstream_in_flight: IntGauge, "postern_upstream_in_flight", [], &[],
-        "Requests to Refold under way.";
+        "Requests to Refold in flight.";
     budget_wait: HistogramVec, "postern_upstream_budget_wait_seconds", ["tenant", "urgency"], WAIT_BUCKETS,
-        "Time that fetches waited for the org key's budget, granted or not.";
+        "Time that fetches waited until the org key's budget granted or refused them.";
     budget_granted: IntCounterVec, "postern_upstream_budget_granted_total", ["tenant"], &[],
-        "Requests that the org key's budget has granted.";
+        "Requests that the org key's budget granted.";
     budget_refused: IntCounterVec, "postern_upstream_budget_refused_total", ["tenant", "urgency"], &[],
-        "Requests that the org key's budget has refused: the wait would have been too long.";
+        "Requests that the org key's budget refused because they would have waited too long.";
     budget_waiting: IntGaugeVec, "postern_upstream_budget_waiting", ["tenant"], &[],
-        "Fetches that wait for the org key's budget.";
+        "Fetches waiting for the org key's budget.";
     budget_limit: GaugeVec, "postern_upstream_budget_limit", ["tenant"], &[],
-        "Requests per second that the org key's budget grants at full pace.";
+        "Requests per second that the org key's budget grants at its full rate.";
     budget_pace: GaugeVec, "postern_upstream_budget_pace_ratio", ["tenant"], &[],
-        "Present pace of the org key's budget: 1 is full, less after Refold answered 429.";
+        "Present rate of the org key's budget as a share of the full rate; below 1 after Refold answered 429.";
     cache_bytes: IntGauge, "postern_cache_bytes", [], &[],
-        "Bytes in the cache.";
+        "Size of the entries in the cache, in bytes.";
     cache_capacity: IntGauge, "postern_cache_capacity_bytes", [], &[],
-        "Bytes that the cache may hold.";
+        "Capacity of the cache, in bytes.";
     cache_entries: IntGauge, "postern_cache_entries", [], &[],
         "Entries in the cache.";
     cache_evictions: IntCounter, "postern_cache_evictions_total", [], &[],
-        "Entries that had to make room for others, or that others were not to make room for.";
+        "Entries that the full cache evicted or did not admit.";
     partitions: IntGaugeVec, "postern_partitions", ["tenant"], &[],
-        "Linked accounts and session tokens that are remembered, each with its budget.";
+        "Linked accounts and session tokens with a budget in memory.";
     tenant_ready: IntGaugeVec, "postern_tenant_ready", ["tenant"], &[],
-        "0 while Refold takes none of the tenant's org keys (a refusal counts for a minute), 1 otherwise.";
+        "0 while Refold rejects all org keys of the tenant (for a minute after a rejection), otherwise 1.";
     webhooks: IntCounterVec, "postern_webhooks_total", ["tenant", "outcome"], &[],
-        "Deliveries of Refold's webhooks.";
+        "Webhook deliveries from Refold.";
     config_reloads: IntCounterVec, "postern_config_reloads_total", ["outcome"], &[],
-        "Times that the configuration was read again.";
+        "Reloads of the configuration.";
     config_reload_successful: IntGauge, "postern_config_last_reload_successful", [], &[],
-        "1 if the configuration that was read last is in use, 0 if it was refused.";
+        "1 if the configuration that was read last is in effect, 0 if it was refused.";
     config_reload_success: Gauge, "postern_config_last_reload_success_timestamp_seconds", [], &[],
-        "When the configuration in use was read, in seconds since 1970.";
+        "Unix time at which the configuration in effect was read, in seconds.";
     connections: IntGauge, "postern_connections", [], &[],
-        "Connections of callers that are open.";
+        "Open connections of callers.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
-        "Log lines that were dropped since standard error did not take them fast enough.";
+        "Log lines dropped because standard error was not read fast enough.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],
-        "Spans that were dropped since the collector did not take them.";
+        "Spans dropped because the queue to the collector was full or the collector rejected them.";
     build_info: IntGaugeVec, "postern_build_info", ["version"], &[],
         "Always 1; the version is in the label.";
 }
