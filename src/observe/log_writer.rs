@@ -120,8 +120,8 @@ impl Shared {
             if closing {
                 return;
             }
-            // A thread that adds a line after the check below sees this flag and wakes the writer; a line added earlier is found by
-            // the check.
+            // A thread that adds a line after the check below sees this flag and wakes the writer. A line that was added before
+            // is found by the check.
             self.asleep.store(true, Ordering::Release);
             let empty = (0..BUFFERS).all(|index| self.buffer(index).is_empty());
             if empty && !self.closing.load(Ordering::Acquire) {
