@@ -53,9 +53,9 @@ struct ConnectionLimits {
     grace_period: Duration,
 }
 
-/// The state that all connections share.
+/// Answers the requests of all connections.
 #[derive(Clone, Debug)]
-struct Shared {
+struct AdminService {
     context: Arc<AdminContext>,
     explorer: Arc<Explorer>,
 }
@@ -65,20 +65,20 @@ struct Shared {
 /// # Errors
 /// If the socket can't be registered with the runtime.
 pub(super) async fn serve(socket: AdminSocket, context: Arc<AdminContext>) -> io::Result<()> {
-    let shared = Shared { context, explorer: Arc::default() };
+    let service = AdminService { context, explorer: Arc::default() };
     match socket {
         AdminSocket::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
-            accept_all(async || Ok(listener.accept().await?.0), &shared).await
+            accept_all(async || Ok(listener.accept().await?.0), &service).await
         }
         AdminSocket::Unix(listener) => {
             let listener = UnixListener::from_std(listener)?;
-            accept_all(async || Ok(listener.accept().await?.0), &shared).await
+            accept_all(async || Ok(listener.accept().await?.0), &service).await
         }
     }
 }
 
-async fn accept_all<S>(accept: impl AsyncFn() -> io::Result<S>, shared: &Shared) -> io::Result<()>
+async fn accept_all<S>(accept: impl AsyncFn() -> io::Result<S>, service: &AdminService) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -88,13 +88,13 @@ where
         let permit = Arc::clone(&permits).acquire_owned().await.ok();
         match accept().await {
             Ok(stream) => {
-                let shared = shared.clone();
+                let service = service.clone();
                 tokio::spawn(async move {
-                    let service = service_fn(|request| {
-                        let Shared { context, explorer } = shared.clone();
+                    let answer = service_fn(|request| {
+                        let AdminService { context, explorer } = service.clone();
                         async move { Ok::<_, Infallible>(routes::answer(&context, &explorer, request).await) }
                     });
-                    serve_connection(stream, service, LIMITS).await;
+                    serve_connection(stream, answer, LIMITS).await;
                     drop(permit);
                 });
             }

@@ -28,13 +28,13 @@ use crate::log_events;
 
 /// A running admin listener. Dropping it ends the listener.
 #[derive(Debug)]
-pub struct Admin {
+pub struct AdminListener {
     /// Ends the listener when it is dropped; nothing is ever sent.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Admin {
+impl AdminListener {
     /// Starts the listener on its own thread.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Admin {
     }
 }
 
-impl Drop for Admin {
+impl Drop for AdminListener {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

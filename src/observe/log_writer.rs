@@ -22,10 +22,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Accepts log lines for a thread that writes them. Cheap to clone; all clones share the buffers and the thread.
 #[derive(Clone, Debug)]
-pub struct LogWriter(Arc<Shared>);
+pub struct LogWriter(Arc<LogBuffers>);
 
 #[derive(Debug)]
-struct Shared {
+struct LogBuffers {
     buffers: [Mutex<Vec<u8>>; BUFFERS],
     dropped: AtomicU64,
     writer: OnceLock<Thread>,
@@ -48,7 +48,7 @@ impl LogWriter {
     /// # Errors
     /// If the thread can't be started.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, LogWriterGuard)> {
-        let log = Self(Arc::new(Shared {
+        let log = Self(Arc::new(LogBuffers {
             buffers: std::array::from_fn(|_| Mutex::default()),
             dropped: AtomicU64::new(0),
             writer: OnceLock::new(),
@@ -94,7 +94,7 @@ impl LogWriter {
     }
 }
 
-impl Shared {
+impl LogBuffers {
     fn buffer(&self, index: usize) -> MutexGuard<'_, Vec<u8>> {
         // Bytes are only appended and taken, so a panic in between leaves a sound buffer.
         self.buffers[index].lock().unwrap_or_else(PoisonError::into_inner)

@@ -96,6 +96,7 @@ impl Observer {
     }
 
     /// Counts a caller's connection as open until the guard is dropped.
+    #[must_use]
     pub fn connection_opened(self: &Arc<Self>) -> OpenConnectionGuard {
         self.metrics.connections.inc();
         OpenConnectionGuard(Arc::clone(self))
@@ -145,7 +146,6 @@ fn count(requests: &RequestMetrics, record: &AccessRecord<'_>) {
 
 /// Counts a connection as open for as long as it lives.
 #[derive(Debug)]
-#[must_use = "the connection counts as closed once this is dropped"]
 pub struct OpenConnectionGuard(Arc<Observer>);
 
 impl Drop for OpenConnectionGuard {

@@ -20,7 +20,7 @@ pub use self::inherited::Inherited;
 use self::listeners::Listeners;
 use self::socket::{Bound, Fresh};
 use self::worker::{Order, Worker};
-use crate::admin::{self, Admin};
+use crate::admin::{self, AdminListener};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ListenAddress, Listener, SocketFile};
 use crate::gateway::Gateway;
@@ -40,7 +40,7 @@ pub struct Server {
     listeners: Mutex<Listeners>,
     workers: Vec<Running>,
     stop: watch::Sender<bool>,
-    admin: Option<(ListenAddress, Admin)>,
+    admin: Option<(ListenAddress, AdminListener)>,
 }
 
 /// A worker's thread.
@@ -143,7 +143,7 @@ impl Server {
             Some((address, socket)) => {
                 let (live, lifecycle) = (Arc::clone(&live), Arc::clone(&lifecycle));
                 let context = admin::AdminContext { address: address.clone(), generation: live, lifecycle };
-                Some((address, Admin::start(socket, context).map_err(StartError::Worker)?))
+                Some((address, AdminListener::start(socket, context).map_err(StartError::Worker)?))
             }
         };
         Ok(Self { live, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin })
