@@ -47,7 +47,7 @@ impl Explorer {
     /// Answers `GET /explore`.
     ///
     /// # Errors
-    /// If the client for Refold can't be set up.
+    /// If the query can't be part of a request target, or the client for Refold can't be set up.
     pub(super) async fn explore(
         &self,
         gateway: &Arc<Gateway>,
@@ -56,8 +56,9 @@ impl Explorer {
         let connection = self.connection(gateway.config())?;
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default();
-        // The query was parsed as part of a request target before, so the new target is valid too.
-        let target = Uri::try_from(format!("{COLLECTION}?{query}")).unwrap_or_default();
+        let target = Uri::try_from(format!("{COLLECTION}?{query}")).map_err(|error| {
+            ClientError::new(Reason::MalformedRequest, "the query can't be part of a request target").caused_by(error)
+        })?;
         let mut request = Request::new(body);
         *request.uri_mut() = target.clone();
         *request.headers_mut() = credential_headers(&head.headers);

@@ -43,8 +43,8 @@ pub(super) fn response(status: StatusCode, content_type: &'static str, body: imp
 
 /// A response with a JSON body.
 pub(super) fn json_response(status: StatusCode, value: &impl Serialize) -> AdminResponse {
-    // Serialising structs of numbers and strings to memory does not fail.
-    response(status, JSON, serde_json::to_vec(value).unwrap_or_default())
+    let body = serde_json::to_vec(value).expect("structs of numbers and strings always serialise");
+    response(status, JSON, body)
 }
 
 /// An error response with the documented body.

@@ -1,4 +1,4 @@
-//! The gauges and totals that other modules keep: brought up to date when Prometheus scrapes.
+//! Updates the gauges and totals that other modules keep, when Prometheus scrapes.
 
 use std::sync::Arc;
 
