@@ -158,13 +158,13 @@ impl Generation {
     /// Builds the context of requests that arrive over a connection.
     ///
     /// A certificate that the listener's present authorities do not vouch for gives no identity, and neither does a listener
-    /// that was removed. `over` turns true when the worker gives up what it has not answered.
+    /// that was removed. `abandon` becomes true when the drain timeout is over.
     #[must_use]
     pub fn connection_context(
         &self,
         origin: &ConnectionOrigin,
         query_memo: Arc<QueryMemo>,
-        over: watch::Receiver<bool>,
+        abandon: watch::Receiver<bool>,
     ) -> ConnectionContext {
         let configured = self
             .listeners
@@ -175,8 +175,8 @@ impl Generation {
         ConnectionContext {
             client: self.clients[origin.worker].clone(),
             query_memo,
-            entrance: self.gateway.entrance_with_certificate(&identity, &names),
-            over,
+            identity: self.gateway.identity_with_certificate(&identity, &names),
+            abandon,
         }
     }
 }

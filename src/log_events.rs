@@ -28,11 +28,11 @@ pub const JWKS_REFRESH_FAILED: &str = "jwks_refresh_failed";
 pub const LISTENER_CLOSE_FAILED: &str = "listener_close_failed";
 /// Info, `address`: a listener accepts connections.
 pub const LISTENING: &str = "listening";
-/// Error, `thread`, `place`: a thread panicked.
+/// Error, `thread`, `place`: a thread panicked at this place in the source.
 pub const PANICKED: &str = "panicked";
 /// Info, `tenant`, `one_account`: an operator dropped cached entries.
 pub const PURGED: &str = "purged";
-/// Warn, `setting`: a changed setting takes effect only after a restart.
+/// Warn, `setting`: a changed setting takes effect after the next restart.
 pub const RESTART_NEEDED: &str = "restart_needed";
 /// Debug, `error`: the service manager could not be notified.
 pub const SERVICE_MANAGER_NOTIFY_FAILED: &str = "service_manager_notify_failed";

@@ -1,6 +1,7 @@
-//! Who may ask: whoever shows the token, or whoever is on this machine where there is none. A browser on this machine may be
-//! led here by a page of somebody else's, so a loopback listener answers to loopback names alone (DNS rebinding), and nothing
-//! is changed by a request that such a page could send.
+//! Access to the admin listener: with the token, or from the same machine if no token is configured.
+//!
+//! A web page can make a browser on the same machine send requests to the listener. So a loopback listener accepts loopback
+//! host names only (against DNS rebinding), and no request that a page of another origin can send changes anything.
 
 use std::net::IpAddr;
 
@@ -13,10 +14,10 @@ use crate::config::{ListenAddress, Secret};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
 
-/// Refuses a request that was meant for another host.
+/// Checks that a request to a loopback listener has a loopback name in `Host`.
 ///
 /// # Errors
-/// 400, if a loopback listener is asked by another name.
+/// 400, if it has another name or none.
 pub(super) fn check_host(address: &ListenAddress, headers: &HeaderMap) -> Result<(), ClientError> {
     let ListenAddress::Tcp(address) = address else { return Ok(()) };
     if !address.ip().is_loopback() {
@@ -26,7 +27,7 @@ pub(super) fn check_host(address: &ListenAddress, headers: &HeaderMap) -> Result
     if host.is_some_and(|host| is_loopback(host.host())) {
         return Ok(());
     }
-    let message = "this listener answers to loopback names alone: ask it as 127.0.0.1 or localhost";
+    let message = "this listener accepts loopback host names only: use 127.0.0.1 or localhost";
     Err(ClientError::new(Reason::MalformedRequest, message))
 }
 
@@ -35,17 +36,31 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-/// Whether a request comes from somebody who may know and do everything here.
-pub(super) fn is_operator(address: &ListenAddress, token: Option<&Secret>, headers: &HeaderMap) -> bool {
-    let Some(token) = token else {
-        // The configuration has made sure; were it otherwise, nobody is let in.
-        return address.is_local();
+/// The role of a request's sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// May read and do everything.
+    Operator,
+    /// May read what contains no data: health, readiness and the files of the status page.
+    Anonymous,
+}
+
+/// Determines the role of a request's sender from its `Authorization`, or from the listener's address if there is no token.
+pub(super) fn role(address: &ListenAddress, token: Option<&Secret>, headers: &HeaderMap) -> Role {
+    let is_operator = match token {
+        // The configuration demands a token for an address that is not local. Without one, such a listener admits no operator.
+        None => address.is_local(),
+        Some(token) => has_token(headers, token),
     };
-    let mut shown = headers.get_all(AUTHORIZATION).iter();
-    let (Some(shown), None) = (shown.next(), shown.next()) else { return false };
-    let Some((scheme, shown)) = shown.to_str().ok().and_then(|shown| shown.split_once(' ')) else { return false };
-    let (shown, token) = (sha256(shown.trim_ascii().as_bytes()), sha256(token.expose().as_bytes()));
-    scheme.eq_ignore_ascii_case("bearer") && constant_time::verify_slices_are_equal(&shown, &token).is_ok()
+    if is_operator { Role::Operator } else { Role::Anonymous }
+}
+
+fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let Some((scheme, presented)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else { return false };
+    let (presented, token) = (sha256(presented.trim_ascii().as_bytes()), sha256(token.expose().as_bytes()));
+    scheme.eq_ignore_ascii_case("bearer") && constant_time::verify_slices_are_equal(&presented, &token).is_ok()
 }
 
 #[cfg(test)]
@@ -60,30 +75,33 @@ mod tests {
     }
 
     #[test]
-    fn a_loopback_listener_answers_to_loopback_names_alone() {
-        let asked_as = |listens: &str, host: &'static str| {
-            let address = ListenAddress::Tcp(listens.parse().expect("an address"));
+    fn a_loopback_listener_accepts_loopback_host_names_only() {
+        let accepts = |listener: &str, host: &'static str| {
+            let address = ListenAddress::Tcp(listener.parse().expect("an address"));
             check_host(&address, &headers(HOST, host)).is_ok()
         };
         for host in ["127.0.0.1:9180", "localhost", "LOCALHOST:1", "[::1]:9180", "127.8.0.1"] {
-            assert!(asked_as("127.0.0.1:9180", host), "{host}");
+            assert!(accepts("127.0.0.1:9180", host), "{host}");
         }
         for host in ["rebound.example", "localhost.example", "127.0.0.1.example:9180", "10.0.0.1", "", "[::2]", "a@b c"]
         {
-            assert!(!asked_as("127.0.0.1:9180", host), "{host}");
-            assert!(!asked_as("[::1]:9180", host), "{host}");
+            assert!(!accepts("127.0.0.1:9180", host), "{host}");
+            assert!(!accepts("[::1]:9180", host), "{host}");
         }
         assert!(check_host(&ListenAddress::Tcp(([127, 0, 0, 1], 1).into()), &HeaderMap::new()).is_err());
-        assert!(asked_as("0.0.0.0:9180", "postern.example"), "there the token keeps the door");
-        assert!(check_host(&ListenAddress::Unix("/run/x".into()), &headers(HOST, "whatever")).is_ok());
+        assert!(accepts("0.0.0.0:9180", "postern.example"), "other listeners are protected by the token");
+        assert!(check_host(&ListenAddress::Unix("/run/x".into()), &headers(HOST, "any")).is_ok());
     }
 
     #[test]
-    fn whoever_shows_the_token_may_ask_and_nobody_else() {
-        let (near, far) =
+    fn only_the_token_makes_an_operator() {
+        let is_operator = |address: &ListenAddress, token: Option<&Secret>, headers: &HeaderMap| {
+            role(address, token, headers) == Role::Operator
+        };
+        let (loopback, other) =
             (ListenAddress::Tcp(([127, 0, 0, 1], 1).into()), ListenAddress::Tcp(([0, 0, 0, 0], 1).into()));
         let token = Secret::new("s3cret-token".to_owned(), Provenance::Env("TOKEN".to_owned()));
-        for address in [&near, &far] {
+        for address in [&loopback, &other] {
             for good in ["Bearer s3cret-token", "bearer s3cret-token"] {
                 assert!(is_operator(address, Some(&token), &headers(AUTHORIZATION, good)), "{good}");
             }
@@ -101,7 +119,7 @@ mod tests {
         }
         let mut twice = headers(AUTHORIZATION, "Bearer s3cret-token");
         twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer other"));
-        assert!(!is_operator(&near, Some(&token), &twice));
-        assert!(is_operator(&near, None, &HeaderMap::new()) && !is_operator(&far, None, &HeaderMap::new()));
+        assert!(!is_operator(&loopback, Some(&token), &twice));
+        assert!(is_operator(&loopback, None, &HeaderMap::new()) && !is_operator(&other, None, &HeaderMap::new()));
     }
 }

@@ -1,16 +1,18 @@
-//! The listener for whoever runs the gateway: is it alive, is it ready, what is it doing, drop what it has cached. It knows
-//! nothing of the steps' insides: the gateway and its tenants say how they stand, and here it is put into HTTP.
+//! The admin listener: health, metrics, status page, purge and explorer, for the operator of the gateway.
 //!
-//! It has a thread of its own, so it answers while the workers are busy or drain, and they are not disturbed by it.
+//! The gateway and its tenants report their own state; this module translates it to HTTP. It runs on a thread of its own, so
+//! it answers while the workers are busy or drain, and does not slow them down.
 //!
-//! Who may ask: `access`. What there is: `routes`. The page for people: `page`, plain files within the binary.
+//! `routes` lists the resources, `access` decides which requests are the operator's, and `page` has the files of the status
+//! page, which are part of the binary.
 
 mod access;
-mod answer;
 mod connections;
-mod explore;
+mod context;
+mod explorer;
 mod page;
 mod purge;
+mod response;
 mod routes;
 mod status;
 
@@ -20,43 +22,30 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-pub use self::connections::Socket;
-use crate::config::ListenAddress;
-use crate::generation::ActiveGeneration;
-use crate::lifecycle::Lifecycle;
+pub use self::connections::AdminSocket;
+pub use self::context::AdminContext;
 use crate::log_events;
 
-/// What is answered from.
+/// A running admin listener. Dropping it ends the listener.
 #[derive(Debug)]
-pub struct Sources {
-    /// Where it listens.
-    pub address: ListenAddress,
-    /// What serves at present.
-    pub live: Arc<ActiveGeneration>,
-    /// Where the process around it stands.
-    pub lifecycle: Arc<Lifecycle>,
-}
-
-/// A listener that is serving. It ends when this is dropped.
-#[derive(Debug)]
-pub struct Admin {
-    /// Never sent on: that it is gone is what is told.
+pub struct AdminListener {
+    /// Ends the listener when it is dropped; nothing is ever sent.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Admin {
-    /// Starts its thread.
+impl AdminListener {
+    /// Starts the listener on its own thread.
     ///
     /// # Errors
-    /// If the thread or its runtime can't be had.
-    pub fn start(socket: Socket, sources: Sources) -> io::Result<Self> {
+    /// If the thread or its runtime can't be started.
+    pub fn start(socket: AdminSocket, context: AdminContext) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    served = connections::serve(socket, Arc::new(sources)) => {
+                    served = connections::serve(socket, Arc::new(context)) => {
                         if let Err(error) = served {
                             tracing::error!(%error, message = log_events::ADMIN_FAILED);
                         }
@@ -69,11 +58,11 @@ impl Admin {
     }
 }
 
-impl Drop for Admin {
+impl Drop for AdminListener {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // One that has panicked has nothing left to end.
+            // A panic of the thread is logged by the panic hook; it leaves nothing to clean up.
             let _ = thread.join();
         }
     }

@@ -1,12 +1,12 @@
-//! The status page: plain files within the binary, no data in them. There is no build step: what is in the folder is what the
-//! browser gets.
+//! The files of the status page, as part of the binary. They contain no data, and there is no build step: the browser receives
+//! the files of the folder `page` as they are.
 
 const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
-/// Path, kind and text.
+/// Path, content type and text of each file.
 const FILES: [(&str, &str, &str); 9] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page/style.css", STYLE, include_str!("page/style.css")),
@@ -19,7 +19,7 @@ const FILES: [(&str, &str, &str); 9] = [
     ("/page/explorer.js", SCRIPT, include_str!("page/explorer.js")),
 ];
 
-/// The kind and the text of a file.
+/// The content type and text of a file.
 pub(super) fn file(path: &str) -> Option<(&'static str, &'static str)> {
-    FILES.iter().find(|(name, ..)| *name == path).map(|(_, kind, text)| (*kind, *text))
+    FILES.iter().find(|(name, ..)| *name == path).map(|(_, content_type, text)| (*content_type, *text))
 }

@@ -1,84 +1,100 @@
-//! What there is at the admin listener.
+//! The resources of the admin listener.
 //!
 //! | Route | |
 //! |---|---|
-//! | `GET /healthz` | the process is alive; needs no token |
-//! | `GET /readyz` | 200 or 503: requests can be answered; needs no token, and tells more to whoever shows it |
-//! | `GET /metrics` | Prometheus' text format |
-//! | `GET /status` | everything that the page shows |
+//! | `GET /healthz` | 200 while the process is alive; no token needed |
+//! | `GET /readyz` | 200 if requests can be answered, otherwise 503; no token needed, details with the token |
+//! | `GET /metrics` | metrics in Prometheus' text format |
+//! | `GET /status` | the data of the status page |
 //! | `GET /config` | the configuration in effect, redacted |
-//! | `POST /purge` | drops what is cached: of a linked account, of a tenant, or all |
-//! | `GET /explore` | asks the gateway for a list of executions, with the credential in the headers |
-//! | `GET /`, `/page/…` | the status page; needs no token, since no data is in it |
+//! | `POST /purge` | drops cached entries: those of a linked account, of a tenant, or all |
+//! | `GET /explore` | lists executions through the gateway, with the credential in the headers |
+//! | `GET /`, `/page/…` | the status page; no token needed, since the files contain no data |
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::answer::{Answer, METRICS, answer as give, error, json as give_json};
-use super::explore::Explorer;
-use super::{Sources, access, page, purge, status};
+use super::access::{self, Role};
+use super::context::AdminContext;
+use super::explorer::Explorer;
+use super::response::{AdminResponse, PROMETHEUS_TEXT, error_response, json_response, response};
+use super::{page, purge, status};
 use crate::error::{ClientError, Reason};
 
-const READ: &str = "GET, HEAD";
-const WRITE: &str = "POST";
+const READ_METHODS: &str = "GET, HEAD";
+const PURGE_METHODS: &str = "POST";
 
-/// Answers a request.
-pub(super) async fn answer(sources: &Sources, explorer: &Explorer, request: Request<Incoming>) -> Answer {
-    match route(sources, explorer, request).await {
-        Ok(answer) => answer,
-        Err(refused) => error(&refused),
+/// Answers one request.
+pub(super) async fn answer(context: &AdminContext, explorer: &Explorer, request: Request<Incoming>) -> AdminResponse {
+    match route(context, explorer, request).await {
+        Ok(response) => response,
+        Err(error) => error_response(&error),
     }
 }
 
-async fn route(sources: &Sources, explorer: &Explorer, request: Request<Incoming>) -> Result<Answer, ClientError> {
+async fn route(
+    context: &AdminContext,
+    explorer: &Explorer,
+    request: Request<Incoming>,
+) -> Result<AdminResponse, ClientError> {
     let headers = request.headers();
-    access::check_host(&sources.address, headers)?;
-    let gateway = sources.live.gateway();
-    // As it is in the configuration in effect: a token can be changed. Switched off, this listener stays until the process ends,
-    // for probes alone.
+    access::check_host(&context.address, headers)?;
+    let gateway = context.generation.gateway();
+    // From the configuration in effect, so that a reload can change the token. If a reload switches the admin listener off, it
+    // stays open until the process ends, and answers probes only.
     let admin = gateway.config().admin.as_ref();
-    let operator = admin.is_some_and(|admin| access::is_operator(&sources.address, admin.token.as_ref(), headers));
+    let role = admin.map_or(Role::Anonymous, |admin| access::role(&context.address, admin.token.as_ref(), headers));
     let path = request.uri().path();
-    if let Some((kind, file)) = page::file(path) {
-        read(request.method())?;
-        return Ok(give(StatusCode::OK, kind, Bytes::from_static(file.as_bytes())));
+    if let Some((content_type, text)) = page::file(path) {
+        require_read(request.method())?;
+        return Ok(response(StatusCode::OK, content_type, Bytes::from_static(text.as_bytes())));
     }
     match path {
         "/healthz" => {
-            read(request.method())?;
-            Ok(give_json(StatusCode::OK, &json!({ "status": "ok" })))
+            require_read(request.method())?;
+            Ok(json_response(StatusCode::OK, &json!({ "status": "ok" })))
         }
         "/readyz" => {
-            read(request.method())?;
-            Ok(status::readiness(sources, operator))
+            require_read(request.method())?;
+            Ok(status::readiness(context, role))
         }
         "/metrics" | "/status" | "/config" | "/explore" => {
-            read(request.method())?;
-            must_be(operator)?;
+            require_read(request.method())?;
+            require_operator(role)?;
             match path {
-                "/metrics" => Ok(give(StatusCode::OK, METRICS, gateway.metrics(&sources.lifecycle.reloads()))),
-                "/status" => Ok(status::status(sources)),
-                "/config" => Ok(give_json(StatusCode::OK, &gateway.config().redacted())),
+                "/metrics" => {
+                    let text = gateway.metrics(&context.lifecycle.reloads());
+                    Ok(response(StatusCode::OK, PROMETHEUS_TEXT, text))
+                }
+                "/status" => Ok(status::status(context)),
+                "/config" => Ok(json_response(StatusCode::OK, &gateway.config().redacted())),
                 _ => explorer.explore(&gateway, request).await,
             }
         }
         "/purge" => {
             if request.method() != Method::POST {
-                return Err(ClientError::method_not_allowed(WRITE));
+                return Err(ClientError::method_not_allowed(PURGE_METHODS));
             }
-            must_be(operator)?;
+            require_operator(role)?;
             purge::purge(gateway.tenants(), request).await
         }
         _ => Err(ClientError::new(Reason::NotFound, "there is no such resource at the admin listener")),
     }
 }
 
-fn read(method: &Method) -> Result<(), ClientError> {
-    if *method == Method::GET || *method == Method::HEAD { Ok(()) } else { Err(ClientError::method_not_allowed(READ)) }
+fn require_read(method: &Method) -> Result<(), ClientError> {
+    if *method == Method::GET || *method == Method::HEAD {
+        Ok(())
+    } else {
+        Err(ClientError::method_not_allowed(READ_METHODS))
+    }
 }
 
-fn must_be(operator: bool) -> Result<(), ClientError> {
-    if operator { Ok(()) } else { Err(ClientError::invalid_credentials()) }
+fn require_operator(role: Role) -> Result<(), ClientError> {
+    match role {
+        Role::Operator => Ok(()),
+        Role::Anonymous => Err(ClientError::invalid_credentials()),
+    }
 }

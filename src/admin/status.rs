@@ -1,81 +1,86 @@
-//! `GET /status` and `GET /readyz`: how the gateway and the process around it stand.
+//! `GET /status` and `GET /readyz`: the state of the gateway and of its process.
 
 use http::StatusCode;
 use serde::Serialize;
 
-use super::Sources;
-use super::answer::{Answer, json};
+use super::access::Role;
+use super::context::AdminContext;
+use super::response::{AdminResponse, json_response};
 use crate::gateway::{Readiness, Status, TenantReadiness};
 use crate::lifecycle::Lifecycle;
 use crate::upstream::Circuit;
 
-/// What became of the configuration that was read last.
+/// The result of the last reload of the configuration.
 #[derive(Serialize)]
-struct Configuration {
-    /// It is in effect.
+struct ReloadState {
+    /// True if the configuration that was read last is in effect.
     ok: bool,
-    /// Why it is not; the one before it is still in effect.
+    /// The reason that it was refused; the previous configuration stays in effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-impl Configuration {
+impl ReloadState {
     fn of(lifecycle: &Lifecycle) -> Self {
         let error = lifecycle.reloads().last_refusal;
         Self { ok: error.is_none(), error }
     }
 }
 
-/// Everything that the page shows.
+/// The body of `/status`.
 #[derive(Serialize)]
-struct Everything {
+struct StatusBody {
     version: &'static str,
     ready: bool,
     draining: bool,
-    configuration: Configuration,
+    configuration: ReloadState,
     #[serde(flatten)]
     status: Status,
 }
 
-pub(super) fn status(sources: &Sources) -> Answer {
-    let (gateway, draining) = (sources.live.gateway(), sources.lifecycle.is_draining());
-    let everything = Everything {
+/// The response to `GET /status`.
+pub(super) fn status(context: &AdminContext) -> AdminResponse {
+    let (gateway, draining) = (context.generation.gateway(), context.lifecycle.is_draining());
+    let body = StatusBody {
         version: env!("CARGO_PKG_VERSION"),
         ready: gateway.readiness().ready && !draining,
         draining,
-        configuration: Configuration::of(&sources.lifecycle),
+        configuration: ReloadState::of(&context.lifecycle),
         status: gateway.status(),
     };
-    json(StatusCode::OK, &everything)
+    json_response(StatusCode::OK, &body)
 }
 
+/// The body of `/readyz`.
 #[derive(Serialize)]
-struct Verdict {
+struct ReadinessBody {
     ready: bool,
     draining: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    configuration: Option<Configuration>,
     #[serde(flatten)]
-    details: Option<Details>,
+    details: Option<ReadinessDetails>,
 }
 
+/// The reasons of the readiness, for the operator.
 #[derive(Serialize)]
-struct Details {
+struct ReadinessDetails {
+    configuration: ReloadState,
     circuit: Circuit,
     tenants: Vec<TenantReadiness>,
 }
 
-/// A probe needs no token and gets the verdict; the reasons name tenants and lines of the configuration, so they are for
-/// whoever runs the gateway.
-pub(super) fn readiness(sources: &Sources, operator: bool) -> Answer {
-    let draining = sources.lifecycle.is_draining();
-    let Readiness { ready, circuit, tenants } = sources.live.gateway().readiness();
-    let verdict = Verdict {
-        ready: ready && !draining,
-        draining,
-        configuration: operator.then(|| Configuration::of(&sources.lifecycle)),
-        details: operator.then_some(Details { circuit, tenants }),
+/// The response to `GET /readyz`. A probe without a token learns only if the gateway is ready: the details contain the names of
+/// tenants and lines of the configuration.
+pub(super) fn readiness(context: &AdminContext, role: Role) -> AdminResponse {
+    let draining = context.lifecycle.is_draining();
+    let Readiness { ready, circuit, tenants } = context.generation.gateway().readiness();
+    let details = match role {
+        Role::Operator => {
+            let configuration = ReloadState::of(&context.lifecycle);
+            Some(ReadinessDetails { configuration, circuit, tenants })
+        }
+        Role::Anonymous => None,
     };
-    let status = if verdict.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &verdict)
+    let body = ReadinessBody { ready: ready && !draining, draining, details };
+    let status = if body.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json_response(status, &body)
 }

@@ -10,13 +10,13 @@ use super::signals::Signals;
 use super::simulate;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
-use crate::server::Server;
+use crate::server::{InheritedSockets, Server};
 use crate::simulator::{Simulator, SimulatorSettings};
 
 const ORG_KEY_VARIABLE: &str = "REFOLD_ORG_KEY";
 
 pub(super) fn run(listen: SocketAddr, admin: SocketAddr) -> Result<(), CommandError> {
-    let _writing = start_logging()?;
+    let logging = start_logging()?;
     let signals = Signals::register()?;
     let clock = Clock::system();
     // A random key, because only this process uses it.
@@ -29,7 +29,7 @@ pub(super) fn run(listen: SocketAddr, admin: SocketAddr) -> Result<(), CommandEr
     environment.insert(ORG_KEY_VARIABLE, &org_key);
     let text = configuration(listen, admin, refold, &client_key);
     let config = Config::parse(&text, Path::new("demo.toml"), &environment)?;
-    let server = Server::start(config, clock)?;
+    let server = Server::start_with(config, clock, InheritedSockets::default(), logging.access_log.clone())?;
     let address = &server.addresses()[0];
     print(introduction(&address.to_string(), refold, &client_key, &simulator));
     if let Some(address) = server.admin_address() {

@@ -21,10 +21,10 @@ const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn run(config: &Path) -> Result<(), CommandError> {
     // First of all, because it changes the environment, which is only safe while the process has one thread.
     let inherited = InheritedSockets::from_environment()?;
-    let _writing = start_logging()?;
+    let logging = start_logging()?;
     let mut signals = Signals::register()?.with_hangup()?;
     let mut source = Source::new(config, Environment::from_process());
-    let server = Server::start_with(source.load()?, Clock::system(), inherited)?;
+    let server = Server::start_with(source.load()?, Clock::system(), inherited, logging.access_log.clone())?;
     for address in server.addresses() {
         tracing::info!(%address, message = log_events::LISTENING);
     }

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
-use crate::observe::{Context, Observer};
+use crate::observe::{Observer, SpanContext};
 use crate::upstream::{FetchDemand, FetchError, Upstream, UpstreamCall, UpstreamTelemetry};
 
 /// Fetches answers for all workers, and stores them.
@@ -31,7 +31,7 @@ pub struct Fetcher {
     clock: Clock,
     store: Store,
     /// The fetches under way, each with its trace context.
-    group: Arc<Group<Option<Context>>>,
+    group: Arc<Group<Option<SpanContext>>>,
     upstream: Upstream,
     entries: Entries,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cache::{CacheKey, Entry, RenewalClaim};
 use crate::caller::Caller;
 use crate::limit::Urgency;
-use crate::observe::Context;
+use crate::observe::SpanContext;
 use crate::upstream::UpstreamTelemetry;
 
 /// A fetch that a caller asks for, or that renews an entry.
@@ -31,7 +31,7 @@ pub enum FetchRole {
     /// The fetch was started for it.
     Leads,
     /// Another fetch was under way already; this is its trace context.
-    Follows(Option<Context>),
+    Follows(Option<SpanContext>),
 }
 
 impl FetchRequest {

@@ -8,7 +8,7 @@ use crate::cache::{Demand, Entry, Follower, Leader};
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
-use crate::observe::Context;
+use crate::observe::SpanContext;
 use crate::upstream::{FetchDemand, FetchError, UpstreamCall};
 
 /// Reasons for which Refold answers no question at present, so that asking another one is of no use.
@@ -23,7 +23,7 @@ impl Fetcher {
         self: Arc<Self>,
         client: Client,
         mut request: FetchRequest,
-        mut leader: Leader<Option<Context>>,
+        mut leader: Leader<Option<SpanContext>>,
     ) {
         let outcome = loop {
             match self.resolve(&client, &mut request, &leader.demand()).await {

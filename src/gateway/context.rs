@@ -10,10 +10,9 @@ use tokio::sync::watch;
 use crate::cache::{CacheKey, CacheOutcome};
 use crate::caller::{Authenticated, Caller, ListenerIdentity};
 use crate::clock::Moment;
-use crate::error::ClientError;
 use crate::executions::QueryMemo;
 use crate::http_client::Client;
-use crate::observe::{AccessRecord, Span, Tracer, Who};
+use crate::observe::{AccessError, AccessRecord, CallerIdentity, Span, Tracer};
 use crate::request::RequestId;
 use crate::request::cors::CorsPolicy;
 use crate::request::route::Resource;
@@ -28,9 +27,9 @@ pub struct ConnectionContext {
     /// The worker's memo of parsed queries.
     pub query_memo: Arc<QueryMemo>,
     /// The identity that the listener and the client certificate give to requests.
-    pub entrance: ListenerIdentity,
-    /// Becomes true when the drain timeout is over: unfinished requests are then answered 503.
-    pub over: watch::Receiver<bool>,
+    pub identity: ListenerIdentity,
+    /// Becomes true when the drain timeout is abandon: unfinished requests are then answered 503.
+    pub abandon: watch::Receiver<bool>,
 }
 
 /// Everything that the steps have found out about a request so far.
@@ -53,19 +52,6 @@ pub(super) struct RequestContext {
     pub(super) span: Span,
     /// The attempts at Refold for this request, and their duration.
     pub(super) cost: Option<Arc<UpstreamCost>>,
-}
-
-/// The error of a request, as access log, metrics and trace show it.
-#[derive(Clone, Copy)]
-pub(super) struct Failure<'a> {
-    pub(super) code: &'a str,
-    pub(super) label: &'static str,
-}
-
-impl<'a> From<&'a ClientError> for Failure<'a> {
-    fn from(error: &'a ClientError) -> Self {
-        Self { code: error.error_code(), label: error.label() }
-    }
 }
 
 impl RequestContext {
@@ -97,29 +83,28 @@ impl RequestContext {
         &'a self,
         head: &'a Parts,
         status: StatusCode,
-        failure: Option<Failure<'a>>,
+        error: Option<AccessError<'a>>,
         now: Moment,
     ) -> AccessRecord<'a> {
         AccessRecord {
             request_id: self.response.request_id,
             method: &head.method,
             resource: self.resource,
-            who: match (&self.caller, &self.refused) {
-                (Some(caller), _) => Some(Who::from(caller)),
-                (None, Some(refused)) => Some(Who::from(refused)),
+            caller: match (&self.caller, &self.refused) {
+                (Some(caller), _) => Some(CallerIdentity::from(caller)),
+                (None, Some(refused)) => Some(CallerIdentity::from(refused)),
                 (None, None) => None,
             },
             key: self.key.as_ref(),
             canonical: self.canonical.as_deref(),
             status,
-            error_code: failure.map(|failure| failure.code),
-            error_label: failure.map(|failure| failure.label),
+            error,
             cache: self.response.cache,
             age: self.age,
-            at: now,
+            answered_at: now,
             duration: now.since(self.received),
-            upstream: self.cost.as_ref().and_then(|cost| cost.duration()),
-            trace: None,
+            upstream_duration: self.cost.as_ref().and_then(|cost| cost.duration()),
+            trace_id: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::answer::serve;
-use super::context::{ConnectionContext, Failure, RequestContext};
+use super::context::{ConnectionContext, RequestContext};
 use super::normalise::{Miss, UpstreamOp};
 use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
@@ -22,7 +22,7 @@ use crate::executions::PathId;
 use crate::fetch::{FetchRequest, FetchRole};
 use crate::http_client::Client;
 use crate::limit::Urgency;
-use crate::observe::WebhookOutcome;
+use crate::observe::{AccessError, WebhookOutcome};
 use crate::request::body;
 use crate::request::route::Action;
 use crate::respond::{self, Body};
@@ -48,13 +48,13 @@ impl Gateway {
     /// better than a connection that breaks.
     pub async fn finish(self: Arc<Self>, unfinished: Box<Unfinished>) -> Response<Body> {
         let Unfinished { connection, head, context, wait, body } = *unfinished;
-        let mut over = connection.over.clone();
+        let mut abandon = connection.abandon.clone();
         let client = connection.client.clone();
         let mut request = InProgress { gateway: self, client, head, context, answered: false };
         let outcome = tokio::select! {
             biased;
             outcome = request.run(&connection, wait, body) => outcome,
-            Ok(_) = over.wait_for(|over| *over) => Err(shutting_down()),
+            Ok(_) = abandon.wait_for(|abandon| *abandon) => Err(shutting_down()),
         };
         request.respond(outcome)
     }
@@ -257,7 +257,12 @@ impl Drop for InProgress {
         if !self.answered {
             let (status, code) = CLIENT_CLOSED_REQUEST;
             let status = StatusCode::from_u16(status).expect("499 is within the range of statuses");
-            self.gateway.record(&self.head, &mut self.context, status, Some(Failure { code, label: code }));
+            self.gateway.record(
+                &self.head,
+                &mut self.context,
+                status,
+                Some(AccessError { code, label: code, cause: None }),
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Gateway;
 use crate::caller::ListenerIdentity;
 use crate::config::Config;
-use crate::observe::Connected;
+use crate::observe::OpenConnectionGuard;
 use crate::tenant::Tenant;
 
 impl Gateway {
@@ -23,15 +23,15 @@ impl Gateway {
 
     /// The identity of requests over a connection whose client certificate has these names.
     #[must_use]
-    pub fn entrance_with_certificate(&self, listener: &ListenerIdentity, names: &[String]) -> ListenerIdentity {
+    pub fn identity_with_certificate(&self, listener: &ListenerIdentity, names: &[String]) -> ListenerIdentity {
         let grant = self.callers.by_certificate(names).or_else(|| listener.grant.clone());
         ListenerIdentity { grant, ..listener.clone() }
     }
 
     /// Counts a caller's connection as open until the returned value is dropped.
     #[must_use]
-    pub fn connected(&self) -> Connected {
-        self.observer.connection()
+    pub fn connected(&self) -> OpenConnectionGuard {
+        self.observer.connection_opened()
     }
 
     /// Waits a moment for the spans of answered requests to be sent.

@@ -26,7 +26,7 @@ use hyper::body::Incoming;
 
 use self::answer::{Answer, encode_in_background, preflight, serve};
 pub use self::context::ConnectionContext;
-use self::context::{Failure, RequestContext};
+use self::context::RequestContext;
 use self::look_up::{Lookup, look_up, not_cached};
 use self::normalise::{Miss, Normalised, UpstreamOp, normalise};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness};
@@ -40,7 +40,7 @@ use crate::config::Config;
 use crate::error::ClientError;
 use crate::fetch::{FetchRequest, Fetcher};
 use crate::http_client::ClientSetupError;
-use crate::observe::{AccessRecord, Observer, Tracer};
+use crate::observe::{AccessError, AccessRecord, LogWriter, Observer, Tracer};
 use crate::request::cors::CorsPolicy;
 use crate::request::headers::RequestHeaders;
 use crate::request::route::{Route, route};
@@ -89,12 +89,12 @@ impl<E: Into<ClientError>> From<E> for Unresolved {
 }
 
 impl Gateway {
-    /// A gateway with an empty cache.
+    /// A gateway with an empty cache. Requests leave a line in `access_log`, if there is one.
     ///
     /// # Errors
     /// If the TLS settings for an issuer's key server or the trace collector can't be used.
-    pub fn new(config: Arc<Config>, clock: Clock) -> Result<Self, ClientSetupError> {
-        let observer = Arc::new(Observer::new(clock.clone()));
+    pub fn new(config: Arc<Config>, clock: Clock, access_log: Option<LogWriter>) -> Result<Self, ClientSetupError> {
+        let observer = Arc::new(Observer::new(clock.clone(), access_log));
         Ok(Self {
             callers: Callers::new(&config, &clock)?,
             cors: config.cors.as_ref().map(CorsPolicy::new),
@@ -147,7 +147,7 @@ impl Gateway {
         };
         let headers = RequestHeaders::of(&head.headers);
         // Before the query is read, so that an unknown caller learns nothing of what is accepted.
-        let identified = self.callers.identify(&headers, &connection.entrance, now);
+        let identified = self.callers.identify(&headers, &connection.identity, now);
         let caller = &*context.caller.insert(identified.map_err(|error| unresolved(error, &mut context.refused))?);
         // Before the query is judged, so that invalid queries spend the caller's budget too.
         admit(caller, &mut context.response.budget, now)?;
@@ -243,15 +243,15 @@ impl Gateway {
     #[cold]
     fn refuse(&self, head: &Parts, context: &mut RequestContext, error: &ClientError) -> Response<Body> {
         let response = respond::error(&mut context.response, error);
-        self.record(head, context, response.status(), Some(Failure::from(error)));
+        self.record(head, context, response.status(), Some(AccessError::from(error)));
         response
     }
 
     /// Records the finished request in metrics, log and trace. The last thing that happens for every request.
-    fn record(&self, head: &Parts, context: &mut RequestContext, status: StatusCode, failure: Option<Failure<'_>>) {
+    fn record(&self, head: &Parts, context: &mut RequestContext, status: StatusCode, error: Option<AccessError<'_>>) {
         let mut span = std::mem::take(&mut context.span);
-        let trace = span.context().map(|span| span.trace);
-        let record = AccessRecord { trace, ..context.record(head, status, failure, self.clock.now()) };
+        let trace_id = span.context().map(|span| span.trace);
+        let record = AccessRecord { trace_id, ..context.record(head, status, error, self.clock.now()) };
         self.observer.answered(&self.config.log, &record);
         span.answered(head.uri.path(), &record);
     }

@@ -10,7 +10,7 @@ use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
 use crate::executions::{ListQuery, Question};
 use crate::lifecycle::Reloads;
-use crate::observe::{Latency, RecentError, State, Traffic};
+use crate::observe::{Latency, RecentError, ScrapeState, Traffic};
 use crate::request::headers::RequestHeaders;
 use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus};
 use crate::upstream::Circuit;
@@ -86,12 +86,12 @@ impl Gateway {
     #[must_use]
     pub fn status(&self) -> Status {
         let now = self.clock.now();
-        let live = self.observer.live();
+        let recent = self.observer.recent();
         let tenants = self.callers.tenants();
         let mut busiest: Vec<BusyAccount> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
         busiest.sort_by_key(|busy| std::cmp::Reverse(busy.requests));
         busiest.truncate(BUSIEST);
-        let mut errors = live.errors(now);
+        let mut errors = recent.errors(now);
         // The page shows linked accounts no more openly than the log does.
         let shown = self.config.log.linked_accounts;
         let busy = busiest.iter_mut().map(|busy| &mut busy.linked_account);
@@ -101,8 +101,8 @@ impl Gateway {
         Status {
             at: self.clock.wall(),
             uptime: now.since(crate::clock::Moment::default()).as_secs_f64(),
-            traffic: live.traffic(now),
-            latency: live.latency(now),
+            traffic: recent.traffic(now),
+            latency: recent.latency(now),
             cache: self.fetcher.store().usage(),
             circuit: self.fetcher.upstream().circuit(),
             tenants: tenants.iter().map(|tenant| tenant.status()).collect(),
@@ -128,7 +128,7 @@ impl Gateway {
     /// All metrics in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn metrics(&self, reloads: &Reloads) -> String {
-        self.observer.text(&State {
+        self.observer.prometheus_text(&ScrapeState {
             cache: self.fetcher.store().usage(),
             circuit_open: self.fetcher.upstream().circuit() != Circuit::Closed,
             tenants: self.callers.tenants(),
@@ -138,8 +138,14 @@ impl Gateway {
 
     /// The reading of a list query; `None` if the credential or the query is not accepted.
     #[must_use]
-    pub fn explain(&self, scope: &ConnectionContext, headers: &HeaderMap, query: Option<&str>) -> Option<Explained> {
-        let caller = self.callers.identify(&RequestHeaders::of(headers), &scope.entrance, self.clock.now()).ok()?;
+    pub fn explain(
+        &self,
+        connection: &ConnectionContext,
+        headers: &HeaderMap,
+        query: Option<&str>,
+    ) -> Option<Explained> {
+        let caller =
+            self.callers.identify(&RequestHeaders::of(headers), &connection.identity, self.clock.now()).ok()?;
         let question = Question::List(ListQuery::parse(query, &self.config.query).ok()?);
         Some(Explained {
             tenant: caller.tenant().config.id.to_string(),

@@ -1,5 +1,5 @@
-//! How long answers took in the last minute: a histogram of atomics whose buckets are an eighth of an octave wide, so that
-//! a quantile is right to within 13 %.
+//! Latency quantiles of the last minute, from a histogram of atomics. Its buckets are an eighth of an octave wide, so a
+//! quantile is exact to within 13 %.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use serde::Serialize;
 use crate::clock::Moment;
 use crate::window_counter::{CounterRing, SECOND, unit};
 
-/// A unit of time in which durations are counted together, in nanoseconds.
+/// Length of a time slice, in nanoseconds. A bucket keeps one count for each slice.
 const SLICE: u64 = 10 * SECOND;
-/// Slices of the last minute.
-const MINUTE: u32 = 6;
-/// The present slice, which is not over, beside them.
+/// Complete slices that the quantiles cover: a minute.
+const COMPLETE_SLICES: u32 = 6;
+/// Slices that are kept: the complete ones and the present one.
 const SLICES: usize = 7;
-/// The smallest difference that is seen is 2^8 nanoseconds.
-const SHIFT: u32 = 8;
-/// Up to 2^35 nanoseconds, half a minute; longer ones count as that.
+/// Logarithm of the resolution: durations are counted in units of 2^8 nanoseconds.
+const RESOLUTION_BITS: u32 = 8;
+/// Number of buckets. The last one takes everything from 2^35 nanoseconds, about half a minute.
 const BUCKETS: usize = 208;
 
-/// Durations of the last minute.
+/// A histogram of the durations of the last minute.
 #[derive(Debug)]
-pub(super) struct Latencies(Box<[CounterRing<SLICES>; BUCKETS]>);
+pub(super) struct LatencyHistogram(Box<[CounterRing<SLICES>; BUCKETS]>);
 
-impl Default for Latencies {
+impl Default for LatencyHistogram {
     fn default() -> Self {
         Self(Box::new(std::array::from_fn(|_| CounterRing::default())))
     }
@@ -32,47 +32,46 @@ impl Default for Latencies {
 /// Quantiles of durations, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Quantiles {
-    /// How many durations there were.
+    /// Number of durations.
     pub count: u64,
-    /// Half of them were not longer.
+    /// The median.
     pub p50: f64,
-    /// 99 of 100 were not longer.
+    /// The 99th percentile.
     pub p99: f64,
 }
 
-impl Latencies {
-    /// One more. Part of the hit path.
+impl LatencyHistogram {
+    /// Records one duration. Part of the hit path.
     pub(super) fn add(&self, now: Moment, duration: Duration) {
         self.0[bucket(duration)].add(unit(now, SLICE));
     }
 
-    /// Of all of them together; `None` if there were none.
-    pub(super) fn quantiles<'a>(all: impl Iterator<Item = &'a Self>, now: Moment) -> Option<Quantiles> {
+    /// Quantiles over all the histograms together; `None` if they are empty.
+    pub(super) fn quantiles<'a>(histograms: impl Iterator<Item = &'a Self>, now: Moment) -> Option<Quantiles> {
         let slice = unit(now, SLICE);
         let mut counts = [0u64; BUCKETS];
-        for latencies in all {
-            for (count, bucket) in counts.iter_mut().zip(latencies.0.iter()) {
-                *count += bucket.last(MINUTE + 1, slice);
+        for histogram in histograms {
+            for (count, bucket) in counts.iter_mut().zip(histogram.0.iter()) {
+                *count += bucket.last(COMPLETE_SLICES + 1, slice);
             }
         }
         let count: u64 = counts.iter().sum();
-        let below = |part: u64| {
-            // The smallest bucket up to which there are so many of 100.
-            let wanted = (count * part).div_ceil(100);
+        let percentile = |percent: u64| {
+            let rank = (count * percent).div_ceil(100);
             let mut sum = 0;
             let found = counts.iter().position(|count| {
                 sum += count;
-                sum >= wanted
+                sum >= rank
             });
             middle(found.unwrap_or(BUCKETS - 1))
         };
-        (count > 0).then(|| Quantiles { count, p50: below(50), p99: below(99) })
+        (count > 0).then(|| Quantiles { count, p50: percentile(50), p99: percentile(99) })
     }
 }
 
-/// Eight buckets an octave, and one for each of the first eight units.
+/// The bucket of a duration: one for each of the first eight units, then eight for each octave.
 fn bucket(duration: Duration) -> usize {
-    let units = u64::try_from(duration.as_nanos() >> SHIFT).unwrap_or(u64::MAX);
+    let units = u64::try_from(duration.as_nanos() >> RESOLUTION_BITS).unwrap_or(u64::MAX);
     if units < 8 {
         return usize::try_from(units).unwrap_or(0);
     }
@@ -82,8 +81,8 @@ fn bucket(duration: Duration) -> usize {
     usize::try_from(index).unwrap_or(usize::MAX).min(BUCKETS - 1)
 }
 
-/// What stands for the durations in a bucket, in microseconds.
-#[expect(clippy::cast_precision_loss, reason = "a few bits of it count")]
+/// The middle of a bucket, in microseconds.
+#[expect(clippy::cast_precision_loss, reason = "a quantile needs only a few significant bits")]
 fn middle(bucket: usize) -> f64 {
     let (least, width) = if bucket < 8 {
         (bucket as u64, 1)
@@ -91,7 +90,7 @@ fn middle(bucket: usize) -> f64 {
         let octave = bucket / 8 + 2;
         ((8 + bucket as u64 % 8) << (octave - 3), 1 << (octave - 3))
     };
-    let nanos = ((2 * least + width) << SHIFT) as f64 / 2.0;
+    let nanos = ((2 * least + width) << RESOLUTION_BITS) as f64 / 2.0;
     nanos / 1000.0
 }
 
@@ -100,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_duration_is_within_an_eighth_of_its_buckets_middle() {
+    fn a_duration_is_within_an_eighth_of_its_buckets_middle() {
         let mut before = 0;
         for nanos in (0..60_000u64).map(|step| step * step * 9) {
             let duration = Duration::from_nanos(nanos);
@@ -114,14 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_those_of_the_last_minute() {
-        let latencies = [Latencies::default(), Latencies::default()];
+    fn quantiles_cover_the_last_minute() {
+        let histograms = [LatencyHistogram::default(), LatencyHistogram::default()];
         let at = |second: u64| Moment::from_nanos(second * SECOND);
-        let quantiles = |now| Latencies::quantiles(latencies.iter(), now);
+        let quantiles = |now| LatencyHistogram::quantiles(histograms.iter(), now);
         assert_eq!(quantiles(at(0)), None);
         for number in 0..100u64 {
             let duration = Duration::from_micros(if number < 98 { 40 } else { 9000 });
-            latencies[usize::from(number % 2 == 0)].add(at(5), duration);
+            histograms[usize::from(number % 2 == 0)].add(at(5), duration);
         }
         let found = quantiles(at(59)).expect("there are some");
         assert_eq!(found.count, 100);

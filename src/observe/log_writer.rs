@@ -1,9 +1,8 @@
-//! Log lines on their way to standard error: whoever has one puts it into a buffer and goes on, a thread of its own writes.
+//! A log writer that never blocks: threads append lines to buffers, and a thread of its own writes the buffers out.
 //!
-//! Nobody ever waits for a reader that is slow: what does not fit into the buffers is dropped and counted. Each thread has a
-//! buffer to itself (up to [`BUFFERS`] threads), so the lock that the writer takes to fetch it is free when a line comes. A
-//! line is put in whole, so lines never run into each other; those of different threads may change places within
-//! [`GATHER`].
+//! A slow reader of the log delays no request: a line that does not fit into its buffer is dropped and counted. Each thread
+//! has its own buffer (up to [`BUFFERS`] threads), so its lock is contended only while the writer takes the buffer's content.
+//! Lines are appended whole and never interleave; lines of different threads may change order within [`FLUSH_INTERVAL`].
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,46 +10,45 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::stripe::stripe;
+use super::stripe::stripe_of_thread;
 
 const BUFFERS: usize = 16;
-/// Most that may wait in one buffer, in bytes.
-const MOST: usize = 2 << 20;
-/// How long lines gather before they are written together: waking a thread costs more than many lines do, and takes the
-/// processor from those who answer.
-const GATHER: Duration = Duration::from_millis(16);
-/// How long the end of the process waits for its last lines to be taken.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Largest content of one buffer, in bytes.
+const BUFFER_CAPACITY: usize = 2 << 20;
+/// Time between two writes. To wake a thread costs more than to append many lines, and takes the processor from the workers.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(16);
+/// Longest wait at the end of the process for the last lines to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where lines are put. Cheap to clone; clones are the same one.
+/// Accepts log lines for a thread that writes them. Cheap to clone; all clones share the buffers and the thread.
 #[derive(Clone, Debug)]
-pub struct LogWriter(Arc<Shared>);
+pub struct LogWriter(Arc<LogBuffers>);
 
 #[derive(Debug)]
-struct Shared {
+struct LogBuffers {
     buffers: [Mutex<Vec<u8>>; BUFFERS],
     dropped: AtomicU64,
     writer: OnceLock<Thread>,
-    /// The writer has found nothing to write and wants to be woken.
+    /// The writer thread found all buffers empty and waits to be woken.
     asleep: AtomicBool,
     closing: AtomicBool,
 }
 
-/// Writes what is left when it goes.
+/// Keeps the writer thread running. Dropping it writes the remaining lines and ends the thread.
 #[derive(Debug)]
-#[must_use = "lines are written as long as this is there"]
-pub struct Writing {
-    lines: LogWriter,
+#[must_use = "the writer thread ends when this is dropped"]
+pub struct LogWriterGuard {
+    log: LogWriter,
     ended: mpsc::Receiver<()>,
 }
 
 impl LogWriter {
-    /// LogWriter that are written to `out` as long as [`Writing`] is there.
+    /// Starts a thread that writes to `out` until the guard is dropped.
     ///
     /// # Errors
-    /// If there can be no thread.
-    pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, Writing)> {
-        let lines = Self(Arc::new(Shared {
+    /// If the thread can't be started.
+    pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, LogWriterGuard)> {
+        let log = Self(Arc::new(LogBuffers {
             buffers: std::array::from_fn(|_| Mutex::default()),
             dropped: AtomicU64::new(0),
             writer: OnceLock::new(),
@@ -58,24 +56,24 @@ impl LogWriter {
             closing: AtomicBool::new(false),
         }));
         let (end, ended) = mpsc::channel();
-        let shared = Arc::clone(&lines.0);
+        let shared = Arc::clone(&log.0);
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
-            shared.write(out);
-            // Nobody may be left to hear it.
+            shared.run(out);
+            // The guard no longer listens after its timeout.
             let _ = end.send(());
         })?;
-        let _ = lines.0.writer.set(thread.thread().clone());
-        Ok((lines.clone(), Writing { lines, ended }))
+        let _ = log.0.writer.set(thread.thread().clone());
+        Ok((log.clone(), LogWriterGuard { log, ended }))
     }
 
-    /// Puts in a line, with its line feed: what `write` appends. Part of the hit path.
+    /// Adds one line: the bytes that `write` appends, with their line feed. Part of the hit path.
     pub fn put(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let shared = &self.0;
         let full = {
-            let mut buffer = shared.buffer(stripe(BUFFERS));
+            let mut buffer = shared.buffer(stripe_of_thread(BUFFERS));
             let before = buffer.len();
             write(&mut buffer);
-            let full = buffer.len() > MOST;
+            let full = buffer.len() > BUFFER_CAPACITY;
             if full {
                 buffer.truncate(before);
             }
@@ -89,16 +87,16 @@ impl LogWriter {
         }
     }
 
-    /// LogWriter that were dropped since the buffer was full.
+    /// Number of lines that were dropped because their buffer was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 }
 
-impl Shared {
+impl LogBuffers {
     fn buffer(&self, index: usize) -> MutexGuard<'_, Vec<u8>> {
-        // Bytes are appended and taken: sound whatever came in between.
+        // Bytes are only appended and taken, so a panic in between leaves a sound buffer.
         self.buffers[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -108,33 +106,34 @@ impl Shared {
         }
     }
 
-    /// The writer's thread.
-    fn write(&self, mut out: impl Write) {
+    /// Runs the writer thread.
+    fn run(&self, mut out: impl Write) {
         let mut taken = Vec::new();
         loop {
             let closing = self.closing.load(Ordering::Acquire);
             if self.write_all(&mut out, &mut taken) {
                 if !closing {
-                    std::thread::park_timeout(GATHER);
+                    std::thread::park_timeout(FLUSH_INTERVAL);
                 }
                 continue;
             }
             if closing {
                 return;
             }
-            // Whoever puts a line in after the look below sees this and wakes us; whoever did before is seen.
+            // A thread that adds a line after the check below sees this flag and wakes the writer. A line that was added before
+            // is found by the check.
             self.asleep.store(true, Ordering::Release);
             let empty = (0..BUFFERS).all(|index| self.buffer(index).is_empty());
             if empty && !self.closing.load(Ordering::Acquire) {
                 std::thread::park();
-                // One line seldom comes alone.
-                std::thread::park_timeout(GATHER);
+                // More lines usually follow the first one.
+                std::thread::park_timeout(FLUSH_INTERVAL);
             }
             self.asleep.store(false, Ordering::Release);
         }
     }
 
-    /// Writes what is there; whether anything was.
+    /// Writes the content of all buffers. Returns false if all were empty.
     fn write_all(&self, out: &mut impl Write, taken: &mut Vec<u8>) -> bool {
         let mut any = false;
         for index in 0..BUFFERS {
@@ -143,12 +142,11 @@ impl Shared {
                 if buffer.is_empty() {
                     continue;
                 }
-                // They change places: what was written before is filled next, large enough and still in the processor's
-                // cache.
+                // The buffer that was written last is filled next: it is already large, and still in the processor's cache.
                 std::mem::swap(&mut *buffer, taken);
             }
             any = true;
-            // Nobody can be told that standard error is gone.
+            // There is no other place to report that standard error is closed.
             let _ = out.write_all(taken);
             taken.clear();
         }
@@ -156,16 +154,16 @@ impl Shared {
     }
 }
 
-impl Drop for Writing {
+impl Drop for LogWriterGuard {
     fn drop(&mut self) {
-        self.lines.0.closing.store(true, Ordering::Release);
-        self.lines.0.wake();
-        // A reader that has stopped reading does not keep the process from its end.
-        let _ = self.ended.recv_timeout(PATIENCE);
+        self.log.0.closing.store(true, Ordering::Release);
+        self.log.0.wake();
+        // A reader that has stopped reading does not keep the process alive.
+        let _ = self.ended.recv_timeout(CLOSE_TIMEOUT);
     }
 }
 
-/// For whoever writes whole lines at once, as the subscriber of `tracing` does.
+/// For writers of one whole line per call, such as the subscriber of `tracing`.
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.put(|out| out.extend_from_slice(line));
@@ -181,11 +179,11 @@ impl Write for LogWriter {
 mod tests {
     use super::*;
 
-    /// Takes what is written, when it is let.
+    /// Collects the bytes written, and blocks the writer while the test holds the lock.
     #[derive(Clone, Default)]
-    struct Out(Arc<Mutex<Vec<u8>>>);
+    struct Output(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Out {
+    impl Write for Output {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().expect("no panic").extend_from_slice(bytes);
             Ok(bytes.len())
@@ -197,20 +195,20 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_many_threads_are_written_whole_and_all_of_them() {
-        let out = Out::default();
-        let (lines, writing) = LogWriter::to(out.clone()).expect("a thread");
+    fn all_lines_of_many_threads_are_written_whole() {
+        let out = Output::default();
+        let (log, guard) = LogWriter::to(out.clone()).expect("a thread");
         std::thread::scope(|scope| {
             for thread in 0..20 {
-                let lines = lines.clone();
+                let log = log.clone();
                 scope.spawn(move || {
                     for number in 0..500 {
-                        lines.put(|out| out.extend_from_slice(format!("{thread} {number}\n").as_bytes()));
+                        log.put(|out| out.extend_from_slice(format!("{thread} {number}\n").as_bytes()));
                     }
                 });
             }
         });
-        drop(writing);
+        drop(guard);
         let written = String::from_utf8(out.0.lock().expect("no panic").clone()).expect("UTF-8");
         let mut found: Vec<&str> = written.lines().collect();
         found.sort_unstable();
@@ -218,24 +216,24 @@ mod tests {
             (0..20).flat_map(|thread| (0..500).map(move |number| format!("{thread} {number}"))).collect();
         expected.sort_unstable();
         assert_eq!(found, expected);
-        assert_eq!(lines.dropped(), 0);
+        assert_eq!(log.dropped(), 0);
     }
 
     #[test]
-    fn a_reader_that_does_not_read_costs_lines_and_nobody_time() {
-        let out = Out::default();
+    fn a_reader_that_stalls_loses_lines_and_blocks_no_thread() {
+        let out = Output::default();
         let held = out.0.lock().expect("no panic");
-        let (lines, writing) = LogWriter::to(out.clone()).expect("a thread");
+        let (log, guard) = LogWriter::to(out.clone()).expect("a thread");
         let line = [b'x'; 1023];
-        let put = 3 * MOST / line.len();
+        let put = 3 * BUFFER_CAPACITY / line.len();
         for _ in 0..put {
-            lines.put(|out| out.extend_from_slice(&line));
+            log.put(|out| out.extend_from_slice(&line));
         }
-        let dropped = usize::try_from(lines.dropped()).expect("it fits");
-        // One buffer may have been taken already, and is being written.
+        let dropped = usize::try_from(log.dropped()).expect("it fits");
+        // The writer may have taken one full buffer before it stalled.
         assert!((put / 4..put).contains(&dropped), "{dropped}");
         drop(held);
-        drop(writing);
+        drop(guard);
         let written = out.0.lock().expect("no panic").len() / line.len();
         assert_eq!(written + dropped, put);
     }

@@ -1,7 +1,7 @@
-//! Every metric: its name, labels, unit (in the name, as Prometheus has it) and meaning, in one place.
+//! The declaration of every metric: its name (which includes the unit), labels and help text.
 //!
-//! The library is `prometheus`: its counters and histograms are told by atomic additions alone, where the histogram of
-//! `prometheus-client` takes a lock. Label values are bounded: they come from the configuration or from enumerations here.
+//! The library is `prometheus`, whose counters and histograms use atomic additions only; the histogram of
+//! `prometheus-client` takes a lock. Label values are bounded: they come from the configuration or from enumerations.
 
 mod handles;
 
@@ -11,44 +11,46 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-pub(crate) use self::handles::{Requests, TenantMetrics};
+pub(crate) use self::handles::{RequestMetrics, TenantMetrics};
 pub use self::handles::{UpstreamOutcome, WebhookOutcome};
 
-/// From a hit to a request that has waited for all that it may wait for, in seconds.
+/// Seconds, from the duration of a hit to the longest waits that are configured.
 const REQUEST_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// From an upstream next door to one that takes all the time it is given, in seconds.
+/// Seconds, from an upstream in the same network to the default total timeout.
 const UPSTREAM_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// From the next slot to the longest wait of what nobody waits for, in seconds.
+/// Seconds, from the next permit to the longest wait of a background fetch.
 const WAIT_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// A metric as it is declared.
+/// The declaration of a metric.
 #[derive(Debug)]
-pub struct Declared {
-    /// `postern_…`, with its unit.
+pub struct MetricDeclaration {
+    /// The name, `postern_…`, which includes the unit.
     pub name: &'static str,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Names of its labels.
+    /// The names of its labels.
     pub labels: &'static [&'static str],
-    help: &'static str,
+    /// The help text, which the README repeats.
+    pub help: &'static str,
+    /// Upper bounds of a histogram's buckets; empty for other kinds.
     buckets: &'static [f64],
 }
 
-/// A kind of metric of the library.
-trait Kind: Collector + Clone + Sized + 'static {
+/// A type of the library that a declaration can be built as.
+trait MetricKind: Collector + Clone + Sized + 'static {
     const NAME: &'static str;
 
-    fn build(declared: &Declared) -> prometheus::Result<Self>;
+    fn build(declaration: &MetricDeclaration) -> prometheus::Result<Self>;
 }
 
 macro_rules! kinds {
     ($($kind:ident $name:literal |$declared:ident| $build:expr;)+) => {
-        $(impl Kind for $kind {
+        $(impl MetricKind for $kind {
             const NAME: &'static str = $name;
 
-            fn build($declared: &Declared) -> prometheus::Result<Self> {
+            fn build($declared: &MetricDeclaration) -> prometheus::Result<Self> {
                 $build
             }
         })+
@@ -76,10 +78,10 @@ macro_rules! metrics {
             $(pub(crate) $field: $kind,)+
         }
 
-        /// All of them, as they are declared.
-        pub const DECLARED: &[Declared] = &[$(Declared {
+        /// The declarations of all metrics.
+        pub const DECLARED: &[MetricDeclaration] = &[$(MetricDeclaration {
             name: $name,
-            kind: <$kind as Kind>::NAME,
+            kind: <$kind as MetricKind>::NAME,
             labels: &[$($label),*],
             help: $help,
             buckets: $buckets,
@@ -102,72 +104,73 @@ metrics! {
     requests: IntCounterVec, "postern_requests_total", ["endpoint", "tenant", "outcome", "cache"], &[],
         "Requests answered.";
     errors: IntCounterVec, "postern_errors_total", ["tenant", "error_code"], &[],
-        "Requests refused or failed, by the error code of the answer; UPSTREAM for codes of Refold's own.";
+        "Error responses by error code; UPSTREAM for all errors that Refold answered.";
     request_duration: HistogramVec, "postern_request_duration_seconds", ["cache"], REQUEST_BUCKETS,
-        "Time from a request's head to the head of its answer.";
+        "Time from the head of a request to the head of its response.";
     upstream_request_duration: HistogramVec, "postern_upstream_request_duration_seconds", ["tenant", "outcome"],
-        UPSTREAM_BUCKETS, "Time from a request to Refold to the end of its answer, each attempt for itself.";
+        UPSTREAM_BUCKETS, "Time from a request to Refold to the end of its response; each attempt counts separately.";
     upstream_retries: IntCounterVec, "postern_upstream_retries_total", ["tenant"], &[],
-        "Requests to Refold that were sent again.";
+        "Retries of requests to Refold.";
     circuit_open: IntGauge, "postern_upstream_circuit_open", [], &[],
-        "1 while Refold is left alone since it kept failing.";
+        "1 while the circuit to Refold is open or half open, 0 while it is closed.";
     circuit_opened: IntCounter, "postern_upstream_circuit_opened_total", [], &[],
-        "Times that the circuit to Refold has opened.";
+        "Times the circuit to Refold opened.";
     upstream_in_flight: IntGauge, "postern_upstream_in_flight", [], &[],
-        "Requests to Refold under way.";
+        "Requests to Refold in flight.";
     budget_wait: HistogramVec, "postern_upstream_budget_wait_seconds", ["tenant", "urgency"], WAIT_BUCKETS,
-        "Time that fetches waited for the org key's budget, granted or not.";
+        "Time that fetches waited until the org key's budget granted or refused them.";
     budget_granted: IntCounterVec, "postern_upstream_budget_granted_total", ["tenant"], &[],
-        "Requests that the org key's budget has granted.";
+        "Requests that the org key's budget granted.";
     budget_refused: IntCounterVec, "postern_upstream_budget_refused_total", ["tenant", "urgency"], &[],
-        "Requests that the org key's budget has refused: the wait would have been too long.";
+        "Requests that the org key's budget refused because they would have waited too long.";
     budget_waiting: IntGaugeVec, "postern_upstream_budget_waiting", ["tenant"], &[],
-        "Fetches that wait for the org key's budget.";
+        "Fetches waiting for the org key's budget.";
     budget_limit: GaugeVec, "postern_upstream_budget_limit", ["tenant"], &[],
-        "Requests per second that the org key's budget grants at full pace.";
+        "Requests per second that the org key's budget grants at its full rate.";
     budget_pace: GaugeVec, "postern_upstream_budget_pace_ratio", ["tenant"], &[],
-        "Present pace of the org key's budget: 1 is full, less after Refold answered 429.";
+        "Present rate of the org key's budget as a share of the full rate; below 1 after Refold answered 429.";
     cache_bytes: IntGauge, "postern_cache_bytes", [], &[],
-        "Bytes in the cache.";
+        "Size of the entries in the cache, in bytes.";
     cache_capacity: IntGauge, "postern_cache_capacity_bytes", [], &[],
-        "Bytes that the cache may hold.";
+        "Capacity of the cache, in bytes.";
     cache_entries: IntGauge, "postern_cache_entries", [], &[],
         "Entries in the cache.";
     cache_evictions: IntCounter, "postern_cache_evictions_total", [], &[],
-        "Entries that had to make room for others, or that others were not to make room for.";
+        "Entries that the full cache evicted or did not admit.";
     partitions: IntGaugeVec, "postern_partitions", ["tenant"], &[],
-        "Linked accounts and session tokens that are remembered, each with its budget.";
+        "Linked accounts and session tokens with a budget in memory.";
     tenant_ready: IntGaugeVec, "postern_tenant_ready", ["tenant"], &[],
-        "0 while Refold takes none of the tenant's org keys (a refusal counts for a minute), 1 otherwise.";
+        "0 while Refold rejects all org keys of the tenant (for a minute after a rejection), otherwise 1.";
     webhooks: IntCounterVec, "postern_webhooks_total", ["tenant", "outcome"], &[],
-        "Deliveries of Refold's webhooks.";
+        "Webhook deliveries from Refold.";
     config_reloads: IntCounterVec, "postern_config_reloads_total", ["outcome"], &[],
-        "Times that the configuration was read again.";
+        "Reloads of the configuration.";
     config_reload_successful: IntGauge, "postern_config_last_reload_successful", [], &[],
-        "1 if the configuration that was read last is in use, 0 if it was refused.";
+        "1 if the configuration that was read last is in effect, 0 if it was refused.";
     config_reload_success: Gauge, "postern_config_last_reload_success_timestamp_seconds", [], &[],
-        "When the configuration in use was read, in seconds since 1970.";
+        "Unix time at which the configuration in effect was read, in seconds.";
     connections: IntGauge, "postern_connections", [], &[],
-        "Connections of callers that are open.";
+        "Open connections of callers.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
-        "Log lines that were dropped since standard error did not take them fast enough.";
+        "Log lines dropped because standard error was not read fast enough.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],
-        "Spans that were dropped since the collector did not take them.";
+        "Spans dropped because the queue to the collector was full or the collector rejected them.";
     build_info: IntGaugeVec, "postern_build_info", ["version"], &[],
         "Always 1; the version is in the label.";
 }
 
 impl Metrics {
-    /// All of them at zero.
+    /// All metrics at zero, in a registry of their own.
     pub(crate) fn new() -> Self {
-        let metrics = Self::build(Registry::new()).expect("the names are valid and different: a test makes them all");
+        let metrics =
+            Self::build(Registry::new()).expect("the declared names are valid and distinct: a test builds them all");
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics
     }
 
-    /// The present values in Prometheus' text format.
+    /// The present values, in Prometheus' text format.
     pub(crate) fn text(&self) -> String {
-        // Strings and numbers: there is nothing to fail on.
+        // Writing strings and numbers to memory does not fail.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 
@@ -176,7 +179,7 @@ impl Metrics {
     }
 }
 
-/// Brings a counter up to a total that is counted elsewhere.
+/// Raises a counter to a total that another module counts.
 pub(crate) fn catch_up(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }
@@ -186,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_different_and_say_their_unit_and_kind() {
+    fn metric_names_are_distinct_and_show_unit_and_kind() {
         let _all = Metrics::new();
         for declared in DECLARED {
             assert!(declared.name.starts_with("postern_"), "{declared:?}");
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_catches_up_never_goes_back() {
+    fn a_counter_that_catches_up_never_decreases() {
         let metrics = Metrics::new();
         for (total, shown) in [(3, 3), (3, 3), (2, 3), (7, 7)] {
             catch_up(&metrics.log_lines_dropped, total);

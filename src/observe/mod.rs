@@ -1,8 +1,11 @@
-//! What is told of requests: everything that a step decided, once the answer is there. Metrics (`metrics`, `scrape`), one
-//! log line a request (`access_log`, `lines`), traces (`trace`), what is going on at this moment (`live`), and what is done at
-//! Refold on their behalf (`trip`).
+//! Metrics, access log, traces and recent activity.
+//!
+//! A finished request becomes one [`AccessRecord`]. The [`Observer`] counts it (`metrics`), adds it to the recent activity of
+//! the status page (`recent`) and writes its line (`access_log`, `log_writer`). Spans (`traces`) are recorded while the
+//! request runs. For a hit, all this allocates nothing and takes no lock but that of the thread's log buffer.
 
 mod access_log;
+mod access_record;
 mod latency;
 mod log_writer;
 mod metrics;
@@ -11,168 +14,119 @@ mod scrape;
 mod stripe;
 mod traces;
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use http::{Method, StatusCode};
 
-pub use self::access_log::{TARGET, log_requests_to};
+pub use self::access_log::TARGET;
+pub use self::access_record::{AccessError, AccessRecord, CallerIdentity};
 pub use self::latency::Quantiles;
-pub use self::log_writer::{LogWriter, Writing};
+pub use self::log_writer::{LogWriter, LogWriterGuard};
 pub(crate) use self::metrics::TenantMetrics;
-pub use self::metrics::{DECLARED, Declared, UpstreamOutcome, WebhookOutcome};
-use self::metrics::{Metrics, Requests};
+pub use self::metrics::{DECLARED, MetricDeclaration, UpstreamOutcome, WebhookOutcome};
+use self::metrics::{Metrics, RequestMetrics};
 pub use self::recent::{Latency, RecentActivity, RecentError, Traffic};
-pub use self::scrape::State;
-pub use self::traces::{Context, Span, TraceId, Tracer};
-use crate::cache::{CacheKey, CacheOutcome};
-use crate::caller::{Authenticated, Caller};
-use crate::clock::{Clock, Moment};
+pub use self::scrape::ScrapeState;
+pub use self::traces::{Span, SpanContext, TraceId, Tracer};
+use crate::clock::Clock;
 use crate::config;
 use crate::http_client::ClientSetupError;
-use crate::request::RequestId;
-use crate::request::route::Resource;
 use crate::tenant::Tenant;
 
-/// What is known of a request once it is answered.
-#[derive(Debug)]
-pub struct AccessRecord<'a> {
-    /// Names it.
-    pub request_id: RequestId,
-    /// Its method.
-    pub method: &'a Method,
-    /// What it was about.
-    pub resource: Resource,
-    /// Who sent it, once that was known.
-    pub who: Option<Who<'a>>,
-    /// What it asked, if that is a thing to be cached.
-    pub key: Option<&'a CacheKey>,
-    /// The canonical form of that, if it is written out already.
-    pub canonical: Option<&'a str>,
-    /// The status of its answer.
-    pub status: StatusCode,
-    /// Why it was refused or failed.
-    pub error_code: Option<&'a str>,
-    /// The same, of a bounded number of texts: see [`crate::error::ClientError::label`].
-    pub error_label: Option<&'static str>,
-    /// What the cache did.
-    pub cache: CacheOutcome,
-    /// How old the answer was.
-    pub age: Option<Duration>,
-    /// When that was.
-    pub at: Moment,
-    /// From its head to the head of its answer.
-    pub duration: Duration,
-    /// How much of that Refold took, if it was asked for this request.
-    pub upstream: Option<Duration>,
-    /// The trace that it is in, if it is recorded.
-    pub trace: Option<TraceId>,
-}
-
-/// Who has sent a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Who<'a> {
-    /// Their org.
-    pub tenant: &'a Tenant,
-    /// Their name in logs.
-    pub name: &'a str,
-    /// For whom they ask, if they may and it is known.
-    pub linked_account: Option<&'a str>,
-}
-
-impl<'a> From<&'a Caller> for Who<'a> {
-    fn from(caller: &'a Caller) -> Self {
-        let linked_account = caller.partition().linked_account_id();
-        Self { tenant: caller.tenant(), name: caller.name(), linked_account }
-    }
-}
-
-impl<'a> From<&'a Authenticated> for Who<'a> {
-    fn from(known: &'a Authenticated) -> Self {
-        Self { tenant: &known.tenant, name: known.credential.name(), linked_account: None }
-    }
-}
-
-/// Whoever watches. One for the process: it goes on when the configuration is read again.
+/// Collects metrics, access log and recent activity. One per process: it outlives reloads of the configuration.
 #[derive(Debug)]
 pub struct Observer {
-    live: RecentActivity,
+    recent: RecentActivity,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
-    /// Requests of whom nobody knows whose they are.
-    nobody: Requests,
-    /// By [`Tenant::interned_id`].
+    /// Metrics of requests whose tenant is not known.
+    unidentified: RequestMetrics,
+    /// Metrics of each tenant, by [`Tenant::interned_id`].
     tenants: ArcSwap<Vec<Option<Arc<TenantMetrics>>>>,
+    /// The destination of the access log; `None` if requests are not logged.
+    access_log: Option<LogWriter>,
     scraping: Mutex<()>,
 }
 
 impl Observer {
-    /// Somebody who has seen nothing yet.
+    /// An observer with all metrics at zero. Without a log writer, requests leave no log line.
     #[must_use]
-    pub fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock, access_log: Option<LogWriter>) -> Self {
         let metrics = Arc::new(Metrics::new());
         Self {
-            live: RecentActivity::default(),
-            nobody: Requests::new(&metrics, "".into()),
+            recent: RecentActivity::default(),
+            unidentified: RequestMetrics::new(&metrics, "".into()),
             tenants: ArcSwap::default(),
+            access_log,
             scraping: Mutex::default(),
             metrics,
             clock,
         }
     }
 
-    /// A request was answered. Part of the hit path.
+    /// Records an answered request. Part of the hit path.
     pub fn answered(&self, log: &config::Log, record: &AccessRecord<'_>) {
-        self.live.answered(record);
-        match record.who {
-            None => count(&self.nobody, record),
-            Some(Who { tenant, .. }) => match self.tenants.load().get(tenant.interned_id()) {
-                Some(Some(known)) => count(&known.requests, record),
-                _ => count(&self.of(tenant).requests, record),
+        self.recent.answered(record);
+        match record.caller.map(|caller| caller.tenant) {
+            None => count(&self.unidentified, record),
+            Some(tenant) => match self.tenants.load().get(tenant.interned_id()) {
+                Some(Some(metrics)) => count(&metrics.requests, record),
+                _ => count(&self.tenant_metrics(tenant).requests, record),
             },
         }
-        access_log::log(log, &self.clock, record);
+        if let Some(writer) = &self.access_log {
+            access_log::log(writer, log, &self.clock, record);
+        }
     }
 
-    /// What is going on.
+    /// The activity of the last minutes.
     #[must_use]
-    pub fn live(&self) -> &RecentActivity {
-        &self.live
+    pub fn recent(&self) -> &RecentActivity {
+        &self.recent
     }
 
-    /// A webhook's delivery was taken or refused.
+    /// Counts the delivery of a webhook.
     pub fn webhook(&self, tenant: &Tenant, outcome: WebhookOutcome) {
-        self.of(tenant).webhook(outcome);
+        self.tenant_metrics(tenant).webhook(outcome);
     }
 
-    /// An entry had to make room for others.
+    /// Counts a cache entry that was evicted.
     pub fn evicted(&self) {
         self.metrics.cache_evictions.inc();
     }
 
-    /// A connection of a caller is open, for as long as what is returned.
-    pub fn connection(self: &Arc<Self>) -> Connected {
+    /// Counts a caller's connection as open until the guard is dropped.
+    #[must_use]
+    pub fn connection_opened(self: &Arc<Self>) -> OpenConnectionGuard {
         self.metrics.connections.inc();
-        Connected(Arc::clone(self))
+        OpenConnectionGuard(Arc::clone(self))
     }
 
-    /// Traces requests as the configuration says.
+    /// A tracer with these settings, which sends its spans to their collector.
     ///
     /// # Errors
-    /// If the collector can't be reached in the way that it says.
-    pub fn tracer(&self, traces: &config::Traces) -> Result<Tracer, ClientSetupError> {
-        Tracer::start(traces, self.clock.clone(), self.metrics.spans_dropped.clone())
+    /// If the client for the collector can't be set up.
+    pub fn tracer(&self, settings: &config::Traces) -> Result<Tracer, ClientSetupError> {
+        Tracer::start(settings, self.clock.clone(), self.metrics.spans_dropped.clone())
     }
 
-    /// What is counted for a tenant. One of the same id goes on with what the one before it had.
-    pub(crate) fn of(&self, tenant: &Tenant) -> Arc<TenantMetrics> {
+    /// All metrics in Prometheus' text format, version 0.0.4.
+    #[must_use]
+    pub fn prometheus_text(&self, state: &ScrapeState<'_>) -> String {
+        // Nothing is left inconsistent by a panic: the next scrape sets all values anew.
+        let _exclusive = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        state.update(&self.metrics, self.access_log.as_ref().map_or(0, LogWriter::dropped));
+        self.metrics.text()
+    }
+
+    /// The metrics of a tenant. After a reload, a tenant with the same id continues the same counts.
+    pub(crate) fn tenant_metrics(&self, tenant: &Tenant) -> Arc<TenantMetrics> {
         let number = tenant.interned_id();
         if let Some(Some(known)) = self.tenants.load().get(number) {
             return Arc::clone(known);
         }
         let new = Arc::new(TenantMetrics::new(&self.metrics, Arc::clone(&tenant.config.id)));
-        // Another one for the same tenant would count into the same metrics: it does not matter which of them stays.
+        // If two threads do this at once, both values count into the same metrics, so it does not matter which one stays.
         self.tenants.rcu(|known| {
             let mut all = Vec::clone(known);
             all.resize(all.len().max(number + 1), None);
@@ -183,18 +137,18 @@ impl Observer {
     }
 }
 
-fn count(requests: &Requests, record: &AccessRecord<'_>) {
+fn count(requests: &RequestMetrics, record: &AccessRecord<'_>) {
     requests.answered(record.resource, record.status, record.cache, record.duration);
-    if let Some(code) = record.error_label {
-        requests.failed(code);
+    if let Some(error) = record.error {
+        requests.failed(error.label);
     }
 }
 
-/// A connection that is open.
+/// Counts a connection as open for as long as it lives.
 #[derive(Debug)]
-pub struct Connected(Arc<Observer>);
+pub struct OpenConnectionGuard(Arc<Observer>);
 
-impl Drop for Connected {
+impl Drop for OpenConnectionGuard {
     fn drop(&mut self) {
         self.0.metrics.connections.dec();
     }

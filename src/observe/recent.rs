@@ -1,52 +1,53 @@
-//! What is going on at this moment, for people who look at it: traffic by the second, latencies of the last minute, the last
-//! errors. What is told of a request costs the hit path two relaxed atomics and takes no lock; memory is bounded.
+//! Recent activity, for the status page: traffic by the second, latencies of the last minute, the last errors.
+//!
+//! An answer from the cache costs the hit path two relaxed atomics and takes no lock. Memory is bounded.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use http::StatusCode;
 use serde::Serialize;
 
-use super::AccessRecord;
-use super::latency::{Latencies, Quantiles};
-use super::stripe::stripe;
+use super::access_record::{AccessRecord, write_cause};
+use super::latency::{LatencyHistogram, Quantiles};
+use super::stripe::stripe_of_thread;
 use crate::cache::CacheOutcome;
 use crate::clock::Moment;
 use crate::request::RequestId;
 use crate::request::route::Resource;
 use crate::window_counter::{CounterRing, SECOND, ago, unit};
 
-/// Seconds of traffic that are shown.
-const SHOWN: usize = 300;
-/// The present second, which is not over, and a little more for who reads while it turns.
-const KEPT: usize = SHOWN + 4;
-/// Errors that are remembered.
-const ERRORS: usize = 50;
-/// Each worker counts in a place of its own, as long as there are no more of them than this.
+/// Seconds of traffic on the status page.
+const SECONDS_SHOWN: usize = 300;
+/// Seconds that are kept: those shown, the present one, and a few more since the second may change during a read.
+const SECONDS_KEPT: usize = SECONDS_SHOWN + 4;
+/// Number of errors that are kept.
+const ERRORS_KEPT: usize = 50;
+/// Number of stripes. Workers beyond it share one.
 const STRIPES: usize = 8;
+/// Number of [`TrafficClass`]es.
+const CLASSES: usize = 7;
 
-/// How a request ended, as far as a person at a glance wants to know.
+/// The classes of answers that the traffic chart distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum TrafficClass {
     /// Answered from the cache.
     Hit,
-    /// Answered from the cache with what is no longer fresh.
+    /// Answered from the cache with a stale entry.
     Stale,
-    /// Refold was asked.
+    /// Fetched from Refold.
     Fetched,
     /// Never cached: actions, webhooks, the rest of the API.
-    ForwardedBody,
-    /// The request was wrong: 4xx.
+    PassedThrough,
+    /// Refused: 4xx.
     Refused,
-    /// Too many requests: 429.
+    /// Rate limited: 429.
     Limited,
-    /// The gateway or Refold failed: 5xx.
+    /// Failed: 5xx.
     Failed,
 }
 
-const OUTCOMES: usize = 7;
-
-impl Outcome {
+impl TrafficClass {
     fn of(record: &AccessRecord<'_>) -> Self {
         match record.status {
             StatusCode::TOO_MANY_REQUESTS => Self::Limited,
@@ -56,36 +57,37 @@ impl Outcome {
                 CacheOutcome::Hit | CacheOutcome::Derived => Self::Hit,
                 CacheOutcome::HitStale => Self::Stale,
                 CacheOutcome::Miss { .. } | CacheOutcome::Stale { .. } | CacheOutcome::Request => Self::Fetched,
-                CacheOutcome::NotAsked | CacheOutcome::Bypass => Self::ForwardedBody,
+                CacheOutcome::NotAsked | CacheOutcome::Bypass => Self::PassedThrough,
             },
         }
     }
 }
 
-/// What is going on.
+/// Counts the answers of the last minutes and keeps the last errors.
 #[derive(Debug)]
 pub struct RecentActivity {
-    stripes: Box<[Stripe]>,
-    errors: Mutex<VecDeque<Failure>>,
+    stripes: Box<[ActivityStripe]>,
+    errors: Mutex<VecDeque<KeptError>>,
 }
 
-/// What some of the threads have counted.
+/// The counts of the threads that share a stripe.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Stripe {
-    /// By [`Outcome`].
-    traffic: [CounterRing<KEPT>; OUTCOMES],
-    hits: Latencies,
-    fetches: Latencies,
+struct ActivityStripe {
+    /// By [`TrafficClass`].
+    traffic: [CounterRing<SECONDS_KEPT>; CLASSES],
+    hits: LatencyHistogram,
+    fetches: LatencyHistogram,
 }
 
-/// A request that was refused or failed.
+/// An answer with an error status.
 #[derive(Debug)]
-struct Failure {
-    at: Moment,
+struct KeptError {
+    answered_at: Moment,
     request_id: RequestId,
     status: StatusCode,
     error_code: Box<str>,
+    cause: Option<Box<str>>,
     tenant: Option<Box<str>>,
     linked_account: Option<Box<str>>,
     resource: Resource,
@@ -93,102 +95,107 @@ struct Failure {
 
 impl Default for RecentActivity {
     fn default() -> Self {
-        let stripes = std::iter::repeat_with(Stripe::default).take(STRIPES).collect();
-        Self { stripes, errors: Mutex::new(VecDeque::with_capacity(ERRORS)) }
+        let stripes = std::iter::repeat_with(ActivityStripe::default).take(STRIPES).collect();
+        Self { stripes, errors: Mutex::new(VecDeque::with_capacity(ERRORS_KEPT)) }
     }
 }
 
 impl RecentActivity {
-    /// A request was answered. Part of the hit path.
+    /// Counts an answer. Part of the hit path.
     pub fn answered(&self, record: &AccessRecord<'_>) {
-        let outcome = Outcome::of(record);
-        let stripe = &self.stripes[stripe(STRIPES)];
-        stripe.traffic[outcome as usize].add(unit(record.at, SECOND));
-        match outcome {
-            Outcome::Hit | Outcome::Stale => stripe.hits.add(record.at, record.duration),
-            Outcome::Fetched => stripe.fetches.add(record.at, record.duration),
-            Outcome::Refused | Outcome::Limited | Outcome::Failed => self.failed(record),
-            Outcome::ForwardedBody => {}
+        let class = TrafficClass::of(record);
+        let stripe = &self.stripes[stripe_of_thread(STRIPES)];
+        stripe.traffic[class as usize].add(unit(record.answered_at, SECOND));
+        match class {
+            TrafficClass::Hit | TrafficClass::Stale => stripe.hits.add(record.answered_at, record.duration),
+            TrafficClass::Fetched => stripe.fetches.add(record.answered_at, record.duration),
+            TrafficClass::Refused | TrafficClass::Limited | TrafficClass::Failed => self.keep_error(record),
+            TrafficClass::PassedThrough => {}
         }
     }
 
-    fn failed(&self, record: &AccessRecord<'_>) {
-        // A flood of errors must not be made worse: whoever finds it locked has an error like the others.
+    fn keep_error(&self, record: &AccessRecord<'_>) {
+        // A flood of errors must not slow down requests: while the list is locked, an error is counted but not kept.
         let Ok(mut errors) = self.errors.try_lock() else { return };
-        if errors.len() >= ERRORS {
+        if errors.len() >= ERRORS_KEPT {
             errors.pop_front();
         }
-        errors.push_back(Failure {
-            at: record.at,
+        errors.push_back(KeptError {
+            answered_at: record.answered_at,
             request_id: record.request_id,
             status: record.status,
-            error_code: record.error_code.unwrap_or_default().into(),
-            tenant: record.who.map(|who| (*who.tenant.config.id).into()),
-            linked_account: record.who.and_then(|who| who.linked_account).map(Into::into),
+            error_code: record.error.map_or("", |error| error.code).into(),
+            cause: record.error.and_then(|error| error.cause).map(|cause| {
+                let mut text = String::new();
+                write_cause(&mut text, cause);
+                text.into()
+            }),
+            tenant: record.caller.map(|caller| (*caller.tenant.config.id).into()),
+            linked_account: record.caller.and_then(|caller| caller.linked_account).map(Into::into),
             resource: record.resource,
         });
     }
 
-    /// The traffic of the last five minutes; the present second is not over and not in it.
+    /// The traffic of the last five minutes, without the present second, which is not over.
     #[must_use]
     pub fn traffic(&self, now: Moment) -> Traffic {
         let present = unit(now, SECOND);
-        let series = |outcome: Outcome| {
-            let count =
-                |second: u32| self.stripes.iter().map(|stripe| stripe.traffic[outcome as usize].at(second)).sum();
-            let back = |seconds: u32| ago(seconds, present).map_or(0, count);
-            (1..=u32::try_from(SHOWN).unwrap_or(0)).rev().map(back).collect()
+        let series = |class: TrafficClass| {
+            let count = |second: u32| self.stripes.iter().map(|stripe| stripe.traffic[class as usize].at(second)).sum();
+            let count_before = |seconds: u32| ago(seconds, present).map_or(0, count);
+            (1..=u32::try_from(SECONDS_SHOWN).unwrap_or(0)).rev().map(count_before).collect()
         };
         Traffic {
-            hit: series(Outcome::Hit),
-            stale: series(Outcome::Stale),
-            fetched: series(Outcome::Fetched),
-            passed: series(Outcome::ForwardedBody),
-            refused: series(Outcome::Refused),
-            limited: series(Outcome::Limited),
-            failed: series(Outcome::Failed),
+            hit: series(TrafficClass::Hit),
+            stale: series(TrafficClass::Stale),
+            fetched: series(TrafficClass::Fetched),
+            passed: series(TrafficClass::PassedThrough),
+            refused: series(TrafficClass::Refused),
+            limited: series(TrafficClass::Limited),
+            failed: series(TrafficClass::Failed),
         }
     }
 
-    /// Latencies of the last minute.
+    /// The latencies of the last minute.
     #[must_use]
     pub fn latency(&self, now: Moment) -> Latency {
         Latency {
-            hits: Latencies::quantiles(self.stripes.iter().map(|stripe| &stripe.hits), now),
-            fetches: Latencies::quantiles(self.stripes.iter().map(|stripe| &stripe.fetches), now),
+            hits: LatencyHistogram::quantiles(self.stripes.iter().map(|stripe| &stripe.hits), now),
+            fetches: LatencyHistogram::quantiles(self.stripes.iter().map(|stripe| &stripe.fetches), now),
         }
     }
 
-    /// The last errors, the newest first.
+    /// The last errors, newest first.
     #[must_use]
     pub fn errors(&self, now: Moment) -> Vec<RecentError> {
-        // Nobody panics while it is locked; were it otherwise, the list would still be one.
-        let errors = self.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let shown = |failure: &Failure| RecentError {
-            seconds_ago: now.since(failure.at).as_secs_f64(),
-            request_id: failure.request_id.to_string(),
-            status: failure.status.as_u16(),
-            error_code: failure.error_code.to_string(),
-            endpoint: failure.resource.name(),
-            tenant: failure.tenant.as_deref().map(str::to_owned),
-            linked_account: failure.linked_account.as_deref().map(str::to_owned),
+        // No code that holds the lock can leave the list inconsistent, even if it panics.
+        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = |error: &KeptError| RecentError {
+            seconds_ago: now.since(error.answered_at).as_secs_f64(),
+            request_id: error.request_id.to_string(),
+            status: error.status.as_u16(),
+            error_code: error.error_code.to_string(),
+            cause: error.cause.as_deref().map(str::to_owned),
+            endpoint: error.resource.name(),
+            tenant: error.tenant.as_deref().map(str::to_owned),
+            linked_account: error.linked_account.as_deref().map(str::to_owned),
         };
         errors.iter().rev().map(shown).collect()
     }
 }
 
-/// Answers by the second, from the oldest to the one that has just ended.
+/// Answers per second, from the oldest second to the last complete one.
 #[derive(Clone, Debug, Serialize)]
 pub struct Traffic {
     /// From the cache.
     pub hit: Vec<u32>,
-    /// From the cache, no longer fresh.
+    /// From the cache, stale.
     pub stale: Vec<u32>,
-    /// From Refold.
+    /// Fetched from Refold.
     pub fetched: Vec<u32>,
     /// Never cached: actions, webhooks, the rest of the API.
     pub passed: Vec<u32>,
-    /// 4xx.
+    /// 4xx other than 429.
     pub refused: Vec<u32>,
     /// 429.
     pub limited: Vec<u32>,
@@ -201,26 +208,29 @@ pub struct Traffic {
 pub struct Latency {
     /// Of answers from the cache.
     pub hits: Option<Quantiles>,
-    /// Of those for which Refold was asked.
+    /// Of answers fetched from Refold.
     pub fetches: Option<Quantiles>,
 }
 
-/// A request that was refused or failed.
+/// A request that was refused or failed, as the status page shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct RecentError {
-    /// How long ago.
+    /// Seconds since the answer.
     pub seconds_ago: f64,
-    /// The id that the caller was told.
+    /// The request id, which the caller received in `x-request-id`.
     pub request_id: String,
     /// The status of the answer.
     pub status: u16,
-    /// Why.
+    /// The `error_code` of the answer.
     pub error_code: String,
-    /// What was asked for.
+    /// The underlying error, for the operator; not part of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The resource that the request was for.
     pub endpoint: &'static str,
-    /// Whose caller it was, if that was known.
+    /// The caller's tenant, if the credential is known.
     pub tenant: Option<String>,
-    /// For whom it asked.
+    /// The linked account that the request acted for.
     pub linked_account: Option<String>,
 }
 

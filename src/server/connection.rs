@@ -38,7 +38,7 @@ pub(super) struct Connections {
     /// The memo of parsed queries that all connections of this worker share.
     query_memo: Arc<QueryMemo>,
     /// Turns true when the worker gives up requests in flight.
-    over: watch::Receiver<bool>,
+    abandon: watch::Receiver<bool>,
 }
 
 /// The protocol settings of new connections.
@@ -74,11 +74,11 @@ impl Connections {
         active: Arc<ActiveGeneration>,
         lifecycle: Arc<Lifecycle>,
         worker: usize,
-        over: watch::Receiver<bool>,
+        abandon: watch::Receiver<bool>,
     ) -> Self {
         let protocols = ArcSwap::from_pointee(ProtocolSettings::new(settings));
         let monitor = ConnectionMonitor::new(Timeouts::of(settings), lifecycle);
-        Self { active, worker, protocols, monitor, query_memo: Arc::default(), over }
+        Self { active, worker, protocols, monitor, query_memo: Arc::default(), abandon }
     }
 
     /// Applies settings: protocol settings to new connections, timeouts to all.
@@ -141,8 +141,8 @@ impl Connections {
     {
         let _connected = self.active.gateway().connected();
         let io = MonitoredIo::new(stream, Arc::clone(&activity));
-        let (query_memo, over) = (Arc::clone(&self.query_memo), self.over.clone());
-        let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, over);
+        let (query_memo, abandon) = (Arc::clone(&self.query_memo), self.abandon.clone());
+        let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, abandon);
         let service = service_fn(move |request| service.call(request));
         let mut connection = pin!(protocols.http.serve_connection(TokioIo::new(io), service));
         let mut shutting_down = false;
@@ -209,7 +209,7 @@ mod tests {
         let config = Arc::new(config.expect("it is good"));
         let settings = config.server.clone();
         let clock = Clock::system();
-        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone()).expect("it can be made"));
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), None).expect("it can be made"));
         let client = crate::http_client::Client::new(&config.upstream.connection).expect("it can be made");
         let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let files = TlsFiles {
@@ -225,8 +225,8 @@ mod tests {
         ]);
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, vec![client], listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
-        let over = watch::Sender::new(false);
-        let connections = Arc::new(Connections::new(&settings, active, lifecycle, 0, over.subscribe()));
+        let abandon = watch::Sender::new(false);
+        let connections = Arc::new(Connections::new(&settings, active, lifecycle, 0, abandon.subscribe()));
         for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"\x15\x03"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
             let (open, _drained) = mpsc::channel(1);

@@ -26,7 +26,7 @@ pub use self::inherited::InheritedSockets;
 use self::listeners::ListenerSet;
 use self::socket::{BoundAddress, BoundSocket};
 use self::worker::{Worker, WorkerCommand};
-use crate::admin::{self, Admin};
+use crate::admin::{self, AdminListener};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ListenAddress, SocketFile};
 use crate::gateway::Gateway;
@@ -34,6 +34,7 @@ use crate::generation::{ActiveGeneration, Generation};
 use crate::http_client::Client;
 use crate::lifecycle::Lifecycle;
 use crate::log_events;
+use crate::observe::LogWriter;
 
 /// A running server.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub struct Server {
     listeners: Mutex<ListenerSet>,
     workers: Vec<WorkerHandle>,
     stop: watch::Sender<bool>,
-    admin: Option<(ListenAddress, Admin)>,
+    admin: Option<(ListenAddress, AdminListener)>,
 }
 
 /// A worker's thread and the way to send commands to it.
@@ -60,17 +61,22 @@ impl Server {
     /// # Errors
     /// If a socket can't be bound, the upstream client can't be built, or a worker can't be started.
     pub fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
-        Self::start_with(config, clock, InheritedSockets::default())
+        Self::start_with(config, clock, InheritedSockets::default(), None)
     }
 
-    /// Starts as [`Server::start`] does, and uses sockets that listen already. Each needs a listener with its address.
+    /// Starts with an access log, and with sockets that listen already, each of which needs a listener with its address.
     ///
     /// # Errors
     /// Those of [`Server::start`], or if no listener has the address of a socket.
-    pub fn start_with(config: Config, clock: Clock, mut inherited: InheritedSockets) -> Result<Self, StartError> {
+    pub fn start_with(
+        config: Config,
+        clock: Clock,
+        mut inherited: InheritedSockets,
+        access_log: Option<LogWriter>,
+    ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let settings = config.server.clone();
-        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone())?);
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log)?);
         let client = |_| Client::new(&config.upstream.connection);
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
         let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
@@ -101,9 +107,9 @@ impl Server {
         let admin = match admin {
             None => None,
             Some((address, socket)) => {
-                let (live, lifecycle) = (Arc::clone(&active), Arc::clone(&lifecycle));
-                let sources = admin::Sources { address: address.clone(), live, lifecycle };
-                Some((address, Admin::start(socket, sources).map_err(StartError::Worker)?))
+                let (generation, lifecycle) = (Arc::clone(&active), Arc::clone(&lifecycle));
+                let context = admin::AdminContext { address: address.clone(), generation, lifecycle };
+                Some((address, AdminListener::start(socket, context).map_err(StartError::Worker)?))
             }
         };
         Ok(Self { active, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin })
@@ -234,11 +240,11 @@ fn bind_admin(address: &ListenAddress) -> Result<BoundAddress, StartError> {
 }
 
 /// Publishes the admin listener. Called when nothing else can fail: another process may use the path until then.
-fn publish_admin(bound: BoundAddress) -> Result<(ListenAddress, admin::Socket), StartError> {
+fn publish_admin(bound: BoundAddress) -> Result<(ListenAddress, admin::AdminSocket), StartError> {
     let BoundAddress { address, mut sockets, staged } = bound;
     let published = match staged.map_or(Ok(()), |staged| staged.publish()).map(|()| sockets.pop()) {
-        Ok(Some(BoundSocket::Tcp(socket))) => Ok(admin::Socket::Tcp(socket)),
-        Ok(Some(BoundSocket::Unix(socket))) => Ok(admin::Socket::Unix(socket)),
+        Ok(Some(BoundSocket::Tcp(socket))) => Ok(admin::AdminSocket::Tcp(socket)),
+        Ok(Some(BoundSocket::Unix(socket))) => Ok(admin::AdminSocket::Unix(socket)),
         Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
         Err(error) => Err(error),
     };

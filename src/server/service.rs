@@ -28,16 +28,16 @@ pub(super) struct GatewayService {
 }
 
 impl GatewayService {
-    /// Serves a connection. `over` turns true when the worker gives up what it has not answered.
+    /// Serves a connection. `abandon` becomes true when the drain timeout is over.
     pub(super) fn new(
         active: &Arc<ActiveGeneration>,
         origin: ConnectionOrigin,
         activity: Arc<ConnectionActivity>,
         query_memo: Arc<QueryMemo>,
-        over: watch::Receiver<bool>,
+        abandon: watch::Receiver<bool>,
     ) -> Self {
         let generation = active.load();
-        let context = generation.connection_context(&origin, query_memo, over);
+        let context = generation.connection_context(&origin, query_memo, abandon);
         let context = RefCell::new((generation.number(), context));
         Self { active: Arc::clone(active), origin, activity, context }
     }
@@ -50,8 +50,8 @@ impl GatewayService {
         let mut context = self.context.borrow_mut();
         if context.0 != generation.number() {
             // The present configuration decides whose requests these are, not the one that accepted the connection.
-            let (query_memo, over) = (Arc::clone(&context.1.query_memo), context.1.over.clone());
-            *context = (generation.number(), generation.connection_context(&self.origin, query_memo, over));
+            let (query_memo, abandon) = (Arc::clone(&context.1.query_memo), context.1.abandon.clone());
+            *context = (generation.number(), generation.connection_context(&self.origin, query_memo, abandon));
         }
         let response = match generation.gateway.handle(&context.1, request) {
             Handled::Response(response) => PendingResponse::Ready(response),

@@ -54,9 +54,10 @@ impl Worker {
     pub(super) async fn run(mut self) {
         // Each connection holds a sender, so the channel closes with the last connection.
         let (open, mut all_closed) = mpsc::channel(1);
-        let over = watch::Sender::new(false);
+        let abandon = watch::Sender::new(false);
         let (active, lifecycle) = (Arc::clone(&self.active), Arc::clone(&self.lifecycle));
-        let connections = Arc::new(Connections::new(&self.settings, active, lifecycle, self.index, over.subscribe()));
+        let connections =
+            Arc::new(Connections::new(&self.settings, active, lifecycle, self.index, abandon.subscribe()));
         let (monitored, stop) = (Arc::clone(&connections), self.stop.clone());
         tokio::spawn(async move { monitored.monitor(stop).await });
         if self.index == 0 {
@@ -69,7 +70,7 @@ impl Worker {
         let end = Instant::now() + drain_timeout;
         if tokio::time::timeout(drain_timeout, all_closed.recv()).await.is_err() {
             tracing::warn!(message = log_events::DRAIN_TIMEOUT);
-            over.send_replace(true);
+            abandon.send_replace(true);
             let _ = tokio::time::timeout(LAST_RESPONSES, all_closed.recv()).await;
         }
         // Requests of other workers may wait for a fetch or an upstream permit of this one, so all end together.

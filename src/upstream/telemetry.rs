@@ -11,7 +11,7 @@ use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::error::ClientError;
 use crate::limit::Urgency;
-use crate::observe::{Context, Observer, Span, TenantMetrics, UpstreamOutcome};
+use crate::observe::{Observer, Span, SpanContext, TenantMetrics, UpstreamOutcome};
 
 /// Records the work of one request or renewal at Refold: a span with a child for each wait and attempt.
 ///
@@ -43,9 +43,9 @@ impl UpstreamCost {
 impl UpstreamTelemetry {
     /// Prepares a span below a request's. If the request is not traced here, attempts carry on the trace of its headers.
     pub fn new(observer: Arc<Observer>, caller: &Caller, request: &Span, headers: &HeaderMap) -> Self {
-        let below = request.below();
-        let span = if below.context().is_some() { below } else { Span::passed_on(headers) };
-        Self { tenant: observer.of(caller.tenant()), observer, span, cost: Arc::default() }
+        let below = request.child();
+        let span = if below.context().is_some() { below } else { Span::propagated(headers) };
+        Self { tenant: observer.tenant_metrics(caller.tenant()), observer, span, cost: Arc::default() }
     }
 
     /// Prepares a span below this one, for work that adds to the cost of the same request.
@@ -54,7 +54,7 @@ impl UpstreamTelemetry {
         Self {
             observer: Arc::clone(&self.observer),
             tenant: Arc::clone(&self.tenant),
-            span: self.span.below(),
+            span: self.span.child(),
             cost: Arc::clone(&self.cost),
         }
     }
@@ -65,7 +65,7 @@ impl UpstreamTelemetry {
     }
 
     /// Begins the span as a wait for another fetch, to which it links.
-    pub fn begin_wait(&mut self, fetch: Option<Context>) {
+    pub fn begin_wait(&mut self, fetch: Option<SpanContext>) {
         self.span.begin("wait");
         if let Some(fetch) = fetch {
             self.span.describe(|span| span.link(fetch));
@@ -81,7 +81,7 @@ impl UpstreamTelemetry {
 
     /// Returns the span's context, to which other spans link; `None` if it is not recorded.
     #[must_use]
-    pub fn context(&self) -> Option<Context> {
+    pub fn context(&self) -> Option<SpanContext> {
         self.span.context()
     }
 
@@ -93,7 +93,7 @@ impl UpstreamTelemetry {
 
     /// Begins a wait for the org key's budget.
     pub(super) fn budget_wait(&self) -> BudgetWait<'_> {
-        let mut span = self.span.below();
+        let mut span = self.span.child();
         span.begin("budget");
         BudgetWait { telemetry: self, start: self.clock().now(), span }
     }
@@ -101,7 +101,7 @@ impl UpstreamTelemetry {
     /// Begins an attempt, and puts its trace headers into the request.
     pub(super) fn attempt<B>(&self, request: &mut Request<B>) -> Attempt<'_> {
         let earlier_attempts = self.cost.attempts.fetch_add(1, Ordering::Relaxed);
-        let mut span = self.span.call();
+        let mut span = self.span.client_child();
         span.begin("attempt");
         span.describe(|span| {
             span.name(request.method().to_string());
@@ -110,7 +110,7 @@ impl UpstreamTelemetry {
                 span.attribute("http.request.resend_count", earlier_attempts);
             }
         });
-        span.name_in(request.headers_mut());
+        span.inject(request.headers_mut());
         self.observer.metrics.upstream_in_flight.inc();
         Attempt { telemetry: self, start: self.clock().now(), span }
     }

@@ -5,9 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::encryption::Folder;
-use crate::harness::{EXECUTIONS, KEY, ORG_KEY, Setup, configuration, http_upstream, page_of};
+use crate::harness::{EXECUTIONS, KEY, ORG_KEY, Setup, configuration, http_upstream, page_of, spawn_upstream};
 
 /// The program, and what it writes to standard error.
 struct Program {
@@ -118,6 +119,37 @@ async fn each_request_leaves_one_line_that_says_what_became_of_it() {
     let text = format!("{lines:?}");
     for secret in [KEY, ORG_KEY, "a-session-token", "secret"] {
         assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_cause_of_an_error_is_logged_and_not_sent() {
+    let broken = spawn_upstream(|listener| async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // The whole request is read first: unread bytes would reset the connection, and it would count as unreachable.
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.expect("the request has a head"));
+            }
+            stream.write_all(b"this is not HTTP\r\n\r\n").await.expect("the gateway reads");
+        }
+    })
+    .await;
+    // No server listens on port 9 (discard) of this loopback address.
+    let unreachable = SocketAddr::from(([127, 255, 255, 254], 9));
+    for (upstream, code) in [(broken, "UPSTREAM_INVALID_RESPONSE"), (unreachable, "UPSTREAM_UNREACHABLE")] {
+        let (answer, lines) = blocking(move || {
+            let program = Program::start(upstream, "", None);
+            (program.ask_as("acme-1", ""), program.end())
+        })
+        .await;
+        assert_eq!((&lines[0]["status"], &lines[0]["error_code"]), (&json!(502), &json!(code)), "{lines:?}");
+        let cause = lines[0]["cause"].as_str().expect("the line has a cause");
+        assert!(!cause.is_empty());
+        let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).expect("a body")).expect("JSON");
+        let fields: Vec<_> = body.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(fields, ["error_code", "http_error_type", "message", "request_id", "status_code"]);
+        assert!(!answer.contains(cause), "{cause} in {answer}");
     }
 }
 

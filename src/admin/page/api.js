@@ -1,4 +1,4 @@
-// Asking the admin listener. The token stays in this tab (sessionStorage) and goes out as a header alone.
+// Requests to the admin listener. The token stays in this tab (sessionStorage) and is sent in a header only.
 
 const TOKEN = "postern-admin-token";
 
@@ -10,10 +10,10 @@ export const token = {
   forget: () => sessionStorage.removeItem(TOKEN),
 };
 
-/** Reads JSON of this origin. */
+/** Fetches JSON from the admin listener. */
 export async function get(path, headers = {}) {
-  const shown = token.get();
-  const authorization = shown ? { authorization: `Bearer ${shown}` } : {};
+  const secret = token.get();
+  const authorization = secret ? { authorization: `Bearer ${secret}` } : {};
   const response = await fetch(path, { headers: { ...headers, ...authorization }, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(20000) });
   if (response.status === 401) throw new TokenNeeded();
   if (!response.ok) throw new Error(`the admin listener answered ${response.status}`);

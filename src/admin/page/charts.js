@@ -1,8 +1,8 @@
-// Pictures of numbers: SVG, drawn anew at every look. Colours come from the style sheet by class.
+// SVG charts, drawn anew at every update. The style sheet sets their colours by class.
 
 import { s } from "./dom.js";
 
-/** The mean of each value and those shortly before it: seconds are too lively for the eye. */
+/** A moving average over `width` values, since single seconds vary too much to be read. */
 export function smooth(series, width = 5) {
   let sum = 0;
   return series.map((value, at) => {
@@ -11,7 +11,7 @@ export function smooth(series, width = 5) {
   });
 }
 
-/** The smallest pleasant number that is not below `most`. */
+/** The smallest round number that is at least `most`. */
 export function ceiling(most) {
   if (most <= 1) return 1;
   const magnitude = 10 ** Math.floor(Math.log10(most));
@@ -20,7 +20,7 @@ export function ceiling(most) {
 
 const round = (value) => Math.round(value * 100) / 100;
 
-/** Series on top of each other. `layers`: [class, series], the lowest first. Gives the top of its scale. */
+/** A stacked area chart. `layers`: [class, series], the lowest first. Returns the top of the scale. */
 export function stack(svg, layers) {
   const length = layers[0][1].length;
   const totals = Array.from({ length }, (_, at) => layers.reduce((sum, [, series]) => sum + series[at], 0));
@@ -40,7 +40,7 @@ export function stack(svg, layers) {
   return top;
 }
 
-/** A line of values from 0 to 1; where there is none (`null`) the line is not drawn. */
+/** A line chart of values from 0 to 1. The line is interrupted where a value is `null`. */
 export function spark(svg, series) {
   const x = (at) => round((at / (series.length - 1)) * 300);
   const y = (value) => round(38 - value * 36);
@@ -60,17 +60,17 @@ export function spark(svg, series) {
   svg.replaceChildren(...drawn);
 }
 
-/** A ring that is filled up to a share, or empty. */
+/** A ring that is filled to a share from 0 to 1. */
 export function dial(svg, share) {
   const around = 2 * Math.PI * 50;
   const ring = { cx: 60, cy: 60, r: 50, "stroke-width": 11, transform: "rotate(-90 60 60)" };
   if (!svg.firstChild) svg.append(s("circle", { class: "track", ...ring }), s("circle", { class: "value", ...ring, "stroke-dasharray": around }));
-  // A round end of a line of no length would be a dot.
+  // The round caps of a line without length would show as a dot.
   svg.lastChild.style.display = share ? "" : "none";
   svg.lastChild.setAttribute("stroke-dashoffset", round(around * (1 - (share ?? 0))));
 }
 
-/** A half ring that is filled up to a share. */
+/** A half ring that is filled to a share from 0 to 1. */
 export function gauge(share) {
   const length = Math.PI * 80;
   const path = { d: "M20 100 A80 80 0 0 1 180 100", "stroke-width": 16, "stroke-linecap": "round" };
@@ -79,7 +79,7 @@ export function gauge(share) {
   return s("svg", { viewBox: "0 0 200 110", "aria-hidden": "true" }, s("path", { class: "track", ...path }), value);
 }
 
-/** One small bar for each value. */
+/** A bar chart with one bar for each value. */
 export function bins(values, top, label) {
   const width = 300 / values.length;
   const bar = (value, at) => {
@@ -89,7 +89,7 @@ export function bins(values, top, label) {
   return s("svg", { class: "bins", viewBox: "0 0 300 36", preserveAspectRatio: "none", role: "img", "aria-label": label }, values.map(bar));
 }
 
-/** Half and nearly all of a distribution on a scale from 1 µs to 10 s by powers of ten. */
+/** The range from median to 99th percentile, on a logarithmic scale from 1 µs to 10 s. */
 export function range(p50, p99) {
   const x = (value) => round(6 + (Math.min(7, Math.max(0, Math.log10(value))) / 7) * 288);
   return s(
@@ -100,7 +100,7 @@ export function range(p50, p99) {
   );
 }
 
-/** What the places on those scales are. */
+/** The axis of the logarithmic scales. */
 export function scale() {
   const mark = ([power, words, anchor]) => {
     const at = `${round(2 + (power / 7) * 96)}%`;
@@ -110,7 +110,7 @@ export function scale() {
   return s("svg", { class: "scale", "aria-hidden": "true" }, marks.flatMap(mark));
 }
 
-/** A bar behind or beside a text, filled up to a share. */
+/** A horizontal bar that is filled to a share from 0 to 1. */
 export function bar(share) {
   const width = `${round(Math.min(1, Math.max(0, share)) * 100)}%`;
   return s("svg", { "aria-hidden": "true" }, s("rect", { width, height: "100%" }));

@@ -1,4 +1,4 @@
-// Making elements. Text is only ever set as text, so nothing that anybody sent can become markup.
+// Helpers that make elements. Strings are set as text only, so data can't become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -17,14 +17,14 @@ function fill(element, attributes, children) {
 export const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 export const s = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-/** Sets a text, if it is another one: what does not change is not announced again. */
+/** Sets the text of an element if it differs: screen readers announce an unchanged text only once. */
 export function text(element, words) {
   if (element.textContent !== words) element.textContent = words;
 }
 
 /**
- * A table; on a phone each row is a small card, laid out by the style sheet, and the roles say that it is a table all the
- * same. `columns`: [class, name]. Cells are texts, elements, or `{ fixed: … }` for what must not break.
+ * A table. On a phone the style sheet shows each row as a card; the roles keep it a table for screen readers.
+ * `columns`: [class, name]. A cell is a string, an element, an array of them, or `{ fixed: … }` for content that must not wrap.
  */
 export function table(className, caption, columns, rows) {
   const cell = (value, at) => {
@@ -41,13 +41,13 @@ export function table(className, caption, columns, rows) {
   );
 }
 
-/** A button with a text in it that copies the whole. */
+/** A button that shows a short text and copies the whole one. */
 export function copyable(whole, shown = whole) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(whole);
     } catch {
-      // Without a clipboard (not a secure context) it can still be copied by hand.
+      // Without a clipboard (not a secure context) the text is shown and selected, to be copied by hand.
       button.textContent = whole;
       getSelection().selectAllChildren(button);
       return;
@@ -64,7 +64,7 @@ export function copyable(whole, shown = whole) {
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const small = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
-/** A count or rate: one decimal while it is small. */
+/** Formats a count or rate; below 10 with one decimal. */
 export const count = (value) => (value < 10 && value % 1 !== 0 ? small : number).format(value);
 
 export function bytes(value) {

@@ -1,5 +1,4 @@
-// The explorer: a query as one of the gateway's callers, and what came of it in plain words. Credentials are in the fields of
-// the form and nowhere else.
+// The explorer: sends a query as a caller would, and explains the response. Credentials stay in the fields of the form.
 
 import { TokenNeeded, get } from "./api.js";
 import { $, ago, copyable, h, table, text } from "./dom.js";
@@ -17,7 +16,7 @@ export function start(needToken) {
   const run = async () => {
     const button = $("run");
     button.disabled = true;
-    text(button, "Asking…");
+    text(button, "Sending…");
     const begun = performance.now();
     try {
       const explored = await get(`/explore?${query(form)}`, credential(form));
@@ -27,10 +26,10 @@ export function start(needToken) {
       });
     } catch (error) {
       if (error instanceof TokenNeeded) needToken();
-      else $("answer").replaceChildren(h("p", { class: "notice bad", role: "alert" }, h("b", {}, "The gateway does not answer."), `It may be restarting; ask again in a moment. (${error.message})`));
+      else $("answer").replaceChildren(h("p", { class: "notice bad", role: "alert" }, h("b", {}, "The gateway does not answer."), `It may be restarting; try again in a moment. (${error.message})`));
     } finally {
       button.disabled = false;
-      text(button, "Ask");
+      text(button, "Send");
     }
   };
   form.addEventListener("submit", (event) => {
@@ -53,7 +52,7 @@ function credential(form) {
 function show(explored, milliseconds, turnTo) {
   const headers = Object.fromEntries(explored.headers);
   const { status, body, question } = explored;
-  const source = where(headers["cache-status"] ?? "");
+  const source = sourceOf(headers["cache-status"] ?? "");
   const took = `${Math.round(milliseconds)} ms`;
   text($("said"), status === 200 ? `${body.docs.length} of ${body.totalDocs} executions, ${source}` : `${status}: ${body?.message ?? ""}`);
   const pill = h("span", { class: `pill ${status < 300 ? "good" : status >= 500 ? "bad" : "warn"}` }, String(status));
@@ -61,21 +60,21 @@ function show(explored, milliseconds, turnTo) {
   const first =
     status === 200
       ? h("article", { class: "card" }, outcome(h("b", {}, source), h("span", { class: "muted" }, took)), page(body, turnTo))
-      : h("article", { class: "card" }, outcome(h("b", {}, body?.error_code ?? "No executions"), h("span", { class: "muted" }, took)), h("p", {}, body?.message ?? "The answer is not JSON."));
-  $("answer").replaceChildren(first, ...(question ? [made(question)] : []), answered(explored.headers));
+      : h("article", { class: "card" }, outcome(h("b", {}, body?.error_code ?? "No executions"), h("span", { class: "muted" }, took)), h("p", {}, body?.message ?? "The body of the response is not JSON."));
+  $("answer").replaceChildren(first, ...(question ? [interpretation(question)] : []), responseHeaders(explored.headers));
 }
 
 const COLUMNS = [["name", "Name"], ["status", "Status"], ["source", "Source"], ["created", "Created"], ["id", "Id"]];
 
-/** Where the answer came from, in words. */
-function where(cacheStatus) {
-  if (/; hit; ttl=-/.test(cacheStatus)) return "From the cache, while a newer answer is fetched";
+/** The source of the response, in words. */
+function sourceOf(cacheStatus) {
+  if (/; hit; ttl=-/.test(cacheStatus)) return "From the cache, stale, while it is fetched again";
   if (/; hit/.test(cacheStatus)) return "From the cache";
-  return /collapsed/.test(cacheStatus) ? "Fetched from Refold, together with others" : "Fetched from Refold";
+  return /collapsed/.test(cacheStatus) ? "Fetched from Refold, in one request with other callers" : "Fetched from Refold";
 }
 
 function page(body, turnTo) {
-  if (!body.docs.length) return h("p", { class: "empty" }, body.totalDocs ? "There is nothing on this page." : "There are no executions like that.");
+  if (!body.docs.length) return h("p", { class: "empty" }, body.totalDocs ? "This page is empty." : "No execution matches the query.");
   const now = Date.now();
   const rows = body.docs.map((given) => given ?? {}).map((one) => [
     one.name ?? one.associated_workflow?.name ?? "–",
@@ -93,18 +92,18 @@ function page(body, turnTo) {
   );
 }
 
-function made(question) {
+function interpretation(question) {
   const part = (words) => h("code", {}, words);
   return h(
     "article",
     { class: "card" },
-    h("h2", {}, "What the gateway made of it"),
+    h("h2", {}, "The query as the gateway reads it"),
     h(
       "dl",
       { class: "keys" },
       h("dt", {}, "Canonical query"),
       h("dd", {}, h("code", { id: "canonical" }, question.canonical)),
-      h("dt", {}, "As Refold is asked"),
+      h("dt", {}, "Request to Refold"),
       h("dd", {}, h("code", {}, question.upstream)),
       h("dt", {}, "Cache key"),
       h("dd", { class: "parts" }, part(`tenant ${question.tenant}`), part(question.linked_account ? `linked account ${question.linked_account}` : "this session token"), part("canonical query")),
@@ -116,34 +115,34 @@ function made(question) {
 
 const parameter = (value, name) => value.match(new RegExp(`;${name}=(-?\\d+)`))?.[1];
 
-/** What a response header means, in plain words. */
+/** The meaning of each response header, in words. */
 const WORDS = {
   "cache-status": (value) => {
     const left = value.match(/ttl=(-?\d+)/)?.[1];
-    if (left != null && left < 0) return `It was in the cache and ${-left} s past its time; a newer answer is being fetched, or can't be had.`;
-    if (left != null) return `It was in the cache and is fresh for ${left} s more.`;
-    const why = value.includes("stale") ? "What was in the cache was no longer fresh" : value.includes("request") ? "The request wanted a new answer" : "It was not in the cache";
-    const kept = value.includes("stored") ? "; the answer was kept" : "; the answer was not kept";
-    return `${why}, so Refold was asked${kept}${value.includes("collapsed") ? ", and shared with others who asked the same" : ""}.`;
+    if (left != null && left < 0) return `From the cache, stale for ${-left} s; it is being fetched again, or Refold can't be reached.`;
+    if (left != null) return `From the cache, fresh for ${left} s more.`;
+    const why = value.includes("stale") ? "The cached answer was stale" : value.includes("request") ? "The request demanded a new answer" : "The answer was not in the cache";
+    const kept = value.includes("stored") ? "; the new answer is stored" : "; the new answer is not stored";
+    return `${why}, so it was fetched from Refold${kept}${value.includes("collapsed") ? ", and shared with other callers of the same query" : ""}.`;
   },
   age: (value) => (value === "0" ? "Refold gave this answer within the last second." : `Refold gave this answer ${value} s ago.`),
-  etag: () => "Names exactly this content. Sent back in If-None-Match, an answer that is the same costs no body: 304.",
+  etag: () => "Identifies this content. With this value in If-None-Match, an unchanged answer comes without a body, as 304.",
   "cache-control": (value) => {
     const seconds = value.match(/max-age=(\d+)/)?.[1];
-    return seconds ? `A browser may show it for ${seconds} s without asking; no shared cache may keep it.` : "Nobody may keep it.";
+    return seconds ? `A browser may reuse the answer for ${seconds} s; shared caches must not store it.` : "No cache may store the answer.";
   },
-  ratelimit: (value) => `${parameter(value, "r")} more requests may follow at once; the whole budget is back in ${parameter(value, "t")} s.`,
+  ratelimit: (value) => `${parameter(value, "r")} more requests may follow at once; the budget is full again in ${parameter(value, "t")} s.`,
   "ratelimit-policy": (value) => `The linked account's budget: ${parameter(value, "q")} requests in ${parameter(value, "w")} s.`,
-  "retry-after": (value) => `Ask again in ${value} s.`,
-  "x-request-id": () => "Names this request in the log, and in the list of recent errors if it is one.",
-  "www-authenticate": () => "The credential is not one that the gateway knows.",
-  vary: () => "The answer differs with these request headers: everybody sees their own.",
-  "content-type": () => "How to read the body.",
+  "retry-after": (value) => `Try again in ${value} s.`,
+  "x-request-id": () => "Identifies this request in the log and in the list of recent errors.",
+  "www-authenticate": () => "The gateway does not know the credential.",
+  vary: () => "The answer depends on these request headers, so a cache must not share it between callers.",
+  "content-type": () => "The media type of the body.",
 };
 
-function answered(headers) {
+function responseHeaders(headers) {
   const order = Object.keys(WORDS);
   const sorted = headers.filter(([name]) => name in WORDS).sort(([one], [other]) => order.indexOf(one) - order.indexOf(other));
   const rows = sorted.map(([name, value]) => [h("code", {}, name), h("code", {}, value), WORDS[name](value)]);
-  return h("article", { class: "card" }, h("h2", {}, "What it says with the answer"), table("headers", "Response headers", [["name", "Header"], ["value", "Value"], ["meaning", "Meaning"]], rows));
+  return h("article", { class: "card" }, h("h2", {}, "Response headers"), table("headers", "Headers of the gateway's response and their meaning", [["name", "Header"], ["value", "Value"], ["meaning", "Meaning"]], rows));
 }

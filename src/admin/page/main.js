@@ -1,42 +1,44 @@
-// The page: which view is shown, how often the status is asked for, and what is said when there is none.
+// The page: selects the view, polls the status, and reports when there is no answer.
 
 import { TokenNeeded, get, token } from "./api.js";
 import { $, h, text } from "./dom.js";
 import { start } from "./explorer.js";
 import { show } from "./status.js";
 
+/** Milliseconds between two polls. */
 const INTERVAL = 1000;
-const LONGEST = 15000;
+/** The longest pause after failures. */
+const MAX_INTERVAL = 15000;
 
 let failures = 0;
 let timer = null;
-let asking = false;
+let polling = false;
 
 async function poll() {
   clearTimeout(timer);
-  // A page that nobody looks at asks nothing.
-  if (document.hidden || asking) return;
-  asking = true;
+  // A hidden page does not poll.
+  if (document.hidden || polling) return;
+  polling = true;
   try {
     const status = await get("/status");
     failures = 0;
     hideToken();
-    // A link can't show the token.
+    // A link can't send the token.
     $("raw").hidden = token.get() != null;
     document.body.classList.remove("asleep");
     show(status);
     showVerdict(status);
   } catch (error) {
     if (error instanceof TokenNeeded) {
-      asking = false;
+      polling = false;
       needToken();
       return;
     }
     failures += 1;
     showAbsence();
   }
-  asking = false;
-  timer = setTimeout(poll, failures ? Math.min(LONGEST, INTERVAL * 2 ** failures) : INTERVAL);
+  polling = false;
+  timer = setTimeout(poll, failures ? Math.min(MAX_INTERVAL, INTERVAL * 2 ** failures) : INTERVAL);
 }
 
 function verdict(kind, words) {
@@ -47,7 +49,7 @@ function verdict(kind, words) {
 
 let noticed = "";
 
-/** Shows what a person has to know, and says it once. */
+/** Shows notices; screen readers announce each one once. */
 function notices(...all) {
   const words = JSON.stringify(all);
   if (words === noticed) return;
@@ -59,11 +61,11 @@ function notices(...all) {
 
 function showVerdict(status) {
   const all = [];
-  if (status.draining) all.push(["warn", "Draining.", "Requests in flight are answered; new connections are not taken. This process is about to end."]);
-  if (!status.configuration.ok) all.push(["bad", "The new configuration was refused.", "The one before it is still in effect.", status.configuration.error]);
+  if (status.draining) all.push(["warn", "Draining.", "Requests in flight are answered; new connections are not accepted. The process is about to end."]);
+  if (!status.configuration.ok) all.push(["bad", "The new configuration was refused.", "The previous configuration stays in effect.", status.configuration.error]);
   const refused = status.tenants.filter((tenant) => !tenant.credential_accepted).map((tenant) => tenant.id);
-  if (refused.length) all.push(["bad", `Refold does not take the org key of ${refused.join(", ")}.`, "Callers get 502 for what is not cached. Check the key, or set org_key_next."]);
-  if (status.circuit === "open") all.push(["bad", "The circuit to Refold is open.", "It failed several times in a row and is left alone for a moment. What is cached is still given."]);
+  if (refused.length) all.push(["bad", `Refold rejects the org key of ${refused.join(", ")}.`, "Requests that the cache can't answer fail with 502. Check the key, or set org_key_next."]);
+  if (status.circuit === "open") all.push(["bad", "The circuit to Refold is open.", "Refold failed several times in a row, so it receives no requests for a moment. The cache still answers."]);
   notices(...all);
   if (status.draining) verdict("warn", "Draining");
   else if (status.ready) verdict(all.length ? "warn" : "good", all.length ? "Ready, with a warning" : "Ready");
@@ -71,17 +73,17 @@ function showVerdict(status) {
 }
 
 function showAbsence() {
-  // One missed look is nothing to talk about.
+  // A single failure is not reported.
   if (failures < 2) return;
   document.body.classList.add("asleep");
   verdict("bad", "No answer");
-  notices(["bad", "The gateway does not answer.", "It may be restarting. This page goes on trying, less and less often; the figures below are the last ones."]);
+  notices(["bad", "The gateway does not answer.", "It may be restarting. This page keeps trying at growing intervals; the figures below are the last known ones."]);
 }
 
 function needToken() {
   const had = token.get();
   token.forget();
-  if (!$("token").hidden) text($("token-wrong"), had ? "That is not the token." : "");
+  if (!$("token").hidden) text($("token-wrong"), had ? "The token is wrong." : "");
   $("token").hidden = false;
   $("status").hidden = true;
   $("explore").hidden = true;

@@ -1,4 +1,4 @@
-// The view of what is going on: each function shows one part of /status.
+// The status view: each function shows one part of /status.
 
 import { bar, bins, dial, gauge, range, scale, smooth, spark, stack } from "./charts.js";
 import { $, ago, bytes, copyable, count, duration, h, microseconds, table, text } from "./dom.js";
@@ -10,7 +10,7 @@ const last = (series, seconds) => series.slice(-seconds);
 const LAYERS = [
   ["cached", "from the cache"],
   ["fetched", "fetched from Refold"],
-  ["limited", "limited (429)"],
+  ["limited", "rate limited (429)"],
   ["refused", "refused (4xx)"],
   ["failed", "failed (5xx)"],
 ];
@@ -36,7 +36,7 @@ export function show(status) {
   text($("about"), `Postern ${status.version}, running for ${duration(status.uptime)}`);
 }
 
-/** A gateway that has just begun has no five minutes to show. */
+/** The chart covers less than five minutes while the gateway has run for less. */
 const shownSeconds = (uptime) => [60, 120].find((seconds) => uptime < seconds) ?? 300;
 
 function showTraffic(series, seconds) {
@@ -56,7 +56,7 @@ function showTraffic(series, seconds) {
     ...sums.map(([name, words, sum]) => h("li", { class: name }, h("b", {}, count(sum)), ` ${words}`)),
   );
   const words = sums.map(([, name, sum]) => `${count(sum)} ${name}`).join(", ");
-  $("traffic-chart").setAttribute("aria-label", `Answers of the last five minutes: ${words}. Now ${count(rate)} a second.`);
+  $("traffic-chart").setAttribute("aria-label", `Answers of the last five minutes: ${words}. Now ${count(rate)} per second.`);
 }
 
 function showRatio(cached, fetched, stale, seconds) {
@@ -65,13 +65,13 @@ function showRatio(cached, fetched, stale, seconds) {
   dial($("ratio-dial"), now);
   const percent = now == null ? "–" : `${count(Math.floor(now * 1000) / 10)} %`;
   text($("ratio"), percent);
-  $("ratio-dial").setAttribute("aria-label", now == null ? "Nothing was asked in the last minute" : `${percent} in the last minute`);
+  $("ratio-dial").setAttribute("aria-label", now == null ? "No requests in the last minute" : `${percent} in the last minute`);
   const hits = smooth(cached, 10);
   const misses = smooth(fetched, 10);
   spark($("ratio-chart"), last(hits.map((value, at) => share(value, misses[at])), seconds));
   const old = total(last(stale, 60));
-  const words = now == null ? "Nothing was asked in the last minute." : "of what can be cached, in the last minute";
-  text($("ratio-words"), old ? `${words}; ${count(old)} times stale, while it was renewed` : words);
+  const words = now == null ? "No cacheable requests in the last minute" : "of the cacheable requests, in the last minute";
+  text($("ratio-words"), old ? `${words}; ${count(old)} stale, while the answer was fetched again` : words);
 }
 
 const used = (tenant) => total(last(tenant.upstream.used, 5)) / 5;
@@ -85,14 +85,14 @@ function showBudgets(tenants) {
 function budget(tenant, large) {
   const { per_second: limit, burst, used: seconds, waiting, max_queue: queue, pace, held_for: held } = tenant.upstream;
   const rate = used(tenant);
-  const state = held > 0 ? ["bad", `held for ${duration(Math.ceil(held))}`] : waiting ? ["warn", `${count(waiting)} waiting`] : ["good", "free"];
-  const words = `${count(rate)} of ${count(limit)} requests a second`;
+  const state = held > 0 ? ["bad", `paused for ${duration(Math.ceil(held))}`] : waiting ? ["warn", `${count(waiting)} waiting`] : ["good", "free"];
+  const words = `${count(rate)} of ${count(limit)} requests per second`;
   return h(
     "div",
     { class: "tenant" },
     h("div", { class: "name" }, h("span", {}, tenant.id), h("span", { class: `pill ${state[0]}` }, state[1])),
     large
-      ? h("div", { class: "gauge", role: "img", "aria-label": words }, gauge(rate / limit), h("p", { class: "figure" }, h("b", {}, count(rate)), h("span", {}, `of ${count(limit)} a second`)))
+      ? h("div", { class: "gauge", role: "img", "aria-label": words }, gauge(rate / limit), h("p", { class: "figure" }, h("b", {}, count(rate)), h("span", {}, `of ${count(limit)} per second`)))
       : h("p", {}, words),
     large && bins(seconds, Math.max(limit, ...seconds), `${count(total(seconds))} requests in the last minute`),
     h(
@@ -100,7 +100,7 @@ function budget(tenant, large) {
       { class: "facts" },
       h("div", {}, h("dt", {}, "last minute"), h("dd", {}, count(total(seconds)))),
       h("div", {}, h("dt", {}, "waiting"), h("dd", {}, `${count(waiting)} of ${count(queue)}`)),
-      h("div", {}, h("dt", {}, pace < 1 ? "pace after 429" : "burst"), h("dd", {}, pace < 1 ? `${count(pace * 100)} %` : count(burst))),
+      h("div", {}, h("dt", {}, pace < 1 ? "rate after 429" : "burst"), h("dd", {}, pace < 1 ? `${count(pace * 100)} %` : count(burst))),
     ),
   );
 }
@@ -115,8 +115,8 @@ function showLatency(latency) {
       h(
         "p",
         { class: "values" },
-        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p50) : "–"), h("span", { class: "muted small" }, "half of them")),
-        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p99) : "–"), h("span", { class: "muted small" }, "99 % of them")),
+        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p50) : "–"), h("span", { class: "muted small" }, "median")),
+        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p99) : "–"), h("span", { class: "muted small" }, "99th percentile")),
       ),
     );
   $("latencies").replaceChildren(
@@ -128,30 +128,30 @@ function showLatency(latency) {
 
 const CIRCUIT = {
   closed: ["good", "closed", "Refold answers"],
-  half_open: ["warn", "trying", "one request tries whether Refold is back"],
-  open: ["bad", "open", "Refold failed several times and is left alone for a moment"],
+  half_open: ["warn", "half open", "one trial request checks if Refold answers again"],
+  open: ["bad", "open", "Refold failed several times and receives no requests for a moment"],
 };
 
 function showReadiness(status) {
   const state = (name, words, [kind, pill]) => h("li", {}, h("span", {}, name, h("span", { class: "muted small" }, words)), h("span", { class: `pill ${kind}` }, pill));
   const tenant = (one) => {
     const accounts = `${count(one.linked_accounts)} linked ${one.linked_accounts === 1 ? "account" : "accounts"}, mode ${one.mode}`;
-    if (!one.credential_accepted) return state(one.id, "Refold does not take the org key", ["bad", "key refused"]);
+    if (!one.credential_accepted) return state(one.id, "Refold rejects the org key", ["bad", "key rejected"]);
     if (status.circuit === "open") return state(one.id, accounts, ["bad", "circuit open"]);
-    if (one.budget === "held") return state(one.id, accounts, ["warn", "held by Refold"]);
+    if (one.budget === "held") return state(one.id, accounts, ["warn", "paused by Refold"]);
     return state(one.id, accounts, ["good", "ready"]);
   };
   const [kind, pill, words] = CIRCUIT[status.circuit];
   $("states").replaceChildren(
     ...status.tenants.map(tenant),
     state("Circuit to Refold", words, [kind, pill]),
-    state("Configuration", status.configuration.ok ? "as it was read last" : "the new one was refused, the old one is in effect", status.configuration.ok ? ["good", "in effect"] : ["bad", "refused"]),
+    state("Configuration", status.configuration.ok ? "the last one that was read" : "the new one was refused, the previous one is in effect", status.configuration.ok ? ["good", "in effect"] : ["bad", "refused"]),
   );
 }
 
 function showCache(cache) {
   if (!cache.capacity) {
-    $("cache").replaceChildren(h("p", { class: "muted small" }, "Nothing is cached: the capacity is 0."));
+    $("cache").replaceChildren(h("p", { class: "muted small" }, "The cache is off: its capacity is 0."));
     return;
   }
   const share = cache.bytes / cache.capacity;
@@ -163,7 +163,7 @@ function showCache(cache) {
 
 function showBusiest(busiest, named) {
   if (!busiest.length) {
-    $("busiest").replaceChildren(h("li", { class: "empty" }, "Nobody has asked in the last minute."));
+    $("busiest").replaceChildren(h("li", { class: "empty" }, "No requests in the last minute."));
     return;
   }
   const most = busiest[0].requests;
@@ -173,7 +173,7 @@ function showBusiest(busiest, named) {
 }
 
 const kindOf = (status) => (status >= 500 ? "bad" : status === 429 ? "warn" : "plain");
-/** Errors that are shown before somebody wants to see all. */
+/** Errors that are shown until the button for all of them is used. */
 const FEW = 8;
 let shownErrors = "";
 let allErrors = false;
@@ -188,15 +188,15 @@ function showErrors(errors) {
   }
   shownErrors = ids;
   if (!errors.length) {
-    box.replaceChildren(h("p", { class: "empty" }, "None: nothing was refused and nothing has failed."));
+    box.replaceChildren(h("p", { class: "empty" }, "None. No request was refused or failed."));
     return;
   }
-  // Whoever has the keyboard on a button keeps it there.
+  // The keyboard focus stays on its button.
   const focused = box.contains(document.activeElement) ? document.activeElement.dataset.id : null;
   const rows = some.map((error) => [
     { fixed: h("time", {}, ago(error.seconds_ago)) },
     { fixed: h("span", { class: `pill ${kindOf(error.status)}` }, String(error.status)) },
-    h("code", {}, error.error_code || "–"),
+    [h("code", {}, error.error_code || "–"), error.cause && h("span", { class: "muted small" }, error.cause)],
     error.endpoint.replace("_", " "),
     error.linked_account ?? error.tenant ?? "unknown caller",
     { fixed: copyable(error.request_id, `${error.request_id.slice(0, 8)}…`) },
@@ -208,7 +208,7 @@ function showErrors(errors) {
   };
   const caption = "Requests that were refused or failed, newest first";
   box.replaceChildren(
-    table("failures", caption, [["when", "When"], ["status", "Status"], ["code", "Code"], ["asked", "Asked for"], ["account", "Linked account"], ["id", "Request id"]], rows),
+    table("failures", caption, [["when", "When"], ["status", "Status"], ["code", "Code"], ["asked", "Resource"], ["account", "Linked account"], ["id", "Request id"]], rows),
     ...(errors.length > FEW ? [h("button", { type: "button", id: "more", class: "more", "data-id": "more", on: { click: more } }, allErrors ? "Show fewer" : `Show the last ${errors.length}`)] : []),
   );
   if (focused) box.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();

@@ -1,4 +1,4 @@
-//! Metrics with their labels already put in, so that telling one on the hit path is a few atomic additions and no look-up.
+//! Handles to metrics with their label values resolved, so that the hit path does a few atomic additions and no look-up.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,25 +12,28 @@ use crate::http_client::TransportErrorKind;
 use crate::limit::Urgency;
 use crate::request::route::Resource;
 
+/// Values of the label `outcome` of requests.
 const OUTCOMES: [&str; 5] = ["2xx", "3xx", "4xx", "429", "5xx"];
-const CACHE_RESULTS: [&str; 8] = ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived"];
+/// Values of the label `cache` of requests.
+const CACHE_OUTCOMES: [&str; 8] = ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived"];
+/// Values of the label `urgency`.
 const URGENCIES: [&str; 2] = ["foreground", "background"];
 
-/// The requests of a tenant, or of nobody known.
+/// Metrics of the requests of one tenant, or of all requests whose tenant is not known.
 #[derive(Debug)]
-pub(crate) struct Requests {
+pub(crate) struct RequestMetrics {
     metrics: Arc<Metrics>,
     tenant: Arc<str>,
-    /// By resource, outcome and cache result; made when they are first needed, since most never are.
+    /// By resource, outcome and cache outcome. Made on first use, since most combinations never occur.
     counters: Box<[OnceLock<IntCounter>]>,
     hit: Histogram,
     miss: Histogram,
     other: Histogram,
 }
 
-impl Requests {
+impl RequestMetrics {
     pub(crate) fn new(metrics: &Arc<Metrics>, tenant: Arc<str>) -> Self {
-        let size = Resource::ALL.len() * OUTCOMES.len() * CACHE_RESULTS.len();
+        let size = Resource::ALL.len() * OUTCOMES.len() * CACHE_OUTCOMES.len();
         Self {
             counters: (0..size).map(|_| OnceLock::new()).collect(),
             hit: metrics.latency("hit"),
@@ -41,12 +44,12 @@ impl Requests {
         }
     }
 
-    /// A request was answered. Part of the hit path.
+    /// Counts an answered request and its duration. Part of the hit path.
     pub(crate) fn answered(&self, resource: Resource, status: StatusCode, cache: CacheOutcome, duration: Duration) {
-        let (outcome, cached) = (outcome(status), cache_result(cache));
-        let index = (resource as usize * OUTCOMES.len() + outcome) * CACHE_RESULTS.len() + cached;
+        let (outcome, cached) = (outcome(status), cache_outcome(cache));
+        let index = (resource as usize * OUTCOMES.len() + outcome) * CACHE_OUTCOMES.len() + cached;
         if let Some(counter) = self.counters.get(index) {
-            let labels = || [resource.name(), &*self.tenant, OUTCOMES[outcome], CACHE_RESULTS[cached]];
+            let labels = || [resource.name(), &*self.tenant, OUTCOMES[outcome], CACHE_OUTCOMES[cached]];
             counter.get_or_init(|| self.metrics.requests.with_label_values(&labels())).inc();
         }
         let latency = match cache {
@@ -57,12 +60,13 @@ impl Requests {
         latency.observe(duration.as_secs_f64());
     }
 
-    /// It was an error. Not the hit path.
+    /// Counts the error of an answer, beside the request itself. Not part of the hit path.
     pub(crate) fn failed(&self, error_code: &str) {
         self.metrics.errors.with_label_values(&[&*self.tenant, error_code]).inc();
     }
 }
 
+/// The index of a status among [`OUTCOMES`].
 fn outcome(status: StatusCode) -> usize {
     match status.as_u16() {
         ..300 => 0,
@@ -73,8 +77,9 @@ fn outcome(status: StatusCode) -> usize {
     }
 }
 
-fn cache_result(result: CacheOutcome) -> usize {
-    match result {
+/// The index of a cache outcome among [`CACHE_OUTCOMES`].
+fn cache_outcome(outcome: CacheOutcome) -> usize {
+    match outcome {
         CacheOutcome::NotAsked => 0,
         CacheOutcome::Hit => 1,
         CacheOutcome::HitStale => 2,
@@ -86,12 +91,12 @@ fn cache_result(result: CacheOutcome) -> usize {
     }
 }
 
-/// How a request to the upstream ended.
+/// The outcome of one request to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamOutcome {
-    /// An answer with this status.
+    /// The upstream answered with this status.
     Answered(StatusCode),
-    /// None.
+    /// There was no usable answer.
     Failed(TransportErrorKind),
 }
 
@@ -115,26 +120,26 @@ impl UpstreamOutcome {
         }
     }
 
-    /// Its name in labels.
+    /// The value of the label `outcome`.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::NAMES[self.index()]
     }
 }
 
-/// Whether a webhook's delivery was signed as it has to be.
+/// The outcome of a webhook's delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookOutcome {
-    /// What it named was dropped from the cache.
+    /// The signature was valid, and the entries of the linked accounts in it were dropped from the cache.
     Taken,
-    /// It did nothing.
+    /// The delivery was answered with an error and had no effect.
     Refused,
 }
 
-/// All that is counted for one tenant.
+/// The metrics of one tenant.
 #[derive(Debug)]
 pub(crate) struct TenantMetrics {
-    pub(crate) requests: Requests,
+    pub(crate) requests: RequestMetrics,
     upstream: [OnceLock<Histogram>; UpstreamOutcome::NAMES.len()],
     retries: IntCounter,
     waits: [Histogram; URGENCIES.len()],
@@ -146,18 +151,18 @@ pub(crate) struct TenantMetrics {
 impl TenantMetrics {
     pub(crate) fn new(metrics: &Arc<Metrics>, tenant: Arc<str>) -> Self {
         let id = &*tenant;
-        let [taken, not_taken] = ["taken", "refused"];
         Self {
             upstream: std::array::from_fn(|_| OnceLock::new()),
             retries: metrics.upstream_retries.with_label_values(&[id]),
             waits: URGENCIES.map(|urgency| metrics.budget_wait.with_label_values(&[id, urgency])),
             granted: metrics.budget_granted.with_label_values(&[id]),
             refused: URGENCIES.map(|urgency| metrics.budget_refused.with_label_values(&[id, urgency])),
-            webhooks: [taken, not_taken].map(|outcome| metrics.webhooks.with_label_values(&[id, outcome])),
-            requests: Requests::new(metrics, tenant),
+            webhooks: ["taken", "refused"].map(|outcome| metrics.webhooks.with_label_values(&[id, outcome])),
+            requests: RequestMetrics::new(metrics, tenant),
         }
     }
 
+    /// Counts a request to the upstream that ended, and its duration.
     pub(crate) fn asked_upstream(&self, outcome: UpstreamOutcome, duration: Duration) {
         let labels = || [&*self.requests.tenant, outcome.name()];
         let histogram = self.upstream[outcome.index()]
@@ -165,10 +170,12 @@ impl TenantMetrics {
         histogram.observe(duration.as_secs_f64());
     }
 
+    /// Counts a request to the upstream that is sent again.
     pub(crate) fn retried(&self) {
         self.retries.inc();
     }
 
+    /// Counts the end of a wait for the org key's budget, and its duration.
     pub(crate) fn waited_for_budget(&self, urgency: Urgency, granted: bool, duration: Duration) {
         let index = match urgency {
             Urgency::Foreground => 0,
@@ -178,6 +185,7 @@ impl TenantMetrics {
         if granted { self.granted.inc() } else { self.refused[index].inc() }
     }
 
+    /// Counts the delivery of a webhook.
     pub(crate) fn webhook(&self, outcome: WebhookOutcome) {
         self.webhooks[usize::from(outcome == WebhookOutcome::Refused)].inc();
     }
@@ -188,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_request_has_a_counter_of_its_own() {
+    fn each_kind_of_request_has_its_own_counter() {
         let metrics = Arc::new(Metrics::new());
         let tenant = TenantMetrics::new(&metrics, "acme".into());
         let results = [
@@ -214,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_answer_is_counted_under_what_it_means() {
+    fn an_upstream_outcome_has_its_label() {
         let answered = |status| UpstreamOutcome::Answered(StatusCode::from_u16(status).expect("a status")).name();
         let named = [200, 204, 304, 302, 404, 401, 429, 500, 503].map(answered);
         assert_eq!(named, ["2xx", "2xx", "304", "3xx", "4xx", "401", "429", "5xx", "5xx"]);

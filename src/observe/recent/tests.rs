@@ -3,6 +3,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
+use crate::observe::access_record::AccessError;
 
 const PRESENT: u64 = 1000;
 
@@ -10,24 +11,23 @@ fn second(number: u64) -> Moment {
     Moment::from_nanos(number * SECOND + 1)
 }
 
-fn answer(live: &RecentActivity, at: u64, status: u16, cache: CacheOutcome, error_code: Option<&str>) -> RequestId {
+fn answer(recent: &RecentActivity, at: u64, status: u16, cache: CacheOutcome, error_code: Option<&str>) -> RequestId {
     let request_id = RequestId::new();
-    live.answered(&AccessRecord {
+    recent.answered(&AccessRecord {
         request_id,
         method: &Method::GET,
         resource: Resource::List,
-        who: None,
+        caller: None,
         key: None,
         canonical: None,
         status: StatusCode::from_u16(status).expect("a status"),
-        error_code,
-        error_label: None,
+        error: error_code.map(|code| AccessError { code, label: "", cause: Some(&std::fmt::Error) }),
         cache,
         age: None,
-        at: second(at),
+        answered_at: second(at),
         duration: Duration::from_micros(if cache == CacheOutcome::Hit { 20 } else { 70_000 }),
-        upstream: None,
-        trace: None,
+        upstream_duration: None,
+        trace_id: None,
     });
     request_id
 }
@@ -35,8 +35,8 @@ fn answer(live: &RecentActivity, at: u64, status: u16, cache: CacheOutcome, erro
 const MISS: CacheOutcome = CacheOutcome::Miss { collapsed: false };
 
 #[test]
-fn every_answer_is_counted_once_in_its_second_by_how_it_ended() {
-    let live = RecentActivity::default();
+fn an_answer_counts_once_in_its_second_and_class() {
+    let recent = RecentActivity::default();
     for (status, cache) in [
         (200, CacheOutcome::Hit),
         (304, CacheOutcome::Hit),
@@ -49,9 +49,9 @@ fn every_answer_is_counted_once_in_its_second_by_how_it_ended() {
         (429, CacheOutcome::NotAsked),
         (502, MISS),
     ] {
-        answer(&live, PRESENT - 1, status, cache, None);
+        answer(&recent, PRESENT - 1, status, cache, None);
     }
-    let traffic = live.traffic(second(PRESENT));
+    let traffic = recent.traffic(second(PRESENT));
     let all = [
         &traffic.hit,
         &traffic.stale,
@@ -61,58 +61,61 @@ fn every_answer_is_counted_once_in_its_second_by_how_it_ended() {
         &traffic.limited,
         &traffic.failed,
     ];
-    assert_eq!(all.map(|series| series[SHOWN - 1]), [2, 1, 2, 1, 2, 1, 1]);
+    assert_eq!(all.map(|series| series[SECONDS_SHOWN - 1]), [2, 1, 2, 1, 2, 1, 1]);
     assert_eq!(all.map(|series| series.iter().sum::<u32>()), [2, 1, 2, 1, 2, 1, 1], "and in no other second");
-    assert!(all.iter().all(|series| series.len() == SHOWN));
+    assert!(all.iter().all(|series| series.len() == SECONDS_SHOWN));
 }
 
 #[test]
-fn five_minutes_of_traffic_are_shown_and_the_present_second_is_not() {
-    let live = RecentActivity::default();
+fn traffic_covers_five_minutes_without_the_present_second() {
+    let recent = RecentActivity::default();
     for at in [PRESENT - 301, PRESENT - 300, PRESENT - 2, PRESENT] {
-        answer(&live, at, 200, CacheOutcome::Hit, None);
+        answer(&recent, at, 200, CacheOutcome::Hit, None);
     }
-    let hits = live.traffic(second(PRESENT)).hit;
-    assert_eq!((hits[0], hits[SHOWN - 2], hits[SHOWN - 1], hits.iter().sum::<u32>()), (1, 1, 0, 2));
-    assert_eq!(live.traffic(second(PRESENT + 400)).hit.iter().sum::<u32>(), 0);
-    assert_eq!(RecentActivity::default().traffic(Moment::default()).hit, vec![0; SHOWN], "at the very beginning");
+    let hits = recent.traffic(second(PRESENT)).hit;
+    let sum = hits.iter().sum::<u32>();
+    assert_eq!((hits[0], hits[SECONDS_SHOWN - 2], hits[SECONDS_SHOWN - 1], sum), (1, 1, 0, 2));
+    assert_eq!(recent.traffic(second(PRESENT + 400)).hit.iter().sum::<u32>(), 0);
+    let first = RecentActivity::default().traffic(Moment::default()).hit;
+    assert_eq!(first, vec![0; SECONDS_SHOWN], "at the start of the clock");
 }
 
 #[test]
-fn hits_and_fetches_have_latencies_of_their_own_and_errors_none() {
-    let live = RecentActivity::default();
+fn hits_and_fetches_have_separate_latencies_and_errors_none() {
+    let recent = RecentActivity::default();
     for _ in 0..10 {
-        answer(&live, PRESENT, 200, CacheOutcome::Hit, None);
-        answer(&live, PRESENT, 200, MISS, None);
-        answer(&live, PRESENT, 504, MISS, None);
+        answer(&recent, PRESENT, 200, CacheOutcome::Hit, None);
+        answer(&recent, PRESENT, 200, MISS, None);
+        answer(&recent, PRESENT, 504, MISS, None);
     }
-    let latency = live.latency(second(PRESENT + 1));
+    let latency = recent.latency(second(PRESENT + 1));
     let (hits, fetches) = (latency.hits.expect("there were hits"), latency.fetches.expect("there were fetches"));
     assert_eq!((hits.count, fetches.count), (10, 10));
     assert!((hits.p99 - 20.0).abs() < 3.0 && (fetches.p50 - 70_000.0).abs() < 9000.0, "{hits:?} {fetches:?}");
 }
 
 #[test]
-fn the_last_fifty_errors_are_remembered_the_newest_first() {
-    let live = RecentActivity::default();
-    answer(&live, 0, 200, CacheOutcome::Hit, None);
+fn the_last_fifty_errors_are_kept_newest_first() {
+    let recent = RecentActivity::default();
+    answer(&recent, 0, 200, CacheOutcome::Hit, None);
     let ids: Vec<String> = (0..80)
-        .map(|at| answer(&live, at, 400, CacheOutcome::NotAsked, Some("INVALID_PARAMETER")).to_string())
+        .map(|at| answer(&recent, at, 400, CacheOutcome::NotAsked, Some("INVALID_PARAMETER")).to_string())
         .collect();
-    let errors = live.errors(second(80));
-    assert_eq!(errors.len(), ERRORS);
+    let errors = recent.errors(second(80));
+    assert_eq!(errors.len(), ERRORS_KEPT);
     let newest = &errors[0];
     assert_eq!((&newest.request_id, newest.status, newest.error_code.as_str()), (&ids[79], 400, "INVALID_PARAMETER"));
+    assert_eq!(newest.cause, Some(std::fmt::Error.to_string()));
     assert!((newest.seconds_ago - 1.0).abs() < 1e-6 && newest.endpoint == "list");
-    assert_eq!(errors[ERRORS - 1].request_id, ids[30]);
+    assert_eq!(errors[ERRORS_KEPT - 1].request_id, ids[30]);
 }
 
 #[test]
-fn a_flood_of_errors_waits_for_nobody() {
-    let live = RecentActivity::default();
-    let looked_at = live.errors.lock().expect("nobody has it");
-    answer(&live, PRESENT, 404, CacheOutcome::NotAsked, Some("NOT_FOUND"));
-    assert!(looked_at.is_empty());
-    drop(looked_at);
-    assert_eq!(live.traffic(second(PRESENT + 1)).refused[SHOWN - 1], 1, "it is counted all the same");
+fn an_error_does_not_wait_for_a_locked_list() {
+    let recent = RecentActivity::default();
+    let locked = recent.errors.lock().expect("no other thread has it");
+    answer(&recent, PRESENT, 404, CacheOutcome::NotAsked, Some("NOT_FOUND"));
+    assert!(locked.is_empty());
+    drop(locked);
+    assert_eq!(recent.traffic(second(PRESENT + 1)).refused[SECONDS_SHOWN - 1], 1, "it is counted all the same");
 }

@@ -1,5 +1,4 @@
-//! W3C Trace Context: which trace a request belongs to (`traceparent`), and what others on its way want to be passed on
-//! (`tracestate`).
+//! W3C Trace Context: the ids of a trace and its spans, and the header `traceparent` that carries them between servers.
 
 use std::fmt;
 
@@ -13,34 +12,35 @@ pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Length of a `traceparent` of version 00.
 const LENGTH: usize = 55;
 
-/// Names a trace.
+/// The id of a trace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TraceId([u8; 16]);
 
-/// Names a span in a trace.
+/// The id of a span within its trace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SpanId([u8; 8]);
 
-/// A span, as those have to know it who come after.
+/// The ids by which another span refers to a span, as its child or by a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Context {
-    /// The trace that it is in.
+pub struct SpanContext {
+    /// The id of the trace.
     pub trace: TraceId,
-    /// The span itself.
+    /// The id of the span.
     pub span: SpanId,
 }
 
-/// What a request brings along.
+/// The content of a request's `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Incoming {
-    pub(super) context: Context,
-    /// Whether its caller records the trace.
+pub(super) struct TraceParent {
+    /// The caller's span.
+    pub(super) caller: SpanContext,
+    /// True if the caller records the trace.
     pub(super) sampled: bool,
 }
 
 impl TraceId {
     pub(super) fn new() -> Self {
-        // All zeroes would be none.
+        // An id of zeros is invalid.
         Self(fastrand::u128(1..).to_be_bytes())
     }
 }
@@ -75,15 +75,15 @@ impl fmt::Debug for SpanId {
     }
 }
 
-impl Context {
-    /// The `traceparent` of what is done on behalf of a span that is recorded.
+impl SpanContext {
+    /// The `traceparent` of a request that a recorded span sends.
     pub(super) fn traceparent(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(format!("00-{}-{}-01", self.trace, self.span)).ok()
     }
 }
 
-impl Incoming {
-    /// Reads `traceparent`; one that can't be understood counts as none (3.2.2.3).
+impl TraceParent {
+    /// Reads `traceparent`. An invalid one is ignored (3.2.2.3).
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         match (values.next(), values.next()) {
@@ -94,19 +94,19 @@ impl Incoming {
 
     fn parse(text: &[u8]) -> Option<Self> {
         let (known, rest) = text.split_at_checked(LENGTH)?;
-        let version = bytes::<1>(&known[..2])?[0];
-        // A later version may have more behind what is known of it.
+        let version = lower_hex::<1>(&known[..2])?[0];
+        // A later version may append fields to those of version 00.
         let fits = if version == 0 { rest.is_empty() } else { rest.is_empty() || rest[0] == b'-' };
         let dashes = [2, 35, 52].iter().all(|index| known[*index] == b'-');
-        let (trace, span) = (bytes(&known[3..35])?, bytes(&known[36..52])?);
-        let sampled = bytes::<1>(&known[53..])?[0] & 1 == 1;
+        let (trace, span) = (lower_hex(&known[3..35])?, lower_hex(&known[36..52])?);
+        let sampled = lower_hex::<1>(&known[53..])?[0] & 1 == 1;
         (version != 0xff && fits && dashes && trace != [0; 16] && span != [0; 8])
-            .then_some(Self { context: Context { trace: TraceId(trace), span: SpanId(span) }, sampled })
+            .then_some(Self { caller: SpanContext { trace: TraceId(trace), span: SpanId(span) }, sampled })
     }
 }
 
-/// Decodes hexadecimal digits; the recommendation allows only lower-case ones.
-fn bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+/// Decodes hexadecimal digits, which are lower-case in a `traceparent` (3.2.2).
+fn lower_hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     if digits.iter().any(u8::is_ascii_uppercase) { None } else { decode_hex(digits) }
 }
 
@@ -117,25 +117,25 @@ mod tests {
     /// The example of the recommendation, 3.2.2.4.
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn parse(text: &str) -> Option<Incoming> {
-        Incoming::parse(text.as_bytes())
+    fn parse(text: &str) -> Option<TraceParent> {
+        TraceParent::parse(text.as_bytes())
     }
 
     #[test]
     fn a_traceparent_is_read_and_written() {
         let read = parse(EXAMPLE).expect("it is good");
         assert!(read.sampled);
-        assert_eq!(read.context.trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(read.context.span.to_string(), "00f067aa0ba902b7");
-        assert_eq!(read.context.traceparent().expect("a value"), EXAMPLE);
+        assert_eq!(read.caller.trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(read.caller.span.to_string(), "00f067aa0ba902b7");
+        assert_eq!(read.caller.traceparent().expect("a value"), EXAMPLE);
         assert!(!parse(&EXAMPLE.replace("-01", "-00")).expect("it is good").sampled);
-        assert!(parse(&EXAMPLE.replace("-01", "-03")).expect("other flags are nobody's").sampled);
+        assert!(parse(&EXAMPLE.replace("-01", "-03")).expect("other flags are ignored").sampled);
         assert!(parse(&EXAMPLE.replacen("00-", "cc-", 1)).is_some(), "a later version");
         assert!(parse(&format!("{}-what-the-future-holds", EXAMPLE.replacen("00-", "cc-", 1))).is_some());
     }
 
     #[test]
-    fn what_is_no_traceparent_counts_as_none() {
+    fn an_invalid_traceparent_is_ignored() {
         for text in [
             "",
             "00",
@@ -154,6 +154,6 @@ mod tests {
         for _ in 0..2 {
             twice.append(TRACEPARENT, HeaderValue::from_static(EXAMPLE));
         }
-        assert_eq!(Incoming::of(&twice), None);
+        assert_eq!(TraceParent::of(&twice), None);
     }
 }

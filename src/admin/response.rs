@@ -1,5 +1,5 @@
-//! Answers, and the headers that all of them have: nothing is kept by anybody, no page of another origin reads or frames them,
-//! and the status page loads nothing from anywhere else.
+//! Responses of the admin listener, with the headers that they share: no cache stores a response, no page of another origin
+//! reads or frames it, and the status page loads nothing from another origin.
 
 use bytes::Bytes;
 use http::header::{
@@ -13,12 +13,12 @@ use serde::Serialize;
 use crate::error::ClientError;
 use crate::request::RequestId;
 
-/// An answer, all of it.
-pub(super) type Answer = Response<Full<Bytes>>;
+/// A response of the admin listener, with its whole body.
+pub(super) type AdminResponse = Response<Full<Bytes>>;
 
 pub(super) const JSON: &str = "application/json";
-/// Prometheus' text format.
-pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// The content type of Prometheus' text format.
+pub(super) const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -27,37 +27,37 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"postern admin\"");
 
-/// An answer with a body of a kind.
-pub(super) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+/// A response with the shared headers.
+pub(super) fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> AdminResponse {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    answer
+    response
 }
 
-/// An answer in JSON.
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
-    // Structs of numbers and text: serialisation has nothing to fail on.
-    answer(status, JSON, serde_json::to_vec(value).unwrap_or_default())
+/// A response with a JSON body.
+pub(super) fn json_response(status: StatusCode, value: &impl Serialize) -> AdminResponse {
+    let body = serde_json::to_vec(value).expect("structs of numbers and strings always serialise");
+    response(status, JSON, body)
 }
 
-/// An error, in the documented shape.
-pub(super) fn error(error: &ClientError) -> Answer {
-    let request_id = RequestId::new().to_string();
-    let mut answer = answer(error.status(), JSON, error.body(&request_id));
-    let headers = answer.headers_mut();
-    headers.insert(X_REQUEST_ID, HeaderValue::try_from(request_id).unwrap_or(HeaderValue::from_static("")));
+/// An error response with the documented body.
+pub(super) fn error_response(error: &ClientError) -> AdminResponse {
+    let request_id = RequestId::new();
+    let mut response = response(error.status(), JSON, error.body(&request_id.to_string()));
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id.header());
     if let Some(allow) = error.allow().and_then(|allow| HeaderValue::from_str(allow).ok()) {
         headers.insert(ALLOW, allow);
     }
     if error.status() == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, CHALLENGE);
     }
-    answer
+    response
 }

@@ -1,6 +1,6 @@
-//! Spans on their way to a collector: OTLP over HTTP, in its JSON form, in batches, from a thread of its own.
+//! Sends finished spans to a collector: OTLP over HTTP, encoded as JSON, in batches, from a thread of its own.
 //!
-//! Nobody waits for the collector: what it does not take in time is dropped and counted.
+//! No request waits for the collector: spans that it does not accept in time are dropped and counted.
 
 use std::io;
 use std::sync::mpsc as blocking;
@@ -13,23 +13,23 @@ use prometheus::IntCounter;
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 
-use super::{Ended, Value};
+use super::span_data::{AttributeValue, FinishedSpan};
 use crate::config;
 use crate::http_client::{Client, ClientSetupError, buffered};
 use crate::log_events;
 
-/// Spans that may wait.
+/// Most spans that wait to be sent.
 const QUEUE: usize = 4096;
-/// Most spans that are sent together.
-const BATCH: usize = 512;
-/// How long spans gather before they are sent together.
-const GATHER: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for its last spans to be taken.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// `status.code` of a span that failed.
-const FAILED: u8 = 2;
+/// Most spans in one request to the collector.
+const MAX_BATCH: usize = 512;
+/// Longest time for which a batch is collected before it is sent.
+const BATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait at the end of the process for the last spans to be sent.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// `status.code` of a failed span: `STATUS_CODE_ERROR`.
+const STATUS_ERROR: u8 = 2;
 
-/// Sends spans for as long as it is there.
+/// The queue to the exporter's thread, which ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Exporter {
     queue: mpsc::Sender<Message>,
@@ -38,13 +38,13 @@ pub(super) struct Exporter {
 
 #[derive(Debug)]
 enum Message {
-    Span(Box<Ended>),
-    /// Everything before this is to be sent at once.
+    Span(Box<FinishedSpan>),
+    /// Sends everything before this message at once, then answers on the channel.
     Flush(blocking::Sender<()>),
 }
 
-/// Where they are sent.
-struct Collector {
+/// The client of the collector; runs on the exporter's thread.
+struct CollectorClient {
     client: Client,
     settings: config::Traces,
     headers: HeaderMap,
@@ -57,38 +57,37 @@ impl Exporter {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, secret) in &settings.headers {
-            // The configuration has made sure that it can be a header value.
-            let mut value = HeaderValue::from_str(secret.expose()).unwrap_or(HeaderValue::from_static(""));
+            let mut value = HeaderValue::from_str(secret.expose()).expect("the configuration checks its secrets");
             value.set_sensitive(true);
             headers.insert(name, value);
         }
         let client = Client::new(&settings.connection)?;
-        let collector = Collector { client, settings: settings.clone(), headers, dropped: dropped.clone() };
-        if let Err(error) = collector.run_on_its_own(waiting) {
-            // Requests are answered all the same; what is dropped is counted.
+        let collector = CollectorClient { client, settings: settings.clone(), headers, dropped: dropped.clone() };
+        if let Err(error) = collector.spawn(waiting) {
+            // The gateway serves without traces; the dropped spans are counted.
             tracing::error!(%error, message = log_events::TRACES_FAILED);
         }
         Ok(Self { queue, dropped })
     }
 
-    /// Takes a span, or drops it if too many wait.
-    pub(super) fn take(&self, span: Ended) {
+    /// Queues a span, or drops it if the queue is full.
+    pub(super) fn export(&self, span: FinishedSpan) {
         if self.queue.try_send(Message::Span(Box::new(span))).is_err() {
             self.dropped.inc();
         }
     }
 
-    /// Waits a moment for all spans to be sent.
+    /// Waits up to [`FLUSH_TIMEOUT`] for all queued spans to be sent.
     pub(super) fn flush(&self) {
         let (done, sent) = blocking::channel();
         if self.queue.try_send(Message::Flush(done)).is_ok() {
-            let _ = sent.recv_timeout(PATIENCE);
+            let _ = sent.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
 
-impl Collector {
-    fn run_on_its_own(self, waiting: mpsc::Receiver<Message>) -> io::Result<()> {
+impl CollectorClient {
+    fn spawn(self, waiting: mpsc::Receiver<Message>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name("traces".to_owned())
@@ -97,11 +96,11 @@ impl Collector {
     }
 
     async fn run(self, mut waiting: mpsc::Receiver<Message>) {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::with_capacity(MAX_BATCH);
         while let Some(first) = waiting.recv().await {
             let mut flushed = None;
             let mut next = Some(first);
-            let deadline = tokio::time::Instant::now() + GATHER;
+            let deadline = tokio::time::Instant::now() + BATCH_INTERVAL;
             while let Some(message) = next {
                 match message {
                     Message::Span(span) => batch.push(span),
@@ -110,7 +109,7 @@ impl Collector {
                         break;
                     }
                 }
-                if batch.len() == BATCH {
+                if batch.len() == MAX_BATCH {
                     break;
                 }
                 next = tokio::time::timeout_at(deadline, waiting.recv()).await.unwrap_or_default();
@@ -120,14 +119,14 @@ impl Collector {
                 batch.clear();
             }
             if let Some(done) = flushed {
-                // Whoever asked may have gone.
+                // The receiver no longer listens after its timeout.
                 let _ = done.send(());
             }
         }
     }
 
-    async fn send(&self, batch: &[Box<Ended>]) {
-        let body = serde_json::to_vec(&self.message(batch)).unwrap_or_default();
+    async fn send(&self, batch: &[Box<FinishedSpan>]) {
+        let body = serde_json::to_vec(&self.export_request(batch)).expect("JSON values always serialise");
         let mut request = Request::new(buffered(body.into()));
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.settings.target.clone().into();
@@ -145,8 +144,8 @@ impl Collector {
         }
     }
 
-    /// `ExportTraceServiceRequest` of the OpenTelemetry protocol 1.x, in its JSON form.
-    fn message(&self, batch: &[Box<Ended>]) -> Json {
+    /// `ExportTraceServiceRequest` of the OpenTelemetry protocol 1.x, in its JSON encoding.
+    fn export_request(&self, batch: &[Box<FinishedSpan>]) -> Json {
         let text = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
         json!({ "resourceSpans": [{
             "resource": { "attributes": [
@@ -155,44 +154,44 @@ impl Collector {
             ] },
             "scopeSpans": [{
                 "scope": { "name": "postern", "version": env!("CARGO_PKG_VERSION") },
-                "spans": batch.iter().map(|span| message(span)).collect::<Vec<_>>(),
+                "spans": batch.iter().map(|span| span_json(span)).collect::<Vec<_>>(),
             }],
         }] })
     }
 }
 
-fn message(span: &Ended) -> Json {
-    let attribute = |(key, value): &(&str, Value)| match value {
-        Value::Text(text) => json!({ "key": key, "value": { "stringValue": text } }),
-        // 64-bit numbers are strings in the JSON form of protocol buffers.
-        Value::Number(number) => json!({ "key": key, "value": { "intValue": number.to_string() } }),
+fn span_json(span: &FinishedSpan) -> Json {
+    let attribute = |(key, value): &(&str, AttributeValue)| match value {
+        AttributeValue::Text(text) => json!({ "key": key, "value": { "stringValue": text } }),
+        // 64-bit numbers are strings in the JSON encoding of protocol buffers.
+        AttributeValue::Number(number) => json!({ "key": key, "value": { "intValue": number.to_string() } }),
     };
-    let mut message = json!({
-        "traceId": span.place.context.trace.to_string(),
-        "spanId": span.place.context.span.to_string(),
-        "name": span.told.name,
-        "kind": span.place.kind as u8,
-        "startTimeUnixNano": nanoseconds(span.told.start),
+    let mut json = json!({
+        "traceId": span.identity.context.trace.to_string(),
+        "spanId": span.identity.context.span.to_string(),
+        "name": span.data.name,
+        "kind": span.identity.kind as u8,
+        "startTimeUnixNano": nanoseconds(span.data.start),
         "endTimeUnixNano": nanoseconds(span.end),
-        "attributes": span.told.attributes.iter().map(attribute).collect::<Vec<_>>(),
-        "links": span.told.links.iter().map(|link| {
+        "attributes": span.data.attributes.iter().map(attribute).collect::<Vec<_>>(),
+        "links": span.data.links.iter().map(|link| {
             json!({ "traceId": link.trace.to_string(), "spanId": link.span.to_string() })
         }).collect::<Vec<_>>(),
     });
-    if let Some(parent) = span.place.parent {
-        message["parentSpanId"] = parent.to_string().into();
+    if let Some(parent) = span.identity.parent {
+        json["parentSpanId"] = parent.to_string().into();
     }
-    if span.told.failed {
-        message["status"] = json!({ "code": FAILED });
+    if span.data.failed {
+        json["status"] = json!({ "code": STATUS_ERROR });
     }
-    message
+    json
 }
 
 fn nanoseconds(moment: Timestamp) -> String {
     moment.as_nanosecond().to_string()
 }
 
-/// Spans that a collector has taken the others of a batch without.
+/// The number of spans in a batch that the collector rejected although it accepted the request (partial success).
 fn rejected(answer: &[u8]) -> u64 {
     let answer: Json = serde_json::from_slice(answer).unwrap_or_default();
     match &answer["partialSuccess"]["rejectedSpans"] {
@@ -206,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_collector_rejects_is_read_in_both_forms_of_a_number() {
+    fn rejected_spans_are_read_as_number_or_string() {
         assert_eq!(rejected(br#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}"#), 3);
         assert_eq!(rejected(br#"{"partialSuccess":{"rejectedSpans":3}}"#), 3);
         for text in ["", "{}", "no JSON", r#"{"partialSuccess":{}}"#] {
