@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::caller::ListenerIdentity;
+use crate::executions::QueryMemo;
 use crate::gateway::{ConnectionContext, Gateway};
 use crate::http_client::Client;
 use crate::tls::Tls;
@@ -141,6 +142,7 @@ impl Generation {
         worker: usize,
         door: DoorId,
         shown: &[CertificateDer<'_>],
+        query_memo: Arc<QueryMemo>,
         over: watch::Receiver<bool>,
     ) -> ConnectionContext {
         let configured = self.parts.doors.get(&door).and_then(|door| Some((door.entrance.clone()?, door.tls.as_ref())));
@@ -148,6 +150,7 @@ impl Generation {
         let names = tls.map(|tls| tls.names(shown)).unwrap_or_default();
         ConnectionContext {
             client: self.parts.clients[worker].clone(),
+            query_memo,
             entrance: self.parts.gateway.entrance_with_certificate(&entrance, &names),
             over,
         }

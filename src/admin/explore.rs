@@ -92,7 +92,12 @@ impl Explorer {
             .map_err(|error| ClientError::new(Reason::UpstreamUnreachable, error.to_string()))?;
         let entrance = ListenerIdentity { session_tokens, known: None };
         // It waits for as long as whoever explores.
-        let scope = ConnectionContext { client, entrance, over: watch::Sender::new(false).subscribe() };
+        let scope = ConnectionContext {
+            client,
+            query_memo: Arc::default(),
+            entrance,
+            over: watch::Sender::new(false).subscribe(),
+        };
         *made = Some((Arc::clone(config), scope.clone()));
         Ok(scope)
     }

@@ -31,19 +31,6 @@ impl From<Question> for ParsedQuestion {
     }
 }
 
-impl ParsedQuestion {
-    /// Parses the query of a request for a list, without its `?`, with this thread's memo.
-    ///
-    /// # Errors
-    /// The errors of [`ListQuery::parse`].
-    pub fn list(raw: Option<&str>, policy: &QueryPolicy) -> Result<Self, QueryError> {
-        thread_local! {
-            static MEMO: QueryMemo = QueryMemo::default();
-        }
-        MEMO.with(|memo| memo.parse_list(raw, policy))
-    }
-}
-
 /// Parses list queries and remembers those that repeat. One per worker.
 ///
 /// The lock makes the memo shareable between a worker's connections, whose tasks have to be `Send`. It is not contended, since a

@@ -35,7 +35,7 @@ use crate::caller::{Caller, Callers, Known, ListenerIdentity, Unidentified};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::{ClientError, Reason};
-use crate::executions::{BatchesQuery, ParsedQuestion, Question, no_parameters};
+use crate::executions::{BatchesQuery, QueryMemo, Question, no_parameters};
 use crate::http_client::{Client, ClientSetupError};
 use crate::observe::{AccessRecord, Connected, Context, Observer, Span, Tracer, Who};
 use crate::request::RequestId;
@@ -67,6 +67,8 @@ pub struct Gateway {
 pub struct ConnectionContext {
     /// The upstream pool of this worker.
     pub client: Client,
+    /// This worker's memo of parsed queries.
+    pub query_memo: Arc<QueryMemo>,
     /// What the connection says of who sends requests over it.
     pub entrance: ListenerIdentity,
     /// PermitQueue true when what is not answered yet is given up, since the process ends.
@@ -276,7 +278,7 @@ impl Gateway {
         // Before the query is judged: a caller that sends nonsense spends its budget all the same.
         admit(caller, &mut facts.budget, now)?;
         let asked = match endpoint {
-            Endpoint::List => ParsedQuestion::list(head.uri.query(), &self.config.query)?,
+            Endpoint::List => scope.query_memo.parse_list(head.uri.query(), &self.config.query)?,
             Endpoint::Execution(execution) => {
                 no_parameters(head.uri.query(), &self.config.query)?;
                 Question::Execution(execution).into()

@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use super::listeners::demands;
 use super::timeouts::{Activity, InFlight, Order, Patience, Watch, Watched};
 use crate::config;
+use crate::executions::QueryMemo;
 use crate::gateway::{Answer, ConnectionContext};
 use crate::generation::{ActiveGeneration, Door, DoorId};
 use crate::lifecycle::Lifecycle;
@@ -39,6 +40,8 @@ pub(super) struct Connections {
     worker: usize,
     manner: ArcSwap<Manner>,
     watch: Watch,
+    /// The memo of parsed queries that all connections of this worker share.
+    query_memo: Arc<QueryMemo>,
     /// PermitQueue true when what is still in flight is given up.
     over: watch::Receiver<bool>,
 }
@@ -80,7 +83,14 @@ impl Connections {
         over: watch::Receiver<bool>,
     ) -> Self {
         let manner = ArcSwap::from_pointee(Manner::new(settings));
-        Self { live, worker, manner, watch: Watch::new(Patience::of(settings), lifecycle), over }
+        Self {
+            live,
+            worker,
+            manner,
+            watch: Watch::new(Patience::of(settings), lifecycle),
+            query_memo: Arc::default(),
+            over,
+        }
     }
 
     /// Serves new connections, and waits for all, as these settings say.
@@ -185,7 +195,10 @@ impl Visitor {
     fn new(at: &Connections, door: DoorId, shown: Vec<CertificateDer<'static>>, activity: Arc<Activity>) -> Self {
         let scope = {
             let present = at.live.load();
-            RefCell::new((present.number(), present.scope(at.worker, door, &shown, at.over.clone())))
+            RefCell::new((
+                present.number(),
+                present.scope(at.worker, door, &shown, Arc::clone(&at.query_memo), at.over.clone()),
+            ))
         };
         Self { live: Arc::clone(&at.live), worker: at.worker, door, shown, scope, activity }
     }
@@ -198,8 +211,8 @@ impl Visitor {
         let mut scope = self.scope.borrow_mut();
         if scope.0 != present.number() {
             // Whom this connection stands for is decided by the present configuration, not by the one that let it in.
-            let over = scope.1.over.clone();
-            *scope = (present.number(), present.scope(self.worker, self.door, &self.shown, over));
+            let (memo, over) = (Arc::clone(&scope.1.query_memo), scope.1.over.clone());
+            *scope = (present.number(), present.scope(self.worker, self.door, &self.shown, memo, over));
         }
         let answer = present.parts().gateway.handle(&scope.1, request);
         Answering { answer: Some(answer), http_1, in_flight }
