@@ -309,3 +309,65 @@ fn cancelled() -> FetchResult {
     let message = "the fetch from Refold was given up; try again";
     Err(ClientError::new(Reason::Overloaded, message).retry_after(std::time::Duration::from_secs(1)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executions::{PathId, Question};
+
+    fn key() -> CollapseKey {
+        let question = Question::Execution(PathId::parse("a").expect("a valid id"));
+        CollapseKey { cache_key: CacheKey::of_one_account(question), presented_org_key: None }
+    }
+
+    fn lead(group: &Arc<Group<u8>>, participation: Participation, context: u8) -> (Leader<u8>, Follower) {
+        match group.join(key(), participation, context) {
+            Role::Leads { leader, follower } => (leader, follower),
+            Role::Follows { .. } => panic!("a fetch is in progress"),
+        }
+    }
+
+    fn follow(group: &Arc<Group<u8>>, participation: Participation) -> (Follower, u8) {
+        match group.join(key(), participation, 0) {
+            Role::Follows { follower, leader_context } => (follower, leader_context),
+            Role::Leads { .. } => panic!("no fetch is in progress"),
+        }
+    }
+
+    #[tokio::test]
+    async fn followers_receive_the_leaders_context_and_result() {
+        let group = Arc::new(Group::default());
+        let (leader, mut first) = lead(&group, Participation::Waits, 7);
+        let (mut second, context) = follow(&group, Participation::Waits);
+        assert_eq!(context, 7);
+        leader.complete(Err(ClientError::new(Reason::UpstreamTimeout, "late")));
+        for follower in [&mut first, &mut second] {
+            assert!(follower.result().await.expect_err("it failed").is(Reason::UpstreamTimeout));
+        }
+        lead(&group, Participation::Waits, 8).0.complete(cancelled());
+    }
+
+    #[tokio::test]
+    async fn only_a_waiting_follower_keeps_a_fetch_from_being_cancelled() {
+        let group = Arc::new(Group::default());
+        let (leader, follower) = lead(&group, Participation::Listens, 7);
+        let (waiting, _) = follow(&group, Participation::Waits);
+        let leader = leader.cancel_without_demand().expect_err("a follower waits");
+        drop(waiting);
+        let mut listener = follower.listener();
+        leader.cancel_without_demand().expect("no follower waits");
+        assert!(listener.result().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn demand_is_gained_when_a_listener_starts_to_wait() {
+        let group = Arc::new(Group::default());
+        let (leader, mut follower) = lead(&group, Participation::Listens, 7);
+        let demand = leader.demand();
+        demand.lost().await;
+        follower.start_waiting();
+        demand.gained().await;
+        drop(follower);
+        demand.lost().await;
+    }
+}

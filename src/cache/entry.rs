@@ -126,7 +126,7 @@ impl Entry {
     /// The entry after a revalidation at `request_time` that found it unchanged.
     #[must_use]
     pub fn renewed(&self, lifetime: Duration, request_time: Moment, response_time: Moment) -> Self {
-        Self { lifetime, request_time, response_time, ..self.clone() }
+        Self { request_time, lifetime, response_time, ..self.clone() }
     }
 
     /// Shares the body and its encodings with an older entry if the bodies are equal: comparing them costs far less than
