@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::page::{PageMembers, Pagination, ValidatedBody, from_json};
-use super::query::{Dialect, FilterFields, ListQuery};
+use super::query::{Dialect, FilterFields, FilterResult, ListQuery};
 use super::status::Progress;
 
 /// Page sizes whose entries are looked up as sources, in addition to the requested one.
@@ -113,7 +113,7 @@ impl ListQuery {
         Some(ValidatedBody { body: first.write(docs, &pagination)?, progress, total: Some(total) })
     }
 
-    /// The executions that this list's filters match; `None` if one of them can't be evaluated.
+    /// The executions that this list's filters match; `None` if the filters can't be decided for one of them.
     fn filter<'a>(
         &self,
         executions: Vec<&'a ListedExecution<'a>>,
@@ -121,8 +121,10 @@ impl ListQuery {
     ) -> Option<Vec<&'a ListedExecution<'a>>> {
         let mut matching = Vec::with_capacity(executions.len());
         for execution in executions {
-            if self.matches(execution.filter_fields(), dialect)? {
-                matching.push(execution);
+            match self.evaluate_filters(execution.filter_fields(), dialect) {
+                FilterResult::Matches => matching.push(execution),
+                FilterResult::Differs => {}
+                FilterResult::Undecided => return None,
             }
         }
         Some(matching)

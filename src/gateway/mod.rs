@@ -39,7 +39,7 @@ use crate::executions::{BatchesQuery, QueryMemo, Question, no_parameters};
 use crate::http_client::{Client, ClientSetupError};
 use crate::observe::{AccessRecord, Connected, Context, Observer, Span, Tracer, Who};
 use crate::request::RequestId;
-use crate::request::cors::{self, Cors};
+use crate::request::cors::{self, CorsPolicy};
 use crate::request::headers::RequestHeaders;
 use crate::request::route::{Endpoint, Resource, Route, route};
 use crate::respond::Body;
@@ -56,7 +56,7 @@ pub struct Gateway {
     callers: Callers,
     store: Store,
     group: Arc<Group<Option<Context>>>,
-    cors: Option<Cors>,
+    cors: Option<CorsPolicy>,
     origin: Upstream,
     observer: Arc<Observer>,
     tracer: Option<Tracer>,
@@ -135,7 +135,7 @@ impl Gateway {
             callers: Callers::new(&config, &clock)?,
             store: store(config.cache.capacity, &observer),
             group: Arc::default(),
-            cors: config.cors.as_ref().map(Cors::new),
+            cors: config.cors.as_ref().map(CorsPolicy::new),
             origin: Upstream::new(Arc::clone(&config), clock.clone()),
             tracer: config.traces.as_ref().map(|traces| observer.tracer(traces)).transpose()?,
             observer,

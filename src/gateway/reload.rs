@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Gateway, store};
 use crate::config::Config;
 use crate::http_client::ClientSetupError;
-use crate::request::cors::Cors;
+use crate::request::cors::CorsPolicy;
 
 impl Gateway {
     /// A gateway with another configuration and what this one knows, as far as the settings allow. Nothing changes before
@@ -25,7 +25,7 @@ impl Gateway {
             callers: self.callers.reconfigured(&config, answers_hold)?,
             store: if same_capacity { self.store.clone() } else { store(is.cache.capacity, &self.observer) },
             group: Arc::clone(&self.group),
-            cors: is.cors.as_ref().map(Cors::new),
+            cors: is.cors.as_ref().map(CorsPolicy::new),
             origin: self.origin.reconfigured(&config),
             tracer: if was.traces == is.traces {
                 self.tracer.clone()

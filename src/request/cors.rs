@@ -20,7 +20,7 @@ const ORIGIN_NAME: HeaderValue = HeaderValue::from_static("origin");
 
 /// The configured CORS policy.
 #[derive(Debug)]
-pub struct Cors {
+pub struct CorsPolicy {
     origins: Vec<HeaderValue>,
     any_origin: bool,
     max_age: HeaderValue,
@@ -30,7 +30,7 @@ pub struct Cors {
 #[derive(Clone, Debug)]
 pub struct AllowedOrigin(HeaderValue);
 
-impl Cors {
+impl CorsPolicy {
     /// The policy of a configuration.
     #[must_use]
     pub fn new(config: &config::Cors) -> Self {

@@ -25,7 +25,7 @@ use crate::cache::Entry;
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::http_client::BodyError;
-use crate::request::cors::{self, Cors};
+use crate::request::cors::{self, CorsPolicy};
 
 fn empty() -> Response<Body> {
     Response::new(Body::Left(Full::default()))
@@ -118,7 +118,7 @@ pub fn error(context: &mut ResponseContext, error: &ClientError) -> Response<Bod
 
 /// Responds to a CORS preflight request; its response has no body.
 #[must_use]
-pub fn preflight(context: &mut ResponseContext, cors: Option<&Cors>, methods: &str) -> Response<Body> {
+pub fn preflight(context: &mut ResponseContext, cors: Option<&CorsPolicy>, methods: &str) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = StatusCode::NO_CONTENT;
     insert_common(response.headers_mut(), context);

@@ -13,8 +13,19 @@ pub(in crate::executions) struct FilterFields<'a> {
     pub(in crate::executions) execution_type: Option<&'a str>,
 }
 
+/// The result of evaluating a list's filters on an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::executions) enum FilterResult {
+    /// The execution is in the list.
+    Matches,
+    /// The execution is not in the list.
+    Differs,
+    /// A field is missing, or spelled in a way that the upstream might read differently.
+    Undecided,
+}
+
 impl ListQuery {
-    /// The list without the filters that [`ListQuery::matches`] can evaluate; `None` if it has none of them.
+    /// The list without the filters that [`ListQuery::evaluate_filters`] can evaluate; `None` if it has none of them.
     pub(in crate::executions) fn without_filters(&self) -> Option<Self> {
         let filtered = self.page_and_status.status.is_some() || self.source.is_some() || self.execution_type.is_some();
         let page_and_status = PageAndStatus { status: None, ..self.page_and_status };
@@ -45,31 +56,33 @@ impl ListQuery {
         first(self) == first(other)
     }
 
-    /// Evaluates the filters on an execution of the list without filters; `None` if its fields do not decide.
+    /// Evaluates the filters on an execution of the list without filters.
     ///
     /// A field decides only in the very spelling that is sent to the upstream, which might not treat other spellings alike.
-    pub(in crate::executions) fn matches(&self, fields: FilterFields<'_>, dialect: Dialect) -> Option<bool> {
-        let status = judge(self.page_and_status.status, fields.status, ExecutionStatus::spelling, |text| {
+    pub(in crate::executions) fn evaluate_filters(&self, fields: FilterFields<'_>, dialect: Dialect) -> FilterResult {
+        let status = evaluate(self.page_and_status.status, fields.status, ExecutionStatus::spelling, |text| {
             ExecutionStatus::parse(text).ok().flatten()
         });
         let spelling = |source: ExecutionSource| source.spelling(dialect);
-        let source = judge(self.source, fields.source, spelling, |text| ExecutionSource::parse(text).ok().flatten());
-        let execution_type = judge(self.execution_type, fields.execution_type, ExecutionType::spelling, |text| {
+        let source = evaluate(self.source, fields.source, spelling, |text| ExecutionSource::parse(text).ok().flatten());
+        let execution_type = evaluate(self.execution_type, fields.execution_type, ExecutionType::spelling, |text| {
             ExecutionType::parse(text).ok().flatten()
         });
-        Some(status? && source? && execution_type?)
+        let results = [status, source, execution_type];
+        results.into_iter().find(|result| *result != FilterResult::Matches).unwrap_or(FilterResult::Matches)
     }
 }
 
-/// Evaluates one filter; `None` if the field is missing or not in the upstream's spelling.
-fn judge<T: Copy + PartialEq>(
+fn evaluate<T: Copy + PartialEq>(
     wanted: Option<T>,
     field: Option<&str>,
     spelling: impl Fn(T) -> &'static str,
     parse: impl Fn(&str) -> Option<T>,
-) -> Option<bool> {
-    let Some(wanted) = wanted else { return Some(true) };
-    let field = field?;
-    let parsed = parse(field)?;
-    (spelling(parsed) == field).then_some(parsed == wanted)
+) -> FilterResult {
+    let Some(wanted) = wanted else { return FilterResult::Matches };
+    match field.and_then(|field| parse(field).filter(|value| spelling(*value) == field)) {
+        Some(value) if value == wanted => FilterResult::Matches,
+        Some(_) => FilterResult::Differs,
+        None => FilterResult::Undecided,
+    }
 }

@@ -8,7 +8,7 @@ use super::error::QueryError;
 use super::parameter::Parameter;
 use super::policy::{QueryPolicy, UnknownParameters};
 use super::shared::{ForwardedParameters, PageAndStatus, RareParameters};
-use super::value::{self, ExecutionSource, ExecutionStatus, ExecutionType};
+use super::value::{self, ExecutionSource, ExecutionStatus, ExecutionType, SortOrder};
 use crate::suggest::suggest;
 
 const DEFAULT_LIMIT: u32 = 10;
@@ -29,7 +29,7 @@ pub(super) struct GivenParameters {
     workflow_id: Option<String>,
     workflow_name: Option<String>,
     execution_id: Option<String>,
-    sort_ascending: Option<bool>,
+    sort_order: Option<SortOrder>,
     forwarded: Vec<(String, String)>,
 }
 
@@ -81,7 +81,7 @@ impl GivenParameters {
             Parameter::WorkflowId => set(&mut self.workflow_id, name, value.to_owned()),
             Parameter::WorkflowName => set(&mut self.workflow_name, name, value.to_owned()),
             Parameter::ExecutionId => set(&mut self.execution_id, name, value.to_owned()),
-            Parameter::SortAsc => set(&mut self.sort_ascending, name, value::boolean(name, value)?),
+            Parameter::SortAsc => set(&mut self.sort_order, name, SortOrder::parse(value)?),
         }
     }
 
@@ -138,7 +138,7 @@ impl GivenParameters {
             workflow_id: self.workflow_id,
             workflow_name: self.workflow_name,
             execution_id: self.execution_id,
-            sort_ascending: self.sort_ascending,
+            sort_order: self.sort_order,
             forwarded: ForwardedParameters::new(self.forwarded),
         };
         (rare != RareParameters::default()).then(|| Box::new(rare))

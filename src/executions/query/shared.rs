@@ -1,7 +1,7 @@
 //! Groups of parameters in canonical form that the queries are composed of.
 
 use super::encoding::{push_encoded, push_pair, push_plain_pair};
-use super::value::ExecutionStatus;
+use super::value::{ExecutionStatus, SortOrder};
 
 /// `page`, `limit` and `status`, which every list resource has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,7 +18,8 @@ pub(super) struct RareParameters {
     pub(super) workflow_id: Option<String>,
     pub(super) workflow_name: Option<String>,
     pub(super) execution_id: Option<String>,
-    pub(super) sort_ascending: Option<bool>,
+    /// `None` leaves the order to the upstream.
+    pub(super) sort_order: Option<SortOrder>,
     pub(super) forwarded: ForwardedParameters,
 }
 
@@ -57,8 +58,8 @@ impl RareParameters {
                 push_pair(out, name, value);
             }
         }
-        if let Some(ascending) = self.sort_ascending {
-            push_plain_pair(out, "sortAsc", if ascending { "true" } else { "false" });
+        if let Some(order) = self.sort_order {
+            push_plain_pair(out, "sortAsc", order.spelling());
         }
         self.forwarded.write(out);
     }

@@ -105,6 +105,30 @@ impl ExecutionType {
     }
 }
 
+/// The values of `sortAsc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum SortOrder {
+    Ascending,
+    Descending,
+}
+
+impl SortOrder {
+    pub(super) fn parse(value: &str) -> Result<Self, QueryError> {
+        match NormalizedValue::new(value).as_bytes() {
+            b"TRUE" => Ok(Self::Ascending),
+            b"FALSE" => Ok(Self::Descending),
+            _ => Err(not_among("sortAsc", value, &["true", "false"])),
+        }
+    }
+
+    pub(super) fn spelling(self) -> &'static str {
+        match self {
+            Self::Ascending => "true",
+            Self::Descending => "false",
+        }
+    }
+}
+
 /// A value in upper case with `_` for `-` and space. On the stack, since no accepted value is longer.
 struct NormalizedValue {
     text: [u8; 16],
@@ -145,14 +169,6 @@ pub(super) fn limit(value: &str, max: u32) -> Result<u32, QueryError> {
 /// Parses digits only; the standard library's parser would accept a sign.
 fn digits(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
-}
-
-pub(super) fn boolean(name: &str, value: &str) -> Result<bool, QueryError> {
-    match NormalizedValue::new(value).as_bytes() {
-        b"TRUE" => Ok(true),
-        b"FALSE" => Ok(false),
-        _ => Err(not_among(name, value, &["true", "false"])),
-    }
 }
 
 /// Parses a comma-separated list to a sorted list without duplicates.
