@@ -1,11 +1,16 @@
 //! Whether a known caller may ask now, and may do what it asks for.
 
+use http::HeaderValue;
+
 use crate::caller::{Caller, Credential};
 use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::{ClientError, Reason};
-use crate::respond::Budget;
+use crate::limit::Admission;
 use crate::tenant::TokenStatus;
+
+/// The admission by a client budget, and the value of `RateLimit-Policy` for that budget.
+pub type Budget = (Admission, HeaderValue);
 
 /// Takes the request off the caller's budgets, and lets it pass if they are not spent.
 ///
