@@ -9,12 +9,15 @@ use crate::error::{ClientError, Reason};
 use crate::limit::BudgetUse;
 use crate::tenant::TokenStatus;
 
+/// The figures of a client budget after a request, and the value of `RateLimit-Policy` for that budget.
+pub type Budget = (BudgetUse, HeaderValue);
+
 /// Takes one request off the caller's budgets. `budget` receives the figures for the `RateLimit` and `RateLimit-Policy` headers,
 /// also if the request is refused. Part of the hit path.
 ///
 /// # Errors
 /// 429 with `Retry-After` if a budget is exhausted.
-pub fn admit(caller: &Caller, budget: &mut Option<(BudgetUse, HeaderValue)>, now: Moment) -> Result<(), ClientError> {
+pub fn admit(caller: &Caller, budget: &mut Option<Budget>, now: Moment) -> Result<(), ClientError> {
     // Unproven session tokens share one budget, which limits their upstream requests.
     if caller.partition().token_status(now) != TokenStatus::Accepted {
         return Ok(());

@@ -1,14 +1,9 @@
 //! The facts about a request that its response depends on.
 
-use http::HeaderValue;
-
+use crate::admit::Budget;
 use crate::cache::{CacheOutcome, Coding};
-use crate::limit::BudgetUse;
 use crate::request::RequestId;
 use crate::request::cors::AllowedOrigin;
-
-/// The admission by a client budget, and the value of `RateLimit-Policy` for that budget.
-pub type Budget = (BudgetUse, HeaderValue);
 
 /// The facts about a request that its response depends on, collected by the gateway's steps.
 #[derive(Debug)]

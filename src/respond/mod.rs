@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body_util::Full;
 
 pub use self::body::{Body, StreamedBody};
-pub use self::context::{Budget, ResponseContext};
+pub use self::context::ResponseContext;
 use self::fields::{CACHE_STATUS, CHALLENGE, JSON, NO_STORE, RATE_LIMIT, RATE_LIMIT_POLICY, X_REQUEST_ID};
 use crate::cache::Entry;
 use crate::clock::Moment;
