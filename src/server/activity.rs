@@ -49,6 +49,8 @@ pub(super) struct ConnectionActivity {
     in_flight: AtomicU32,
     /// The socket's send buffer is full.
     write_blocked: AtomicBool,
+    /// The end of the output was written.
+    half_closed: AtomicBool,
     /// A part of a request head was read and its request has not begun.
     in_head: AtomicBool,
     http_2: AtomicBool,
@@ -67,6 +69,7 @@ impl ConnectionActivity {
             awaiting_response: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             write_blocked: AtomicBool::new(false),
+            half_closed: AtomicBool::new(false),
             in_head: AtomicBool::new(false),
             http_2: AtomicBool::new(false),
             has_had_request: AtomicBool::new(false),
@@ -105,6 +108,16 @@ impl ConnectionActivity {
     /// Records whether the socket accepts more data.
     pub(super) fn set_write_blocked(&self, blocked: bool) {
         self.write_blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Records that the end of the output was written.
+    pub(super) fn set_half_closed(&self) {
+        self.half_closed.store(true, Ordering::Relaxed);
+        self.record_event();
+    }
+
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Ordering::Relaxed)
     }
 
     /// Begins a request: its head was read.

@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for MonitoredIo<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredIo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MonitoredIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.record_write(result)
@@ -77,8 +77,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredIo<S> {
         result
     }
 
+    /// Ends the output. A connection that drains then reads until its peer closes, or the monitor drops it: if the socket were
+    /// closed with input unread, the kernel would reset the connection and discard what it has not sent (RFC 9112, 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.activity.is_half_closed() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if self.activity.phase() < DrainPhase::Closing {
+                return Poll::Ready(Ok(()));
+            }
+            self.activity.set_half_closed();
+        }
+        let mut discarded = [0; 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut discarded);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.activity.record_event();
+        }
     }
 
     fn poll_write_vectored(
@@ -107,4 +124,44 @@ fn request_timeout() -> Vec<u8> {
     .into_bytes();
     response.extend_from_slice(&body);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::lifecycle::Lifecycle;
+
+    #[tokio::test]
+    async fn a_draining_connection_reads_until_its_peer_closes() {
+        for (phase, waits) in [(DrainPhase::Serving, false), (DrainPhase::Closing, true)] {
+            let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH))));
+            activity.advance(phase);
+            let (mut peer, stream) = duplex(64);
+            let mut io = MonitoredIo::new(stream, Arc::clone(&activity));
+            io.write_all(b"response").await.expect("it fits");
+            {
+                let mut shutdown = pin!(io.shutdown());
+                let pending = poll_fn(|cx| Poll::Ready(shutdown.as_mut().poll(cx).is_pending())).await;
+                assert_eq!((pending, activity.is_half_closed()), (waits, waits));
+                if waits {
+                    peer.write_all(b"late").await.expect("it is read");
+                    let events = activity.events();
+                    assert!(poll_fn(|cx| Poll::Ready(shutdown.as_mut().poll(cx).is_pending())).await);
+                    assert!(activity.events() > events);
+                }
+                let mut response = String::new();
+                peer.read_to_string(&mut response).await.expect("UTF-8");
+                assert_eq!(response, "response");
+                drop(peer);
+                if waits {
+                    shutdown.await.expect("the peer has closed");
+                }
+            }
+        }
+    }
 }

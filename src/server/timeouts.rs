@@ -16,8 +16,10 @@ use crate::config;
 use crate::generation::ListenerId;
 use crate::lifecycle::Lifecycle;
 
-/// Longest time for which a connection without a request in flight stays open once it is to close.
+/// Bound on [`Timeouts::close`], which is half of the drain timeout otherwise.
 const LONGEST_CLOSE: Duration = Duration::from_secs(5);
+/// Bound on [`Timeouts::goodbye`].
+const SHORTEST_GOODBYE: Duration = Duration::from_millis(10);
 
 /// The timeouts of a worker's connections.
 #[derive(Clone, Copy, Debug)]
@@ -26,16 +28,24 @@ pub(super) struct Timeouts {
     head: Duration,
     /// Longest time without activity.
     idle: Duration,
-    /// Time in which a silent connection that is to close may still send a request.
+    /// Longest time for which a connection without a request in flight stays open once it is to close.
+    close: Duration,
+    /// The part of that time in which a silent connection may still send a request.
     linger: Duration,
-    /// Time from then until a connection is dropped whose peer does not let it end.
+    /// Time after its last sign of life in which the peer of a half-closed connection is to close too.
     goodbye: Duration,
 }
 
 impl Timeouts {
     pub(super) fn of(settings: &config::Server) -> Self {
         let close = LONGEST_CLOSE.min(settings.drain_timeout / 2);
-        Self { head: settings.header_timeout, idle: settings.idle_timeout, linger: close * 9 / 10, goodbye: close / 10 }
+        Self {
+            head: settings.header_timeout,
+            idle: settings.idle_timeout,
+            close,
+            linger: close * 8 / 10,
+            goodbye: (close / 10).max(SHORTEST_GOODBYE),
+        }
     }
 
     /// Returns the time between two checks of all connections.
@@ -71,6 +81,8 @@ struct MonitoredConnection {
     quiet_since: Instant,
     /// Time at which the connection was to close.
     closing_since: Option<Instant>,
+    /// Time of the check that found it half-closed.
+    half_closed_since: Option<Instant>,
     /// Time of the check that found it timed out.
     timed_out_since: Option<Instant>,
 }
@@ -97,6 +109,7 @@ impl ConnectionMonitor {
             seen: 0,
             quiet_since: now,
             closing_since: None,
+            half_closed_since: None,
             timed_out_since: None,
         };
         if state.stopping || !open {
@@ -152,12 +165,12 @@ impl ConnectionMonitor {
 }
 
 impl MonitorState {
-    /// Returns the time of the next check: a bound of a closing connection, or one interval from now.
+    /// Returns the time of the next check: one interval from now, or soon if a connection is to close.
     fn next_check(&self, now: Instant) -> Instant {
-        let Timeouts { linger, goodbye, .. } = self.timeouts;
-        let closing = self.connections.iter().filter_map(|connection| connection.closing_since);
-        let bounds = closing.flat_map(|since| [since + linger, since + linger + goodbye]);
+        let Timeouts { close, linger, goodbye, .. } = self.timeouts;
         let regular = now + self.timeouts.interval();
+        let closing = self.connections.iter().filter_map(|connection| connection.closing_since);
+        let bounds = closing.flat_map(|since| [since + linger, since + close, now + goodbye]);
         bounds.filter(|bound| *bound > now).min().map_or(regular, |bound| bound.min(regular))
     }
 }
@@ -181,23 +194,32 @@ impl MonitoredConnection {
         if self.timed_out_since.is_none() && now - self.quiet_since >= bound {
             self.timed_out_since = Some(now);
         }
+        if self.half_closed_since.is_none() && activity.is_half_closed() {
+            self.half_closed_since = Some(now);
+        }
         activity.advance(self.phase_due(&activity, timeouts, now));
         true
     }
 
     fn phase_due(&self, activity: &ConnectionActivity, timeouts: Timeouts, now: Instant) -> DrainPhase {
-        let Timeouts { linger, goodbye, .. } = timeouts;
         let passed = |since: Option<Instant>, time: Duration| since.is_some_and(|since| now - since >= time);
+        let quiet = now - self.quiet_since;
         // A connection with a response under way stays open for as long as its peer reads some of it from time to time.
         let answering = activity.is_answering();
-        let stalled = answering && now - self.quiet_since >= timeouts.interval();
-        let must_end = passed(self.timed_out_since, timeouts.interval()) && !activity.awaits_response();
-        if (passed(self.closing_since, linger + goodbye) && !answering) || (must_end && (!answering || stalled)) {
+        let stalled = answering && quiet >= timeouts.interval();
+        let timed_out = passed(self.timed_out_since, timeouts.interval()) && !activity.awaits_response();
+        let closed = if activity.is_half_closed() {
+            // The kernel may still be sending; a peer that reads in HTTP/2 shows it by its frames.
+            quiet >= timeouts.goodbye || passed(self.half_closed_since, timeouts.idle)
+        } else {
+            passed(self.closing_since, timeouts.close) && !answering
+        };
+        if closed || (timed_out && (!answering || stalled)) {
             DrainPhase::Dropped
         } else if self.timed_out_since.is_some() {
             // HTTP/2 announces the end (GOAWAY), so that no request on its way is lost.
             if activity.takes_goaway() { DrainPhase::Draining } else { DrainPhase::InputEnded }
-        } else if passed(self.closing_since, linger) {
+        } else if passed(self.closing_since, timeouts.linger) {
             // Half a head is answered 408.
             let half_sent = activity.is_in_http_1_head() && !answering;
             if half_sent { DrainPhase::InputEnded } else { DrainPhase::Draining }
@@ -219,7 +241,8 @@ mod tests {
     const TIMEOUTS: Timeouts = Timeouts {
         head: Duration::from_secs(10),
         idle: Duration::from_secs(75),
-        linger: Duration::from_millis(4500),
+        close: Duration::from_secs(5),
+        linger: Duration::from_secs(4),
         goodbye: Duration::from_millis(500),
     };
     const LISTENER: ListenerId = ListenerId(0);
@@ -266,8 +289,8 @@ mod tests {
         connection.activity.set_waker(&Waker::from(Arc::clone(&wakes)));
         connection.close_after(0.0);
         assert_eq!((connection.activity.phase(), wakes.0.load(Ordering::SeqCst)), (DrainPhase::Closing, 1));
-        assert_eq!(connection.phase_after(4.4), DrainPhase::Closing);
-        for (seconds, phase, count) in [(4.5, DrainPhase::Draining, 2), (5.0, DrainPhase::Dropped, 3)] {
+        assert_eq!(connection.phase_after(3.9), DrainPhase::Closing);
+        for (seconds, phase, count) in [(4.0, DrainPhase::Draining, 2), (5.0, DrainPhase::Dropped, 3)] {
             assert_eq!((connection.phase_after(seconds), wakes.0.load(Ordering::SeqCst)), (phase, count));
         }
     }
@@ -278,9 +301,14 @@ mod tests {
         connection.phase_after(1.0);
         connection.close_after(5.9);
         assert_eq!(connection.phase_after(6.0), DrainPhase::Closing);
-        let next = connection.monitor.state().next_check(connection.start + Duration::from_secs(6));
-        assert_eq!(next - connection.start, Duration::from_millis(10_400));
-        assert_eq!(connection.phase_after(10.4), DrainPhase::Draining);
+        let next_check = |seconds: f64| {
+            let next = connection.monitor.state().next_check(connection.start + Duration::from_secs_f64(seconds));
+            (next - connection.start).as_secs_f64()
+        };
+        assert!((next_check(6.0) - 6.5).abs() < 0.001);
+        assert!((next_check(9.6) - 9.9).abs() < 0.001);
+        assert_eq!(connection.phase_after(9.8), DrainPhase::Closing);
+        assert_eq!(connection.phase_after(9.9), DrainPhase::Draining);
     }
 
     #[test]
@@ -288,8 +316,8 @@ mod tests {
         let connection = Watched::new();
         connection.activity.record_read();
         connection.close_after(0.0);
-        assert_eq!(connection.phase_after(4.4), DrainPhase::Closing);
-        assert_eq!(connection.phase_after(4.5), DrainPhase::InputEnded);
+        assert_eq!(connection.phase_after(3.9), DrainPhase::Closing);
+        assert_eq!(connection.phase_after(4.0), DrainPhase::InputEnded);
         assert!(connection.activity.abandon_head());
     }
 
@@ -310,6 +338,21 @@ mod tests {
         assert_eq!(connection.phase_after(70.0), DrainPhase::Draining);
         connection.activity.set_write_blocked(false);
         assert_eq!(connection.phase_after(71.0), DrainPhase::Dropped);
+    }
+
+    #[test]
+    fn a_half_closed_connection_stays_while_its_peer_sends() {
+        let connection = Watched::new();
+        connection.close_after(0.0);
+        assert_eq!(connection.phase_after(4.0), DrainPhase::Draining);
+        connection.activity.set_half_closed();
+        for seconds in [4.5, 4.9, 5.3, 5.7] {
+            assert_eq!(connection.phase_after(seconds), DrainPhase::Draining);
+            connection.activity.record_event();
+        }
+        assert_eq!(connection.phase_after(6.1), DrainPhase::Draining);
+        assert_eq!(connection.phase_after(6.5), DrainPhase::Draining);
+        assert_eq!(connection.phase_after(6.6), DrainPhase::Dropped);
     }
 
     #[test]
