@@ -128,11 +128,11 @@ impl Gateway {
         let observer = Arc::new(Observer::new(clock.clone()));
         Ok(Self {
             callers: Callers::new(&config, &clock)?,
-            store: store(config.cache.capacity, &observer),
+            store: store(config.cache.capacity.bytes(), &observer),
             flights: Arc::default(),
             cors: config.cors.as_ref().map(Cors::new),
             origin: Origin::new(Arc::clone(&config), clock.clone()),
-            tracer: config.traces.as_ref().map(|traces| observer.tracer(traces)).transpose()?,
+            tracer: observer.tracer(&config.traces)?,
             observer,
             config,
             clock,

@@ -72,9 +72,8 @@ impl Origin {
     #[must_use]
     pub fn successor(&self, config: &Arc<Config>) -> Self {
         let (was, is) = (&self.config.upstream, &config.upstream);
-        let same_circuit = was.breaker == is.breaker && was.connection.base_url == is.connection.base_url;
-        let same_places =
-            was.max_concurrent == is.max_concurrent && was.connection.total_timeout == is.connection.total_timeout;
+        let same_circuit = was.breaker == is.breaker && was.base_url == is.base_url;
+        let same_places = was.max_concurrent == is.max_concurrent && was.total_timeout == is.total_timeout;
         let fresh = Self::new(Arc::clone(config), self.clock.clone());
         Self {
             turns: if same_places { Arc::clone(&self.turns) } else { fresh.turns },
@@ -114,7 +113,7 @@ impl Origin {
             let turn = self.turns.turn(caller, &mut wanted, trip).await?;
             let asked_at = self.clock.now();
             // For all that follows, pauses and further tries too; whoever waits for a turn is bounded otherwise.
-            let deadline = *deadline.get_or_insert(asked_at + self.config.upstream.connection.total_timeout);
+            let deadline = *deadline.get_or_insert(asked_at + self.config.upstream.total_timeout);
             if asked_at >= deadline {
                 return Err(translate::failure(FetchError::Timeout).into());
             }
@@ -166,7 +165,7 @@ impl Origin {
     ) -> Result<Bytes, ClientError> {
         let body = self.read_body(body).await?;
         let turn = self.turn(caller, trip).await?;
-        let deadline = self.clock.now() + self.config.upstream.connection.total_timeout;
+        let deadline = self.clock.now() + self.config.upstream.total_timeout;
         let act = |key| upstream::act(caller, key, execution, action, body.clone());
         let result = self.exchange(client, caller, &turn, deadline, act, trip).await;
         // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
@@ -276,7 +275,7 @@ impl Origin {
     /// # Errors
     /// 413, 408, or 400 if it is broken.
     pub async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
-        let limit = self.config.server.max_request_body;
+        let limit = self.config.server.max_request_body.as_usize();
         let read = Limited::new(body, limit).collect();
         match tokio::time::timeout(self.config.server.body_timeout, read).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
@@ -324,7 +323,7 @@ impl Origin {
         let mut body = if small {
             whole(self.read_body(body).await?)
         } else {
-            Outgoing::Right(Limited::new(body, allowed.max_body))
+            Outgoing::Right(Limited::new(body, allowed.max_body.as_usize()))
         };
         let _turn = self.turn(caller, trip).await?;
         let keys = caller.tenant().org_keys();
@@ -340,7 +339,7 @@ impl Origin {
             let mut request = upstream::pass(caller, key, allowed, head, body);
             let permit = self.permit()?;
             let attempt = trip.attempt(&mut request);
-            let begun = client.begin(request, allowed.max_body).await;
+            let begun = client.begin(request, allowed.max_body.as_usize()).await;
             attempt.ended(match &begun {
                 Ok((answer, _)) => UpstreamOutcome::Answered(answer.status),
                 Err(error) => UpstreamOutcome::Failed(*error),

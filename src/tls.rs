@@ -11,20 +11,38 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256;
 
-/// Where the files are, and whether a client has to show a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The files of a TLS listener, and its demand for client certificates; `tls` of a listener in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TlsFiles {
-    /// PEM: the certificate and those between it and the root.
+    /// PEM file of the certificate and the certificates between it and its authority.
+    #[schemars(with = "String")]
     pub certificate: PathBuf,
-    /// PEM: the certificate's private key.
+    /// PEM file of the certificate's private key.
+    #[schemars(with = "String")]
     pub key: PathBuf,
-    /// PEM: the authorities that client certificates have to come from; `None` asks for none.
+    /// PEM file of the authorities that client certificates have to come from. If omitted, none are requested.
+    #[schemars(with = "Option<String>")]
     pub client_ca: Option<PathBuf>,
-    /// A client without a certificate is refused at the handshake.
-    pub client_certificate_required: bool,
+    /// Demand for client certificates.
+    #[serde(default)]
+    pub client_certificate: ClientCertificates,
+}
+
+/// The demand of a listener with `client_ca` for client certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// Clients may present a certificate, where client_ca is set.
+    #[default]
+    Optional,
+    /// Clients without a certificate are refused at the handshake.
+    Required,
 }
 
 /// Files that can't be used.
@@ -161,8 +179,10 @@ impl Contents {
                     roots.add(certificate).map_err(|error| refused(path, error.to_string()))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                let verifier =
-                    if files.client_certificate_required { verifier } else { verifier.allow_unauthenticated() };
+                let verifier = match files.client_certificate {
+                    ClientCertificates::Required => verifier,
+                    ClientCertificates::Optional => verifier.allow_unauthenticated(),
+                };
                 let verifier = verifier.build().map_err(|error| refused(path, error.to_string()))?;
                 (builder.with_client_cert_verifier(Arc::clone(&verifier)), Some(verifier))
             }
@@ -201,7 +221,7 @@ mod tests {
             certificate: certificate.clone(),
             key: key.clone(),
             client_ca: None,
-            client_certificate_required: false,
+            client_certificate: ClientCertificates::Optional,
         };
         let tls = Tls::new(files).expect("they are good");
         let good = tls.config();

@@ -53,7 +53,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::config::Provenance;
+    use crate::config::SecretSource;
 
     fn headers(name: http::HeaderName, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
@@ -82,7 +82,7 @@ mod tests {
     fn whoever_shows_the_token_may_ask_and_nobody_else() {
         let (near, far) =
             (ListenAddress::Tcp(([127, 0, 0, 1], 1).into()), ListenAddress::Tcp(([0, 0, 0, 0], 1).into()));
-        let token = Secret::new("s3cret-token".to_owned(), Provenance::Env("TOKEN".to_owned()));
+        let token = Secret::new("s3cret-token".to_owned(), SecretSource::Env("TOKEN".to_owned()));
         for address in [&near, &far] {
             for good in ["Bearer s3cret-token", "bearer s3cret-token"] {
                 assert!(is_operator(address, Some(&token), &headers(AUTHORIZATION, good)), "{good}");

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::answer::{Answer, json};
 use crate::caller::Entrance;
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Config, TenantRef};
 use crate::error::{ClientError, Reason};
 use crate::executions::COLLECTION;
 use crate::fields::{LINKED_ACCOUNT_ID, X_API_KEY};
@@ -87,8 +87,9 @@ impl Explorer {
         {
             return Ok(scope.clone());
         }
-        let session_tokens = config.listeners.iter().find_map(|listener| listener.session_tokens);
-        let client = Client::new(&config.upstream.connection)
+        let session_tokens =
+            config.listeners.iter().find_map(|listener| listener.session_tokens.as_ref().map(TenantRef::index));
+        let client = Client::new(&config.upstream.connection())
             .map_err(|error| ClientError::new(Reason::UpstreamUnreachable, error.to_string()))?;
         let entrance = Entrance { session_tokens, known: None };
         // It waits for as long as whoever explores.

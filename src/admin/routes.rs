@@ -38,8 +38,9 @@ async fn route(sources: &Sources, explorer: &Explorer, request: Request<Incoming
     let gateway = sources.live.gateway();
     // As it is in the configuration in effect: a token can be changed. Switched off, this listener stays until the process ends,
     // for probes alone.
-    let admin = gateway.config().admin.as_ref();
-    let operator = admin.is_some_and(|admin| access::is_operator(&sources.address, admin.token.as_ref(), headers));
+    let admin = &gateway.config().admin;
+    let operator =
+        admin.listen_address().is_some() && access::is_operator(&sources.address, admin.token.as_ref(), headers);
     let path = request.uri().path();
     if let Some((kind, file)) = page::file(path) {
         read(request.method())?;

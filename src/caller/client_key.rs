@@ -104,7 +104,7 @@ impl Keys {
         let mut keys = HashMap::default();
         for (index, tenant) in tenants.iter().enumerate() {
             for key in &tenant.config.client_keys {
-                let budget = key.budget.map(|rate| {
+                let budget = key.budget().map(|rate| {
                     let before = budgets.get(&(Arc::clone(&tenant.config.id), Arc::clone(&key.name)));
                     let kept = before.filter(|budget| budget.rate() == rate).map(Arc::clone);
                     kept.unwrap_or_else(|| Arc::new(ClientBudget::new(rate)))

@@ -202,9 +202,10 @@ pub struct Entrance {
 impl Entrance {
     /// The entrance that a listener is.
     #[must_use]
-    pub fn of(listener: &config::Listener) -> Self {
-        let known = listener.trusted.as_ref().map(|trusted| (trusted.tenant, Arc::new(KeyInUse::trusted(trusted))));
-        Self { session_tokens: listener.session_tokens, known }
+    pub fn of(listener: &config::ListenerConfig) -> Self {
+        let known =
+            listener.trusted.as_ref().map(|trusted| (trusted.tenant.index(), Arc::new(KeyInUse::trusted(trusted))));
+        Self { session_tokens: listener.session_tokens.as_ref().map(config::TenantRef::index), known }
     }
 }
 

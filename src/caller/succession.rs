@@ -41,7 +41,7 @@ impl Callers {
         let same_org = same_id.into_iter().chain(gone).find(|before| shares_org_key(&before.config, config));
         tenant.upstream_budget = match same_org {
             Some(before) => before.upstream_budget.clone(),
-            None => UpstreamBudget::new(config.upstream_budget, self.clock.clone()),
+            None => UpstreamBudget::new(config.limits.upstream, self.clock.clone()),
         };
         tenant
     }

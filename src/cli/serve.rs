@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 use super::Failure;
 use super::signals::{Signals, Told};
 use crate::clock::Clock;
-use crate::config::{Environment, Source};
+use crate::config::{Environment, WatchedConfig};
 use crate::server::{Inherited, Server};
 
 /// How often it is looked whether a file has changed.
@@ -20,7 +20,7 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     let inherited = Inherited::from_environment()?;
     let _writing = super::start_logging()?;
     let mut signals = Signals::catch()?.with_hang_up()?;
-    let mut source = Source::new(config, Environment::from_process());
+    let mut source = WatchedConfig::new(config, Environment::from_process());
     let server = Server::start_with(source.load()?, Clock::system(), inherited)?;
     for address in server.addresses() {
         tracing::info!(%address, "listening");
@@ -44,7 +44,7 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn reload(source: &mut Source, server: &Server) {
+fn reload(source: &mut WatchedConfig, server: &Server) {
     // A reload counts from this moment (systemd's `Type=notify-reload`).
     let begun = NotifyState::monotonic_usec_now();
     tell(&[vec![NotifyState::Reloading], begun.into_iter().collect()].concat());

@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     print("# Register this at Refold, with the org API key of this tenant in REFOLD_ORG_KEY:");
     print(format_args!(
         "curl -X POST '{}api/v2/public/webhook' \\\n  --header \"x-api-key: $REFOLD_ORG_KEY\" --header 'content-type: application/json' \\\n  --data '{body}'",
-        config.upstream.connection.base_url
+        config.upstream.base_url
     ));
     print(
         "# A delivery drops what is cached for every `linked_account_id` in its body; one that names none drops the tenant's all.",

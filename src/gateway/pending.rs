@@ -156,7 +156,7 @@ impl Gateway {
             };
             // Whoever could have an older answer does not wait for a newer one for ever.
             let older = |entry: &&Arc<Entry>| entry.usable(&config.stale, self.clock.now()) != Usable::No;
-            let patience = stale.as_ref().filter(older).map(|_| config.upstream_budget.max_wait);
+            let patience = stale.as_ref().filter(older).map(|_| config.limits.upstream.max_wait);
             let outcome = self.within(patience, waiter).await;
             drop(waiting);
             match outcome {

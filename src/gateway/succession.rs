@@ -17,13 +17,13 @@ impl Gateway {
     pub fn successor(&self, config: Arc<Config>) -> Result<Self, ClientSetupError> {
         let (was, is) = (&self.config, &config);
         // Whose answers they are, in which words questions are asked, and which questions are the same.
-        let answers_hold = was.upstream.connection.base_url == is.upstream.connection.base_url
+        let answers_hold = was.upstream.base_url == is.upstream.base_url
             && was.upstream.dialect == is.upstream.dialect
             && was.query == is.query;
         let same_capacity = was.cache.capacity == is.cache.capacity;
         Ok(Self {
             callers: self.callers.successor(&config, answers_hold)?,
-            store: if same_capacity { self.store.clone() } else { store(is.cache.capacity, &self.observer) },
+            store: if same_capacity { self.store.clone() } else { store(is.cache.capacity.bytes(), &self.observer) },
             flights: Arc::clone(&self.flights),
             cors: is.cors.as_ref().map(Cors::new),
             origin: self.origin.successor(&config),
@@ -31,7 +31,7 @@ impl Gateway {
                 self.tracer.clone()
             } else {
                 // What the one before still has it sends by itself.
-                is.traces.as_ref().map(|traces| self.observer.tracer(traces)).transpose()?
+                self.observer.tracer(&is.traces)?
             },
             observer: Arc::clone(&self.observer),
             clock: self.clock.clone(),

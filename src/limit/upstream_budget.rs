@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use self::lines::{Lines, Waiter};
 pub use self::status::BudgetStatus;
 use crate::clock::{Clock, Moment};
-use crate::config::UpstreamRate;
+use crate::config::UpstreamLimits;
 use crate::tally::{Ring, SECOND, unit};
 
 /// After a 429 the pace is a share of what is configured, of 1,000. It is never less than this.
@@ -49,7 +49,7 @@ pub struct UpstreamBudget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
-    limits: ArcSwap<UpstreamRate>,
+    limits: ArcSwap<UpstreamLimits>,
     state: Mutex<State>,
     /// Slots that were taken, by the second.
     used: Ring<64>,
@@ -87,7 +87,7 @@ pub struct Exhausted {
 impl UpstreamBudget {
     /// A full budget.
     #[must_use]
-    pub fn new(limits: UpstreamRate, clock: Clock) -> Self {
+    pub fn new(limits: UpstreamLimits, clock: Clock) -> Self {
         let state = State {
             arrival: Moment::default(),
             held_until: Moment::default(),
@@ -100,7 +100,7 @@ impl UpstreamBudget {
     }
 
     /// Grants something else from now on, also to those who wait. What was spent stays spent.
-    pub fn set_limits(&self, limits: UpstreamRate) {
+    pub fn set_limits(&self, limits: UpstreamLimits) {
         self.0.limits.store(Arc::new(limits));
     }
 
@@ -176,13 +176,13 @@ impl Inner {
     /// A hundredth longer than is granted. On their way requests come closer together, which spends what the upstream allows
     /// for a burst; so that comes back.
     fn full_interval(&self) -> Duration {
-        Duration::from_secs(1) / self.limits.load().rate.per_second.get() * 101 / 100
+        Duration::from_secs(1) / self.limits.load().per_second.get() * 101 / 100
     }
 
     /// How far ahead of its time a request may come: what the burst allows but for one. Requests reach the upstream closer
     /// together than they left, and one slot apart is the leeway that keeps it from refusing them.
     fn tolerance(&self) -> Duration {
-        self.full_interval() * self.limits.load().rate.burst.get().saturating_sub(2)
+        self.full_interval() * self.limits.load().burst.get().saturating_sub(2)
     }
 
     /// When the next slot is.

@@ -11,7 +11,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use super::Record;
 use super::lines::Lines;
 use crate::clock::{Clock, Moment};
-use crate::config::{self, Requests};
+use crate::config::{self, LoggedRequests};
 
 /// What `POSTERN_LOG` calls these lines.
 pub const TARGET: &str = "postern::access";
@@ -63,9 +63,9 @@ pub(super) fn log(settings: &config::Log, clock: &Clock, record: &Record<'_>) {
 fn wanted(settings: &config::Log, record: &Record<'_>) -> bool {
     let failed = record.status.is_client_error() || record.status.is_server_error();
     match settings.requests {
-        Requests::None => false,
-        Requests::Errors => failed,
-        Requests::All => failed || settings.sample >= 1.0 || fastrand::f64() < settings.sample,
+        LoggedRequests::None => false,
+        LoggedRequests::Errors => failed,
+        LoggedRequests::All => failed || settings.sample >= 1.0 || fastrand::f64() < settings.sample,
     }
 }
 

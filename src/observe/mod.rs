@@ -168,7 +168,7 @@ impl Observer {
     ///
     /// # Errors
     /// If the collector can't be reached in the way that it says.
-    pub fn tracer(&self, traces: &config::Traces) -> Result<Tracer, ClientSetupError> {
+    pub fn tracer(&self, traces: &config::Traces) -> Result<Option<Tracer>, ClientSetupError> {
         Tracer::start(traces, self.clock.clone(), self.metrics.spans_dropped.clone())
     }
 

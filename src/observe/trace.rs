@@ -41,9 +41,10 @@ impl Tracer {
         settings: &config::Traces,
         clock: Clock,
         dropped: IntCounter,
-    ) -> Result<Self, ClientSetupError> {
-        let exporter = Exporter::start(settings, dropped)?;
-        Ok(Self(Arc::new(Inner { clock, sample: settings.sample, exporter })))
+    ) -> Result<Option<Self>, ClientSetupError> {
+        let Some(collector) = settings.collector() else { return Ok(None) };
+        let exporter = Exporter::start(settings, collector, dropped)?;
+        Ok(Some(Self(Arc::new(Inner { clock, sample: settings.sample, exporter }))))
     }
 
     /// The span of a request, if it is to be traced: as its caller has decided, or by chance. Part of the hit path.

@@ -46,7 +46,7 @@ pub struct Wanted<'a> {
 
 impl Turns {
     pub(super) fn new(upstream: &config::Upstream, clock: Clock) -> Self {
-        Self { clock, places: Semaphore::new(upstream.max_concurrent), patience: upstream.connection.total_timeout }
+        Self { clock, places: Semaphore::new(upstream.max_concurrent), patience: upstream.total_timeout }
     }
 
     /// Waits for a turn for as long as somebody is interested in it.

@@ -54,7 +54,7 @@ struct Manner {
 impl Manner {
     fn new(settings: &config::Server) -> Self {
         // Twice our own bounds, so that ours are the ones that are met and answered in the documented shape.
-        let largest_head = 2 * (settings.max_header_bytes + settings.max_uri_bytes);
+        let largest_head = 2 * (settings.max_header_size.as_usize() + settings.max_uri_length.as_usize());
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -254,7 +254,7 @@ mod tests {
     use crate::config::{Config, Environment};
     use crate::gateway::Gateway;
     use crate::live::Parts;
-    use crate::tls::TlsFiles;
+    use crate::tls::{ClientCertificates, TlsFiles};
 
     #[tokio::test]
     async fn a_connection_is_encrypted_as_its_door_was_and_dropped_where_that_is_not_known_any_more() {
@@ -266,13 +266,13 @@ mod tests {
         let settings = config.server.clone();
         let clock = Clock::system();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone()).expect("it can be made"));
-        let client = crate::client::Client::new(&config.upstream.connection).expect("it can be made");
+        let client = crate::client::Client::new(&config.upstream.connection()).expect("it can be made");
         let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let files = TlsFiles {
             certificate: data.join("server-1.pem"),
             key: data.join("server-1.key"),
             client_ca: None,
-            client_certificate_required: false,
+            client_certificate: ClientCertificates::Optional,
         };
         let tls = Some(Arc::new(Tls::new(files).expect("they are good")));
         let doors = BTreeMap::from([

@@ -14,7 +14,7 @@ use super::worker::Listening;
 use crate::caller::Entrance;
 use crate::config::{self, ListenAddress};
 use crate::live::{Door, DoorId};
-use crate::tls::Tls;
+use crate::tls::{ClientCertificates, Tls};
 
 /// The sockets that are open.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) struct Listeners {
 /// One address at which connections are accepted.
 #[derive(Clone, Debug)]
 struct Open {
-    configured: config::Listener,
+    configured: config::ListenerConfig,
     /// With the port that was taken.
     address: ListenAddress,
     door: DoorId,
@@ -53,7 +53,7 @@ impl Listeners {
     /// Plans for the listeners of a configuration. A Unix socket with another mode or owner is another socket.
     pub(super) fn plan(
         &self,
-        configured: &[config::Listener],
+        configured: &[config::ListenerConfig],
         workers: usize,
         inherited: &mut Inherited,
     ) -> Result<Plan, StartError> {
@@ -120,7 +120,7 @@ impl Listeners {
 impl Plan {
     fn open(
         &mut self,
-        listener: &config::Listener,
+        listener: &config::ListenerConfig,
         tls: Option<Arc<Tls>>,
         inherited: &mut Inherited,
     ) -> Result<Open, StartError> {
@@ -158,13 +158,13 @@ impl Plan {
 
 /// What every connection has gone through that was let in: none without TLS, otherwise whose certificates are taken and
 /// whether one has to be shown.
-pub(super) fn demands(tls: Option<&Tls>) -> Option<(Option<&Path>, bool)> {
-    tls.map(Tls::files).map(|files| (files.client_ca.as_deref(), files.client_certificate_required))
+pub(super) fn demands(tls: Option<&Tls>) -> Option<(Option<&Path>, ClientCertificates)> {
+    tls.map(Tls::files).map(|files| (files.client_ca.as_deref(), files.client_certificate))
 }
 
 /// What a listener's connections are encrypted with: as before if the files are the same ones, since it looks after what is
 /// in them by itself.
-fn tls(listener: &config::Listener, kept: Option<&Open>) -> Result<Option<Arc<Tls>>, StartError> {
+fn tls(listener: &config::ListenerConfig, kept: Option<&Open>) -> Result<Option<Arc<Tls>>, StartError> {
     let Some(files) = &listener.tls else { return Ok(None) };
     match kept.and_then(|open| open.tls.as_ref()).filter(|tls| tls.files() == files) {
         Some(tls) => Ok(Some(Arc::clone(tls))),

@@ -23,7 +23,7 @@ use self::worker::{Order, Worker};
 use crate::admin::{self, Admin};
 use crate::client::{Client, ClientSetupError};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, ListenAddress, Listener, SocketFile};
+use crate::config::{Config, ConfigError, ListenAddress, ListenerConfig};
 use crate::gateway::Gateway;
 use crate::lifecycle::Lifecycle;
 use crate::live::{Live, Parts};
@@ -103,9 +103,9 @@ impl Server {
         let config = Arc::new(config);
         let settings = config.server.clone();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone())?);
-        let client = |_| Client::new(&config.upstream.connection);
+        let client = |_| Client::new(&config.upstream.connection());
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
-        let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
+        let admin = config.admin.listen_address().map(bind_admin).transpose()?;
         let plan = Listeners::default().plan(&config.listeners, settings.workers, &mut inherited)?;
         let admin = admin.map(open_admin).transpose()?;
         let live = Arc::new(Live::new(Parts { gateway, clients, doors: plan.doors.clone() }));
@@ -156,7 +156,7 @@ impl Server {
                 if config.server.workers != self.workers.len() {
                     tracing::warn!(setting = "server.workers", "restart_needed");
                 }
-                let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address.clone());
+                let admin = |config: &Config| config.admin.listen_address().cloned();
                 if admin(&config) != admin(&before) {
                     tracing::warn!(setting = "admin.address", "restart_needed");
                 }
@@ -183,11 +183,11 @@ impl Server {
         let mut listeners = self.listeners();
         // All that can fail comes first.
         let gateway = Arc::new(self.live.gateway().successor(Arc::clone(config))?);
-        let same_upstream = before.upstream.connection == config.upstream.connection;
+        let same_upstream = before.upstream.connection() == config.upstream.connection();
         let clients = if same_upstream {
             self.live.load().parts().clients.clone()
         } else {
-            let client = |_: &Running| Client::new(&config.upstream.connection);
+            let client = |_: &Running| Client::new(&config.upstream.connection());
             self.workers.iter().map(client).collect::<Result<_, _>>()?
         };
         let mut plan = listeners.plan(&config.listeners, self.workers.len(), &mut Inherited::default())?;
@@ -267,14 +267,8 @@ impl Server {
 
 /// The socket of the admin listener, not in its place yet.
 fn bind_admin(address: &ListenAddress) -> Result<Fresh, StartError> {
-    let listener = Listener {
-        address: address.clone(),
-        session_tokens: None,
-        trusted: None,
-        tls: None,
-        socket: SocketFile::default(),
-    };
-    socket::bind(&listener, 1).map_err(|source| StartError::Listen { address: address.clone(), source })
+    socket::bind(&ListenerConfig::at(address.clone()), 1)
+        .map_err(|source| StartError::Listen { address: address.clone(), source })
 }
 
 /// The same in its place. To be called when nothing else can fail: it may be another process's place until then.

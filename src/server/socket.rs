@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::config::{ListenAddress, Listener, SocketFile};
+use crate::config::{ListenAddress, ListenerConfig, SocketFile};
 
 /// Connections that may wait to be accepted, per socket.
 const BACKLOG: i32 = 1024;
@@ -52,7 +52,7 @@ pub(super) struct Fresh {
 }
 
 /// Binds an address for a number of workers.
-pub(super) fn bind(listener: &Listener, workers: usize) -> io::Result<Fresh> {
+pub(super) fn bind(listener: &ListenerConfig, workers: usize) -> io::Result<Fresh> {
     match &listener.address {
         ListenAddress::Tcp(address) => {
             let first = tcp(*address)?;

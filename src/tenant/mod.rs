@@ -69,18 +69,18 @@ impl Tenant {
     #[must_use]
     pub fn new(config: Arc<config::Tenant>, clock: Clock) -> Self {
         Self {
-            upstream_budget: UpstreamBudget::new(config.upstream_budget, clock.clone()),
+            upstream_budget: UpstreamBudget::new(config.limits.upstream, clock.clone()),
             // Made-up tokens may take a quarter of the org key's budget and no more.
-            probation: Arc::new(ClientBudget::new(quarter(config.upstream_budget.rate))),
+            probation: Arc::new(ClientBudget::new(quarter(config.limits.upstream.rate()))),
             account_epoch: Arc::new(Epoch::new()),
             token_epoch: Arc::new(Epoch::new()),
-            accounts: Arc::new(Accounts::new(count(config.max_partitions))),
-            accepted_tokens: tokens(config.max_partitions),
+            accounts: Arc::new(Accounts::new(count(config.limits.client.max_partitions))),
+            accepted_tokens: tokens(config.limits.client.max_partitions),
             unproven_tokens: tokens(MAX_UNPROVEN),
             number: number::number(&config.id),
             org_keys: OrgKeys::new(&config),
             credential_refused_until: AtomicU64::new(0),
-            rate_limit_policy: policy(config.client_budget),
+            rate_limit_policy: policy(config.limits.client.rate()),
             config,
             clock,
         }
@@ -113,13 +113,13 @@ impl Tenant {
     /// The partition of a linked account. Call it for an authenticated caller only: it remembers the account.
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
-        self.accounts.get(id, now, |id| Partition::new(Holder::LinkedAccount(id), self.config.client_budget))
+        self.accounts.get(id, now, |id| Partition::new(Holder::LinkedAccount(id), self.config.limits.client.rate()))
     }
 
     /// Takes one request off a partition's budget, if it is there. Part of the hit path.
     #[must_use]
     pub fn spend(&self, partition: &Partition, now: Moment) -> Spent {
-        partition.spend(self.config.client_budget, now)
+        partition.spend(self.config.limits.client.rate(), now)
     }
 
     /// Drops everything that is cached for a partition. A linked account may have been forgotten and found again since a
@@ -163,9 +163,9 @@ impl Tenant {
     pub fn session_token(&self, digest: &TokenDigest) -> Arc<Partition> {
         match self.accepted_tokens.get(digest) {
             Some(partition) => partition,
-            None => self
-                .unproven_tokens
-                .get_with(*digest, || Arc::new(Partition::new(Holder::unproven_token(), self.config.client_budget))),
+            None => self.unproven_tokens.get_with(*digest, || {
+                Arc::new(Partition::new(Holder::unproven_token(), self.config.limits.client.rate()))
+            }),
         }
     }
 

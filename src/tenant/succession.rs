@@ -21,8 +21,8 @@ impl Tenant {
     pub fn successor(&self, config: Arc<config::Tenant>, answers_hold: bool) -> Self {
         // Without a key in common it is another org, whatever its name.
         let answers_hold = answers_hold && shares_org_key(&self.config, &config);
-        let same_room = config.max_partitions == self.config.max_partitions;
-        let probation = quarter(config.upstream_budget.rate);
+        let same_room = config.limits.client.max_partitions == self.config.limits.client.max_partitions;
+        let probation = quarter(config.limits.upstream.rate());
         Self {
             upstream_budget: self.upstream_budget.clone(),
             probation: if probation == self.probation.rate() {
@@ -37,7 +37,7 @@ impl Tenant {
             accepted_tokens: if answers_hold && same_room {
                 self.accepted_tokens.clone()
             } else {
-                tokens(config.max_partitions)
+                tokens(config.limits.client.max_partitions)
             },
             unproven_tokens: if answers_hold { self.unproven_tokens.clone() } else { tokens(MAX_UNPROVEN) },
             // Another key has not been refused yet.
@@ -48,7 +48,7 @@ impl Tenant {
             }),
             number: number(&config.id),
             org_keys: OrgKeys::successor(&self.org_keys, &config),
-            rate_limit_policy: policy(config.client_budget),
+            rate_limit_policy: policy(config.limits.client.rate()),
             clock: self.clock.clone(),
             config,
         }
@@ -56,8 +56,8 @@ impl Tenant {
 
     /// Brings what is shared with the tenant before in line with these settings: from now on they hold.
     pub fn take_over(&self) {
-        self.upstream_budget.set_limits(self.config.upstream_budget);
-        self.accounts.set_capacity(count(self.config.max_partitions));
+        self.upstream_budget.set_limits(self.config.limits.upstream);
+        self.accounts.set_capacity(count(self.config.limits.client.max_partitions));
     }
 }
 

@@ -152,8 +152,8 @@ impl Issuers {
             }
             Err(Unusable::Other) => return Finding::Refused(ClientError::invalid_credentials()),
         };
-        let tenant = match &issuer.config.tenant {
-            TenantOf::Fixed(index) => Some(*index),
+        let tenant = match issuer.config.tenant() {
+            TenantOf::Fixed(tenant) => Some(tenant.index()),
             TenantOf::Claim(path) => claims.at(path).and_then(serde_json::Value::as_str).and_then(tenant),
         };
         let Some(tenant) = tenant else { return Finding::Refused(ClientError::invalid_credentials()) };

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::client::{Client, ClientSetupError, whole};
 use crate::clock::{Clock, Moment};
-use crate::config::{IssuerKeys, JwksUrl};
+use crate::config::{IssuerKeys, KeyOrigin, RemoteJwks};
 use crate::keyset::KeySet;
 
 /// The keys of one issuer.
@@ -25,7 +25,7 @@ pub(super) struct KeySource {
 
 #[derive(Debug)]
 struct Remote {
-    url: JwksUrl,
+    url: RemoteJwks,
     client: Client,
     /// Held while a fetch is under way; when the last one ended, and whether it gave keys.
     last: Mutex<Last>,
@@ -38,11 +38,10 @@ struct Last {
 
 impl KeySource {
     pub(super) fn new(keys: &IssuerKeys) -> Result<Self, ClientSetupError> {
-        let (keys, remote) = match keys {
-            IssuerKeys::Fixed(keys) => (Arc::clone(keys), None),
-            IssuerKeys::Url(url) => {
-                let remote =
-                    Remote { url: (**url).clone(), client: Client::new(&url.connection)?, last: Mutex::default() };
+        let (keys, remote) = match keys.origin() {
+            KeyOrigin::Fixed(keys) => (keys, None),
+            KeyOrigin::Remote(url) => {
+                let remote = Remote { client: Client::new(&url.connection)?, url, last: Mutex::default() };
                 (Arc::new(KeySet::empty()), Some(remote))
             }
         };

@@ -20,6 +20,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use self::date::{Edge, Milliseconds};
 use self::encoding::{Pair, pairs, push_encoded, push_pair, push_plain_pair};
@@ -30,8 +32,9 @@ pub use self::path_id::PathId;
 use self::value::{Kind, Source, Status};
 use crate::nearest::nearest;
 
-/// Which of the vendor's two specifications the upstream follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The vendor's specification that the upstream follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// The endpoint's documentation page: dates as dates, `API Call`.
     Documented,
@@ -39,19 +42,30 @@ pub enum Dialect {
     V3,
 }
 
-/// How query parameters are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Handling of query parameters; the table `[query]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct QueryPolicy {
-    /// Largest `limit` that is accepted.
+    /// Largest `limit` that is accepted. A larger one is refused, not clamped: clamping would shift the pages.
+    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
     pub max_limit: u32,
-    /// What is done with a parameter that the API does not have.
+    /// Handling of a parameter that the API does not have.
+    #[serde(rename = "unknown_parameters")]
     pub unknown: UnknownParameters,
-    /// Names that are always dropped, such as a browser's cache buster `_`.
+    /// Parameters that are always dropped, such as a browser's cache buster `_`.
+    #[serde(rename = "ignored_parameters")]
     pub ignored: Vec<String>,
 }
 
-/// What is done with a parameter that the API does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl Default for QueryPolicy {
+    fn default() -> Self {
+        Self { max_limit: 100, unknown: UnknownParameters::Reject, ignored: vec!["_".to_owned()] }
+    }
+}
+
+/// Handling of a parameter that the API does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum UnknownParameters {
     /// 400, with the nearest known name.
     Reject,

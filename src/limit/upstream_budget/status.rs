@@ -39,8 +39,8 @@ impl UpstreamBudget {
         let state = inner.state();
         let waiting = state.lines.still_there();
         BudgetStatus {
-            per_second: limits.rate.per_second.get(),
-            burst: limits.rate.burst.get(),
+            per_second: limits.per_second.get(),
+            burst: limits.burst.get(),
             pace: f64::from(state.pace) / f64::from(FULL_PACE),
             used: (1..=SHOWN).rev().map(back).collect(),
             waiting: waiting.callers + waiting.renewals,

@@ -1,0 +1,47 @@
+//! Places in the configuration, for errors that only show once everything is read.
+
+/// A setting, by its path from the root of the file: `tenants`, 0, `org_key`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place(Vec<Step>);
+
+/// One step of the path to a setting.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    /// Into a table.
+    Key(&'static str),
+    /// Into an array.
+    Index(usize),
+}
+
+/// A setting that has the right form and still cannot be used. Its line and column are found by its place.
+#[derive(Debug)]
+pub(super) struct InvalidSetting {
+    pub(super) place: Place,
+    pub(super) message: String,
+}
+
+impl Place {
+    /// The setting of this name in the table that `self` is.
+    pub(super) fn key(&self, name: &'static str) -> Self {
+        self.then(Step::Key(name))
+    }
+
+    /// The item of this number in the array that `self` is.
+    pub(super) fn index(&self, index: usize) -> Self {
+        self.then(Step::Index(index))
+    }
+
+    fn then(&self, step: Step) -> Self {
+        Self(self.0.iter().copied().chain([step]).collect())
+    }
+
+    /// The steps from the root.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    /// The error that the setting here cannot be used.
+    pub(super) fn refuse(&self, message: impl Into<String>) -> InvalidSetting {
+        InvalidSetting { place: self.clone(), message: message.into() }
+    }
+}
