@@ -36,7 +36,7 @@ pub struct ClientKey {
     #[serde(default)]
     pub access: Access,
     /// Time from which the key is refused: a date or a date-time with offset.
-    #[serde(default, with = "Expiry")]
+    #[serde(default, deserialize_with = "Expiry::deserialize")]
     #[schemars(!default, with = "Option<Expiry>")]
     pub expires: Option<Timestamp>,
     /// Requests per second of the key's own budget, beside the linked account's. Goes with burst.
@@ -115,10 +115,6 @@ impl Expiry {
                 "`{text}` is no moment; write a date or a date-time with offset, like 2027-01-01T00:00:00Z"
             ))
         })
-    }
-
-    fn serialize<S: Serializer>(expiry: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-        expiry.serialize(serializer)
     }
 }
 

@@ -32,7 +32,7 @@ impl Cors {
             let is_origin = uri.is_some_and(|uri| {
                 matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/" && !origin.ends_with('/')
             });
-            if !is_origin && !(origin == "*" && is_alone) {
+            if !(is_origin || origin == "*" && is_alone) {
                 let message =
                     "an origin is scheme, host and port alone, like \"https://app.example.com\"; or [\"*\"] for all";
                 return Err(place.key("origins").index(index).refuse(message));

@@ -61,7 +61,7 @@ pub enum KeyOrigin {
     /// The keys are part of the configuration.
     Fixed(Arc<KeySet>),
     /// The keys are fetched.
-    Remote(RemoteJwks),
+    Remote(Box<RemoteJwks>),
 }
 
 /// A JWKS document behind a URL.
@@ -87,7 +87,7 @@ impl IssuerKeys {
         let Some(url) = &self.url else {
             return KeyOrigin::Fixed(Arc::clone(self.fixed.as_ref().expect("Config::parse reads fixed keys")));
         };
-        KeyOrigin::Remote(RemoteJwks {
+        KeyOrigin::Remote(Box::new(RemoteJwks {
             connection: Connection {
                 base_url: url.origin.clone(),
                 ca_file: self.ca_file.clone(),
@@ -101,7 +101,7 @@ impl IssuerKeys {
             target: url.target.clone(),
             refresh: self.refresh.map_or(REFRESH, |refresh| refresh.0),
             cooldown: self.cooldown.map_or(COOLDOWN, |cooldown| cooldown.0),
-        })
+        }))
     }
 
     /// Whether tokens are signed with a shared secret.

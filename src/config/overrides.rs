@@ -60,7 +60,7 @@ fn read_value(text: &str, is_text: bool) -> DeValue<'_> {
 /// Collects the settings below a table of the schema by the names of their variables.
 fn collect_settings(table: &Json, path: &[String], settings: &mut BTreeMap<String, Overridable>) {
     for (name, schema) in table["properties"].as_object().into_iter().flatten() {
-        let path = [path, &[name.clone()]].concat();
+        let path = [path, std::slice::from_ref(name)].concat();
         if schema["properties"].is_object() {
             collect_settings(schema, &path, settings);
         } else {

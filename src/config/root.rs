@@ -19,6 +19,7 @@ use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
 use super::server::Server;
 use super::tenant::{Tenant, TenantMode, UniqueValues};
+use super::tenant_ref::TenantRef;
 use super::traces::Traces;
 use super::upstream::Upstream;
 use crate::executions::QueryPolicy;
@@ -143,7 +144,7 @@ impl Config {
             TenantOf::Fixed(tenant) => Some(tenant),
             TenantOf::Claim(_) => None,
         });
-        let named: Vec<_> = of_listeners.chain(of_issuers).map(|tenant| tenant.id()).collect();
+        let named: Vec<_> = of_listeners.chain(of_issuers).map(TenantRef::id).collect();
         let any_tenant = self.issuers.iter().any(|issuer| matches!(issuer.tenant(), TenantOf::Claim(_)));
         for (index, tenant) in self.tenants.iter().enumerate() {
             let has_callers = tenant.mode == TenantMode::Validate

@@ -35,6 +35,7 @@ impl Mode {
         })
     }
 
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
     fn serialize<S: Serializer>(mode: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
         mode.map(|bits| format!("{bits:04o}")).serialize(serializer)
     }

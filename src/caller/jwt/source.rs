@@ -25,7 +25,7 @@ pub(super) struct KeySource {
 
 #[derive(Debug)]
 struct Remote {
-    url: RemoteJwks,
+    url: Box<RemoteJwks>,
     client: Client,
     /// Held while a fetch is under way; when the last one ended, and whether it gave keys.
     last: Mutex<Last>,
