@@ -3,11 +3,11 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::de::{self, Deserialize, Deserializer};
-use serde::{Serialize, Serializer};
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::schema_as::schema_as;
-use super::text::parse_string;
+use super::text::string_setting;
 
 /// One linked account, or all whose ids begin alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum AccountPattern {
 pub(super) struct AccountPatterns;
 
 /// The requests that a credential allows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Access {
     /// Read executions.
     #[default]
@@ -34,12 +34,21 @@ pub enum Access {
 }
 
 impl AccountPattern {
-    /// Whether the pattern covers an id; compared byte by byte, since ids are opaque.
+    /// Returns true if the pattern covers an id. Ids are opaque and compared byte by byte.
     #[must_use]
     pub fn matches(&self, linked_account_id: &str) -> bool {
         match self {
             Self::Exact(id) => **id == *linked_account_id,
             Self::Prefix(prefix) => linked_account_id.starts_with(&**prefix),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text.strip_suffix('*') {
+            None if text.is_empty() => Err("a linked account's id can't be empty"),
+            None if !text.contains('*') => Ok(Self::Exact(text.into())),
+            Some(prefix) if !prefix.contains('*') => Ok(Self::Prefix(prefix.into())),
+            _ => Err("a `*` is only allowed at the end of a pattern"),
         }
     }
 
@@ -59,23 +68,6 @@ impl fmt::Display for AccountPattern {
     }
 }
 
-impl<'de> Deserialize<'de> for AccountPattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_string(deserializer, |text| match text.strip_suffix('*') {
-            None if text.is_empty() => Err("a linked account's id can't be empty"),
-            None if !text.contains('*') => Ok(Self::Exact(text.into())),
-            Some(prefix) if !prefix.contains('*') => Ok(Self::Prefix(prefix.into())),
-            _ => Err("a `*` is only allowed at the end of a pattern"),
-        })
-    }
-}
-
-impl Serialize for AccountPattern {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 impl AccountPatterns {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<AccountPattern>, D::Error> {
         let patterns = Vec::deserialize(deserializer)?;
@@ -92,4 +84,5 @@ impl AccountPatterns {
     }
 }
 
+string_setting!(AccountPattern, "^[^*]*[*]?$");
 schema_as!(AccountPatterns, { "type": "array", "items": { "type": "string" }, "minItems": 1 });

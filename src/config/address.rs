@@ -4,11 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::de::{Deserialize, Deserializer};
-use serde::{Serialize, Serializer};
-
-use super::schema_as::schema_as;
-use super::text::parse_string;
+use super::text::string_setting;
 
 /// A TCP address or the path of a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +16,7 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// Whether only processes on this host can connect.
+    /// Returns true if only processes on this host can connect.
     #[must_use]
     pub fn is_local(&self) -> bool {
         match self {
@@ -52,16 +48,4 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-impl<'de> Deserialize<'de> for ListenAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_string(deserializer, Self::parse)
-    }
-}
-
-impl Serialize for ListenAddress {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-schema_as!(ListenAddress, { "type": "string", "pattern": "^(unix:.+|.+:[0-9]{1,5})$" });
+string_setting!(ListenAddress, "^(unix:.+|.+:[0-9]{1,5})$");

@@ -1,14 +1,15 @@
 //! `[admin]`: the listener for operators, not for callers.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::address::ListenAddress;
 use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
-use super::schema_as::schema_as;
 use super::secret::Secret;
-use super::text::parse_string;
+use super::text::string_setting;
 
 /// The listener for operators: probes, metrics, status page, purge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -59,22 +60,19 @@ impl Default for AdminAddress {
     }
 }
 
-impl<'de> Deserialize<'de> for AdminAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_string(deserializer, |text| match text {
-            "off" => Ok(Self::Off),
-            text => ListenAddress::parse(text).map(Self::At),
-        })
+impl AdminAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(Self::Off) } else { ListenAddress::parse(text).map(Self::At) }
     }
 }
 
-impl Serialize for AdminAddress {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => serializer.serialize_str("off"),
-            Self::At(address) => address.serialize(serializer),
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
         }
     }
 }
 
-schema_as!(AdminAddress, { "type": "string", "pattern": "^(off|unix:.+|.+:[0-9]{1,5})$" });
+string_setting!(AdminAddress, "^(off|unix:.+|.+:[0-9]{1,5})$");

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::schema_as::schema_as;
 
-/// How to reach a server, and the limits for its answers. Made by the tables that name a server.
+/// The address of a server, and limits for connections to it. Made by the tables that name a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Scheme and authority, no path: `https://api.gocobalt.io`.

@@ -74,7 +74,7 @@ impl FileReader {
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let is_pipe = || std::fs::metadata(path).is_ok_and(|found| !found.is_file());
         let content = if self.is_reload && is_pipe() {
-            // It blocks until another process writes, and signals are not handled meanwhile.
+            // Reading blocks until another process writes, and signals are not handled meanwhile.
             Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file, so it can't be read a second time"))
         } else {
             std::fs::read(path)

@@ -1,21 +1,21 @@
 //! `keys` of an issuer: a JWKS behind a URL, a file, or a shared secret.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use http::uri::PathAndQuery;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::connection::{CaFile, Connection};
 use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
-use super::schema_as::schema_as;
 use super::secret::Secret;
-use super::text::parse_string;
+use super::text::string_setting;
 use super::units::{AnyDuration, PositiveDuration};
+use super::url::ServerUrl;
 use crate::keyset::KeySet;
 
 /// Shortest secret for HMAC-SHA-256 (RFC 7518, 3.2), in bytes.
@@ -84,7 +84,7 @@ impl IssuerKeys {
     /// If the configuration is unchecked; `Config::parse` reads the keys of a file or secret.
     #[must_use]
     pub fn origin(&self) -> KeyOrigin {
-        let Some(url) = &self.url else {
+        let Some(JwksUrl(url)) = &self.url else {
             return KeyOrigin::Fixed(Arc::clone(self.fixed.as_ref().expect("Config::parse reads fixed keys")));
         };
         KeyOrigin::Remote(Box::new(RemoteJwks {
@@ -104,7 +104,7 @@ impl IssuerKeys {
         }))
     }
 
-    /// Whether tokens are signed with a shared secret.
+    /// Returns true if tokens are signed with a shared secret.
     pub(super) fn is_symmetric(&self) -> bool {
         self.secret.is_some()
     }
@@ -114,7 +114,7 @@ impl IssuerKeys {
             (Some(_), None, None) => resolver.ca_file(&mut self.ca_file),
             (None, Some(path), None) => {
                 resolver.path(path);
-                let refused = |why: &dyn std::fmt::Display| {
+                let refused = |why: &dyn fmt::Display| {
                     place.key("file").refuse(format!("the key file {}: {why}", path.display()))
                 };
                 let text = resolver.read(path).map_err(|error| refused(&error))?;
@@ -136,49 +136,26 @@ impl IssuerKeys {
     }
 }
 
-/// The URL of a JWKS.
+/// The URL of a JWKS: https, or http on loopback.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct JwksUrl {
-    origin: Uri,
-    target: PathAndQuery,
-}
+struct JwksUrl(ServerUrl);
 
 impl JwksUrl {
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        let uri: Uri = text.parse().map_err(|_| "this is no URL")?;
-        let is_loopback = matches!(uri.host(), Some("127.0.0.1" | "[::1]" | "localhost"));
-        match uri.scheme_str() {
-            Some("https") => {}
-            Some("http") if is_loopback => {}
+    fn parse(text: &str) -> Result<Self, String> {
+        let url = ServerUrl::parse(text).and_then(|url| {
+            let is_loopback = matches!(url.origin.host(), Some("127.0.0.1" | "[::1]" | "localhost"));
             // On the way to another host an attacker could replace the keys.
-            Some("http") => return Err("keys are fetched by https from another host"),
-            _ => return Err("the URL has to begin with https://"),
-        }
-        let mut origin = uri.into_parts();
-        let target = origin.path_and_query.replace(PathAndQuery::from_static("/"));
-        Ok(Self {
-            origin: Uri::from_parts(origin).map_err(|_| "this is no URL")?,
-            target: target.unwrap_or(PathAndQuery::from_static("/")),
-        })
+            let is_safe = is_loopback || url.origin.scheme_str() == Some("https");
+            if is_safe { Ok(Self(url)) } else { Err("keys are fetched by https from another host") }
+        });
+        url.map_err(|why| format!("{why}; write a URL like \"https://host/path\""))
     }
 }
 
-impl<'de> Deserialize<'de> for JwksUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_string(deserializer, |text| {
-            Self::parse(text).map_err(|why| format!("{why}; write a URL like \"https://host/path\""))
-        })
+impl fmt::Display for JwksUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
-/// Writes the URL without its parts that may be secret: user, password and query.
-impl Serialize for JwksUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let authority = self.origin.authority().map_or("", |authority| authority.as_str());
-        let host = authority.rsplit('@').next().unwrap_or_default();
-        let scheme = self.origin.scheme_str().unwrap_or_default();
-        serializer.collect_str(&format_args!("{scheme}://{host}{}", self.target.path()))
-    }
-}
-
-schema_as!(JwksUrl, { "type": "string" });
+string_setting!(JwksUrl, "^https?://");

@@ -59,7 +59,7 @@ impl ListenerConfig {
         vec![Self::at(ListenAddress::Tcp(([127, 0, 0, 1], 8080).into()))]
     }
 
-    /// Whether connections are asked for a client certificate.
+    /// Returns true if connections are asked for a client certificate.
     pub(super) fn has_client_ca(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
     }

@@ -1,10 +1,12 @@
 //! The configuration: a file per table, with its type, defaults and checks; and the reading of file and environment into a
 //! checked [`Config`].
 //!
-//! [`Config::parse`] parses the file into a tree that knows where each value comes from ([`tree`]), merges the environment's
-//! overrides into it ([`overrides`]), deserialises it into the tables' types, checks them and resolves secrets, paths and
-//! references ([`root`], [`resolver`]). A setting stands in its type, with default and check, in `config/postern.toml`, and in
-//! the JSON Schema, which is generated from the types; `/config` and the list of changes are derived from them as well.
+//! `load.rs` has the steps: parse the file into a tree that knows where each value comes from (`tree.rs`), merge the
+//! environment's overrides into it (`overrides.rs`), deserialise it into the tables' types (`root.rs` and the tables), check
+//! them, and resolve secrets, paths and references (`resolver.rs`).
+//!
+//! A setting stands in three places: its type, with default and check; the example `config/postern.toml`; and the JSON Schema,
+//! which is generated from the types. `/config`, the variables for overrides and the list of changes are derived from those.
 
 mod account_pattern;
 mod address;
@@ -43,6 +45,7 @@ mod traces;
 mod tree;
 mod units;
 mod upstream;
+mod url;
 mod watch;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::schema_as::schema_as;
-use super::text::parse_string;
+use super::text::{parse_string, string_setting};
 use super::units::ByteSize;
 use crate::executions::COLLECTION;
 
@@ -56,7 +56,7 @@ enum PathSegment {
 }
 
 impl PathPattern {
-    /// Whether the pattern covers a path, which begins with `/`; compared byte by byte.
+    /// Returns true if the pattern covers a path, which begins with `/`. Segments are compared byte by byte.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         let mut segments = path.split('/').skip(1);
@@ -112,17 +112,7 @@ impl fmt::Display for PathPattern {
     }
 }
 
-impl<'de> Deserialize<'de> for PathPattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_string(deserializer, Self::parse)
-    }
-}
-
-impl Serialize for PathPattern {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+string_setting!(PathPattern, "^/");
 
 /// A list of methods that is not empty.
 struct Methods;
@@ -181,6 +171,5 @@ impl<'de> Deserialize<'de> for Forwarded<HeaderName> {
     }
 }
 
-schema_as!(PathPattern, { "type": "string" });
 schema_as!(Methods, { "type": "array", "items": { "type": "string" } });
 schema_as!(RequestHeaders, { "type": "array", "items": { "type": "string" } });

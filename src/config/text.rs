@@ -1,4 +1,4 @@
-//! Settings that are parsed from a string.
+//! Settings that are written as one string.
 
 use std::fmt;
 
@@ -29,3 +29,23 @@ impl<T, E: fmt::Display> Visitor<'_> for StringVisitor<T, E> {
         (self.parse)(text).map_err(R::custom)
     }
 }
+
+/// Gives a type its form as one string: `parse` reads it, `Display` writes it, and the schema has the pattern.
+macro_rules! string_setting {
+    ($type:ty, $pattern:literal) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                crate::config::text::parse_string(deserializer, Self::parse)
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        crate::config::schema_as::schema_as!($type, { "type": "string", "pattern": $pattern });
+    };
+}
+pub(super) use string_setting;

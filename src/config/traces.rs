@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use http::uri::PathAndQuery;
-use http::{HeaderName, Uri};
 use schemars::JsonSchema;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::connection::{CaFile, Connection};
 use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
-use super::schema_as::schema_as;
 use super::secret::Secret;
-use super::text::parse_string;
+use super::text::{parse_string, string_setting};
 use super::units::{Share, SharedText};
+use super::url::ServerUrl;
 
 /// Path of OTLP over HTTP for spans, below the endpoint.
 const SPANS: &str = "/v1/traces";
@@ -57,9 +57,9 @@ impl Traces {
     /// The collector; `None` if requests are not traced.
     #[must_use]
     pub fn collector(&self) -> Option<Collector> {
-        let Endpoint { origin, target } = self.endpoint.clone()?;
+        let endpoint = self.endpoint.as_ref()?;
         let connection = Connection {
-            base_url: origin,
+            base_url: endpoint.0.origin.clone(),
             ca_file: self.ca_file.clone(),
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(10),
@@ -68,7 +68,7 @@ impl Traces {
             pool_idle_per_worker: 1,
             pool_idle_timeout: Duration::from_secs(30),
         };
-        Some(Collector { connection, target })
+        Some(Collector { connection, target: endpoint.spans() })
     }
 
     pub(super) fn check(&mut self, place: &Place, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
@@ -87,53 +87,35 @@ impl Default for Traces {
     }
 }
 
-/// The URL of a collector: scheme, host, port and a path that others are added to.
+/// The URL of a collector, to which the path for spans is added.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Endpoint {
-    origin: Uri,
-    /// The URL's path with that for spans added.
-    target: PathAndQuery,
-}
+struct Endpoint(ServerUrl);
 
 impl Endpoint {
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        let uri: Uri = text.parse().map_err(|_| "this is no URL")?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err("the URL has to begin with http:// or https://");
-        }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("credentials for the collector belong in `headers`, not in the URL");
-        }
-        if uri.query().is_some() {
-            return Err("the URL must not have a query");
-        }
-        let target = format!("{}{SPANS}", uri.path().trim_end_matches('/'));
-        let mut origin = uri.into_parts();
-        origin.path_and_query = Some(PathAndQuery::from_static("/"));
-        Ok(Self {
-            origin: Uri::from_parts(origin).map_err(|_| "this is no URL")?,
-            target: target.parse().map_err(|_| "its path can't be used")?,
-        })
+    fn parse(text: &str) -> Result<Self, String> {
+        let url = ServerUrl::parse(text).and_then(|url| {
+            if url.has_credentials() {
+                return Err("credentials for the collector belong in `headers`, not in the URL");
+            }
+            if url.target.query().is_some() { Err("the URL must not have a query") } else { Ok(Self(url)) }
+        });
+        url.map_err(|why| format!("{why}; write a URL like \"http://collector:4318\""))
+    }
+
+    /// The path that takes spans.
+    fn spans(&self) -> PathAndQuery {
+        let path = format!("{}{SPANS}", self.0.target.path().trim_end_matches('/'));
+        path.parse().expect("a path with another one added to it is a path")
     }
 }
 
-impl<'de> Deserialize<'de> for Endpoint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_string(deserializer, |text| {
-            Self::parse(text).map_err(|why| format!("{why}; write a URL like \"http://collector:4318\""))
-        })
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
-/// Writes the URL as it is written in the file.
-impl Serialize for Endpoint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (origin, path) = (self.origin.to_string(), self.target.as_str().strip_suffix(SPANS).unwrap_or_default());
-        serializer.collect_str(&format_args!("{}{path}", origin.trim_end_matches('/')))
-    }
-}
-
-schema_as!(Endpoint, { "type": "string", "pattern": "^https?://[^?#@]+$" });
+string_setting!(Endpoint, "^https?://[^?#@]+$");
 
 /// A table of header names and secrets, as a list of pairs.
 struct Headers;
