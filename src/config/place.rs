@@ -1,14 +1,16 @@
 //! Places in the configuration, for errors that only show once everything is read.
 
+use std::borrow::Cow;
+
 /// A setting, by its path from the root of the file: `tenants`, 0, `org_key`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place(Vec<Step>);
 
 /// One step of the path to a setting.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Step {
     /// Into a table.
-    Key(&'static str),
+    Key(Cow<'static, str>),
     /// Into an array.
     Index(usize),
 }
@@ -22,8 +24,8 @@ pub(super) struct InvalidSetting {
 
 impl Place {
     /// The setting of this name in the table that `self` is.
-    pub(super) fn key(&self, name: &'static str) -> Self {
-        self.then(Step::Key(name))
+    pub(super) fn key(&self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.then(Step::Key(name.into()))
     }
 
     /// The item of this number in the array that `self` is.
@@ -32,7 +34,7 @@ impl Place {
     }
 
     fn then(&self, step: Step) -> Self {
-        Self(self.0.iter().copied().chain([step]).collect())
+        Self(self.0.iter().cloned().chain([step]).collect())
     }
 
     /// The steps from the root.

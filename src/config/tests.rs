@@ -52,6 +52,7 @@ fn an_error_shows_its_place_and_the_remedy() {
     let validate = |id: &str| {
         format!("[[tenants]]\nid = \"{id}\"\nmode = \"validate\"\norg_key = {{ env = \"REFOLD_ORG_KEY\" }}\n")
     };
+    let issuer = |lines: &str| format!("[[issuers]]\nissuer = \"i\"\naudience = [\"p\"]\ntenant = \"a\"\n{lines}\n");
     for (text, first_line) in [
         ("", "postern.toml: there is no [[tenants]] table; at least one is needed"),
         ("x", "postern.toml:1:2: key with no value, expected `=`"),
@@ -188,6 +189,29 @@ fn an_error_shows_its_place_and_the_remedy() {
                 with_key("")
             ),
             "postern.toml:3:13: `x y` can't be the name of a header",
+        ),
+        (
+            &format!(
+                "[traces]\nendpoint = \"http://c:4318\"\nheaders = {{ authorization = {{ env = \"NOPE\" }} }}\n{}",
+                with_key("")
+            ),
+            "postern.toml:3:29: the environment variable NOPE is not set",
+        ),
+        (
+            &format!("{}[[pass_through]]\nmethods = [\"GET\", \"TRACE\"]\npath = \"/x\"", with_key("")),
+            "postern.toml:10:19: `TRACE` is no method that can be forwarded (accepted: GET, HEAD, POST, PUT, PATCH, DELETE)",
+        ),
+        (
+            &format!("{}{}", with_key(""), issuer("algorithms = [\"HS256\"]\nkeys = { url = \"https://a.example\" }")),
+            "postern.toml:13:14: `HS256` is no algorithm for public keys (accepted: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA)",
+        ),
+        (
+            &format!("{}{}", with_key(""), issuer("keys = { url = \"http://a.example/jwks\" }")),
+            "postern.toml:13:16: keys are fetched by https from another host; write a URL like \"https://host/path\"",
+        ),
+        (
+            &format!("{}{}", with_key(""), issuer("keys = { refresh = \"1m\" }")),
+            "postern.toml:13:8: exactly one of `url`, `file` and `secret` is the source of the keys",
         ),
         (&with_key("burst = 5"), "postern.toml:9:9: `per_second` and `burst` go together"),
         (

@@ -59,7 +59,7 @@ impl Traces {
     pub fn collector(&self) -> Option<Collector> {
         let endpoint = self.endpoint.as_ref()?;
         let connection = Connection {
-            base_url: endpoint.0.origin.clone(),
+            base_url: endpoint.url.origin.clone(),
             ca_file: self.ca_file.clone(),
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(10),
@@ -68,7 +68,7 @@ impl Traces {
             pool_idle_per_worker: 1,
             pool_idle_timeout: Duration::from_secs(30),
         };
-        Some(Collector { connection, target: endpoint.spans() })
+        Some(Collector { connection, target: endpoint.spans.clone() })
     }
 
     pub(super) fn check(&mut self, place: &Place, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
@@ -77,7 +77,9 @@ impl Traces {
             return Ok(());
         }
         resolver.ca_file(&mut self.ca_file);
-        self.headers.iter_mut().try_for_each(|(_, secret)| resolver.secret(secret, &place.key("headers")))
+        let place = place.key("headers");
+        let mut headers = self.headers.iter_mut();
+        headers.try_for_each(|(name, secret)| resolver.secret(secret, &place.key(name.as_str().to_owned())))
     }
 }
 
@@ -89,7 +91,11 @@ impl Default for Traces {
 
 /// The URL of a collector, to which the path for spans is added.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Endpoint(ServerUrl);
+struct Endpoint {
+    url: ServerUrl,
+    /// The path that takes spans.
+    spans: PathAndQuery,
+}
 
 impl Endpoint {
     fn parse(text: &str) -> Result<Self, String> {
@@ -97,21 +103,19 @@ impl Endpoint {
             if url.has_credentials() {
                 return Err("credentials for the collector belong in `headers`, not in the URL");
             }
-            if url.target.query().is_some() { Err("the URL must not have a query") } else { Ok(Self(url)) }
+            if url.target.query().is_some() {
+                return Err("the URL must not have a query");
+            }
+            let spans = format!("{}{SPANS}", url.target.path().trim_end_matches('/'));
+            Ok(Self { spans: spans.parse().map_err(|_| "its path can't be used")?, url })
         });
         url.map_err(|why| format!("{why}; write a URL like \"http://collector:4318\""))
-    }
-
-    /// The path that takes spans.
-    fn spans(&self) -> PathAndQuery {
-        let path = format!("{}{SPANS}", self.0.target.path().trim_end_matches('/'));
-        path.parse().expect("a path with another one added to it is a path")
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.url.fmt(f)
     }
 }
 

@@ -97,10 +97,10 @@ impl<'t> Tree<'t> {
     pub(super) fn origin_of(&self, place: &Place) -> Origin<'t> {
         let mut steps = place.steps().iter();
         let Some(Step::Key(first)) = steps.next() else { return Origin::File };
-        let Some(mut found) = self.root.get_ref().get(*first) else { return Origin::File };
+        let Some(mut found) = self.root.get_ref().get(&**first) else { return Origin::File };
         for step in steps {
             let inner = match step {
-                Step::Key(name) => found.get_ref().get(*name),
+                Step::Key(name) => found.get_ref().get(&**name),
                 Step::Index(index) => found.get_ref().get(*index),
             };
             match inner {
