@@ -34,7 +34,7 @@ pub struct AllowedOrigin(HeaderValue);
 impl Cors {
     /// Those that the configuration names.
     #[must_use]
-    pub fn new(config: &config::Cors) -> Self {
+    pub fn new(config: &config::CorsConfig) -> Self {
         Self {
             // The configuration has made sure that they are visible ASCII.
             origins: config.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),

@@ -6,15 +6,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address::ListenAddress;
-use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
 use super::secret::Secret;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::string_setting;
 
 /// The listener for operators: probes, metrics, status page, purge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Admin {
+pub struct AdminConfig {
     /// An IP address and a port, `unix:` and a path, or `off`.
     pub address: AdminAddress,
     /// Token that operators send (Authorization: Bearer). Required unless the address is loopback or a Unix socket.
@@ -30,7 +30,7 @@ pub enum AdminAddress {
     At(ListenAddress),
 }
 
-impl Admin {
+impl AdminConfig {
     /// The address to bind; `None` if the listener is off.
     #[must_use]
     pub fn listen_address(&self) -> Option<&ListenAddress> {
@@ -40,7 +40,7 @@ impl Admin {
         }
     }
 
-    pub(super) fn check(&mut self, place: &Place, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+    pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
         let Some(address) = self.listen_address() else {
             self.token = None;
             return Ok(());
@@ -48,9 +48,9 @@ impl Admin {
         if self.token.is_none() && !address.is_local() {
             let message =
                 "on an address that other hosts can reach, the admin listener needs a `token = { env = \"VARIABLE\" }`";
-            return Err(place.key("address").refuse(message));
+            return Err(at.key("address").refuse(message));
         }
-        self.token.iter_mut().try_for_each(|token| resolver.secret(token, &place.key("token")))
+        self.token.iter_mut().try_for_each(|token| resolver.secret(token, &at.key("token")))
     }
 }
 

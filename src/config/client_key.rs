@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::account_pattern::{Access, AccountPattern, AccountPatterns};
 use super::limits::Rate;
-use super::place::{InvalidSetting, Place};
 use super::schema_as::schema_as;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::parse_string;
 use super::units::{Count, SharedText};
 use crate::digest::Hex;
@@ -53,16 +53,16 @@ impl ClientKey {
         Some(Rate { per_second: number(self.per_second)?, burst: number(self.burst)? })
     }
 
-    pub(super) fn check(&self, place: &Place) -> Result<(), InvalidSetting> {
+    pub(super) fn check(&self, at: &SettingPath) -> Result<(), InvalidSetting> {
         if self.name.is_empty() {
-            return Err(place.key("name").refuse("a client key needs a name: it stands for the caller in logs"));
+            return Err(at.key("name").refuse("a client key needs a name: it stands for the caller in logs"));
         }
         let lonely = match (&self.per_second, &self.burst) {
             (Some(_), None) => "per_second",
             (None, Some(_)) => "burst",
             _ => return Ok(()),
         };
-        Err(place.key(lonely).refuse("`per_second` and `burst` go together"))
+        Err(at.key(lonely).refuse("`per_second` and `burst` go together"))
     }
 }
 

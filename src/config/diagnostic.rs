@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::mask;
-use super::place::InvalidSetting;
 use super::secret::LITERAL_SECRET;
-use super::tree::Origin;
+use super::setting_path::InvalidSetting;
+use super::tree::SettingOrigin;
 use crate::nearest::nearest;
 
 /// A configuration that is refused. Its `Display` is for people: file, line and column, what is wrong, the line itself
@@ -47,23 +47,23 @@ impl ConfigError {
 
     /// The file is not TOML, or a value has not the form of its setting. Unknown names get a suggestion, and quoted values
     /// are masked.
-    pub(super) fn of_parser(file: &Path, text: &str, origin: Origin<'_>, error: &toml::de::Error) -> Self {
-        let quoted = if let Origin::Variable(from) = &origin { from.text } else { text };
+    pub(super) fn of_parser(file: &Path, text: &str, origin: SettingOrigin<'_>, error: &toml::de::Error) -> Self {
+        let quoted = if let SettingOrigin::Variable(from) = &origin { from.text } else { text };
         let message = mask::message(&with_suggestion(error.message()), quoted);
         let refused = Self::at(file, text, origin, message);
         if error.message() == LITERAL_SECRET { Self { excerpt: None, ..refused } } else { refused }
     }
 
     /// A setting has the right form and cannot be used.
-    pub(super) fn of_check(file: &Path, text: &str, origin: Origin<'_>, invalid: InvalidSetting) -> Self {
+    pub(super) fn of_check(file: &Path, text: &str, origin: SettingOrigin<'_>, invalid: InvalidSetting) -> Self {
         Self::at(file, text, origin, invalid.message)
     }
 
-    fn at(file: &Path, text: &str, origin: Origin<'_>, message: String) -> Self {
+    fn at(file: &Path, text: &str, origin: SettingOrigin<'_>, message: String) -> Self {
         match origin {
-            Origin::File => Self::without_excerpt(Location::File(file.to_owned()), message),
-            Origin::Variable(from) => Self::variable(from.variable, message),
-            Origin::Text(span) => Self::in_text(file, text, &span, message),
+            SettingOrigin::File => Self::without_excerpt(Location::File(file.to_owned()), message),
+            SettingOrigin::Variable(from) => Self::variable(from.variable, message),
+            SettingOrigin::Text(span) => Self::in_text(file, text, &span, message),
         }
     }
 

@@ -29,14 +29,14 @@ pub struct Changes(Vec<Change>);
 struct Change {
     /// Its path, joined by dots: `tenants.acme.limits.client.burst`.
     path: String,
-    values: Values,
+    values: ChangedValues,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Values {
+enum ChangedValues {
     /// The earlier and the later value; `None` if the setting is left out.
     Shown(Option<Value>, Option<Value>),
-    /// Values that must not be shown.
+    /// ChangedValues that must not be shown.
     Masked,
 }
 
@@ -47,12 +47,12 @@ struct Setting<'a> {
     is_masked: bool,
 }
 
-type Settings<'a> = BTreeMap<String, Setting<'a>>;
+type SettingsByPath<'a> = BTreeMap<String, Setting<'a>>;
 
 impl WrittenConfig {
     /// The changes since an older configuration. Settings that are `writeOnly` in the schema are masked.
     pub(super) fn changes_since(&self, older: &Self, schema: &Json) -> Changes {
-        let (mut earlier, mut later) = (Settings::new(), Settings::new());
+        let (mut earlier, mut later) = (SettingsByPath::new(), SettingsByPath::new());
         collect("", &older.tree, schema, &mut earlier);
         collect("", &self.tree, schema, &mut later);
         let mut changes = Vec::new();
@@ -63,18 +63,21 @@ impl WrittenConfig {
             }
             let value = |setting: Option<&Setting<'_>>| setting.map(|setting| setting.value.clone());
             let is_masked = earlier.into_iter().chain(later).any(|setting| setting.is_masked);
-            let values = if is_masked { Values::Masked } else { Values::Shown(value(earlier), value(later)) };
+            let values =
+                if is_masked { ChangedValues::Masked } else { ChangedValues::Shown(value(earlier), value(later)) };
             changes.push(Change { path: path.clone(), values });
         }
         changes.sort_by(|one, other| one.path.cmp(&other.path));
         let files = self.files.changed_since(&older.files);
-        changes.extend(files.map(|path| Change { path: format!("file {}", path.display()), values: Values::Masked }));
+        changes.extend(
+            files.map(|path| Change { path: format!("file {}", path.display()), values: ChangedValues::Masked }),
+        );
         Changes(changes)
     }
 }
 
 /// Collects all settings of a table by their paths.
-fn collect<'a>(prefix: &str, table: &'a Table, schema: &Json, settings: &mut Settings<'a>) {
+fn collect<'a>(prefix: &str, table: &'a Table, schema: &Json, settings: &mut SettingsByPath<'a>) {
     for (name, value) in table {
         let path = format!("{prefix}{name}");
         let schema = &schema["properties"][name];
@@ -98,8 +101,8 @@ fn collect<'a>(prefix: &str, table: &'a Table, schema: &Json, settings: &mut Set
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.values {
-            Values::Masked => write!(f, "{}: changed", self.path),
-            Values::Shown(earlier, later) => {
+            ChangedValues::Masked => write!(f, "{}: changed", self.path),
+            ChangedValues::Shown(earlier, later) => {
                 let text = |value: &Option<Value>| value.as_ref().map_or("(left out)".to_owned(), Value::to_string);
                 write!(f, "{}: {} -> {}", self.path, text(earlier), text(later))
             }

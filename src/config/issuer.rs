@@ -9,8 +9,8 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
 use super::issuer_keys::IssuerKeys;
-use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::tenant::Tenant;
 use super::tenant_ref::TenantRef;
 use super::units::{AnyDuration, SharedText};
@@ -96,29 +96,29 @@ impl Issuer {
 
     pub(super) fn check(
         &mut self,
-        place: &Place,
+        at: &SettingPath,
         tenants: &[Arc<Tenant>],
         resolver: &Resolver<'_>,
     ) -> Result<(), InvalidSetting> {
         if self.issuer.is_empty() {
-            return Err(place.key("issuer").refuse("an issuer needs a name: the `iss` of its tokens"));
+            return Err(at.key("issuer").refuse("an issuer needs a name: the `iss` of its tokens"));
         }
         if self.audience.is_empty() {
             let message = "an issuer needs an audience, or tokens for other services would be accepted";
-            return Err(place.key("audience").refuse(message));
+            return Err(at.key("audience").refuse(message));
         }
-        self.keys.check(&place.key("keys"), resolver)?;
+        self.keys.check(&at.key("keys"), resolver)?;
         if self.tenant_setting().is_none() {
             let message = "an issuer has either `tenant` (for all its tokens) or `tenant_claim`";
-            return Err(place.key("issuer").refuse(message));
+            return Err(at.key("issuer").refuse(message));
         }
         if let Some(tenant) = &mut self.tenant {
-            tenant.resolve(tenants, &place.key("tenant"))?;
+            tenant.resolve(tenants, &at.key("tenant"))?;
         }
-        self.check_algorithms(&place.key("algorithms"))
+        self.check_algorithms(&at.key("algorithms"))
     }
 
-    fn check_algorithms(&mut self, place: &Place) -> Result<(), InvalidSetting> {
+    fn check_algorithms(&mut self, at: &SettingPath) -> Result<(), InvalidSetting> {
         let (possible, kind): (&[Algorithm], _) =
             if self.keys.is_symmetric() { (&[Algorithm::HS256], "a `secret`") } else { (&ASYMMETRIC, "public keys") };
         if self.algorithms.is_empty() {
@@ -129,7 +129,7 @@ impl Issuer {
             Some(wrong) => {
                 let names: Vec<String> = possible.iter().map(|algorithm| format!("{algorithm:?}")).collect();
                 let message = format!("`{wrong:?}` is no algorithm for {kind} (accepted: {})", names.join(", "));
-                Err(place.refuse(message))
+                Err(at.refuse(message))
             }
         }
     }

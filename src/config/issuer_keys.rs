@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{CaFile, Connection};
-use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
 use super::secret::Secret;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::string_setting;
 use super::units::{AnyDuration, PositiveDuration};
 use super::url::ServerUrl;
@@ -109,28 +109,27 @@ impl IssuerKeys {
         self.secret.is_some()
     }
 
-    pub(super) fn check(&mut self, place: &Place, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+    pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
         match (&self.url, &mut self.file, &mut self.secret) {
             (Some(_), None, None) => resolver.ca_file(&mut self.ca_file),
             (None, Some(path), None) => {
                 resolver.path(path);
-                let refused = |why: &dyn fmt::Display| {
-                    place.key("file").refuse(format!("the key file {}: {why}", path.display()))
-                };
+                let refused =
+                    |why: &dyn fmt::Display| at.key("file").refuse(format!("the key file {}: {why}", path.display()));
                 let text = resolver.read(path).map_err(|error| refused(&error))?;
                 let keys = KeySet::parse(&text).map_err(|error| refused(&error))?;
                 self.fixed = Some(Arc::new(keys));
             }
             (None, None, Some(secret)) => {
-                let place = place.key("secret");
-                resolver.secret(secret, &place)?;
+                let at = at.key("secret");
+                resolver.secret(secret, &at)?;
                 if secret.expose().len() < SHORTEST_SECRET {
                     let message = format!("a secret for HS256 has at least {SHORTEST_SECRET} bytes (RFC 7518, 3.2)");
-                    return Err(place.refuse(message));
+                    return Err(at.refuse(message));
                 }
                 self.fixed = Some(Arc::new(KeySet::of_secret(secret.expose().as_bytes())));
             }
-            _ => return Err(place.refuse("exactly one of `url`, `file` and `secret` is the source of the keys")),
+            _ => return Err(at.refuse("exactly one of `url`, `file` and `secret` is the source of the keys")),
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::account_pattern::{Access, AccountPattern, AccountPatterns};
 use super::address::ListenAddress;
-use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::socket_file::SocketFile;
 use super::tenant::Tenant;
 use super::tenant_ref::TenantRef;
@@ -66,38 +66,38 @@ impl ListenerConfig {
 
     pub(super) fn check(
         &mut self,
-        place: &Place,
+        at: &SettingPath,
         tenants: &[Arc<Tenant>],
         resolver: &Resolver<'_>,
     ) -> Result<(), InvalidSetting> {
         if let Some(tenant) = &mut self.session_tokens {
-            tenant.resolve(tenants, &place.key("session_tokens"))?;
+            tenant.resolve(tenants, &at.key("session_tokens"))?;
         }
         if let Some(trusted) = &mut self.trusted {
-            let place = place.key("trusted");
+            let at = at.key("trusted");
             if !self.address.is_local() {
                 let message =
                     "a trusted listener is its own credential, so it has to be on a loopback address or a Unix socket";
-                return Err(place.refuse(message));
+                return Err(at.refuse(message));
             }
-            trusted.tenant.resolve(tenants, &place.key("tenant"))?;
+            trusted.tenant.resolve(tenants, &at.key("tenant"))?;
         }
         if let Some(tls) = &mut self.tls {
-            check_tls(tls, &place.key("tls"), resolver)?;
+            check_tls(tls, &at.key("tls"), resolver)?;
         }
         if matches!(self.address, ListenAddress::Tcp(_)) && self.socket != SocketFile::default() {
-            return Err(place.key("socket").refuse("only a Unix socket has a mode and an owner"));
+            return Err(at.key("socket").refuse("only a Unix socket has a mode and an owner"));
         }
         Ok(())
     }
 }
 
 /// Checks that the files can be served, so that `postern check` finds what `postern serve` would.
-fn check_tls(tls: &mut TlsFiles, place: &Place, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+fn check_tls(tls: &mut TlsFiles, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
     [&mut tls.certificate, &mut tls.key].into_iter().chain(&mut tls.client_ca).for_each(|path| resolver.path(path));
     if tls.client_certificate == ClientCertificates::Required && tls.client_ca.is_none() {
         let message = "client certificates are required, and `client_ca` does not say from which authority";
-        return Err(place.refuse(message));
+        return Err(at.refuse(message));
     }
     if Tls::new(tls.clone()).is_err() {
         // Reading them records their digests, so that a repair is noticed. The second attempt is for files that were
@@ -105,7 +105,7 @@ fn check_tls(tls: &mut TlsFiles, place: &Place, resolver: &Resolver<'_>) -> Resu
         for path in [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca) {
             let _ = resolver.read(path);
         }
-        Tls::new(tls.clone()).map_err(|error| place.refuse(error.to_string()))?;
+        Tls::new(tls.clone()).map_err(|error| at.refuse(error.to_string()))?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::resolver::Resolver;
 use super::root::Config;
 use super::schema::schema_value;
 use super::tenant::inherit_common_settings;
-use super::tree::{Origin, Tree};
+use super::tree::{SettingOrigin, Tree};
 
 impl Config {
     /// Reads a configuration file.
@@ -45,7 +45,7 @@ pub(super) fn read(path: &Path, environment: &Environment, reader: &FileReader) 
 
 fn parse(text: &str, path: &Path, environment: &Environment, reader: &FileReader) -> Result<Config, ConfigError> {
     let mut tree = Tree::parse(text).map_err(|error| {
-        let origin = error.span().map_or(Origin::File, Origin::Text);
+        let origin = error.span().map_or(SettingOrigin::File, SettingOrigin::Text);
         ConfigError::of_parser(path, text, origin, &error)
     })?;
     overrides::apply(&mut tree, environment)?;
@@ -55,7 +55,7 @@ fn parse(text: &str, path: &Path, environment: &Environment, reader: &FileReader
     inherit_common_settings(&mut tree);
     let mut config: Config = tree.read().map_err(|error| refused(&tree, &error))?;
     config.check(&Resolver::new(environment, reader)).map_err(|invalid| {
-        let origin = tree.origin_of(&invalid.place);
+        let origin = tree.origin_of(&invalid.at);
         ConfigError::of_check(path, text, origin, invalid)
     })?;
     // Changes of the configuration file itself are listed setting by setting.

@@ -7,8 +7,8 @@ use super::connection::CaFile;
 use super::environment::Environment;
 use super::files::FileReader;
 use super::mask;
-use super::place::{InvalidSetting, Place};
 use super::secret::{Secret, SecretSource};
+use super::setting_path::{InvalidSetting, SettingPath};
 use crate::digest::sha256;
 
 /// The surroundings of a configuration: the environment and the file system.
@@ -42,26 +42,27 @@ impl<'a> Resolver<'a> {
     }
 
     /// Gives a secret its value.
-    pub(super) fn secret(&self, secret: &mut Secret, place: &Place) -> Result<(), InvalidSetting> {
+    pub(super) fn secret(&self, secret: &mut Secret, at: &SettingPath) -> Result<(), InvalidSetting> {
         let (value, source) = match secret.source() {
             SecretSource::Env(name) => {
-                let unset = || place.refuse(format!("the environment variable {} is not set", mask::line(name)));
+                let unset = || at.refuse(format!("the environment variable {} is not set", mask::line(name)));
                 (self.environment.get(name).ok_or_else(unset)?.to_owned(), SecretSource::Env(name.clone()))
             }
             SecretSource::File(path) => {
                 let path = self.reader.absolute(path);
-                let value = self.reader.read_text(&path).map_err(|error| {
-                    place.refuse(format!("the secret file {} can't be read: {error}", path.display()))
-                })?;
+                let value = self
+                    .reader
+                    .read_text(&path)
+                    .map_err(|error| at.refuse(format!("the secret file {} can't be read: {error}", path.display())))?;
                 (value, SecretSource::File(path))
             }
         };
         let value = value.trim_end_matches(['\r', '\n']);
         if value.is_empty() {
-            return Err(place.refuse("the secret is empty"));
+            return Err(at.refuse("the secret is empty"));
         }
         if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(place.refuse("the secret has characters that a header can't have (a space or a line break?)"));
+            return Err(at.refuse("the secret has characters that a header can't have (a space or a line break?)"));
         }
         *secret = Secret::new(value.to_owned(), source);
         Ok(())

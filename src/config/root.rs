@@ -6,18 +6,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::address::ListenAddress;
-use super::admin::Admin;
+use super::admin::AdminConfig;
 use super::cache::Cache;
-use super::cors::Cors;
+use super::cors::CorsConfig;
 use super::diff::WrittenConfig;
 use super::issuer::{Issuer, TenantOf};
 use super::limits::Limits;
 use super::listener::ListenerConfig;
 use super::log::Log;
 use super::pass_through::PassThrough;
-use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
 use super::server::Server;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::tenant::{Tenant, TenantMode, UniqueValues};
 use super::tenant_ref::TenantRef;
 use super::traces::Traces;
@@ -35,7 +35,7 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The listener for operators: probes, metrics, status page, purge.
     #[serde(default)]
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// Limits for callers' connections and requests.
     #[serde(default)]
     pub server: Server,
@@ -59,7 +59,7 @@ pub struct Config {
     #[serde(default)]
     pub issuers: Vec<Issuer>,
     /// Browser pages of other origins that may use the gateway. If omitted, none.
-    pub cors: Option<Cors>,
+    pub cors: Option<CorsConfig>,
     /// Requests of the rest of the API that are forwarded: authenticated, limited, with the org key, never cached. All others
     /// are answered 404.
     #[serde(default)]
@@ -87,7 +87,7 @@ impl Config {
 
     /// Checks everything that needs more than one setting or the file system, and resolves secrets, paths and references.
     pub(super) fn check(&mut self, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
-        let root = Place::default();
+        let root = SettingPath::default();
         self.check_tenants(&root, resolver)?;
         self.check_listeners(&root.key("listeners"), resolver)?;
         for (index, issuer) in self.issuers.iter_mut().enumerate() {
@@ -106,37 +106,37 @@ impl Config {
         self.traces.check(&root.key("traces"), resolver)
     }
 
-    fn check_tenants(&mut self, root: &Place, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+    fn check_tenants(&mut self, root: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
         if self.tenants.is_empty() {
             return Err(root.refuse("there is no [[tenants]] table; at least one is needed"));
         }
         let has_client_ca = self.listeners.iter().any(ListenerConfig::has_client_ca);
         let mut seen = UniqueValues::default();
         for (index, tenant) in self.tenants.iter_mut().enumerate() {
-            let place = root.key("tenants").index(index);
-            Arc::make_mut(tenant).check(&place, resolver, has_client_ca, &mut seen)?;
+            let at = root.key("tenants").index(index);
+            Arc::make_mut(tenant).check(&at, resolver, has_client_ca, &mut seen)?;
         }
         Ok(())
     }
 
-    fn check_listeners(&mut self, place: &Place, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+    fn check_listeners(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
         if self.listeners.is_empty() {
-            return Err(place.refuse("the list of listeners is empty; at least one is needed"));
+            return Err(at.refuse("the list of listeners is empty; at least one is needed"));
         }
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            listener.check(&place.index(index), &self.tenants, resolver)?;
+            listener.check(&at.index(index), &self.tenants, resolver)?;
         }
         for (index, listener) in self.listeners.iter().enumerate() {
             let any_port = matches!(&listener.address, ListenAddress::Tcp(address) if address.port() == 0);
             if !any_port && self.listeners[..index].iter().any(|other| other.address == listener.address) {
                 let message = format!("there are two listeners on {}", listener.address);
-                return Err(place.index(index).key("address").refuse(message));
+                return Err(at.index(index).key("address").refuse(message));
             }
         }
         Ok(())
     }
 
-    fn check_that_tenants_have_callers(&self, place: &Place) -> Result<(), InvalidSetting> {
+    fn check_that_tenants_have_callers(&self, at: &SettingPath) -> Result<(), InvalidSetting> {
         let of_listeners = self.listeners.iter().flat_map(|listener| {
             listener.session_tokens.iter().chain(listener.trusted.as_ref().map(|trusted| &trusted.tenant))
         });
@@ -154,7 +154,7 @@ impl Config {
                 || named.contains(&&tenant.id);
             if !has_callers {
                 let message = "this tenant has no callers: it has no [[tenants.client_keys]], and no listener and no issuer is for it";
-                return Err(place.index(index).key("id").refuse(message));
+                return Err(at.index(index).key("id").refuse(message));
             }
         }
         Ok(())

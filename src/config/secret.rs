@@ -99,16 +99,16 @@ impl<'de> Visitor<'de> for SourceVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretSource, A::Error> {
         #[derive(serde::Deserialize)]
         #[serde(field_identifier, rename_all = "lowercase")]
-        enum Key {
+        enum SourceKey {
             Env,
             File,
         }
         let source = match map.next_key()? {
-            Some(Key::Env) => SecretSource::Env(map.next_value()?),
-            Some(Key::File) => SecretSource::File(map.next_value()?),
+            Some(SourceKey::Env) => SecretSource::Env(map.next_value()?),
+            Some(SourceKey::File) => SecretSource::File(map.next_value()?),
             None => return Err(de::Error::custom("one of `env` and `file` is needed")),
         };
-        match map.next_key::<Key>()? {
+        match map.next_key::<SourceKey>()? {
             None => Ok(source),
             Some(_) => Err(de::Error::custom("`env` and `file` exclude each other")),
         }

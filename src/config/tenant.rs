@@ -10,10 +10,10 @@ use super::cache::{Freshness, Stale};
 use super::client_certificate::ClientCertificate;
 use super::client_key::ClientKey;
 use super::limits::Limits;
-use super::place::{InvalidSetting, Place};
 use super::request_directive::RequestDirective;
 use super::resolver::Resolver;
 use super::secret::Secret;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::tree::Tree;
 use super::units::SharedText;
 
@@ -90,56 +90,56 @@ impl Tenant {
     /// Checks the tenant and reads its secrets. `has_client_ca` says whether any listener asks for client certificates.
     pub(super) fn check(
         &mut self,
-        place: &Place,
+        at: &SettingPath,
         resolver: &Resolver<'_>,
         has_client_ca: bool,
         seen: &mut UniqueValues,
     ) -> Result<(), InvalidSetting> {
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
         if self.id.is_empty() || self.id.len() > 64 || !self.id.chars().all(is_plain) {
-            return Err(place.key("id").refuse("a tenant's id has 1 to 64 letters, digits, `-`, `_` or `.`"));
+            return Err(at.key("id").refuse("a tenant's id has 1 to 64 letters, digits, `-`, `_` or `.`"));
         }
         if !seen.ids.insert(Arc::clone(&self.id)) {
-            return Err(place.key("id").refuse(format!("there is a tenant `{}` already", self.id)));
+            return Err(at.key("id").refuse(format!("there is a tenant `{}` already", self.id)));
         }
-        resolver.secret(&mut self.org_key, &place.key("org_key"))?;
+        resolver.secret(&mut self.org_key, &at.key("org_key"))?;
         if let Some(next) = &mut self.org_key_next {
-            resolver.secret(next, &place.key("org_key_next"))?;
+            resolver.secret(next, &at.key("org_key_next"))?;
         }
         if self.mode == TenantMode::Validate {
-            self.check_validated(place, seen)?;
+            self.check_validated(at, seen)?;
         }
-        self.check_client_keys(&place.key("client_keys"), seen)?;
-        self.check_client_certificates(&place.key("client_certificates"), has_client_ca, seen)
+        self.check_client_keys(&at.key("client_keys"), seen)?;
+        self.check_client_certificates(&at.key("client_certificates"), has_client_ca, seen)
     }
 
-    fn check_validated(&self, place: &Place, seen: &mut UniqueValues) -> Result<(), InvalidSetting> {
+    fn check_validated(&self, at: &SettingPath, seen: &mut UniqueValues) -> Result<(), InvalidSetting> {
         if !self.client_keys.is_empty() {
             let message = "a tenant of mode `validate` has no client keys: its callers present the org key itself";
-            return Err(place.key("client_keys").index(0).key("name").refuse(message));
+            return Err(at.key("client_keys").index(0).key("name").refuse(message));
         }
         let own = [&self.org_key].into_iter().chain(&self.org_key_next);
         if own.clone().any(|key| seen.validated.contains(key)) {
             let message = "another tenant of mode `validate` has the same org key, so callers could not be told apart";
-            return Err(place.key("org_key").refuse(message));
+            return Err(at.key("org_key").refuse(message));
         }
         seen.validated.extend(own.cloned());
         Ok(())
     }
 
-    fn check_client_keys(&self, place: &Place, seen: &mut UniqueValues) -> Result<(), InvalidSetting> {
+    fn check_client_keys(&self, at: &SettingPath, seen: &mut UniqueValues) -> Result<(), InvalidSetting> {
         let mut names = HashSet::new();
         for (index, key) in self.client_keys.iter().enumerate() {
-            let place = place.index(index);
+            let at = at.index(index);
             if !names.insert(&key.name) {
                 let message = format!("there is a client key `{}` in this tenant already", key.name);
-                return Err(place.key("name").refuse(message));
+                return Err(at.key("name").refuse(message));
             }
-            key.check(&place)?;
+            key.check(&at)?;
             let owner = format!("{}` of tenant `{}", key.name, self.id);
             if let Some(owner) = seen.key_owners.insert(key.sha256, owner) {
                 let message = format!("the client key `{owner}` has the same hash; every key needs its own");
-                return Err(place.key("sha256").refuse(message));
+                return Err(at.key("sha256").refuse(message));
             }
         }
         Ok(())
@@ -147,20 +147,20 @@ impl Tenant {
 
     fn check_client_certificates(
         &self,
-        place: &Place,
+        at: &SettingPath,
         has_client_ca: bool,
         seen: &mut UniqueValues,
     ) -> Result<(), InvalidSetting> {
         for (index, certificate) in self.client_certificates.iter().enumerate() {
-            let place = place.index(index).key("san");
+            let at = at.index(index).key("san");
             if certificate.san.is_empty() || !seen.sans.insert(certificate.san.clone()) {
                 let message =
                     "a client certificate needs a name of its own: a DNS name or a URI like \"spiffe://cluster/app\"";
-                return Err(place.refuse(message));
+                return Err(at.refuse(message));
             }
             if !has_client_ca {
                 let message = "no listener asks for client certificates: `tls = { client_ca = \"…\", … }` is missing";
-                return Err(place.refuse(message));
+                return Err(at.refuse(message));
             }
         }
         Ok(())

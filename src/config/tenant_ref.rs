@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer};
 use serde::{Serialize, Serializer};
 
-use super::place::{InvalidSetting, Place};
 use super::schema_as::schema_as;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::tenant::Tenant;
 use crate::nearest::nearest;
 
@@ -35,14 +35,14 @@ impl TenantRef {
     }
 
     /// Finds the tenant.
-    pub(super) fn resolve(&mut self, tenants: &[Arc<Tenant>], place: &Place) -> Result<(), InvalidSetting> {
+    pub(super) fn resolve(&mut self, tenants: &[Arc<Tenant>], at: &SettingPath) -> Result<(), InvalidSetting> {
         self.index = tenants.iter().position(|tenant| tenant.id == self.id);
         if self.index.is_some() {
             return Ok(());
         }
         let suggestion = nearest(&self.id, tenants.iter().map(|tenant| &*tenant.id));
         let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-        Err(place.refuse(format!("there is no tenant `{}`{suggestion}", self.id)))
+        Err(at.refuse(format!("there is no tenant `{}`{suggestion}", self.id)))
     }
 }
 

@@ -337,7 +337,7 @@ fn a_collector_has_a_path_and_secret_headers() {
     let text = format!("{lines}{}", with_key(""));
     let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the file is good");
     let traces = &config.traces;
-    let collector = traces.collector().expect("there is an endpoint");
+    let collector = traces.span_endpoint().expect("there is an endpoint");
     assert_eq!(collector.connection.base_url.to_string(), "https://otlp.example.com/");
     assert_eq!((collector.target.as_str(), &*traces.service_name), ("/otlp/v1/traces", "postern"));
     assert_eq!((traces.headers[0].0.as_str(), traces.headers[0].1.expose()), ("authorization", "tk_of_the_collector"));
@@ -348,7 +348,7 @@ fn a_collector_has_a_path_and_secret_headers() {
     environment.insert("POSTERN_TRACES_ENDPOINT", "http://127.0.0.1:4318");
     environment.insert("POSTERN_LOG_SAMPLE", "0.5");
     let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the overrides are good");
-    assert_eq!(config.traces.collector().expect("there is an endpoint").target.as_str(), "/v1/traces");
+    assert_eq!(config.traces.span_endpoint().expect("there is an endpoint").target.as_str(), "/v1/traces");
     assert!((config.log.sample - 0.5).abs() < f64::EPSILON);
 }
 
@@ -374,7 +374,7 @@ fn the_admin_listener_needs_a_token_unless_local() {
         let text = format!("[admin]\n{lines}\n{}", with_key(""));
         Config::parse(&text, Path::new("postern.toml"), environment).expect("the file is good")
     };
-    let off = || Admin { address: AdminAddress::Off, token: None };
+    let off = || AdminConfig { address: AdminAddress::Off, token: None };
     assert_eq!(parse(&environment, "address = \"off\"").admin, off());
     for local in ["127.0.0.1:0", "[::1]:9180", "unix:/run/postern/admin.sock"] {
         let admin = parse(&environment, &format!("address = \"{local}\"")).admin;

@@ -12,9 +12,9 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::connection::{CaFile, Connection};
-use super::place::{InvalidSetting, Place};
 use super::resolver::Resolver;
 use super::secret::Secret;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::{parse_string, string_setting};
 use super::units::{Share, SharedText};
 use super::url::ServerUrl;
@@ -29,7 +29,7 @@ const LARGEST_ANSWER: usize = 64 << 10;
 #[serde(deny_unknown_fields, default)]
 pub struct Traces {
     /// URL of the collector; /v1/traces is added to it. Without it there are no traces.
-    endpoint: Option<Endpoint>,
+    endpoint: Option<CollectorUrl>,
     /// Share of the requests without a traceparent that is traced; with one, the caller decides.
     #[serde(with = "Share")]
     pub sample: f64,
@@ -46,7 +46,7 @@ pub struct Traces {
 
 /// A collector of spans.
 #[derive(Clone, Debug)]
-pub struct Collector {
+pub struct SpanEndpoint {
     /// The connection to it.
     pub connection: Connection,
     /// The path that takes spans.
@@ -56,7 +56,7 @@ pub struct Collector {
 impl Traces {
     /// The collector; `None` if requests are not traced.
     #[must_use]
-    pub fn collector(&self) -> Option<Collector> {
+    pub fn span_endpoint(&self) -> Option<SpanEndpoint> {
         let endpoint = self.endpoint.as_ref()?;
         let connection = Connection {
             base_url: endpoint.url.origin.clone(),
@@ -68,18 +68,18 @@ impl Traces {
             pool_idle_per_worker: 1,
             pool_idle_timeout: Duration::from_secs(30),
         };
-        Some(Collector { connection, target: endpoint.spans.clone() })
+        Some(SpanEndpoint { connection, target: endpoint.spans.clone() })
     }
 
-    pub(super) fn check(&mut self, place: &Place, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+    pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
         if self.endpoint.is_none() {
             self.headers.clear();
             return Ok(());
         }
         resolver.ca_file(&mut self.ca_file);
-        let place = place.key("headers");
+        let at = at.key("headers");
         let mut headers = self.headers.iter_mut();
-        headers.try_for_each(|(name, secret)| resolver.secret(secret, &place.key(name.as_str().to_owned())))
+        headers.try_for_each(|(name, secret)| resolver.secret(secret, &at.key(name.as_str().to_owned())))
     }
 }
 
@@ -91,13 +91,13 @@ impl Default for Traces {
 
 /// The URL of a collector, to which the path for spans is added.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Endpoint {
+struct CollectorUrl {
     url: ServerUrl,
     /// The path that takes spans.
     spans: PathAndQuery,
 }
 
-impl Endpoint {
+impl CollectorUrl {
     fn parse(text: &str) -> Result<Self, String> {
         let url = ServerUrl::parse(text).and_then(|url| {
             if url.has_credentials() {
@@ -113,13 +113,13 @@ impl Endpoint {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for CollectorUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.url.fmt(f)
     }
 }
 
-string_setting!(Endpoint, "^https?://[^?#@]+$");
+string_setting!(CollectorUrl, "^https?://[^?#@]+$");
 
 /// A table of header names and secrets, as a list of pairs.
 struct Headers;
@@ -143,16 +143,16 @@ impl<'de> Visitor<'de> for Headers {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut headers = Vec::new();
-        while let Some((Name(name), secret)) = map.next_entry()? {
+        while let Some((HeaderKey(name), secret)) = map.next_entry()? {
             headers.push((name, secret));
         }
         Ok(headers)
     }
 }
 
-struct Name(HeaderName);
+struct HeaderKey(HeaderName);
 
-impl<'de> Deserialize<'de> for Name {
+impl<'de> Deserialize<'de> for HeaderKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parse_string(deserializer, |text| {
             text.parse().map(Self).map_err(|_| format!("`{text}` can't be the name of a header"))

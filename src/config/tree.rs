@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::place::{Place, Step};
+use super::setting_path::{PathStep, SettingPath};
 
 /// A parsed file with its overrides.
 pub(super) struct Tree<'t> {
@@ -28,7 +28,7 @@ pub(super) struct Override<'t> {
 
 /// The origin of a value.
 #[derive(Debug)]
-pub(super) enum Origin<'t> {
+pub(super) enum SettingOrigin<'t> {
     /// The file, at no place in particular.
     File,
     /// A part of the file's text.
@@ -87,21 +87,23 @@ impl<'t> Tree<'t> {
     }
 
     /// The origin of a span in an error of [`Tree::read`].
-    pub(super) fn origin(&self, span: Option<Range<usize>>) -> Origin<'t> {
-        let Some(span) = span else { return Origin::File };
+    pub(super) fn origin(&self, span: Option<Range<usize>>) -> SettingOrigin<'t> {
+        let Some(span) = span else { return SettingOrigin::File };
         let overrides = span.start.checked_sub(self.text_length + 1);
-        overrides.and_then(|index| self.overrides.get(index)).map_or(Origin::Text(span), |from| Origin::Variable(*from))
+        overrides
+            .and_then(|index| self.overrides.get(index))
+            .map_or(SettingOrigin::Text(span), |from| SettingOrigin::Variable(*from))
     }
 
     /// The origin of the setting at a place; if it is left out, that of the table that lacks it.
-    pub(super) fn origin_of(&self, place: &Place) -> Origin<'t> {
-        let mut steps = place.steps().iter();
-        let Some(Step::Key(first)) = steps.next() else { return Origin::File };
-        let Some(mut found) = self.root.get_ref().get(&**first) else { return Origin::File };
+    pub(super) fn origin_of(&self, at: &SettingPath) -> SettingOrigin<'t> {
+        let mut steps = at.steps().iter();
+        let Some(PathStep::Key(first)) = steps.next() else { return SettingOrigin::File };
+        let Some(mut found) = self.root.get_ref().get(&**first) else { return SettingOrigin::File };
         for step in steps {
             let inner = match step {
-                Step::Key(name) => found.get_ref().get(&**name),
-                Step::Index(index) => found.get_ref().get(*index),
+                PathStep::Key(name) => found.get_ref().get(&**name),
+                PathStep::Index(index) => found.get_ref().get(*index),
             };
             match inner {
                 Some(inner) => found = inner,

@@ -42,8 +42,8 @@ impl Tracer {
         clock: Clock,
         dropped: IntCounter,
     ) -> Result<Option<Self>, ClientSetupError> {
-        let Some(collector) = settings.collector() else { return Ok(None) };
-        let exporter = Exporter::start(settings, collector, dropped)?;
+        let Some(endpoint) = settings.span_endpoint() else { return Ok(None) };
+        let exporter = Exporter::start(settings, endpoint, dropped)?;
         Ok(Some(Self(Arc::new(Inner { clock, sample: settings.sample, exporter }))))
     }
 

@@ -45,7 +45,7 @@ enum Message {
 /// Where they are sent.
 struct Collector {
     client: Client,
-    place: config::Collector,
+    endpoint: config::SpanEndpoint,
     settings: config::Traces,
     headers: HeaderMap,
     dropped: IntCounter,
@@ -54,7 +54,7 @@ struct Collector {
 impl Exporter {
     pub(super) fn start(
         settings: &config::Traces,
-        collector: config::Collector,
+        endpoint: config::SpanEndpoint,
         dropped: IntCounter,
     ) -> Result<Self, ClientSetupError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
@@ -66,9 +66,8 @@ impl Exporter {
             value.set_sensitive(true);
             headers.insert(name, value);
         }
-        let client = Client::new(&collector.connection)?;
-        let collector =
-            Collector { client, place: collector, settings: settings.clone(), headers, dropped: dropped.clone() };
+        let client = Client::new(&endpoint.connection)?;
+        let collector = Collector { client, endpoint, settings: settings.clone(), headers, dropped: dropped.clone() };
         if let Err(error) = collector.run_on_its_own(waiting) {
             // Requests are answered all the same; what is dropped is counted.
             tracing::error!(%error, "traces_failed");
@@ -135,9 +134,9 @@ impl Collector {
         let body = serde_json::to_vec(&self.message(batch)).unwrap_or_default();
         let mut request = Request::new(whole(body.into()));
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = self.place.target.clone().into();
+        *request.uri_mut() = self.endpoint.target.clone().into();
         request.headers_mut().clone_from(&self.headers);
-        let (rejected, reason) = match self.client.send(request, self.place.connection.total_timeout).await {
+        let (rejected, reason) = match self.client.send(request, self.endpoint.connection.total_timeout).await {
             Ok(reply) if reply.status.is_success() => (rejected(&reply.body), String::new()),
             Ok(reply) => (batch.len() as u64, format!("the collector answered with status {}", reply.status.as_u16())),
             Err(error) => (batch.len() as u64, error.to_string()),
