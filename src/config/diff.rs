@@ -36,11 +36,11 @@ struct Change {
 enum ChangedValues {
     /// The earlier and the later value; `None` if the setting is left out.
     Shown(Option<Value>, Option<Value>),
-    /// ChangedValues that must not be shown.
+    /// Values that must not be shown.
     Masked,
 }
 
-/// A value of a setting.
+/// A setting as it was written.
 #[derive(Clone, Copy, PartialEq)]
 struct Setting<'a> {
     value: &'a Value,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 use super::diagnostic::ConfigError;
 use super::environment::Environment;
@@ -71,7 +71,7 @@ fn collect_settings(table: &Json, path: &[String], settings: &mut BTreeMap<Strin
 }
 
 /// The variables that a file's `{ env = "…" }` tables name.
-fn secret_variables(table: &DeTable<'_>) -> Vec<String> {
+fn secret_variables(root: &DeValue<'_>) -> Vec<String> {
     fn collect(value: &DeValue<'_>, names: &mut Vec<String>) {
         match value {
             DeValue::Table(table) => {
@@ -83,7 +83,7 @@ fn secret_variables(table: &DeTable<'_>) -> Vec<String> {
         }
     }
     let mut names = Vec::new();
-    table.values().for_each(|value| collect(value.get_ref(), &mut names));
+    collect(root, &mut names);
     names
 }
 

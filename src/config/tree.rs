@@ -6,13 +6,14 @@ use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Deserializer};
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::setting_path::{PathStep, SettingPath};
 
 /// A parsed file with its overrides.
 pub(super) struct Tree<'t> {
-    root: Spanned<DeTable<'t>>,
+    /// The top-level table.
+    root: Spanned<DeValue<'t>>,
     text_length: usize,
     overrides: Vec<Override<'t>>,
 }
@@ -40,16 +41,18 @@ pub(super) enum SettingOrigin<'t> {
 impl<'t> Tree<'t> {
     /// Parses a file.
     pub(super) fn parse(text: &'t str) -> Result<Self, toml::de::Error> {
-        Ok(Self { root: DeTable::parse(text)?, text_length: text.len(), overrides: Vec::new() })
+        let table = DeTable::parse(text)?;
+        let root = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
+        Ok(Self { root, text_length: text.len(), overrides: Vec::new() })
     }
 
     /// Reads the tree as a Rust type. An error's span is one for [`Tree::origin`].
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, toml::de::Error> {
-        T::deserialize(Deserializer::from(self.root.clone()))
+        T::deserialize(ValueDeserializer::from(self.root.clone()))
     }
 
     /// The top-level table.
-    pub(super) fn root(&self) -> &DeTable<'t> {
+    pub(super) fn root(&self) -> &DeValue<'t> {
         self.root.get_ref()
     }
 
@@ -61,24 +64,23 @@ impl<'t> Tree<'t> {
         let span = position..position;
         self.overrides.push(from);
         let Some((name, parents)) = path.split_last() else { return };
-        let mut table = self.root.get_mut();
+        let mut value_on_path = self.root.get_mut();
         for parent in parents {
+            let DeValue::Table(table) = value_on_path else { return };
             let key = Spanned::new(span.clone(), parent.clone().into());
             let new = || Spanned::new(span.clone(), DeValue::Table(DeTable::new()));
-            let DeValue::Table(inner) = table.entry(key).or_insert_with(new).get_mut() else { return };
-            table = inner;
+            value_on_path = table.entry(key).or_insert_with(new).get_mut();
         }
-        table.insert(Spanned::new(span.clone(), name.clone().into()), with_span(value, &span));
+        if let DeValue::Table(table) = value_on_path {
+            table.insert(Spanned::new(span.clone(), name.clone().into()), with_span(value, &span));
+        }
     }
 
     /// Gives every table of an array the settings that it lacks in its table `own` from the common table at a path.
     pub(super) fn inherit(&mut self, array: &str, own: &'static str, common: &[&str]) {
-        let mut found = self.root.get_ref().get(*common.first().unwrap_or(&""));
-        for name in common.iter().skip(1) {
-            found = found.and_then(|table| table.get_ref().get(*name));
-        }
-        let Some(common) = found.cloned() else { return };
-        let Some(DeValue::Array(tables)) = self.root.get_mut().get_mut(array).map(Spanned::get_mut) else { return };
+        let common = common.iter().try_fold(&self.root, |table, name| table.get_ref().get(*name)).cloned();
+        let (Some(common), DeValue::Table(root)) = (common, self.root.get_mut()) else { return };
+        let Some(DeValue::Array(tables)) = root.get_mut(array).map(Spanned::get_mut) else { return };
         for table in tables.iter_mut() {
             if let DeValue::Table(table) = table.get_mut() {
                 fill(table, Spanned::new(common.span(), own.into()), &common);
@@ -95,22 +97,18 @@ impl<'t> Tree<'t> {
             .map_or(SettingOrigin::Text(span), |from| SettingOrigin::Variable(*from))
     }
 
-    /// The origin of the setting at a place; if it is left out, that of the table that lacks it.
+    /// The origin of the setting at a path; if it is left out, that of the table that lacks it.
     pub(super) fn origin_of(&self, at: &SettingPath) -> SettingOrigin<'t> {
-        let mut steps = at.steps().iter();
-        let Some(PathStep::Key(first)) = steps.next() else { return SettingOrigin::File };
-        let Some(mut found) = self.root.get_ref().get(&**first) else { return SettingOrigin::File };
-        for step in steps {
+        let mut found = &self.root;
+        for step in at.steps() {
             let inner = match step {
                 PathStep::Key(name) => found.get_ref().get(&**name),
                 PathStep::Index(index) => found.get_ref().get(*index),
             };
-            match inner {
-                Some(inner) => found = inner,
-                None => break,
-            }
+            let Some(inner) = inner else { break };
+            found = inner;
         }
-        self.origin(Some(found.span()))
+        if std::ptr::eq(found, &self.root) { SettingOrigin::File } else { self.origin(Some(found.span())) }
     }
 }
 
