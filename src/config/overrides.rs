@@ -1,7 +1,7 @@
 //! Overrides of settings by the environment: `POSTERN_UPSTREAM_BASE_URL` stands for `base_url` in `[upstream]`.
 //!
 //! Every setting of the JSON Schema that is reached through tables alone can be overridden; an array as a whole. A variable
-//! that the file names as a secret's source is no override.
+//! that the file, or an override such as `POSTERN_ADMIN_TOKEN_ENV`, names as a secret's source is no override.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,9 @@ struct Overridable {
 /// # Errors
 /// For a variable with the prefix that stands for no setting.
 pub(super) fn apply<'t>(tree: &mut Tree<'t>, environment: &'t Environment) -> Result<(), ConfigError> {
-    let secrets = secret_variables(tree.root());
+    let mut secrets = secret_variables(tree.root());
+    let named_by_override = environment.with_prefix(PREFIX).filter(|(name, _)| name.ends_with("_ENV"));
+    secrets.extend(named_by_override.map(|(_, secret)| secret.to_owned()));
     let ours = |name: &str| !RESERVED.contains(&name) && !secrets.iter().any(|secret| secret == name);
     let mut variables = environment.with_prefix(PREFIX).filter(|(name, _)| ours(name)).peekable();
     if variables.peek().is_none() {

@@ -440,7 +440,8 @@ fn an_override_reaches_every_kind_of_setting() {
         ("POSTERN_CACHE_CAPACITY", "4096"),
         ("POSTERN_CACHE_DERIVE", "false"),
         ("POSTERN_CORS_ORIGINS", r#"["https://app.example.com"]"#),
-        ("POSTERN_ADMIN_TOKEN_ENV", "REFOLD_ORG_KEY"),
+        ("POSTERN_ADMIN_TOKEN_ENV", "POSTERN_ADMIN_TOKEN"),
+        ("POSTERN_ADMIN_TOKEN", "s3cret-admin-token"),
         ("POSTERN_LIMITS_UPSTREAM_MAX_QUEUE", "7"),
     ] {
         environment.insert(name, value);
@@ -453,7 +454,7 @@ fn an_override_reaches_every_kind_of_setting() {
     assert_eq!(config.query.unknown, crate::executions::UnknownParameters::Drop);
     assert_eq!((config.cache.capacity, config.cache.derive), (ByteSize::from_bytes(4096), false));
     assert_eq!(config.cors.expect("the table is added").origins, ["https://app.example.com"]);
-    assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some(KEY));
+    assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("s3cret-admin-token"));
     assert_eq!(config.tenants[0].limits.upstream.max_queue, 7);
 }
 

@@ -99,16 +99,19 @@ impl<'t> Tree<'t> {
 
     /// The origin of the setting at a path; if it is left out, that of the table that lacks it.
     pub(super) fn origin_of(&self, at: &SettingPath) -> SettingOrigin<'t> {
-        let mut found = &self.root;
+        let mut found = None;
         for step in at.steps() {
+            let table = found.unwrap_or(&self.root).get_ref();
             let inner = match step {
-                PathStep::Key(name) => found.get_ref().get(&**name),
-                PathStep::Index(index) => found.get_ref().get(*index),
+                PathStep::Key(name) => table.get(&**name),
+                PathStep::Index(index) => table.get(*index),
             };
-            let Some(inner) = inner else { break };
+            if inner.is_none() {
+                break;
+            }
             found = inner;
         }
-        if std::ptr::eq(found, &self.root) { SettingOrigin::File } else { self.origin(Some(found.span())) }
+        self.origin(found.map(Spanned::span))
     }
 }
 
