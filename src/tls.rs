@@ -11,20 +11,38 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256;
 
-/// The files of a TLS listener, and its policy for client certificates.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The files of a TLS listener, and its demand for client certificates; `tls` of a listener in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TlsFiles {
-    /// PEM: the certificate chain, the server's own certificate first.
+    /// PEM file of the certificate and the certificates between it and its authority.
+    #[schemars(with = "String")]
     pub certificate: PathBuf,
-    /// PEM: the certificate's private key.
+    /// PEM file of the certificate's private key.
+    #[schemars(with = "String")]
     pub key: PathBuf,
-    /// PEM: the authorities of client certificates; `None` requests no client certificate.
+    /// PEM file of the authorities that client certificates have to come from. If omitted, none are requested.
+    #[schemars(with = "Option<String>")]
     pub client_ca: Option<PathBuf>,
-    /// Refuses a client without a certificate at the handshake.
-    pub client_certificate_required: bool,
+    /// Demand for client certificates.
+    #[serde(default)]
+    pub client_certificate: ClientCertificates,
+}
+
+/// The demand of a listener with `client_ca` for client certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// Clients may present a certificate, where client_ca is set.
+    #[default]
+    Optional,
+    /// Clients without a certificate are refused at the handshake.
+    Required,
 }
 
 /// A TLS file can't be read or used.
@@ -151,8 +169,10 @@ impl FileContents {
                     roots.add(certificate).map_err(|error| refused(path, error.to_string()))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                let verifier =
-                    if files.client_certificate_required { verifier } else { verifier.allow_unauthenticated() };
+                let verifier = match files.client_certificate {
+                    ClientCertificates::Required => verifier,
+                    ClientCertificates::Optional => verifier.allow_unauthenticated(),
+                };
                 let verifier = verifier.build().map_err(|error| refused(path, error.to_string()))?;
                 (builder.with_client_cert_verifier(Arc::clone(&verifier)), Some(verifier))
             }
@@ -191,7 +211,7 @@ mod tests {
             certificate: certificate.clone(),
             key: key.clone(),
             client_ca: None,
-            client_certificate_required: false,
+            client_certificate: ClientCertificates::Optional,
         };
         let tls = Tls::new(files).expect("they are good");
         let original = tls.config();

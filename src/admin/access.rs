@@ -68,7 +68,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::config::Provenance;
+    use crate::config::SecretSource;
 
     fn headers(name: http::HeaderName, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
@@ -100,7 +100,7 @@ mod tests {
         };
         let (loopback, other) =
             (ListenAddress::Tcp(([127, 0, 0, 1], 1).into()), ListenAddress::Tcp(([0, 0, 0, 0], 1).into()));
-        let token = Secret::new("s3cret-token".to_owned(), Provenance::Env("TOKEN".to_owned()));
+        let token = Secret::new("s3cret-token".to_owned(), SecretSource::Env("TOKEN".to_owned()));
         for address in [&loopback, &other] {
             for good in ["Bearer s3cret-token", "bearer s3cret-token"] {
                 assert!(is_operator(address, Some(&token), &headers(AUTHORIZATION, good)), "{good}");

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::response::{AdminResponse, json_response};
 use crate::caller::ListenerIdentity;
-use crate::config::Config;
+use crate::config::{Config, TenantRef};
 use crate::error::{ClientError, Reason};
 use crate::executions::COLLECTION;
 use crate::gateway::{ConnectionContext, Explained, Gateway, Handled};
@@ -92,8 +92,9 @@ impl Explorer {
         {
             return Ok(connection.clone());
         }
-        let session_tokens = config.listeners.iter().find_map(|listener| listener.session_tokens);
-        let client = Client::new(&config.upstream.connection)
+        let session_tokens =
+            config.listeners.iter().find_map(|listener| listener.session_tokens.as_ref().map(TenantRef::index));
+        let client = Client::new(&config.upstream.connection())
             .map_err(|error| ClientError::new(Reason::UpstreamUnreachable, error.to_string()))?;
         let identity = ListenerIdentity::for_session_tokens(session_tokens);
         // No drain gives up these requests: the sender is dropped, so the value never becomes true.

@@ -44,8 +44,11 @@ async fn route(
     let gateway = context.generation.gateway();
     // From the configuration in effect, so that a reload can change the token. If a reload switches the admin listener off, it
     // stays open until the process ends, and answers probes only.
-    let admin = gateway.config().admin.as_ref();
-    let role = admin.map_or(Role::Anonymous, |admin| access::role(&context.address, admin.token.as_ref(), headers));
+    let admin = &gateway.config().admin;
+    let role = match admin.listen_address() {
+        Some(_) => access::role(&context.address, admin.token.as_ref(), headers),
+        None => Role::Anonymous,
+    };
     let path = request.uri().path();
     if let Some((content_type, text)) = page::file(path) {
         require_read(request.method())?;

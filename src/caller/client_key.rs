@@ -23,7 +23,7 @@ impl KeyBudgets {
     /// Returns the budget of a configured key: the previous one if its name and rate are unchanged, since a reload must not
     /// restore what the key has spent.
     fn of(&self, tenant: &Tenant, key: &ClientKey) -> Option<Arc<ClientBudget>> {
-        let rate = key.budget?;
+        let rate = key.budget()?;
         let previous = self.0.get(&(Arc::clone(&tenant.config.id), Arc::clone(&key.name)));
         let unchanged = previous.filter(|budget| budget.rate() == rate).map(Arc::clone);
         Some(unchanged.unwrap_or_else(|| Arc::new(ClientBudget::new(rate))))

@@ -46,7 +46,7 @@ impl Callers {
         let same_org = same_id.into_iter().chain(removed).find(|previous| shares_org_key(&previous.config, config));
         tenant.upstream_budget = match same_org {
             Some(previous) => previous.upstream_budget.clone(),
-            None => UpstreamBudget::new(config.upstream_budget, self.clock.clone()),
+            None => UpstreamBudget::new(config.limits.upstream, self.clock.clone()),
         };
         tenant
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::grant::{Grant, TenantGrant};
 use super::tenants::TenantIndex;
-use crate::config::{Listener, Trusted};
+use crate::config::{ListenerConfig, TenantRef, Trusted};
 
 /// The part of the identification that a connection contributes to all its requests.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +20,11 @@ pub struct ListenerIdentity {
 impl ListenerIdentity {
     /// Creates the identity of connections to a listener.
     #[must_use]
-    pub fn of(listener: &Listener) -> Self {
-        Self { grant: listener.trusted.as_ref().map(grant), ..Self::for_session_tokens(listener.session_tokens) }
+    pub fn of(listener: &ListenerConfig) -> Self {
+        Self {
+            grant: listener.trusted.as_ref().map(grant),
+            ..Self::for_session_tokens(listener.session_tokens.as_ref().map(TenantRef::index))
+        }
     }
 
     /// Creates an identity without a grant. `tenant` is the index in the configuration of the tenant whose session tokens are
@@ -40,5 +43,5 @@ fn grant(trusted: &Trusted) -> TenantGrant {
         linked_accounts: trusted.linked_accounts.clone(),
         expires: None,
     };
-    TenantGrant { tenant: TenantIndex::of_config(trusted.tenant), grant: Arc::new(grant) }
+    TenantGrant { tenant: TenantIndex::of_config(trusted.tenant.index()), grant: Arc::new(grant) }
 }

@@ -11,7 +11,7 @@ use super::logging::start_logging;
 use super::output::CommandError;
 use super::signals::{SignalEvent, Signals};
 use crate::clock::Clock;
-use crate::config::{Environment, Source};
+use crate::config::{Environment, WatchedConfig};
 use crate::log_events;
 use crate::server::{InheritedSockets, Server};
 
@@ -23,7 +23,7 @@ pub(super) fn run(config: &Path) -> Result<(), CommandError> {
     let inherited = InheritedSockets::from_environment()?;
     let logging = start_logging()?;
     let mut signals = Signals::register()?.with_hangup()?;
-    let mut source = Source::new(config, Environment::from_process());
+    let mut source = WatchedConfig::new(config, Environment::from_process());
     let server = Server::start_with(source.load()?, Clock::system(), inherited, logging.access_log.clone())?;
     for address in server.addresses() {
         tracing::info!(%address, message = log_events::LISTENING);
@@ -47,7 +47,7 @@ pub(super) fn run(config: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn reload(source: &mut Source, server: &Server) {
+fn reload(source: &mut WatchedConfig, server: &Server) {
     // systemd (`Type=notify-reload`) compares this time with that of its own request.
     let begun = NotifyState::monotonic_usec_now();
     notify_service_manager(&[vec![NotifyState::Reloading], begun.into_iter().collect()].concat());

@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &WebhookArguments) -> Result<(), CommandError> {
     print("# Registers the webhook with Refold; REFOLD_ORG_KEY is the org API key of this tenant:");
     print(format_args!(
         "curl -X POST '{}api/v2/public/webhook' \\\n  --header \"x-api-key: $REFOLD_ORG_KEY\" --header 'content-type: application/json' \\\n  --data '{body}'",
-        config.upstream.connection.base_url
+        config.upstream.base_url
     ));
     print(
         "# A delivery drops the cache entries of every `linked_account_id` in its body, or of the whole tenant if there is none.",

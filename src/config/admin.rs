@@ -1,106 +1,78 @@
-//! `[admin]`: the listener for whoever runs the gateway, not for its callers.
+//! `[admin]`: the listener for operators, not for callers.
 
-use std::net::SocketAddr;
+use std::fmt;
 
 use schemars::JsonSchema;
-use serde::de::{self, Deserializer};
-use serde::{Deserialize, Serialize, Serializer};
-use toml::Spanned;
+use serde::{Deserialize, Serialize};
 
-use super::diagnostic::Finding;
-use super::environment::Environment;
-use super::file::SecretSource;
-use super::files::Reader;
-use super::model::ListenAddress;
-use super::schema::by_hand;
+use super::address::ListenAddress;
+use super::resolver::Resolver;
 use super::secret::Secret;
-use super::validate::read_secret;
+use super::setting_path::{InvalidSetting, SettingPath};
+use super::text::string_setting;
 
-/// Where it listens, if the file does not say.
-const DEFAULT: ([u8; 4], u16) = ([127, 0, 0, 1], 9180);
-
-/// The listener for whoever runs the gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// Where it listens.
-    pub address: ListenAddress,
-    /// What has to be shown (`Authorization: Bearer`); always there unless it listens on loopback or a Unix socket.
+/// The listener for operators: probes, metrics, status page, purge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// An IP address and a port, `unix:` and a path, or `off`.
+    pub address: AdminAddress,
+    /// Token that operators send (Authorization: Bearer). Required unless the address is loopback or a Unix socket.
     pub token: Option<Secret>,
 }
 
-impl ListenAddress {
-    /// Whether nobody on another host can connect.
-    #[must_use]
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-}
-
-/// The table as it is written.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Written {
-    /// An IP address and a port, `unix:` and a path, or `off`.
-    #[schemars(with = "Address")]
-    pub(super) address: Spanned<Address>,
-    /// What has to be shown (Authorization: Bearer); needed unless the address is loopback or a Unix socket.
-    #[schemars(with = "Option<SecretSource>")]
-    pub(super) token: Option<Spanned<SecretSource>>,
-}
-
-impl Default for Written {
-    fn default() -> Self {
-        Self { address: Spanned::new(0..0, Address::default()), token: None }
-    }
-}
-
-/// An address, or `off`.
-#[derive(Clone, Debug)]
-pub(super) enum Address {
+/// The address of the admin listener, or `off`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// There is no admin listener.
     Off,
+    /// The listener's address.
     At(ListenAddress),
 }
 
-impl Default for Address {
+impl AdminConfig {
+    /// The address to bind; `None` if the listener is off.
+    #[must_use]
+    pub fn listen_address(&self) -> Option<&ListenAddress> {
+        match &self.address {
+            AdminAddress::Off => None,
+            AdminAddress::At(address) => Some(address),
+        }
+    }
+
+    pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+        let Some(address) = self.listen_address() else {
+            self.token = None;
+            return Ok(());
+        };
+        if self.token.is_none() && !address.is_local() {
+            let message =
+                "on an address that other hosts can reach, the admin listener needs a `token = { env = \"VARIABLE\" }`";
+            return Err(at.key("address").refuse(message));
+        }
+        self.token.iter_mut().try_for_each(|token| resolver.secret(token, &at.key("token")))
+    }
+}
+
+impl Default for AdminAddress {
     fn default() -> Self {
-        Self::At(ListenAddress::Tcp(SocketAddr::from(DEFAULT)))
+        Self::At(ListenAddress::Tcp(([127, 0, 0, 1], 9180).into()))
     }
 }
 
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        let address = super::file::Address::deserialize(de::value::StrDeserializer::<D::Error>::new(&text))?;
-        Ok(Self::At(address.0))
+impl AdminAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(Self::Off) } else { ListenAddress::parse(text).map(Self::At) }
     }
 }
 
-/// For the schema's default.
-impl Serialize for Address {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => serializer.serialize_str("off"),
-            Self::At(address) => serializer.collect_str(address),
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
         }
     }
 }
 
-by_hand!(Address, { "type": "string", "pattern": "^(off|unix:.+|.+:[0-9]{1,5})$" });
-
-/// `None` if it is switched off.
-pub(super) fn read(written: &Written, reader: &Reader, environment: &Environment) -> Result<Option<Admin>, Finding> {
-    let Address::At(address) = written.address.get_ref() else { return Ok(None) };
-    let token = written.token.as_ref().map(|source| read_secret(source, reader, environment)).transpose()?;
-    if token.is_none() && !address.is_local() {
-        let message =
-            "on an address that other hosts can reach, the admin listener needs a `token = { env = \"VARIABLE\" }`";
-        return Err(Finding::at(written.address.span(), message));
-    }
-    Ok(Some(Admin { address: address.clone(), token }))
-}
+string_setting!(AdminAddress, "^(off|unix:.+|.+:[0-9]{1,5})$");

@@ -1,29 +1,32 @@
-//! What is wrong with a configuration, where, and what to write instead.
+//! Errors in a configuration: what is wrong, where, and what to write instead.
 
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::mask;
+use super::secret::LITERAL_SECRET;
+use super::setting_path::InvalidSetting;
+use super::tree::SettingOrigin;
 use crate::suggest::suggest;
 
 /// A configuration that is refused. Its `Display` is for people: file, line and column, what is wrong, the line itself
 /// with a mark below, and what would be accepted. It never shows a secret.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError {
-    place: Place,
+    location: Location,
     message: String,
     excerpt: Option<Excerpt>,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Location {
     File(PathBuf),
     Position { file: PathBuf, line: usize, column: usize },
     Variable(String),
 }
 
-/// The line at fault, and which part of it is.
+/// The line with the error, and the part of it to mark.
 #[derive(Debug)]
 struct Excerpt {
     text: String,
@@ -31,39 +34,40 @@ struct Excerpt {
     length: usize,
 }
 
-/// A part of a text that is refused: the validation's finding, not yet tied to a file.
-#[derive(Debug)]
-pub(super) struct Finding {
-    pub(super) span: Option<Range<usize>>,
-    pub(super) message: String,
-    /// The text at that place may be a secret.
-    pub(super) confidential: bool,
-    /// The message is the parser's, which quotes values.
-    of_parser: bool,
-}
-
-impl Finding {
-    pub(super) fn at(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { span: Some(span), message: message.into(), confidential: false, of_parser: false }
-    }
-
-    pub(super) fn of_the_whole(message: impl Into<String>) -> Self {
-        Self { span: None, message: message.into(), confidential: false, of_parser: false }
-    }
-
-    /// What the parser has found; unknown names get the nearest known one.
-    pub(super) fn of_parser(error: &toml::de::Error) -> Self {
-        let confidential = error.message() == super::file::LITERAL_SECRET;
-        Self { span: error.span(), message: with_suggestion(error.message()), confidential, of_parser: true }
-    }
-}
-
 impl ConfigError {
-    pub(super) fn new(path: &Path, text: &str, finding: Finding) -> Self {
-        let message = if finding.of_parser { mask::message(&finding.message, text) } else { finding.message };
-        let Some(span) = finding.span else {
-            return Self { place: Place::File(path.to_owned()), message, excerpt: None };
-        };
+    /// The file cannot be read.
+    pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> Self {
+        Self::without_excerpt(Location::File(file.to_owned()), format!("can't be read: {error}"))
+    }
+
+    /// An environment variable cannot be used.
+    pub(super) fn variable(name: &str, message: impl Into<String>) -> Self {
+        Self::without_excerpt(Location::Variable(name.to_owned()), message)
+    }
+
+    /// The file is not TOML, or a value has not the form of its setting. Unknown names get a suggestion, and quoted values
+    /// are masked.
+    pub(super) fn of_parser(file: &Path, text: &str, origin: SettingOrigin<'_>, error: &toml::de::Error) -> Self {
+        let quoted = if let SettingOrigin::Variable(from) = &origin { from.text } else { text };
+        let message = mask::message(&with_suggestion(error.message()), quoted);
+        let refused = Self::at(file, text, origin, message);
+        if error.message() == LITERAL_SECRET { Self { excerpt: None, ..refused } } else { refused }
+    }
+
+    /// A setting has the right form and cannot be used.
+    pub(super) fn of_check(file: &Path, text: &str, origin: SettingOrigin<'_>, invalid: InvalidSetting) -> Self {
+        Self::at(file, text, origin, invalid.message)
+    }
+
+    fn at(file: &Path, text: &str, origin: SettingOrigin<'_>, message: String) -> Self {
+        match origin {
+            SettingOrigin::File => Self::without_excerpt(Location::File(file.to_owned()), message),
+            SettingOrigin::Variable(from) => Self::variable(from.variable, message),
+            SettingOrigin::Text(span) => Self::in_text(file, text, &span, message),
+        }
+    }
+
+    fn in_text(file: &Path, text: &str, span: &Range<usize>, message: String) -> Self {
         let start = span.start.min(text.len());
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
@@ -74,27 +78,23 @@ impl ConfigError {
             length: text[start..span.end.clamp(start, line_end)].chars().count().max(1),
         };
         let line = text[..start].matches('\n').count() + 1;
-        let place = Place::Position { file: path.to_owned(), line, column: offset + 1 };
-        Self { place, message, excerpt: (!finding.confidential).then_some(excerpt) }
+        let location = Location::Position { file: file.to_owned(), line, column: offset + 1 };
+        Self { location, message, excerpt: Some(excerpt) }
     }
 
-    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
-        Self { place: Place::File(path.to_owned()), message: format!("can't be read: {error}"), excerpt: None }
-    }
-
-    pub(super) fn variable(name: &str, message: impl Into<String>) -> Self {
-        Self { place: Place::Variable(name.to_owned()), message: message.into(), excerpt: None }
+    fn without_excerpt(location: Location, message: impl Into<String>) -> Self {
+        Self { location, message: message.into(), excerpt: None }
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::File(file) => write!(f, "{}: {}", file.display(), self.message)?,
-            Place::Position { file, line, column } => {
+        match &self.location {
+            Location::File(file) => write!(f, "{}: {}", file.display(), self.message)?,
+            Location::Position { file, line, column } => {
                 write!(f, "{}:{line}:{column}: {}", file.display(), self.message)?;
             }
-            Place::Variable(name) => write!(f, "environment variable {name}: {}", self.message)?,
+            Location::Variable(name) => write!(f, "environment variable {name}: {}", self.message)?,
         }
         if let Some(excerpt) = &self.excerpt {
             write!(f, "\n  {}\n  {}{}", excerpt.text, " ".repeat(excerpt.offset), "^".repeat(excerpt.length))?;
@@ -103,7 +103,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// `unknown field `x`, expected one of `a`, `b`` with the nearest of them, in our words.
+/// Rewords the parser's `unknown field `x`, expected one of `a`, `b`` and suggests the nearest name.
 fn with_suggestion(message: &str) -> String {
     let (kind, rest) = if let Some(rest) = message.strip_prefix("unknown field `") {
         ("key", rest)

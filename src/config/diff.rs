@@ -1,96 +1,110 @@
-//! What another configuration changes, setting by setting, for the log. No secret is in the file; where one is, and the
-//! hashes of client keys, are shown as changed and no more.
+//! Differences between two configurations, setting by setting, for the log. Secrets and hashes show only as changed.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::files::Files;
-use super::model::Config;
+use super::files::FileDigests;
 
-/// The keys that tables of an array are told apart by.
-const NAMES: [(&str, &str); 6] = [
-    ("listeners", "address"),
-    ("tenants", "id"),
-    ("client_keys", "name"),
-    ("client_certificates", "name"),
-    ("issuers", "issuer"),
-    ("pass_through", "path"),
-];
-/// Settings whose values are not shown.
-const MASKED: [&str; 6] = ["org_key", "org_key_next", "secret", "sha256", "headers", "token"];
+/// Keys that identify a table in an array; the first that the table has counts.
+const IDENTITIES: [&str; 5] = ["id", "name", "issuer", "address", "path"];
 
-/// What a configuration was read from: to tell what another one changes. There is no secret in it.
+/// A configuration as it was written, with overrides but without defaults, and the digests of the files that it names. It
+/// holds no secret.
 #[derive(Clone, Debug, Default)]
-pub struct Written {
-    pub(super) tree: toml::Table,
-    /// The files that it names; those for inbound TLS apart, which are looked after by themselves.
-    pub files: Files,
+pub(super) struct WrittenConfig {
+    pub(super) tree: Table,
+    /// The files that it names, without those for inbound TLS, which are watched separately.
+    pub(super) files: FileDigests,
 }
 
-/// One setting that is not what it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All settings that differ between two configurations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changes(Vec<Change>);
+
+/// A setting, or a file, that differs.
+#[derive(Clone, Debug, PartialEq)]
 struct Change {
-    /// Its path in the file, with dots between: `tenants.acme.limits.client.burst`.
+    /// Its path, joined by dots: `tenants.acme.limits.client.burst`.
     path: String,
-    what: What,
+    values: ChangedValues,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum What {
-    /// Values as they are written; `None` where the setting is left out.
-    Value(Option<String>, Option<String>),
-    /// Not to be shown, or the content of a file.
+#[derive(Clone, Debug, PartialEq)]
+enum ChangedValues {
+    /// The earlier and the later value; `None` if the setting is left out.
+    Shown(Option<Value>, Option<Value>),
+    /// Values that must not be shown.
     Masked,
 }
 
-/// All settings that are not what they were.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changes(Vec<Change>);
+/// A setting as it was written.
+#[derive(Clone, Copy, PartialEq)]
+struct Setting<'a> {
+    value: &'a Value,
+    is_masked: bool,
+}
 
-impl Config {
-    /// What is not as it was in an older configuration.
-    #[must_use]
-    pub fn changes_since(&self, older: &Self) -> Changes {
-        let (was, is) = (flat(&older.written.tree), flat(&self.written.tree));
+type SettingsByPath<'a> = BTreeMap<String, Setting<'a>>;
+
+impl WrittenConfig {
+    /// The changes since an older configuration. Settings that are `writeOnly` in the schema are masked.
+    pub(super) fn changes_since(&self, older: &Self, schema: &Json) -> Changes {
+        let (mut earlier, mut later) = (SettingsByPath::new(), SettingsByPath::new());
+        collect("", &older.tree, schema, &mut earlier);
+        collect("", &self.tree, schema, &mut later);
         let mut changes = Vec::new();
-        let added = is.keys().filter(|path| !was.contains_key(*path));
-        let mut paths: Vec<&String> = was.keys().chain(added).collect();
-        paths.sort();
-        for path in paths {
-            let (was, is) = (was.get(path), is.get(path));
-            if was != is {
-                changes.push(Change::of(path, was, is));
+        for path in earlier.keys().chain(later.keys().filter(|path| !earlier.contains_key(*path))) {
+            let (earlier, later) = (earlier.get(path), later.get(path));
+            if earlier == later {
+                continue;
             }
+            let value = |setting: Option<&Setting<'_>>| setting.map(|setting| setting.value.clone());
+            let is_masked = earlier.into_iter().chain(later).any(|setting| setting.is_masked);
+            let values =
+                if is_masked { ChangedValues::Masked } else { ChangedValues::Shown(value(earlier), value(later)) };
+            changes.push(Change { path: path.clone(), values });
         }
-        changes.dedup();
-        let files = self.written.files.changed_since(&older.written.files);
-        changes.extend(files.map(|path| Change { path: format!("file {}", path.display()), what: What::Masked }));
+        changes.sort_by(|one, other| one.path.cmp(&other.path));
+        let files = self.files.changed_since(&older.files);
+        changes.extend(
+            files.map(|path| Change { path: format!("file {}", path.display()), values: ChangedValues::Masked }),
+        );
         Changes(changes)
     }
 }
 
-impl Change {
-    fn of(path: &str, was: Option<&Value>, is: Option<&Value>) -> Self {
-        // Not even where a secret comes from.
-        if let Some(last) = path.split('.').position(|name| MASKED.contains(&name)) {
-            let path = path.split('.').take(last + 1).collect::<Vec<_>>().join(".");
-            return Self { path, what: What::Masked };
+/// Collects all settings of a table by their paths.
+fn collect<'a>(prefix: &str, table: &'a Table, schema: &Json, settings: &mut SettingsByPath<'a>) {
+    for (name, value) in table {
+        let path = format!("{prefix}{name}");
+        let schema = &schema["properties"][name];
+        let is_masked = schema["writeOnly"] == true;
+        match value {
+            Value::Table(table) if !is_masked => collect(&format!("{path}."), table, schema, settings),
+            Value::Array(items) if items.first().is_some_and(Value::is_table) => {
+                let mut occurrences: BTreeMap<&str, usize> = BTreeMap::new();
+                for table in items.iter().filter_map(Value::as_table) {
+                    let identity = IDENTITIES.iter().find_map(|key| table.get(*key)?.as_str()).unwrap_or_default();
+                    let occurrence = occurrences.entry(identity).and_modify(|count| *count += 1).or_insert(1);
+                    let suffix = if *occurrence == 1 { String::new() } else { format!("#{occurrence}") };
+                    collect(&format!("{path}.{identity}{suffix}."), table, &schema["items"], settings);
+                }
+            }
+            value => drop(settings.insert(path, Setting { value, is_masked })),
         }
-        let text = |value: Option<&Value>| value.map(Value::to_string);
-        Self { path: path.to_owned(), what: What::Value(text(was), text(is)) }
     }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, what } = self;
-        match what {
-            What::Masked => write!(f, "{path}: changed"),
-            What::Value(was, is) => {
-                let shown = |value: &Option<String>| value.clone().unwrap_or("(left out)".to_owned());
-                write!(f, "{path}: {} -> {}", shown(was), shown(is))
+        match &self.values {
+            ChangedValues::Masked => write!(f, "{}: changed", self.path),
+            ChangedValues::Shown(earlier, later) => {
+                let text = |value: &Option<Value>| value.as_ref().map_or("(left out)".to_owned(), Value::to_string);
+                write!(f, "{}: {} -> {}", self.path, text(earlier), text(later))
             }
         }
     }
@@ -109,42 +123,11 @@ impl fmt::Display for Changes {
     }
 }
 
-/// All settings by their paths.
-fn flat(tree: &Table) -> BTreeMap<String, Value> {
-    let mut all = BTreeMap::new();
-    flatten("", tree, &mut all);
-    all
-}
-
-fn flatten(prefix: &str, table: &Table, all: &mut BTreeMap<String, Value>) {
-    for (name, value) in table {
-        let path = format!("{prefix}{name}");
-        match value {
-            Value::Table(table) => flatten(&format!("{path}."), table, all),
-            Value::Array(items) if items.first().is_some_and(Value::is_table) => {
-                let key = NAMES.iter().find(|(array, _)| array == name).map_or("", |(_, key)| key);
-                let mut seen: Vec<String> = Vec::new();
-                for table in items.iter().filter_map(Value::as_table) {
-                    let own = table.get(key).and_then(Value::as_str).unwrap_or_default();
-                    let before = seen.iter().filter(|name| *name == own).count();
-                    seen.push(own.to_owned());
-                    let own = if before == 0 { own.to_owned() } else { format!("{own}#{}", before + 1) };
-                    flatten(&format!("{path}.{own}."), table, all);
-                }
-            }
-            value => {
-                all.insert(path, value.clone());
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::super::Environment;
-    use super::*;
+    use crate::config::{Config, Environment};
 
     fn config(top: &str, tenants: &str) -> Config {
         let mut environment = Environment::default();
@@ -162,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_by_its_path_with_both_values_and_secrets_only_as_changed() {
+    fn a_change_shows_its_path_and_values_unless_it_is_secret() {
         let before = config(
             "[server]\ndrain_timeout = \"30s\"\n[cache.stale]\nif_error = \"1h\"",
             &(tenant("a", "KEY", '1', "\"*\"") + &tenant("b", "KEY", '2', "\"x\"")),
         );
-        // The order of tables says nothing.
+        // The order of tables does not matter.
         let after = config(
             "[admin]\ntoken = { env = \"OTHER_KEY\" }\n[server]\ndrain_timeout = \"10s\"\n[limits.client]\nburst = 7\n[traces]\nheaders = { authorization = { env = \"KEY\" } }",
             &(tenant("b", "KEY", '2', "\"x\", \"y*\"") + &tenant("a", "OTHER_KEY", '3', "\"*\"")),

@@ -1,5 +1,5 @@
-//! The files that a configuration was made from, by the digest of what was in them: so that a change of any of them is
-//! seen, whether it is written in place, renamed over, or a symlink on the way to it is replaced (as Kubernetes does).
+//! The files that a configuration is made from, with digests of their contents. The digests show every change: a file that is
+//! written in place, one that is renamed over it, or a symbolic link on the way that is replaced (as Kubernetes does).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,75 +10,77 @@ use zeroize::Zeroizing;
 
 use crate::digest::sha256;
 
-/// SHA-256 of a file; `None` for one that can't be read.
+/// SHA-256 of a file's content; `None` for a file that can't be read.
 type Digest = Option<[u8; 32]>;
 
-/// Files as they were when they were read.
+/// Digests of files, by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files(BTreeMap<PathBuf, Digest>);
+pub(super) struct FileDigests(BTreeMap<PathBuf, Digest>);
 
-impl Files {
-    /// The same files as they are now.
+impl FileDigests {
+    /// The digests of the same files now.
     #[must_use]
-    pub fn at_present(&self) -> Self {
-        let digest = |path: &Path, was: &Digest| match std::fs::metadata(path) {
-            // A pipe would have to be waited for, and is not what it was when it is read again.
-            Ok(found) if !found.is_file() => *was,
+    pub(super) fn at_present(&self) -> Self {
+        let digest = |path: &Path, earlier: &Digest| match std::fs::metadata(path) {
+            // Reading a pipe would block, and its content is gone after the first reading.
+            Ok(found) if !found.is_file() => *earlier,
             _ => std::fs::read(path).ok().map(|content| sha256(&Zeroizing::new(content))),
         };
-        Self(self.0.iter().map(|(path, was)| (path.clone(), digest(path, was))).collect())
+        Self(self.0.iter().map(|(path, earlier)| (path.clone(), digest(path, earlier))).collect())
     }
 
-    /// All but one.
+    /// The digests of all files except one.
     pub(super) fn without(mut self, path: &Path) -> Self {
         self.0.remove(path);
         self
     }
 
-    /// Those that were there before with another content.
+    /// The files that are in both and have another content.
     pub(super) fn changed_since<'a>(&'a self, older: &'a Self) -> impl Iterator<Item = &'a Path> {
-        let changed = |(path, digest): &(&PathBuf, &Digest)| older.0.get(*path).is_some_and(|was| was != *digest);
+        let changed =
+            |(path, digest): &(&PathBuf, &Digest)| older.0.get(*path).is_some_and(|earlier| earlier != *digest);
         self.0.iter().filter(changed).map(|(path, _)| path.as_path())
     }
 }
 
-/// Reads what a configuration file names, and notes what it has read. Relative paths begin at the file's folder.
+/// Reads the files that a configuration names, and records their digests. Relative paths start at the folder of the
+/// configuration file.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct FileReader {
     folder: PathBuf,
-    /// Something is served already, which must not wait.
-    again: bool,
-    files: RefCell<Files>,
+    /// The gateway serves already, so reading must not block.
+    is_reload: bool,
+    digests: RefCell<FileDigests>,
 }
 
-impl Reader {
+impl FileReader {
     /// A reader for the configuration file at a path.
     pub(super) fn new(path: &Path) -> Self {
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        Self { folder, again: false, files: RefCell::default() }
+        Self { folder, is_reload: false, digests: RefCell::default() }
     }
 
-    /// The same for a file that is read while the one before is served.
-    pub(super) fn again(path: &Path) -> Self {
-        Self { again: true, ..Self::new(path) }
+    /// A reader for the same file while an earlier configuration is in effect: it refuses pipes.
+    pub(super) fn for_reload(path: &Path) -> Self {
+        Self { is_reload: true, ..Self::new(path) }
     }
 
-    /// A path as the configuration means it.
-    pub(super) fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
+    /// The path of a file that the configuration names.
+    pub(super) fn absolute(&self, path: impl AsRef<Path>) -> PathBuf {
         self.folder.join(path)
     }
 
     /// Reads a file.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let is_pipe = || std::fs::metadata(path).is_ok_and(|found| !found.is_file());
-        let content = if self.again && is_pipe() {
-            // Nobody may ever write to it, and whoever waits for that hears no signal.
+        let content = if self.is_reload && is_pipe() {
+            // Reading blocks until another process writes, and signals are not handled meanwhile.
             Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file, so it can't be read a second time"))
         } else {
             std::fs::read(path)
         };
         let digest = content.as_ref().ok().map(|content| sha256(content));
-        self.files.borrow_mut().0.insert(path.to_owned(), digest);
+        self.digests.borrow_mut().0.insert(path.to_owned(), digest);
         content
     }
 
@@ -87,8 +89,8 @@ impl Reader {
         String::from_utf8(self.read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
     }
 
-    /// What was read.
-    pub(super) fn files(&self) -> Files {
-        self.files.borrow().clone()
+    /// The digests of all files that were read.
+    pub(super) fn digests(&self) -> FileDigests {
+        self.digests.borrow().clone()
     }
 }

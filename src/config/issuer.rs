@@ -1,26 +1,21 @@
-//! `[[issuers]]`: whose JWTs are taken, where their keys are, and which claim means what.
+//! `[[issuers]]`: issuers of JWTs, and the meaning of the claims in their tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-use http::uri::PathAndQuery;
 use jsonwebtoken::Algorithm;
 use schemars::JsonSchema;
-use serde::Deserialize;
-use toml::Spanned;
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
 
-use super::diagnostic::Finding;
-use super::environment::Environment;
-use super::file::SecretSource;
-use super::files::Reader;
-use super::model::{ClaimPath, Connection, Issuer, IssuerKeys, JwksUrl, KeySource, Tenant, TenantOf};
-use super::units::{Bound, Length};
-use super::validate::{authorities, find_tenant, read_secret};
-use crate::jwks::KeySet;
-use crate::suggest::suggest;
+use super::issuer_keys::IssuerKeys;
+use super::resolver::Resolver;
+use super::setting_path::{InvalidSetting, SettingPath};
+use super::tenant::Tenant;
+use super::tenant_ref::TenantRef;
+use super::units::{AnyDuration, SharedText};
 
-/// What an issuer may sign with, if the file does not say: everything that is asymmetric.
+/// Algorithms for public keys.
 const ASYMMETRIC: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -32,196 +27,130 @@ const ASYMMETRIC: [Algorithm; 9] = [
     Algorithm::ES384,
     Algorithm::EdDSA,
 ];
-/// Shortest secret for HMAC-SHA-256 (RFC 7518, 3.2), in bytes.
-const SHORTEST_SECRET: usize = 32;
-/// Largest JWKS document that is read, in bytes.
-const LARGEST_JWKS: usize = 256 << 10;
 
-/// An issuer as it is written.
-#[derive(Debug, Deserialize, JsonSchema)]
+/// An issuer whose JWTs are accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Written {
-    /// The `iss` of its tokens, to the letter.
-    #[schemars(with = "String", length(min = 1))]
-    issuer: Spanned<String>,
-    /// One of these has to be in `aud`.
-    #[schemars(with = "Vec<String>", length(min = 1))]
-    audience: Spanned<Vec<String>>,
-    /// What it may sign with. Left out: RS, PS, ES 256/384, EdDSA; with a `secret`, HS256 and nothing else.
+pub struct Issuer {
+    /// The `iss` of its tokens, compared byte by byte.
+    #[serde(with = "SharedText")]
+    #[schemars(length(min = 1))]
+    pub issuer: Arc<str>,
+    /// Names of this service; one of them has to be in `aud`.
+    #[schemars(length(min = 1))]
+    pub audience: Vec<String>,
+    /// Signature algorithms that are accepted. If omitted: RS, PS, ES 256/384, EdDSA; with a `secret`, only HS256.
+    // Never `none`, and never public keys and HMAC together.
+    #[serde(default, deserialize_with = "algorithms")]
     #[schemars(with = "Option<Vec<String>>", length(min = 1))]
-    algorithms: Option<Spanned<Vec<String>>>,
-    /// Where its keys are: one of `url`, `file` and `secret`.
-    #[schemars(with = "Keys")]
-    pub(super) keys: Spanned<Keys>,
-    /// The tenant that all its tokens are for.
-    #[schemars(with = "Option<String>")]
-    tenant: Option<Spanned<String>>,
-    /// Or the claim that holds the tenant's id.
-    tenant_claim: Option<String>,
-    /// The claim that holds linked accounts, a text or a list; names inside each other with dots between.
+    pub algorithms: Vec<Algorithm>,
+    /// Source of its keys: one of `url`, `file` and `secret`.
+    pub keys: IssuerKeys,
+    /// The tenant of all its tokens. Excludes tenant_claim.
+    tenant: Option<TenantRef>,
+    /// The claim that holds the tenant's id. Excludes tenant.
+    tenant_claim: Option<ClaimPath>,
+    /// The claim that holds linked accounts, a text or a list; nested names are joined by dots.
     #[serde(default = "linked_account_claim")]
-    linked_account_claim: String,
+    pub linked_account_claim: ClaimPath,
     /// The claim that holds scopes.
     #[serde(default = "scope_claim")]
-    scope_claim: String,
-    /// The scope of tokens that may also stop and rerun. Left out, its tokens may only read.
-    write_scope: Option<String>,
-    /// How far clocks may differ.
-    #[serde(default = "leeway")]
-    leeway: Length,
+    pub scope_claim: ClaimPath,
+    /// The scope of tokens that may stop and rerun executions. If omitted, its tokens are read-only.
+    pub write_scope: Option<Box<str>>,
+    /// Tolerance for differences between clocks.
+    #[serde(default = "leeway", with = "AnyDuration")]
+    pub leeway: Duration,
 }
 
-/// Where its keys are: one of `url`, `file` and `secret`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Keys {
-    /// Its JWKS.
-    #[schemars(with = "Option<String>")]
-    url: Option<Spanned<String>>,
-    /// A JWKS or a PEM public key; relative to the configuration file.
-    #[schemars(with = "Option<String>")]
-    file: Option<Spanned<String>>,
-    /// The secret that it signs with.
-    #[schemars(with = "Option<SecretSource>")]
-    pub(super) secret: Option<Spanned<SecretSource>>,
-    /// PEM file of authorities to trust at that URL instead of the public ones.
-    ca_file: Option<String>,
-    /// How often the URL is read. 5m unless it is set.
-    refresh: Option<Bound>,
-    /// It is read at most once in this time when a token names a key that is not known. 30s unless it is set.
-    cooldown: Option<Length>,
+/// The name of a claim, or nested names joined by dots: `org.id`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct ClaimPath(pub Box<str>);
+
+/// The tenant of an issuer's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantOf<'a> {
+    /// The tenant of all tokens.
+    Fixed(&'a TenantRef),
+    /// The claim that holds the tenant's id.
+    Claim(&'a ClaimPath),
 }
 
-fn linked_account_claim() -> String {
-    "linked_account_id".to_owned()
-}
-
-fn scope_claim() -> String {
-    "scope".to_owned()
-}
-
-fn leeway() -> Length {
-    Length(Duration::from_secs(30))
-}
-
-pub(super) fn read(
-    written: &Written,
-    tenants: &[Arc<Tenant>],
-    reader: &Reader,
-    environment: &Environment,
-) -> Result<Issuer, Finding> {
-    if written.issuer.get_ref().is_empty() {
-        return Err(Finding::at(written.issuer.span(), "an issuer needs a name: the `iss` of its tokens"));
+impl Issuer {
+    /// The tenant of the issuer's tokens.
+    ///
+    /// # Panics
+    /// If the configuration is unchecked; `Config::parse` refuses an issuer without both settings.
+    #[must_use]
+    pub fn tenant(&self) -> TenantOf<'_> {
+        self.tenant_setting().expect("Config::parse checks that an issuer has a tenant")
     }
-    if written.audience.get_ref().is_empty() {
-        let message = "an issuer needs an audience, or tokens for other services would be taken here";
-        return Err(Finding::at(written.audience.span(), message));
-    }
-    let (keys, keys_from) = read_keys(&written.keys, reader, environment)?;
-    let symmetric = written.keys.get_ref().secret.is_some();
-    let tenant = match (&written.tenant, &written.tenant_claim) {
-        (Some(id), None) => TenantOf::Fixed(find_tenant(id, tenants)?),
-        (None, Some(path)) => TenantOf::Claim(ClaimPath(path.as_str().into())),
-        _ => {
-            let message = "an issuer has either `tenant` (all its tokens are for that one) or `tenant_claim`";
-            return Err(Finding::at(written.issuer.span(), message));
+
+    fn tenant_setting(&self) -> Option<TenantOf<'_>> {
+        match (&self.tenant, &self.tenant_claim) {
+            (Some(tenant), None) => Some(TenantOf::Fixed(tenant)),
+            (None, Some(claim)) => Some(TenantOf::Claim(claim)),
+            _ => None,
         }
-    };
-    Ok(Issuer {
-        issuer: written.issuer.get_ref().as_str().into(),
-        audience: written.audience.get_ref().clone(),
-        algorithms: read_algorithms(written.algorithms.as_ref(), symmetric)?,
-        keys,
-        keys_from,
-        tenant,
-        linked_account_claim: ClaimPath(written.linked_account_claim.as_str().into()),
-        scope_claim: ClaimPath(written.scope_claim.as_str().into()),
-        write_scope: written.write_scope.as_deref().map(Box::from),
-        leeway: written.leeway.0,
-    })
-}
-
-fn read_algorithms(written: Option<&Spanned<Vec<String>>>, symmetric: bool) -> Result<Vec<Algorithm>, Finding> {
-    let possible: &[Algorithm] = if symmetric { &[Algorithm::HS256] } else { &ASYMMETRIC };
-    let Some(written) = written else { return Ok(possible.to_vec()) };
-    let names: Vec<String> = possible.iter().map(|algorithm| format!("{algorithm:?}")).collect();
-    let read = |name: &String| {
-        names.iter().position(|known| known == name).map(|at| possible[at]).ok_or_else(|| {
-            let suggestion = suggest(name, names.iter().map(String::as_str));
-            let suggestion = suggestion.map_or(String::new(), |known| format!("; did you mean `{known}`?"));
-            let kind = if symmetric { "a `secret`" } else { "public keys" };
-            let message = format!("`{name}` is no algorithm for {kind}{suggestion}; there are {}", names.join(", "));
-            Finding::at(written.span(), message)
-        })
-    };
-    if written.get_ref().is_empty() {
-        return Err(Finding::at(written.span(), "there is no algorithm in it; leave the line out for all"));
     }
-    written.get_ref().iter().map(read).collect()
-}
 
-fn read_keys(
-    written: &Spanned<Keys>,
-    reader: &Reader,
-    environment: &Environment,
-) -> Result<(IssuerKeys, KeySource), Finding> {
-    let keys = written.get_ref();
-    match (&keys.url, &keys.file, &keys.secret) {
-        (Some(url), None, None) => {
-            let refused = |why: &str| Finding::at(url.span(), format!("{why}; write a URL like \"https://host/path\""));
-            let uri: Uri = url.get_ref().parse().map_err(|_| refused("this is no URL"))?;
-            let loopback = matches!(uri.host(), Some("127.0.0.1" | "[::1]" | "localhost"));
-            match uri.scheme_str() {
-                Some("https") => {}
-                Some("http") if loopback => {}
-                // Whoever is on the way could put in a key of their own.
-                Some("http") => return Err(refused("keys are fetched by https from another host")),
-                _ => return Err(refused("the URL has to begin with https://")),
+    pub(super) fn check(
+        &mut self,
+        at: &SettingPath,
+        tenants: &[Arc<Tenant>],
+        resolver: &Resolver<'_>,
+    ) -> Result<(), InvalidSetting> {
+        if self.issuer.is_empty() {
+            return Err(at.key("issuer").refuse("an issuer needs a name: the `iss` of its tokens"));
+        }
+        if self.audience.is_empty() {
+            let message = "an issuer needs an audience, or tokens for other services would be accepted";
+            return Err(at.key("audience").refuse(message));
+        }
+        self.keys.check(&at.key("keys"), resolver)?;
+        if self.tenant_setting().is_none() {
+            let message = "an issuer has either `tenant` (for all its tokens) or `tenant_claim`";
+            return Err(at.key("issuer").refuse(message));
+        }
+        if let Some(tenant) = &mut self.tenant {
+            tenant.resolve(tenants, &at.key("tenant"))?;
+        }
+        self.check_algorithms(&at.key("algorithms"))
+    }
+
+    fn check_algorithms(&mut self, at: &SettingPath) -> Result<(), InvalidSetting> {
+        let (possible, kind): (&[Algorithm], _) =
+            if self.keys.is_symmetric() { (&[Algorithm::HS256], "a `secret`") } else { (&ASYMMETRIC, "public keys") };
+        if self.algorithms.is_empty() {
+            self.algorithms = possible.to_vec();
+        }
+        match self.algorithms.iter().find(|algorithm| !possible.contains(algorithm)) {
+            None => Ok(()),
+            Some(wrong) => {
+                let names: Vec<String> = possible.iter().map(|algorithm| format!("{algorithm:?}")).collect();
+                let message = format!("`{wrong:?}` is no algorithm for {kind} (accepted: {})", names.join(", "));
+                Err(at.refuse(message))
             }
-            let from = KeySource::Url(shown(&uri));
-            let mut origin = uri.into_parts();
-            let target = origin.path_and_query.replace(PathAndQuery::from_static("/"));
-            let keys = IssuerKeys::Url(Box::new(JwksUrl {
-                connection: Connection {
-                    base_url: Uri::from_parts(origin).map_err(|_| refused("this is no URL"))?,
-                    ca_file: keys.ca_file.as_ref().map(|path| authorities(path, reader)),
-                    connect_timeout: Duration::from_secs(2),
-                    first_byte_timeout: Duration::from_secs(5),
-                    total_timeout: Duration::from_secs(10),
-                    max_body: LARGEST_JWKS,
-                    pool_idle_per_worker: 1,
-                    pool_idle_timeout: Duration::from_secs(5),
-                },
-                target: target.unwrap_or(PathAndQuery::from_static("/")),
-                refresh: keys.refresh.map_or(Duration::from_mins(5), |bound| bound.0),
-                cooldown: keys.cooldown.map_or(Duration::from_secs(30), |length| length.0),
-            }));
-            Ok((keys, from))
         }
-        (None, Some(file), None) => {
-            let path = reader.resolve(file.get_ref());
-            let refused = |why: &dyn std::fmt::Display| {
-                Finding::at(file.span(), format!("the key file {}: {why}", path.display()))
-            };
-            let text = reader.read(&path).map_err(|error| refused(&error))?;
-            let keys = KeySet::parse(&text).map_err(|error| refused(&error))?;
-            Ok((IssuerKeys::Fixed(Arc::new(keys)), KeySource::File(path)))
-        }
-        (None, None, Some(source)) => {
-            let secret = read_secret(source, reader, environment)?;
-            if secret.expose().len() < SHORTEST_SECRET {
-                let message = format!("a secret for HS256 has at least {SHORTEST_SECRET} bytes (RFC 7518, 3.2)");
-                return Err(Finding::at(source.span(), message));
-            }
-            let keys = KeySet::of_secret(secret.expose().as_bytes());
-            Ok((IssuerKeys::Fixed(Arc::new(keys)), KeySource::Secret(secret.source().clone())))
-        }
-        _ => Err(Finding::at(written.span(), "one of `url`, `file` and `secret` says where the keys are")),
     }
 }
 
-/// A URL without what may be a secret in it: user, password, query.
-fn shown(uri: &Uri) -> String {
-    let host = uri.authority().map_or("", |authority| authority.as_str().rsplit('@').next().unwrap_or_default());
-    format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
+fn algorithms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Algorithm>, D::Error> {
+    let algorithms = Vec::deserialize(deserializer)?;
+    if algorithms.is_empty() {
+        return Err(de::Error::custom("an empty list allows no algorithm; omit the setting for all"));
+    }
+    Ok(algorithms)
+}
+
+fn linked_account_claim() -> ClaimPath {
+    ClaimPath("linked_account_id".into())
+}
+
+fn scope_claim() -> ClaimPath {
+    ClaimPath("scope".into())
+}
+
+fn leeway() -> Duration {
+    Duration::from_secs(30)
 }

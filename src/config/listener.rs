@@ -1,65 +1,111 @@
-//! `[[listeners]]`: their TLS files, and who may connect to a Unix socket.
+//! `[[listeners]]`: sockets for callers.
 
-use toml::Spanned;
+use std::sync::Arc;
 
-use super::diagnostic::Finding;
-use super::file::{self, ClientCertificates};
-use super::files::Reader;
-use super::model::{ListenAddress, SocketFile};
-use crate::tls::{Tls, TlsFiles};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-pub(super) fn tls(written: &Spanned<file::Tls>, reader: &Reader) -> Result<TlsFiles, Finding> {
-    let tls = written.get_ref();
-    let files = TlsFiles {
-        certificate: reader.resolve(&tls.certificate),
-        key: reader.resolve(&tls.key),
-        client_ca: tls.client_ca.as_ref().map(|path| reader.resolve(path)),
-        client_certificate_required: tls.client_certificate == ClientCertificates::Required,
-    };
-    if files.client_certificate_required && files.client_ca.is_none() {
-        let message = "client certificates are required, and `client_ca` does not say from which authority";
-        return Err(Finding::at(written.span(), message));
+use super::account_pattern::{Access, AccountPattern, AccountPatterns};
+use super::address::ListenAddress;
+use super::resolver::Resolver;
+use super::setting_path::{InvalidSetting, SettingPath};
+use super::socket_file::SocketFile;
+use super::tenant::Tenant;
+use super::tenant_ref::TenantRef;
+use crate::tls::{ClientCertificates, Tls, TlsFiles};
+
+/// A socket for callers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// An IP address and a port, or `unix:` and a path.
+    pub address: ListenAddress,
+    /// Accept Refold session tokens (Authorization: Bearer) here, on behalf of this tenant.
+    pub session_tokens: Option<TenantRef>,
+    /// Treat every connection as this tenant's caller, with no credential: for an app in the same pod. Only on loopback
+    /// addresses and Unix sockets.
+    pub trusted: Option<Trusted>,
+    /// TLS 1.2 and 1.3. The files are read again within a second of a change.
+    pub tls: Option<TlsFiles>,
+    /// Mode and owner of a Unix socket. If omitted, they are the process's defaults.
+    #[serde(default)]
+    #[schemars(!default, with = "Option<SocketFile>")]
+    pub socket: SocketFile,
+}
+
+/// Access for every connection to a listener, which is its own credential.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trusted {
+    /// The tenant of these callers.
+    pub tenant: TenantRef,
+    /// Linked accounts that they have access to: exact ids, or a prefix and one `*`.
+    #[serde(default = "AccountPattern::every", with = "AccountPatterns")]
+    pub linked_accounts: Vec<AccountPattern>,
+    /// Permission to stop and rerun executions, or only to read them.
+    #[serde(default)]
+    pub access: Access,
+}
+
+impl ListenerConfig {
+    /// A listener with no other setting than its address.
+    #[must_use]
+    pub fn at(address: ListenAddress) -> Self {
+        Self { address, session_tokens: None, trusted: None, tls: None, socket: SocketFile::default() }
     }
-    // So that `check` finds what `serve` would.
-    if Tls::new(files.clone()).is_err() {
-        // Noted, so that it is seen when they become good; and tried again, for they may have become so just before.
-        for path in [&files.certificate, &files.key].into_iter().chain(&files.client_ca) {
-            let _ = reader.read(path);
+
+    /// The listeners if the file has none.
+    pub(super) fn defaults() -> Vec<Self> {
+        vec![Self::at(ListenAddress::Tcp(([127, 0, 0, 1], 8080).into()))]
+    }
+
+    /// Returns true if connections are asked for a client certificate.
+    pub(super) fn has_client_ca(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+    }
+
+    pub(super) fn check(
+        &mut self,
+        at: &SettingPath,
+        tenants: &[Arc<Tenant>],
+        resolver: &Resolver<'_>,
+    ) -> Result<(), InvalidSetting> {
+        if let Some(tenant) = &mut self.session_tokens {
+            tenant.resolve(tenants, &at.key("session_tokens"))?;
         }
-        Tls::new(files.clone()).map_err(|error| Finding::at(written.span(), error.to_string()))?;
+        if let Some(trusted) = &mut self.trusted {
+            let at = at.key("trusted");
+            if !self.address.is_local() {
+                let message =
+                    "a trusted listener is its own credential, so it has to be on a loopback address or a Unix socket";
+                return Err(at.refuse(message));
+            }
+            trusted.tenant.resolve(tenants, &at.key("tenant"))?;
+        }
+        if let Some(tls) = &mut self.tls {
+            check_tls(tls, &at.key("tls"), resolver)?;
+        }
+        if matches!(self.address, ListenAddress::Tcp(_)) && self.socket != SocketFile::default() {
+            return Err(at.key("socket").refuse("only a Unix socket has a mode and an owner"));
+        }
+        Ok(())
     }
-    Ok(files)
 }
 
-pub(super) fn socket(
-    written: Option<&Spanned<file::SocketFile>>,
-    address: &ListenAddress,
-) -> Result<SocketFile, Finding> {
-    let Some(written) = written else { return Ok(SocketFile::default()) };
-    let refused = |message: String| Finding::at(written.span(), message);
-    if matches!(address, ListenAddress::Tcp(_)) {
-        return Err(refused("only a Unix socket has a mode and an owner".to_owned()));
+/// Checks that the files can be served, so that `postern check` finds what `postern serve` would.
+fn check_tls(tls: &mut TlsFiles, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+    [&mut tls.certificate, &mut tls.key].into_iter().chain(&mut tls.client_ca).for_each(|path| resolver.path(path));
+    if tls.client_certificate == ClientCertificates::Required && tls.client_ca.is_none() {
+        let message = "client certificates are required, and `client_ca` does not say from which authority";
+        return Err(at.refuse(message));
     }
-    let socket = written.get_ref();
-    let mode = socket.mode.as_ref().map(|text| {
-        let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
-        bits.ok_or_else(|| refused(format!("`{text}` is no mode; write octal permission bits like \"0660\"")))
-    });
-    Ok(SocketFile {
-        mode: mode.transpose()?,
-        owner: socket.owner.as_ref().map(|name| id(name, "/etc/passwd").map_err(refused)).transpose()?,
-        group: socket.group.as_ref().map(|name| id(name, "/etc/group").map_err(refused)).transpose()?,
-    })
-}
-
-/// A user's or group's id: a number, or what the database has for a name (passwd(5), group(5)).
-fn id(name: &str, database: &str) -> Result<u32, String> {
-    if let Ok(id) = name.parse() {
-        return Ok(id);
+    if Tls::new(tls.clone()).is_err() {
+        // Reading them records their digests, so that a repair is noticed. The second attempt is for files that were
+        // repaired between the first and the reading.
+        for path in [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca) {
+            let _ = resolver.read(path);
+        }
+        Tls::new(tls.clone()).map_err(|error| at.refuse(error.to_string()))?;
     }
-    let text = std::fs::read_to_string(database).map_err(|error| format!("{database}: {error}"))?;
-    let found = text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name);
-    found
-        .and_then(|fields| fields.get(2)?.parse().ok())
-        .ok_or_else(|| format!("there is no `{name}` in {database}; a number is taken as well"))
+    Ok(())
 }

@@ -1,14 +1,14 @@
-//! Takes out of what is shown of a configuration whatever could be a credential: someone misspells the name of a setting, or
-//! writes a key where its hash belongs, and the error must not spread it. Rather too much than too little.
+//! Masks everything in an error message that could be a credential: with a misspelt name or in the wrong setting a secret is
+//! not recognised as one, and the error must not spread it. Masks rather too much than too little.
 
 use std::ops::Range;
 
-use super::units::length;
+use super::units::parse_duration;
 
-/// A shorter word is no credential.
+/// Shortest word that could be a credential.
 const SHORTEST: usize = 12;
 
-/// A line of TOML with stars in place of what could be a credential, so that columns stay right.
+/// A line of TOML with every possible credential replaced by as many stars, so that columns stay right.
 pub(super) fn line(line: &str) -> String {
     let mut shown = line.to_owned();
     for word in words(line).into_iter().rev() {
@@ -18,11 +18,11 @@ pub(super) fn line(line: &str) -> String {
     shown
 }
 
-/// A message with stars in place of what could be a credential in the text that it may quote.
+/// A message in which every possible credential that it quotes from a text is replaced by stars.
 pub(super) fn message(message: &str, text: &str) -> String {
     let words = text.lines().flat_map(|line| words(line).into_iter().map(move |word| &line[word]));
     words.fold(message.to_owned(), |mut message, word| {
-        // After a slash it is part of a URL that we give as an example: of what is quoted the slash would be part too.
+        // A word after a slash belongs to an example URL of ours: in a quotation the slash would be part of the word.
         let is_quoted = |at: &usize| !message[..*at].ends_with('/');
         let places: Vec<usize> = message.match_indices(word).map(|(at, _)| at).filter(is_quoted).collect();
         for at in places {
@@ -33,8 +33,8 @@ pub(super) fn message(message: &str, text: &str) -> String {
     })
 }
 
-/// Where in a line of TOML there are words that could be credentials. It need not be good TOML; within a string of several
-/// lines it is read as if it were outside.
+/// The positions of possible credentials in a line, which need not be valid TOML. A line inside a multi-line string is read
+/// as if it stood outside.
 fn words(line: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let names_a_table = line.trim_start().starts_with('[');
@@ -47,7 +47,7 @@ fn words(line: &str) -> Vec<Range<usize>> {
                 let content = end..end + content(&line[end..], next);
                 end = content.end;
                 found.extend(within(line, content));
-                // The other quote, if there is one.
+                // The closing quote, if there is one.
                 end += usize::from(end < line.len());
             }
             '#' => {
@@ -60,7 +60,7 @@ fn words(line: &str) -> Vec<Range<usize>> {
                 end = at + rest.find(ends_a_word).unwrap_or(rest.len());
                 let is_name = !is_value && (names_a_table || line[end..].trim_start().starts_with('='));
                 if !is_name {
-                    // What base64 is filled up with.
+                    // Padding of base64.
                     end += line[end..].len() - line[end..].trim_start_matches('=').len();
                     found.extend(within(line, at..end));
                 }
@@ -72,7 +72,7 @@ fn words(line: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The length of what is in a string that begins here: up to the quote, or all if there is none.
+/// The length of a string's content up to its closing quote, or of the whole text if there is none.
 fn content(text: &str, quote: char) -> usize {
     let mut escaped = false;
     let end = text.find(|letter| {
@@ -83,7 +83,7 @@ fn content(text: &str, quote: char) -> usize {
     end.unwrap_or(text.len())
 }
 
-/// The words in a part of a line that could be credentials.
+/// The positions of possible credentials in a part of a line.
 fn within(line: &str, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let separates = |letter: char| letter.is_whitespace() || "\"'`,;()[]{}<>".contains(letter);
     let mut start = part.start;
@@ -105,7 +105,7 @@ fn could_be_a_credential(word: &str) -> bool {
     let is_a_variable = word.contains('_')
         && word.starts_with(|letter: char| letter.is_ascii_uppercase())
         && word.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_');
-    let is_plain = is_a_path || is_a_variable || length(word).is_some();
+    let is_plain = is_a_path || is_a_variable || parse_duration(word).is_some();
     let has_the_letters = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.+/=~-".contains(letter));
     is_a_url_with_a_password || word.len() >= SHORTEST && has_the_letters && !is_plain
 }

@@ -1,85 +1,82 @@
-//! File and environment to a validated [`Config`]: the only place that reads either.
+//! The configuration: a file per table, with its type, defaults and checks; and the reading of file and environment into a
+//! checked [`Config`].
+//!
+//! `load.rs` has the steps: parse the file into a tree that knows where each value comes from (`tree.rs`), merge the
+//! environment's overrides into it (`overrides.rs`), deserialise it into the tables' types (`root.rs` and the tables), check
+//! them, and resolve secrets, paths and references (`resolver.rs`).
+//!
+//! A setting stands in three places: its type, with default and check; the example `config/postern.toml`; and the JSON Schema,
+//! which is generated from the types. `/config`, the variables for overrides and the list of changes are derived from those.
 
+mod account_pattern;
+mod address;
 mod admin;
+mod cache;
+mod client_certificate;
+mod client_key;
+mod connection;
+mod cors;
 mod diagnostic;
 mod diff;
 mod environment;
-mod file;
 mod files;
 mod issuer;
+mod issuer_keys;
+mod limits;
 mod listener;
+mod load;
+mod log;
 mod mask;
-mod model;
-mod observe;
+mod overrides;
 mod pass_through;
-mod redacted;
+mod request_directive;
+mod resolver;
+mod root;
 mod schema;
+mod schema_as;
 mod secret;
-mod source;
+mod server;
+mod setting_path;
+mod socket_file;
+mod tenant;
+mod tenant_ref;
+mod text;
+mod traces;
+mod tree;
 mod units;
-mod validate;
+mod upstream;
+mod url;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
-
-pub use admin::Admin;
+pub use account_pattern::{Access, AccountPattern};
+pub use address::ListenAddress;
+pub use admin::{AdminAddress, AdminConfig};
+pub use cache::{Cache, Freshness, Stale};
+pub use client_certificate::ClientCertificate;
+pub use client_key::ClientKey;
+pub use connection::{CaFile, Connection};
+pub use cors::CorsConfig;
 pub use diagnostic::ConfigError;
-use diagnostic::Finding;
-pub use diff::{Changes, Written};
+pub use diff::Changes;
 pub use environment::Environment;
-use file::{File, SecretSource};
-pub use files::Files;
-use files::Reader;
-pub use model::*;
-pub use observe::{Log, Requests, Shown, Traces};
+pub use issuer::{ClaimPath, Issuer, TenantOf};
+pub use issuer_keys::{IssuerKeys, KeyOrigin, RemoteJwks};
+pub use limits::{ClientLimits, Limits, Rate, UpstreamLimits};
+pub use listener::{ListenerConfig, Trusted};
+pub use log::{AccountNaming, Log, LoggedRequests};
+pub use pass_through::{PassThrough, PathPattern};
+pub use request_directive::RequestDirective;
+pub use root::Config;
 pub use schema::schema;
-pub use secret::{Provenance, Secret};
-pub use source::Source;
-
-impl Config {
-    /// Reads a configuration file.
-    ///
-    /// # Errors
-    /// If it can't be read, or for the first thing in it that can't be used.
-    pub fn load(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        Self::read(path, environment, &Reader::new(path))
-    }
-
-    fn read(path: &Path, environment: &Environment, reader: &Reader) -> Result<Self, ConfigError> {
-        let text = reader.read_text(path).map_err(|error| ConfigError::unreadable(path, &error))?;
-        Self::parse_with(&text, path, environment, reader)
-    }
-
-    /// Reads the text of a configuration file; `path` names it in errors, and its folder is where relative paths in it
-    /// begin.
-    ///
-    /// # Errors
-    /// For the first thing in it that can't be used.
-    pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        Self::parse_with(text, path, environment, &Reader::new(path))
-    }
-
-    fn parse_with(text: &str, path: &Path, environment: &Environment, reader: &Reader) -> Result<Self, ConfigError> {
-        let refused = |finding| ConfigError::new(path, text, finding);
-        let mut file: File = toml::from_str(text).map_err(|error| refused(Finding::of_parser(&error)))?;
-        let written = file.tenants.iter().map(|tenant| &tenant.org_key);
-        let written = written.chain(file.tenants.iter().filter_map(|tenant| tenant.org_key_next.as_ref()));
-        let written = written.chain(file.issuers.iter().filter_map(|issuer| issuer.keys.get_ref().secret.as_ref()));
-        let written = written.chain(&file.admin.token);
-        let written = written.chain(file.traces.headers.values());
-        let secrets: Vec<String> = written
-            .filter_map(|source| match source.get_ref() {
-                SecretSource::Variable(name) => Some(name.clone()),
-                SecretSource::File(_) => None,
-            })
-            .collect();
-        environment.apply(&mut file, &secrets.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let mut config = validate::validate(&file, reader, environment).map_err(refused)?;
-        let tree = text.parse().map_err(|error| refused(Finding::of_parser(&error)))?;
-        // What the file itself changes is told setting by setting.
-        config.written = Written { tree, files: reader.files().without(path) };
-        Ok(config)
-    }
-}
+pub use secret::{Secret, SecretSource};
+pub use server::Server;
+pub use socket_file::SocketFile;
+pub use tenant::{Tenant, TenantMode};
+pub use tenant_ref::TenantRef;
+pub use traces::{SpanEndpoint, Traces};
+pub use units::ByteSize;
+pub use upstream::{BreakerSettings, Upstream};
+pub use watch::WatchedConfig;

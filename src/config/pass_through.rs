@@ -1,71 +1,175 @@
-//! `[[pass_through]]`: what of the rest of the API may pass.
+//! `[[pass_through]]`: requests of the rest of the API that are forwarded.
 
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
+use std::fmt;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, Method};
+use schemars::JsonSchema;
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::diagnostic::Finding;
-use super::file::PassThrough as Written;
-use super::model::{PassThrough, PathPattern, PathSegment};
+use super::schema_as::schema_as;
+use super::text::{parse_string, string_setting};
+use super::units::ByteSize;
 use crate::executions::COLLECTION;
 
-/// What says who asks or how a message is framed is the gateway's to write.
-const OWN: [&str; 4] = ["x-api-key", "linked_account_id", "linked-account-id", "te"];
-const FRAMING: [HeaderName; 7] = [AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE];
+/// Credentials, which the gateway writes itself.
+const CREDENTIALS: [&str; 5] = ["authorization", "cookie", "x-api-key", "linked_account_id", "linked-account-id"];
+/// Headers that say where a message goes and how it is framed, which the gateway writes itself.
+const FRAMING: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE];
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-pub(super) fn read(written: &Written) -> Result<PassThrough, Finding> {
-    let path = written.path.get_ref();
-    let refused = |message: String| Finding::at(written.path.span(), message);
-    let Some(rest) = path.strip_prefix('/') else {
-        return Err(refused("a path begins with `/`".to_owned()));
-    };
-    if path == COLLECTION {
-        return Err(refused(format!("{COLLECTION} is answered by the gateway itself")));
-    }
-    let mut segments = Vec::new();
-    for segment in rest.split('/') {
-        let segment = match segment {
-            _ if segments.last() == Some(&PathSegment::Rest) => {
-                return Err(refused("`**` can stand at the end alone".to_owned()));
-            }
-            "*" => PathSegment::Any,
-            "**" => PathSegment::Rest,
-            "" | "." | ".." => return Err(refused(format!("`{segment}` is no segment of a path"))),
-            text if text.contains(['*', '%', '?', '#', '\\']) => {
-                return Err(refused(format!("`{text}`: a segment is given plainly, or `*`, or `**` at the end")));
-            }
-            text => PathSegment::Given(text.into()),
-        };
-        segments.push(segment);
-    }
-    if !matches!(segments.first(), Some(PathSegment::Given(_))) {
-        return Err(refused("the first segment has to be given, or everything would pass".to_owned()));
-    }
-    let method = |name: &String| {
-        METHODS.iter().find(|method| method.as_str() == name).cloned().ok_or_else(|| {
-            let known: Vec<&str> = METHODS.iter().map(Method::as_str).collect();
-            Finding::at(
-                written.methods.span(),
-                format!("`{name}` is no method that can pass; there are {}", known.join(", ")),
-            )
-        })
-    };
-    let header = |name: &String| {
-        let parsed: Option<HeaderName> = name.parse().ok();
-        parsed.filter(|name| !FRAMING.contains(name) && !OWN.contains(&name.as_str())).ok_or_else(|| {
-            Finding::at(
-                written.request_headers.span(),
-                format!("`{name}` can't be passed on: it is the gateway's to write"),
-            )
-        })
-    };
-    if written.methods.get_ref().is_empty() {
-        return Err(Finding::at(written.methods.span(), "no method may pass; name one"));
-    }
-    Ok(PassThrough {
-        methods: written.methods.get_ref().iter().map(method).collect::<Result<_, _>>()?,
-        path: PathPattern(segments),
-        request_headers: written.request_headers.get_ref().iter().map(header).collect::<Result<_, _>>()?,
-        max_body: usize::try_from(written.max_body.0).unwrap_or(usize::MAX),
-    })
+/// Requests of the rest of the API that are forwarded.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PassThrough {
+    /// GET, HEAD, POST, PUT, PATCH, DELETE; all but GET and HEAD need a credential with write access.
+    #[serde(with = "Methods")]
+    pub methods: Vec<Method>,
+    /// The path: `*` is one segment, `**` all that follow.
+    pub path: PathPattern,
+    /// Request headers that go upstream beside Accept and Content-Type.
+    #[serde(default, with = "RequestHeaders")]
+    pub request_headers: Vec<HeaderName>,
+    /// Largest body, in either direction.
+    #[serde(default = "max_body")]
+    pub max_body: ByteSize,
 }
+
+fn max_body() -> ByteSize {
+    ByteSize::from_bytes(16 << 20)
+}
+
+/// A pattern of paths, segment by segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern(Vec<PathSegment>);
+
+/// One segment of a [`PathPattern`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum PathSegment {
+    /// This text.
+    Given(Box<str>),
+    /// `*`: any one segment.
+    Any,
+    /// `**`: one or more segments, to the end.
+    Rest,
+}
+
+impl PathPattern {
+    /// Returns true if the pattern covers a path, which begins with `/`. Segments are compared byte by byte.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        let mut segments = path.split('/').skip(1);
+        for pattern in &self.0 {
+            match (pattern, segments.next()) {
+                (PathSegment::Rest, Some(_)) => return true,
+                (PathSegment::Any, Some(_)) => {}
+                (PathSegment::Given(given), Some(segment)) if **given == *segment => {}
+                _ => return false,
+            }
+        }
+        segments.next().is_none()
+    }
+
+    fn parse(path: &str) -> Result<Self, String> {
+        let Some(rest) = path.strip_prefix('/') else {
+            return Err("a path begins with `/`".to_owned());
+        };
+        if path == COLLECTION {
+            return Err(format!("{COLLECTION} is answered by the gateway itself"));
+        }
+        let mut segments = Vec::new();
+        for segment in rest.split('/') {
+            let segment = match segment {
+                _ if segments.last() == Some(&PathSegment::Rest) => {
+                    return Err("`**` is only allowed at the end".to_owned());
+                }
+                "*" => PathSegment::Any,
+                "**" => PathSegment::Rest,
+                "" | "." | ".." => return Err(format!("`{segment}` is no segment of a path")),
+                text if text.contains(['*', '%', '?', '#', '\\']) => {
+                    return Err(format!("`{text}`: a segment is plain text, or `*`, or `**` at the end"));
+                }
+                text => PathSegment::Given(text.into()),
+            };
+            segments.push(segment);
+        }
+        if !matches!(segments.first(), Some(PathSegment::Given(_))) {
+            return Err("the first segment has to be plain text, or every path would be forwarded".to_owned());
+        }
+        Ok(Self(segments))
+    }
+}
+
+/// Writes the pattern as it is written in the file.
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|segment| match segment {
+            PathSegment::Given(given) => write!(f, "/{given}"),
+            PathSegment::Any => f.write_str("/*"),
+            PathSegment::Rest => f.write_str("/**"),
+        })
+    }
+}
+
+string_setting!(PathPattern, "^/");
+
+/// A list of methods that is not empty.
+struct Methods;
+
+impl Methods {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Method>, D::Error> {
+        let methods: Vec<Forwarded<Method>> = Vec::deserialize(deserializer)?;
+        if methods.is_empty() {
+            return Err(de::Error::custom("an empty list allows no method; name one"));
+        }
+        Ok(methods.into_iter().map(|method| method.0).collect())
+    }
+
+    fn serialize<S: Serializer>(methods: &[Method], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(methods.iter().map(Method::as_str))
+    }
+}
+
+/// A list of request headers that the gateway does not write itself.
+struct RequestHeaders;
+
+impl RequestHeaders {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderName>, D::Error> {
+        let headers: Vec<Forwarded<HeaderName>> = Vec::deserialize(deserializer)?;
+        Ok(headers.into_iter().map(|header| header.0).collect())
+    }
+
+    fn serialize<S: Serializer>(headers: &[HeaderName], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(headers.iter().map(HeaderName::as_str))
+    }
+}
+
+/// A method or header that can be forwarded.
+struct Forwarded<T>(T);
+
+impl<'de> Deserialize<'de> for Forwarded<Method> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_string(deserializer, |name| {
+            METHODS.iter().find(|method| method.as_str() == name).cloned().map(Self).ok_or_else(|| {
+                let known = METHODS.each_ref().map(Method::as_str).join(", ");
+                format!("`{name}` is no method that can be forwarded (accepted: {known})")
+            })
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Forwarded<HeaderName> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_string(deserializer, |name| {
+            let header: HeaderName = name.parse().map_err(|_| format!("`{name}` can't be the name of a header"))?;
+            if FRAMING.contains(&header) || CREDENTIALS.contains(&header.as_str()) {
+                return Err(format!("`{name}` can't be forwarded: the gateway writes this header itself"));
+            }
+            Ok(Self(header))
+        })
+    }
+}
+
+schema_as!(Methods, { "type": "array", "items": { "type": "string" } });
+schema_as!(RequestHeaders, { "type": "array", "items": { "type": "string" } });

@@ -1,38 +1,27 @@
-//! The JSON Schema of the configuration file, for editors: from the very types that read it.
+//! The JSON Schema of the configuration file, generated from the types that read it: for editors, and as the list of all settings.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use serde_json::Value;
 
-use super::file::File;
+use super::root::Config;
 
-/// The schema of a type whose reading is written by hand.
-macro_rules! by_hand {
-    ($type:ty, $schema:tt) => {
-        impl schemars::JsonSchema for $type {
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($type).into()
-            }
-
-            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!($schema)
-            }
-        }
-    };
-}
-pub(super) use by_hand;
-
-/// The JSON Schema of the configuration file, as it is committed in `config/`: draft 7, which every editor knows.
+/// The JSON Schema of the configuration file, as it is committed in `config/`.
 #[must_use]
 pub fn schema() -> String {
-    // A description beside a reference is one that draft 7 lets editors ignore.
-    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
-    let settings = settings.with_transform(RecursiveTransform(as_toml)).with_transform(RecursiveTransform(as_prose));
-    format!("{:#}", settings.into_generator().into_root_schema_for::<File>().as_value())
+    format!("{:#}", schema_value())
 }
 
-/// TOML has no null: what may be left out is left out.
+/// The JSON Schema of the configuration file: draft 7, which every editor knows, with a description for every setting.
+pub(super) fn schema_value() -> Value {
+    // Draft 7 lets editors ignore a description beside a reference.
+    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    let settings = settings.with_transform(RecursiveTransform(as_toml)).with_transform(RecursiveTransform(as_prose));
+    settings.into_generator().into_root_schema_for::<Config>().to_value()
+}
+
+/// Removes null, which TOML does not have: an optional setting is left out.
 fn as_toml(schema: &mut Schema) {
     let null = Value::from("null");
     if let Some(Value::Array(types)) = schema.get_mut("type") {
@@ -48,19 +37,24 @@ fn as_toml(schema: &mut Schema) {
             let only = only.clone();
             schema.remove("anyOf");
             for (keyword, value) in only {
-                // The setting's own description says more than that of its type.
+                // The description of the setting goes before that of its type.
                 if schema.get(&keyword).is_none() {
                     schema.insert(keyword, value);
                 }
             }
         }
     }
-    if schema.get("default") == Some(&Value::Null) {
+    // The default of a table is that of its settings, and the one of a list is mostly to be empty.
+    let is_implied = |default: &Value| match default {
+        Value::Array(items) => items.is_empty(),
+        default => default.is_null() || default.is_object(),
+    };
+    if schema.get("default").is_some_and(is_implied) {
         schema.remove("default");
     }
 }
 
-/// A description is one paragraph, however the comment was broken into lines.
+/// Joins the lines of a description.
 fn as_prose(schema: &mut Schema) {
     if let Some(Value::String(description)) = schema.get_mut("description") {
         *description = description.replace('\n', " ");
@@ -72,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_schema_is_the_one_of_the_types() {
+    fn the_committed_schema_is_up_to_date() {
         let committed = include_str!("../../config/postern.schema.json");
         assert!(committed.trim_end() == schema(), "run `postern schema > config/postern.schema.json`");
     }
@@ -84,11 +78,11 @@ mod tests {
         assert!(tables > 20, "{tables} tables");
     }
 
-    /// Looks at every table below; tells how many there were.
+    /// Checks every table below a value, and counts them.
     fn visit(value: &Value, path: &str) -> usize {
         match value {
             Value::Object(members) => {
-                // A table whose keys are the operator's own has no properties.
+                // A table with free names has no properties.
                 let settings = members.get("properties").and_then(Value::as_object);
                 let here = usize::from(settings.is_some());
                 for (name, setting) in settings.into_iter().flatten() {
@@ -98,7 +92,7 @@ mod tests {
                 here + members.iter().map(|(name, value)| visit(value, &format!("{path}/{name}"))).sum::<usize>()
             }
             Value::Array(items) => items.iter().map(|item| visit(item, path)).sum(),
-            // Neither is there in TOML.
+            // TOML has no null.
             Value::Null => panic!("null at {path}"),
             _ => 0,
         }

@@ -1,4 +1,6 @@
-//! Files as an operator would write them, good and bad.
+//! Valid and invalid configuration files, as an operator would write them.
+
+use std::path::Path;
 
 use super::*;
 
@@ -25,7 +27,7 @@ fn parse(text: &str) -> Result<Config, String> {
 }
 
 #[test]
-fn the_file_with_every_default_says_what_the_defaults_are() {
+fn the_documented_file_states_the_defaults() {
     let written = parse(include_str!("../../config/postern.toml")).expect("the file is good");
     let minimal = parse(&with_key("")).expect("the file is good");
     assert_eq!(written.listeners, minimal.listeners);
@@ -37,20 +39,20 @@ fn the_file_with_every_default_says_what_the_defaults_are() {
     assert_eq!((written.log, written.traces), (minimal.log, minimal.traces));
     let (written, minimal) = (&written.tenants[0], &minimal.tenants[0]);
     assert_eq!(written.freshness, minimal.freshness);
-    assert_eq!(written.client_budget, minimal.client_budget);
-    assert_eq!(written.upstream_budget, minimal.upstream_budget);
-    assert_eq!(written.max_partitions, minimal.max_partitions);
+    assert_eq!(written.stale, minimal.stale);
+    assert_eq!(written.limits, minimal.limits);
 }
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
+fn an_error_shows_its_place_and_the_remedy() {
     let bad_key = |lines: &str| tenant(&format!("[[tenants.client_keys]]\nname = \"k\"\n{lines}"));
     let second = format!("{}\n{}", with_key(""), with_key(""));
     let same_hash = format!("{}\n{}", with_key(""), with_key("").replace("id = \"a\"", "id = \"b\""));
     let validate = |id: &str| {
         format!("[[tenants]]\nid = \"{id}\"\nmode = \"validate\"\norg_key = {{ env = \"REFOLD_ORG_KEY\" }}\n")
     };
+    let issuer = |lines: &str| format!("[[issuers]]\nissuer = \"i\"\naudience = [\"p\"]\ntenant = \"a\"\n{lines}\n");
     for (text, first_line) in [
         ("", "postern.toml: there is no [[tenants]] table; at least one is needed"),
         ("x", "postern.toml:1:2: key with no value, expected `=`"),
@@ -113,7 +115,7 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ),
         (
             &format!("listeners = []\n{}", with_key("")),
-            "postern.toml:1:13: there is no listener in it; at least one is needed",
+            "postern.toml:1:13: the list of listeners is empty; at least one is needed",
         ),
         (
             &format!("[[listeners]]\naddress = \"127.0.0.1:1\"\nsession_tokens = \"A\"\n{}", with_key("")),
@@ -141,7 +143,7 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ),
         (
             &tenant(""),
-            "postern.toml:2:6: nobody can call this tenant: it has no [[tenants.client_keys]], no listener is for it, and no issuer's JWTs are",
+            "postern.toml:2:6: this tenant has no callers: it has no [[tenants.client_keys]], and no listener and no issuer is for it",
         ),
         (&second, "postern.toml:11:6: there is a tenant `a` already"),
         (&same_hash, "postern.toml:16:10: the client key `k` of tenant `a` has the same hash; every key needs its own"),
@@ -151,11 +153,11 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
         ),
         (
             &bad_key(&format!("sha256 = \"{HASH}\"\nlinked_accounts = []")),
-            "postern.toml:8:19: no linked account may be seen so; name one, or write [\"*\"] for all",
+            "postern.toml:8:19: an empty list allows no linked account; name one, or write [\"*\"] for all",
         ),
         (
             &bad_key(&format!("sha256 = \"{HASH}\"\nlinked_accounts = [\"a*b\"]")),
-            "postern.toml:8:20: a `*` can stand at the end of a pattern alone",
+            "postern.toml:8:20: a `*` is only allowed at the end of a pattern",
         ),
         (&with_key("access = \"write\""), "postern.toml:9:10: unknown value `write` (accepted: read, read+write)"),
         (
@@ -188,6 +190,29 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
             ),
             "postern.toml:3:13: `x y` can't be the name of a header",
         ),
+        (
+            &format!(
+                "[traces]\nendpoint = \"http://c:4318\"\nheaders = {{ authorization = {{ env = \"NOPE\" }} }}\n{}",
+                with_key("")
+            ),
+            "postern.toml:3:29: the environment variable NOPE is not set",
+        ),
+        (
+            &format!("{}[[pass_through]]\nmethods = [\"GET\", \"TRACE\"]\npath = \"/x\"", with_key("")),
+            "postern.toml:10:19: `TRACE` is no method that can be forwarded (accepted: GET, HEAD, POST, PUT, PATCH, DELETE)",
+        ),
+        (
+            &format!("{}{}", with_key(""), issuer("algorithms = [\"HS256\"]\nkeys = { url = \"https://a.example\" }")),
+            "postern.toml:13:14: `HS256` is no algorithm for public keys (accepted: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA)",
+        ),
+        (
+            &format!("{}{}", with_key(""), issuer("keys = { url = \"http://a.example/jwks\" }")),
+            "postern.toml:13:16: keys are fetched by https from another host; write a URL like \"https://host/path\"",
+        ),
+        (
+            &format!("{}{}", with_key(""), issuer("keys = { refresh = \"1m\" }")),
+            "postern.toml:13:8: exactly one of `url`, `file` and `secret` is the source of the keys",
+        ),
         (&with_key("burst = 5"), "postern.toml:9:9: `per_second` and `burst` go together"),
         (
             &format!("{}{}", validate("a"), validate("b")),
@@ -205,13 +230,13 @@ fn a_wrong_file_is_refused_with_its_place_and_what_to_write() {
 }
 
 #[test]
-fn the_line_at_fault_is_shown_with_a_mark() {
+fn an_error_marks_its_place_in_the_line() {
     let message = parse("# é\n[cache]\n  capacitty = 1\n").expect_err("an unknown key");
     assert_eq!(message.lines().skip(1).collect::<Vec<_>>(), ["    capacitty = 1", "    ^^^^^^^^^"]);
 }
 
 #[test]
-fn a_secret_at_the_wrong_place_shows_neither_in_the_line_nor_in_the_message() {
+fn an_error_never_shows_a_misplaced_secret() {
     const SECRET: &str = "tk_live_SECRET1";
     let sha256 = |value: &str| tenant(&format!("[[tenants.client_keys]]\nname = \"k\"\nsha256 = {value}\n"));
     for text in [
@@ -242,7 +267,7 @@ fn a_secret_at_the_wrong_place_shows_neither_in_the_line_nor_in_the_message() {
 }
 
 #[test]
-fn what_is_no_secret_stays_in_the_line_and_the_mark_stays_below_its_place() {
+fn masking_keeps_plain_values_and_columns() {
     let shown = |line: &str| {
         let message = parse(&format!("[server]\n{line}")).expect_err(line);
         message.lines().skip(1).map(|line| line[2..].to_owned()).collect::<Vec<_>>()
@@ -265,7 +290,7 @@ fn what_is_no_secret_stays_in_the_line_and_the_mark_stays_below_its_place() {
 }
 
 #[test]
-fn secrets_come_from_files_too_and_never_show() {
+fn secrets_are_read_from_files_and_not_shown() {
     let folder = std::env::temp_dir().join(format!("postern-config-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     std::fs::write(folder.join("key"), "tk_from_file\r\n").expect("a temporary file");
@@ -290,7 +315,7 @@ fn the_environment_overrides_single_settings() {
         Config::parse(&with_key(""), Path::new("postern.toml"), environment).map_err(|error| error.to_string())
     };
     let config = parse(&environment).expect("the overrides are good");
-    assert_eq!(config.upstream.connection.base_url.to_string(), "http://127.0.0.1:9090/");
+    assert_eq!(config.upstream.base_url.to_string(), "http://127.0.0.1:9090/");
     assert_eq!(config.server.workers, 3);
     assert_eq!(config.tenants[0].freshness.live, std::time::Duration::from_secs(1));
     environment.insert("POSTERN_SERVER_WORKERS", "many");
@@ -305,15 +330,16 @@ fn the_environment_overrides_single_settings() {
 }
 
 #[test]
-fn a_collector_may_have_a_path_and_headers_whose_values_are_secrets() {
+fn a_collector_has_a_path_and_secret_headers() {
     let lines = "[traces]\nendpoint = \"https://otlp.example.com/otlp/\"\nsample = 1\nheaders = { authorization = { env = \"POSTERN_OTLP_TOKEN\" } }\n";
     let mut environment = environment();
     environment.insert("POSTERN_OTLP_TOKEN", "tk_of_the_collector");
     let text = format!("{lines}{}", with_key(""));
     let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the file is good");
-    let traces = config.traces.as_ref().expect("there is an endpoint");
-    assert_eq!(traces.connection.base_url.to_string(), "https://otlp.example.com/");
-    assert_eq!((traces.target.as_str(), &*traces.service_name), ("/otlp/v1/traces", "postern"));
+    let traces = &config.traces;
+    let collector = traces.span_endpoint().expect("there is an endpoint");
+    assert_eq!(collector.connection.base_url.to_string(), "https://otlp.example.com/");
+    assert_eq!((collector.target.as_str(), &*traces.service_name), ("/otlp/v1/traces", "postern"));
     assert_eq!((traces.headers[0].0.as_str(), traces.headers[0].1.expose()), ("authorization", "tk_of_the_collector"));
     let shown = config.redacted();
     assert_eq!(shown["traces"]["endpoint"], "https://otlp.example.com/otlp");
@@ -322,12 +348,12 @@ fn a_collector_may_have_a_path_and_headers_whose_values_are_secrets() {
     environment.insert("POSTERN_TRACES_ENDPOINT", "http://127.0.0.1:4318");
     environment.insert("POSTERN_LOG_SAMPLE", "0.5");
     let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the overrides are good");
-    assert_eq!(config.traces.expect("there is an endpoint").target.as_str(), "/v1/traces");
+    assert_eq!(config.traces.span_endpoint().expect("there is an endpoint").target.as_str(), "/v1/traces");
     assert!((config.log.sample - 0.5).abs() < f64::EPSILON);
 }
 
 #[test]
-fn the_examples_in_the_documented_file_are_good_ones() {
+fn the_commented_examples_are_valid() {
     let text = include_str!("../../config/postern.toml");
     let from = text.find("# Issuers whose JWTs").expect("the examples are there");
     let (settings, examples) = text.split_at(from);
@@ -342,31 +368,33 @@ fn the_examples_in_the_documented_file_are_good_ones() {
 }
 
 #[test]
-fn the_admin_listener_is_on_loopback_or_shows_the_door_to_whoever_has_no_token() {
+fn the_admin_listener_needs_a_token_unless_local() {
     let mut environment = environment();
     let parse = |environment: &Environment, lines: &str| {
         let text = format!("[admin]\n{lines}\n{}", with_key(""));
         Config::parse(&text, Path::new("postern.toml"), environment).expect("the file is good")
     };
-    assert_eq!(parse(&environment, "address = \"off\"").admin, None);
+    let off = || AdminConfig { address: AdminAddress::Off, token: None };
+    assert_eq!(parse(&environment, "address = \"off\"").admin, off());
     for local in ["127.0.0.1:0", "[::1]:9180", "unix:/run/postern/admin.sock"] {
-        let admin = parse(&environment, &format!("address = \"{local}\"")).admin.expect("it is on");
-        assert_eq!((admin.address.to_string().as_str(), admin.token), (local, None));
+        let admin = parse(&environment, &format!("address = \"{local}\"")).admin;
+        let address = admin.listen_address().expect("it is on").to_string();
+        assert_eq!((address.as_str(), admin.token), (local, None));
     }
     environment.insert("POSTERN_ADMIN_TOKEN", "s3cret-admin-token");
     let lines = "address = \"0.0.0.0:9180\"\ntoken = { env = \"POSTERN_ADMIN_TOKEN\" }";
     let config = parse(&environment, lines);
-    let admin = config.admin.as_ref().expect("it is on");
-    assert_eq!(admin.token.as_ref().map(Secret::expose), Some("s3cret-admin-token"));
+    assert!(config.admin.listen_address().is_some());
+    assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("s3cret-admin-token"));
     let shown = config.redacted();
     assert_eq!(shown["admin"]["token"], serde_json::json!({ "env": "POSTERN_ADMIN_TOKEN" }));
     assert!(!shown.to_string().contains("s3cret-admin-token"));
     environment.insert("POSTERN_ADMIN_ADDRESS", "off");
-    assert_eq!(parse(&environment, lines).admin, None);
+    assert_eq!(parse(&environment, lines).admin, off());
 }
 
 #[test]
-fn every_setting_of_the_documented_file_is_in_the_redacted_configuration() {
+fn the_redacted_configuration_has_every_documented_setting() {
     fn of_toml<'a>(value: &'a toml::Value, found: &mut Vec<&'a str>) {
         match value {
             toml::Value::Table(table) => table.iter().for_each(|(name, value)| {
@@ -400,4 +428,72 @@ fn every_setting_of_the_documented_file_is_in_the_redacted_configuration() {
     let tenant = &shown["tenants"][0];
     assert_eq!(tenant["org_key"], serde_json::json!({ "env": "REFOLD_ORG_KEY" }));
     assert_eq!((&tenant["freshness"]["closed"], &shown["cache"]["capacity"]), (&"10m".into(), &"256MiB".into()));
+}
+
+#[test]
+fn an_override_reaches_every_kind_of_setting() {
+    let mut environment = environment();
+    for (name, value) in [
+        ("POSTERN_TRACES_SERVICE_NAME", "1234"),
+        ("POSTERN_QUERY_IGNORED_PARAMETERS", r#"["a", "b"]"#),
+        ("POSTERN_QUERY_UNKNOWN_PARAMETERS", "\"drop\""),
+        ("POSTERN_CACHE_CAPACITY", "4096"),
+        ("POSTERN_CACHE_DERIVE", "false"),
+        ("POSTERN_CORS_ORIGINS", r#"["https://app.example.com"]"#),
+        ("POSTERN_ADMIN_TOKEN_ENV", "POSTERN_ADMIN_TOKEN"),
+        ("POSTERN_ADMIN_TOKEN", "s3cret-admin-token"),
+        ("POSTERN_LIMITS_UPSTREAM_MAX_QUEUE", "7"),
+    ] {
+        environment.insert(name, value);
+    }
+    // The file's own value is replaced, even if it is invalid.
+    let text = format!("[cache]\ncapacity = \"much\"\n{}", with_key(""));
+    let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the overrides are valid");
+    assert_eq!(&*config.traces.service_name, "1234");
+    assert_eq!(config.query.ignored, ["a", "b"]);
+    assert_eq!(config.query.unknown, crate::executions::UnknownParameters::Drop);
+    assert_eq!((config.cache.capacity, config.cache.derive), (ByteSize::from_bytes(4096), false));
+    assert_eq!(config.cors.expect("the table is added").origins, ["https://app.example.com"]);
+    assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("s3cret-admin-token"));
+    assert_eq!(config.tenants[0].limits.upstream.max_queue, 7);
+}
+
+#[test]
+fn an_error_in_an_overridden_setting_names_the_variable() {
+    let refused = |name: &str, value: &str| {
+        let mut environment = environment();
+        environment.insert(name, value);
+        let refused = Config::parse(&with_key(""), Path::new("postern.toml"), &environment);
+        refused.expect_err("the override is invalid").to_string()
+    };
+    assert_eq!(
+        refused("POSTERN_ADMIN_ADDRESS", "0.0.0.0:9180"),
+        "environment variable POSTERN_ADMIN_ADDRESS: on an address that other hosts can reach, the admin listener needs a `token = { env = \"VARIABLE\" }`"
+    );
+    assert_eq!(
+        refused("POSTERN_UPSTREAM_DIALECT", "v2"),
+        "environment variable POSTERN_UPSTREAM_DIALECT: unknown value `v2`; did you mean `v3`? (accepted: documented, v3)"
+    );
+    assert_eq!(
+        refused("POSTERN_CORS_ORIGINS", r#"["https://app.example.com/"]"#),
+        "environment variable POSTERN_CORS_ORIGINS: an origin is scheme, host and port alone, like \"https://app.example.com\"; or [\"*\"] for all"
+    );
+    assert_eq!(
+        refused("POSTERN_CORS_MAX_AGE", "5m"),
+        "environment variable POSTERN_CORS_MAX_AGE: missing field `origins`"
+    );
+    assert_eq!(refused("POSTERN_CACHE", "off"), "environment variable POSTERN_CACHE: there is no such setting");
+}
+
+#[test]
+fn a_tenant_inherits_the_common_settings_that_it_leaves_out() {
+    let own = "freshness = { live = \"1s\" }\nlimits = { client = { burst = 7 } }\n";
+    let common = "[cache.freshness]\nlive = \"3s\"\nrecent = \"4s\"\n[cache.stale]\nif_error = \"5s\"\n[limits.client]\nburst = 8\nper_second = 9\n";
+    let config = parse(&format!("{common}{}", with_key("").replace("[[tenants.c", &format!("{own}[[tenants.c"))));
+    let tenant = config.expect("the file is valid").tenants[0].clone();
+    let seconds = std::time::Duration::from_secs;
+    let expected = Freshness { live: seconds(1), recent: seconds(4), closed: seconds(600) };
+    assert_eq!((tenant.freshness, tenant.stale.if_error), (expected, seconds(5)));
+    let Rate { per_second, burst } = tenant.limits.client.rate();
+    assert_eq!((per_second.get(), burst.get()), (9, 7));
 }

@@ -41,7 +41,7 @@ impl Fetcher {
     #[must_use]
     pub fn new(config: Arc<Config>, clock: Clock, observer: &Arc<Observer>) -> Self {
         Self {
-            store: empty_store(config.cache.capacity, observer),
+            store: empty_store(config.cache.capacity.bytes(), observer),
             group: Arc::default(),
             upstream: Upstream::new(Arc::clone(&config), clock.clone()),
             entries: Entries::new(clock.clone()),
@@ -56,7 +56,11 @@ impl Fetcher {
     pub fn reconfigured(&self, config: &Arc<Config>, observer: &Arc<Observer>) -> Self {
         let same_capacity = self.config.cache.capacity == config.cache.capacity;
         Self {
-            store: if same_capacity { self.store.clone() } else { empty_store(config.cache.capacity, observer) },
+            store: if same_capacity {
+                self.store.clone()
+            } else {
+                empty_store(config.cache.capacity.bytes(), observer)
+            },
             group: Arc::clone(&self.group),
             upstream: self.upstream.reconfigured(config),
             entries: Entries::new(self.clock.clone()),

@@ -168,7 +168,7 @@ impl InProgress {
         let settings = &miss.caller.tenant().config;
         let stale = miss.stale.as_ref()?;
         let servable = stale.servable(&settings.stale, self.gateway.clock.now()) != Servable::No;
-        servable.then_some(settings.upstream_budget.max_wait)
+        servable.then_some(settings.limits.upstream.max_wait)
     }
 
     /// Stops an execution or runs it again.

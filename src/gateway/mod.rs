@@ -99,7 +99,7 @@ impl Gateway {
             callers: Callers::new(&config, &clock)?,
             cors: config.cors.as_ref().map(CorsPolicy::new),
             fetcher: Arc::new(Fetcher::new(Arc::clone(&config), clock.clone(), &observer)),
-            tracer: config.traces.as_ref().map(|traces| observer.tracer(traces)).transpose()?,
+            tracer: observer.tracer(&config.traces)?,
             observer,
             config,
             clock,

@@ -20,7 +20,7 @@ impl Gateway {
     pub fn reconfigured(&self, config: Arc<Config>) -> Result<Self, ClientSetupError> {
         let (before, after) = (&self.config, &config);
         // Entries stay valid only for the same upstream, asked in the same words, with the same meaning of a query.
-        let entries_stay_valid = before.upstream.connection.base_url == after.upstream.connection.base_url
+        let entries_stay_valid = before.upstream.base_url == after.upstream.base_url
             && before.upstream.dialect == after.upstream.dialect
             && before.query == after.query;
         let entries = if entries_stay_valid { CachedEntries::Keep } else { CachedEntries::Drop };
@@ -32,7 +32,7 @@ impl Gateway {
                 self.tracer.clone()
             } else {
                 // The previous tracer sends the spans that it still holds.
-                after.traces.as_ref().map(|traces| self.observer.tracer(traces)).transpose()?
+                self.observer.tracer(&after.traces)?
             },
             observer: Arc::clone(&self.observer),
             clock: self.clock.clone(),

@@ -159,7 +159,7 @@ mod tests {
         let tenant = "[[tenants]]\nid = \"a\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
         let text = format!("[upstream]\nbase_url = \"{base_url}\"\n{tenant}");
         let config = Config::parse(&text, Path::new("test.toml"), &environment).expect("it is valid");
-        Client::new(&config.upstream.connection).expect("it needs no file")
+        Client::new(&config.upstream.connection()).expect("it needs no file")
     }
 
     async fn error_of(base_url: &str) -> (TransportErrorKind, String) {

@@ -11,7 +11,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use super::access_record::{AccessRecord, write_cause};
 use super::log_writer::LogWriter;
 use crate::clock::{Clock, Moment};
-use crate::config::{self, Requests};
+use crate::config::{self, LoggedRequests};
 
 /// The target of these lines in the directives of `POSTERN_LOG`.
 pub const TARGET: &str = "postern::access";
@@ -49,9 +49,9 @@ pub(super) fn log(writer: &LogWriter, settings: &config::Log, clock: &Clock, rec
 fn is_selected(settings: &config::Log, record: &AccessRecord<'_>) -> bool {
     let failed = record.status.is_client_error() || record.status.is_server_error();
     match settings.requests {
-        Requests::None => false,
-        Requests::Errors => failed,
-        Requests::All => failed || settings.sample >= 1.0 || fastrand::f64() < settings.sample,
+        LoggedRequests::None => false,
+        LoggedRequests::Errors => failed,
+        LoggedRequests::All => failed || settings.sample >= 1.0 || fastrand::f64() < settings.sample,
     }
 }
 

@@ -102,11 +102,11 @@ impl Observer {
         OpenConnectionGuard(Arc::clone(self))
     }
 
-    /// A tracer with these settings, which sends its spans to their collector.
+    /// A tracer with these settings, which sends its spans to their collector; `None` if they name no collector.
     ///
     /// # Errors
     /// If the client for the collector can't be set up.
-    pub fn tracer(&self, settings: &config::Traces) -> Result<Tracer, ClientSetupError> {
+    pub fn tracer(&self, settings: &config::Traces) -> Result<Option<Tracer>, ClientSetupError> {
         Tracer::start(settings, self.clock.clone(), self.metrics.spans_dropped.clone())
     }
 

@@ -12,7 +12,7 @@ use crate::error::{ClientError, Reason};
 /// # Errors
 /// 413 if it is larger than `max_request_body`, 408 if it takes longer than `body_timeout`, 400 if it is not valid HTTP.
 pub async fn read(body: Incoming, config: &config::Server) -> Result<Bytes, ClientError> {
-    let limit = config.max_request_body;
+    let limit = config.max_request_body.as_usize();
     let read = Limited::new(body, limit).collect();
     match tokio::time::timeout(config.body_timeout, read).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),

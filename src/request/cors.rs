@@ -33,7 +33,7 @@ pub struct AllowedOrigin(HeaderValue);
 impl CorsPolicy {
     /// The policy of a configuration.
     #[must_use]
-    pub fn new(config: &config::Cors) -> Self {
+    pub fn new(config: &config::CorsConfig) -> Self {
         Self {
             origins: config.origins.iter().map(|origin| header_value(origin)).collect(),
             any_origin: config.origins.iter().any(|origin| origin == "*"),

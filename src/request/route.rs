@@ -232,8 +232,8 @@ fn write(method: &Method, route: impl FnOnce() -> Result<Route, ClientError>) ->
 fn check_head(head: &Parts, limits: &config::Server) -> Result<(), ClientError> {
     let malformed = |message| Err(ClientError::new(Reason::MalformedRequest, message));
     let uri_length = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    if uri_length > limits.max_uri_bytes {
-        let message = format!("the request target is longer than {} bytes", limits.max_uri_bytes);
+    if uri_length > limits.max_uri_length.as_usize() {
+        let message = format!("the request target is longer than {} bytes", limits.max_uri_length.bytes());
         return Err(ClientError::new(Reason::UriTooLong, message));
     }
     let (mut bytes, mut hosts, mut has_transfer_encoding) = (0, 0, false);
@@ -242,8 +242,8 @@ fn check_head(head: &Parts, limits: &config::Server) -> Result<(), ClientError> 
         hosts += usize::from(*name == HOST);
         has_transfer_encoding |= *name == TRANSFER_ENCODING;
     }
-    if bytes > limits.max_header_bytes {
-        let message = format!("the request headers are larger than {} bytes", limits.max_header_bytes);
+    if bytes > limits.max_header_size.as_usize() {
+        let message = format!("the request headers are larger than {} bytes", limits.max_header_size.bytes());
         return Err(ClientError::new(Reason::HeadersTooLarge, message));
     }
     match hosts {
@@ -273,9 +273,9 @@ mod tests {
         header_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(1),
         body_timeout: Duration::from_secs(1),
-        max_header_bytes: 200,
-        max_uri_bytes: 100,
-        max_request_body: 10,
+        max_header_size: config::ByteSize::from_bytes(200),
+        max_uri_length: config::ByteSize::from_bytes(100),
+        max_request_body: config::ByteSize::from_bytes(10),
         drain_timeout: Duration::from_secs(1),
     };
 

@@ -52,7 +52,7 @@ struct ProtocolSettings {
 impl ProtocolSettings {
     fn new(settings: &config::Server) -> Self {
         // Twice the configured limits: the gateway enforces those itself, with responses of the documented shape.
-        let largest_head = 2 * (settings.max_header_bytes + settings.max_uri_bytes);
+        let largest_head = 2 * (settings.max_header_size.as_usize() + settings.max_uri_length.as_usize());
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             // The monitor enforces the header timeout, without a timer per request.
@@ -198,7 +198,7 @@ mod tests {
     use crate::config::{Config, Environment};
     use crate::gateway::Gateway;
     use crate::generation::Generation;
-    use crate::tls::{Tls, TlsFiles};
+    use crate::tls::{ClientCertificates, Tls, TlsFiles};
 
     #[tokio::test]
     async fn a_closed_listeners_connection_keeps_its_tls_and_is_dropped_once_forgotten() {
@@ -210,13 +210,13 @@ mod tests {
         let settings = config.server.clone();
         let clock = Clock::system();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), None).expect("it can be made"));
-        let client = crate::http_client::Client::new(&config.upstream.connection).expect("it can be made");
+        let client = crate::http_client::Client::new(&config.upstream.connection()).expect("it can be made");
         let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let files = TlsFiles {
             certificate: data.join("server-1.pem"),
             key: data.join("server-1.key"),
             client_ca: None,
-            client_certificate_required: false,
+            client_certificate: ClientCertificates::Optional,
         };
         let tls = Some(Arc::new(Tls::new(files).expect("they are good")));
         let listeners = BTreeMap::from([

@@ -11,9 +11,9 @@ use super::error::StartError;
 use super::inherited::InheritedSockets;
 use super::socket::{self, BoundAddress, SocketOwner, StagedPath, WorkerSocket};
 use crate::caller::ListenerIdentity;
-use crate::config::{ListenAddress, Listener as ListenerConfig};
+use crate::config::{ListenAddress, ListenerConfig};
 use crate::generation::{Listener, ListenerId};
-use crate::tls::Tls;
+use crate::tls::{ClientCertificates, Tls};
 
 /// The listeners that accept connections.
 #[derive(Debug, Default)]
@@ -170,9 +170,9 @@ impl ListenerPlan {
 }
 
 /// The requirements that each connection of a listener has met: `None` for plain text, otherwise the authorities of client
-/// certificates and whether a certificate is required.
-fn handshake_policy(tls: Option<&Tls>) -> Option<(Option<&Path>, bool)> {
-    tls.map(Tls::files).map(|files| (files.client_ca.as_deref(), files.client_certificate_required))
+/// certificates and the demand for a certificate.
+fn handshake_policy(tls: Option<&Tls>) -> Option<(Option<&Path>, ClientCertificates)> {
+    tls.map(Tls::files).map(|files| (files.client_ca.as_deref(), files.client_certificate))
 }
 
 /// Loads a listener's TLS files, unless it had the same ones before: then it rereads them by itself when they change.

@@ -77,9 +77,9 @@ impl Server {
         let config = Arc::new(config);
         let settings = config.server.clone();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log)?);
-        let client = |_| Client::new(&config.upstream.connection);
+        let client = |_| Client::new(&config.upstream.connection());
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
-        let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
+        let admin = config.admin.listen_address().map(bind_admin).transpose()?;
         let plan = ListenerSet::default().plan(&config.listeners, settings.workers, &mut inherited)?;
         let admin = admin.map(publish_admin).transpose()?;
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, clients, plan.listeners)));
@@ -132,7 +132,7 @@ impl Server {
         if config.server.workers != self.workers.len() {
             tracing::warn!(setting = "server.workers", message = log_events::RESTART_NEEDED);
         }
-        let admin_address = |config: &Config| config.admin.as_ref().map(|admin| admin.address.clone());
+        let admin_address = |config: &Config| config.admin.listen_address().cloned();
         if admin_address(&config) != admin_address(&before) {
             tracing::warn!(setting = "admin.address", message = log_events::RESTART_NEEDED);
         }
@@ -153,10 +153,10 @@ impl Server {
         let mut listeners = self.listeners();
         // Everything that can fail comes first.
         let gateway = Arc::new(self.active.gateway().reconfigured(Arc::clone(config))?);
-        let clients = if before.upstream.connection == config.upstream.connection {
+        let clients = if before.upstream.connection() == config.upstream.connection() {
             self.active.load().clients.clone()
         } else {
-            let client = |_: &WorkerHandle| Client::new(&config.upstream.connection);
+            let client = |_: &WorkerHandle| Client::new(&config.upstream.connection());
             self.workers.iter().map(client).collect::<Result<_, _>>()?
         };
         let mut plan = listeners.plan(&config.listeners, self.workers.len(), &mut InheritedSockets::default())?;

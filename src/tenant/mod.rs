@@ -59,16 +59,16 @@ impl Tenant {
     #[must_use]
     pub fn new(config: Arc<config::Tenant>, clock: Clock) -> Self {
         Self {
-            upstream_budget: UpstreamBudget::new(config.upstream_budget, clock.clone()),
-            unproven_budget: Arc::new(ClientBudget::new(unproven_rate(config.upstream_budget.rate))),
+            upstream_budget: UpstreamBudget::new(config.limits.upstream, clock.clone()),
+            unproven_budget: Arc::new(ClientBudget::new(unproven_rate(config.limits.upstream.rate()))),
             account_epoch: Arc::new(Epoch::new()),
             token_epoch: Arc::new(Epoch::new()),
-            accounts: Arc::new(Accounts::new(capacity(config.max_partitions))),
-            session_tokens: SessionTokens::new(config.max_partitions),
+            accounts: Arc::new(Accounts::new(capacity(config.limits.client.max_partitions))),
+            session_tokens: SessionTokens::new(config.limits.client.max_partitions),
             interned_id: intern(&config.id),
             org_keys: OrgKeys::new(&config),
             credential_refused_until: AtomicU64::new(0),
-            rate_limit_policy: rate_limit_policy(config.client_budget),
+            rate_limit_policy: rate_limit_policy(config.limits.client.rate()),
             config,
             clock,
         }
@@ -103,13 +103,13 @@ impl Tenant {
     /// since it takes memory. Part of the hit path.
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
-        self.accounts.get(id, now, |id| Partition::new(Owner::LinkedAccount(id), self.config.client_budget))
+        self.accounts.get(id, now, |id| Partition::new(Owner::LinkedAccount(id), self.config.limits.client.rate()))
     }
 
     /// Returns the partition of a session token, accepted or not, and creates it if there is none.
     #[must_use]
     pub fn session_token(&self, digest: &TokenDigest) -> Arc<Partition> {
-        self.session_tokens.get(digest, self.config.client_budget)
+        self.session_tokens.get(digest, self.config.limits.client.rate())
     }
 
     /// Returns whether the upstream has accepted a session token lately.
@@ -130,7 +130,7 @@ impl Tenant {
     /// Takes one request off a partition's budget, if it has one left. Part of the hit path.
     #[must_use]
     pub fn spend(&self, partition: &Partition, now: Moment) -> BudgetUse {
-        partition.spend(self.config.client_budget, now)
+        partition.spend(self.config.limits.client.rate(), now)
     }
 
     /// Returns what the entries of a partition are cached under now: its id, and the epoch that it shares with all linked

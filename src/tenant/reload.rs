@@ -30,7 +30,7 @@ impl Tenant {
         // A tenant without a common key is another org, whatever its id.
         let keeps_entries = cached == CachedEntries::Keep && shares_org_key(&self.config, &config);
         let epoch = |epoch: &Arc<Epoch>| if keeps_entries { Arc::clone(epoch) } else { Arc::new(Epoch::new()) };
-        let unproven_rate = unproven_rate(config.upstream_budget.rate);
+        let unproven_rate = unproven_rate(config.limits.upstream.rate());
         let has_same_keys = org_keys(&self.config) == org_keys(&config);
         Self {
             upstream_budget: self.upstream_budget.clone(),
@@ -43,11 +43,11 @@ impl Tenant {
             token_epoch: epoch(&self.token_epoch),
             accounts: Arc::clone(&self.accounts),
             session_tokens: if !keeps_entries {
-                SessionTokens::new(config.max_partitions)
-            } else if config.max_partitions == self.config.max_partitions {
+                SessionTokens::new(config.limits.client.max_partitions)
+            } else if config.limits.client.max_partitions == self.config.limits.client.max_partitions {
                 self.session_tokens.clone()
             } else {
-                self.session_tokens.with_capacity(config.max_partitions)
+                self.session_tokens.with_capacity(config.limits.client.max_partitions)
             },
             // Refold has not refused another key yet.
             credential_refused_until: AtomicU64::new(if has_same_keys {
@@ -57,7 +57,7 @@ impl Tenant {
             }),
             interned_id: intern(&config.id),
             org_keys: self.org_keys.reconfigured(&config),
-            rate_limit_policy: rate_limit_policy(config.client_budget),
+            rate_limit_policy: rate_limit_policy(config.limits.client.rate()),
             clock: self.clock.clone(),
             config,
         }
@@ -66,8 +66,8 @@ impl Tenant {
     /// Applies these settings' limits to the state that is shared with the previous tenant. Call it when this tenant begins
     /// to serve.
     pub fn apply_limits(&self) {
-        self.upstream_budget.set_limits(self.config.upstream_budget);
-        self.accounts.set_capacity(capacity(self.config.max_partitions));
+        self.upstream_budget.set_limits(self.config.limits.upstream);
+        self.accounts.set_capacity(capacity(self.config.limits.client.max_partitions));
     }
 }
 

@@ -80,9 +80,8 @@ impl Upstream {
     #[must_use]
     pub fn reconfigured(&self, config: &Arc<Config>) -> Self {
         let (old, new) = (&self.config.upstream, &config.upstream);
-        let same_breaker = old.breaker == new.breaker && old.connection.base_url == new.connection.base_url;
-        let same_permits =
-            old.max_concurrent == new.max_concurrent && old.connection.total_timeout == new.connection.total_timeout;
+        let same_breaker = old.breaker == new.breaker && old.base_url == new.base_url;
+        let same_permits = old.max_concurrent == new.max_concurrent && old.total_timeout == new.total_timeout;
         let fresh = Self::new(Arc::clone(config), self.clock.clone());
         Self {
             permits: if same_permits { Arc::clone(&self.permits) } else { fresh.permits },
@@ -190,7 +189,7 @@ impl Upstream {
         let body = self.forwarded_request_body(allowed, body).await?;
         let exchange = self.begin_unshared(call).await?;
         let request = request::forward(allowed, head, body)?;
-        let send = |request| call.client.send_streaming(request, allowed.max_body);
+        let send = |request| call.client.send_streaming(request, allowed.max_body.as_usize());
         let (head, body) = exchange.send(request, send).await?.into_parts();
         if head.status.is_success() && !head.headers.contains_key(CONTENT_ENCODING) {
             let scan_for = call.caller.injects_org_key().then(|| Arc::clone(call.caller.tenant()));
@@ -204,7 +203,7 @@ impl Upstream {
         if body.size_hint().upper().is_some_and(|size| size <= MAX_BUFFERED_BODY) {
             Ok(buffered(body::read(body, &self.config.server).await?))
         } else {
-            Ok(streamed(body, allowed.max_body))
+            Ok(streamed(body, allowed.max_body.as_usize()))
         }
     }
 
@@ -219,6 +218,6 @@ impl Upstream {
     }
 
     fn total_timeout(&self) -> Duration {
-        self.config.upstream.connection.total_timeout
+        self.config.upstream.total_timeout
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct UpstreamPermit<'a> {
 
 impl PermitQueue {
     pub(super) fn new(config: &config::Upstream, clock: Clock) -> Self {
-        Self { clock, places: Semaphore::new(config.max_concurrent), max_wait: config.connection.total_timeout }
+        Self { clock, places: Semaphore::new(config.max_concurrent), max_wait: config.total_timeout }
     }
 
     /// Waits for a permit while the fetch is in demand.

@@ -12,7 +12,7 @@ use http::{Request, StatusCode};
 use tokio::sync::Mutex;
 
 use crate::clock::{Clock, Moment};
-use crate::config::{IssuerKeys, JwksUrl};
+use crate::config::{IssuerKeys, KeyOrigin, RemoteJwks};
 use crate::http_client::{Client, ClientSetupError, TransportError, buffered};
 use crate::jwks::{KeySet, KeySetError};
 use crate::log_events;
@@ -28,7 +28,7 @@ pub(super) struct Keyring {
 
 #[derive(Debug)]
 struct JwksEndpoint {
-    url: JwksUrl,
+    remote: Box<RemoteJwks>,
     client: Client,
     /// The end of the last fetch. Locked during a fetch, so that there is one at a time.
     last_fetch: Mutex<Option<Moment>>,
@@ -47,9 +47,9 @@ enum FetchKeysError {
 
 impl Keyring {
     pub(super) fn new(keys: &IssuerKeys) -> Result<Self, ClientSetupError> {
-        let (keys, endpoint) = match keys {
-            IssuerKeys::Fixed(keys) => (Arc::clone(keys), None),
-            IssuerKeys::Url(url) => (Arc::new(KeySet::empty()), Some(JwksEndpoint::new(url)?)),
+        let (keys, endpoint) = match keys.origin() {
+            KeyOrigin::Fixed(keys) => (keys, None),
+            KeyOrigin::Remote(remote) => (Arc::new(KeySet::empty()), Some(JwksEndpoint::new(remote)?)),
         };
         Ok(Self { keys: ArcSwap::new(keys), generation: AtomicU64::new(0), endpoint })
     }
@@ -71,7 +71,7 @@ impl Keyring {
 
     /// The time between two periodic fetches; `None` for configured keys.
     pub(super) fn refresh_interval(&self) -> Option<Duration> {
-        self.endpoint.as_ref().map(|endpoint| endpoint.url.refresh)
+        self.endpoint.as_ref().map(|endpoint| endpoint.remote.refresh)
     }
 
     /// Fetches the keys, unless the last fetch ended within the cooldown or a concurrent call has fetched them. The fetch
@@ -85,7 +85,7 @@ impl Keyring {
     async fn fetch(&self, clock: &Clock) {
         let Some(endpoint) = &self.endpoint else { return };
         let mut last_fetch = endpoint.last_fetch.lock().await;
-        if last_fetch.is_some_and(|end| clock.now().since(end) < endpoint.url.cooldown) {
+        if last_fetch.is_some_and(|end| clock.now().since(end) < endpoint.remote.cooldown) {
             return;
         }
         match endpoint.fetch().await {
@@ -96,7 +96,7 @@ impl Keyring {
                 self.keys.store(Arc::new(keys));
             }
             Err(reason) => {
-                let url = &endpoint.url.connection.base_url;
+                let url = &endpoint.remote.connection.base_url;
                 tracing::warn!(%url, %reason, message = log_events::JWKS_REFRESH_FAILED);
             }
         }
@@ -105,13 +105,13 @@ impl Keyring {
 }
 
 impl JwksEndpoint {
-    fn new(url: &JwksUrl) -> Result<Self, ClientSetupError> {
-        Ok(Self { url: url.clone(), client: Client::new(&url.connection)?, last_fetch: Mutex::default() })
+    fn new(remote: Box<RemoteJwks>) -> Result<Self, ClientSetupError> {
+        Ok(Self { client: Client::new(&remote.connection)?, remote, last_fetch: Mutex::default() })
     }
 
     async fn fetch(&self) -> Result<KeySet, FetchKeysError> {
         let mut request = Request::new(buffered(Bytes::new()));
-        *request.uri_mut() = self.url.target.clone().into();
+        *request.uri_mut() = self.remote.target.clone().into();
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         let response = self.client.send(request, Duration::MAX).await?;
         if response.status() != StatusCode::OK {

@@ -180,8 +180,8 @@ impl Issuers {
         signature::verify(token, &config.algorithms, &keyring.keys())?;
         let wall = self.clock.wall().as_second();
         let end = claims.check(config, wall)?;
-        let tenant = match &config.tenant {
-            TenantOf::Fixed(index) => TenantIndex::of_config(*index),
+        let tenant = match config.tenant() {
+            TenantOf::Fixed(tenant) => TenantIndex::of_config(tenant.index()),
             TenantOf::Claim(path) => {
                 let id = claims.at(path).and_then(serde_json::Value::as_str);
                 id.and_then(tenant).ok_or_else(|| InvalidToken::UnknownTenant(path.0.clone()))?

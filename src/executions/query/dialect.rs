@@ -1,7 +1,11 @@
 //! The two specifications that the vendor has published for one API.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// The vendor's specification that the upstream follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// The endpoint's documentation page: dates as dates, `API Call`.
     Documented,

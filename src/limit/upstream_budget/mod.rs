@@ -17,7 +17,7 @@ pub use self::status::BudgetStatus;
 use super::fair_queue::{FairQueue, QueueDepth, QueuedRequest};
 use super::flow::{FlowId, Urgency};
 use crate::clock::{Clock, Moment};
-use crate::config::UpstreamRate;
+use crate::config::UpstreamLimits;
 use crate::window_counter::{CounterRing, SECOND, unit};
 
 /// The rate factor at the configured rate; smaller factors are thousandths of it.
@@ -37,7 +37,7 @@ pub struct UpstreamBudget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
-    limits: ArcSwap<UpstreamRate>,
+    limits: ArcSwap<UpstreamLimits>,
     schedule: Mutex<Schedule>,
     /// Granted requests by the second.
     granted: CounterRing<64>,
@@ -67,7 +67,7 @@ pub struct Exhausted {
 impl UpstreamBudget {
     /// Creates a full budget.
     #[must_use]
-    pub fn new(limits: UpstreamRate, clock: Clock) -> Self {
+    pub fn new(limits: UpstreamLimits, clock: Clock) -> Self {
         let schedule = Schedule {
             arrival: Moment::default(),
             paused_until: Moment::default(),
@@ -80,7 +80,7 @@ impl UpstreamBudget {
     }
 
     /// Changes the limits, also for the requests that wait. Granted requests stay counted.
-    pub fn set_limits(&self, limits: UpstreamRate) {
+    pub fn set_limits(&self, limits: UpstreamLimits) {
         self.0.limits.store(Arc::new(limits));
     }
 
@@ -155,13 +155,13 @@ impl Inner {
     /// Time between two granted requests at the configured rate, and one per cent more. On the network requests move closer
     /// together, which uses up the burst that the upstream tolerates; the extra time lets that recover.
     fn full_interval(&self) -> Duration {
-        Duration::from_secs(1) / self.limits.load().rate.per_second.get() * 101 / 100
+        Duration::from_secs(1) / self.limits.load().per_second.get() * 101 / 100
     }
 
     /// Time by which a request may be ahead of its theoretical arrival time: the burst less one request. Requests reach the
     /// upstream closer together than they left, so one interval is kept in reserve against its limiter.
     fn tolerance(&self) -> Duration {
-        self.full_interval() * self.limits.load().rate.burst.get().saturating_sub(2)
+        self.full_interval() * self.limits.load().burst.get().saturating_sub(2)
     }
 
     /// Returns the moment at which the next request is granted.

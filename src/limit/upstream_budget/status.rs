@@ -40,8 +40,8 @@ impl UpstreamBudget {
         let limits = inner.limits.load();
         let schedule = inner.schedule();
         BudgetStatus {
-            per_second: limits.rate.per_second.get(),
-            burst: limits.rate.burst.get(),
+            per_second: limits.per_second.get(),
+            burst: limits.burst.get(),
             rate_factor: f64::from(schedule.rate_factor) / f64::from(FULL_RATE),
             used: (1..=HISTORY).rev().map(granted).collect(),
             waiting: schedule.queue.depth().total(),

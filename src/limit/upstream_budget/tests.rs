@@ -6,11 +6,10 @@ use proptest::prelude::*;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::Rate;
 
-fn limits(max_wait: Duration, max_queue: usize) -> UpstreamRate {
+fn limits(max_wait: Duration, max_queue: usize) -> UpstreamLimits {
     let number = |n| NonZeroU32::new(n).expect("not zero");
-    UpstreamRate { rate: Rate { per_second: number(20), burst: number(5) }, max_wait, max_queue }
+    UpstreamLimits { per_second: number(20), burst: number(5), max_wait, max_queue }
 }
 
 fn budget(max_wait: Duration, max_queue: usize) -> (Clock, UpstreamBudget) {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cache::CacheOutcome;
-use crate::config::Shown;
+use crate::config::{AccountNaming, LoggedRequests};
 use crate::error::{ClientError, Reason};
 use crate::observe::access_record::AccessError;
 use crate::request::RequestId;
@@ -28,7 +28,7 @@ fn line_with(error: Option<AccessError<'_>>) -> Value {
         upstream_duration: None,
         trace_id: None,
     };
-    let settings = config::Log { requests: Requests::All, sample: 1.0, linked_accounts: Shown::Plain };
+    let settings = config::Log { requests: LoggedRequests::All, sample: 1.0, linked_accounts: AccountNaming::Plain };
     let clock = Clock::manual("2026-03-20T12:00:00Z".parse().expect("a timestamp"));
     let mut line = Vec::new();
     write(&mut line, &mut Buffers::default(), &settings, &clock, &record);

@@ -46,13 +46,18 @@ enum Message {
 /// The client of the collector; runs on the exporter's thread.
 struct CollectorClient {
     client: Client,
+    endpoint: config::SpanEndpoint,
     settings: config::Traces,
     headers: HeaderMap,
     dropped: IntCounter,
 }
 
 impl Exporter {
-    pub(super) fn start(settings: &config::Traces, dropped: IntCounter) -> Result<Self, ClientSetupError> {
+    pub(super) fn start(
+        settings: &config::Traces,
+        endpoint: config::SpanEndpoint,
+        dropped: IntCounter,
+    ) -> Result<Self, ClientSetupError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -61,8 +66,9 @@ impl Exporter {
             value.set_sensitive(true);
             headers.insert(name, value);
         }
-        let client = Client::new(&settings.connection)?;
-        let collector = CollectorClient { client, settings: settings.clone(), headers, dropped: dropped.clone() };
+        let client = Client::new(&endpoint.connection)?;
+        let collector =
+            CollectorClient { client, endpoint, settings: settings.clone(), headers, dropped: dropped.clone() };
         if let Err(error) = collector.spawn(waiting) {
             // The gateway serves without traces; the dropped spans are counted.
             tracing::error!(%error, message = log_events::TRACES_FAILED);
@@ -129,9 +135,9 @@ impl CollectorClient {
         let body = serde_json::to_vec(&self.export_request(batch)).expect("JSON values always serialise");
         let mut request = Request::new(buffered(body.into()));
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = self.settings.target.clone().into();
+        *request.uri_mut() = self.endpoint.target.clone().into();
         request.headers_mut().clone_from(&self.headers);
-        let (rejected, reason) = match self.client.send(request, self.settings.connection.total_timeout).await {
+        let (rejected, reason) = match self.client.send(request, self.endpoint.connection.total_timeout).await {
             Ok(response) if response.status().is_success() => (rejected(response.body()), String::new()),
             Ok(response) => {
                 (batch.len() as u64, format!("the collector answered with status {}", response.status().as_u16()))

@@ -41,9 +41,10 @@ impl Tracer {
         settings: &config::Traces,
         clock: Clock,
         dropped: IntCounter,
-    ) -> Result<Self, ClientSetupError> {
-        let exporter = Exporter::start(settings, dropped)?;
-        Ok(Self { sample: settings.sample, recorder: Arc::new(SpanRecorder { clock, exporter }) })
+    ) -> Result<Option<Self>, ClientSetupError> {
+        let Some(endpoint) = settings.span_endpoint() else { return Ok(None) };
+        let exporter = Exporter::start(settings, endpoint, dropped)?;
+        Ok(Some(Self { sample: settings.sample, recorder: Arc::new(SpanRecorder { clock, exporter }) }))
     }
 
     /// The span of a request. It is recorded if the caller's `traceparent` is sampled, or by chance if there is none. Part

@@ -1,50 +1,51 @@
-//! A configuration file that is served: read at the start, and again when it or a file that it names has changed.
+//! A configuration file that is watched: read at the start, and again when it or a file that it names has changed.
 
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::ConfigError;
 use super::environment::Environment;
-use super::files::{Files, Reader};
-use super::model::Config;
+use super::files::{FileDigests, FileReader};
+use super::load::read;
+use super::root::Config;
 
-/// Where the configuration comes from.
+/// A configuration file, with the digests of everything that was read for it.
 #[derive(Debug)]
-pub struct Source {
+pub struct WatchedConfig {
     path: PathBuf,
     environment: Environment,
-    /// As of the last reading, also one that was refused.
-    read: Files,
-    /// As of the last look.
-    seen: Files,
+    /// Digests at the last reading, also of one that was refused.
+    read: FileDigests,
+    /// Digests at the last check for changes.
+    seen: FileDigests,
 }
 
-impl Source {
-    /// A file that was not read yet.
+impl WatchedConfig {
+    /// A file that has not been read yet.
     #[must_use]
     pub fn new(path: &Path, environment: Environment) -> Self {
-        Self { path: path.to_owned(), environment, read: Files::default(), seen: Files::default() }
+        Self { path: path.to_owned(), environment, read: FileDigests::default(), seen: FileDigests::default() }
     }
 
-    /// Reads it, and what it names.
+    /// Reads the file, and the files that it names.
     ///
     /// # Errors
-    /// If it can't be read, or for the first thing in it that can't be used.
+    /// If it can't be read, or for the first setting that can't be used.
     pub fn load(&mut self) -> Result<Config, ConfigError> {
-        let first = self.read == Files::default();
-        let reader = if first { Reader::new(&self.path) } else { Reader::again(&self.path) };
-        let loaded = Config::read(&self.path, &self.environment, &reader);
-        self.read = reader.files();
+        let is_first = self.read == FileDigests::default();
+        let reader = if is_first { FileReader::new(&self.path) } else { FileReader::for_reload(&self.path) };
+        let loaded = read(&self.path, &self.environment, &reader);
+        self.read = reader.digests();
         self.seen = self.read.clone();
         loaded
     }
 
-    /// Looks whether something has changed since it was read. Only what is the same at two looks counts: a file that is
-    /// being written may be good TOML already and lack its second half.
+    /// Checks whether a file has changed since it was read. A change counts once two checks in a row see the same contents:
+    /// a file that is still being written may already be valid TOML and lack its second half.
     pub fn has_changed(&mut self) -> bool {
         let now = self.read.at_present();
-        let settled = now == self.seen;
+        let is_settled = now == self.seen;
         self.seen = now;
-        settled && self.seen != self.read
+        is_settled && self.seen != self.read
     }
 }
 
@@ -89,58 +90,58 @@ mod tests {
     }
 
     #[test]
-    fn a_change_counts_once_it_is_the_same_at_two_looks_and_until_it_is_read() {
+    fn a_change_counts_once_two_checks_agree() {
         let folder = Folder::new("settled");
         folder.write("org-key", "tk_one");
         folder.write("postern.toml", &text(1));
-        let mut source = Source::new(&folder.0.join("postern.toml"), Environment::default());
-        source.load().expect("it is good");
-        assert!(!source.has_changed() && !source.has_changed());
+        let mut watched = WatchedConfig::new(&folder.0.join("postern.toml"), Environment::default());
+        watched.load().expect("it is good");
+        assert!(!watched.has_changed() && !watched.has_changed());
         folder.write("postern.toml", &text(1)[..40]);
-        assert!(!source.has_changed());
+        assert!(!watched.has_changed());
         folder.write("postern.toml", &text(2));
-        assert!(!source.has_changed(), "half of it was seen before");
-        assert!(source.has_changed() && source.has_changed());
-        let config = source.load().expect("it is good");
-        assert_eq!(config.tenants[0].client_budget.burst.get(), 2);
-        assert!(!source.has_changed() && !source.has_changed());
+        assert!(!watched.has_changed(), "the last check saw half of it");
+        assert!(watched.has_changed() && watched.has_changed());
+        let config = watched.load().expect("it is good");
+        assert_eq!(config.tenants[0].limits.client.burst.get(), 2);
+        assert!(!watched.has_changed() && !watched.has_changed());
     }
 
     #[test]
-    fn a_secret_file_counts_also_one_that_was_missed() {
+    fn a_missing_secret_file_is_watched_too() {
         let folder = Folder::new("secrets");
         folder.write("org-key", "tk_one");
         folder.write("postern.toml", &text(1));
-        let mut source = Source::new(&folder.0.join("postern.toml"), Environment::default());
-        source.load().expect("it is good");
+        let mut watched = WatchedConfig::new(&folder.0.join("postern.toml"), Environment::default());
+        watched.load().expect("it is good");
         std::fs::remove_file(folder.0.join("org-key")).expect("it is ours");
-        assert!(!source.has_changed() && source.has_changed());
-        let refused = source.load().expect_err("a secret is missing").to_string();
+        assert!(!watched.has_changed() && watched.has_changed());
+        let refused = watched.load().expect_err("a secret is missing").to_string();
         assert!(refused.contains("postern.toml:6:11: the secret file"), "{refused}");
-        assert!(!source.has_changed() && !source.has_changed());
+        assert!(!watched.has_changed() && !watched.has_changed());
         folder.write("org-key", "tk_two");
-        assert!(!source.has_changed() && source.has_changed());
-        assert_eq!(source.load().expect("it is good").tenants[0].org_key.expose(), "tk_two");
+        assert!(!watched.has_changed() && watched.has_changed());
+        assert_eq!(watched.load().expect("it is good").tenants[0].org_key.expose(), "tk_two");
     }
 
     #[test]
-    fn a_symlink_that_is_replaced_on_the_way_counts() {
+    fn a_replaced_symbolic_link_counts_as_a_change() {
         let folder = Folder::new("symlinks");
         folder.write("..1/postern.toml", &text(1));
         folder.write("..2/postern.toml", &text(2));
         folder.write("org-key", "tk_one");
         folder.point("..data", "..1");
         folder.point("postern.toml", "..data/postern.toml");
-        let mut source = Source::new(&folder.0.join("postern.toml"), Environment::default());
-        source.load().expect("it is good");
+        let mut watched = WatchedConfig::new(&folder.0.join("postern.toml"), Environment::default());
+        watched.load().expect("it is good");
         folder.point("..data", "..2");
-        assert!(!source.has_changed() && source.has_changed());
-        assert_eq!(source.load().expect("it is good").tenants[0].client_budget.burst.get(), 2);
+        assert!(!watched.has_changed() && watched.has_changed());
+        assert_eq!(watched.load().expect("it is good").tenants[0].limits.client.burst.get(), 2);
     }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a thread of the test")]
-    fn a_pipe_is_read_once_and_never_waited_for_again() {
+    fn a_pipe_is_read_only_once() {
         let folder = Folder::new("pipe");
         let pipe = folder.0.join("org-key");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
@@ -151,10 +152,10 @@ mod tests {
             ),
         );
         let writing = std::thread::spawn(move || std::fs::write(pipe, "tk_once"));
-        let mut source = Source::new(&folder.0.join("postern.toml"), Environment::default());
-        source.load().expect("it is good");
-        writing.join().expect("it has not died").expect("it was read");
-        let refused = source.load().expect_err("nobody writes to it").to_string();
+        let mut watched = WatchedConfig::new(&folder.0.join("postern.toml"), Environment::default());
+        watched.load().expect("it is good");
+        writing.join().expect("the thread ends").expect("the pipe was read");
+        let refused = watched.load().expect_err("a pipe is not read again").to_string();
         assert!(refused.contains("no regular file"), "{refused}");
     }
 }

@@ -1,0 +1,171 @@
+//! The whole configuration: one field for each table of the file, and the checks that need more than one table.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::address::ListenAddress;
+use super::admin::AdminConfig;
+use super::cache::Cache;
+use super::cors::CorsConfig;
+use super::diff::WrittenConfig;
+use super::issuer::{Issuer, TenantOf};
+use super::limits::Limits;
+use super::listener::ListenerConfig;
+use super::log::Log;
+use super::pass_through::PassThrough;
+use super::resolver::Resolver;
+use super::server::Server;
+use super::setting_path::{InvalidSetting, SettingPath};
+use super::tenant::{Tenant, TenantMode, UniqueValues};
+use super::tenant_ref::TenantRef;
+use super::traces::Traces;
+use super::upstream::Upstream;
+use crate::executions::QueryPolicy;
+
+/// The configuration of Postern.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Postern")]
+pub struct Config {
+    /// Sockets for callers. If omitted, there is one on 127.0.0.1:8080.
+    #[serde(default = "ListenerConfig::defaults")]
+    #[schemars(with = "Option<Vec<ListenerConfig>>", !default)]
+    pub listeners: Vec<ListenerConfig>,
+    /// The listener for operators: probes, metrics, status page, purge.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// Limits for callers' connections and requests.
+    #[serde(default)]
+    pub server: Server,
+    /// The address of Refold, and limits for requests to it.
+    #[serde(default)]
+    pub upstream: Upstream,
+    /// Handling of query parameters.
+    #[serde(default)]
+    pub query: QueryPolicy,
+    /// The cache that all tenants share.
+    #[serde(default)]
+    pub cache: Cache,
+    /// Budgets of callers, and of requests to Refold.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Refold orgs and environments; at least one.
+    #[serde(default, deserialize_with = "read_tenants", serialize_with = "write_tenants")]
+    #[schemars(with = "Vec<Tenant>", !default, length(min = 1))]
+    pub tenants: Vec<Arc<Tenant>>,
+    /// Issuers whose JWTs are accepted (Authorization: Bearer).
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
+    /// Browser pages of other origins that may use the gateway. If omitted, none.
+    pub cors: Option<CorsConfig>,
+    /// Requests of the rest of the API that are forwarded: authenticated, limited, with the org key, never cached. All others
+    /// are answered 404.
+    #[serde(default)]
+    pub pass_through: Vec<Arc<PassThrough>>,
+    /// The access log: one JSON line per request, on standard error.
+    #[serde(default)]
+    pub log: Log,
+    /// Export of spans by OTLP over HTTP; none without an endpoint.
+    #[serde(default)]
+    pub traces: Traces,
+    #[serde(skip)]
+    pub(super) written: WrittenConfig,
+}
+
+impl Config {
+    /// The configuration in effect as JSON: the file, defaults and overrides together, in the form of the file. Secrets show
+    /// only their sources.
+    ///
+    /// # Panics
+    /// Never: a configuration has no map with keys other than texts.
+    #[must_use]
+    pub fn redacted(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("a configuration can be written as JSON")
+    }
+
+    /// Checks everything that needs more than one setting or the file system, and resolves secrets, paths and references.
+    pub(super) fn check(&mut self, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+        let root = SettingPath::default();
+        self.check_tenants(&root, resolver)?;
+        self.check_listeners(&root.key("listeners"), resolver)?;
+        for (index, issuer) in self.issuers.iter_mut().enumerate() {
+            issuer.check(&root.key("issuers").index(index), &self.tenants, resolver)?;
+        }
+        self.check_that_tenants_have_callers(&root.key("tenants"))?;
+        if self.query.max_limit == 0 {
+            return Err(root.key("query").key("max_limit").refuse("a limit is at least 1"));
+        }
+        self.server.resolve();
+        resolver.ca_file(&mut self.upstream.ca_file);
+        self.admin.check(&root.key("admin"), resolver)?;
+        if let Some(cors) = &mut self.cors {
+            cors.check(&root.key("cors"))?;
+        }
+        self.traces.check(&root.key("traces"), resolver)
+    }
+
+    fn check_tenants(&mut self, root: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+        if self.tenants.is_empty() {
+            return Err(root.refuse("there is no [[tenants]] table; at least one is needed"));
+        }
+        let has_client_ca = self.listeners.iter().any(ListenerConfig::has_client_ca);
+        let mut seen = UniqueValues::default();
+        for (index, tenant) in self.tenants.iter_mut().enumerate() {
+            let at = root.key("tenants").index(index);
+            Arc::make_mut(tenant).check(&at, resolver, has_client_ca, &mut seen)?;
+        }
+        Ok(())
+    }
+
+    fn check_listeners(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+        if self.listeners.is_empty() {
+            return Err(at.refuse("the list of listeners is empty; at least one is needed"));
+        }
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            listener.check(&at.index(index), &self.tenants, resolver)?;
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let any_port = matches!(&listener.address, ListenAddress::Tcp(address) if address.port() == 0);
+            if !any_port && self.listeners[..index].iter().any(|other| other.address == listener.address) {
+                let message = format!("there are two listeners on {}", listener.address);
+                return Err(at.index(index).key("address").refuse(message));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_that_tenants_have_callers(&self, at: &SettingPath) -> Result<(), InvalidSetting> {
+        let of_listeners = self.listeners.iter().flat_map(|listener| {
+            listener.session_tokens.iter().chain(listener.trusted.as_ref().map(|trusted| &trusted.tenant))
+        });
+        let of_issuers = self.issuers.iter().filter_map(|issuer| match issuer.tenant() {
+            TenantOf::Fixed(tenant) => Some(tenant),
+            TenantOf::Claim(_) => None,
+        });
+        let named: Vec<_> = of_listeners.chain(of_issuers).map(TenantRef::id).collect();
+        let any_tenant = self.issuers.iter().any(|issuer| matches!(issuer.tenant(), TenantOf::Claim(_)));
+        for (index, tenant) in self.tenants.iter().enumerate() {
+            let has_callers = tenant.mode == TenantMode::Validate
+                || !tenant.client_keys.is_empty()
+                || !tenant.client_certificates.is_empty()
+                || any_tenant
+                || named.contains(&&tenant.id);
+            if !has_callers {
+                let message = "this tenant has no callers: it has no [[tenants.client_keys]], and no listener and no issuer is for it";
+                return Err(at.index(index).key("id").refuse(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+// serde reads and writes `Arc` only with its `rc` feature.
+fn read_tenants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<Tenant>>, D::Error> {
+    Vec::deserialize(deserializer).map(|tenants: Vec<Tenant>| tenants.into_iter().map(Arc::new).collect())
+}
+
+fn write_tenants<S: Serializer>(tenants: &[Arc<Tenant>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(tenants.iter().map(|tenant| &**tenant))
+}

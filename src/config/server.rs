@@ -1,0 +1,64 @@
+//! `[server]`: limits for callers' connections and requests.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::units::{AnyDuration, ByteSize, PositiveDuration};
+
+/// Limits for callers' connections and requests.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Worker threads, each with its own runtime, listeners and upstream connections; 0 starts one per core.
+    #[serde(deserialize_with = "workers")]
+    #[schemars(with = "u16")]
+    pub workers: usize,
+    /// Time limit for a request head; 408 after it.
+    #[serde(with = "PositiveDuration")]
+    pub header_timeout: Duration,
+    /// An idle connection is closed after this time.
+    #[serde(with = "PositiveDuration")]
+    pub idle_timeout: Duration,
+    /// Time limit for a request body; 408 after it.
+    #[serde(with = "PositiveDuration")]
+    pub body_timeout: Duration,
+    /// Largest request head; 431 above it.
+    pub max_header_size: ByteSize,
+    /// Longest request target; 414 above it.
+    pub max_uri_length: ByteSize,
+    /// Largest body of a stop or rerun request; 413 above it.
+    pub max_request_body: ByteSize,
+    /// Time that requests in flight get to finish after SIGTERM.
+    #[serde(with = "AnyDuration")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(30),
+            max_header_size: ByteSize::from_bytes(16 << 10),
+            max_uri_length: ByteSize::from_bytes(8 << 10),
+            max_request_body: ByteSize::from_bytes(1 << 20),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Server {
+    /// Replaces 0 workers by the number of cores.
+    pub(super) fn resolve(&mut self) {
+        if self.workers == 0 {
+            self.workers = std::thread::available_parallelism().map_or(1, usize::from);
+        }
+    }
+}
+
+fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    u16::deserialize(deserializer).map(usize::from)
+}

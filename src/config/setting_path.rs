@@ -1,0 +1,49 @@
+//! Paths of settings, for errors that only show once everything is read.
+
+use std::borrow::Cow;
+
+/// The path of a setting from the root of the file: `tenants`, 0, `org_key`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SettingPath(Vec<PathStep>);
+
+/// One step of the path to a setting.
+#[derive(Clone, Debug)]
+pub(super) enum PathStep {
+    /// Into a table.
+    Key(Cow<'static, str>),
+    /// Into an array.
+    Index(usize),
+}
+
+/// A setting that has the right form and still cannot be used. Its line and column are found by its path.
+#[derive(Debug)]
+pub(super) struct InvalidSetting {
+    pub(super) at: SettingPath,
+    pub(super) message: String,
+}
+
+impl SettingPath {
+    /// The setting of this name in the table that `self` is.
+    pub(super) fn key(&self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.then(PathStep::Key(name.into()))
+    }
+
+    /// The item of this number in the array that `self` is.
+    pub(super) fn index(&self, index: usize) -> Self {
+        self.then(PathStep::Index(index))
+    }
+
+    fn then(&self, step: PathStep) -> Self {
+        Self(self.0.iter().cloned().chain([step]).collect())
+    }
+
+    /// The steps from the root.
+    pub(super) fn steps(&self) -> &[PathStep] {
+        &self.0
+    }
+
+    /// The error that the setting here cannot be used.
+    pub(super) fn refuse(&self, message: impl Into<String>) -> InvalidSetting {
+        InvalidSetting { at: self.clone(), message: message.into() }
+    }
+}
