@@ -8,7 +8,8 @@
 //! - `response`: responses, brought into the contract's form
 //! - `retry`: whether a failed fetch is sent again, and when
 //!
-//! Nothing here knows the cache: the result of a fetch is a document, and its entry is made elsewhere.
+//! Nothing here reads or writes the cache: the result of a fetch is a document, and the caller of [`Upstream::fetch`] makes its
+//! entry.
 
 mod call;
 mod error;
