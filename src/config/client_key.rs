@@ -17,6 +17,7 @@ use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::parse_string;
 use super::units::{Count, SharedText};
 use crate::digest::Hex;
+use crate::digest::decode_hex;
 
 /// A key that the gateway accepts from callers. The configuration has only its SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -73,19 +74,8 @@ impl Sha256 {
     fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
         // The error does not quote the text: it may be the key itself, by mistake.
         parse_string(deserializer, |text| {
-            Self::parse(text).ok_or("a SHA-256 has 64 hexadecimal digits; `postern keygen` prints one")
+            decode_hex::<32>(text.as_bytes()).ok_or("a SHA-256 has 64 hexadecimal digits; `postern keygen` prints one")
         })
-    }
-
-    fn parse(text: &str) -> Option<[u8; 32]> {
-        let mut digest = [0; 32];
-        if text.len() != 64 {
-            return None;
-        }
-        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(digest)
     }
 
     fn serialize<S: Serializer>(digest: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,4 +1,4 @@
-//! The body of a pass-through response: streamed to the caller, and cut off before an org key could be in it as a whole.
+//! The body of a pass-through response: streamed to the caller, and ended with an error before it contains a whole org key.
 
 use std::pin::Pin;
 use std::sync::Arc;
