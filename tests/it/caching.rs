@@ -38,6 +38,48 @@ async fn a_page_with_running_executions_is_live_and_a_closed_range_holds_for_min
 }
 
 #[tokio::test]
+async fn a_page_that_filters_by_status_is_never_closed() {
+    // An execution of a day that is long over still runs, and then ends.
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let state = std::sync::Arc::clone(&ended);
+    let upstream = http_upstream(move |request| {
+        let has_ended = state.load(std::sync::atomic::Ordering::SeqCst);
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let filters = ["status=", "state="].iter().any(|name| query.contains(name));
+        let response = if has_ended || !filters {
+            page_of(&json!({ "status": "ERRORED" }))
+        } else {
+            http::Response::new(http_body_util::Full::new(r#"{"docs":[],"totalDocs":0}"#.into()))
+        };
+        async move { response }
+    })
+    .await;
+    let Setup { clock, top, tenant, .. } = Setup::default();
+    let top = format!("{top}[query]\nunknown_parameters = \"forward\"\n");
+    let gateway = Gateway::start(upstream, &top, &tenant, clock.clone());
+    let filtered = [
+        "status=ERRORED&end_date=2026-03-14",
+        "status=timed-out&start_date=2026-03-01&end_date=2026-03-02&execution_type=SYNC",
+        "limit=100&end_date=2026-03-14T12:00:00Z&status=COMPLETED",
+        // Only the upstream knows what this one filters by.
+        "state=failed&end_date=2026-03-14",
+    ];
+    let ask = async |query: &str| gateway.get(&format!("{EXECUTIONS}?{query}"), &as_account("a")).await;
+    for query in filtered {
+        let answer = ask(query).await;
+        assert_eq!((answer.json()["totalDocs"].as_u64(), status(&answer).2), (Some(0), "private, max-age=5"), "{query}");
+    }
+    ended.store(true, std::sync::atomic::Ordering::SeqCst);
+    clock.advance(Duration::from_secs(5));
+    for query in filtered {
+        assert_eq!(ask(query).await.json()["totalDocs"], 1, "{query}");
+    }
+    for query in ["end_date=2026-03-14", "status=All&execution_source=Event&end_date=2026-03-14T12:00:00Z"] {
+        assert_eq!(status(&ask(query).await).2, "private, max-age=600", "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_document_is_as_fresh_as_its_own_status() {
     let world = World::start().await;
     world.clock.advance(Duration::from_secs(45));

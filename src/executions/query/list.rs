@@ -59,10 +59,14 @@ impl ListQuery {
         self.page_and_status.limit
     }
 
-    /// The end of the requested time range, inclusive.
+    /// The time after which no execution enters the list any more: the end of its time range, inclusive. `None` if it has no
+    /// end, or if executions enter it by changing: it filters by status, or by a parameter whose meaning only the upstream
+    /// knows.
     #[must_use]
-    pub fn end(&self) -> Option<Timestamp> {
-        self.end.map(Milliseconds::timestamp)
+    pub fn closing_time(&self) -> Option<Timestamp> {
+        let filters_by_unknown = self.rare.as_ref().is_some_and(|rare| !rare.forwarded.is_empty());
+        let by_what_changes = self.page_and_status.status.is_some() || filters_by_unknown;
+        if by_what_changes { None } else { self.end.map(Milliseconds::timestamp) }
     }
 
     /// Heap memory in bytes.

@@ -73,6 +73,10 @@ impl ForwardedParameters {
         Self(pairs)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn heap_size(&self) -> usize {
         self.0.iter().map(|(name, value)| string_size(name) + string_size(value)).sum()
     }

@@ -216,8 +216,15 @@ fn batches_have_their_own_parameters() {
 }
 
 #[test]
-fn the_end_of_the_time_range_is_parsed() {
-    let end = |raw| list(raw).expect("a valid query").end().map(|end| end.to_string());
-    assert_eq!(end("end_date=2026-03-14").as_deref(), Some("2026-03-14T23:59:59.999Z"));
-    assert_eq!(end("page=3"), None);
+fn a_list_closes_at_its_end_unless_it_filters_by_what_changes() {
+    let parse = |raw| ListQuery::parse(Some(raw), &policy(UnknownParameters::Forward)).expect("a valid query");
+    let closing_time = |raw| parse(raw).closing_time().map(|end| end.to_string());
+    let end = Some("2026-03-14T23:59:59.999Z");
+    for raw in ["end_date=2026-03-14", "end_date=2026-03-14&status=All&execution_type=SYNC&slug=slack&start_date=2026-03-01"]
+    {
+        assert_eq!(closing_time(raw).as_deref(), end, "{raw}");
+    }
+    for raw in ["page=3", "end_date=2026-03-14&status=errored", "end_date=2026-03-14&state=failed"] {
+        assert_eq!(closing_time(raw), None, "{raw}");
+    }
 }
