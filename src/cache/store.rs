@@ -127,7 +127,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::executions::{PathId, Progress, Question, ValidatedBody};
+    use crate::executions::{ForwardedParameters, PathId, Progress, Question, ValidatedBody};
 
     const LIFETIME: Duration = Duration::from_secs(5);
     const START: Moment = Moment::from_nanos(0);
@@ -137,7 +137,10 @@ mod tests {
     }
 
     fn key(id: &str) -> CacheKey {
-        CacheKey::of_one_account(Question::Execution(PathId::parse(id).expect("a plain id")))
+        CacheKey::of_one_account(Question::Execution(
+            PathId::parse(id).expect("a plain id"),
+            ForwardedParameters::default(),
+        ))
     }
 
     fn requested_at(request_time: Moment) -> Entry {

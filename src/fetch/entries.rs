@@ -67,7 +67,7 @@ impl Entries {
         let class = match question {
             Question::List(query) => FreshnessClass::of_page(progress, query.closing_time(), self.clock.wall()),
             Question::Batches(..) => FreshnessClass::of_page(progress, None, self.clock.wall()),
-            Question::Execution(_) => FreshnessClass::of_execution(progress),
+            Question::Execution(..) => FreshnessClass::of_execution(progress),
         };
         let lifetime = class.lifetime(&caller.tenant().config.freshness);
         match caller.credential() {

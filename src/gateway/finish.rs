@@ -18,7 +18,7 @@ use crate::cache::{CacheOutcome, Entry, Servable};
 use crate::caller::{Caller, Unidentified};
 use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
-use crate::executions::PathId;
+use crate::executions::{ForwardedParameters, PathId};
 use crate::fetch::{FetchRequest, FetchRole};
 use crate::http_client::Client;
 use crate::limit::Urgency;
@@ -85,7 +85,9 @@ impl InProgress {
         match op {
             UpstreamOp::Fetch(miss) if miss.directives.no_store() => self.fetch_unstored(&miss).await,
             UpstreamOp::Fetch(miss) => self.fetch(miss).await,
-            UpstreamOp::Act { caller, execution, action } => self.act(caller, execution, action, body).await,
+            UpstreamOp::Act { caller, execution, action, forwarded } => {
+                self.act(caller, execution, action, forwarded, body).await
+            }
             UpstreamOp::Forward { caller, allowed } => self.forward(&caller, &allowed, body).await,
             UpstreamOp::Webhook { tenant } => self.receive_webhook(&tenant, body).await,
         }
@@ -177,6 +179,7 @@ impl InProgress {
         caller: Caller,
         execution: PathId,
         action: Action,
+        forwarded: ForwardedParameters,
         body: Incoming,
     ) -> Result<Response<Body>, ClientError> {
         let (gateway, client) = (Arc::clone(&self.gateway), self.client.clone());
@@ -186,7 +189,7 @@ impl InProgress {
         let acting = tokio::spawn(async move {
             let call = UpstreamCall { client: &client, caller: &caller, telemetry: &telemetry };
             let outcome = match body::read(body, &gateway.config.server).await {
-                Ok(body) => gateway.fetcher.upstream().act(&call, &execution, action.name(), body).await,
+                Ok(body) => gateway.fetcher.upstream().act(&call, &execution, action.name(), &forwarded, body).await,
                 Err(error) => Err(error),
             };
             telemetry.end(&outcome);

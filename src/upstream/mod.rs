@@ -44,7 +44,7 @@ use crate::cache::Demand;
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::ClientError;
-use crate::executions::{PathId, Question};
+use crate::executions::{ForwardedParameters, PathId, Question};
 use crate::http_client::{BufferedResponse, RequestBody, TransportErrorKind, buffered, streamed};
 use crate::limit::Urgency;
 use crate::request::body;
@@ -161,11 +161,12 @@ impl Upstream {
         call: &UpstreamCall<'_>,
         execution: &PathId,
         action: &str,
+        forwarded: &ForwardedParameters,
         body: Bytes,
     ) -> Result<Bytes, ClientError> {
         let exchange = self.begin_unshared(call).await?;
         let deadline = self.clock.now() + self.total_timeout();
-        let request = request::act(execution, action, body)?;
+        let request = request::act(execution, action, forwarded, body)?;
         let send = |request| call.client.send(request, deadline.since(self.clock.now()));
         let result = exchange.send(request, send).await;
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may

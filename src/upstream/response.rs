@@ -61,7 +61,7 @@ pub(super) fn content(
     let document = match question {
         Question::List(query) => ValidatedBody::page(body, query.page(), query.limit()),
         Question::Batches(_, _, query) => ValidatedBody::page(body, query.page(), query.limit()),
-        Question::Execution(_) => ValidatedBody::single(body),
+        Question::Execution(..) => ValidatedBody::single(body),
     };
     match document {
         Ok(document) => Ok(FetchedContent::Document { document, validator }),

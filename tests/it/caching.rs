@@ -67,7 +67,11 @@ async fn a_page_that_filters_by_status_is_never_closed() {
     let ask = async |query: &str| gateway.get(&format!("{EXECUTIONS}?{query}"), &as_account("a")).await;
     for query in filtered {
         let answer = ask(query).await;
-        assert_eq!((answer.json()["totalDocs"].as_u64(), status(&answer).2), (Some(0), "private, max-age=5"), "{query}");
+        assert_eq!(
+            (answer.json()["totalDocs"].as_u64(), status(&answer).2),
+            (Some(0), "private, max-age=5"),
+            "{query}"
+        );
     }
     ended.store(true, std::sync::atomic::Ordering::SeqCst);
     clock.advance(Duration::from_secs(5));

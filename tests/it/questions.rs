@@ -1,10 +1,11 @@
-//! Questions as they reach the upstream: dates and instants stay apart.
+//! Questions as they reach the upstream: dates and instants stay apart, and unknown parameters are forwarded where that is
+//! configured.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::harness::{EXECUTIONS, Gateway, Setup, as_account, configuration, http_upstream};
@@ -133,4 +134,28 @@ async fn every_date_of_the_calendar_is_accepted_and_no_other() {
             assert_eq!(world.sent(name, refused).await, None, "{refused}");
         }
     }
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_forwarded_on_every_resource() {
+    let world = Recorded::start("[query] unknown_parameters = \"forward\"").await;
+    for target in ["/e1", "/e1/nodes/n1/batches", ""] {
+        let own = if target == "/e1" { "" } else { "page=1&limit=10&" };
+        // The last two are other spellings of the one before.
+        for query in ["", "?expand=nodes", "?z=1&expand=a%20b", "?expand=a+b&z=%31", "?_=7&%7A=1&expand=a%20b&z=1"] {
+            assert_eq!(world.get(&format!("{EXECUTIONS}{target}{query}")).await, StatusCode::OK, "{target}{query}");
+        }
+        let plain = format!("{target}?{own}");
+        let sent =
+            [plain.trim_end_matches(['?', '&']), &format!("{plain}expand=nodes"), &format!("{plain}expand=a%20b&z=1")];
+        assert_eq!(world.take(), sent);
+    }
+    for action in ["stop", "rerun"] {
+        let target = format!("{EXECUTIONS}/e1/{action}?reason=by%20hand&_=7");
+        let answer = world.gateway.send(Method::POST, &target, &as_account("a")).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(world.take(), [format!("/e1/{action}?reason=by%20hand")]);
+    }
+    let twice = world.get(&format!("{EXECUTIONS}/e1?expand=a&expand=b")).await;
+    assert_eq!((twice, world.take()), (StatusCode::BAD_REQUEST, Vec::new()));
 }

@@ -33,12 +33,14 @@ pub(super) struct GivenParameters {
     forwarded: Vec<(String, String)>,
 }
 
-/// Parses the query of a resource that has no parameters.
-///
-/// # Errors
-/// For any parameter, unless the policy forwards, drops or ignores it.
-pub fn no_parameters(raw: Option<&str>, policy: &QueryPolicy) -> Result<(), QueryError> {
-    GivenParameters::parse(raw, &[], policy).map(drop)
+impl ForwardedParameters {
+    /// Parses the query of a resource that has no parameters of its own.
+    ///
+    /// # Errors
+    /// For any parameter, unless the policy forwards, drops or ignores it.
+    pub fn parse(raw: Option<&str>, policy: &QueryPolicy) -> Result<Self, QueryError> {
+        GivenParameters::parse(raw, &[], policy).map(GivenParameters::into_forwarded)
+    }
 }
 
 impl GivenParameters {
