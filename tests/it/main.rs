@@ -18,6 +18,7 @@ mod documentation;
 mod drain;
 mod drain_connections;
 mod encryption;
+mod eviction;
 mod harness;
 mod identities;
 mod isolation;
