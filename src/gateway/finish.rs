@@ -19,7 +19,7 @@ use crate::caller::{Caller, Unidentified};
 use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
 use crate::executions::{ForwardedParameters, PathId};
-use crate::fetch::{FetchRequest, FetchRole};
+use crate::fetch::{FetchPurpose, FetchRequest, FetchRole};
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::{AccessError, WebhookOutcome};
@@ -137,6 +137,7 @@ impl InProgress {
                 stale: stale.clone(),
                 urgency: Urgency::Foreground,
                 bypass_cache: directives.may_reject_fresh(),
+                purpose: FetchPurpose::Response,
                 claim: None,
                 telemetry: self.telemetry(caller),
             };

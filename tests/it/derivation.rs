@@ -174,6 +174,151 @@ async fn a_list_that_can_not_be_fetched_whole_keeps_nobody_from_a_part_of_it() {
     }
 }
 
+/// The ways in which the request for a whole list fails.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Failure {
+    Status(u16),
+    InvalidBody,
+    Hangs,
+    /// For every request, the small ones too.
+    AllStatus(u16),
+}
+
+/// An upstream with a list of 12 executions of which no more than 50 can be requested at once, while the switch is on.
+struct LimitedUpstream {
+    gateway: crate::harness::Gateway,
+    clock: postern::clock::Clock,
+    /// One entry for each request: whether it was for the whole list.
+    asked: std::sync::Arc<std::sync::Mutex<Vec<bool>>>,
+    fails: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    failure: Failure,
+}
+
+impl LimitedUpstream {
+    async fn start(failure: Failure, fails: bool) -> Self {
+        let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let fails = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(fails));
+        let (seen, switch) = (std::sync::Arc::clone(&asked), std::sync::Arc::clone(&fails));
+        let upstream = crate::harness::http_upstream(move |request| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let limit: u64 =
+                query.split_once("limit=").and_then(|(_, rest)| rest.split('&').next()?.parse().ok()).unwrap_or(10);
+            seen.lock().expect("no panic").push(limit > 50);
+            let fails = switch.load(std::sync::atomic::Ordering::SeqCst);
+            let filtered = query.contains("status=");
+            let total = if filtered { 3 } else { 12 };
+            let status = |id: u64| if id < 3 { "ERRORED" } else { "COMPLETED" };
+            let docs: Vec<_> = (0..total.min(limit))
+                .map(|id| serde_json::json!({ "_id": id.to_string(), "status": status(id) }))
+                .collect();
+            let page = serde_json::json!({ "docs": docs, "totalDocs": total, "limit": limit });
+            async move {
+                let mut response = http::Response::new(http_body_util::Full::new(page.to_string().into()));
+                match failure {
+                    Failure::AllStatus(status) if fails => {
+                        *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+                    }
+                    Failure::Status(status) if fails && limit > 50 => {
+                        *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+                    }
+                    Failure::InvalidBody if fails && limit > 50 => {
+                        *response.body_mut() = bytes::Bytes::from_static(b"{").into();
+                    }
+                    Failure::Hangs if fails && limit > 50 => std::future::pending().await,
+                    _ => {}
+                }
+                response
+            }
+        })
+        .await;
+        let Setup { clock, top, tenant, .. } = Setup::default();
+        let gateway = crate::harness::Gateway::start(upstream, &top, &tenant, clock.clone());
+        Self { gateway, clock, asked, fails, failure }
+    }
+
+    /// The total of a list; lets the time of a request that hangs go by.
+    async fn total(&self, query: &str) -> Option<u64> {
+        if self.failure != Failure::Hangs || !self.fails.load(std::sync::atomic::Ordering::SeqCst) {
+            return total(&self.gateway, query).await;
+        }
+        let known = self.asked.lock().expect("no panic").len();
+        let asked = std::pin::pin!(total(&self.gateway, query));
+        let hangs = async {
+            while self.asked.lock().expect("no panic").get(known) != Some(&true) {
+                tokio::task::yield_now().await;
+            }
+            // Longer than `first_byte_timeout`.
+            self.clock.advance(Duration::from_secs(11));
+            std::future::pending().await
+        };
+        tokio::select! {
+            total = asked => total,
+            never = hangs => never,
+        }
+    }
+
+    /// The number of requests for the whole list since the last call.
+    fn take_whole(&self) -> usize {
+        std::mem::take(&mut *self.asked.lock().expect("no panic")).into_iter().filter(|whole| *whole).count()
+    }
+}
+
+const FAILURES: [Failure; 5] =
+    [Failure::Status(400), Failure::Status(500), Failure::Hangs, Failure::InvalidBody, Failure::Status(413)];
+
+#[tokio::test]
+async fn a_whole_list_that_fails_is_not_tried_for_every_question() {
+    for failure in FAILURES {
+        let upstream = LimitedUpstream::start(failure, true).await;
+        assert_eq!(upstream.total("").await, Some(12));
+        // The first question tries the whole list in vain; those after it do not, in other minutes either.
+        for expected in [1, 0, 0] {
+            for view in ["?status=ERRORED", "?status=COMPLETED", "?status=ERRORED&limit=20", ""] {
+                let expected = if view.contains("status") { 3 } else { 12 };
+                assert_eq!(upstream.total(view).await, Some(expected), "{failure:?}");
+            }
+            assert_eq!(upstream.take_whole(), expected, "{failure:?}");
+            upstream.clock.advance(Duration::from_mins(1));
+        }
+        // Some minutes later it is tried again.
+        upstream.fails.store(false, std::sync::atomic::Ordering::SeqCst);
+        upstream.clock.advance(Duration::from_mins(10));
+        assert_eq!(upstream.total("").await, Some(12));
+        assert_eq!((upstream.total("?status=ERRORED").await, upstream.take_whole()), (Some(3), 1), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stored_whole_list_that_can_not_be_renewed_is_not_tried_for_every_question() {
+    for failure in FAILURES {
+        let upstream = LimitedUpstream::start(failure, false).await;
+        for view in ["", "?status=ERRORED", "?status=COMPLETED"] {
+            upstream.total(view).await.expect("a list");
+        }
+        assert_eq!(upstream.take_whole(), 1);
+        upstream.fails.store(true, std::sync::atomic::Ordering::SeqCst);
+        for expected in [1, 0, 0] {
+            upstream.clock.advance(Duration::from_secs(20));
+            for view in ["?status=ERRORED", "?status=COMPLETED", "?status=ERRORED&limit=20"] {
+                assert_eq!(upstream.total(view).await, Some(3), "{failure:?}");
+            }
+            assert_eq!(upstream.take_whole(), expected, "{failure:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_outage_refutes_no_whole_list() {
+    let upstream = LimitedUpstream::start(Failure::AllStatus(500), false).await;
+    assert_eq!(upstream.total("").await, Some(12));
+    upstream.clock.advance(Duration::from_secs(6));
+    upstream.fails.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(upstream.total("?status=ERRORED").await, None);
+    upstream.fails.store(false, std::sync::atomic::Ordering::SeqCst);
+    upstream.take_whole();
+    assert_eq!((upstream.total("?status=ERRORED").await, upstream.take_whole()), (Some(3), 1));
+}
+
 #[tokio::test]
 async fn what_refold_wants_nobody_to_keep_answers_the_one_question_it_was_fetched_for() {
     let (gateway, asked) = upstream_with(|response| {
