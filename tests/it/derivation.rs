@@ -232,6 +232,8 @@ impl LimitedUpstream {
         })
         .await;
         let Setup { clock, top, tenant, .. } = Setup::default();
+        // One worker, so that requests are taken up in the order in which they arrive.
+        let top = format!("{top}[server]\nworkers = 1\ndrain_timeout = \"200ms\"\n");
         let gateway = crate::harness::Gateway::start(upstream, &top, &tenant, clock.clone());
         Self { gateway, clock, asked, fails, failure }
     }
@@ -305,6 +307,32 @@ async fn a_stored_whole_list_that_can_not_be_renewed_is_not_tried_for_every_ques
             assert_eq!(upstream.take_whole(), expected, "{failure:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_whole_list_that_fails_after_its_callers_left_is_noted() {
+    let upstream = std::sync::Arc::new(LimitedUpstream::start(Failure::Hangs, true).await);
+    assert_eq!(upstream.total("").await, Some(12));
+    let ask = |query: &'static str| {
+        let upstream = std::sync::Arc::clone(&upstream);
+        tokio::spawn(
+            async move { upstream.gateway.get(&format!("{EXECUTIONS}{query}"), &as_account("a")).await.status },
+        )
+    };
+    let leaves = ask("?status=ERRORED");
+    crate::harness::until(|| upstream.asked.lock().expect("no panic").len() == 2).await;
+    // Shares the fetch of the whole list, whose end it shows.
+    let stays = ask("?limit=100");
+    let arrived = || {
+        let busiest = upstream.gateway.server().gateway().tenants()[0].busiest(1, upstream.clock.now());
+        busiest.first().map_or(0, |account| account.requests)
+    };
+    crate::harness::until(|| arrived() == 3).await;
+    leaves.abort();
+    assert_eq!(upstream.total("").await, Some(12));
+    upstream.clock.advance(Duration::from_secs(11));
+    assert_eq!(stays.await.expect("a response"), http::StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!((upstream.total("?status=ERRORED").await, upstream.take_whole()), (Some(3), 1));
 }
 
 #[tokio::test]
