@@ -58,7 +58,7 @@ async fn dropped_pages_leave_room_for_live_ones() {
         let top = format!("{ADMIN}{top}[cache]\ncapacity = \"2MiB\"\n");
         let text = configuration(upstream, &top, &tenant).replace("mode =", "webhooks = true\nmode =");
         let gateway = Gateway::start_with(&text, clock);
-        for round in 0..40 {
+        for round in 0..14 {
             let before = fetches.load(Ordering::SeqCst);
             for _ in 0..3 {
                 for page in 1..=LIVE_PAGES {
