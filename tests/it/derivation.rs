@@ -127,7 +127,7 @@ async fn where_executions_do_not_show_what_they_are_filtered_by_that_is_noticed_
     assert_eq!(limits, [false, true, false, false], "{asked:?}");
 }
 
-/// An upstream whose list has 12 executions; it does `as_a_whole` to whoever asks for a hundred at once.
+/// An upstream whose list has 12 executions; `as_a_whole` changes its response to a request for a hundred at once.
 async fn upstream_with(
     as_a_whole: fn(&mut http::Response<http_body_util::Full<bytes::Bytes>>),
 ) -> (crate::harness::Gateway, std::sync::Arc<std::sync::Mutex<Vec<bool>>>) {
