@@ -32,7 +32,8 @@ pub struct Declared {
     pub kind: &'static str,
     /// Names of its labels.
     pub labels: &'static [&'static str],
-    help: &'static str,
+    /// Its meaning, as `# HELP` shows it.
+    pub help: &'static str,
     buckets: &'static [f64],
 }
 
