@@ -9,7 +9,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::support::connection::{Connection, with_key};
 use crate::support::tls::{TlsClient, TlsConnection, data, folder_with};
-use crate::support::{Folder, KEY, Listener, World, as_account, eventually, refusal, until};
+use crate::support::{Configuration, Folder, KEY, Listener, World, as_account, eventually, refusal, until};
+
+/// A world that gives an idle connection enough time for one more request before it closes it.
+async fn lingering(config: Configuration) -> World {
+    World::builder().config(|_| config.drain_timeout("20s")).start().await
+}
 
 /// Waits until a response announces the end of its connection: a worker learns of a reload a moment later.
 async fn until_closing<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut Connection<S>, lines: &str) {
@@ -52,7 +57,7 @@ async fn a_refused_configuration_changes_nothing_and_names_the_reason() {
 
 #[tokio::test]
 async fn an_added_listener_is_served_and_a_removed_one_closes() {
-    let world = World::start().await;
+    let world = lingering(Configuration::new()).await;
     let folder = Folder::new();
     let path = folder.join("postern.sock");
     let added = Listener::unix(&path).trusted();
@@ -76,7 +81,7 @@ async fn an_added_listener_is_served_and_a_removed_one_closes() {
 async fn connections_of_a_replaced_socket_are_served_and_closed() {
     let folder = Folder::new();
     let path = folder.join("postern.sock");
-    let world = World::start().await;
+    let world = lingering(Configuration::new()).await;
     let trusted = || Listener::unix(&path).trusted();
     world.gateway.reload(&world.config().first_listener(trusted()));
     let mut kept = Connection::open_unix(&path).await;
@@ -94,7 +99,7 @@ async fn connections_of_a_replaced_socket_are_served_and_closed() {
 #[tokio::test]
 async fn a_listener_that_becomes_encrypted_closes_its_plain_connections() {
     let (folder, other) = (folder_with("server-1"), folder_with("server-2"));
-    let world = World::start().await;
+    let world = lingering(Configuration::new()).await;
     let mut plain = Connection::open(world.gateway.address).await;
     assert!(!plain.ask(&with_key(KEY, "acme-1")).await.contains("connection: close"));
     world.gateway.reload(&world.config().listener(|listener| listener.tls(&folder)));
@@ -118,7 +123,7 @@ async fn a_listener_that_asks_for_certificates_closes_connections_without() {
         (plain().client_ca(&ca), plain().client_ca(&ca).client_certificate_required()),
         (plain().client_ca(&ca), plain().client_ca(&other_ca)),
     ] {
-        let world = World::builder().config(|config| config.listeners([before])).start().await;
+        let world = lingering(Configuration::new().listeners([before])).await;
         let mut connection: TlsConnection = TlsClient::new(world.gateway.address, None).open().await;
         assert_eq!(connection.ask(&as_account("acme-1")).await, (StatusCode::OK, false));
         world.gateway.reload(&world.config().listeners([after]));

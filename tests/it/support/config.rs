@@ -79,6 +79,11 @@ impl Configuration {
         self.set("server.drain_timeout", timeout)
     }
 
+    /// Serves with one worker, so that requests are handled one after the other.
+    pub(crate) fn one_worker(self) -> Self {
+        self.set("server.workers", 1)
+    }
+
     pub(crate) fn upstream_limit(self, per_second: u32, burst: u32) -> Self {
         self.set("limits.upstream.per_second", per_second).set("limits.upstream.burst", burst)
     }

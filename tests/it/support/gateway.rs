@@ -110,6 +110,13 @@ impl Gateway {
         until(|| self.requests_of(linked_account) >= requests).await;
     }
 
+    /// [`Gateway::until_requested`], and each of these requests waits for its fetch. Holds for a gateway with one worker: it
+    /// answers another request only when it has done all it can for the earlier ones.
+    pub(crate) async fn until_joined(&self, linked_account: &str, requests: u64) {
+        self.until_requested(linked_account, requests).await;
+        self.get("/not-found", &[]).await;
+    }
+
     /// Waits until so many fetches of callers wait for a permit of the upstream budget.
     pub(crate) async fn until_waiting(&self, callers: usize) {
         until(|| self.waiting().callers == callers).await;
