@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
-use postern::limit::Waiting;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::support::tokens::token_of;
 use crate::support::{
-    Configuration, EXECUTIONS, NEXT_ORG_KEY, ORG_KEY, PendingAnswer, ScriptedRefold, World, http_upstream, page_of,
-    seeded, until, with_directive,
+    Configuration, EXECUTIONS, NEXT_ORG_KEY, ORG_KEY, PendingAnswer, ScriptedRefold, Waiting, World, http_upstream,
+    page_of, seeded, until, with_directive,
 };
 
 type Gated = World<ScriptedRefold>;

@@ -176,6 +176,22 @@ async fn retries_failures_and_the_circuit_are_counted() {
 }
 
 #[tokio::test]
+async fn every_upstream_error_is_counted_as_the_upstreams() {
+    let refold = ScriptedRefold::start().await;
+    let world = World::builder().refold(refold).start().await;
+    // 499 and 599 are not registered; none of the bodies has an error code.
+    for (page, code) in [(1, 499), (2, 599), (3, 404)] {
+        world.refold.answer_with(code);
+        let answer = world.list("acme-1", &format!("page={page}")).await;
+        assert_eq!(answer.status.as_u16(), code);
+    }
+    let samples = samples(&world.gateway);
+    assert_samples!(&samples, "postern_errors_total{error_code=\"UPSTREAM\",tenant=\"t\"}" => 3.0);
+    let labels: Vec<_> = samples.0.keys().filter(|sample| sample.starts_with("postern_errors_total")).collect();
+    assert_eq!(labels.len(), 1, "{labels:?}");
+}
+
+#[tokio::test]
 async fn a_tenant_is_not_ready_while_its_org_keys_are_refused() {
     let refold = ScriptedRefold::start().await;
     refold.answer_with(401);

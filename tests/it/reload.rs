@@ -42,9 +42,10 @@ async fn cached_pages_survive_an_unrelated_change() {
 
 #[tokio::test]
 async fn a_rotated_org_key_keeps_the_pages_and_another_drops_them() {
+    type Change = fn(Tenant) -> Tenant;
     let world = builder().start().await;
     list(&world, KEY, "acme-2").await;
-    let changes: [(fn(Tenant) -> Tenant, bool); 3] = [
+    let changes: [(Change, bool); 3] = [
         (|tenant| tenant.org_key_next("NEXT_ORG_KEY"), true),
         (|tenant| tenant.org_key("NEXT_ORG_KEY"), true),
         (|tenant| tenant.org_key("OTHER_ORG_KEY"), false),

@@ -8,12 +8,20 @@ use std::thread::JoinHandle;
 use postern::clock::Clock;
 use postern::config::ListenAddress;
 use postern::lifecycle::{Lifecycle, Reloads};
-use postern::limit::Waiting;
 use postern::observe::RecentError;
 use postern::server::{Server, StartError};
 
 use super::until::until;
 use super::{Answer, Client, Configuration};
+
+/// The fetches that wait for a permit of the upstream budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// Fetches with a caller.
+    pub(crate) callers: usize,
+    /// Renewals in the background.
+    pub(crate) renewals: usize,
+}
 
 /// A running gateway, and a client of its last TCP listener.
 pub(crate) struct Gateway {
@@ -34,7 +42,7 @@ impl Gateway {
     pub(crate) fn start(configuration: &Configuration, clock: &Clock) -> Self {
         let config = configuration.parse().unwrap_or_else(|error| panic!("{error}"));
         let server = Server::start(config, clock.clone()).unwrap_or_else(|error| panic!("{error}"));
-        let tcp = server.addresses().into_iter().filter_map(tcp).next_back();
+        let tcp = server.addresses().iter().filter_map(tcp).next_back();
         // A gateway that listens on Unix sockets alone has no address for the client.
         let client = Client::new(tcp.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))));
         Self { client, server, clock: clock.clone() }
@@ -75,7 +83,8 @@ impl Gateway {
 
     /// The fetches that wait for a permit of the upstream budget.
     pub(crate) fn waiting(&self) -> Waiting {
-        self.server.gateway().tenants()[0].upstream_budget.waiting()
+        let waiting = self.server.gateway().tenants()[0].upstream_budget.waiting();
+        Waiting { callers: waiting.callers, renewals: waiting.renewals }
     }
 
     /// The latest errors that the status page shows.
@@ -84,7 +93,7 @@ impl Gateway {
     }
 
     pub(crate) fn admin_address(&self) -> SocketAddr {
-        self.server.admin_address().cloned().and_then(tcp).expect("the admin listener is on")
+        self.server.admin_address().and_then(tcp).expect("the admin listener is on")
     }
 
     /// `GET` at the admin listener.
@@ -123,9 +132,9 @@ impl Gateway {
     }
 }
 
-fn tcp(address: ListenAddress) -> Option<SocketAddr> {
+fn tcp(address: &ListenAddress) -> Option<SocketAddr> {
     match address {
-        ListenAddress::Tcp(address) => Some(address),
+        ListenAddress::Tcp(address) => Some(*address),
         ListenAddress::Unix(_) => None,
     }
 }

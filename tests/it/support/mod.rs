@@ -26,7 +26,7 @@ pub(crate) use self::client::{Client, Failure};
 pub(crate) use self::config::{Configuration, refusal};
 pub(crate) use self::config_tables::{ClientKey, Issuer, Listener, Tenant};
 pub(crate) use self::folder::Folder;
-pub(crate) use self::gateway::Gateway;
+pub(crate) use self::gateway::{Gateway, Waiting};
 pub(crate) use self::process::{Port, Process, Running, activated_command, command, postern};
 pub(crate) use self::random::{Dice, seeded};
 pub(crate) use self::scripted::ScriptedRefold;

@@ -47,7 +47,7 @@ pub(crate) struct TlsClient {
 
 impl TlsClient {
     pub(crate) fn new(address: SocketAddr, certificate: Option<&str>) -> Self {
-        Self { address, connector: TlsConnector::from(client_config(certificate)) }
+        Self { address, connector: connector(certificate) }
     }
 
     /// Requests the executions over a new connection; returns the status and the server's certificate.
@@ -99,19 +99,21 @@ fn request(headers: &[(&str, &str)]) -> http::Result<Request<Full<Bytes>>> {
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(Full::default())
 }
 
-fn client_config(certificate: Option<&str>) -> Arc<ClientConfig> {
+/// A connector that trusts the authority of `tests/data`, and may present a certificate.
+pub(crate) fn connector(certificate: Option<&str>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(data("ca.pem")).expect("a certificate")).expect("an authority");
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("TLS")
         .with_root_certificates(roots);
-    Arc::new(match certificate {
+    let config: ClientConfig = match certificate {
         None => builder.with_no_client_auth(),
         Some(name) => {
             let chain = vec![CertificateDer::from_pem_file(data(&format!("{name}.pem"))).expect("a certificate")];
             let key = PrivateKeyDer::from_pem_file(data(&format!("{name}.key"))).expect("a key");
             builder.with_client_auth_cert(chain, key).expect("the key belongs to the certificate")
         }
-    })
+    };
+    TlsConnector::from(Arc::new(config))
 }
