@@ -11,9 +11,10 @@ use crate::support::{Configuration, Folder, Listener, Process, ScriptedRefold, W
 /// The header of a caller that only names its linked account.
 const ACCOUNT: [(&str, &str); 1] = [("linked_account_id", "acme-1")];
 
-/// A world whose TLS listener takes the client certificate of `client-app.pem`.
+/// A world whose TLS listener takes the client certificate of `client-app.pem`, and gives connections that it closes enough time
+/// for one more request.
 async fn world(listener: Listener) -> World {
-    let builder = World::builder().config(|config| config.listeners([listener]));
+    let builder = World::builder().config(|config| config.listeners([listener]).drain_timeout("20s"));
     builder.tenant(|tenant| tenant.client_certificate(&["acme-*"])).start().await
 }
 

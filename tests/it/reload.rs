@@ -11,10 +11,12 @@ use crate::support::{
     Tenant, World, WorldBuilder,
 };
 
-/// A world whose simulated Refold accepts all org keys of the tests.
+/// A world whose simulated Refold accepts all org keys of the tests, and whose gateway gives connections that it closes enough
+/// time for one more request.
 fn builder() -> WorldBuilder {
     let org_keys = [ORG_KEY, NEXT_ORG_KEY, OTHER_ORG_KEY].map(str::to_owned).to_vec();
-    World::builder().simulator(|settings| settings.org_keys = org_keys)
+    let builder = World::builder().simulator(|settings| settings.org_keys = org_keys);
+    builder.config(|config| config.drain_timeout("20s"))
 }
 
 /// A page of a linked account, requested with a client key.
@@ -24,7 +26,7 @@ async fn list(world: &World, key: &str, account: &str) -> Answer {
 
 /// A change that touches nothing that a request depends on.
 fn harmless(config: Configuration) -> Configuration {
-    config.drain_timeout("300ms")
+    config.drain_timeout("19s")
 }
 
 #[tokio::test]
