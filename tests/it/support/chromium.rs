@@ -2,7 +2,7 @@
 //! own.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ impl Chromium {
                 read.extend_from_slice(&chunk[..length]);
                 while let Some(end) = read.iter().position(|byte| *byte == 0) {
                     let message: Vec<u8> = read.drain(..=end).collect();
-                    let message = serde_json::from_slice(&message[..end]).expect("it speaks JSON");
+                    let message = serde_json::from_slice(&message[..end]).expect("the protocol is JSON");
                     if sender.send(message).is_err() {
                         return;
                     }
@@ -91,7 +91,7 @@ impl Chromium {
         if let Some(session) = session {
             command["sessionId"] = json!(session);
         }
-        self.to.write_all(format!("{command}\0").as_bytes()).expect("it runs (is chromium installed?)");
+        self.to.write_all(format!("{command}\0").as_bytes()).expect("chromium runs (is it installed?)");
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -193,7 +193,9 @@ impl Tab<'_> {
     pub(crate) fn screenshot(&mut self, name: &str) {
         let shot = self.call("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
         let picture = BASE64_STANDARD.decode(shot["data"].as_str().expect("a text")).expect("base64");
-        let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(name);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+        std::fs::create_dir_all(&folder).expect("the build folder is writable");
+        let path = folder.join(name);
         std::fs::write(&path, picture).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
