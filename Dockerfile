@@ -1,4 +1,4 @@
-# Two stages: the build needs Rust and a C compiler, the image holds the binary and the C library.
+# Builds in one stage with Rust and a C compiler; the image contains only the binary and the C library.
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./

@@ -1,27 +1,53 @@
-# `just` lists what there is.
+# Lists the recipes.
 _:
     @just --list
 
-# The gateway with an embedded simulated Refold.
+# Start the gateway with an embedded simulated Refold.
 demo:
     cargo run --release
 
-# All tests.
-test:
-    cargo test
-
-# Everything that a change has to pass.
-check:
-    .ci/run
-
 # Format the code.
-format:
+fmt:
     cargo fmt --all
 
-# The JSON Schema, after a setting was added or changed.
+# Run clippy on everything; warnings are errors.
+lint:
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Build the documentation of all items, private ones included; warnings are errors.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+# Run all tests, or those that the arguments name: `just test --lib cache`, `just test --test it drain`.
+test *args:
+    cargo test --locked {{ args }}
+
+# Check the shape of the code: `just house-rules --only circles src/cache`.
+house-rules *args:
+    .ci/house-rules {{ args }}
+
+# Run every check that needs no network.
+check: && lint doc house-rules test
+    cargo fmt --all --check
+    .ci/house-rules --self-test
+
+# Run every check that a change has to pass; downloads the tools that are missing.
+ci:
+    .ci/run
+
+# Measure Postern side by side with nginx (needs nginx and wrk).
+bench *args:
+    benches/compare {{ args }}
+
+# Run the load experiment with 1,000 dashboards; takes about four minutes. The arguments pick variants.
+load *args:
+    cargo bench --bench load -- table {{ args }}
+
+# Reload, replace and drain a gateway under traffic; no request may fail.
+rollout *args:
+    cargo build --release --locked
+    benches/rollout {{ args }}
+
+# Write the JSON Schema anew, after a setting was added or changed.
 schema:
     cargo run --quiet -- schema > target/schema.json && mv target/schema.json config/postern.schema.json
-
-# The side-by-side run on this machine (needs nginx and wrk).
-compare *arguments:
-    benches/compare {{ arguments }}

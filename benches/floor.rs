@@ -1,8 +1,8 @@
-//! The floor of the side-by-side run: hyper alone, a constant answer of a page's size with a gateway's headers, on one
-//! thread. What it costs nothing that serves HTTP with hyper can undercut.
+//! The floor of the side-by-side benchmark: hyper sends a constant response of a page's size, with the headers of a gateway,
+//! from one thread. A server that is built on hyper can't use less CPU time.
 //!
 //! `cargo bench --bench floor -- 127.0.0.1:8111` serves until it is killed; without an address (as `cargo test` and a
-//! plain `cargo bench` run it) it ends at once.
+//! plain `cargo bench` run it) the program ends at once.
 
 use std::convert::Infallible;
 
@@ -18,12 +18,12 @@ use tokio::net::TcpListener;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The size of a page of ten executions.
-const BODY: usize = 4_950;
+/// Size of a page of ten executions, in bytes.
+const BODY_SIZE: usize = 4_950;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Some(address) = std::env::args().skip(1).find(|argument| !argument.starts_with("--")) else { return Ok(()) };
-    let body = Bytes::from(vec![b'x'; BODY]);
+    let body = Bytes::from(vec![b'x'; BODY_SIZE]);
     let headers: HeaderMap = [
         (http::header::CONTENT_TYPE, "application/json"),
         (http::header::ETAG, "\"0123456789abcdef0123456789abcdef\""),

@@ -1,32 +1,35 @@
-//! Whether a known caller may ask now, and may do what it asks for.
+//! Admission of an identified caller: its budgets, and its permission to write.
+
+use http::HeaderValue;
 
 use crate::caller::{Caller, Credential};
 use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::{ClientError, Reason};
-use crate::respond::Budget;
+use crate::limit::BudgetUse;
 use crate::tenant::TokenStatus;
 
-/// Takes the request off the caller's budgets, and lets it pass if they are not spent.
+/// Takes one request off the caller's budgets. `budget` receives the figures for the `RateLimit` and `RateLimit-Policy` headers,
+/// also if the request is refused. Part of the hit path.
 ///
 /// # Errors
-/// 429 with the time to wait.
-pub fn admit(caller: &Caller, budget: &mut Option<Budget>, now: Moment) -> Result<(), ClientError> {
-    // A token that nobody vouches for has no budget of its own to show.
-    if caller.partition().standing(now) != TokenStatus::Known {
+/// 429 with `Retry-After` if a budget is exhausted.
+pub fn admit(caller: &Caller, budget: &mut Option<(BudgetUse, HeaderValue)>, now: Moment) -> Result<(), ClientError> {
+    // Unproven session tokens share one budget, which limits their upstream requests.
+    if caller.partition().token_status(now) != TokenStatus::Accepted {
         return Ok(());
     }
     let own = match caller.credential() {
-        Credential::ClientKey(key) => key.budget.as_deref().map(|budget| budget.spend(now)),
+        Credential::Grant(grant) => grant.budget.as_deref().map(|budget| budget.spend(now)),
         Credential::Jwt(_) | Credential::OrgKey(_) | Credential::SessionToken(_) => None,
     };
-    // A key that has spent its own budget takes nothing off its linked account's, which others share.
-    let spent = match own {
+    // A client key that has exhausted its own budget takes nothing off the linked account's, which it shares with others.
+    let used = match own {
         Some(own) if own.refused.is_some() => own,
         _ => caller.tenant().spend(caller.partition(), now),
     };
-    *budget = Some((spent, caller.tenant().rate_limit_policy().clone()));
-    match spent.refused {
+    *budget = Some((used, caller.tenant().rate_limit_policy().clone()));
+    match used.refused {
         None => Ok(()),
         Some(wait) => {
             let message = "too many requests for this linked account or key; slow down";
@@ -35,13 +38,13 @@ pub fn admit(caller: &Caller, budget: &mut Option<Budget>, now: Moment) -> Resul
     }
 }
 
-/// Lets pass who may change something.
+/// Checks that the caller may write.
 ///
 /// # Errors
-/// 403 for a credential that may only read.
+/// 403 for a read-only credential.
 pub fn must_write(caller: &Caller) -> Result<(), ClientError> {
-    if caller.access() == Access::ReadWrite {
-        return Ok(());
+    match caller.access() {
+        Access::ReadWrite => Ok(()),
+        Access::Read => Err(ClientError::new(Reason::ReadOnlyCredentials, "this credential is read-only")),
     }
-    Err(ClientError::new(Reason::ReadOnlyCredentials, "this credential may read and nothing else"))
 }

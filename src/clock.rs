@@ -1,5 +1,5 @@
-//! Time, passed in. Everything that ages, paces or expires asks a [`Clock`], so a test can move time by hand and never
-//! sleeps. Socket timeouts are the exception: they belong to the runtime and use its timer.
+//! Time as a dependency. All ages, rates and expiries use a [`Clock`], so tests move time by hand and do not sleep. Socket
+//! timeouts are the exception: they use the runtime's timer.
 
 use std::ops::{Add, Sub};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-/// A point on a clock's monotonic axis, in nanoseconds since that clock was made.
+/// A monotonic point in time, in nanoseconds since its clock was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(u64);
 
@@ -19,13 +19,13 @@ impl Moment {
         self.0
     }
 
-    /// The point `nanos` nanoseconds after the clock was made.
+    /// The moment `nanos` nanoseconds after the clock was made.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// How long ago `earlier` was; zero if it lies ahead.
+    /// Time elapsed since `earlier`; zero if that is later than `self`.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -52,69 +52,71 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A source of monotonic and of wall-clock time. Cheap to clone.
+/// A source of monotonic and wall-clock time. Clones are cheap and share the time.
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock(TimeSource);
 
 #[derive(Clone, Debug)]
-enum Source {
+enum TimeSource {
     System(Instant),
-    Manual(Arc<Manual>),
+    Manual(Arc<ManualTime>),
 }
 
 #[derive(Debug)]
-struct Manual {
+struct ManualTime {
     start: Timestamp,
     elapsed: watch::Sender<Moment>,
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// The system's clock.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the clock that all other code takes")]
     pub fn system() -> Self {
-        Self(Source::System(Instant::now()))
+        Self(TimeSource::System(Instant::now()))
     }
 
-    /// A clock that stands at `start` and moves only by [`Clock::advance`].
+    /// A clock that starts at `start` and only moves by [`Clock::advance`].
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(Manual { start, elapsed: watch::Sender::new(Moment::default()) })))
+        Self(TimeSource::Manual(Arc::new(ManualTime { start, elapsed: watch::Sender::new(Moment::default()) })))
     }
 
-    /// Moves a manual clock, and wakes who sleeps until then. The machine's clock can't be moved: no effect.
+    /// Advances a manual clock and wakes the sleepers whose time has come. No effect on the system's clock.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(manual) = &self.0 {
+        if let TimeSource::Manual(manual) = &self.0 {
             manual.elapsed.send_modify(|elapsed| *elapsed = *elapsed + by);
         }
     }
 
-    /// The present, on the monotonic axis.
+    /// The current monotonic time.
     #[must_use]
     pub fn now(&self) -> Moment {
         match &self.0 {
-            Source::System(origin) => Moment(nanos(origin.elapsed())),
-            Source::Manual(manual) => *manual.elapsed.borrow(),
+            TimeSource::System(origin) => Moment(nanos(origin.elapsed())),
+            TimeSource::Manual(manual) => *manual.elapsed.borrow(),
         }
     }
 
-    /// The present, in UTC.
+    /// The current wall-clock time, in UTC.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the clock that all other code takes")]
     pub fn wall(&self) -> Timestamp {
         match &self.0 {
-            Source::System(_) => Timestamp::now(),
-            Source::Manual(manual) => {
+            TimeSource::System(_) => Timestamp::now(),
+            TimeSource::Manual(manual) => {
                 let elapsed = Duration::from_nanos(manual.elapsed.borrow().as_nanos());
                 manual.start.checked_add(elapsed).unwrap_or(Timestamp::MAX)
             }
         }
     }
 
-    /// Waits until the clock has reached `moment`.
+    /// Sleeps until the clock reaches `moment`.
     pub async fn sleep_until(&self, moment: Moment) {
         match &self.0 {
-            Source::System(_) => tokio::time::sleep(moment.since(self.now())).await,
-            Source::Manual(manual) => {
-                // The sender lives in `self`, so the wait ends only by time.
+            TimeSource::System(_) => tokio::time::sleep(moment.since(self.now())).await,
+            TimeSource::Manual(manual) => {
+                // Never an error, since `self` holds the sender.
                 let _ = manual.elapsed.subscribe().wait_for(|elapsed| *elapsed >= moment).await;
             }
         }

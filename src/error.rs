@@ -222,7 +222,7 @@ impl ClientError {
         self.0.status
     }
 
-    /// Whether a stale response is better than this error: the upstream can't be reached, fails, or must not be sent
+    /// True if a stale response is better than this error: the upstream can't be reached, fails, or must not be sent
     /// requests now (RFC 5861, 4). False if the error is about the caller or the question.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -247,7 +247,7 @@ impl ClientError {
         }
     }
 
-    /// Whether `reason` is the reason; false for every upstream error, whatever code its body has.
+    /// True if `reason` is the reason; false for every upstream error, whatever code its body has.
     #[must_use]
     pub fn is(&self, reason: Reason) -> bool {
         self.0.kind == Kind::Own(reason)

@@ -1,8 +1,8 @@
-//! What serves at present: one gateway, what holds at each listener, and each worker's way to the upstream, swapped all
-//! together when the configuration changes.
+//! The active generation: one gateway, the state of each listener and each worker's upstream pool, replaced as a whole when
+//! the configuration changes.
 //!
-//! Every request asks for the present [`Generation`], which takes no lock; one that has begun ends with the generation that
-//! it began with.
+//! Every request loads the active [`Generation`], which takes no lock. A request that has begun finishes with the generation
+//! that it began with.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,98 +12,100 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::caller::ListenerIdentity;
+use crate::executions::QueryMemo;
 use crate::gateway::{ConnectionContext, Gateway};
 use crate::http_client::Client;
+use crate::log_events;
 use crate::tls::Tls;
 
-/// The present generation, and its successors.
+/// Holds the active generation and replaces it on reload; one per server.
 #[derive(Debug)]
 pub struct ActiveGeneration {
-    present: ArcSwap<Generation>,
+    active: ArcSwap<Generation>,
+    /// The number of the active generation; changed only under this sender's lock.
     number: watch::Sender<u64>,
 }
 
-/// What serves between two changes of the configuration, or of the certificates that it names.
-#[derive(Debug)]
+/// Everything that serves requests between two changes of the configuration or of a certificate.
+#[derive(Clone, Debug)]
 pub struct Generation {
     number: u64,
-    parts: Parts,
-}
-
-/// What a generation consists of.
-#[derive(Clone, Debug)]
-pub struct Parts {
-    /// What answers.
+    /// Answers requests.
     pub gateway: Arc<Gateway>,
-    /// The upstream pool of each worker.
+    /// The upstream pool of each worker, by the worker's index.
     pub clients: Vec<Client>,
-    /// What holds at each listener.
-    pub doors: BTreeMap<DoorId, Door>,
+    /// The state of each listener, those that the last change closed included.
+    pub listeners: BTreeMap<ListenerId, Listener>,
 }
 
-/// A listener, for as long as it listens: also while its configuration changes.
+/// Identifies a listener for as long as its socket is open, also while its configuration changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DoorId(pub u64);
+pub struct ListenerId(pub u64);
 
-/// What holds for those who come in at a listener, or have done so at one that the last change has closed.
+/// The state of a listener in one generation.
 #[derive(Clone, Debug)]
-pub struct Door {
-    /// What it says of who sends requests; `None` if it is configured no more, so that they stand for nobody.
-    pub entrance: Option<ListenerIdentity>,
-    /// How connections are encrypted, if they are.
+pub struct Listener {
+    /// The identity that its connections give to a request; `None` if the listener was removed from the configuration, so that
+    /// its connections give none.
+    pub identity: Option<ListenerIdentity>,
+    /// TLS for its connections; `None` for plain text.
     pub tls: Option<Arc<Tls>>,
-    /// Whether it listens. If not, those who wait in its queue are answered once.
+    /// True while its socket accepts connections. Connections in the queue of a closed one get one more answer.
     pub open: bool,
 }
 
-impl Parts {
-    /// What holds where it listens.
-    pub fn open_doors(&self) -> impl Iterator<Item = &Door> {
-        self.doors.values().filter(|door| door.open)
-    }
+/// The place at which a connection arrived, and the client certificates that its peer presented.
+#[derive(Debug)]
+pub struct ConnectionOrigin {
+    /// Index of the worker that serves it.
+    pub worker: usize,
+    /// The listener that accepted it.
+    pub listener: ListenerId,
+    /// The peer's certificate chain, its own certificate first; empty without mutual TLS.
+    pub certificates: Vec<CertificateDer<'static>>,
 }
 
 impl ActiveGeneration {
-    /// The first generation.
+    /// Starts with a first generation.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        Self { present: ArcSwap::from_pointee(Generation { number: 0, parts }), number: watch::Sender::new(0) }
+    pub fn new(first: Generation) -> Self {
+        Self { active: ArcSwap::from_pointee(first), number: watch::Sender::new(0) }
     }
 
-    /// The present generation. Part of the hit path; do not keep it over a wait.
+    /// Loads the active generation. Part of the hit path; do not hold the guard across an await.
     #[must_use]
     pub fn load(&self) -> Guard<Arc<Generation>> {
-        self.present.load()
+        self.active.load()
     }
 
-    /// The gateway that answers at present.
+    /// Returns the gateway of the active generation.
     #[must_use]
     pub fn gateway(&self) -> Arc<Gateway> {
-        Arc::clone(&self.load().parts.gateway)
+        Arc::clone(&self.load().gateway)
     }
 
-    /// The next generation serves from now on. Call it from one thread at a time.
-    pub fn replace(&self, parts: Parts) {
-        self.number.send_modify(|number| self.succeed(number, parts));
+    /// Makes `next` the active generation.
+    pub fn replace(&self, next: Generation) {
+        self.number.send_modify(|number| self.activate(number, next));
     }
 
-    /// What serves stays, under the next number: what was found out by the last one is to be found out anew.
+    /// Gives the active generation a new number, so that connections derive their identities anew.
     pub fn renew(&self) {
         self.number.send_if_modified(|number| {
-            let parts = self.load().parts.clone();
-            self.succeed(number, parts);
-            // The house is the same one.
+            let same = Generation::clone(&self.load());
+            self.activate(number, same);
+            // Maintenance goes on with the same gateway.
             false
         });
     }
 
-    /// To be called under the lock of the number alone: no two generations may have the same.
-    fn succeed(&self, number: &mut u64, parts: Parts) {
+    /// Stores a generation under the next number. `number` stands for the sender's lock: no two generations have the same one.
+    fn activate(&self, number: &mut u64, generation: Generation) {
         *number += 1;
-        self.present.store(Arc::new(Generation { number: *number, parts }));
+        self.active.store(Arc::new(Generation { number: *number, ..generation }));
     }
 
-    /// What has to be done though nobody asks for it, for as long as it is polled. One worker does it for all.
+    /// Runs the active gateway's background work for as long as it is polled. One worker does this for all.
     pub async fn run_maintenance(&self) {
         let mut number = self.number.subscribe();
         loop {
@@ -113,42 +115,67 @@ impl ActiveGeneration {
                 () = gateway.run_maintenance() => {}
                 _ = number.changed() => continue,
             }
-            // It has nothing to do: the next one may have.
+            // This gateway has no background work; the next one may have some.
             let _ = number.changed().await;
         }
     }
 }
 
 impl Generation {
-    /// Tells it from all others.
+    /// Puts a generation together; it gets its number when it becomes the active one.
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>, clients: Vec<Client>, listeners: BTreeMap<ListenerId, Listener>) -> Self {
+        Self { number: 0, gateway, clients, listeners }
+    }
+
+    /// Returns a number that no other generation of this server has.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// What it consists of.
-    #[must_use]
-    pub fn parts(&self) -> &Parts {
-        &self.parts
+    fn open_listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.values().filter(|listener| listener.open)
     }
 
-    /// What requests mean that come to a worker through a door, on a connection where these certificates were shown. A
-    /// certificate that the door would no longer let in stands for nobody; neither does a door that is gone. `over` turns true
-    /// when the worker gives up what it has not answered.
+    /// Rereads changed TLS files of the open listeners and logs the results; returns true if new contents are in use.
     #[must_use]
-    pub fn scope(
+    pub fn refresh_certificates(&self) -> bool {
+        let mut refreshed = false;
+        for tls in self.open_listeners().filter_map(|listener| listener.tls.as_ref()) {
+            match tls.refresh() {
+                Ok(true) => {
+                    tracing::info!(message = log_events::CERTIFICATE_RELOADED);
+                    refreshed = true;
+                }
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, message = log_events::CERTIFICATE_REFUSED),
+            }
+        }
+        refreshed
+    }
+
+    /// Builds the context of requests that arrive over a connection.
+    ///
+    /// A certificate that the listener's present authorities do not vouch for gives no identity, and neither does a listener
+    /// that was removed. `over` turns true when the worker gives up what it has not answered.
+    #[must_use]
+    pub fn connection_context(
         &self,
-        worker: usize,
-        door: DoorId,
-        shown: &[CertificateDer<'_>],
+        origin: &ConnectionOrigin,
+        query_memo: Arc<QueryMemo>,
         over: watch::Receiver<bool>,
     ) -> ConnectionContext {
-        let configured = self.parts.doors.get(&door).and_then(|door| Some((door.entrance.clone()?, door.tls.as_ref())));
-        let (entrance, tls) = configured.unwrap_or_default();
-        let names = tls.map(|tls| tls.names(shown)).unwrap_or_default();
+        let configured = self
+            .listeners
+            .get(&origin.listener)
+            .and_then(|listener| Some((listener.identity.clone()?, listener.tls.as_ref())));
+        let (identity, tls) = configured.unwrap_or_default();
+        let names = tls.map(|tls| tls.verified_names(&origin.certificates)).unwrap_or_default();
         ConnectionContext {
-            client: self.parts.clients[worker].clone(),
-            entrance: self.parts.gateway.entrance_with_certificate(&entrance, &names),
+            client: self.clients[origin.worker].clone(),
+            query_memo,
+            entrance: self.gateway.entrance_with_certificate(&identity, &names),
             over,
         }
     }

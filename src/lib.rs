@@ -22,6 +22,8 @@ pub mod limit;
 
 pub mod cache;
 
+pub mod fetch;
+
 pub mod upstream;
 
 pub mod http_client;

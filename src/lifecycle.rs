@@ -1,33 +1,33 @@
-//! Where the process stands: whether it is about to end, and how its reloads went. The server writes it; whoever tells
-//! others (readiness, metrics, a status page) reads it.
+//! The lifecycle of the server: whether it drains, and the outcomes of its reloads. The server writes it; readiness, metrics
+//! and the status page read it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-/// The state of one server.
+/// The lifecycle of one server.
 #[derive(Debug)]
 pub struct Lifecycle {
     draining: AtomicBool,
     reloads: Mutex<Reloads>,
 }
 
-/// How the reloads of the configuration went.
+/// The outcomes of configuration reloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloads {
-    /// Configurations that were taken after the first one.
+    /// Number of reloads that put a new configuration in use; the first configuration is not counted.
     pub succeeded: u64,
-    /// Configurations that were refused.
+    /// Number of reloads that were refused.
     pub refused: u64,
-    /// When the one that is served was taken.
+    /// Time at which the active configuration came into use.
     pub last_success: Timestamp,
-    /// Why the last one was refused: file, line, column and what is wrong, never a secret. `None` if it was taken.
+    /// The error of the last reload: file, line, column and reason, never a secret. `None` if it succeeded.
     pub last_refusal: Option<String>,
 }
 
 impl Reloads {
-    /// Whether what is served is what was last asked for.
+    /// Returns true if the newest configuration is in use.
     #[must_use]
     pub fn last_succeeded(&self) -> bool {
         self.last_refusal.is_none()
@@ -35,31 +35,31 @@ impl Reloads {
 }
 
 impl Lifecycle {
-    /// A server that begins to serve.
+    /// Starts the lifecycle of a server that serves its first configuration since `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         let reloads = Reloads { succeeded: 0, refused: 0, last_success: now, last_refusal: None };
         Self { draining: AtomicBool::new(false), reloads: Mutex::new(reloads) }
     }
 
-    /// It was told to end: it is not ready for more, though it answers what still comes.
+    /// Returns true once the server is to end: it is no longer ready, though it answers requests that still arrive.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// How the reloads went.
+    /// Returns the outcomes of reloads so far.
     #[must_use]
     pub fn reloads(&self) -> Reloads {
         self.lock().clone()
     }
 
-    /// It ends.
+    /// Records that the server drains.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// A configuration was taken.
+    /// Records a reload that succeeded.
     pub fn reloaded(&self, now: Timestamp) {
         let mut reloads = self.lock();
         reloads.succeeded += 1;
@@ -67,15 +67,15 @@ impl Lifecycle {
         reloads.last_refusal = None;
     }
 
-    /// A configuration was refused.
-    pub fn refused(&self, why: String) {
+    /// Records a reload that was refused, with its error.
+    pub fn refused(&self, error: String) {
         let mut reloads = self.lock();
         reloads.refused += 1;
-        reloads.last_refusal = Some(why);
+        reloads.last_refusal = Some(error);
     }
 
     fn lock(&self) -> MutexGuard<'_, Reloads> {
-        // Nothing that can panic runs under the lock.
+        // No code under the lock can panic.
         self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

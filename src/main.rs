@@ -1,4 +1,4 @@
-//! The command line, handed to the library.
+//! The `postern` program; [`postern::cli`] has the command line.
 
 use std::process::ExitCode;
 

@@ -1,13 +1,13 @@
-//! "Did you mean": the nearest of a few valid names, for errors about configuration keys and query parameters.
+//! "Did you mean" suggestions for misspelled configuration keys and query parameters.
 
-/// The candidate that `given` was probably meant to be, if one is near enough to be worth suggesting.
+/// The candidate nearest to `given`, if it is near enough for `given` to be a typo.
 #[must_use]
 pub fn suggest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_lowercase();
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&given, &candidate.to_lowercase()), candidate))
-        // A third of the letters wrong is a typing error; more is another word.
+        // Up to a third of the letters wrong is a typo; more is another word.
         .filter(|(distance, candidate)| *distance <= (candidate.chars().count().max(3) / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -18,7 +18,7 @@ mod tests {
     use super::suggest;
 
     #[test]
-    fn a_typing_error_finds_its_word_and_another_word_finds_nothing() {
+    fn a_typo_finds_its_word_and_another_word_finds_none() {
         let names = ["ERRORED", "COMPLETED", "RUNNING"];
         assert_eq!(suggest("eror", names), None);
         assert_eq!(suggest("erored", names), Some("ERRORED"));

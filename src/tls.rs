@@ -1,5 +1,5 @@
-//! Inbound TLS from files: a certificate chain, its key and, for mutual TLS, the authorities of client certificates. The
-//! files are read anew when they change, so a certificate is rotated with no restart and no refused connection.
+//! Inbound TLS from files: a certificate chain, its key and, for mutual TLS, the authorities of client certificates. Changed
+//! files are reread, so a certificate is rotated without a restart or a refused connection.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,22 +13,21 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::digest::sha256;
-use crate::log_events;
 
-/// Where the files are, and whether a client has to show a certificate.
+/// The files of a TLS listener, and its policy for client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// PEM: the certificate and those between it and the root.
+    /// PEM: the certificate chain, the server's own certificate first.
     pub certificate: PathBuf,
     /// PEM: the certificate's private key.
     pub key: PathBuf,
-    /// PEM: the authorities that client certificates have to come from; `None` asks for none.
+    /// PEM: the authorities of client certificates; `None` requests no client certificate.
     pub client_ca: Option<PathBuf>,
-    /// A client without a certificate is refused at the handshake.
+    /// Refuses a client without a certificate at the handshake.
     pub client_certificate_required: bool,
 }
 
-/// Files that can't be used.
+/// A TLS file can't be read or used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct TlsError {
@@ -36,78 +35,68 @@ pub struct TlsError {
     reason: String,
 }
 
-/// TLS as the files say at present.
+/// TLS for a listener, reloaded when its files change.
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
-    ready: ArcSwap<Ready>,
-    /// Digest of the files that `ready` was made from, or that were refused, or of why they can't be read.
+    loaded: ArcSwap<LoadedTls>,
+    /// Digest of the contents that were loaded or refused last, or of the error in reading them.
     seen: Mutex<[u8; 32]>,
 }
 
 #[derive(Debug)]
-struct Ready {
+struct LoadedTls {
     config: Arc<ServerConfig>,
-    /// Judges client certificates; `None` if nobody is asked for one.
+    /// Verifies client certificates; `None` if none is requested.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Tls {
-    /// Reads the files.
+    /// Loads the files.
     ///
     /// # Errors
     /// If one of them can't be read or used.
     pub fn new(files: TlsFiles) -> Result<Self, TlsError> {
-        let contents = Contents::read(&files)?;
-        let ready = contents.ready(&files)?;
+        let contents = FileContents::read(&files)?;
+        let loaded = contents.load(&files)?;
         let seen = Mutex::new(contents.digest());
-        Ok(Self { files, ready: ArcSwap::from_pointee(ready), seen })
+        Ok(Self { files, loaded: ArcSwap::from_pointee(loaded), seen })
     }
 
-    /// What the next connection is served with.
+    /// Returns the configuration for the next handshake.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.ready.load().config)
+        Arc::clone(&self.loaded.load().config)
     }
 
-    /// The files.
+    /// Returns the paths and the policy that this was loaded with.
     #[must_use]
     pub fn files(&self) -> &TlsFiles {
         &self.files
     }
 
-    /// The names in a certificate that a client has shown, with those between it and the root: its DNS and URI subject
-    /// alternative names, a SPIFFE id among the latter. None if it is not from the authorities of the present files.
+    /// Returns the URI and DNS subject alternative names of a client's certificate, a SPIFFE ID among the former. `chain` has
+    /// the client's own certificate first. Returns no names if the present authorities do not vouch for it.
     #[must_use]
-    pub fn names(&self, shown: &[CertificateDer<'_>]) -> Vec<String> {
-        let Some((own, between)) = shown.split_first() else { return Vec::new() };
-        let ready = self.ready.load();
-        let good = ready
+    pub fn verified_names(&self, chain: &[CertificateDer<'_>]) -> Vec<String> {
+        let Some((own, intermediates)) = chain.split_first() else { return Vec::new() };
+        let loaded = self.loaded.load();
+        let valid = loaded
             .verifier
             .as_ref()
-            .is_some_and(|verifier| verifier.verify_client_cert(own, between, UnixTime::now()).is_ok());
-        let Some(certificate) = good.then(|| webpki::EndEntityCert::try_from(own).ok()).flatten() else {
+            .is_some_and(|verifier| verifier.verify_client_cert(own, intermediates, UnixTime::now()).is_ok());
+        let Some(certificate) = valid.then(|| webpki::EndEntityCert::try_from(own).ok()).flatten() else {
             return Vec::new();
         };
         certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
     }
 
-    /// Reads the files again if they have changed, and says so in the log; tells whether new ones are used now. If they can't
-    /// be used, what was used before is kept.
-    pub fn refresh(&self) -> bool {
-        match self.reload() {
-            Ok(true) => tracing::info!(message = log_events::CERTIFICATE_RELOADED),
-            Ok(false) => return false,
-            Err(error) => {
-                tracing::error!(%error, message = log_events::CERTIFICATE_REFUSED);
-                return false;
-            }
-        }
-        true
-    }
-
-    fn reload(&self) -> Result<bool, TlsError> {
-        let contents = Contents::read(&self.files);
+    /// Rereads the files if they have changed; returns true if new contents are in use.
+    ///
+    /// # Errors
+    /// If changed files can't be read or used; the previous contents stay in use. The next call does not repeat the error.
+    pub fn refresh(&self) -> Result<bool, TlsError> {
+        let contents = FileContents::read(&self.files);
         let digest = match &contents {
             Ok(contents) => contents.digest(),
             Err(error) => sha256(error.to_string().as_bytes()),
@@ -116,20 +105,20 @@ impl Tls {
         if *seen == digest {
             return Ok(false);
         }
-        // Also if they are refused: that is said once, not at every look.
+        // Refused contents are remembered too, so that they are an error once and not at each check.
         *seen = digest;
-        self.ready.store(Arc::new(contents?.ready(&self.files)?));
+        self.loaded.store(Arc::new(contents?.load(&self.files)?));
         Ok(true)
     }
 }
 
-struct Contents {
+struct FileContents {
     certificate: Vec<u8>,
     key: zeroize::Zeroizing<Vec<u8>>,
     client_ca: Option<Vec<u8>>,
 }
 
-impl Contents {
+impl FileContents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let read = |path: &Path| {
             std::fs::read(path).map_err(|error| TlsError { path: path.to_owned(), reason: error.to_string() })
@@ -146,7 +135,7 @@ impl Contents {
         sha256(&parts.map(sha256).concat())
     }
 
-    fn ready(&self, files: &TlsFiles) -> Result<Ready, TlsError> {
+    fn load(&self, files: &TlsFiles) -> Result<LoadedTls, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let refused = |path: &Path, reason: String| TlsError { path: path.to_owned(), reason };
         let chain = certificates(&self.certificate).map_err(|reason| refused(&files.certificate, reason))?;
@@ -173,7 +162,7 @@ impl Contents {
             .with_single_cert(chain, key)
             .map_err(|error| refused(&files.certificate, format!("it does not go with the key: {error}")))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Ready { config: Arc::new(config), verifier })
+        Ok(LoadedTls { config: Arc::new(config), verifier })
     }
 }
 
@@ -188,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_cannot_be_used_are_refused_once_and_the_ones_before_them_kept() {
+    fn unusable_files_are_refused_once_and_the_previous_ones_stay() {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let folder = std::env::temp_dir().join(format!("postern-tls-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a temporary folder");
@@ -205,18 +194,18 @@ mod tests {
             client_certificate_required: false,
         };
         let tls = Tls::new(files).expect("they are good");
-        let good = tls.config();
+        let original = tls.config();
         for broken in [None, Some("no certificate")] {
             match broken {
                 None => std::fs::remove_file(&certificate).expect("it is there"),
                 Some(text) => std::fs::write(&certificate, text).expect("a temporary file"),
             }
-            assert!(tls.reload().is_err());
-            assert!(matches!(tls.reload(), Ok(false)), "it is said once");
-            assert!(Arc::ptr_eq(&tls.config(), &good));
+            assert!(tls.refresh().is_err());
+            assert!(matches!(tls.refresh(), Ok(false)), "the error comes once");
+            assert!(Arc::ptr_eq(&tls.config(), &original));
         }
         install();
-        assert!(matches!(tls.reload(), Ok(true)));
+        assert!(matches!(tls.refresh(), Ok(true)));
         std::fs::remove_dir_all(&folder).expect("it is ours");
     }
 }

@@ -6,6 +6,7 @@
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
+use crate::digest::decode_hex;
 use crate::error::ClientError;
 use crate::log_events;
 use crate::tenant::Tenant;
@@ -23,7 +24,7 @@ const MOST_ACCOUNTS: usize = 100;
 pub fn receive(tenant: &Tenant, headers: &HeaderMap, body: &[u8]) -> Result<(), ClientError> {
     let mut signatures = headers.get_all(SIGNATURE).iter();
     let signature = match (signatures.next(), signatures.next()) {
-        (Some(only), None) => decoded(only.as_bytes()),
+        (Some(only), None) => decode_hex::<32>(only.as_bytes()),
         _ => None,
     };
     let signature = signature.ok_or_else(ClientError::invalid_credentials)?;
@@ -60,16 +61,4 @@ fn named_in<'a>(value: &'a Value, accounts: &mut Vec<&'a str>) {
         Value::Array(items) => items.iter().for_each(|item| named_in(item, accounts)),
         _ => {}
     }
-}
-
-/// The bytes that hexadecimal digits stand for.
-fn decoded(digits: &[u8]) -> Option<Vec<u8>> {
-    let digit = |digit: &u8| (*digit as char).to_digit(16);
-    digits
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
-            _ => None,
-        })
-        .collect()
 }

@@ -131,10 +131,13 @@ class Crate:
 
     # Resolving.
 
-    def resolve(self, module, path, seen=frozenset()):
-        """The (file, item) that a path names in a module; a `Module` if it names one; `None` for other crates' items."""
+    def resolve(self, module, path, is_prefix=False, seen=frozenset()):
+        """The (file, item) that a path names in a module; a `Module` if it names one; `None` for other crates' items.
+
+        A module and an item can share a name: a prefix of a longer path means the module.
+        """
         first, rest = path[0], path[1:]
-        if first in ("crate", "$crate"):
+        if first == "crate":
             here = module.root()
         elif first == "self":
             here = module
@@ -143,7 +146,7 @@ class Crate:
         elif first == "postern" and module.root() is self.roots.get("main.rs"):
             here = self.roots.get("lib.rs")
         else:
-            here = self._look_up(module, first, bool(rest), seen)
+            here = self._look_up(module, first, is_prefix or bool(rest), seen)
         for position, name in enumerate(rest):
             if not isinstance(here, Module):
                 return here
@@ -151,34 +154,30 @@ class Crate:
                 here = here.parent
                 continue
             # A name that is not found was defined by a macro.
-            here = self._look_up(here, name, position + 1 < len(rest), seen) or (here.file, name)
+            is_module = is_prefix or position + 1 < len(rest)
+            here = self._look_up(here, name, is_module, seen) or (here.file, name)
         return here
 
     def _look_up(self, module, name, is_prefix, seen):
-        if (id(module), name) in seen:
+        if (id(module), name, is_prefix) in seen:
             return None
-        seen = seen | {(id(module), name)}
-        child = module.children.get(name)
-        if child and (is_prefix or name not in module.items):
-            return child
-        if name in module.items:
-            return (module.file, name)
-        found = [self.resolve(module, used.path, seen) for used in module.imports if used.name == name]
-        found = [target for target in found if target]
-        # A module and an item can share a name: what follows tells which is meant.
-        found.sort(key=lambda target: isinstance(target, Module) != is_prefix)
+        seen = seen | {(id(module), name, is_prefix)}
+        candidates = [module.children.get(name), (module.file, name) if name in module.items else None]
+        candidates += [self.resolve(module, used.path, is_prefix, seen) for used in module.imports if used.name == name]
+        found = sorted(filter(None, candidates), key=lambda target: isinstance(target, Module) != is_prefix)
         if found:
             return found[0]
         for used in module.imports:
             if used.name == "*":
-                target = self.resolve(module, used.path, seen)
+                target = self.resolve(module, used.path, True, seen)
                 if isinstance(target, Module) and (item := self._look_up(target, name, is_prefix, seen)):
                     used.is_used = True
                     return item
         return None
 
     def _dependencies(self, module):
-        targets = [(used, self.resolve(module, used.path)) for used in module.imports if not used.is_reexport]
+        imports = [used for used in module.imports if not used.is_reexport]
+        targets = [(used, self.resolve(module, used.path, used.name == "*")) for used in imports]
         for used, target in targets:
             if target and not isinstance(target, Module):
                 yield target[0], target[1], used.line
@@ -248,6 +247,8 @@ def _use_tree(tokens, index, prefix, is_reexport):
     if tokens[index].text == "*":
         return [Import("*", _clean(path), line, is_reexport)], index + 1
     if tokens[index].text != "{":
+        if not path:
+            return [], index
         name = path[-2] if path[-1] == "self" and len(path) > 1 else path[-1]
         return [Import(name, _clean(path), line, is_reexport)], index
     imports, end, index = [], rust.closing(tokens, index), index + 1

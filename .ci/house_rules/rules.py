@@ -24,7 +24,7 @@ _BEGINNING = re.compile(r"(?:Who|Whose|Whoever|Whatever|What|How|Whether|Where|T
 # Lines that may have a forbidden word: (path, what the line contains). Only for the Unix user `nobody`.
 ALLOWED_WORDS = []
 
-# Sleeps that a test can't do without: (path, what the line contains, reason).
+# Sleeps that a test needs: (path, what the line contains, reason).
 ALLOWED_SLEEPS = []
 
 TEXT_FOLDERS = ("config", "deploy", "docs", ".ci")
@@ -34,7 +34,7 @@ EXEMPT = (".ci/house-rules", ".ci/house_rules/")
 
 
 class Files:
-    """The repository's files, each read and cut into tokens once."""
+    """The repository's files; each is read and tokenized once."""
 
     def __init__(self, top):
         self.top = top
@@ -59,7 +59,7 @@ class Files:
 
 
 def circles_between_files(edges):
-    """A circle between files; the shortest first, each with one item for every step."""
+    """Finds circles of dependencies between files, the shortest first, each with one item for every step."""
     graph = collections.defaultdict(set)
     for a, b in edges:
         graph[a].add(b)
@@ -71,12 +71,12 @@ def circles_between_files(edges):
     for length, component, circle in sorted(found):
         steps = [edges[step] for step in zip(circle, circle[1:] + circle[:1])]
         way = "".join(f" -> {file} ({step.item})" for file, step in zip(circle[1:] + circle[:1], steps))
-        group = f"; part of a knot of {len(component)} files" if len(component) > length else ""
+        group = f"; one of the circles among {len(component)} files" if len(component) > length else ""
         yield circle[0], steps[0].line, f"circle of {length} files: {circle[0]}{way}{group}"
 
 
 def order_of_modules(edges, files, order):
-    """A dependency that runs back up the list of modules, or a module that the list lacks."""
+    """Finds dependencies on a module that is higher in the list, and modules that the list lacks."""
     rank = {name: position for position, name in enumerate(order)}
     for path in files.paths:
         if path.startswith("src/") and path.endswith(".rs") and _module(path) not in rank:
@@ -122,9 +122,9 @@ def parameters_of_functions(files):
 
 
 def words(files):
-    """Forbidden words in what people read, and doc comments that begin with a question word."""
+    """Finds forbidden words in comments, texts and documents, and doc comments that begin with a question word."""
     for path in files.paths:
-        if path.startswith(EXEMPT) or not _is_for_people(path):
+        if path.startswith(EXEMPT) or not _is_prose_checked(path):
             continue
         text = _prose(files, path) if path.endswith(".rs") else files.text(path)
         for match in _WORDS.finditer(text):
@@ -136,7 +136,7 @@ def words(files):
         yield from _beginnings(files, path)
 
 
-def _is_for_people(path):
+def _is_prose_checked(path):
     folder, ending = path.split("/")[0], pathlib.PurePosixPath(path).suffix
     if path.endswith(".md"):
         return True
@@ -179,7 +179,7 @@ def sleeps_in_tests(files):
         for before, token in zip(tokens, tokens[1:]):
             if token.text == "sleep" and token.kind == "ident" and before.text not in (".", "fn"):
                 if not _is_allowed(files, path, token.line, ALLOWED_SLEEPS):
-                    yield path, token.line, "a test sleeps; wait for what it expects (tests/it/support)"
+                    yield path, token.line, "a test sleeps; wait for a condition instead (tests/it/support)"
 
 
 def _is_allowed(files, path, line, allowed):

@@ -1,4 +1,4 @@
-"""Reads Rust source text as tokens, and finds the functions in them. Reads enough of the language for the house rules."""
+"""Tokenizes Rust source text and finds its functions; covers as much of the language as the house rules need."""
 
 import bisect
 import re

@@ -1,4 +1,4 @@
-"""Tests of the house rules: small repositories in a temporary folder, and what is found in them."""
+"""Tests of the house rules: each case is a small repository in a temporary folder and the findings expected in it."""
 
 import pathlib
 import tempfile
@@ -61,6 +61,28 @@ _CASES = [
         [],
     ),
     (
+        "a function that shares its module's name is found behind an imported module",
+        "circles",
+        {
+            "src/lib.rs": "mod a;\nmod respond;\n",
+            "src/a.rs": "use crate::respond;\npub fn go() { respond::error() }\n",
+            "src/respond/mod.rs": "mod error;\npub(crate) use error::error;\n",
+            "src/respond/error.rs": "pub fn error() { crate::a::go() }\n",
+        },
+        ["src/a.rs:2: circle of 2 files: src/a.rs -> src/respond/error.rs (error) -> src/a.rs (go)"],
+    ),
+    (
+        "a circle of three through globs, enum variants and a serde path is found",
+        "circles",
+        {
+            "src/lib.rs": "mod a;\nmod b;\nmod c;\n",
+            "src/a.rs": "use crate::b::*;\npub fn first(kind: Kind) { match kind { Kind::One => () } }\n",
+            "src/b.rs": "pub enum Kind { One }\nfn f() {\n    use crate::c::C;\n    C.call();\n}\n",
+            "src/c.rs": "#[serde(with = \"crate::a::first\")]\npub struct C;\n",
+        },
+        ["src/a.rs:2: circle of 3 files: src/a.rs -> src/b.rs (Kind) -> src/c.rs (C) -> src/a.rs (first)"],
+    ),
+    (
         "a circle that only tests have is ignored",
         "circles",
         {
@@ -83,7 +105,7 @@ _CASES = [
         [],
     ),
     (
-        "a dependency back up the house is found, and an unknown module",
+        "a dependency on a higher module is found, and an unknown module",
         "order",
         {
             "src/lib.rs": "mod cache;\nmod gateway;\nmod attic;\n",

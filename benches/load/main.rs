@@ -1,47 +1,51 @@
-//! A thousand dashboards inside twenty requests a second: what they get, how long they wait, and how old it is; beside it the
-//! same load with parts of the gateway switched off, and with no gateway at all.
+//! The load experiment: 1,000 dashboards poll through a rate limit of 20 requests per second.
 //!
-//! `cargo bench --bench load -- table` runs all variants side by side, each with a simulated Refold, a gateway and pollers of
-//! its own, and prints tables after two minutes; names of variants after it pick some. Without an argument (as `cargo test` and
-//! a plain `cargo bench` run it) it ends at once.
+//! It measures the share of successful responses, the waiting time, and the age of the displayed pages. Other variants repeat
+//! that with parts of the gateway switched off, and without a gateway.
+//!
+//! `cargo bench --bench load -- table` runs all variants at the same time, each with a simulated Refold, a gateway and pollers
+//! of its own, and prints tables after about four minutes; further arguments name the variants to run. Without an argument
+//! (as `cargo test` and a plain `cargo bench` run it) the program ends at once.
 
-#![expect(clippy::print_stdout, reason = "figures for people, printed")]
+#![expect(clippy::print_stdout, reason = "prints the results")]
+#![expect(clippy::disallowed_methods, reason = "measures in real time")]
 
 mod poll;
-mod refold;
 mod report;
+mod upstream;
 mod variant;
 
 use std::time::Duration;
 
-use crate::report::Report;
+use crate::report::VariantReport;
 use crate::variant::VARIANTS;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Dashboards, and the linked accounts that they show.
+/// Number of dashboards.
 const POLLERS: usize = 1000;
+/// Number of linked accounts that the dashboards show.
 const ACCOUNTS: usize = 200;
-/// How often each of them asks.
+/// Interval between two requests of a dashboard.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// What is measured, after a warm-up in which every question was answered once.
+/// Duration of the measurement, which follows a warm-up in which every query is answered once.
 const MEASURED: Duration = Duration::from_mins(1);
-/// What they ask for: the first page, or one of three filters of it.
-const QUESTIONS: [&str; 4] = ["", "?status=ERRORED", "?status=RUNNING", "?execution_source=Event"];
-/// What Refold publishes.
+/// Queries of the dashboards: the first page, or one of three filters of it.
+const QUERIES: [&str; 4] = ["", "?status=ERRORED", "?status=RUNNING", "?execution_source=Event"];
+/// Rate limit that Refold publishes, in requests per second.
 const PER_SECOND: usize = 20;
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<(), BenchError> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let Some(("table", names)) = arguments.split_first().map(|(first, names)| (first.as_str(), names)) else {
         return Ok(());
     };
-    let picked =
+    let chosen =
         VARIANTS.into_iter().filter(|variant| names.is_empty() || names.iter().any(|name| name == variant.name));
-    let running: Vec<_> = picked
+    let threads: Vec<_> = chosen
         .map(|variant| {
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,9 +53,9 @@ fn main() -> Result<(), Failure> {
             })
         })
         .collect();
-    let reports: Vec<Report> = running
+    let reports: Vec<VariantReport> = threads
         .into_iter()
-        .map(|thread| thread.join().map_err(|_| Failure::from("a variant has died"))?)
+        .map(|thread| thread.join().map_err(|_| BenchError::from("the thread of a variant panicked"))?)
         .collect::<Result<_, _>>()?;
     report::print(&reports);
     Ok(())

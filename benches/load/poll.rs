@@ -1,4 +1,4 @@
-//! Dashboards: they ask, wait, remember what they show, and note how old it is.
+//! The dashboards: they poll, keep the last page that they received, and record its age.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,40 +12,40 @@ use jiff::Timestamp;
 use postern::simulator::Simulator;
 use tokio::sync::Mutex;
 
-use crate::{ACCOUNTS, Failure, INTERVAL, MEASURED, POLLERS, QUESTIONS};
+use crate::{ACCOUNTS, BenchError, INTERVAL, MEASURED, POLLERS, QUERIES};
 
-/// Pollers of the greedy account beside its own: they ask a hundred times as much as another account's five, and for ever
-/// other pages.
-const GREEDY: usize = 100 * POLLERS / ACCOUNTS;
+/// Additional dashboards of the greedy account 0. With them it sends a hundred times as many requests as another account with
+/// its five dashboards, and each of them polls another page.
+const GREEDY_POLLERS: usize = 100 * POLLERS / ACCOUNTS;
 
-pub(crate) type Http = Client<HttpConnector, Full<Bytes>>;
+pub(crate) type HttpClient = Client<HttpConnector, Full<Bytes>>;
 
-/// One answer.
+/// One poll of a dashboard.
 #[derive(Clone, Copy)]
-pub(crate) struct Sample {
+pub(crate) struct PollSample {
     pub(crate) account: usize,
-    /// Since the polling began.
+    /// Time since the measurement began.
     pub(crate) at: Duration,
     pub(crate) wait: Duration,
     pub(crate) status: StatusCode,
-    /// Said to be stale.
+    /// True if `Cache-Status` says that the response is stale.
     pub(crate) stale: bool,
-    /// How old what the dashboard shows is, whether it came with this answer or an earlier one; `None` if it is blank.
+    /// Age of the displayed page, which came with this response or an earlier one; `None` without a page.
     pub(crate) age: Option<Duration>,
-    /// For how long what the dashboard shows has not been true any more.
+    /// Time since which the displayed page differs from Refold's; `None` without a page.
     pub(crate) outdated: Option<Duration>,
 }
 
-/// Where dashboards ask, and with which key.
+/// The server that dashboards poll, and their key for it.
 #[derive(Clone)]
 pub(crate) struct Target {
-    pub(crate) client: Http,
-    pub(crate) base: String,
+    pub(crate) client: HttpClient,
+    pub(crate) base_url: String,
     pub(crate) key: &'static str,
 }
 
-/// What came back.
-pub(crate) struct Answer {
+/// A response, with the headers that the experiment evaluates.
+pub(crate) struct TargetResponse {
     pub(crate) status: StatusCode,
     pub(crate) retry_after: Option<u64>,
     age: Duration,
@@ -54,18 +54,18 @@ pub(crate) struct Answer {
 }
 
 impl Target {
-    pub(crate) async fn ask(&self, account: usize, query: &str) -> Result<Answer, Failure> {
-        let request = Request::get(format!("{}/api/v2/public/execution{query}", self.base))
+    pub(crate) async fn get(&self, account: usize, query: &str) -> Result<TargetResponse, BenchError> {
+        let request = Request::get(format!("{}/api/v2/public/execution{query}", self.base_url))
             .header("x-api-key", self.key)
-            .header("linked_account_id", name(account))
+            .header("linked_account_id", account_id(account))
             .body(Full::default())?;
         let (head, body) = self.client.request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Ok(Answer {
+        Ok(TargetResponse {
             status: head.status,
             retry_after: text("retry-after").parse().ok(),
-            // Whole seconds, rounded down.
+            // In whole seconds, rounded down.
             age: Duration::from_secs(text("age").parse().unwrap_or(0)),
             stale: text("cache-status").contains("ttl=-"),
             body,
@@ -73,86 +73,96 @@ impl Target {
     }
 }
 
-pub(crate) fn name(account: usize) -> String {
+pub(crate) fn account_id(account: usize) -> String {
     format!("account-{account}")
 }
 
-/// Polls for the time that is measured.
-pub(crate) async fn poll(target: &Target, refold: &Simulator, greedy: bool) -> Result<Vec<Sample>, Failure> {
+/// Runs all dashboards for the duration of the measurement.
+pub(crate) async fn poll(
+    target: &Target,
+    simulator: &Simulator,
+    with_greedy_account: bool,
+) -> Result<Vec<PollSample>, BenchError> {
     let samples = Arc::new(Mutex::new(Vec::with_capacity(POLLERS * 40)));
     let begun = Instant::now();
-    let extra = if greedy { GREEDY } else { 0 };
-    let polling: Vec<_> = (0..POLLERS + extra)
+    let additional = if with_greedy_account { GREEDY_POLLERS } else { 0 };
+    let tasks: Vec<_> = (0..POLLERS + additional)
         .map(|number| {
-            let (target, refold, samples) = (target.clone(), refold.clone(), Arc::clone(&samples));
+            let (target, simulator, samples) = (target.clone(), simulator.clone(), Arc::clone(&samples));
             tokio::spawn(async move {
                 tokio::time::sleep(INTERVAL.mul_f64(fastrand::f64())).await;
                 let mut dashboard = Dashboard::new(number);
                 while begun.elapsed() < MEASURED {
                     let next = tokio::time::Instant::now() + INTERVAL;
-                    let sample = dashboard.look(&target, &refold, begun).await?;
+                    let sample = dashboard.refresh(&target, &simulator, begun).await?;
                     samples.lock().await.push(sample);
                     tokio::time::sleep_until(next).await;
                 }
-                Ok::<_, Failure>(())
+                Ok::<_, BenchError>(())
             })
         })
         .collect();
-    for task in polling {
+    for task in tasks {
         task.await??;
     }
-    Ok(Arc::try_unwrap(samples).map_err(|_| "a poller is left")?.into_inner())
+    Ok(Arc::try_unwrap(samples).map_err(|_| "a dashboard is still running")?.into_inner())
 }
 
 struct Dashboard {
     account: usize,
     query: String,
-    /// What it shows, and when that was true.
-    shows: Option<(Bytes, Instant)>,
+    /// The displayed page, and when it was Refold's.
+    displayed: Option<(Bytes, Instant)>,
 }
 
 impl Dashboard {
     fn new(number: usize) -> Self {
-        let question = QUESTIONS[number / ACCOUNTS % QUESTIONS.len()];
+        let query = QUERIES[number / ACCOUNTS % QUERIES.len()];
         match number.checked_sub(POLLERS) {
-            None => Self { account: number % ACCOUNTS, query: question.to_owned(), shows: None },
-            Some(page) => {
-                let mark = if question.is_empty() { '?' } else { '&' };
-                Self { account: 0, query: format!("{question}{mark}page={}", page / QUESTIONS.len() + 1), shows: None }
+            None => Self { account: number % ACCOUNTS, query: query.to_owned(), displayed: None },
+            Some(greedy) => {
+                let separator = if query.is_empty() { '?' } else { '&' };
+                let page = greedy / QUERIES.len() + 1;
+                Self { account: 0, query: format!("{query}{separator}page={page}"), displayed: None }
             }
         }
     }
 
-    async fn look(&mut self, target: &Target, refold: &Simulator, polling: Instant) -> Result<Sample, Failure> {
+    async fn refresh(
+        &mut self,
+        target: &Target,
+        simulator: &Simulator,
+        measurement: Instant,
+    ) -> Result<PollSample, BenchError> {
         let begun = Instant::now();
-        let answer = target.ask(self.account, &self.query).await?;
-        if answer.status == StatusCode::OK {
-            // A gateway says how old; without one it is as old as the way is long.
-            self.shows = begun.checked_sub(answer.age).map(|at| (answer.body, at));
+        let response = target.get(self.account, &self.query).await?;
+        if response.status == StatusCode::OK {
+            // Refold itself sends no `Age`: its page counts from the request on.
+            self.displayed = begun.checked_sub(response.age).map(|at| (response.body, at));
         }
-        let age = self.shows.as_ref().map(|(_, at)| at.elapsed());
-        let outdated = self.shows.as_ref().map(|(shown, at)| self.outdated(shown, at.elapsed(), refold));
-        Ok(Sample {
+        let age = self.displayed.as_ref().map(|(_, at)| at.elapsed());
+        let outdated = self.displayed.as_ref().map(|(page, at)| self.outdated(page, at.elapsed(), simulator));
+        Ok(PollSample {
             account: self.account,
-            at: polling.elapsed(),
+            at: measurement.elapsed(),
             wait: begun.elapsed(),
-            status: answer.status,
-            stale: answer.stale,
+            status: response.status,
+            stale: response.stale,
             age,
             outdated,
         })
     }
 
-    /// For how long what is shown has not been true any more.
-    fn outdated(&self, shown: &Bytes, age: Duration, refold: &Simulator) -> Duration {
-        let account = name(self.account);
-        let since = refold.last_change(&account).map(|changed| Timestamp::now().duration_since(changed));
+    /// Returns for how long a displayed page has been outdated.
+    fn outdated(&self, page: &Bytes, age: Duration, simulator: &Simulator) -> Duration {
+        let account = account_id(self.account);
+        let since = simulator.last_change(&account).map(|changed| Timestamp::now().duration_since(changed));
         let since = since.map_or(Duration::MAX, |since| Duration::try_from(since).unwrap_or_default());
-        // Ages are in whole seconds. Nothing has changed since then, or it is to be looked at.
+        // The page is compared only if the account may have changed since: ages are in whole seconds.
         if since > age + Duration::from_secs(1) {
             return Duration::ZERO;
         }
-        let same = refold.peek(&account, self.query.strip_prefix('?')).is_some_and(|now| now == *shown);
-        if same { Duration::ZERO } else { since }
+        let is_current = simulator.peek(&account, self.query.strip_prefix('?')).is_some_and(|now| now == *page);
+        if is_current { Duration::ZERO } else { since }
     }
 }

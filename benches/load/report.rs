@@ -1,42 +1,47 @@
-//! What came out, as tables.
+//! The results as tables.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::MEASURED;
-use crate::poll::Sample;
+use crate::poll::PollSample;
 
-/// What one variant came to.
-pub(crate) struct Report {
+/// The results of one variant.
+pub(crate) struct VariantReport {
     pub(crate) name: &'static str,
-    pub(crate) samples: Vec<Sample>,
+    pub(crate) samples: Vec<PollSample>,
     pub(crate) seconds: f64,
-    /// Requests that reached Refold, and those of them that it refused with 429.
-    pub(crate) asked: u64,
-    pub(crate) refused: u64,
-    pub(crate) bound: Option<Duration>,
-    pub(crate) least: Option<Duration>,
-    pub(crate) cold: Cold,
-    /// From which second to which Refold was gone.
-    pub(crate) outage: Option<(u64, u64)>,
+    /// Requests that reached Refold.
+    pub(crate) upstream_requests: u64,
+    /// Requests that Refold refused with 429; `upstream_requests` includes them.
+    pub(crate) upstream_rate_limited: u64,
+    pub(crate) age_bound: Option<Duration>,
+    pub(crate) age_minimum: Option<Duration>,
+    pub(crate) cold_start: ColdStart,
+    /// Period in which Refold was unreachable.
+    pub(crate) outage: Option<Range<Duration>>,
 }
 
-/// How the first answers were had.
+/// The results of the warm-up, which sends every query once.
 #[derive(Default)]
-pub(crate) struct Cold {
+pub(crate) struct ColdStart {
     pub(crate) waits: Vec<Duration>,
-    /// `Retry-After` of those that were refused.
+    /// `Retry-After` of the refused requests, in seconds.
     pub(crate) refused: Vec<u64>,
+    /// Time until every query was answered.
     pub(crate) until_all: Duration,
 }
 
-pub(crate) fn print(reports: &[Report]) {
-    println!("1,000 dashboards of 200 linked accounts, every 2 s for a minute, after every question was answered once");
+pub(crate) fn print(reports: &[VariantReport]) {
     println!(
-        "{:14} {:>7} {:>7} {:>7} {:>8} {:>5} {:>9} {:>9} {:>7} {:>7} {:>7} {:>6} {:>8} {:>7} {:>8} {:>8}",
+        "1,000 dashboards of 200 linked accounts poll every 2 s for a minute, after every query was answered once"
+    );
+    println!(
+        "{:14} {:>9} {:>7} {:>7} {:>8} {:>5} {:>9} {:>9} {:>7} {:>7} {:>7} {:>6} {:>8} {:>7} {:>9} {:>9}",
         "",
-        "answers",
+        "responses",
         "served",
         "stale",
         "Refold/s",
@@ -48,31 +53,31 @@ pub(crate) fn print(reports: &[Report]) {
         "bound",
         "ratio",
         "late p99",
-        "least",
-        "wrong50",
-        "wrong99"
+        "minimum",
+        "wrong p50",
+        "wrong p99"
     );
-    reports.iter().for_each(Report::line);
+    reports.iter().for_each(VariantReport::print_line);
     println!(
-        "All but of account 0, which is the greedy one. age: of what the dashboard shows; late: in the second half minute."
+        "Account 0, which is the greedy one, is left out. age: of the displayed page; late: in the second half minute."
     );
-    println!("bound: distinct questions whose answers do not follow from others' as they are asked, at 20/s.");
+    println!("bound: lowest age if all queries are fetched whose responses do not follow from others, at 20/s.");
     println!(
-        "least: one request for each linked account, at 20/s: what a gateway can come to that asks for lists as a whole."
+        "minimum: lowest age with one request per linked account, at 20/s, for a gateway that fetches whole lists."
     );
-    println!("wrong: for how long what the dashboard shows has not been true any more.\n");
-    println!("cold start: all ask at once what nobody has asked before; who is refused comes again when told to");
+    println!("wrong: time for which the displayed page has been outdated.\n");
+    println!("cold start: every query once, all at the same time; a refused request is repeated after its Retry-After");
     println!(
         "{:14} {:>9} {:>9} {:>9} {:>9} {:>13} {:>10}",
         "", "answered", "wait p50", "wait p99", "refused", "Retry-After", "all after"
     );
-    reports.iter().for_each(Report::cold_line);
-    reports.iter().for_each(Report::outage_lines);
+    reports.iter().for_each(VariantReport::print_cold_start);
+    reports.iter().for_each(VariantReport::print_outage);
 }
 
-impl Report {
-    fn line(&self) {
-        let others: Vec<&Sample> = self.samples.iter().filter(|sample| sample.account != 0).collect();
+impl VariantReport {
+    fn print_line(&self) {
+        let others: Vec<&PollSample> = self.samples.iter().filter(|sample| sample.account != 0).collect();
         let served = others.iter().filter(|sample| sample.status == StatusCode::OK).count();
         let stale = others.iter().filter(|sample| sample.stale).count();
         let waits = sorted(others.iter().map(|sample| sample.wait));
@@ -82,54 +87,58 @@ impl Report {
         let age = percentile(&ages, 99);
         let seconds = |duration: Duration| format!("{:.1} s", duration.as_secs_f64());
         let or_none = |duration: Option<Duration>| duration.map_or("-".to_owned(), seconds);
-        let ratio = self.bound.map(|bound| format!("{:.2}", age.as_secs_f64() / bound.as_secs_f64()));
+        let ratio = self.age_bound.map(|bound| format!("{:.2}", age.as_secs_f64() / bound.as_secs_f64()));
         println!(
-            "{:14} {:>7} {:>6.2}% {:>6.1}% {:>8.2} {:>5} {:>6.1} ms {:>6.1} ms {:>7} {:>7} {:>7} {:>6} {:>8} {:>7} {:>8} {:>8}",
+            "{:14} {:>9} {:>6.2}% {:>6.1}% {:>8.2} {:>5} {:>6.1} ms {:>6.1} ms {:>7} {:>7} {:>7} {:>6} {:>8} {:>7} {:>9} {:>9}",
             self.name,
             others.len(),
             share(served, others.len()),
             share(stale, others.len()),
-            exact(self.asked) / self.seconds,
-            self.refused,
+            to_f64(self.upstream_requests) / self.seconds,
+            self.upstream_rate_limited,
             percentile(&waits, 50).as_secs_f64() * 1e3,
             percentile(&waits, 99).as_secs_f64() * 1e3,
             seconds(percentile(&ages, 50)),
             seconds(age),
-            or_none(self.bound),
+            or_none(self.age_bound),
             ratio.as_deref().unwrap_or("-"),
             seconds(percentile(&late, 99)),
-            or_none(self.least),
+            or_none(self.age_minimum),
             seconds(percentile(&outdated, 50)),
             seconds(percentile(&outdated, 99)),
         );
     }
 
-    fn cold_line(&self) {
-        let waits = sorted(self.cold.waits.iter().copied());
-        let least = self.cold.refused.iter().min().copied().unwrap_or(0);
-        let most = self.cold.refused.iter().max().copied().unwrap_or(0);
+    fn print_cold_start(&self) {
+        let waits = sorted(self.cold_start.waits.iter().copied());
+        let shortest = self.cold_start.refused.iter().min().copied().unwrap_or(0);
+        let longest = self.cold_start.refused.iter().max().copied().unwrap_or(0);
         println!(
-            "{:14} {:>9} {:>7.1} s {:>7.1} s {:>9} {:>6} to {most} s {:>8.1} s",
+            "{:14} {:>9} {:>7.1} s {:>7.1} s {:>9} {:>6} to {longest} s {:>8.1} s",
             self.name,
             waits.len(),
             percentile(&waits, 50).as_secs_f64(),
             percentile(&waits, 99).as_secs_f64(),
-            self.cold.refused.len(),
-            least,
-            self.cold.until_all.as_secs_f64(),
+            self.cold_start.refused.len(),
+            shortest,
+            self.cold_start.until_all.as_secs_f64(),
         );
     }
 
-    fn outage_lines(&self) {
-        let Some((from, to)) = self.outage else { return };
-        println!("\n{}: Refold was gone from second {from} to second {to}", self.name);
-        let (from, to) = (Duration::from_secs(from), Duration::from_secs(to));
-        let end = Duration::MAX;
-        for (name, from, to) in [("before", Duration::ZERO, from), ("while", from, to), ("after", to, end)] {
-            let within: Vec<_> = self.samples.iter().filter(|sample| (from..to).contains(&sample.at)).collect();
-            let count = |test: &dyn Fn(&Sample) -> bool| within.iter().filter(|sample| test(sample)).count();
+    fn print_outage(&self) {
+        let Some(outage) = &self.outage else { return };
+        let (from, to) = (outage.start.as_secs(), outage.end.as_secs());
+        println!("\n{}: Refold was unreachable from second {from} to second {to}", self.name);
+        let phases = [
+            ("before", Duration::ZERO..outage.start),
+            ("during", outage.clone()),
+            ("after", outage.end..Duration::MAX),
+        ];
+        for (name, phase) in phases {
+            let within: Vec<_> = self.samples.iter().filter(|sample| phase.contains(&sample.at)).collect();
+            let count = |test: &dyn Fn(&PollSample) -> bool| within.iter().filter(|sample| test(sample)).count();
             println!(
-                "{name:8} {:>6} answers, served {:.2}%, marked stale {:.1}%, 5xx {}, 429 {}",
+                "{name:8} {:>6} responses, served {:.2}%, marked stale {:.1}%, 5xx {}, 429 {}",
                 within.len(),
                 share(count(&|sample| sample.status == StatusCode::OK), within.len()),
                 share(count(&|sample| sample.stale), within.len()),
@@ -151,10 +160,10 @@ fn percentile(sorted: &[Duration], part: usize) -> Duration {
 }
 
 fn share(part: usize, all: usize) -> f64 {
-    100.0 * exact(part as u64) / exact(all.max(1) as u64)
+    100.0 * to_f64(part as u64) / to_f64(all.max(1) as u64)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
-fn exact(count: u64) -> f64 {
+#[expect(clippy::cast_precision_loss, reason = "counts of one minute are far below 2^52")]
+fn to_f64(count: u64) -> f64 {
     count as f64
 }

@@ -1,5 +1,6 @@
-//! What is compared, and how one of them is run.
+//! The variants that the experiment compares, and the run of one of them.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,104 +13,121 @@ use postern::config::{Config, Environment, ListenAddress};
 use postern::digest::{Hex, sha256};
 use postern::server::Server;
 
-use crate::poll::{Http, Target, name, poll};
-use crate::refold::{ORG_KEY, Refold};
-use crate::report::{Cold, Report};
-use crate::{ACCOUNTS, Failure, PER_SECOND, QUESTIONS};
+use crate::poll::{HttpClient, Target, account_id, poll};
+use crate::report::{ColdStart, VariantReport};
+use crate::upstream::{ORG_KEY, SimulatedUpstream};
+use crate::{ACCOUNTS, BenchError, PER_SECOND, QUERIES};
 
 const CLIENT_KEY: &str = "pst_load";
+/// The outage, from the beginning of the measurement on.
+const OUTAGE: Range<Duration> = Duration::from_secs(10)..Duration::from_secs(40);
 
-/// One of the things that are compared.
+/// A set-up that is compared with the others.
 #[derive(Clone, Copy)]
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
-    /// Lines of the configuration's top.
-    settings: &'static str,
-    /// Lines of its tenant.
-    tenant: &'static str,
-    kind: Kind,
+    /// Lines of the configuration, at the end of `[cache]`.
+    cache_settings: &'static str,
+    /// Lines of the configuration's tenant.
+    tenant_settings: &'static str,
+    scenario: Scenario,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Scenario {
     Plain,
-    /// One account asks a hundred times as much as the others.
+    /// One account sends a hundred times as many requests as each of the others.
     Greedy,
-    /// Refold is gone from the tenth second to the fortieth.
+    /// Refold is unreachable from the tenth second to the fortieth.
     Outage,
-    /// Refold tells of changes.
+    /// Refold delivers webhooks to the gateway.
     Webhooks,
-    /// The pollers ask Refold themselves.
+    /// The dashboards poll Refold without a gateway.
     Direct,
 }
 
-const LONG: &str = "webhooks = true\nfreshness = { live = \"10m\", recent = \"10m\" }";
+/// Long lifetimes, which webhooks make possible.
+const LONG_LIFETIMES: &str = "webhooks = true\nfreshness = { live = \"10m\", recent = \"10m\" }";
 
 pub(crate) const VARIANTS: [Variant; 8] = [
-    Variant { name: "postern", settings: "", tenant: "", kind: Kind::Plain },
-    Variant { name: "greedy", settings: "", tenant: "", kind: Kind::Greedy },
-    Variant { name: "outage", settings: "", tenant: "", kind: Kind::Outage },
-    Variant { name: "no-collapsing", settings: "collapse = false", tenant: "", kind: Kind::Plain },
+    Variant { name: "postern", cache_settings: "", tenant_settings: "", scenario: Scenario::Plain },
+    Variant { name: "greedy", cache_settings: "", tenant_settings: "", scenario: Scenario::Greedy },
+    Variant { name: "outage", cache_settings: "", tenant_settings: "", scenario: Scenario::Outage },
+    Variant {
+        name: "no-collapsing",
+        cache_settings: "collapse = false",
+        tenant_settings: "",
+        scenario: Scenario::Plain,
+    },
     Variant {
         name: "no-budget",
-        settings: "[limits.upstream]\nper_second = 100000\nburst = 100000",
-        tenant: "",
-        kind: Kind::Plain,
+        cache_settings: "[limits.upstream]\nper_second = 100000\nburst = 100000",
+        tenant_settings: "",
+        scenario: Scenario::Plain,
     },
-    Variant { name: "no-derivation", settings: "derive = false", tenant: "", kind: Kind::Plain },
-    Variant { name: "webhooks", settings: "", tenant: LONG, kind: Kind::Webhooks },
-    Variant { name: "no-gateway", settings: "", tenant: "", kind: Kind::Direct },
+    Variant { name: "no-derivation", cache_settings: "derive = false", tenant_settings: "", scenario: Scenario::Plain },
+    Variant { name: "webhooks", cache_settings: "", tenant_settings: LONG_LIFETIMES, scenario: Scenario::Webhooks },
+    Variant { name: "no-gateway", cache_settings: "", tenant_settings: "", scenario: Scenario::Direct },
 ];
 
 impl Variant {
-    pub(crate) async fn run(self) -> Result<Report, Failure> {
+    pub(crate) async fn run(self) -> Result<VariantReport, BenchError> {
         let clock = Clock::system();
-        let mut refold = Refold::start(&clock)?;
-        let mut environment = Environment::default();
-        environment.insert("ORG_KEY", ORG_KEY);
-        let text = self.configuration(&refold);
-        let config = Config::parse(&text, std::path::Path::new("load.toml"), &environment)?;
-        let server = Server::start(config, clock)?;
-        let ListenAddress::Tcp(gateway) = server.addresses()[0] else { return Err("a TCP listener".into()) };
-        let client: Http = Client::builder(TokioExecutor::new()).build_http();
-        let target = match self.kind {
-            Kind::Direct => Target { client, base: format!("http://{}", refold.address), key: ORG_KEY },
-            _ => Target { client, base: format!("http://{gateway}"), key: CLIENT_KEY },
-        };
-        if self.kind == Kind::Webhooks {
-            register(&target.client, &refold, &target.base).await?;
+        let mut upstream = SimulatedUpstream::start(&clock)?;
+        let server = self.start_gateway(&upstream, clock)?;
+        let target = self.target(&server, &upstream)?;
+        if self.scenario == Scenario::Webhooks {
+            register_webhook(&target, &upstream).await?;
         }
-        let cold = warm_up(&target).await?;
-        let simulator = refold.simulator.clone();
-        let (asked, refused) = (simulator.requests(), simulator.rate_limited());
+        let cold_start = warm_up(&target).await?;
+        let simulator = upstream.simulator.clone();
+        let (requests, rate_limited) = (simulator.requests(), simulator.rate_limited());
         let begun = Instant::now();
         let outage = async {
-            if self.kind == Kind::Outage {
-                tokio::time::sleep(Duration::from_secs(10)).await;
-                refold.kill();
-                tokio::time::sleep(Duration::from_secs(30)).await;
-                refold.revive()?;
+            if self.scenario == Scenario::Outage {
+                let measurement = tokio::time::Instant::now();
+                tokio::time::sleep_until(measurement + OUTAGE.start).await;
+                upstream.stop();
+                tokio::time::sleep_until(measurement + OUTAGE.end).await;
+                upstream.restart()?;
             }
-            Ok::<_, Failure>(())
+            Ok::<_, BenchError>(())
         };
-        let (samples, ended) = tokio::join!(poll(&target, &simulator, self.kind == Kind::Greedy), outage);
-        ended?;
+        let (samples, outage) = tokio::join!(poll(&target, &simulator, self.scenario == Scenario::Greedy), outage);
+        outage?;
         let seconds = begun.elapsed().as_secs_f64();
-        Ok(Report {
+        Ok(VariantReport {
             name: self.name,
             samples: samples?,
             seconds,
-            asked: simulator.requests() - asked,
-            refused: simulator.rate_limited() - refused,
-            bound: self.bound(&refold),
-            least: self.least(),
-            cold,
-            outage: (self.kind == Kind::Outage).then_some((10, 40)),
+            upstream_requests: simulator.requests() - requests,
+            upstream_rate_limited: simulator.rate_limited() - rate_limited,
+            age_bound: self.age_bound(&upstream),
+            age_minimum: self.age_minimum(),
+            cold_start,
+            outage: (self.scenario == Scenario::Outage).then_some(OUTAGE),
         })
     }
 
-    fn configuration(self, refold: &Refold) -> String {
-        let Self { settings, tenant, .. } = self;
+    fn start_gateway(self, upstream: &SimulatedUpstream, clock: Clock) -> Result<Server, BenchError> {
+        let mut environment = Environment::default();
+        environment.insert("ORG_KEY", ORG_KEY);
+        let text = self.configuration(upstream);
+        let config = Config::parse(&text, std::path::Path::new("load.toml"), &environment)?;
+        Ok(Server::start(config, clock)?)
+    }
+
+    fn target(self, server: &Server, upstream: &SimulatedUpstream) -> Result<Target, BenchError> {
+        let ListenAddress::Tcp(gateway) = server.addresses()[0] else { return Err("no TCP listener".into()) };
+        let client: HttpClient = Client::builder(TokioExecutor::new()).build_http();
+        Ok(match self.scenario {
+            Scenario::Direct => Target { client, base_url: format!("http://{}", upstream.address), key: ORG_KEY },
+            _ => Target { client, base_url: format!("http://{gateway}"), key: CLIENT_KEY },
+        })
+    }
+
+    fn configuration(self, upstream: &SimulatedUpstream) -> String {
+        let Self { cache_settings, tenant_settings, .. } = self;
         format!(
             r#"
             [[listeners]]
@@ -124,88 +142,88 @@ impl Variant {
             [cache.stale]
             while_revalidate = "5m"
             [cache]
-            {settings}
+            {cache_settings}
             [[tenants]]
             id = "load"
             mode = "inject"
             org_key = {{ env = "ORG_KEY" }}
-            {tenant}
+            {tenant_settings}
             [[tenants.client_keys]]
             name = "load"
             sha256 = "{}"
             linked_accounts = ["*"]
             "#,
-            refold.address,
+            upstream.address,
             Hex(&sha256(CLIENT_KEY.as_bytes()))
         )
     }
 
-    /// The age that no gateway can beat which asks what it is asked: all distinct questions whose answers do not follow from
-    /// others', one after the other at the published rate. `None` where age is not a matter of the round: with webhooks, or
-    /// without a gateway.
-    fn bound(self, refold: &Refold) -> Option<Duration> {
-        let derives = !self.settings.contains("derive = false");
-        let questions = |account| {
-            let total = refold.simulator.executions(&name(account));
-            // The first page is the whole list.
-            if derives && total <= 10 { 1 } else { QUESTIONS.len() }
+    /// Returns the lowest age for a gateway that fetches the queries of its callers: all queries whose responses do not follow
+    /// from those of others, one after the other at the published rate. `None` if age does not depend on that round: with
+    /// webhooks, or without a gateway.
+    fn age_bound(self, upstream: &SimulatedUpstream) -> Option<Duration> {
+        let derives = !self.cache_settings.contains("derive = false");
+        let queries = |account| {
+            let total = upstream.simulator.executions(&account_id(account));
+            // With at most ten executions the first page is the whole list.
+            if derives && total <= 10 { 1 } else { QUERIES.len() }
         };
-        let questions: usize = (0..ACCOUNTS).map(questions).sum();
-        let bound = Duration::from_secs(1) * u32::try_from(questions).ok()? / u32::try_from(PER_SECOND).ok()?;
-        self.goes_round().then_some(bound)
+        let queries: usize = (0..ACCOUNTS).map(queries).sum();
+        let bound = Duration::from_secs(1) * u32::try_from(queries).ok()? / u32::try_from(PER_SECOND).ok()?;
+        self.polls_in_rounds().then_some(bound)
     }
 
-    /// The age that no gateway can beat at all: one request for each linked account.
-    fn least(self) -> Option<Duration> {
+    /// Returns the lowest age for any gateway: one request for each linked account, at the published rate.
+    fn age_minimum(self) -> Option<Duration> {
         let accounts = u32::try_from(ACCOUNTS).ok()?;
-        self.goes_round().then(|| Duration::from_secs(1) * accounts / u32::try_from(PER_SECOND).unwrap_or(1))
+        self.polls_in_rounds().then(|| Duration::from_secs(1) * accounts / u32::try_from(PER_SECOND).unwrap_or(1))
     }
 
-    fn goes_round(self) -> bool {
-        matches!(self.kind, Kind::Plain | Kind::Greedy | Kind::Outage)
+    fn polls_in_rounds(self) -> bool {
+        matches!(self.scenario, Scenario::Plain | Scenario::Greedy | Scenario::Outage)
     }
 }
 
-async fn register(client: &Http, refold: &Refold, gateway: &str) -> Result<(), Failure> {
+async fn register_webhook(gateway: &Target, upstream: &SimulatedUpstream) -> Result<(), BenchError> {
     let events = ["running", "stopping", "completed", "errored", "timed_out", "stopped"];
     let body = serde_json::json!({
-        "webhook_url": format!("{gateway}/hooks/refold/load"),
+        "webhook_url": format!("{}/hooks/refold/load", gateway.base_url),
         "webhook_events": events.map(|event| format!("execution.{event}")),
     });
-    let request = Request::post(format!("http://{}/api/v2/public/webhook", refold.address))
+    let request = Request::post(format!("http://{}/api/v2/public/webhook", upstream.address))
         .header("x-api-key", ORG_KEY)
         .body(Full::new(Bytes::from(body.to_string())))?;
-    match client.request(request).await?.status() {
+    match gateway.client.request(request).await?.status() {
         StatusCode::OK => Ok(()),
         status => Err(format!("the webhook was not registered: {status}").into()),
     }
 }
 
-/// All ask at once what nobody has asked before; who is refused comes again when told to.
-async fn warm_up(target: &Target) -> Result<Cold, Failure> {
+/// Sends every query once, all at the same time; a refused request is repeated after its `Retry-After`.
+async fn warm_up(target: &Target) -> Result<ColdStart, BenchError> {
     let begun = Instant::now();
-    let asking = (0..ACCOUNTS * QUESTIONS.len()).map(|number| {
+    let tasks = (0..ACCOUNTS * QUERIES.len()).map(|number| {
         let target = target.clone();
         tokio::spawn(async move {
             let mut refused = Vec::new();
             loop {
-                let asked = Instant::now();
-                let answer = target.ask(number % ACCOUNTS, QUESTIONS[number / ACCOUNTS]).await?;
-                if answer.status == StatusCode::OK {
-                    return Ok::<_, Failure>((asked.elapsed(), refused));
+                let sent = Instant::now();
+                let response = target.get(number % ACCOUNTS, QUERIES[number / ACCOUNTS]).await?;
+                if response.status == StatusCode::OK {
+                    return Ok::<_, BenchError>((sent.elapsed(), refused));
                 }
-                let pause = answer.retry_after.ok_or("refused without Retry-After")?;
+                let pause = response.retry_after.ok_or("a response was refused without Retry-After")?;
                 refused.push(pause);
                 tokio::time::sleep(Duration::from_secs(pause) + Duration::from_millis(fastrand::u64(..1000))).await;
             }
         })
     });
-    let mut cold = Cold::default();
-    for task in asking.collect::<Vec<_>>() {
+    let mut cold_start = ColdStart::default();
+    for task in tasks.collect::<Vec<_>>() {
         let (wait, refused) = task.await??;
-        cold.waits.push(wait);
-        cold.refused.extend(refused);
+        cold_start.waits.push(wait);
+        cold_start.refused.extend(refused);
     }
-    cold.until_all = begun.elapsed();
-    Ok(cold)
+    cold_start.until_all = begun.elapsed();
+    Ok(cold_start)
 }

@@ -59,8 +59,8 @@ impl Explorer {
         *question.headers_mut() = credentials(&head.headers);
         let headers = question.headers().clone();
         let response = match gateway.handle(&scope, question) {
-            gateway::Answer::Now(response) => response,
-            gateway::Answer::Later(response) => response.await,
+            gateway::Handled::Response(response) => response,
+            gateway::Handled::Unfinished(request) => Arc::clone(gateway).finish(request).await,
         };
         let (answer, body) = response.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -90,9 +90,14 @@ impl Explorer {
         let session_tokens = config.listeners.iter().find_map(|listener| listener.session_tokens);
         let client = Client::new(&config.upstream.connection)
             .map_err(|error| ClientError::new(Reason::UpstreamUnreachable, error.to_string()))?;
-        let entrance = ListenerIdentity { session_tokens, known: None };
+        let entrance = ListenerIdentity::for_session_tokens(session_tokens);
         // It waits for as long as whoever explores.
-        let scope = ConnectionContext { client, entrance, over: watch::Sender::new(false).subscribe() };
+        let scope = ConnectionContext {
+            client,
+            query_memo: Arc::default(),
+            entrance,
+            over: watch::Sender::new(false).subscribe(),
+        };
         *made = Some((Arc::clone(config), scope.clone()));
         Ok(scope)
     }

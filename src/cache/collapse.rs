@@ -1,8 +1,9 @@
-//! One fetch per question and org key, however many callers wait for it (request collapsing, RFC 9211 calls them `collapsed`).
+//! Request collapsing: concurrent requests for one cache key share one fetch (`collapsed` in RFC 9211). Only misses and
+//! renewals come here.
 //!
-//! The first caller becomes the leader and gets a [`Leader`]; it hands it to a task of its own, so the fetch goes on when
-//! the leader or any other caller leaves. As long as the upstream was not asked yet, a fetch without callers is of no use to
-//! anybody: [`Demand`] tells when the last has left, and when somebody joins. Only misses come here.
+//! The first request becomes the leader. It hands its [`Leader`] to a task of its own, so the fetch goes on when its
+//! request, or any other, is cancelled. A fetch that still waits for its upstream permit is of no use once no request waits
+//! for it: [`Demand`] reports when the last waiting follower has left, and when one joins.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -19,257 +20,354 @@ use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
 use crate::tenant::OrgKey;
 
-type Outcome = Result<Arc<Entry>, ClientError>;
-type Shard<N> = HashMap<CollapseKey, (Arc<Shared>, N), foldhash::fast::RandomState>;
+type FetchResult = Result<Arc<Entry>, ClientError>;
+type Shard<C> = HashMap<CollapseKey, SharedFetch<C>, foldhash::fast::RandomState>;
 
 const SHARDS: usize = 16;
 
-/// What callers have in common who share a fetch: what they ask, and whether they have shown an org key of their own, since
-/// how it ends says something of that key too.
+/// Requests with equal collapse keys share a fetch: the cache key, and the org key if the caller presented one itself.
+///
+/// The org key belongs to it because the upstream's response also says whether that key is valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CollapseKey {
-    key: CacheKey,
-    shown: Option<OrgKey>,
+    cache_key: CacheKey,
+    presented_org_key: Option<OrgKey>,
 }
 
 impl CollapseKey {
-    /// That of a caller who asks for what is kept under a key.
+    /// The collapse key of a caller's request for a cache key.
     #[must_use]
-    pub fn new(caller: &Caller, key: &CacheKey) -> Self {
-        Self { key: key.clone(), shown: caller.shown_org_key() }
+    pub fn new(caller: &Caller, cache_key: &CacheKey) -> Self {
+        Self { cache_key: cache_key.clone(), presented_org_key: caller.own_org_key() }
     }
 }
 
-/// The fetches under way, each with a note of the leader's for those who wait.
+/// All fetches in progress by collapse key, each with a context of its leader's that followers receive, such as its trace.
 #[derive(Debug)]
-pub struct Group<N> {
-    shards: [Mutex<Shard<N>>; SHARDS],
+pub struct Group<C> {
+    shards: [Mutex<Shard<C>>; SHARDS],
     hasher: foldhash::fast::RandomState,
 }
 
-/// What a fetch and those who wait for it share.
 #[derive(Debug)]
-struct Shared {
-    outcome: watch::Sender<Option<Outcome>>,
-    waiting: Waiting,
+struct SharedFetch<C> {
+    state: Arc<FetchState>,
+    leader_context: C,
 }
 
-/// How many wait for a fetch.
+/// The state that the leader and the followers of a fetch share.
+#[derive(Debug)]
+struct FetchState {
+    result: watch::Sender<Option<FetchResult>>,
+    waiting: WaitingFollowers,
+}
+
+/// The number of followers that wait for a fetch; listening ones do not count.
 #[derive(Debug, Default)]
-struct Waiting {
-    number: AtomicUsize,
-    /// Somebody waits, or nobody does any longer.
-    turned: Notify,
+struct WaitingFollowers {
+    count: AtomicUsize,
+    /// Notified when the count becomes zero, and when it ceases to be.
+    changed: Notify,
 }
 
-impl Waiting {
-    fn one_more(&self) {
-        if self.number.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.turned.notify_waiters();
+impl WaitingFollowers {
+    fn add(&self) {
+        if self.count.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.changed.notify_waiters();
         }
     }
 
-    fn one_less(&self) {
-        if self.number.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.turned.notify_waiters();
+    fn remove(&self) {
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.changed.notify_waiters();
         }
     }
 
-    fn is_nobody(&self) -> bool {
-        self.number.load(Ordering::Acquire) == 0
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
     }
 }
 
-impl Default for Shared {
+impl Default for FetchState {
     fn default() -> Self {
-        Self { outcome: watch::Sender::new(None), waiting: Waiting::default() }
+        Self { result: watch::Sender::new(None), waiting: WaitingFollowers::default() }
     }
 }
 
-/// The part of a caller in a fetch.
+/// The part of a request in a fetch.
 #[derive(Debug)]
-pub enum Joined<N> {
-    /// It has to fetch.
-    Leads(Leader<N>, Follower),
-    /// Somebody fetches already, and has left this note.
-    Waits(Follower, N),
+pub enum Role<C> {
+    /// The request starts the fetch.
+    Leads {
+        /// To be handed to the task that fetches.
+        leader: Leader<C>,
+        /// Receives the result.
+        follower: Follower,
+    },
+    /// Another request's fetch is in progress.
+    Follows {
+        /// Receives the result.
+        follower: Follower,
+        /// The context that the leader joined with.
+        leader_context: C,
+    },
 }
 
-/// The right and the duty to fetch a key. However it ends, those who wait are told.
+/// Decides if a follower counts as demand for the fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Participation {
+    /// A request waits for the result.
+    Waits,
+    /// No request waits for the result, as with a renewal in the background.
+    Listens,
+}
+
+/// The right and the duty to fetch a key. However it ends, the followers receive a result.
 #[derive(Debug)]
-pub struct Leader<N> {
-    group: Arc<Group<N>>,
+pub struct Leader<C> {
+    group: Arc<Group<C>>,
     key: CollapseKey,
-    shared: Arc<Shared>,
+    state: Arc<FetchState>,
 }
 
-/// Waits for the end of a fetch.
+/// Receives the result of a fetch.
 #[derive(Debug)]
 pub struct Follower {
-    shared: Arc<Shared>,
-    listens: bool,
-    outcome: watch::Receiver<Option<Outcome>>,
+    state: Arc<FetchState>,
+    participation: Participation,
+    result: watch::Receiver<Option<FetchResult>>,
 }
 
-/// Whether somebody waits for a fetch.
+/// Reports whether a request waits for a fetch.
 #[derive(Debug)]
-pub struct Demand(Option<Arc<Shared>>);
+pub struct Demand(Option<Arc<FetchState>>);
 
-impl<N> Default for Group<N> {
+impl<C> Default for Group<C> {
     fn default() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: foldhash::fast::RandomState::default() }
     }
 }
 
-impl<N> Group<N> {
-    /// Joins the fetch of a key, or starts it. Whoever only listens does not count as somebody who waits.
+impl<C> Group<C> {
+    /// Joins the fetch of a key, or starts it with `leader_context`, which later followers receive.
     #[must_use]
-    pub fn join(self: &Arc<Self>, key: CollapseKey, listens: bool, note: N) -> Joined<N>
+    pub fn join(self: &Arc<Self>, key: CollapseKey, participation: Participation, leader_context: C) -> Role<C>
     where
-        N: Clone,
+        C: Clone,
     {
         let mut shard = self.shard(&key);
-        if let Some((under_way, note)) = shard.get(&key) {
-            return Joined::Waits(Follower::of(under_way, listens), note.clone());
+        if let Some(SharedFetch { state, leader_context }) = shard.get(&key) {
+            let follower = Follower::new(state, participation);
+            return Role::Follows { follower, leader_context: leader_context.clone() };
         }
-        let begun = Arc::new(Shared::default());
-        shard.insert(key.clone(), (Arc::clone(&begun), note));
-        self.lead(key, begun, listens)
+        let state = Arc::new(FetchState::default());
+        shard.insert(key.clone(), SharedFetch { state: Arc::clone(&state), leader_context });
+        self.lead(key, state, participation)
     }
 
-    /// Starts a fetch that nobody else can join.
+    /// Starts a fetch that no other request can join.
     #[must_use]
-    pub fn alone(self: &Arc<Self>, key: CollapseKey, listens: bool) -> Joined<N> {
-        self.lead(key, Arc::default(), listens)
+    pub fn lead_unshared(self: &Arc<Self>, key: CollapseKey, participation: Participation) -> Role<C> {
+        self.lead(key, Arc::default(), participation)
     }
 
-    fn lead(self: &Arc<Self>, key: CollapseKey, shared: Arc<Shared>, listens: bool) -> Joined<N> {
-        let waiter = Follower::of(&shared, listens);
-        Joined::Leads(Leader { group: Arc::clone(self), key, shared }, waiter)
+    fn lead(self: &Arc<Self>, key: CollapseKey, state: Arc<FetchState>, participation: Participation) -> Role<C> {
+        let follower = Follower::new(&state, participation);
+        Role::Leads { leader: Leader { group: Arc::clone(self), key, state }, follower }
     }
 
-    fn shard(&self, key: &CollapseKey) -> MutexGuard<'_, Shard<N>> {
+    fn shard(&self, key: &CollapseKey) -> MutexGuard<'_, Shard<C>> {
         let index = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or_default() % SHARDS;
-        // Insert and remove leave the map sound even if a panic came in between.
+        // Insert and remove leave the map valid even if a panic poisoned the lock.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<N> Leader<N> {
-    /// Whether somebody waits.
+impl<C> Leader<C> {
+    /// The demand for this fetch.
     #[must_use]
-    pub fn interest(&self) -> Demand {
-        Demand(Some(Arc::clone(&self.shared)))
+    pub fn demand(&self) -> Demand {
+        Demand(Some(Arc::clone(&self.state)))
     }
 
-    /// Ends the fetch. Whatever the outcome is, put it into the store first: who comes later looks there.
-    pub fn land(self, outcome: Outcome) {
-        self.shared.outcome.send_replace(Some(outcome));
+    /// Ends the fetch and gives its result to the followers. Update the store first: later requests look there.
+    pub fn complete(self, result: FetchResult) {
+        self.state.result.send_replace(Some(result));
     }
 
-    /// Gives the fetch up if nobody waits for it; gives it back if somebody has joined in the last moment.
-    #[must_use]
-    pub fn give_up(self) -> Option<Self> {
+    /// Cancels the fetch, unless a request waits for it.
+    ///
+    /// # Errors
+    /// The leader itself, if a request has begun to wait in the meantime: the fetch has to go on.
+    pub fn cancel_without_demand(self) -> Result<(), Self> {
+        // Followers join under this lock too.
         let mut shard = self.group.shard(&self.key);
-        // Who joins does so under the same lock.
-        if !self.shared.waiting.is_nobody() {
+        if !self.state.waiting.is_empty() {
             drop(shard);
-            return Some(self);
+            return Err(self);
         }
-        self.leave(&mut shard);
-        None
+        self.remove_from(&mut shard);
+        Ok(())
     }
 
-    /// Another flight of the same key may have begun since this one was given up.
-    fn leave(&self, shard: &mut Shard<N>) {
-        if shard.get(&self.key).is_some_and(|(shared, _)| Arc::ptr_eq(shared, &self.shared)) {
+    fn remove_from(&self, shard: &mut Shard<C>) {
+        // After a cancelled fetch another one of the same key can be in its place.
+        if shard.get(&self.key).is_some_and(|fetch| Arc::ptr_eq(&fetch.state, &self.state)) {
             shard.remove(&self.key);
         }
     }
 }
 
-impl<N> Drop for Leader<N> {
+impl<C> Drop for Leader<C> {
     fn drop(&mut self) {
-        self.leave(&mut self.group.shard(&self.key));
-        // The task that fetched has died.
-        self.shared.outcome.send_if_modified(|outcome| {
-            let lost = outcome.is_none();
-            if lost {
-                *outcome = Some(abandoned());
+        self.remove_from(&mut self.group.shard(&self.key));
+        // Without a result the fetch was cancelled, or its task has panicked.
+        self.state.result.send_if_modified(|result| {
+            let missing = result.is_none();
+            if missing {
+                *result = Some(cancelled());
             }
-            lost
+            missing
         });
     }
 }
 
 impl Follower {
-    fn of(shared: &Arc<Shared>, listens: bool) -> Self {
-        let mut waiter = Self { outcome: shared.outcome.subscribe(), shared: Arc::clone(shared), listens: true };
-        if !listens {
-            waiter.wait();
+    fn new(state: &Arc<FetchState>, participation: Participation) -> Self {
+        if participation == Participation::Waits {
+            state.waiting.add();
         }
-        waiter
+        Self { result: state.result.subscribe(), state: Arc::clone(state), participation }
     }
 
-    /// Counts as somebody who waits from now on.
-    pub fn wait(&mut self) {
-        if std::mem::take(&mut self.listens) {
-            self.shared.waiting.one_more();
+    /// Turns a listening follower into a waiting one.
+    pub fn start_waiting(&mut self) {
+        if self.participation == Participation::Listens {
+            self.participation = Participation::Waits;
+            self.state.waiting.add();
         }
     }
 
-    /// The end of the fetch. Can be given up and asked for again.
+    /// Another follower of the same fetch, which only listens.
+    #[must_use]
+    pub fn listener(&self) -> Self {
+        Self::new(&self.state, Participation::Listens)
+    }
+
+    /// Waits for the result of the fetch. Cancel safe: a cancelled wait can be repeated.
     ///
     /// # Errors
-    /// What the fetch ended with; every waiter hears the same.
-    pub async fn outcome(&mut self) -> Outcome {
-        match self.outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or_else(abandoned),
-            Err(_) => abandoned(),
+    /// The error that the fetch ended with; every follower receives the same.
+    pub async fn result(&mut self) -> FetchResult {
+        match self.result.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or_else(cancelled),
+            Err(_) => cancelled(),
         }
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        if !self.listens {
-            self.shared.waiting.one_less();
+        if self.participation == Participation::Waits {
+            self.state.waiting.remove();
         }
     }
 }
 
 impl Demand {
-    /// That of somebody who does not share their fetch with anybody, and waits to its end.
+    /// The demand of one request that waits to the end of a fetch of its own.
     #[must_use]
-    pub fn of_one() -> Self {
+    pub fn constant() -> Self {
         Self(None)
     }
 
-    /// Waits until nobody waits any longer.
+    /// Waits until no request waits for the fetch.
     pub async fn lost(&self) {
-        self.until(Waiting::is_nobody).await;
+        self.until(WaitingFollowers::is_empty).await;
     }
 
-    /// Waits until somebody waits.
+    /// Waits until a request waits for the fetch.
     pub async fn gained(&self) {
-        self.until(|waiting| !waiting.is_nobody()).await;
+        self.until(|waiting| !waiting.is_empty()).await;
     }
 
-    async fn until(&self, reached: impl Fn(&Waiting) -> bool) {
-        let Some(Shared { waiting, .. }) = self.0.as_deref() else { return pending().await };
+    async fn until(&self, reached: impl Fn(&WaitingFollowers) -> bool) {
+        let Some(FetchState { waiting, .. }) = self.0.as_deref() else { return pending().await };
         loop {
-            let mut turned = pin!(waiting.turned.notified());
-            // What turns after the look is not missed.
-            turned.as_mut().enable();
+            let mut changed = pin!(waiting.changed.notified());
+            // Registered before the count is read, so that a change in between is not missed.
+            changed.as_mut().enable();
             if reached(waiting) {
                 return;
             }
-            turned.await;
+            changed.await;
         }
     }
 }
 
-fn abandoned() -> Outcome {
+fn cancelled() -> FetchResult {
     let message = "the fetch from Refold was given up; try again";
     Err(ClientError::new(Reason::Overloaded, message).retry_after(std::time::Duration::from_secs(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executions::{PathId, Question};
+
+    fn key() -> CollapseKey {
+        let question = Question::Execution(PathId::parse("a").expect("a valid id"));
+        CollapseKey { cache_key: CacheKey::of_one_account(question), presented_org_key: None }
+    }
+
+    fn lead(group: &Arc<Group<u8>>, participation: Participation, context: u8) -> (Leader<u8>, Follower) {
+        match group.join(key(), participation, context) {
+            Role::Leads { leader, follower } => (leader, follower),
+            Role::Follows { .. } => panic!("a fetch is in progress"),
+        }
+    }
+
+    fn follow(group: &Arc<Group<u8>>, participation: Participation) -> (Follower, u8) {
+        match group.join(key(), participation, 0) {
+            Role::Follows { follower, leader_context } => (follower, leader_context),
+            Role::Leads { .. } => panic!("no fetch is in progress"),
+        }
+    }
+
+    #[tokio::test]
+    async fn followers_receive_the_leaders_context_and_result() {
+        let group = Arc::new(Group::default());
+        let (leader, mut first) = lead(&group, Participation::Waits, 7);
+        let (mut second, context) = follow(&group, Participation::Waits);
+        assert_eq!(context, 7);
+        leader.complete(Err(ClientError::new(Reason::UpstreamTimeout, "late")));
+        for follower in [&mut first, &mut second] {
+            assert!(follower.result().await.expect_err("it failed").is(Reason::UpstreamTimeout));
+        }
+        lead(&group, Participation::Waits, 8).0.complete(cancelled());
+    }
+
+    #[tokio::test]
+    async fn only_a_waiting_follower_keeps_a_fetch_from_being_cancelled() {
+        let group = Arc::new(Group::default());
+        let (leader, follower) = lead(&group, Participation::Listens, 7);
+        let (waiting, _) = follow(&group, Participation::Waits);
+        let leader = leader.cancel_without_demand().expect_err("a follower waits");
+        drop(waiting);
+        let mut listener = follower.listener();
+        leader.cancel_without_demand().expect("no follower waits");
+        assert!(listener.result().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn demand_is_gained_when_a_listener_starts_to_wait() {
+        let group = Arc::new(Group::default());
+        let (leader, mut follower) = lead(&group, Participation::Listens, 7);
+        let demand = leader.demand();
+        demand.lost().await;
+        follower.start_waiting();
+        demand.gained().await;
+        drop(follower);
+        demand.lost().await;
+    }
 }

@@ -1,4 +1,4 @@
-//! What a request says of the answers it takes: `Cache-Control` (RFC 9111, 5.2.1), as far as its tenant lets it.
+//! The directives of a request's `Cache-Control` (RFC 9111, 5.2.1), as far as its tenant's configuration allows them.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::entry::Entry;
 use crate::clock::Moment;
 use crate::config::RequestDirective;
 
-/// The directives of one request that count.
+/// The allowed directives of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directives {
     no_cache: bool,
@@ -19,8 +19,19 @@ pub struct Directives {
     max_stale: Option<Duration>,
 }
 
+/// The verdict of a request's directives on a stored entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// The request accepts the entry, although it is stale.
+    Accepted,
+    /// The request does not accept the entry, even if it is fresh.
+    Rejected,
+    /// The directives do not decide; the entry's own lifetime does.
+    ByLifetime,
+}
+
 impl Directives {
-    /// Reads them. One that is not allowed, not known or not valid does not count, as if it were not there.
+    /// Parses `Cache-Control`. A directive that is not allowed, unknown or malformed is ignored.
     #[must_use]
     pub fn of(headers: &HeaderMap, allowed: &[RequestDirective]) -> Self {
         let mut directives = Self::default();
@@ -46,58 +57,60 @@ impl Directives {
             RequestDirective::NoCache => self.no_cache = true,
             RequestDirective::NoStore => self.no_store = true,
             RequestDirective::OnlyIfCached => self.only_if_cached = true,
-            // Of two the stricter counts.
+            // Of a repeated directive the stricter one counts.
             RequestDirective::MaxAge => self.max_age = seconds.into_iter().chain(self.max_age).min(),
             RequestDirective::MinFresh => self.min_fresh = seconds.into_iter().chain(self.min_fresh).max(),
-            // Without an argument any age will do.
+            // Without an argument any age is accepted.
             RequestDirective::MaxStale if argument.is_empty() => self.max_stale = Some(Duration::MAX),
             RequestDirective::MaxStale => self.max_stale = seconds.into_iter().chain(self.max_stale).min(),
         }
     }
 
-    /// Whether an entry may answer the request, fresh or not; `None` leaves it to the entry's own lifetime.
+    /// Judges a stored entry. Part of the hit path.
     #[must_use]
-    pub fn accept(&self, entry: &Entry, now: Moment) -> Option<bool> {
+    pub fn judge(&self, entry: &Entry, now: Moment) -> Acceptance {
         if *self == Self::default() {
-            return None;
+            return Acceptance::ByLifetime;
         }
         let age = entry.age(now);
         if self.no_cache || self.no_store || self.max_age.is_some_and(|most| age > most) {
-            return Some(false);
+            return Acceptance::Rejected;
         }
         let left = entry.lifetime.saturating_sub(age);
         if self.min_fresh.is_some_and(|least| left < least) {
-            return Some(false);
+            return Acceptance::Rejected;
         }
         if entry.is_fresh(now) {
-            return None;
+            return Acceptance::ByLifetime;
         }
         match self.max_stale {
-            Some(most) => Some(age.saturating_sub(entry.lifetime) <= most),
-            // Who says how old an answer may be wants a fresh one (RFC 9111, 5.2.1.1).
-            None => self.max_age.map(|_| false),
+            Some(most) if age.saturating_sub(entry.lifetime) <= most => Acceptance::Accepted,
+            // `max-age` without `max-stale` asks for a fresh response (RFC 9111, 5.2.1.1).
+            None if self.max_age.is_none() => Acceptance::ByLifetime,
+            Some(_) | None => Acceptance::Rejected,
         }
     }
 
-    /// Not everything fresh will do: an answer has to be seen before it is known whether the request takes it.
+    /// True if the directives can reject a fresh entry, so that an answer has to exist before it can be judged.
     #[must_use]
-    pub fn is_choosy(&self) -> bool {
+    pub fn may_reject_fresh(&self) -> bool {
         self.no_cache || self.no_store || self.max_age.is_some() || self.min_fresh.is_some()
     }
 
-    /// Whether an answer that was fetched for others will not do: Refold was asked for it before the request came.
+    /// True if the result of a shared fetch is rejected: it was requested from the upstream before this request arrived at
+    /// `arrival`.
     #[must_use]
-    pub fn want_newer(&self, entry: &Entry, began: Moment, now: Moment) -> bool {
-        entry.request_time < began && self.accept(entry, now) == Some(false)
+    pub fn reject_shared(&self, entry: &Entry, arrival: Moment, now: Moment) -> bool {
+        entry.request_time < arrival && self.judge(entry, now) == Acceptance::Rejected
     }
 
-    /// The answer must not be kept.
+    /// True if the response must not be stored.
     #[must_use]
     pub fn no_store(&self) -> bool {
         self.no_store
     }
 
-    /// The upstream must not be asked.
+    /// True if the upstream must not be asked.
     #[must_use]
     pub fn only_if_cached(&self) -> bool {
         self.only_if_cached
@@ -117,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_allowed_counts_and_nonsense_does_not() {
+    fn forbidden_and_malformed_directives_are_ignored() {
         use RequestDirective::{MaxAge, MaxStale, NoCache};
         assert_eq!(read("no-cache, max-age=0", &[]), Directives::default());
         let max_age = Directives { max_age: Some(Duration::from_secs(3)), ..Directives::default() };

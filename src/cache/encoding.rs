@@ -1,5 +1,5 @@
-//! Content codings of an entry (RFC 9110, 8.4 and 12.5.3): chosen by `Accept-Encoding`, made once per entry and never on
-//! the hit path.
+//! Content codings (RFC 9110, 8.4 and 12.5.3): chosen by `Accept-Encoding`, applied once per entry and never on the hit
+//! path.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -9,12 +9,13 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{ACCEPT_ENCODING, HeaderMap};
 
-/// Smaller bodies are left alone: they fit into a packet or two anyway; in bytes.
-const SMALLEST: usize = 1024;
-/// A coded body is kept if it is at most this part of the plain one, so that three of them are counted for by one more.
-const WORTH_IT: usize = 3;
+/// Size in bytes from which bodies are encoded; smaller ones fit into a packet or two anyway.
+const MIN_BODY: usize = 1024;
+/// Factor by which an encoded body has to be smaller than the plain one to be stored. All three codings together then take
+/// no more memory than the plain body, which is what the entry's weight reserves for them.
+const MIN_SHRINK_FACTOR: usize = 3;
 
-/// A content coding; in the order in which they are preferred where a client takes several alike.
+/// A content coding, in order of preference among those that a client accepts equally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// RFC 8878
@@ -28,7 +29,7 @@ pub enum Coding {
 impl Coding {
     const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
-    /// Its registered name, as it stands in `Content-Encoding`.
+    /// The registered name, as used in `Content-Encoding`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -38,7 +39,7 @@ impl Coding {
         }
     }
 
-    /// The one that a client likes best, if it likes one at least as much as the plain body.
+    /// The coding with the greatest weight in `Accept-Encoding`, unless `identity` has a greater one.
     #[must_use]
     pub fn preferred(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(ACCEPT_ENCODING).iter();
@@ -48,7 +49,7 @@ impl Coding {
             weights.read(value.to_str().ok()?);
         }
         let weight = |coding: Self| weights.codings[coding as usize].or(weights.any).unwrap_or(0);
-        // The first of those with the greatest weight.
+        // `max_by_key` returns the last of equal ones, hence the reverse order.
         let best = Self::ALL.into_iter().rev().max_by_key(|coding| weight(*coding))?;
         let plain = weights.identity.or(weights.any.filter(|any| *any == 0)).unwrap_or(1);
         (weight(best) > 0 && weight(best) >= plain).then_some(best)
@@ -72,7 +73,7 @@ impl Coding {
     }
 }
 
-/// Weights in thousandths.
+/// The weights of an `Accept-Encoding`, in thousandths.
 #[derive(Debug, Default)]
 struct Weights {
     codings: [Option<u16>; 3],
@@ -100,7 +101,7 @@ impl Weights {
     }
 }
 
-/// `q=0.5` in thousandths; what is no weight counts as none.
+/// Parses `q=0.5` to thousandths; `None` if malformed.
 fn weight(parameter: &str) -> Option<u16> {
     let value = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="))?;
     let value: f32 = value.trim().parse().ok()?;
@@ -108,55 +109,55 @@ fn weight(parameter: &str) -> Option<u16> {
     (0.0..=1.0).contains(&value).then_some((value * 1000.0) as u16)
 }
 
-/// A body in a coding, with an entity tag of its own: another coding is another representation (RFC 9110, 8.8.3.3).
+/// An encoded body with an entity tag of its own: each coding is a representation of its own (RFC 9110, 8.8.3.3).
 #[derive(Debug)]
-pub struct Coded {
-    /// The coded body.
+pub struct EncodedBody {
+    /// The encoded bytes.
     pub body: Bytes,
-    /// Its strong entity tag.
+    /// The strong entity tag of this representation.
     pub etag: HeaderValue,
 }
 
-/// The coded bodies of one entry.
+/// The encoded bodies of one entry, each made on demand. A coding that does not shrink the body enough is tried once.
 #[derive(Debug, Default)]
-pub struct Codings {
-    made: [OnceLock<Option<Coded>>; 3],
+pub struct EncodedBodies {
+    tried: [OnceLock<Option<EncodedBody>>; 3],
     claimed: [AtomicBool; 3],
 }
 
-impl Codings {
-    /// Whether a body is worth coding at all.
+impl EncodedBodies {
+    /// True if a body is large enough to be encoded.
     #[must_use]
-    pub fn worth_it(body: &[u8]) -> bool {
-        body.len() >= SMALLEST
+    pub fn is_worth_encoding(body: &[u8]) -> bool {
+        body.len() >= MIN_BODY
     }
 
-    /// The body in a coding, if it was made and is of use. The hit path.
+    /// The body in a coding, if it is encoded already and small enough. Part of the hit path.
     #[must_use]
-    pub fn get(&self, coding: Coding) -> Option<&Coded> {
-        self.made[coding as usize].get()?.as_ref()
+    pub fn get(&self, coding: Coding) -> Option<&EncodedBody> {
+        self.tried[coding as usize].get()?.as_ref()
     }
 
-    /// Whether it has been tried.
+    /// True if the coding has been tried, with or without success.
     #[must_use]
-    pub fn is_made(&self, coding: Coding) -> bool {
-        self.made[coding as usize].get().is_some()
+    pub fn is_tried(&self, coding: Coding) -> bool {
+        self.tried[coding as usize].get().is_some()
     }
 
-    /// Whether it is for whoever asks this to have it made: of many who come while it is being made, one.
+    /// Claims the encoding: of many concurrent requests one gets `true` and has to encode.
     #[must_use]
     pub fn claim(&self, coding: Coding) -> bool {
-        !self.is_made(coding) && !self.claimed[coding as usize].swap(true, Ordering::Relaxed)
+        !self.is_tried(coding) && !self.claimed[coding as usize].swap(true, Ordering::Relaxed)
     }
 
-    /// Makes it, once; whoever comes at the same time waits.
-    pub fn make(&self, coding: Coding, body: &[u8], etag: &HeaderValue) {
-        self.made[coding as usize].get_or_init(|| {
-            let coded = coding.encode(body).ok().filter(|coded| coded.len() <= body.len() / WORTH_IT)?;
+    /// Encodes the body once; concurrent calls for the same coding block until it is done.
+    pub fn encode(&self, coding: Coding, body: &[u8], etag: &HeaderValue) {
+        self.tried[coding as usize].get_or_init(|| {
+            let encoded = coding.encode(body).ok().filter(|encoded| encoded.len() <= body.len() / MIN_SHRINK_FACTOR)?;
             let plain = etag.to_str().ok()?.trim_end_matches('"');
             let etag = HeaderValue::try_from(format!("{plain}-{}\"", coding.name())).ok()?;
-            // Without room for more: it is kept.
-            Some(Coded { body: coded.into_boxed_slice().into(), etag })
+            // A boxed slice has no spare capacity.
+            Some(EncodedBody { body: encoded.into_boxed_slice().into(), etag })
         });
     }
 }
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heaviest_coding_is_chosen_and_the_plain_body_where_it_is_liked_better() {
+    fn the_greatest_weight_decides_between_codings_and_identity() {
         for (value, expected) in [
             ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
             ("gzip, br", Some(Coding::Brotli)),
@@ -197,34 +198,35 @@ mod tests {
     }
 
     #[test]
-    fn a_coded_body_expands_to_the_plain_one_and_has_a_tag_of_its_own() {
+    fn an_encoded_body_decodes_to_the_plain_one_with_its_own_etag() {
         let body = "{\"docs\":[]} ".repeat(500);
-        let codings = Codings::default();
+        let encoded_bodies = EncodedBodies::default();
         let mut tags = vec!["\"tag\"".to_owned()];
         for coding in Coding::ALL {
-            assert!(codings.get(coding).is_none());
-            codings.make(coding, body.as_bytes(), &HeaderValue::from_static("\"tag\""));
-            let coded = codings.get(coding).expect("it is of use");
+            assert!(encoded_bodies.get(coding).is_none());
+            encoded_bodies.encode(coding, body.as_bytes(), &HeaderValue::from_static("\"tag\""));
+            let encoded = encoded_bodies.get(coding).expect("the body shrinks");
             let mut plain = String::new();
-            let read = &coded.body[..];
+            let read = &encoded.body[..];
             match coding {
                 Coding::Zstd => zstd::Decoder::new(read).expect("zstd").read_to_string(&mut plain),
                 Coding::Brotli => brotli::Decompressor::new(read, 4096).read_to_string(&mut plain),
                 Coding::Gzip => flate2::read::GzDecoder::new(read).read_to_string(&mut plain),
             }
-            .expect("it expands");
+            .expect("it decodes");
             assert_eq!(plain, body);
-            let tag = coded.etag.to_str().expect("ASCII").to_owned();
+            let tag = encoded.etag.to_str().expect("ASCII").to_owned();
             assert!(!tags.contains(&tag) && tag.starts_with("\"tag-") && tag.ends_with('"'), "{tag}");
             tags.push(tag);
         }
     }
 
     #[test]
-    fn what_does_not_shrink_is_given_plainly() {
-        let body: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(5000).collect();
-        let codings = Codings::default();
-        codings.make(Coding::Gzip, &body, &HeaderValue::from_static("\"tag\""));
-        assert!(codings.is_made(Coding::Gzip) && codings.get(Coding::Gzip).is_none());
+    fn a_body_that_does_not_shrink_stays_plain() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let body: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(5000).collect();
+        let encoded_bodies = EncodedBodies::default();
+        encoded_bodies.encode(Coding::Gzip, &body, &HeaderValue::from_static("\"tag\""));
+        assert!(encoded_bodies.is_tried(Coding::Gzip) && encoded_bodies.get(Coding::Gzip).is_none());
     }
 }

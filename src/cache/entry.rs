@@ -1,120 +1,147 @@
-//! An answer as it is kept: the body, its tag, and what the other headers of an answer follow from.
+//! A cache entry: a response body, its entity tag, and the values that response headers are computed from.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::encoding::{Coding, Codings};
+use super::encoding::{Coding, EncodedBodies};
 use crate::clock::Moment;
 use crate::config::Stale;
-use crate::executions::{Document, Progress};
+use crate::executions::{Progress, ValidatedBody};
 
-/// Pause after a refetch that failed.
+/// Pause after a failed renewal, in which the stale entry is served without another attempt.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// An answer that can be given more than once. What a hit needs of it stands together: with thousands of entries hardly any
-/// of it is in the processor's cache.
+/// A stored response.
+///
+/// The fields that a hit reads come first and next to each other, in this order: with thousands of entries hardly any of
+/// them is in the processor's cache.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Entry {
-    /// When the upstream was asked: what `Age` counts from.
+    /// Time at which the request was sent to the upstream; `Age` counts from it.
     pub request_time: Moment,
-    /// How long it is fresh.
+    /// Freshness lifetime, from `request_time`.
     pub lifetime: Duration,
     /// The JSON text.
     pub body: Bytes,
     /// Strong entity tag (RFC 9110, 8.8.3): the hash of the body.
     pub etag: HeaderValue,
-    /// The body in other codings; a renewed entry has those that were made.
-    pub codings: Arc<Codings>,
-    /// The upstream asked for it not to be kept.
+    /// The body in other content codings; an entry renewed with the same body shares them.
+    pub encoded: Arc<EncodedBodies>,
+    /// The upstream sent `Cache-Control: no-store`.
     pub no_store: bool,
-    /// When its answer was there.
+    /// Time at which the upstream's response arrived.
     pub response_time: Moment,
-    /// How many there are in the list of which it is a page.
+    /// Number of items in the list of which this is a page; `None` for a single execution.
     pub total: Option<u64>,
-    /// It was not fetched: it follows from others that were in the cache.
+    /// The entry was not fetched, but derived from other entries.
     pub derived: bool,
-    /// Whether what it shows can still change.
+    /// Shows whether the content can still change.
     pub progress: Progress,
-    /// The upstream's own `ETag`, to ask whether anything changed.
+    /// The upstream's own `ETag`, for conditional requests.
     pub validator: Option<HeaderValue>,
-    /// How long it is of use after it has ceased to be fresh.
+    /// Time for which the entry can be served stale after its lifetime.
     pub stale_for: Duration,
-    failed: Failed,
+    retry_time: RetryTime,
+    renewal: RenewalState,
 }
 
-/// When a refetch is worth trying again, in nanoseconds on the clock.
+/// Time before which no further renewal is attempted, in nanoseconds on the clock.
 #[derive(Debug, Default)]
-struct Failed(AtomicU64);
+struct RetryTime(AtomicU64);
 
-/// Another entry, which has not failed yet.
-impl Clone for Failed {
+/// A clone is an entry of its own, whose renewal has not failed.
+impl Clone for RetryTime {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-/// What can be done with an entry.
+/// True while a [`RenewalClaim`] of the entry exists.
+#[derive(Debug, Default)]
+struct RenewalState(AtomicBool);
+
+/// A clone is an entry of its own, whose renewal is unclaimed.
+impl Clone for RenewalState {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// The exclusive right to renew one stale entry; dropping it lets another reader claim the renewal.
+#[derive(Debug)]
+#[must_use = "dropping the claim releases it"]
+pub struct RenewalClaim(Arc<Entry>);
+
+impl Drop for RenewalClaim {
+    fn drop(&mut self) {
+        self.0.renewal.0.store(false, Ordering::Release);
+    }
+}
+
+/// The ways in which an entry can be served at a moment (RFC 5861).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Servable {
-    /// Given as it is.
+    /// Served as it is.
     Fresh,
-    /// Given as it is, and fetched anew in the background.
+    /// Served stale while it is renewed in the background.
     WhileRevalidating,
-    /// Given as it is: it could not be fetched a moment ago.
+    /// Served stale without another attempt, since a renewal has just failed.
     WhileFailing,
-    /// Given only if it can't be fetched.
+    /// Served stale only if it can't be renewed.
     IfError,
-    /// Of use for its validator alone.
+    /// Not served; only its validator can be used.
     No,
 }
 
 impl Entry {
-    /// An answer that was asked for at `asked_at` and is here now.
+    /// An entry for a body that was requested at `request_time` and arrived at `response_time`.
     #[must_use]
-    pub fn new(document: &Document, lifetime: Duration, asked_at: Moment, now: Moment) -> Self {
-        let (body, etag) = kept(&document.body);
+    pub fn new(body: &ValidatedBody, lifetime: Duration, request_time: Moment, response_time: Moment) -> Self {
+        let ValidatedBody { body, progress, total } = body;
+        let (body, etag) = with_etag(body);
         Self {
             body,
             etag,
-            request_time: asked_at,
-            response_time: now,
-            total: document.total,
+            request_time,
+            response_time,
+            total: *total,
             derived: false,
             lifetime,
-            progress: document.progress,
+            progress: *progress,
             validator: None,
             no_store: false,
             stale_for: Duration::ZERO,
-            codings: Arc::default(),
-            failed: Failed::default(),
+            encoded: Arc::default(),
+            retry_time: RetryTime::default(),
+            renewal: RenewalState::default(),
         }
     }
 
-    /// The same answer, asked for again at `asked_at` and found to be still true.
+    /// The entry after a revalidation at `request_time` that found it unchanged.
     #[must_use]
-    pub fn renewed(&self, lifetime: Duration, asked_at: Moment, now: Moment) -> Self {
-        Self { lifetime, request_time: asked_at, response_time: now, ..self.clone() }
+    pub fn renewed(&self, lifetime: Duration, request_time: Moment, response_time: Moment) -> Self {
+        Self { request_time, lifetime, response_time, ..self.clone() }
     }
 
-    /// Shares the body of an older entry, and what was coded of it, if nothing has changed: to code it anew costs far more than
-    /// to compare.
+    /// Shares the body and its encodings with an older entry if the bodies are equal: comparing them costs far less than
+    /// encoding again.
     #[must_use]
     pub fn sharing(mut self, older: &Self) -> Self {
         if self.body == older.body {
             self.body = older.body.clone();
             self.etag = older.etag.clone();
-            self.codings = Arc::clone(&older.codings);
+            self.encoded = Arc::clone(&older.encoded);
         }
         self
     }
 
-    /// Marks it as one that the upstream wants nobody to keep.
+    /// Marks the entry as one that must not be stored.
     #[must_use]
     pub fn not_stored(mut self) -> Self {
         self.no_store = true;
@@ -122,79 +149,89 @@ impl Entry {
         self
     }
 
-    /// How long ago the upstream was asked.
+    /// Time since the upstream was asked.
     #[must_use]
     pub fn age(&self, now: Moment) -> Duration {
         now.since(self.request_time)
     }
 
-    /// Whether it may be given without asking the upstream.
+    /// True within the freshness lifetime.
     #[must_use]
     pub fn is_fresh(&self, now: Moment) -> bool {
         self.age(now) < self.lifetime
     }
 
-    /// Makes the body in a coding, once.
+    /// Encodes the body, once per coding. Blocks while another thread encodes the same.
     pub fn encode(&self, coding: Coding) {
-        self.codings.make(coding, &self.body, &self.etag);
+        self.encoded.encode(coding, &self.body, &self.etag);
     }
 
-    /// Whether the body in a coding is worth making, and whoever asks this is to have it made.
+    /// Claims the encoding of the body; true for one caller, and only if the body is large enough.
     #[must_use]
-    pub fn claims(&self, coding: Coding) -> bool {
-        Codings::worth_it(&self.body) && self.codings.claim(coding)
+    pub fn claim_encoding(&self, coding: Coding) -> bool {
+        EncodedBodies::is_worth_encoding(&self.body) && self.encoded.claim(coding)
     }
 
-    /// Whether the body in a coding is worth making and was not made yet.
+    /// True if the body is large enough to be encoded and this coding was not tried yet.
     #[must_use]
-    pub fn lacks(&self, coding: Coding) -> bool {
-        Codings::worth_it(&self.body) && !self.codings.is_made(coding)
+    pub fn lacks_encoding(&self, coding: Coding) -> bool {
+        EncodedBodies::is_worth_encoding(&self.body) && !self.encoded.is_tried(coding)
     }
 
-    /// What can be done with it now (RFC 5861).
+    /// Decides how the entry can be served now. Part of the hit path.
     #[must_use]
-    pub fn usable(&self, stale: &Stale, now: Moment) -> Servable {
-        let over = self.age(now).saturating_sub(self.lifetime);
+    pub fn servable(&self, stale: &Stale, now: Moment) -> Servable {
+        let staleness = self.age(now).saturating_sub(self.lifetime);
         if self.is_fresh(now) {
             Servable::Fresh
-        } else if over >= stale.while_revalidate.max(stale.if_error) {
+        } else if staleness >= stale.while_revalidate.max(stale.if_error) {
             Servable::No
-        } else if over < stale.if_error && now.as_nanos() < self.failed.0.load(Ordering::Relaxed) {
+        } else if staleness < stale.if_error && now.as_nanos() < self.retry_time.0.load(Ordering::Relaxed) {
             Servable::WhileFailing
-        } else if over < stale.while_revalidate {
+        } else if staleness < stale.while_revalidate {
             Servable::WhileRevalidating
         } else {
             Servable::IfError
         }
     }
 
-    /// It could not be fetched anew: for a while nobody has to find out again.
-    pub fn refetch_failed(&self, now: Moment) {
-        self.failed.0.store((now + RETRY_PAUSE).as_nanos(), Ordering::Relaxed);
+    /// Claims the renewal of this entry; `None` while another reader holds the claim. Part of the hit path: takes no lock.
+    #[must_use]
+    pub fn claim_renewal(self: &Arc<Self>) -> Option<RenewalClaim> {
+        let claimed = &self.renewal.0;
+        // Most readers of a stale entry find it claimed; the load leaves its cache line shared between their processors.
+        let free = !claimed.load(Ordering::Relaxed) && !claimed.swap(true, Ordering::Acquire);
+        free.then(|| RenewalClaim(Arc::clone(self)))
     }
 
-    /// What it takes in memory, in bytes.
+    /// Records a failed renewal: for a short time the entry is served without another attempt.
+    pub fn record_failed_renewal(&self, now: Moment) {
+        self.retry_time.0.store((now + RETRY_PAUSE).as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Memory that the store counts for the entry, in bytes.
     #[must_use]
     pub fn weight(&self) -> u32 {
-        // The key, the header values and the cache's own bookkeeping.
+        // The key, the header values and the store's own bookkeeping.
         const OVERHEAD: usize = 512;
-        // As much again for what it may be coded to.
-        let coded = if Codings::worth_it(&self.body) { self.body.len() } else { 0 };
-        u32::try_from(self.body.len() + coded + OVERHEAD).unwrap_or(u32::MAX)
+        // All encoded bodies together are at most as large as the plain one.
+        let encoded = if EncodedBodies::is_worth_encoding(&self.body) { self.body.len() } else { 0 };
+        u32::try_from(self.body.len() + encoded + OVERHEAD).unwrap_or(u32::MAX)
     }
 }
 
-/// A body and its entity tag, behind each other in an allocation of their own: a hit finds one count of references for both,
-/// and a body that was a part of something larger does not keep all of that in memory.
-fn kept(body: &[u8]) -> (Bytes, HeaderValue) {
-    // Nobody gains by a collision with their own answer, so the fastest hash will do; the same on every replica.
-    let tag = format!("\"{:032x}\"", xxh3_128(body));
-    let mut both = Vec::with_capacity(body.len() + tag.len());
+/// Copies a body and its entity tag into one allocation of their own. A hit then touches one reference count for both, and a
+/// body that was part of a larger buffer does not keep that buffer in memory.
+fn with_etag(body: &[u8]) -> (Bytes, HeaderValue) {
+    // A collision could only affect the client's own partition, so the hash need not be cryptographic. It has no seed, so
+    // that all replicas send the same tag.
+    let etag = format!("\"{:032x}\"", xxh3_128(body));
+    let mut both = Vec::with_capacity(body.len() + etag.len());
     both.extend_from_slice(body);
-    both.extend_from_slice(tag.as_bytes());
-    let mut kept = Bytes::from(both);
-    let tag = kept.split_off(body.len());
-    (kept, HeaderValue::from_maybe_shared(tag).unwrap_or(HeaderValue::from_static("\"\"")))
+    both.extend_from_slice(etag.as_bytes());
+    let mut body_part = Bytes::from(both);
+    let etag = body_part.split_off(body.len());
+    (body_part, HeaderValue::from_maybe_shared(etag).expect("hexadecimal digits in quotes are a header value"))
 }
 
 #[cfg(test)]
@@ -202,26 +239,59 @@ mod tests {
     use super::*;
 
     fn entry(body: &'static str, at: u64) -> Entry {
-        let document = Document { body: Bytes::from_static(body.as_bytes()), progress: Progress::Settled, total: None };
-        Entry::new(&document, Duration::from_secs(5), Moment::from_nanos(at), Moment::from_nanos(at + 1))
+        let body =
+            ValidatedBody { body: Bytes::from_static(body.as_bytes()), progress: Progress::Settled, total: None };
+        Entry::new(&body, Duration::from_secs(5), Moment::from_nanos(at), Moment::from_nanos(at + 1))
     }
 
     #[test]
-    fn an_entry_with_the_same_body_has_what_was_coded_of_it_and_another_has_not() {
+    fn entries_with_equal_bodies_share_encodings() {
         let text = r#"{"docs":[{"status":"COMPLETED"},{"status":"COMPLETED"}]}"#;
         let older = entry(text, 1);
         older.encode(Coding::Gzip);
         let newer = entry(text, 7).sharing(&older);
         assert_eq!(newer.request_time, Moment::from_nanos(7));
         assert_eq!(newer.body.as_ptr(), older.body.as_ptr());
-        assert!(newer.codings.is_made(Coding::Gzip));
+        assert!(newer.encoded.is_tried(Coding::Gzip));
         let other = entry("{}", 7).sharing(&older);
         assert_eq!(other.body, "{}");
-        assert!(other.etag != older.etag && !other.codings.is_made(Coding::Gzip));
+        assert!(other.etag != older.etag && !other.encoded.is_tried(Coding::Gzip));
     }
 
     #[test]
-    fn the_tag_is_the_hash_of_the_body_alone() {
+    fn one_reader_at_a_time_claims_a_renewal() {
+        let stale = Arc::new(entry("{}", 1));
+        let claim = stale.claim_renewal().expect("unclaimed");
+        assert!(stale.claim_renewal().is_none());
+        let renewed = Arc::new(stale.renewed(Duration::from_secs(5), Moment::from_nanos(7), Moment::from_nanos(8)));
+        assert!(renewed.claim_renewal().is_some(), "a renewed entry is unclaimed");
+        drop(claim);
+        assert!(stale.claim_renewal().is_some(), "a dropped claim is free again");
+    }
+
+    #[test]
+    fn of_many_readers_one_claims_a_renewal() {
+        const READERS: usize = 4;
+        let barrier = std::sync::Barrier::new(READERS);
+        for _ in 0..200 {
+            let stale = Arc::new(entry("{}", 1));
+            let claims: Vec<_> = std::thread::scope(|scope| {
+                let readers: Vec<_> = (0..READERS)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            barrier.wait();
+                            stale.claim_renewal()
+                        })
+                    })
+                    .collect();
+                readers.into_iter().filter_map(|reader| reader.join().expect("no panic")).collect()
+            });
+            assert_eq!(claims.len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_etag_is_the_hash_of_the_body_alone() {
         let tag = entry("{}", 0).etag;
         assert_eq!(tag, format!("\"{:032x}\"", xxh3_128(b"{}")));
     }

@@ -1,4 +1,4 @@
-//! How long an answer holds, read off what is in it.
+//! The freshness lifetime of an entry, derived from its content.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::Freshness;
 use crate::executions::Progress;
 
-/// Callers and upstream may sit in other time zones, so a day is over for all of them only a day later.
+/// Margin for time zones: a day has ended everywhere only a day after it has ended in UTC.
 const TIME_ZONES: SignedDuration = SignedDuration::from_hours(24);
 
-/// Of which kind an answer is.
+/// The class of a response by how soon its content can change; each class has a lifetime in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Some execution in it still runs.
+pub enum FreshnessClass {
+    /// At least one execution in it still runs.
     Live,
     /// Neither live nor closed.
     Recent,
-    /// Nothing in it can change any more, and nothing can be added.
+    /// Its content is final.
     Closed,
 }
 
-impl Class {
-    /// The class of a page of executions; `end` is the end of the time range that was asked for.
+impl FreshnessClass {
+    /// The class of a page of executions; `end` is the end of the requested time range.
     #[must_use]
     pub fn of_page(progress: Progress, end: Option<Timestamp>, now: Timestamp) -> Self {
         match progress {
@@ -34,7 +34,7 @@ impl Class {
 
     /// The class of a single execution.
     #[must_use]
-    pub fn of_document(progress: Progress) -> Self {
+    pub fn of_execution(progress: Progress) -> Self {
         match progress {
             Progress::Live => Self::Live,
             Progress::Settled => Self::Closed,
@@ -42,7 +42,7 @@ impl Class {
         }
     }
 
-    /// How long it stays fresh.
+    /// The lifetime of the class.
     #[must_use]
     pub fn lifetime(self, freshness: &Freshness) -> Duration {
         match self {
@@ -58,15 +58,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_closed_when_its_last_day_is_over_everywhere_and_all_is_settled() {
+    fn a_settled_page_is_closed_after_its_range_ended_everywhere() {
         let at = |text: &str| text.parse::<Timestamp>().expect("a timestamp");
         let end = Some(at("2026-03-14T23:59:59.999Z"));
-        let class = |progress, now| Class::of_page(progress, end, at(now));
-        assert_eq!(class(Progress::Settled, "2026-03-14T12:00:00Z"), Class::Recent);
-        assert_eq!(class(Progress::Settled, "2026-03-15T23:59:59.999Z"), Class::Recent);
-        assert_eq!(class(Progress::Settled, "2026-03-16T00:00:00Z"), Class::Closed);
-        assert_eq!(class(Progress::Live, "2026-03-20T00:00:00Z"), Class::Live);
-        assert_eq!(class(Progress::Unknown, "2026-03-20T00:00:00Z"), Class::Recent);
-        assert_eq!(Class::of_page(Progress::Settled, None, at("2026-03-20T00:00:00Z")), Class::Recent);
+        let class = |progress, now| FreshnessClass::of_page(progress, end, at(now));
+        assert_eq!(class(Progress::Settled, "2026-03-14T12:00:00Z"), FreshnessClass::Recent);
+        assert_eq!(class(Progress::Settled, "2026-03-15T23:59:59.999Z"), FreshnessClass::Recent);
+        assert_eq!(class(Progress::Settled, "2026-03-16T00:00:00Z"), FreshnessClass::Closed);
+        assert_eq!(class(Progress::Live, "2026-03-20T00:00:00Z"), FreshnessClass::Live);
+        assert_eq!(class(Progress::Unknown, "2026-03-20T00:00:00Z"), FreshnessClass::Recent);
+        let without_end = FreshnessClass::of_page(Progress::Settled, None, at("2026-03-20T00:00:00Z"));
+        assert_eq!(without_end, FreshnessClass::Recent);
     }
 }

@@ -1,5 +1,4 @@
-//! Answers that were given before: whose they are (`key`), what they are (`entry`), how long they hold (`freshness`), where
-//! they are (`store`), and how many callers share one fetch (`coalesce`).
+//! The response cache: keys, entries, their lifetimes and encodings, the store, and request collapsing.
 
 mod collapse;
 mod directives;
@@ -10,11 +9,11 @@ mod key;
 mod outcome;
 mod store;
 
-pub use collapse::{CollapseKey, Demand, Follower, Group, Joined, Leader};
-pub use directives::Directives;
-pub use encoding::{Coded, Coding, Codings};
-pub use entry::{Entry, Servable};
-pub use freshness::Class;
+pub use collapse::{CollapseKey, Demand, Follower, Group, Leader, Participation, Role};
+pub use directives::{Acceptance, Directives};
+pub use encoding::{Coding, EncodedBodies, EncodedBody};
+pub use entry::{Entry, RenewalClaim, Servable};
+pub use freshness::FreshnessClass;
 pub use key::CacheKey;
 pub use outcome::CacheOutcome;
 pub use store::{Store, Usage};

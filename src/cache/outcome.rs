@@ -1,34 +1,34 @@
-//! What the cache did for a request.
+//! The cache's part in a response, as reported in `Cache-Status`, logs and metrics.
 
-/// What the cache did for a request (RFC 9211).
+/// The cache's part in a response (RFC 9211).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheOutcome {
-    /// The request did not get as far as the cache.
+    /// The request ended before the cache was looked up.
     NotAsked,
-    /// Answered from it.
+    /// Served fresh from the cache.
     Hit,
-    /// Answered from it, though it is no longer fresh: while it is fetched anew, or since it can't be.
+    /// Served stale from the cache, while it is renewed or because it can't be.
     HitStale,
-    /// Made of other answers in it.
+    /// Derived from other entries in the cache.
     Derived,
-    /// Fetched, since there was nothing: `fwd=uri-miss`.
+    /// Fetched because nothing was stored: `fwd=uri-miss`.
     Miss {
-        /// Somebody else's fetch was shared.
+        /// The request shared another request's fetch.
         collapsed: bool,
     },
-    /// Fetched, since what there was is no longer fresh: `fwd=stale`.
+    /// Fetched because the stored entry was stale: `fwd=stale`.
     Stale {
-        /// Somebody else's fetch was shared.
+        /// The request shared another request's fetch.
         collapsed: bool,
     },
-    /// Fetched, since the request wanted so: `fwd=request`.
+    /// Fetched because of the request's own directives: `fwd=request`.
     Request,
     /// Never cached: `fwd=method`.
     Bypass,
 }
 
 impl CacheOutcome {
-    /// Its name in logs.
+    /// The outcome's name in logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,53 +1,59 @@
-//! Everybody who may ask, after the configuration has changed.
+//! The callers after a reload.
 
 use std::sync::Arc;
 
-use super::client_key::Keys;
-use super::{Callers, by_name};
+use super::api_key::ApiKeys;
+use super::callers::Callers;
+use super::certificate::Certificates;
+use super::jwt::VerifiedTokens;
+use super::tenants::Tenants;
 use crate::config::{self, Config};
 use crate::http_client::ClientSetupError;
 use crate::limit::UpstreamBudget;
-use crate::tenant::{Tenant, shares_org_key};
+use crate::tenant::{CachedEntries, Tenant, shares_org_key};
 
 impl Callers {
-    /// Those that another configuration names. Who they are is decided by it alone; what was known of those who are still
-    /// there is kept as far as their settings allow. `answers_hold`: see [`Tenant::reconfigured`].
+    /// Creates the callers of another configuration. It alone decides which credentials are valid; the state of tenants,
+    /// client keys and issuers is kept as far as their settings allow.
     ///
     /// # Errors
-    /// If an issuer's key server can't be reached in the way that the configuration says.
-    pub fn reconfigured(&self, config: &Config, answers_hold: bool) -> Result<Self, ClientSetupError> {
-        let tenant = |tenant| Arc::new(self.tenant_after(tenant, config, answers_hold));
+    /// If the HTTP client for an issuer's keys can't be set up.
+    pub fn reconfigured(&self, config: &Config, cached: CachedEntries) -> Result<Self, ClientSetupError> {
+        let tenant = |tenant| Arc::new(self.reconfigured_tenant(tenant, config, cached));
         let tenants: Vec<_> = config.tenants.iter().map(tenant).collect();
-        let ids =
-            |tenants: &[Arc<Tenant>]| tenants.iter().map(|tenant| Arc::clone(&tenant.config.id)).collect::<Vec<_>>();
+        let api_keys = ApiKeys::new(&tenants, &self.api_keys.budgets());
+        let tenants = Tenants::new(tenants);
+        let verified = if tenants.has_same_ids(&self.tenants) { VerifiedTokens::Keep } else { VerifiedTokens::Drop };
         Ok(Self {
-            keys: Keys::new(&tenants, &self.keys.budgets(&self.tenants)),
-            issuers: self.issuers.reconfigured(&config.issuers, ids(&tenants) == ids(&self.tenants))?,
-            certificates: by_name(config),
+            api_keys,
+            issuers: self.issuers.reconfigured(&config.issuers, verified)?,
+            certificates: Certificates::new(config),
             tenants,
             clock: self.clock.clone(),
         })
     }
 
-    fn tenant_after(&self, config: &Arc<config::Tenant>, all: &Config, answers_hold: bool) -> Tenant {
-        let same_id = self.tenants.iter().find(|before| before.config.id == config.id);
+    fn reconfigured_tenant(&self, config: &Arc<config::Tenant>, all: &Config, cached: CachedEntries) -> Tenant {
+        let same_id = self.tenants.find(&config.id);
         let mut tenant = match same_id {
-            Some(before) => before.reconfigured(Arc::clone(config), answers_hold),
+            Some(previous) => previous.reconfigured(Arc::clone(config), cached),
             None => Tenant::new(Arc::clone(config), self.clock.clone()),
         };
-        // Refold counts by org key: what was spent under a name that is gone is spent, and by another org is not.
-        let goes = |before: &Tenant| all.tenants.iter().all(|tenant| tenant.id != before.config.id);
-        let gone = self.tenants.iter().filter(|before| goes(before));
-        let same_org = same_id.into_iter().chain(gone).find(|before| shares_org_key(&before.config, config));
+        // Refold counts requests by org key. So a renamed tenant keeps its org's budget, and a tenant that becomes another org
+        // does not.
+        let is_removed = |previous: &Tenant| all.tenants.iter().all(|tenant| tenant.id != previous.config.id);
+        let removed = self.tenants().iter().filter(|previous| is_removed(previous));
+        let same_org = same_id.into_iter().chain(removed).find(|previous| shares_org_key(&previous.config, config));
         tenant.upstream_budget = match same_org {
-            Some(before) => before.upstream_budget.clone(),
+            Some(previous) => previous.upstream_budget.clone(),
             None => UpstreamBudget::new(config.upstream_budget, self.clock.clone()),
         };
         tenant
     }
 
-    /// From now on these are the ones: see [`Tenant::take_over`].
-    pub fn take_over(&self) {
-        self.tenants.iter().for_each(|tenant| tenant.take_over());
+    /// Applies the limits of this configuration to the state that is shared with the previous one. Call it when these callers
+    /// begin to be served.
+    pub fn apply_limits(&self) {
+        self.tenants().iter().for_each(|tenant| tenant.apply_limits());
     }
 }

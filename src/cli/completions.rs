@@ -1,16 +1,16 @@
-//! `postern completions`: what makes a shell complete the command line.
+//! `postern completions`: prints a completion script for a shell.
 
 use clap_complete::Shell;
 
-use super::{Failure, print};
+use super::output::{CommandError, print};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The shell.
+pub(super) struct CompletionsArguments {
+    /// Shell that the script is for.
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &Arguments, mut command: clap::Command) -> Result<(), Failure> {
+pub(super) fn run(arguments: &CompletionsArguments, mut command: clap::Command) -> Result<(), CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "postern", &mut script);
     print(String::from_utf8(script)?.trim_end());

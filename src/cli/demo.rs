@@ -1,42 +1,46 @@
-//! `postern` alone: the gateway in front of an embedded simulated Refold, and the first requests to try.
+//! `postern` without a command: the gateway in front of an embedded simulated Refold, with the first requests to try.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::keygen::ClientKey;
+use super::keygen::GeneratedKey;
+use super::logging::start_logging;
+use super::output::{CommandError, print};
 use super::signals::Signals;
-use super::{Failure, print, simulate};
+use super::simulate;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::server::Server;
-use crate::simulator::{Settings, Simulator};
+use crate::simulator::{Simulator, SimulatorSettings};
 
 const ORG_KEY_VARIABLE: &str = "REFOLD_ORG_KEY";
 
-pub(super) fn run(listen: SocketAddr, admin: SocketAddr) -> Result<(), Failure> {
-    let _writing = super::start_logging()?;
-    let signals = Signals::catch()?;
+pub(super) fn run(listen: SocketAddr, admin: SocketAddr) -> Result<(), CommandError> {
+    let _writing = start_logging()?;
+    let signals = Signals::register()?;
     let clock = Clock::system();
-    // Nobody outside this process needs the org key of the simulated Refold, so nobody knows it.
-    let org_key = ClientKey::generate()?.key;
-    let simulator = Simulator::new(Settings { org_keys: vec![org_key.clone()], ..Settings::default() }, clock.clone());
+    // A random key, because only this process uses it.
+    let org_key = GeneratedKey::generate()?.key;
+    let settings = SimulatorSettings { org_keys: vec![org_key.clone()], ..SimulatorSettings::default() };
+    let simulator = Simulator::new(settings, clock.clone());
     let refold = simulate::start(simulator.clone(), SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let client = ClientKey::generate()?;
+    let client_key = GeneratedKey::generate()?;
     let mut environment = Environment::default();
     environment.insert(ORG_KEY_VARIABLE, &org_key);
-    let config = Config::parse(&configuration(listen, admin, refold, &client), Path::new("demo.toml"), &environment)?;
+    let text = configuration(listen, admin, refold, &client_key);
+    let config = Config::parse(&text, Path::new("demo.toml"), &environment)?;
     let server = Server::start(config, clock)?;
     let address = &server.addresses()[0];
-    print(introduction(&address.to_string(), refold, &client, &simulator));
+    print(introduction(&address.to_string(), refold, &client_key, &simulator));
     if let Some(address) = server.admin_address() {
-        print(format_args!("\nWhat it is doing, and an explorer: http://{address}/\nCtrl-C ends it."));
+        print(format_args!("\nStatus page and explorer: http://{address}/\nCtrl-C stops the gateway."));
     }
-    signals.wait();
+    signals.wait_for_termination();
     server.stop();
     Ok(())
 }
 
-fn configuration(listen: SocketAddr, admin: SocketAddr, refold: SocketAddr, client: &ClientKey) -> String {
+fn configuration(listen: SocketAddr, admin: SocketAddr, refold: SocketAddr, client_key: &GeneratedKey) -> String {
     format!(
         r#"
         [[listeners]]
@@ -60,29 +64,29 @@ fn configuration(listen: SocketAddr, admin: SocketAddr, refold: SocketAddr, clie
         linked_accounts = ["*"]
         access = "read+write"
         "#,
-        client.sha256
+        client_key.sha256
     )
 }
 
-fn introduction(address: &str, refold: SocketAddr, client: &ClientKey, simulator: &Simulator) -> String {
-    let key = &client.key;
+fn introduction(address: &str, refold: SocketAddr, client_key: &GeneratedKey, simulator: &Simulator) -> String {
+    let key = &client_key.key;
     let accounts: Vec<String> =
         simulator.linked_accounts().iter().map(|(id, executions)| format!("{id} ({executions})")).collect();
     format!(
         r"Postern listens on http://{address}, in front of a simulated Refold on http://{refold}.
 
-A page of executions; run it twice and see cache-status:
+A page of executions; send the request twice and compare the `Cache-Status` header:
 
   curl -i 'http://{address}/api/v2/public/execution?page=1&limit=10&status=All' \
     --header 'x-api-key: {key}' \
     --header 'linked_account_id: acme-1'
 
-The same as a session token's holder:
+The same linked account with a Refold session token:
 
   curl -i 'http://{address}/api/v2/public/execution?status=errored' \
     --header 'Authorization: Bearer {}'
 
-Linked accounts and their executions: {}.",
+Linked accounts and their numbers of executions: {}.",
         simulator.session_token("acme-1"),
         accounts.join(", ")
     )

@@ -1,27 +1,27 @@
-//! `postern explain`: what becomes of a query.
+//! `postern explain`: shows the canonical form of a query, its upstream targets and its cache key.
 
 use std::path::PathBuf;
 
-use super::{Failure, print};
+use super::output::{CommandError, print};
 use crate::config::{Config, Environment};
 use crate::executions::{Dialect, ListQuery, QueryPolicy, Question, UnknownParameters};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The query as a client would send it, with or without the path: 'status=errored&limit=10'.
+pub(super) struct ExplainArguments {
+    /// Query as a client sends it, with or without the path: 'status=errored&limit=10'.
     query: String,
-    /// Whose cache key is shown.
+    /// Tenant in the cache key.
     #[arg(long, value_name = "ID", default_value = "TENANT")]
     tenant: String,
-    /// Whose cache key is shown.
+    /// Linked account in the cache key.
     #[arg(long, value_name = "ID", default_value = "LINKED_ACCOUNT")]
     linked_account: String,
-    /// Read the query as this configuration file says (maximum limit, unknown parameters).
+    /// Configuration file whose rules for queries apply (maximum limit, unknown parameters).
     #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &ExplainArguments) -> Result<(), CommandError> {
     let policy = match &arguments.config {
         Some(path) => Config::load(path, &Environment::from_process())?.query,
         None => QueryPolicy { max_limit: 100, unknown: UnknownParameters::Reject, ignored: vec!["_".to_owned()] },

@@ -1,56 +1,57 @@
-//! `postern keygen`: a client key, shown once, and the configuration lines for it, which hold only its hash.
+//! `postern keygen`: generates a client key, prints it once, and prints the configuration lines for it, which contain only
+//! its hash.
 
 use aws_lc_rs::rand;
 
-use super::{Failure, print};
+use super::output::{CommandError, print};
 use crate::digest::{Hex, sha256};
 
-/// Tells a key of Postern's from one of Refold's (`pk`, `tk`) at a glance, and to secret scanners.
+/// Prefix that distinguishes a client key of Postern from a key of Refold (`pk`, `tk`), also for secret scanners.
 const PREFIX: &str = "pst_";
-/// 192 bits: nobody guesses them.
+/// Length of the random part in bytes: 192 bits can't be guessed.
 const RANDOM_BYTES: usize = 24;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// Its name in logs.
+pub(super) struct KeygenArguments {
+    /// Name of the key in logs.
     #[arg(long, value_name = "NAME", default_value = "my-app")]
     name: String,
-    /// A linked account it may see, or a prefix and `*`; can be given more than once.
+    /// Linked account that the key may read, or a prefix followed by `*`; can be repeated.
     #[arg(long, value_name = "PATTERN", default_value = "*")]
     linked_account: Vec<String>,
-    /// May also stop and rerun executions.
+    /// Let the key stop and rerun executions, too.
     #[arg(long)]
     write: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let key = ClientKey::generate()?;
-    let patterns: Vec<String> = arguments.linked_account.iter().map(|pattern| quoted(pattern)).collect();
-    print(format_args!("# The key, shown this once; give it to the client:\n#   {}", key.key));
+pub(super) fn run(arguments: &KeygenArguments) -> Result<(), CommandError> {
+    let key = GeneratedKey::generate()?;
+    let patterns: Vec<String> = arguments.linked_account.iter().map(|pattern| toml_string(pattern)).collect();
+    print(format_args!("# The client key; it is not shown again:\n#   {}", key.key));
     print("# For the configuration file, below its [[tenants]]:");
     print("[[tenants.client_keys]]");
-    print(format_args!("name = {}", quoted(&arguments.name)));
+    print(format_args!("name = {}", toml_string(&arguments.name)));
     print(format_args!("sha256 = \"{}\"", key.sha256));
     print(format_args!("linked_accounts = [{}]", patterns.join(", ")));
     print(format_args!("access = \"{}\"", if arguments.write { "read+write" } else { "read" }));
     Ok(())
 }
 
-/// A TOML basic string.
-fn quoted(text: &str) -> String {
+/// Returns the text as a TOML basic string.
+fn toml_string(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// A client key and its hash in hex.
-pub(super) struct ClientKey {
+/// A new client key, and its SHA-256 in hexadecimal digits.
+pub(super) struct GeneratedKey {
     pub(super) key: String,
     pub(super) sha256: String,
 }
 
-impl ClientKey {
-    pub(super) fn generate() -> Result<Self, Failure> {
+impl GeneratedKey {
+    pub(super) fn generate() -> Result<Self, CommandError> {
         let mut random = [0; RANDOM_BYTES];
-        rand::fill(&mut random).map_err(|_| "the system gives no randomness")?;
+        rand::fill(&mut random).map_err(|_| "the system's random number generator failed")?;
         let key = format!("{PREFIX}{}", Hex(&random));
         let sha256 = Hex(&sha256(key.as_bytes())).to_string();
         Ok(Self { key, sha256 })

@@ -1,17 +1,17 @@
-//! `postern man`: the manual page of the program, and those of its commands.
+//! `postern man`: prints or writes the manual pages.
 
 use std::path::PathBuf;
 
-use super::{Failure, print};
+use super::output::{CommandError, print};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// Write postern.1, postern-serve.1 and so on into this folder instead.
-    #[arg(long, value_name = "FOLDER")]
+pub(super) struct ManArguments {
+    /// Write postern.1 and one page per command (postern-serve.1 and so on) to this directory.
+    #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments, command: clap::Command) -> Result<(), Failure> {
+pub(super) fn run(arguments: &ManArguments, command: clap::Command) -> Result<(), CommandError> {
     if let Some(directory) = &arguments.directory {
         std::fs::create_dir_all(directory)?;
         return Ok(clap_mangen::generate_to(command, directory)?);

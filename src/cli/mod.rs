@@ -1,4 +1,4 @@
-//! The command line: what an operator types, and what is printed back.
+//! The command line: one file per command.
 
 mod check;
 mod completions;
@@ -6,75 +6,75 @@ mod demo;
 mod explain;
 mod health;
 mod keygen;
+mod logging;
 mod man;
+mod output;
 mod serve;
 mod signals;
 mod simulate;
 mod webhook;
 mod whoami;
 
-use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::log_events;
-use crate::observe::{self, LogWriter, Writing};
+use output::{print, print_error};
 
 /// An authenticating, caching gateway in front of the Refold executions API.
 ///
-/// Without a command it starts the gateway with an embedded simulated Refold, a demo tenant and a demo key, and prints
-/// the first request to try.
+/// Without a command, starts the gateway with an embedded simulated Refold, a demo tenant and a demo client key, and prints
+/// the first requests to try.
 #[derive(Debug, Parser)]
 #[command(name = "postern", version)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Where the demo gateway listens.
+    /// Address that the demo gateway listens on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where its status page is.
+    /// Address of its status page.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
     admin: SocketAddr,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve as a configuration file says.
+    /// Run the gateway with a configuration file.
     Serve {
-        /// The configuration file (TOML).
+        /// Configuration file (TOML).
         #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
         config: PathBuf,
     },
-    /// Check a configuration file and point at what is wrong in it.
+    /// Validate a configuration file and report an error with its line and column.
     Check {
-        /// The configuration file (TOML).
+        /// Configuration file (TOML).
         #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
         config: PathBuf,
     },
-    /// Show the canonical form of a query, what goes upstream, and the cache key.
-    Explain(explain::Arguments),
-    /// Make a client key, and the configuration lines for it.
-    Keygen(keygen::Arguments),
+    /// Show the canonical form of a query, its upstream targets and its cache key.
+    Explain(explain::ExplainArguments),
+    /// Generate a client key and the configuration lines for it.
+    Keygen(keygen::KeygenArguments),
     /// Explain what a credential may do under a configuration, and why. The credential is read from standard input.
-    Whoami(whoami::Arguments),
-    /// Print what to register at Refold so that its webhooks reach the gateway.
-    Webhook(webhook::Arguments),
+    Whoami(whoami::WhoamiArguments),
+    /// Print the request that registers the gateway's webhook with Refold.
+    Webhook(webhook::WebhookArguments),
     /// Run the simulated Refold alone.
-    Simulate(simulate::Arguments),
-    /// Ask a running gateway whether it answers; exit 0 if it does (for container health checks).
-    Health(health::Arguments),
+    Simulate(simulate::SimulateArguments),
+    /// Check that a running gateway answers, and exit with 0 if it does (for container health checks).
+    Health(health::HealthArguments),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
-    /// Print what makes a shell complete the command line.
-    Completions(completions::Arguments),
-    /// Print the manual page, or write one for each command.
-    Man(man::Arguments),
+    /// Print a completion script for a shell.
+    Completions(completions::CompletionsArguments),
+    /// Print the manual page, or write one page per command.
+    Man(man::ManArguments),
 }
 
-/// Runs the command that was typed.
+/// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -97,56 +97,9 @@ pub fn run() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            complain(&failure);
+        Err(error) => {
+            print_error(&error);
             ExitCode::FAILURE
         }
     }
-}
-
-/// Why a command failed, in words for the person who typed it.
-type Failure = Box<dyn std::error::Error>;
-
-/// Prints to standard output what the command is for. A reader that has gone (`| head`) is no failure.
-fn print(text: impl Display) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-fn complain(failure: &Failure) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "postern: {failure}");
-}
-
-/// Structured log lines on standard error, until what is returned goes; `POSTERN_LOG` takes `tracing`'s directives and is
-/// `info` by default. Only Postern's own events are ever written: what libraries say of a connection can hold credentials.
-fn start_logging() -> Result<Writing, Failure> {
-    use tracing_subscriber::filter::{FilterFn, LevelFilter};
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-    use tracing_subscriber::{EnvFilter, Layer};
-
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var("POSTERN_LOG")
-        .from_env()
-        .map_err(|error| format!("POSTERN_LOG: {error}"))?;
-    let own = FilterFn::new(|metadata| metadata.target().starts_with("postern"));
-    let (lines, writing) = LogWriter::to(std::io::stderr())?;
-    let writer = lines.clone();
-    let events = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || writer.clone());
-    let started = tracing_subscriber::registry().with(events.with_filter(own)).with(filter).try_init();
-    // A second start in one process keeps the first subscriber. Requests are no events of `tracing`, which would cost a hit
-    // too much, but are let through by the same directives.
-    if started.is_ok() {
-        if tracing::enabled!(target: observe::TARGET, tracing::Level::INFO) {
-            observe::log_requests_to(lines);
-        }
-        // A line like all others; and no message, which can show what was worked on.
-        std::panic::set_hook(Box::new(|panic| {
-            let (thread, place) = (std::thread::current(), panic.location().map(ToString::to_string));
-            tracing::error!(thread = thread.name(), place, message = log_events::PANICKED);
-        }));
-    }
-    Ok(writing)
 }

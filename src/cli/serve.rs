@@ -1,26 +1,28 @@
-//! `postern serve`: the gateway as a configuration file says, until a signal ends it. SIGHUP, or a change of the file or of
-//! one that it names, has it read anew.
+//! `postern serve`: runs the gateway with a configuration file until a signal ends it.
+//!
+//! SIGHUP, or a change of the file or of a file that it names, reloads the configuration.
 
 use std::path::Path;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::Failure;
-use super::signals::{Signals, Told};
+use super::logging::start_logging;
+use super::output::CommandError;
+use super::signals::{SignalEvent, Signals};
 use crate::clock::Clock;
 use crate::config::{Environment, Source};
 use crate::log_events;
-use crate::server::{Inherited, Server};
+use crate::server::{InheritedSockets, Server};
 
-/// How often it is looked whether a file has changed.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval between two checks for changed files.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) fn run(config: &Path) -> Result<(), Failure> {
-    // Before anything has a thread: it changes the environment.
-    let inherited = Inherited::from_environment()?;
-    let _writing = super::start_logging()?;
-    let mut signals = Signals::catch()?.with_hang_up()?;
+pub(super) fn run(config: &Path) -> Result<(), CommandError> {
+    // First of all, because it changes the environment, which is only safe while the process has one thread.
+    let inherited = InheritedSockets::from_environment()?;
+    let _writing = start_logging()?;
+    let mut signals = Signals::register()?.with_hangup()?;
     let mut source = Source::new(config, Environment::from_process());
     let server = Server::start_with(source.load()?, Clock::system(), inherited)?;
     for address in server.addresses() {
@@ -29,16 +31,16 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     if let Some(address) = server.admin_address() {
         tracing::info!(%address, message = log_events::ADMIN_LISTENING);
     }
-    tell(&[NotifyState::Ready]);
+    notify_service_manager(&[NotifyState::Ready]);
     loop {
-        match signals.next(LOOK) {
-            Told::End => break,
-            Told::Reload => reload(&mut source, &server),
-            Told::Nothing if source.has_changed() => reload(&mut source, &server),
-            Told::Nothing => {}
+        match signals.next_within(FILE_CHECK_INTERVAL) {
+            SignalEvent::Terminate => break,
+            SignalEvent::Reload => reload(&mut source, &server),
+            SignalEvent::TimedOut if source.has_changed() => reload(&mut source, &server),
+            SignalEvent::TimedOut => {}
         }
     }
-    tell(&[NotifyState::Stopping]);
+    notify_service_manager(&[NotifyState::Stopping]);
     tracing::info!(message = log_events::DRAINING);
     server.stop();
     tracing::info!(message = log_events::STOPPED);
@@ -46,19 +48,19 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
 }
 
 fn reload(source: &mut Source, server: &Server) {
-    // A reload counts from this moment (systemd's `Type=notify-reload`).
+    // systemd (`Type=notify-reload`) compares this time with that of its own request.
     let begun = NotifyState::monotonic_usec_now();
-    tell(&[vec![NotifyState::Reloading], begun.into_iter().collect()].concat());
+    notify_service_manager(&[vec![NotifyState::Reloading], begun.into_iter().collect()].concat());
     match source.load() {
-        // What is wrong is logged, and what was served is served on.
+        // An error is already logged, and the previous configuration stays in use.
         Ok(config) => drop(server.reload(config)),
         Err(error) => server.refuse_reload(&error),
     }
-    tell(&[NotifyState::Ready]);
+    notify_service_manager(&[NotifyState::Ready]);
 }
 
-/// Tells the service manager, if there is one that wants to know.
-fn tell(state: &[NotifyState<'_>]) {
+/// Notifies the service manager, if the environment names one.
+fn notify_service_manager(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, message = log_events::SERVICE_MANAGER_NOTIFY_FAILED);
     }

@@ -1,4 +1,6 @@
-//! Being told something. Made before the first line says that something is ready: whoever reads that line may act on it.
+//! Signals to the process.
+//!
+//! A command registers them before it prints or logs that it is ready, because a signal may follow that line at once.
 
 use std::io;
 use std::time::Duration;
@@ -6,66 +8,66 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
+/// Receives SIGTERM and SIGINT from the moment it is created, and SIGHUP if that is requested.
 pub(super) struct Signals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
-    /// Where there is nothing to read anew it ends the process, as a terminal that goes away does.
-    hang_up: Option<Signal>,
+    /// `None` for commands without a configuration to reload: SIGHUP ends them, as when a terminal closes.
+    hangup: Option<Signal>,
 }
 
-/// What the process was told.
+/// The action that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    /// To end.
-    End,
-    /// To read its configuration anew.
+pub(super) enum SignalEvent {
+    /// SIGTERM or SIGINT: end the process.
+    Terminate,
+    /// SIGHUP: reload the configuration.
     Reload,
-    /// Nothing, for a while.
-    Nothing,
+    /// No signal arrived within the timeout.
+    TimedOut,
 }
 
 impl Signals {
-    pub(super) fn catch() -> io::Result<Self> {
+    pub(super) fn register() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (terminate, interrupt) = {
-            let _inside = runtime.enter();
+            let _context = runtime.enter();
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
         };
-        Ok(Self { runtime, terminate, interrupt, hang_up: None })
+        Ok(Self { runtime, terminate, interrupt, hangup: None })
     }
 
-    /// Catches SIGHUP too.
-    pub(super) fn with_hang_up(mut self) -> io::Result<Self> {
-        self.hang_up = Some({
-            let _inside = self.runtime.enter();
+    /// Registers SIGHUP, too.
+    pub(super) fn with_hangup(mut self) -> io::Result<Self> {
+        self.hangup = Some({
+            let _context = self.runtime.enter();
             signal(SignalKind::hangup())?
         });
         Ok(self)
     }
 
-    /// Returns at the first of SIGTERM and SIGINT.
-    pub(super) fn wait(mut self) {
-        while self.next(Duration::MAX) != Told::End {}
+    /// Blocks until SIGTERM or SIGINT arrives.
+    pub(super) fn wait_for_termination(mut self) {
+        while self.next_within(Duration::MAX) != SignalEvent::Terminate {}
     }
 
-    /// The next thing that the process is told, or nothing after a while.
-    pub(super) fn next(&mut self, patience: Duration) -> Told {
-        let Self { runtime, terminate, interrupt, hang_up } = self;
+    /// Blocks until a signal arrives or the timeout is over.
+    pub(super) fn next_within(&mut self, timeout: Duration) -> SignalEvent {
+        let Self { runtime, terminate, interrupt, hangup } = self;
         let hung_up = async {
-            match hang_up {
-                Some(hang_up) => hang_up.recv().await,
+            match hangup {
+                Some(hangup) => hangup.recv().await,
                 None => std::future::pending().await,
             }
         };
         runtime.block_on(async {
             tokio::select! {
                 biased;
-                _ = terminate.recv() => Told::End,
-                _ = interrupt.recv() => Told::End,
-                _ = hung_up => Told::Reload,
-                () = tokio::time::sleep(patience) => Told::Nothing,
+                _ = terminate.recv() => SignalEvent::Terminate,
+                _ = interrupt.recv() => SignalEvent::Terminate,
+                _ = hung_up => SignalEvent::Reload,
+                () = tokio::time::sleep(timeout) => SignalEvent::TimedOut,
             }
         })
     }

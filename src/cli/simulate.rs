@@ -1,36 +1,36 @@
-//! `postern simulate`: the simulated Refold alone, and the thread that it runs in.
+//! `postern simulate`: runs the simulated Refold alone; the demo uses its thread, too.
 
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
+use super::output::{CommandError, print};
 use super::signals::Signals;
-use super::{Failure, print};
 use crate::clock::Clock;
 use crate::log_events;
-use crate::simulator::{Settings, Simulator};
+use crate::simulator::{Simulator, SimulatorSettings};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// Where it listens.
+pub(super) struct SimulateArguments {
+    /// Address to listen on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     listen: SocketAddr,
-    /// Equal seeds give equal executions.
+    /// Seed of the executions; equal seeds give equal executions.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Org API key that it accepts.
+    /// Org API key that the simulated Refold accepts.
     #[arg(long, value_name = "KEY", default_value = "tk_simulated_org_key")]
     org_key: String,
-    /// Answer any number of requests, instead of the published 20 a second.
+    /// Switch off the published rate limit of 20 requests per second.
     #[arg(long)]
     unlimited: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let signals = Signals::catch()?;
+pub(super) fn run(arguments: &SimulateArguments) -> Result<(), CommandError> {
+    let signals = Signals::register()?;
     let mut settings =
-        Settings { seed: arguments.seed, org_keys: vec![arguments.org_key.clone()], ..Settings::default() };
+        SimulatorSettings { seed: arguments.seed, org_keys: vec![arguments.org_key.clone()], ..Default::default() };
     if arguments.unlimited {
         settings.rate = None;
     }
@@ -44,11 +44,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         "\n  curl -s 'http://{address}/api/v2/public/execution?page=1&limit=10' \\\n    --header 'x-api-key: {}' \\\n    --header 'linked_account_id: acme-1'",
         arguments.org_key
     ));
-    signals.wait();
+    signals.wait_for_termination();
     Ok(())
 }
 
-/// Serves a simulator from a thread of its own, as long as the process lives; tells where.
+/// Starts a thread that serves a simulated Refold until the process ends, and returns the address that it listens on.
 pub(super) fn start(simulator: Simulator, listen: SocketAddr) -> io::Result<SocketAddr> {
     let socket = std::net::TcpListener::bind(listen)?;
     socket.set_nonblocking(true)?;

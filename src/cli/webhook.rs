@@ -1,29 +1,29 @@
-//! `postern webhook`: what to register at Refold, so that it tells the gateway of changes.
+//! `postern webhook`: prints the request that registers the gateway's webhook with Refold.
 
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{Failure, print};
+use super::output::{CommandError, print};
 use crate::config::{Config, Environment};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The configuration file.
+pub(super) struct WebhookArguments {
+    /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
     config: PathBuf,
-    /// Where Refold reaches the gateway: scheme and host.
+    /// URL under which Refold reaches the gateway: scheme and host.
     #[arg(long, value_name = "URL")]
     public_url: String,
-    /// The tenant; the only one if left out.
+    /// Tenant; required if there are several.
     #[arg(long, value_name = "ID")]
     tenant: Option<String>,
-    /// An event to be told of, as the org's list of webhook events names it; can be given more than once.
+    /// Event to subscribe to, by its name in the org's list of webhook events; can be repeated.
     #[arg(long, value_name = "EVENT", required = true)]
     event: Vec<String>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &WebhookArguments) -> Result<(), CommandError> {
     let config = Config::load(&arguments.config, &Environment::from_process())?;
     let tenant = match (&arguments.tenant, config.tenants.as_slice()) {
         (None, [only]) => only,
@@ -33,17 +33,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     };
     if !tenant.webhooks {
-        return Err(format!("tenant `{}` takes no webhooks: set `webhooks = true`", tenant.id).into());
+        return Err(format!("tenant `{}` does not accept webhooks: set `webhooks = true`", tenant.id).into());
     }
     let url = format!("{}/hooks/refold/{}", arguments.public_url.trim_end_matches('/'), tenant.id);
     let body = json!({ "webhook_url": url, "webhook_events": arguments.event, "method": "POST" });
-    print("# Register this at Refold, with the org API key of this tenant in REFOLD_ORG_KEY:");
+    print("# Registers the webhook with Refold; REFOLD_ORG_KEY is the org API key of this tenant:");
     print(format_args!(
         "curl -X POST '{}api/v2/public/webhook' \\\n  --header \"x-api-key: $REFOLD_ORG_KEY\" --header 'content-type: application/json' \\\n  --data '{body}'",
         config.upstream.connection.base_url
     ));
     print(
-        "# A delivery drops what is cached for every `linked_account_id` in its body; one that names none drops the tenant's all.",
+        "# A delivery drops the cache entries of every `linked_account_id` in its body, or of the whole tenant if there is none.",
     );
     Ok(())
 }

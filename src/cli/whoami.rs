@@ -1,47 +1,63 @@
-//! `postern whoami`: what a credential may do under a configuration, and why. The credential comes in by standard input, so
-//! that it stands in no shell history and no process list.
+//! `postern whoami`: explains what a credential may do under a configuration, and why.
+//!
+//! The credential is read from standard input, so that it appears neither in the shell's history nor in the process list.
 
 use std::io::Read;
 use std::path::PathBuf;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
-use super::{Failure, print};
+use super::output::{CommandError, print};
 use crate::caller::{Caller, Callers, Credential, ListenerIdentity, Unidentified};
 use crate::clock::Clock;
 use crate::config::{Access, AccountPattern, Config, Environment, ListenAddress};
 use crate::digest::{Hex, sha256};
 use crate::error::ClientError;
-use crate::request::headers::{Fields, LINKED_ACCOUNT_ID, X_API_KEY};
+use crate::request::headers::{LINKED_ACCOUNT_ID, RequestHeaders, X_API_KEY};
 
 /// Longest credential that is read, in bytes.
-const LONGEST: u64 = 16 << 10;
+const MAX_CREDENTIAL: u64 = 16 << 10;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The configuration file.
+pub(super) struct WhoamiArguments {
+    /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
     config: PathBuf,
-    /// Where it would come in, as the file has it; the first listener if left out.
+    /// Address of the listener that receives the request, as in the file; the first listener by default.
     #[arg(long, value_name = "ADDRESS")]
     listener: Option<String>,
-    /// The linked account that the request would name.
+    /// Linked account that the request names.
     #[arg(long, value_name = "ID")]
     linked_account: Option<String>,
-    /// The credential is a token for `Authorization: Bearer`, not a key for `x-api-key`.
+    /// Send the credential as a token (`Authorization: Bearer`) instead of a key (`x-api-key`).
     #[arg(long)]
     bearer: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &WhoamiArguments) -> Result<(), CommandError> {
     let config = Config::load(&arguments.config, &Environment::from_process())?;
     let mut credential = String::new();
-    std::io::stdin().take(LONGEST).read_to_string(&mut credential)?;
+    std::io::stdin().take(MAX_CREDENTIAL).read_to_string(&mut credential)?;
     let credential = credential.trim();
-    let named = |address: &ListenAddress| arguments.listener.as_ref().is_none_or(|name| *name == address.to_string());
+    let is_chosen =
+        |address: &ListenAddress| arguments.listener.as_ref().is_none_or(|chosen| *chosen == address.to_string());
     let listener =
-        config.listeners.iter().find(|listener| named(&listener.address)).ok_or("no listener has this address")?;
-    let entrance = ListenerIdentity::of(listener);
+        config.listeners.iter().find(|listener| is_chosen(&listener.address)).ok_or("no listener has this address")?;
+    let identity = ListenerIdentity::of(listener);
+    let headers = request_headers(arguments, credential)?;
+    print(format_args!("listener        {}", listener.address));
+    match identify(&config, &identity, &headers)? {
+        Ok(caller) => explain_caller(&caller, credential),
+        Err(error) => {
+            print(format_args!("refused         {} {}", error.status().as_u16(), error.error_code()));
+            print(format_args!("why             {}", reason(&config, &identity, arguments, credential, &error)));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the headers of a request with the credential.
+fn request_headers(arguments: &WhoamiArguments, credential: &str) -> Result<HeaderMap, CommandError> {
     let mut headers = HeaderMap::new();
     if !credential.is_empty() {
         let (name, value) = if arguments.bearer {
@@ -54,50 +70,40 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(id) = &arguments.linked_account {
         headers.insert(LINKED_ACCOUNT_ID, HeaderValue::try_from(id)?);
     }
-    print(format_args!("listener        {}", listener.address));
-    match identify(&config, &entrance, &headers)? {
-        Ok(caller) => explain(&caller, credential),
-        Err(refused) => {
-            print(format_args!("refused         {} {}", refused.status().as_u16(), refused.error_code()));
-            print(format_args!("why             {}", why(&config, &entrance, arguments, credential, &refused)));
-        }
-    }
-    Ok(())
+    Ok(headers)
 }
 
-/// Asks the same code that a request is met by.
+/// Identifies the caller with the code that the gateway uses for requests.
 fn identify(
     config: &Config,
-    entrance: &ListenerIdentity,
+    listener: &ListenerIdentity,
     headers: &HeaderMap,
-) -> Result<Result<Caller, ClientError>, Failure> {
+) -> Result<Result<Caller, ClientError>, CommandError> {
     let clock = Clock::system();
     let callers = Callers::new(config, &clock)?;
-    let fields = Fields::of(headers);
+    let fields = RequestHeaders::of(headers);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
-        let identified = match callers.identify(&fields, entrance, clock.now()) {
+        let identified = match callers.identify(&fields, listener, clock.now()) {
             Err(Unidentified::UnknownKey(issuer)) => {
                 callers.ask_issuer(issuer).await;
-                callers.identify(&fields, entrance, clock.now())
+                callers.identify(&fields, listener, clock.now())
             }
-            known => known,
+            identified => identified,
         };
-        identified.map_err(|none| match none {
-            Unidentified::Refused(error) | Unidentified::Known(error, _) => error,
-            Unidentified::UnknownKey(_) => ClientError::invalid_credentials(),
-        })
+        identified.map_err(Unidentified::into_error)
     }))
 }
 
-fn explain(caller: &Caller, credential: &str) {
+/// Prints the properties and rights of a caller.
+fn explain_caller(caller: &Caller, credential: &str) {
     let (kind, accounts) = match caller.credential() {
-        Credential::ClientKey(key) if credential.is_empty() => ("the listener itself", patterns(key.linked_accounts())),
-        Credential::ClientKey(key) => ("a client key, found by its SHA-256", patterns(key.linked_accounts())),
+        Credential::Grant(grant) if credential.is_empty() => ("the listener itself", patterns(grant.linked_accounts())),
+        Credential::Grant(grant) => ("a client key, found by its SHA-256", patterns(grant.linked_accounts())),
         Credential::Jwt(identity) => ("a verified JWT of a configured issuer", identity.linked_accounts().join(", ")),
-        Credential::OrgKey(_) => ("the org key itself (mode `validate`)", "every one".to_owned()),
+        Credential::OrgKey(_) => ("the org key itself (mode `validate`)", "all".to_owned()),
         Credential::SessionToken(_) => {
-            ("a session token: only Refold can tell whether it is good", "the one that Refold ties it to".to_owned())
+            ("a session token, which only Refold can verify", "the one that Refold assigns to the token".to_owned())
         }
     };
     let access = match caller.access() {
@@ -105,18 +111,19 @@ fn explain(caller: &Caller, credential: &str) {
         Access::ReadWrite => "read, stop and rerun",
     };
     print(format_args!("credential      {kind}"));
-    if matches!(caller.credential(), Credential::ClientKey(_)) && !credential.is_empty() {
+    if matches!(caller.credential(), Credential::Grant(_)) && !credential.is_empty() {
         print(format_args!("sha256          {}", Hex(&sha256(credential.as_bytes()))));
     }
     print(format_args!("name            {}", caller.name()));
     print(format_args!("tenant          {}", caller.tenant().config.id));
     print(format_args!("linked accounts {accounts}"));
-    print(format_args!("this request    {}", caller.partition().linked_account_id().unwrap_or("the token's own")));
+    print(format_args!("this request    {}", caller.partition().linked_account_id().unwrap_or("the one of the token")));
     print(format_args!("access          {access}"));
-    let upstream = if caller.is_injected() { "the org key, put in by the gateway" } else { "the very same credential" };
+    let upstream = if caller.injects_org_key() { "the org key, added by the gateway" } else { "the same credential" };
     print(format_args!("sent to Refold  {upstream}"));
 }
 
+/// Returns patterns as the configuration file has them, separated by commas.
 fn patterns(patterns: &[AccountPattern]) -> String {
     let text = |pattern: &AccountPattern| match pattern {
         AccountPattern::Exact(id) => id.to_string(),
@@ -125,30 +132,30 @@ fn patterns(patterns: &[AccountPattern]) -> String {
     patterns.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// What the caller is not told, and the operator may know.
-fn why(
+/// Returns the reason of a refusal in more detail than the response to the caller has.
+fn reason(
     config: &Config,
-    entrance: &ListenerIdentity,
-    arguments: &Arguments,
+    listener: &ListenerIdentity,
+    arguments: &WhoamiArguments,
     credential: &str,
-    refused: &ClientError,
+    error: &ClientError,
 ) -> String {
-    if refused.status() != http::StatusCode::UNAUTHORIZED || refused.error_code() == "EXPIRED_CREDENTIALS" {
-        return refused.message().to_owned();
+    if error.status() != http::StatusCode::UNAUTHORIZED || error.error_code() == "EXPIRED_CREDENTIALS" {
+        return error.message().to_owned();
     }
     if arguments.bearer {
-        let sessions = if entrance.session_tokens.is_some() { "takes" } else { "does not take" };
+        let accepts = if listener.session_tokens.is_some() { "accepts" } else { "does not accept" };
         return format!(
-            "no issuer vouches for the token ({} are configured: `iss`, `aud`, times, algorithm, key and signature all have to be right), and the listener {sessions} session tokens",
+            "the token is not valid for any of the {} configured issuers (`iss`, `aud`, times, algorithm, key and signature have to match), and the listener {accepts} session tokens",
             config.issuers.len()
         );
     }
     if credential.is_empty() {
-        return "there is no credential, and the listener is not a trusted one".to_owned();
+        return "there is no credential, and the listener is not trusted".to_owned();
     }
     let keys: usize = config.tenants.iter().map(|tenant| tenant.client_keys.len()).sum();
     format!(
-        "none of the {keys} client keys has the SHA-256 {}, and no tenant of mode `validate` has it as its org key",
+        "none of the {keys} client keys has the SHA-256 {}, and it is not the org key of a tenant with mode `validate`",
         Hex(&sha256(credential.as_bytes()))
     )
 }

@@ -27,6 +27,7 @@ impl std::fmt::Debug for Environment {
 impl Environment {
     /// What this process was given. Variables that are not UTF-8 are left out.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the process's environment")]
     pub fn from_process() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))

@@ -42,7 +42,7 @@ pub struct Config {
     /// Browser pages that may ask; none if left out.
     pub cors: Option<Cors>,
     /// What of the rest of the API may pass.
-    pub pass_through: Vec<PassThrough>,
+    pub pass_through: Vec<Arc<PassThrough>>,
     /// What is logged of requests.
     pub log: Log,
     /// Where traces go, if anywhere.

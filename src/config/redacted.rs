@@ -52,7 +52,7 @@ impl Config {
             "tenants": self.tenants.iter().map(|one| describe(one)).collect::<Vec<_>>(),
             "issuers": self.issuers.iter().map(|one| issuer(one, tenant)).collect::<Vec<_>>(),
             "cors": self.cors.as_ref().map(cors),
-            "pass_through": self.pass_through.iter().map(pass_through).collect::<Vec<_>>(),
+            "pass_through": self.pass_through.iter().map(|allowed| pass_through(allowed)).collect::<Vec<_>>(),
             "log": {
                 "requests": self.log.requests,
                 "sample": self.log.sample,

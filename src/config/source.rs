@@ -139,6 +139,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a thread of the test")]
     fn a_pipe_is_read_once_and_never_waited_for_again() {
         let folder = Folder::new("pipe");
         let pipe = folder.0.join("org-key");

@@ -134,7 +134,11 @@ pub(super) fn validate(file: &File, reader: &Reader, environment: &Environment) 
         tenants,
         issuers,
         cors: file.cors.as_ref().map(read_cors).transpose()?,
-        pass_through: file.pass_through.iter().map(pass_through::read).collect::<Result<_, _>>()?,
+        pass_through: file
+            .pass_through
+            .iter()
+            .map(|written| pass_through::read(written).map(Arc::new))
+            .collect::<Result<_, _>>()?,
         log: observe::log(&file.log),
         traces: observe::traces(&file.traces, reader, environment)?,
         written: Written::default(),

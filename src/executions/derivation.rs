@@ -1,8 +1,8 @@
-//! Answers that follow from others with certainty: a smaller page inside a larger one, and a filtered view of a list that is
-//! known whole. What Refold would have answered at the same moment, byte for byte, or nothing.
+//! Derives responses from others: a smaller page from a larger one, and a filtered list from the complete list. A derived
+//! response equals the one that Refold would have sent at the same moment byte for byte, or there is none.
 //!
-//! Not derived: anything by dates (the time zone of a bare date is Refold's business), by names or ids of workflows, in
-//! another order, beyond the last page, or from a page with members that the documentation does not know.
+//! Not derived are lists by date (the time zone of a bare date is up to Refold), by a workflow's name or id, in another
+//! order, pages beyond the last one, and anything from a page with undocumented members.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,128 +11,141 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::page::{Document, Members, Pagination, from_json};
-use super::query::{Dialect, ListQuery, Shown};
+use super::page::{PageMembers, Pagination, ValidatedBody, from_json};
+use super::query::{Dialect, FilterFields, FilterResult, ListQuery};
 use super::status::Progress;
 
-/// Usual page sizes, beside the one that is asked for.
+/// Page sizes whose entries are looked up as sources, in addition to the requested one.
 pub const USUAL_LIMITS: [u32; 5] = [100, 50, 25, 20, 10];
-/// Most pages from which a whole list is put together.
-pub const MOST_PAGES: u64 = 10;
+/// Number of pages from which a complete list is assembled at most.
+pub const MAX_PAGES_OF_A_LIST: u64 = 10;
 
-/// A list, or a page of it, from which an answer may follow.
+/// A page or a complete list from which a response may be derived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The page that holds all that is asked for.
+pub enum DerivationSource {
+    /// A page that contains all requested executions.
     Page(ListQuery),
-    /// The whole list, of which this is the first page.
-    Whole(ListQuery),
+    /// A complete list, by its first page.
+    CompleteList(ListQuery),
 }
 
-impl Source {
-    /// The page that is looked for first.
+impl DerivationSource {
+    /// The page to look up first.
     #[must_use]
     pub fn first(&self) -> &ListQuery {
         match self {
-            Self::Page(query) | Self::Whole(query) => query,
+            Self::Page(query) | Self::CompleteList(query) => query,
         }
     }
 }
 
 impl ListQuery {
-    /// Where to look for this question's answer before it is asked, the likeliest first. Every source has fewer filters or a
-    /// larger page than the question, so looking for sources of sources comes to an end.
-    pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
-        let whole = self.without_filters().into_iter().flat_map(|list| {
+    /// The sources from which this page may be derived, the likeliest first. Each has fewer filters or a larger page than
+    /// this query, so looking up sources of sources terminates.
+    pub fn sources(&self) -> impl Iterator<Item = DerivationSource> + '_ {
+        let complete_lists = self.without_filters().into_iter().flat_map(|list| {
             let own = list.limit();
             let others = USUAL_LIMITS.into_iter().filter(move |limit| *limit != own);
-            std::iter::once(own).chain(others).map(move |limit| Source::Whole(list.other_page(1, limit)))
+            std::iter::once(own)
+                .chain(others)
+                .map(move |limit| DerivationSource::CompleteList(list.other_page(1, limit)))
         });
         let larger = USUAL_LIMITS.into_iter().filter(|limit| *limit > self.limit()).map(|limit| {
-            let page = self.before() / u64::from(limit) + 1;
-            Source::Page(self.other_page(page, limit))
+            let page = self.offset() / u64::from(limit) + 1;
+            DerivationSource::Page(self.other_page(page, limit))
         });
-        larger.chain(whole)
+        larger.chain(complete_lists)
     }
 
-    /// The first page of the list without filters, of this size, if the answer would follow from it were it whole.
+    /// The first page of the list without filters, of this size, if this page can be derived from it in case it turns out to
+    /// be the complete list.
     #[must_use]
     pub fn on_one_page(&self, limit: u32) -> Option<Self> {
         let list = self.without_filters().unwrap_or_else(|| self.clone()).other_page(1, limit);
         (list != *self && list.is_plain()).then_some(list)
     }
 
-    /// The pages that make up the whole list, told from its first; `None` if they are too many to be put together.
+    /// The queries of all pages of the list whose first page is given; `None` if there are too many to be assembled.
     #[must_use]
     pub fn all_pages(&self, first: &Bytes) -> Option<Vec<Self>> {
-        let pages = Page::read(first, self)?.pagination.total_pages;
-        (pages <= MOST_PAGES).then(|| (1..=pages).map(|page| self.other_page(page, self.limit())).collect())
+        let pages = SourcePage::parse(first, self)?.pagination.total_pages;
+        (pages <= MAX_PAGES_OF_A_LIST).then(|| (1..=pages).map(|page| self.other_page(page, self.limit())).collect())
     }
 
-    /// Executions before those that are asked for.
-    fn before(&self) -> u64 {
+    /// Number of executions on the pages before this one.
+    fn offset(&self) -> u64 {
         self.page().saturating_sub(1).saturating_mul(u64::from(self.limit()))
     }
 
-    /// The answer, if it follows from `pages`: one of the same list, or all of the list without filters, in order. Each of
-    /// several pages must have been asked for after the one before it had arrived, or they show no moment that there was.
+    /// Derives this page from `pages`: one page of the same list, or all pages of the list without filters, in order. Each of
+    /// several pages must have been requested after the previous one arrived, or they need not show the list at one moment.
     #[must_use]
-    pub fn derive(&self, pages: &[(&Self, &Bytes)], dialect: Dialect) -> Option<Document> {
-        let read: Vec<Page<'_>> = pages.iter().map(|(query, body)| Page::read(body, query)).collect::<Option<_>>()?;
-        let ((first_query, _), first) = (pages.first()?, read.first()?);
-        let mut offset = first_query.before();
-        let mut total = first.pagination.total_docs;
-        let mut known: Vec<&Execution<'_>> = read.iter().flat_map(|page| &page.executions).collect();
-        if read.len() > 1 {
-            // Where something new is not the first, it does not move all others down.
-            first_query.is_plain().then(|| one_moment(&read, &known)).flatten()?;
+    pub fn derive(&self, pages: &[(&Self, &Bytes)], dialect: Dialect) -> Option<ValidatedBody> {
+        let sources: Vec<SourcePage<'_>> =
+            pages.iter().map(|(query, body)| SourcePage::parse(body, query)).collect::<Option<_>>()?;
+        let ((first_query, _), first) = (pages.first()?, sources.first()?);
+        let known: Vec<&ListedExecution<'_>> = sources.iter().flat_map(|page| &page.executions).collect();
+        // Only in the plain list a new execution comes first and moves all others down.
+        if sources.len() > 1 && !(first_query.is_plain() && show_one_moment(&sources, &known)) {
+            return None;
         }
-        if !self.same_list(first_query) {
-            let whole = self.without_filters().is_some_and(|list| list.same_list(first_query))
-                && offset == 0
-                && known.len() as u64 == total;
-            if !whole {
-                return None;
-            }
-            let mut taken = Vec::with_capacity(known.len());
-            for execution in known {
-                if self.takes(execution.shown(), dialect)? {
-                    taken.push(execution);
-                }
-            }
-            known = taken;
-            (offset, total) = (0, known.len() as u64);
-        }
-        let start = self.before();
+        let (known, known_offset, total) = if self.same_list(first_query) {
+            (known, first_query.offset(), first.pagination.total_docs)
+        } else {
+            let complete = self.without_filters().is_some_and(|list| list.same_list(first_query))
+                && first_query.offset() == 0
+                && known.len() as u64 == first.pagination.total_docs;
+            let matching = if complete { self.filter(known, dialect)? } else { return None };
+            let total = matching.len() as u64;
+            (matching, 0, total)
+        };
+        let start = self.offset();
         // An empty list has one page.
-        let end = start.saturating_add(self.limit().into()).min(total);
         if start >= total && (total > 0 || start > 0) {
             return None;
         }
-        let from = usize::try_from(start.checked_sub(offset)?).ok()?;
-        let to = usize::try_from(end.checked_sub(offset)?).ok()?;
+        let end = start.saturating_add(self.limit().into()).min(total);
+        let from = usize::try_from(start.checked_sub(known_offset)?).ok()?;
+        let to = usize::try_from(end.checked_sub(known_offset)?).ok()?;
         let docs = known.get(from..to)?;
         let progress = docs.iter().fold(Progress::Settled, |progress, execution| progress.and(execution.progress()));
         let pagination = Pagination::of(total, self.limit().into(), self.page());
-        Some(Document { body: first.write(docs, &pagination)?, progress, total: Some(total) })
+        Some(ValidatedBody { body: first.write(docs, &pagination)?, progress, total: Some(total) })
+    }
+
+    /// The executions that this list's filters match; `None` if the filters can't be decided for one of them.
+    fn filter<'a>(
+        &self,
+        executions: Vec<&'a ListedExecution<'a>>,
+        dialect: Dialect,
+    ) -> Option<Vec<&'a ListedExecution<'a>>> {
+        let mut matching = Vec::with_capacity(executions.len());
+        for execution in executions {
+            match self.evaluate_filters(execution.filter_fields(), dialect) {
+                FilterResult::Matches => matching.push(execution),
+                FilterResult::Differs => {}
+                FilterResult::Undecided => return None,
+            }
+        }
+        Some(matching)
     }
 }
 
-/// Whether pages show a list at one moment: nothing has come or gone between them, and nothing in them can change. Something
-/// new moves all others down, so one would be there twice; something that has gone makes the total another one.
-fn one_moment(pages: &[Page<'_>], executions: &[&Execution<'_>]) -> Option<()> {
-    let total = pages.first()?.pagination.total_docs;
+/// True if pages show a list at one moment: no execution was added or removed between them, and none can change. An added
+/// one would move the others down, so that one appears twice; a removed one would change the total.
+fn show_one_moment(pages: &[SourcePage<'_>], executions: &[&ListedExecution<'_>]) -> bool {
+    let Some(first) = pages.first() else { return false };
+
     let ids: HashSet<&str> = executions.iter().filter_map(|execution| execution.id.as_deref()).collect();
-    let consistent = pages.iter().all(|page| page.pagination.total_docs == total)
-        && pages.len() as u64 == pages.first()?.pagination.total_pages
+    pages.iter().all(|page| page.pagination.total_docs == first.pagination.total_docs)
+        && pages.len() as u64 == first.pagination.total_pages
         && ids.len() == executions.len()
-        && executions.iter().all(|execution| execution.progress() == Progress::Settled);
-    consistent.then_some(())
+        && executions.iter().all(|execution| execution.progress() == Progress::Settled)
 }
 
-/// What of an execution is of use here.
+/// An execution of a source page: its text, and the fields that derivation reads.
 #[derive(Deserialize)]
-struct Execution<'a> {
+struct ListedExecution<'a> {
     #[serde(skip)]
     text: &'a str,
     #[serde(rename = "_id", borrow, default)]
@@ -142,12 +155,16 @@ struct Execution<'a> {
     #[serde(rename = "execution_source", borrow, default)]
     source: Option<Cow<'a, str>>,
     #[serde(rename = "type_of_execution", borrow, default)]
-    kind: Option<Cow<'a, str>>,
+    execution_type: Option<Cow<'a, str>>,
 }
 
-impl Execution<'_> {
-    fn shown(&self) -> Shown<'_> {
-        Shown { status: self.status.as_deref(), source: self.source.as_deref(), kind: self.kind.as_deref() }
+impl ListedExecution<'_> {
+    fn filter_fields(&self) -> FilterFields<'_> {
+        FilterFields {
+            status: self.status.as_deref(),
+            source: self.source.as_deref(),
+            execution_type: self.execution_type.as_deref(),
+        }
     }
 
     fn progress(&self) -> Progress {
@@ -155,27 +172,27 @@ impl Execution<'_> {
     }
 }
 
-/// A page that has the members of the documentation and no others, and shows what its query asks for.
-struct Page<'a> {
-    members: Members<'a>,
-    executions: Vec<Execution<'a>>,
+/// A page with exactly the documented members, whose pagination and length fit its query.
+struct SourcePage<'a> {
+    members: PageMembers<'a>,
+    executions: Vec<ListedExecution<'a>>,
     pagination: Pagination,
 }
 
-impl<'a> Page<'a> {
-    fn read(body: &'a [u8], query: &ListQuery) -> Option<Self> {
-        let members: Members<'a> = from_json(body).ok()?;
+impl<'a> SourcePage<'a> {
+    fn parse(body: &'a [u8], query: &ListQuery) -> Option<Self> {
+        let members: PageMembers<'a> = from_json(body).ok()?;
         let pagination: Pagination = from_json(body).ok()?;
         let docs = members.0.iter().find(|(name, _)| name == "docs")?.1;
         let docs: Vec<&'a RawValue> = serde_json::from_str(docs.get()).ok()?;
-        let read = |text: &'a RawValue| {
-            let execution: Execution<'a> = serde_json::from_str(text.get()).ok()?;
-            Some(Execution { text: text.get(), ..execution })
+        let parse = |text: &'a RawValue| {
+            let execution: ListedExecution<'a> = serde_json::from_str(text.get()).ok()?;
+            Some(ListedExecution { text: text.get(), ..execution })
         };
-        let executions: Vec<Execution<'a>> = docs.into_iter().map(read).collect::<Option<_>>()?;
+        let executions: Vec<ListedExecution<'a>> = docs.into_iter().map(parse).collect::<Option<_>>()?;
         let expected = Pagination::of(pagination.total_docs, query.limit().into(), query.page());
-        let shown = pagination.total_docs.saturating_sub(query.before()).min(query.limit().into());
-        let as_expected = pagination == expected && executions.len() as u64 == shown;
+        let expected_count = pagination.total_docs.saturating_sub(query.offset()).min(query.limit().into());
+        let as_expected = pagination == expected && executions.len() as u64 == expected_count;
         (as_expected && members.0.len() == Pagination::NAMES.len() + 1).then_some(Self {
             members,
             executions,
@@ -183,10 +200,10 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// A page like this one, with other executions.
-    fn write(&self, docs: &[&Execution<'_>], pagination: &Pagination) -> Option<Bytes> {
-        let room = docs.iter().map(|execution| execution.text.len() + 1).sum::<usize>() + 256;
-        let mut out = Vec::with_capacity(room);
+    /// Writes a page with the same members as this one and other executions.
+    fn write(&self, docs: &[&ListedExecution<'_>], pagination: &Pagination) -> Option<Bytes> {
+        let capacity = docs.iter().map(|execution| execution.text.len() + 1).sum::<usize>() + 256;
+        let mut out = Vec::with_capacity(capacity);
         for (index, (name, _)) in self.members.0.iter().enumerate() {
             out.push(if index == 0 { b'{' } else { b',' });
             serde_json::to_writer(&mut out, name).ok()?;

@@ -1,4 +1,5 @@
-//! What the executions API is: its query parameters, pages and statuses. Knows nothing of HTTP connections or callers.
+//! The executions API: its query parameters, pages and statuses, and the answers that can be derived from others. Pure: no
+//! HTTP, no clock, no callers.
 
 mod derivation;
 mod page;
@@ -7,9 +8,9 @@ mod query_memo;
 mod question;
 mod status;
 
-pub use derivation::{MOST_PAGES, Source, USUAL_LIMITS};
-pub use page::{Document, NotDocumented};
+pub use derivation::{DerivationSource, MAX_PAGES_OF_A_LIST, USUAL_LIMITS};
+pub use page::{NotDocumented, ValidatedBody};
 pub use query::{BatchesQuery, Dialect, ListQuery, PathId, QueryError, QueryPolicy, UnknownParameters, no_parameters};
-pub use query_memo::Asked;
+pub use query_memo::{ParsedQuestion, QueryMemo};
 pub use question::{COLLECTION, Question};
 pub use status::Progress;

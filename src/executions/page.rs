@@ -1,7 +1,7 @@
-//! A page of the contract: every pagination field present, the `docs` bytes as the upstream sent them.
+//! Validates and completes upstream pages: a valid page has every documented pagination field.
 //!
-//! The common case is an upstream page that is complete already: its bytes are handed on untouched, all of them. Only
-//! where a field is missing (or null where the documentation has none) the object is written anew around the same `docs`.
+//! Most upstream pages are complete, and their bytes are passed on unchanged. If a field is missing (or null where the
+//! documentation has no null), the object is written again around the same `docs` bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,57 +13,56 @@ use serde_json::value::RawValue;
 
 use super::status::Progress;
 
-/// An upstream body that was found to be what the documentation promises.
+/// An upstream body that has the documented shape.
 #[derive(Clone, Debug)]
-pub struct Document {
+pub struct ValidatedBody {
     /// The JSON text.
     pub body: Bytes,
-    /// Whether what it shows can still change.
+    /// Shows whether the content can still change.
     pub progress: Progress,
-    /// How many there are in the list of which it is a page; `None` if it is none.
+    /// Number of items in the list of which this is a page; `None` for a single execution, or if unknown.
     pub total: Option<u64>,
 }
 
-/// A body that is not what the documentation promises.
+/// The error for an upstream body that does not have the documented shape.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Refold's answer is not the documented JSON: {0}")]
 pub struct NotDocumented(String);
 
 impl From<serde_json::Error> for NotDocumented {
     fn from(error: serde_json::Error) -> Self {
-        // The parser's own message can quote the document: its position is enough.
+        // The parser's own message can quote the body, which may be confidential; the position is enough.
         Self(format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column()))
     }
 }
 
-impl Document {
-    /// Reads a page of executions or batches and completes its pagination fields; `page` and `limit` are what was asked.
+impl ValidatedBody {
+    /// Validates a page of executions or batches and completes its pagination; `page` and `limit` are the requested ones.
     ///
     /// # Errors
-    /// If it is no JSON object with an array `docs` of objects, or its pagination can't be known.
+    /// If the body is not a JSON object with an array `docs` of objects, or its pagination can't be computed.
     pub fn page(body: Bytes, page: u64, limit: u32) -> Result<Self, NotDocumented> {
-        let Page { docs, given } = from_json(&body)?;
-        let total = given.total_docs;
-        let (body, total) = match given.complete(page, u64::from(limit), docs.count)? {
+        let PageObject { docs, pagination } = from_json(&body)?;
+        let total = pagination.total_docs;
+        let (body, total) = match pagination.complete(page, u64::from(limit), docs.count)? {
             None => (body, total),
             Some(complete) => (complete.write(&from_json(&body)?)?, Some(complete.total_docs)),
         };
         Ok(Self { body, progress: docs.progress, total })
     }
 
-    /// Reads a single execution.
+    /// Validates a single execution.
     ///
     /// # Errors
-    /// If it is no JSON object.
+    /// If the body is not a JSON object.
     pub fn single(body: Bytes) -> Result<Self, NotDocumented> {
-        let execution: Execution = from_json(&body)?;
-        let progress = execution.0;
+        let ExecutionProgress(progress) = from_json(&body)?;
         Ok(Self { body, progress, total: None })
     }
 }
 
-/// Reads JSON. Whether a text is UTF-8 is seen much faster of all of it than of one string after the other; where it is not, the
-/// parser says which strings matter.
+/// Parses JSON. Checking the whole body for UTF-8 is much faster than checking string by string; if that check fails, the
+/// parser only rejects strings that are read.
 pub(super) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<T> {
     match std::str::from_utf8(body) {
         Ok(text) => serde_json::from_str(text),
@@ -71,10 +70,10 @@ pub(super) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> serde_json::R
     }
 }
 
-/// An execution, of which only the progress matters. An object and nothing else: derived code would take an array too.
-struct Execution(Progress);
+/// The progress of an execution object. Deserialised by hand, since derived code would accept an array too.
+struct ExecutionProgress(Progress);
 
-impl<'de> Deserialize<'de> for Execution {
+impl<'de> Deserialize<'de> for ExecutionProgress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(field_identifier, rename_all = "lowercase")]
@@ -85,13 +84,13 @@ impl<'de> Deserialize<'de> for Execution {
         }
         struct Object;
         impl<'de> Visitor<'de> for Object {
-            type Value = Execution;
+            type Value = ExecutionProgress;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an execution object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Execution, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ExecutionProgress, A::Error> {
                 let mut progress = Progress::Unknown;
                 while let Some(member) = map.next_key()? {
                     match member {
@@ -101,7 +100,7 @@ impl<'de> Deserialize<'de> for Execution {
                         }
                     }
                 }
-                Ok(Execution(progress))
+                Ok(ExecutionProgress(progress))
             }
         }
         deserializer.deserialize_map(Object)
@@ -115,25 +114,25 @@ fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(value.get()).ok().map(|text| text.0)
 }
 
-/// The array `docs`, of which only the number and the progress matter.
-struct Docs {
+/// The number and the combined progress of the executions in `docs`.
+struct DocsSummary {
     count: u64,
     progress: Progress,
 }
 
-impl<'de> Deserialize<'de> for Docs {
+impl<'de> Deserialize<'de> for DocsSummary {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Executions;
         impl<'de> Visitor<'de> for Executions {
-            type Value = Docs;
+            type Value = DocsSummary;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array of executions")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Docs, A::Error> {
-                let mut docs = Docs { count: 0, progress: Progress::Settled };
-                while let Some(execution) = seq.next_element::<Execution>()? {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<DocsSummary, A::Error> {
+                let mut docs = DocsSummary { count: 0, progress: Progress::Settled };
+                while let Some(execution) = seq.next_element::<ExecutionProgress>()? {
                     docs.count += 1;
                     docs.progress = docs.progress.and(execution.0);
                 }
@@ -144,37 +143,37 @@ impl<'de> Deserialize<'de> for Docs {
     }
 }
 
-/// The members of the page object in the upstream's order, for the one that has to be written anew.
-pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
+/// The raw members of a page object in the upstream's order.
+pub(super) struct PageMembers<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for PageMembers<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
         struct Object;
         impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
+            type Value = PageMembers<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a page object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PageMembers<'de>, A::Error> {
                 let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(10);
                 while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
                     members.push((name, value));
                 }
-                Ok(Members(members))
+                Ok(PageMembers(members))
             }
         }
         deserializer.deserialize_map(Object)
     }
 }
 
-/// The pagination members that the upstream gave. `prevPage` and `nextPage` may be null, which is a value of theirs.
+/// The pagination members that the upstream sent; `None` if missing. In `prevPage` and `nextPage` null is a value.
 #[derive(Default)]
-#[expect(clippy::option_option, reason = "left out and null are two things")]
-struct Given {
+#[expect(clippy::option_option, reason = "missing and null differ")]
+struct SentPagination {
     total_docs: Option<u64>,
     limit: Option<u64>,
     total_pages: Option<u64>,
@@ -186,16 +185,16 @@ struct Given {
     next_page: Option<Option<u64>>,
 }
 
-/// A page object, read in one pass.
-struct Page {
-    docs: Docs,
-    given: Given,
+/// A page object, parsed in one pass.
+struct PageObject {
+    docs: DocsSummary,
+    pagination: SentPagination,
 }
 
-/// The members of a page object that mean something here.
+/// The documented members of a page object.
 #[derive(Clone, Copy, Deserialize, PartialEq)]
 #[serde(field_identifier, rename_all = "camelCase")]
-enum Member {
+enum PageMember {
     Docs,
     TotalDocs,
     Limit,
@@ -210,48 +209,48 @@ enum Member {
     Other,
 }
 
-impl<'de> Deserialize<'de> for Page {
+impl<'de> Deserialize<'de> for PageObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
         impl<'de> Visitor<'de> for Object {
-            type Value = Page;
+            type Value = PageObject;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a page object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Page, A::Error> {
-                let (mut docs, mut given, mut seen) = (None, Given::default(), 0_u16);
-                while let Some(member) = map.next_key::<Member>()? {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PageObject, A::Error> {
+                let (mut docs, mut pagination, mut seen) = (None, SentPagination::default(), 0_u16);
+                while let Some(member) = map.next_key::<PageMember>()? {
                     let bit = 1 << member as u16;
-                    // Readers differ on which of two counts.
-                    if seen & bit != 0 && member != Member::Other {
+                    // JSON parsers differ on which of two members with one name counts.
+                    if seen & bit != 0 && member != PageMember::Other {
                         return Err(serde::de::Error::custom("a member stands twice"));
                     }
                     seen |= bit;
                     match member {
-                        Member::Docs => docs = Some(map.next_value()?),
-                        Member::TotalDocs => given.total_docs = map.next_value()?,
-                        Member::Limit => given.limit = map.next_value()?,
-                        Member::TotalPages => given.total_pages = map.next_value()?,
-                        Member::Page => given.page = map.next_value()?,
-                        Member::PagingCounter => given.paging_counter = map.next_value()?,
-                        Member::HasPrevPage => given.has_prev_page = map.next_value()?,
-                        Member::HasNextPage => given.has_next_page = map.next_value()?,
-                        Member::PrevPage => given.prev_page = Some(map.next_value()?),
-                        Member::NextPage => given.next_page = Some(map.next_value()?),
-                        Member::Other => drop(map.next_value::<IgnoredAny>()?),
+                        PageMember::Docs => docs = Some(map.next_value()?),
+                        PageMember::TotalDocs => pagination.total_docs = map.next_value()?,
+                        PageMember::Limit => pagination.limit = map.next_value()?,
+                        PageMember::TotalPages => pagination.total_pages = map.next_value()?,
+                        PageMember::Page => pagination.page = map.next_value()?,
+                        PageMember::PagingCounter => pagination.paging_counter = map.next_value()?,
+                        PageMember::HasPrevPage => pagination.has_prev_page = map.next_value()?,
+                        PageMember::HasNextPage => pagination.has_next_page = map.next_value()?,
+                        PageMember::PrevPage => pagination.prev_page = Some(map.next_value()?),
+                        PageMember::NextPage => pagination.next_page = Some(map.next_value()?),
+                        PageMember::Other => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
                 let docs = docs.ok_or_else(|| serde::de::Error::missing_field("docs"))?;
-                Ok(Page { docs, given })
+                Ok(PageObject { docs, pagination })
             }
         }
         deserializer.deserialize_map(Object)
     }
 }
 
-/// The pagination members of the contract, in the documentation's order.
+/// The documented pagination members, in the documentation's order.
 #[derive(Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Pagination {
@@ -266,9 +265,14 @@ pub(super) struct Pagination {
     next_page: Option<u64>,
 }
 
-impl Given {
-    /// The whole pagination, computed from what is given; `None` if all of it was given.
-    fn complete(self, asked_page: u64, asked_limit: u64, docs: u64) -> Result<Option<Pagination>, NotDocumented> {
+impl SentPagination {
+    /// The complete pagination, with missing members computed; `None` if no member is missing.
+    fn complete(
+        self,
+        requested_page: u64,
+        requested_limit: u64,
+        docs: u64,
+    ) -> Result<Option<Pagination>, NotDocumented> {
         if let Self {
             total_docs: Some(_),
             limit: Some(_),
@@ -283,8 +287,8 @@ impl Given {
         {
             return Ok(None);
         }
-        let page = self.page.unwrap_or(asked_page);
-        let limit = self.limit.unwrap_or(asked_limit).max(1);
+        let page = self.page.unwrap_or(requested_page);
+        let limit = self.limit.unwrap_or(requested_limit).max(1);
         let before = page.saturating_sub(1).saturating_mul(limit);
         let has_next_page = self.has_next_page.or(match self.next_page {
             Some(next) => Some(next.is_some()),
@@ -292,11 +296,11 @@ impl Given {
         });
         let total_docs = match self.total_docs {
             Some(total) => total,
-            // Only the last page shows how many there are.
+            // The last page shows the total.
             None if has_next_page == Some(false) && (docs > 0 || page == 1) => before.saturating_add(docs),
             None => return Err(NotDocumented("`totalDocs` is missing and can't be computed".to_owned())),
         };
-        // An empty list has one page, as Refold counts.
+        // Refold counts one page for an empty list.
         let total_pages = self.total_pages.unwrap_or_else(|| total_docs.div_ceil(limit).max(1));
         let has_prev_page = self.has_prev_page.unwrap_or(page > 1);
         let has_next_page = has_next_page.unwrap_or(page < total_pages);
@@ -327,9 +331,9 @@ impl Pagination {
         "nextPage",
     ];
 
-    /// That of a page of a list with this many executions.
+    /// The pagination of a page of a list with this many executions.
     pub(super) fn of(total_docs: u64, limit: u64, page: u64) -> Self {
-        // An empty list has one page, as Refold counts.
+        // Refold counts one page for an empty list.
         let total_pages = total_docs.div_ceil(limit.max(1)).max(1);
         let (has_prev_page, has_next_page) = (page > 1, page < total_pages);
         Self {
@@ -345,7 +349,7 @@ impl Pagination {
         }
     }
 
-    /// The value of one member; `None` if it is none of these.
+    /// Writes the value of one member; `None` if the name is no pagination member.
     pub(super) fn write_member(&self, name: &str, out: &mut Vec<u8>) -> Option<()> {
         match name {
             "totalDocs" => serde_json::to_writer(out, &self.total_docs),
@@ -362,14 +366,14 @@ impl Pagination {
         .ok()
     }
 
-    /// The page object: what else the upstream sent first, `docs` among it, then the pagination.
-    fn write(&self, members: &Members<'_>) -> Result<Bytes, NotDocumented> {
-        let kept = members.0.iter().filter(|(name, _)| !Self::NAMES.contains(&&**name));
+    /// Writes a page object: first the upstream's other members, including `docs`, then the pagination.
+    fn write(&self, members: &PageMembers<'_>) -> Result<Bytes, NotDocumented> {
+        let others = members.0.iter().filter(|(name, _)| !Self::NAMES.contains(&&**name));
         let mut out = Vec::with_capacity(
-            kept.clone().map(|(name, value)| name.len() + value.get().len() + 8).sum::<usize>() + 256,
+            others.clone().map(|(name, value)| name.len() + value.get().len() + 8).sum::<usize>() + 256,
         );
         out.push(b'{');
-        for (name, value) in kept {
+        for (name, value) in others {
             serde_json::to_writer(&mut out, name)?;
             out.push(b':');
             out.extend_from_slice(value.get().as_bytes());

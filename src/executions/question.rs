@@ -1,20 +1,20 @@
-//! A question to the API in its canonical form, and how it is put to the upstream.
+//! Requests for cacheable resources in canonical form, and their spelling for the upstream.
 
 use std::fmt;
 
-use super::{BatchesQuery, Dialect, ListQuery, PathId};
+use super::query::{BatchesQuery, Dialect, ListQuery, PathId};
 
 /// The path of the executions collection.
 pub const COLLECTION: &str = "/api/v2/public/execution";
 
-/// A question in its canonical form: every spelling of it is equal to every other.
+/// A request for a cacheable resource in canonical form: all spellings of a request are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Question {
     /// A page of executions.
     List(ListQuery),
     /// One execution.
-    Document(PathId),
-    /// A page of the batches of an execution's node.
+    Execution(PathId),
+    /// A page of the batches of an execution's node; execution and node by id.
     Batches(PathId, PathId, BatchesQuery),
 }
 
@@ -43,23 +43,23 @@ impl Question {
                 out.push('?');
                 query.write_upstream(out);
             }
-            Self::Document(_) => {}
+            Self::Execution(_) => {}
         }
     }
 
-    /// What it takes on the heap, in bytes.
+    /// Heap memory in bytes.
     #[must_use]
     pub fn heap_size(&self) -> usize {
         match self {
             Self::List(query) => query.heap_size(),
-            Self::Document(execution) => execution.len(),
+            Self::Execution(execution) => execution.len(),
             Self::Batches(execution, node, query) => execution.len() + node.len() + query.heap_size(),
         }
     }
 
     fn write_path(&self, out: &mut String) {
         out.push_str(COLLECTION);
-        if let Self::Document(execution) | Self::Batches(execution, ..) = self {
+        if let Self::Execution(execution) | Self::Batches(execution, ..) = self {
             out.push('/');
             execution.write_upstream(out);
         }
@@ -71,7 +71,7 @@ impl Question {
     }
 }
 
-/// The canonical form, as of [`Question::write_canonical`].
+/// The canonical form, as written by [`Question::write_canonical`].
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.upstream_target(Dialect::Documented))

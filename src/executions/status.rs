@@ -1,18 +1,18 @@
-//! What an execution's status says about whether it can still change.
+//! The progress of an execution, derived from its status.
 
-/// Whether an execution can still change.
+/// Shows whether an execution can still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// `RUNNING` or `STOPPING`: it changes within seconds.
+    /// `RUNNING` or `STOPPING`: changes within seconds.
     Live,
-    /// `COMPLETED`, `ERRORED`, `STOPPED` or `TIMED_OUT`: it stays as it is.
+    /// `COMPLETED`, `ERRORED`, `STOPPED` or `TIMED_OUT`: final.
     Settled,
-    /// No status, or one that the documentation does not know.
+    /// The status is missing or undocumented.
     Unknown,
 }
 
 impl Progress {
-    /// Reads the `status` field of an execution.
+    /// The progress for a `status` field.
     #[must_use]
     pub fn of(status: Option<&str>) -> Self {
         match status {
@@ -22,7 +22,7 @@ impl Progress {
         }
     }
 
-    /// What holds for two executions together: one that runs makes both live, one that is unknown makes both unknown.
+    /// The progress of two executions together: live if either is live, else unknown if either is unknown.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {

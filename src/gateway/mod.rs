@@ -1,104 +1,85 @@
-//! A request's straight line, one call a step. Read this file first; what happens behind the cache is in `pending` and `fetch`.
+//! The way of a request, one call a step. Read this file first.
 //!
 //! ```text
-//! route -> identify -> normalise -> admit -> look up -> fetch -> translate -> respond
+//! route -> identify -> admit -> normalise -> look up -> (fetch -> translate ->) respond
 //! ```
 //!
-//! [`Gateway::handle`] decides at once, on the thread that the request came to, whether it can be answered there: a hit or
-//! a refusal is a finished response and no future. Only what needs the upstream becomes one.
+//! [`Gateway::handle`] runs the steps up to the look-up on the thread that the request arrived on, and nothing in them
+//! waits. A hit or a refusal is a finished response. A request that needs an issuer's keys or Refold becomes an
+//! [`Unfinished`], which [`Gateway::finish`] (in `finish`) completes.
 
-mod derive;
-mod fetch;
-mod pending_response;
+mod answer;
+mod context;
+mod finish;
+mod look_up;
+mod maintenance;
+mod normalise;
 mod reload;
 mod status;
-mod upstream_op;
+mod unfinished;
 
-use std::borrow::Cow;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::watch;
 
-use self::fetch::FetchRequest;
-use self::pending_response::{Unanswered, Wait};
+use self::answer::{Answer, encode_in_background, preflight, serve};
+pub use self::context::ConnectionContext;
+use self::context::{Failure, RequestContext};
+use self::look_up::{Lookup, look_up, not_cached};
+use self::normalise::{Miss, Normalised, UpstreamOp, normalise};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness};
-use self::upstream_op::{Miss, UpstreamOp};
-use crate::admit::{admit, must_write};
-use crate::cache::CacheOutcome;
-use crate::cache::{CacheKey, Coding, Directives, Entry, Group, Servable, Store};
-use crate::caller::{Caller, Callers, Known, ListenerIdentity, Unidentified};
+pub use self::unfinished::Unfinished;
+use self::unfinished::Wait;
+use crate::admit::admit;
+use crate::cache::{CacheKey, CacheOutcome, Coding, Directives, Entry, RenewalClaim};
+use crate::caller::{Authenticated, Caller, Callers, IssuerIndex, Unidentified};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
-use crate::error::{ClientError, Reason};
-use crate::executions::{Asked, BatchesQuery, Question, no_parameters};
-use crate::http_client::{Client, ClientSetupError};
-use crate::observe::{AccessRecord, Connected, Context, Observer, Span, Tracer, Who};
-use crate::request::RequestId;
-use crate::request::cors::{self, Cors};
-use crate::request::headers::Fields;
-use crate::request::route::{Endpoint, Resource, Route, route};
-use crate::respond::Body;
-use crate::respond::{self, Facts};
-use crate::tenant::Tenant;
-use crate::upstream::Upstream;
-use crate::upstream::{UpstreamCost, UpstreamTelemetry};
+use crate::error::ClientError;
+use crate::fetch::{FetchRequest, Fetcher};
+use crate::http_client::ClientSetupError;
+use crate::observe::{AccessRecord, Observer, Tracer};
+use crate::request::cors::CorsPolicy;
+use crate::request::headers::RequestHeaders;
+use crate::request::route::{Route, route};
+use crate::respond::{self, Body, ResponseContext};
+use crate::upstream::UpstreamTelemetry;
 
-/// Everything that requests share. One for all workers.
+/// Everything that requests share: one for all workers, until a reload replaces it.
 #[derive(Debug)]
 pub struct Gateway {
     config: Arc<Config>,
     clock: Clock,
     callers: Callers,
-    store: Store,
-    group: Arc<Group<Option<Context>>>,
-    cors: Option<Cors>,
-    origin: Upstream,
+    cors: Option<CorsPolicy>,
+    fetcher: Arc<Fetcher>,
     observer: Arc<Observer>,
     tracer: Option<Tracer>,
 }
 
-/// Where a request came in.
-#[derive(Clone, Debug)]
-pub struct ConnectionContext {
-    /// The upstream pool of this worker.
-    pub client: Client,
-    /// What the connection says of who sends requests over it.
-    pub entrance: ListenerIdentity,
-    /// PermitQueue true when what is not answered yet is given up, since the process ends.
-    pub over: watch::Receiver<bool>,
+/// The result of [`Gateway::handle`].
+pub enum Handled {
+    /// The response, complete.
+    Response(Response<Body>),
+    /// A request that has to wait; [`Gateway::finish`] answers it.
+    Unfinished(Box<Unfinished>),
 }
 
-const NOT_CACHED: &str = "there is no answer in the cache that the request's Cache-Control takes";
-
-/// A request on its way, and what the steps have found out about it.
-struct Exchange {
-    head: Parts,
-    facts: Facts,
-    began: Moment,
-    resource: Resource,
-    caller: Option<Caller>,
-    /// Who would be the caller, had it been allowed.
-    known: Option<Known>,
-    key: Option<CacheKey>,
-    /// The question's canonical form, if it is written out already.
-    canonical: Option<Arc<str>>,
-    /// How old the answer is.
-    age: Option<Duration>,
-    span: Span,
-    /// What it cost at the upstream.
-    spent: Option<Arc<UpstreamCost>>,
+/// The result of the steps up to the look-up.
+enum Decision {
+    /// The request can be answered now.
+    Answer(Answer),
+    /// The request needs the upstream.
+    Upstream(UpstreamOp),
 }
 
-/// Why a request can't be decided on.
+/// A request that the steps can't decide on.
 enum Unresolved {
     Refused(ClientError),
-    /// The key of an issuer's token is not known yet.
-    UnknownKey(usize),
+    /// The token's issuer has to be asked for its keys first.
+    UnknownKey(IssuerIndex),
 }
 
 impl<E: Into<ClientError>> From<E> for Unresolved {
@@ -107,34 +88,17 @@ impl<E: Into<ClientError>> From<E> for Unresolved {
     }
 }
 
-/// What a decision came to.
-enum Settled {
-    Now(Response<Body>),
-    Later(UpstreamOp),
-}
-
-enum Decision {
-    Hit(Arc<Entry>),
-    /// Given as it is, and fetched anew behind the caller's back.
-    Revalidate(FetchRequest, Arc<Entry>),
-    /// A browser asks what it may do; these methods.
-    Preflight(Cow<'static, str>),
-    UpstreamOp(UpstreamOp),
-}
-
 impl Gateway {
     /// A gateway with an empty cache.
     ///
     /// # Errors
-    /// If an issuer's key server or the collector of traces can't be reached in the way that the configuration says.
+    /// If the TLS settings for an issuer's key server or the trace collector can't be used.
     pub fn new(config: Arc<Config>, clock: Clock) -> Result<Self, ClientSetupError> {
         let observer = Arc::new(Observer::new(clock.clone()));
         Ok(Self {
             callers: Callers::new(&config, &clock)?,
-            store: store(config.cache.capacity, &observer),
-            group: Arc::default(),
-            cors: config.cors.as_ref().map(Cors::new),
-            origin: Upstream::new(Arc::clone(&config), clock.clone()),
+            cors: config.cors.as_ref().map(CorsPolicy::new),
+            fetcher: Arc::new(Fetcher::new(Arc::clone(&config), clock.clone(), &observer)),
             tracer: config.traces.as_ref().map(|traces| observer.tracer(traces)).transpose()?,
             observer,
             config,
@@ -142,279 +106,165 @@ impl Gateway {
         })
     }
 
-    /// All tenants, in the order of the configuration.
+    /// Answers a request, or takes it as far as it gets without waiting.
+    ///
+    /// The hit path: it takes no lock that a miss can hold, does no I/O and copies no body.
     #[must_use]
-    pub fn tenants(&self) -> &[Arc<Tenant>] {
-        self.callers.tenants()
-    }
-
-    /// Where somebody comes in who has shown a certificate with these names at an entrance.
-    #[must_use]
-    pub fn entrance_with_certificate(&self, entrance: &ListenerIdentity, names: &[String]) -> ListenerIdentity {
-        let known = self.callers.by_certificate(names).or_else(|| entrance.known.clone());
-        ListenerIdentity { known, ..entrance.clone() }
-    }
-
-    /// A connection of a caller is open, for as long as what is returned.
-    #[must_use]
-    pub fn connected(&self) -> Connected {
-        self.observer.connection()
-    }
-
-    /// Waits a moment for the spans of what was answered to be sent.
-    pub fn flush_traces(&self) {
-        if let Some(tracer) = &self.tracer {
-            tracer.flush();
-        }
-    }
-
-    /// What has to be done though nobody asks for it, for as long as it is polled. One worker does it for all.
-    pub async fn run_maintenance(&self) {
-        self.callers.keep_issuers_fresh().await;
-    }
-
-    /// Answers a request. The hit path: nothing in here waits, and no lock is taken that a miss can hold.
-    #[must_use]
-    pub fn handle(self: &Arc<Self>, scope: &ConnectionContext, request: Request<Incoming>) -> Answer {
+    pub fn handle(self: &Arc<Self>, connection: &ConnectionContext, request: Request<Incoming>) -> Handled {
         let (head, body) = request.into_parts();
         let now = self.clock.now();
-        let facts = Facts {
-            request_id: RequestId::new(),
-            head: head.method == Method::HEAD,
-            budget: None,
-            cache: CacheOutcome::NotAsked,
-            coding: None,
-            is_conditional: false,
-            cors: self.cors.as_ref().map(|cors| cors.allowed(&head.headers)),
-        };
-        let mut exchange = Exchange {
-            span: self.tracer.as_ref().map_or_else(Span::default, |tracer| tracer.serve(&head.headers)),
-            head,
-            facts,
-            began: now,
-            resource: Resource::Other,
-            caller: None,
-            known: None,
-            key: None,
-            canonical: None,
-            age: None,
-            spent: None,
-        };
-        let wait = match self.decide(scope, &mut exchange, now) {
-            Ok(decision) => match self.settle(scope, &mut exchange, decision, now) {
-                Settled::Now(response) => {
-                    self.ended(&mut exchange, response.status(), None);
-                    return Answer::Now(response);
-                }
-                Settled::Later(pending) => Wait::ForUpstream(pending),
-            },
+        let mut context = RequestContext::new(&head, now, self.cors.as_ref(), self.tracer.as_ref());
+        let wait = match self.decide(connection, &head, &mut context, now) {
+            Ok(Decision::Upstream(op)) => Wait::ForUpstream(op),
+            Ok(Decision::Answer(answer)) => {
+                let response = self.answer(connection, &head, &mut context, answer, now);
+                self.record(&head, &mut context, response.status(), None);
+                return Handled::Response(response);
+            }
+            Err(Unresolved::Refused(error)) => return Handled::Response(self.refuse(&head, &mut context, &error)),
             Err(Unresolved::UnknownKey(issuer)) => Wait::ForIssuer(issuer),
-            Err(Unresolved::Refused(error)) => return Answer::Now(self.refuse(&mut exchange, &error)),
         };
-        self.later(scope, wait, exchange, body)
+        Handled::Unfinished(Unfinished::boxed(connection, head, context, wait, body))
     }
 
-    /// Out of line: futures are large, and a hit must not make room for one on the stack.
-    #[inline(never)]
-    fn later(self: &Arc<Self>, scope: &ConnectionContext, wait: Wait, exchange: Exchange, body: Incoming) -> Answer {
-        Answer::Later(Box::pin(Unanswered::new(Arc::clone(self), exchange).answer(scope.clone(), wait, body)))
-    }
-
-    /// Answers what can be answered at once.
-    fn settle(
-        self: &Arc<Self>,
-        scope: &ConnectionContext,
-        exchange: &mut Exchange,
-        decision: Decision,
+    /// The steps of the line that need no I/O, in order.
+    fn decide(
+        &self,
+        connection: &ConnectionContext,
+        head: &Parts,
+        context: &mut RequestContext,
         now: Moment,
-    ) -> Settled {
-        let response = match decision {
-            Decision::Hit(entry) => {
-                let response = give(exchange, &entry, now);
-                encode_later(&exchange.facts, entry);
-                response
-            }
-            Decision::Revalidate(errand, entry) => {
-                let response = give(exchange, &entry, now);
-                let _nobody_waits = self.join(scope.client.clone(), errand);
-                response
-            }
-            Decision::Preflight(methods) => respond::preflight(&mut exchange.facts, self.cors.as_ref(), &methods),
-            Decision::UpstreamOp(pending) => return Settled::Later(pending),
+    ) -> Result<Decision, Unresolved> {
+        // First: before anything is known of the caller, only the shape of the request counts.
+        let route = route(head, &self.config.server, &self.config.pass_through)?;
+        context.resource = route.resource();
+        let endpoint = match route {
+            Route::Endpoint(endpoint) => endpoint,
+            // Without a credential: a browser asks before it sends one.
+            Route::Preflight(methods) => return Ok(Decision::Answer(preflight(head, context, methods)?)),
+            // Without a credential: a webhook is signed.
+            Route::Webhook(tenant) => return self.webhook(context, &tenant),
         };
-        Settled::Now(response)
+        let headers = RequestHeaders::of(&head.headers);
+        // Before the query is read, so that an unknown caller learns nothing of what is accepted.
+        let identified = self.callers.identify(&headers, &connection.entrance, now);
+        let caller = &*context.caller.insert(identified.map_err(|error| unresolved(error, &mut context.refused))?);
+        // Before the query is judged, so that invalid queries spend the caller's budget too.
+        admit(caller, &mut context.response.budget, now)?;
+        // Before the look-up, so that every spelling of a question finds the same entry.
+        let asked = match normalise(endpoint, caller, head, (&connection.query_memo, &self.config.query))? {
+            Normalised::Question(asked) => asked,
+            Normalised::Uncached(op) => {
+                context.response.cache = CacheOutcome::Bypass;
+                return Ok(Decision::Upstream(op));
+            }
+        };
+        context.response.coding = headers.accepts_encodings.then(|| Coding::preferred(&head.headers)).flatten();
+        context.response.is_conditional = headers.is_conditional;
+        context.canonical = asked.canonical;
+        let key = &*context.key.insert(CacheKey::new(caller, asked.question));
+        // Last of the steps that need no I/O: the entry of this caller's partition, or a fetch.
+        self.look_up(head, caller, key, &mut context.response, now)
     }
 
-    /// The steps that need nobody else.
-    fn decide(&self, scope: &ConnectionContext, exchange: &mut Exchange, now: Moment) -> Result<Decision, Unresolved> {
-        let Exchange { head, facts, span, known, .. } = exchange;
-        // Before anything is known of the caller, only the shape of the request is looked at.
-        let route = route(head, &self.config.server, &self.config.pass_through)?;
-        exchange.resource = route.resource();
-        let endpoint = match route {
-            // It has no credential: the browser asks before it sends one.
-            Route::Preflight(methods) => return preflight(methods, head, facts),
-            // Signed, not sent by a caller.
-            Route::Hook(tenant) => {
-                let tenant = self.callers.tenant_with_webhooks(&tenant).ok_or_else(ClientError::invalid_credentials)?;
-                facts.cache = CacheOutcome::Bypass;
-                return Ok(Decision::UpstreamOp(UpstreamOp::Hook { tenant: Arc::clone(tenant) }));
-            }
-            Route::To(endpoint) => endpoint,
-        };
-        let fields = Fields::of(&head.headers);
-        // Before the query is read, so that somebody unknown learns nothing of what is accepted.
-        let caller = self.callers.identify(&fields, &scope.entrance, now).map_err(|none| match none {
-            Unidentified::Refused(error) => Unresolved::Refused(error),
-            Unidentified::Known(error, who) => {
-                *known = Some(who);
-                Unresolved::Refused(error)
-            }
-            Unidentified::UnknownKey(issuer) => Unresolved::UnknownKey(issuer),
-        })?;
-        let caller = &*exchange.caller.insert(caller);
-        // Before the query is judged: a caller that sends nonsense spends its budget all the same.
-        admit(caller, &mut facts.budget, now)?;
-        let asked = match endpoint {
-            Endpoint::List => Asked::list(head.uri.query(), &self.config.query)?,
-            Endpoint::Document(execution) => {
-                no_parameters(head.uri.query(), &self.config.query)?;
-                Question::Document(execution).into()
-            }
-            Endpoint::Batches(execution, node) => {
-                let query = BatchesQuery::parse(head.uri.query(), &self.config.query)?;
-                Question::Batches(execution, node, query).into()
-            }
-            Endpoint::Other(allowed) => {
-                let reads = head.method == Method::GET || head.method == Method::HEAD;
-                if !reads {
-                    must_write(caller)?;
+    /// The cache step: serve a stored entry, or fetch.
+    fn look_up(
+        &self,
+        head: &Parts,
+        caller: &Caller,
+        key: &CacheKey,
+        response: &mut ResponseContext,
+        now: Moment,
+    ) -> Result<Decision, Unresolved> {
+        let settings = &caller.tenant().config;
+        let directives = Directives::of(&head.headers, &settings.request_directives);
+        let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, &settings.stale, now) {
+            Lookup::Hit(entry, outcome) => (outcome, Answer::Hit(entry)),
+            Lookup::Renewable(entry, claim) => (CacheOutcome::HitStale, Answer::Renew(entry, claim)),
+            Lookup::Miss { stale, outcome } => {
+                response.cache = outcome;
+                if directives.only_if_cached() {
+                    return Err(not_cached().into());
                 }
-                facts.cache = CacheOutcome::Bypass;
-                return Ok(Decision::UpstreamOp(UpstreamOp::Pass { caller: caller.clone(), allowed }));
-            }
-            Endpoint::Action(execution, action) => {
-                must_write(caller)?;
-                no_parameters(head.uri.query(), &self.config.query)?;
-                facts.cache = CacheOutcome::Bypass;
-                return Ok(Decision::UpstreamOp(UpstreamOp::Act { caller: caller.clone(), execution, action }));
+                let miss = Miss { caller: caller.clone(), key: key.clone(), stale, directives };
+                return Ok(Decision::Upstream(UpstreamOp::Fetch(Box::new(miss))));
             }
         };
-        facts.coding = if fields.accepts_encodings { Coding::preferred(&head.headers) } else { None };
-        facts.is_conditional = fields.is_conditional;
-        exchange.canonical = asked.canonical;
-        let key = &*exchange.key.insert(CacheKey::new(caller, asked.question));
-        let directives = Directives::of(&head.headers, &caller.tenant().config.request_directives);
-        let (entry, usable) = match self.store.get(key) {
-            None => (None, Servable::No),
-            Some(entry) => {
-                let usable = match directives.accept(&entry, now) {
-                    None => entry.usable(&caller.tenant().config.stale, now),
-                    // Stale, and the caller says that this will do.
-                    Some(true) => Servable::WhileFailing,
-                    Some(false) => {
-                        facts.cache = CacheOutcome::Request;
-                        Servable::No
-                    }
-                };
-                (Some(entry), usable)
+        response.cache = outcome;
+        Ok(Decision::Answer(answer))
+    }
+
+    /// The response to a request that needs no upstream.
+    fn answer(
+        &self,
+        connection: &ConnectionContext,
+        head: &Parts,
+        context: &mut RequestContext,
+        answer: Answer,
+        now: Moment,
+    ) -> Response<Body> {
+        match answer {
+            Answer::Hit(entry) => {
+                let response = serve(head, context, &entry, now);
+                encode_in_background(&context.response, entry);
+                response
             }
-        };
-        match (entry, usable) {
-            (Some(entry), Servable::Fresh) => {
-                facts.cache = CacheOutcome::Hit;
-                Ok(Decision::Hit(entry))
+            Answer::Renew(entry, claim) => {
+                let response = serve(head, context, &entry, now);
+                self.renew(connection, head, context, (entry, claim));
+                response
             }
-            (Some(entry), Servable::WhileFailing) => {
-                facts.cache = CacheOutcome::HitStale;
-                Ok(Decision::Hit(entry))
-            }
-            (Some(entry), Servable::WhileRevalidating) => {
-                facts.cache = CacheOutcome::HitStale;
-                let trip = UpstreamTelemetry::new(Arc::clone(&self.observer), caller, span, &head.headers);
-                Ok(Decision::Revalidate(FetchRequest::renewal(caller, key, &entry, trip), entry))
-            }
-            _ if directives.only_if_cached() => Err(ClientError::new(Reason::NotCached, NOT_CACHED).into()),
-            (entry, _) => {
-                // What the caller did not take is no comfort either if nothing newer is to be had.
-                let stale = entry.filter(|_| facts.cache != CacheOutcome::Request);
-                let (caller, key) = (caller.clone(), key.clone());
-                Ok(Decision::UpstreamOp(UpstreamOp::Fetch(Miss { caller, key, stale, directives })))
-            }
+            Answer::Preflight(methods) => respond::preflight(&mut context.response, self.cors.as_ref(), &methods),
         }
     }
 
-    /// The answer with an error.
+    /// Renews an entry in the background.
+    fn renew(
+        &self,
+        connection: &ConnectionContext,
+        head: &Parts,
+        context: &RequestContext,
+        (entry, claim): (Arc<Entry>, RenewalClaim),
+    ) {
+        let (Some(caller), Some(key)) = (&context.caller, &context.key) else { return };
+        let telemetry = UpstreamTelemetry::new(Arc::clone(&self.observer), caller, &context.span, &head.headers);
+        let renewal = FetchRequest::renewal(caller, key, entry, claim, telemetry);
+        let (_follower, _role) = self.fetcher.join(connection.client.clone(), renewal);
+    }
+
+    /// A webhook for a tenant. Its signature is checked once its body has arrived.
+    fn webhook(&self, context: &mut RequestContext, tenant: &str) -> Result<Decision, Unresolved> {
+        let tenant = self.callers.tenant_with_webhooks(tenant).ok_or_else(ClientError::invalid_credentials)?;
+        context.response.cache = CacheOutcome::Bypass;
+        Ok(Decision::Upstream(UpstreamOp::Webhook { tenant: Arc::clone(tenant) }))
+    }
+
+    /// The error response.
     #[cold]
-    fn refuse(&self, exchange: &mut Exchange, error: &ClientError) -> Response<Body> {
-        let response = respond::error(&mut exchange.facts, error);
-        self.ended(exchange, response.status(), Some((error.error_code(), error.label())));
+    fn refuse(&self, head: &Parts, context: &mut RequestContext, error: &ClientError) -> Response<Body> {
+        let response = respond::error(&mut context.response, error);
+        self.record(head, context, response.status(), Some(Failure::from(error)));
         response
     }
 
-    /// Tells whoever watches, with the code of the error if it was one, and the label for it. The last thing that is done for
-    /// any request.
-    fn ended(&self, exchange: &mut Exchange, status: StatusCode, error: Option<(&str, &'static str)>) {
-        let now = self.clock.now();
-        let record = AccessRecord {
-            request_id: exchange.facts.request_id,
-            method: &exchange.head.method,
-            resource: exchange.resource,
-            who: match (&exchange.caller, &exchange.known) {
-                (Some(caller), _) => Some(Who::from(caller)),
-                (None, Some(known)) => Some(Who::from(known)),
-                (None, None) => None,
-            },
-            key: exchange.key.as_ref(),
-            canonical: exchange.canonical.as_deref(),
-            status,
-            error_code: error.map(|(code, _)| code),
-            error_label: error.map(|(_, label)| label),
-            cache: exchange.facts.cache,
-            age: exchange.age,
-            at: now,
-            duration: now.since(exchange.began),
-            upstream: exchange.spent.as_ref().and_then(|spent| spent.upstream()),
-            trace: exchange.span.context().map(|context| context.trace),
-        };
+    /// Records the finished request in metrics, log and trace. The last thing that happens for every request.
+    fn record(&self, head: &Parts, context: &mut RequestContext, status: StatusCode, failure: Option<Failure<'_>>) {
+        let mut span = std::mem::take(&mut context.span);
+        let trace = span.context().map(|span| span.trace);
+        let record = AccessRecord { trace, ..context.record(head, status, failure, self.clock.now()) };
         self.observer.answered(&self.config.log, &record);
-        exchange.span.answered(exchange.head.uri.path(), &record);
+        span.answered(head.uri.path(), &record);
     }
 }
 
-/// An empty cache.
-fn store(capacity: u64, observer: &Arc<Observer>) -> Store {
-    let observer = Arc::clone(observer);
-    Store::new(capacity, move || observer.evicted())
-}
-
-/// The answer with an entry.
-fn give(exchange: &mut Exchange, entry: &Entry, now: Moment) -> Response<Body> {
-    exchange.age = Some(entry.age(now));
-    respond::entry(&mut exchange.facts, &exchange.head.headers, entry, now)
-}
-
-/// Has an entry coded in the way that a request would have liked, for those who come after.
-fn encode_later(facts: &Facts, entry: Arc<Entry>) {
-    if let Some(coding) = facts.coding.filter(|coding| entry.claims(*coding)) {
-        tokio::task::spawn_blocking(move || entry.encode(coding));
+/// Keeps the owner of a refused credential for the log.
+fn unresolved(error: Unidentified, refused: &mut Option<Authenticated>) -> Unresolved {
+    match error {
+        Unidentified::Refused(error) => Unresolved::Refused(error),
+        Unidentified::NotAuthorized(error, owner) => {
+            *refused = Some(owner);
+            Unresolved::Refused(error)
+        }
+        Unidentified::UnknownKey(issuer) => Unresolved::UnknownKey(issuer),
     }
-}
-
-/// A browser's question what it may do: only pages of known origins are answered.
-fn preflight(methods: Cow<'static, str>, head: &Parts, facts: &Facts) -> Result<Decision, Unresolved> {
-    let allowed = matches!(facts.cors, Some(Some(_)));
-    if allowed && cors::is_preflight(&head.headers) {
-        Ok(Decision::Preflight(methods))
-    } else {
-        Err(ClientError::method_not_allowed(methods).into())
-    }
-}
-
-/// A response that is there already, or one that has to be waited for.
-pub enum Answer {
-    /// Here it is.
-    Now(Response<Body>),
-    /// It will be.
-    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }

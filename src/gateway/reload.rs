@@ -1,37 +1,38 @@
-//! The gateway after the configuration has changed. It is made whole before anything is swapped, so one that can't be made
-//! changes nothing; a request that has begun ends with the gateway that it began with.
+//! The gateway for a changed configuration.
+//!
+//! It is made whole before anything is swapped, so a configuration that can't be used changes nothing, and a request
+//! that has begun ends with the gateway that it began with.
 
 use std::sync::Arc;
 
-use super::{Gateway, store};
+use super::Gateway;
 use crate::config::Config;
 use crate::http_client::ClientSetupError;
-use crate::request::cors::Cors;
+use crate::request::cors::CorsPolicy;
+use crate::tenant::CachedEntries;
 
 impl Gateway {
-    /// A gateway with another configuration and what this one knows, as far as the settings allow. Nothing changes before
-    /// [`Gateway::take_over`].
+    /// A gateway for another configuration, with as much of this one's state as the settings allow. This one is not
+    /// affected before [`Gateway::take_over`].
     ///
     /// # Errors
-    /// If an issuer's key server or the collector of traces can't be reached in the way that the configuration says.
+    /// If the TLS settings for an issuer's key server or the trace collector can't be used.
     pub fn reconfigured(&self, config: Arc<Config>) -> Result<Self, ClientSetupError> {
-        let (was, is) = (&self.config, &config);
-        // Whose answers they are, in which words questions are asked, and which questions are the same.
-        let answers_hold = was.upstream.connection.base_url == is.upstream.connection.base_url
-            && was.upstream.dialect == is.upstream.dialect
-            && was.query == is.query;
-        let same_capacity = was.cache.capacity == is.cache.capacity;
+        let (before, after) = (&self.config, &config);
+        // Entries stay valid only for the same upstream, asked in the same words, with the same meaning of a query.
+        let entries_stay_valid = before.upstream.connection.base_url == after.upstream.connection.base_url
+            && before.upstream.dialect == after.upstream.dialect
+            && before.query == after.query;
+        let entries = if entries_stay_valid { CachedEntries::Keep } else { CachedEntries::Drop };
         Ok(Self {
-            callers: self.callers.reconfigured(&config, answers_hold)?,
-            store: if same_capacity { self.store.clone() } else { store(is.cache.capacity, &self.observer) },
-            group: Arc::clone(&self.group),
-            cors: is.cors.as_ref().map(Cors::new),
-            origin: self.origin.reconfigured(&config),
-            tracer: if was.traces == is.traces {
+            callers: self.callers.reconfigured(&config, entries)?,
+            cors: after.cors.as_ref().map(CorsPolicy::new),
+            fetcher: Arc::new(self.fetcher.reconfigured(&config, &self.observer)),
+            tracer: if before.traces == after.traces {
                 self.tracer.clone()
             } else {
-                // What the one before still has it sends by itself.
-                is.traces.as_ref().map(|traces| self.observer.tracer(traces)).transpose()?
+                // The previous tracer sends the spans that it still holds.
+                after.traces.as_ref().map(|traces| self.observer.tracer(traces)).transpose()?
             },
             observer: Arc::clone(&self.observer),
             clock: self.clock.clone(),
@@ -39,15 +40,9 @@ impl Gateway {
         })
     }
 
-    /// Brings budgets that are shared with the gateway before in line with this one's settings. Call it right before it
-    /// begins to serve.
+    /// Applies this configuration's limits to the budgets that both gateways share. Called right before this one starts
+    /// to serve.
     pub fn take_over(&self) {
-        self.callers.take_over();
-    }
-
-    /// What it was made with.
-    #[must_use]
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+        self.callers.apply_limits();
     }
 }

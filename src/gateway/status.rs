@@ -1,4 +1,4 @@
-//! What the gateway tells of itself: to people, to probes, to Prometheus. Nothing here is part of a request's way.
+//! The state of the gateway as the admin listener shows it: status page, probes and Prometheus. No part of a request's way.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,87 +11,88 @@ use crate::cache::Usage;
 use crate::executions::{ListQuery, Question};
 use crate::lifecycle::Reloads;
 use crate::observe::{Latency, RecentError, State, Traffic};
-use crate::request::headers::Fields;
-use crate::tenant::{BudgetState, Busy, Tenant, TenantStatus};
+use crate::request::headers::RequestHeaders;
+use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus};
 use crate::upstream::Circuit;
 
-/// Linked accounts that are shown as the busiest.
+/// Number of linked accounts that the status page lists as the busiest.
 const BUSIEST: usize = 10;
 
-/// What is going on.
+/// A snapshot of traffic, cache, tenants and errors, as `/status` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// When this was.
+    /// The time of the snapshot.
     pub at: jiff::Timestamp,
-    /// Seconds since the gateway was made.
+    /// Seconds since the process started.
     pub uptime: f64,
-    /// Answers of the last five minutes.
+    /// Responses of the last five minutes.
     pub traffic: Traffic,
-    /// How long they took in the last one.
+    /// Response times of the last minute.
     pub latency: Latency,
-    /// What is in the cache.
+    /// Size and number of the cached entries.
     pub cache: Usage,
-    /// The circuit to Refold.
+    /// State of the circuit breaker to Refold.
     pub circuit: Circuit,
-    /// Orgs, as the configuration names them.
+    /// All tenants, in the order of the configuration.
     pub tenants: Vec<TenantStatus>,
-    /// The linked accounts that have asked most in the last minute.
-    pub busiest: Vec<Busy>,
-    /// The last errors, the newest first.
+    /// The linked accounts with the most requests in the last minute.
+    pub busiest: Vec<BusyAccount>,
+    /// The last errors, newest first.
     pub errors: Vec<RecentError>,
 }
 
-/// Whether requests can be answered.
+/// The readiness of the gateway, as `/readyz` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Whether some tenant's can: one org whose key is refused is no reason to send the others away.
+    /// True if at least one tenant is ready: one org's refused key must not take the others' traffic away.
     pub ready: bool,
-    /// The circuit to Refold.
+    /// State of the circuit breaker to Refold.
     pub circuit: Circuit,
-    /// Orgs, as the configuration names them.
+    /// All tenants, in the order of the configuration.
     pub tenants: Vec<TenantReadiness>,
 }
 
-/// Whether a tenant's requests can be answered.
+/// The readiness of one tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TenantReadiness {
-    /// Its name in the configuration.
+    /// Id in the configuration.
     pub id: String,
-    /// Whether they can.
+    /// True if its requests can be answered.
     pub ready: bool,
-    /// Whether Refold has taken the org key when it was last asked.
+    /// False for a minute after Refold has refused its org key.
     pub credential_accepted: bool,
-    /// Whether a fetch could leave now. No reason not to be ready: it passes, and there is the cache.
-    pub budget: BudgetState,
+    /// State of the upstream budget. An exhausted budget does not make a tenant unready: it recovers, and the cache
+    /// goes on answering.
+    pub budget: BudgetAvailability,
 }
 
-/// What a query is to the gateway.
+/// A query as the gateway reads it, for the explorer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explained {
-    /// Whose caller asks.
+    /// The caller's tenant.
     pub tenant: String,
-    /// For whom; `None` for a session token, which does not show it.
+    /// The caller's linked account; `None` for a session token, which does not reveal it.
     pub linked_account: Option<String>,
     /// The caller's name.
     pub caller: String,
-    /// The question as every spelling of it is read.
+    /// The canonical query.
     pub canonical: String,
-    /// As it is put to Refold.
+    /// The request target that goes to Refold.
     pub upstream: String,
 }
 
 impl Gateway {
-    /// What is going on.
+    /// A snapshot of the gateway.
     #[must_use]
     pub fn status(&self) -> Status {
         let now = self.clock.now();
         let live = self.observer.live();
         let tenants = self.callers.tenants();
-        let mut busiest: Vec<Busy> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
+        let mut busiest: Vec<BusyAccount> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
         busiest.sort_by_key(|busy| std::cmp::Reverse(busy.requests));
         busiest.truncate(BUSIEST);
         let mut errors = live.errors(now);
-        // What the log may not show, the page may not either.
+        // The page shows linked accounts no more openly than the log does.
         let shown = self.config.log.linked_accounts;
         let busy = busiest.iter_mut().map(|busy| &mut busy.linked_account);
         for account in busy.chain(errors.iter_mut().map(|error| &mut error.linked_account)) {
@@ -102,22 +103,22 @@ impl Gateway {
             uptime: now.since(crate::clock::Moment::default()).as_secs_f64(),
             traffic: live.traffic(now),
             latency: live.latency(now),
-            cache: self.store.usage(),
-            circuit: self.origin.circuit(),
+            cache: self.fetcher.store().usage(),
+            circuit: self.fetcher.upstream().circuit(),
             tenants: tenants.iter().map(|tenant| tenant.status()).collect(),
             busiest,
             errors,
         }
     }
 
-    /// Whether requests can be answered.
+    /// The readiness of the gateway and of each tenant.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let circuit = self.origin.circuit();
+        let circuit = self.fetcher.upstream().circuit();
         let of = |tenant: &Arc<Tenant>| {
             let TenantStatus { id, credential_accepted, budget, .. } = tenant.status();
-            // While the circuit is open there is the cache: to send callers away would make an outage of Refold's one of
-            // theirs.
+            // An open circuit does not count: the cache goes on answering, and sending callers elsewhere would turn an
+            // outage of Refold into one of the gateway.
             TenantReadiness { id, ready: credential_accepted, credential_accepted, budget }
         };
         let tenants: Vec<TenantReadiness> = self.callers.tenants().iter().map(of).collect();
@@ -128,17 +129,17 @@ impl Gateway {
     #[must_use]
     pub fn metrics(&self, reloads: &Reloads) -> String {
         self.observer.text(&State {
-            cache: self.store.usage(),
-            circuit_open: self.origin.circuit() != Circuit::Closed,
+            cache: self.fetcher.store().usage(),
+            circuit_open: self.fetcher.upstream().circuit() != Circuit::Closed,
             tenants: self.callers.tenants(),
             reloads,
         })
     }
 
-    /// What the query of a list of executions is, if it is a good one of somebody known.
+    /// The reading of a list query; `None` if the credential or the query is not accepted.
     #[must_use]
     pub fn explain(&self, scope: &ConnectionContext, headers: &HeaderMap, query: Option<&str>) -> Option<Explained> {
-        let caller = self.callers.identify(&Fields::of(headers), &scope.entrance, self.clock.now()).ok()?;
+        let caller = self.callers.identify(&RequestHeaders::of(headers), &scope.entrance, self.clock.now()).ok()?;
         let question = Question::List(ListQuery::parse(query, &self.config.query).ok()?);
         Some(Explained {
             tenant: caller.tenant().config.id.to_string(),

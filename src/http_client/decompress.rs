@@ -1,33 +1,36 @@
-//! Bodies that come compressed, expanded within the same bound as those that do not: a small answer must not fill the
-//! memory.
+//! Decompression of response bodies, with the same bound on size as for plain ones: a small response must not fill the memory.
 
-use std::io::{Read, Result};
+use std::io::{self, Read};
 
 use bytes::Bytes;
 
-use super::TransportError;
+use super::error::{TransportError, TransportErrorKind};
 
-/// What a body with a `Content-Encoding` is without it; at most `limit` bytes.
-pub(super) fn expand(coding: &[u8], body: &Bytes, limit: usize) -> std::result::Result<Bytes, TransportError> {
-    let read = &body[..];
-    let expanded = if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
-        bounded(flate2::read::MultiGzDecoder::new(read), limit)
+/// Removes one `Content-Encoding` from a body of which at most `limit` bytes may come out.
+///
+/// # Errors
+/// If the coding is not supported, the body is not in this coding, or it is larger than `limit` without it.
+pub(super) fn decompress(coding: &[u8], body: &Bytes, limit: usize) -> Result<Bytes, TransportError> {
+    let compressed = &body[..];
+    let plain = if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
+        read_bounded(flate2::read::MultiGzDecoder::new(compressed), limit)
     } else if coding.eq_ignore_ascii_case(b"br") {
-        bounded(brotli::Decompressor::new(read, 4096), limit)
+        read_bounded(brotli::Decompressor::new(compressed, 4096), limit)
     } else if coding.eq_ignore_ascii_case(b"zstd") {
-        zstd::Decoder::new(read).and_then(|decoder| bounded(decoder, limit))
+        zstd::Decoder::new(compressed).and_then(|decoder| read_bounded(decoder, limit))
     } else {
-        return Err(TransportError::Broken);
+        let coding = format!("unsupported content-encoding \"{}\"", coding.escape_ascii());
+        return Err(TransportError::caused_by(TransportErrorKind::InvalidResponse, &io::Error::other(coding)));
     };
-    match expanded {
-        Ok(bytes) if bytes.len() > limit => Err(TransportError::TooLarge { limit }),
+    match plain {
+        Ok(bytes) if bytes.len() > limit => Err(TransportErrorKind::TooLarge { limit }.into()),
         Ok(bytes) => Ok(bytes.into()),
-        Err(_) => Err(TransportError::Broken),
+        Err(error) => Err(TransportError::caused_by(TransportErrorKind::InvalidResponse, &error)),
     }
 }
 
-/// Reads to the end, or one byte beyond the bound.
-fn bounded(reader: impl Read, limit: usize) -> Result<Vec<u8>> {
+/// Reads to the end, or one byte beyond the limit.
+fn read_bounded(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     reader.take(limit as u64 + 1).read_to_end(&mut out)?;
     Ok(out)
@@ -38,14 +41,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_expands_up_to_the_bound_and_no_further() {
+    fn a_body_is_decompressed_up_to_the_limit_and_no_further() {
         let plain = vec![b' '; 100_000];
         let small: Bytes = zstd::bulk::compress(&plain, 3).expect("it compresses").into();
         assert!(small.len() < 1000);
-        assert_eq!(expand(b"zstd", &small, 100_000), Ok(plain.into()));
-        assert_eq!(expand(b"ZSTD", &small, 99_999), Err(TransportError::TooLarge { limit: 99_999 }));
+        let result = |coding: &[u8], limit| decompress(coding, &small, limit).map_err(|error| error.kind());
+        assert_eq!(result(b"zstd", 100_000), Ok(plain.into()));
+        assert_eq!(result(b"ZSTD", 99_999), Err(TransportErrorKind::TooLarge { limit: 99_999 }));
         for coding in ["gzip", "br", "deflate", "gzip, zstd", ""] {
-            assert_eq!(expand(coding.as_bytes(), &small, 1000), Err(TransportError::Broken), "{coding}");
+            assert_eq!(result(coding.as_bytes(), 1000), Err(TransportErrorKind::InvalidResponse), "{coding}");
         }
     }
 }

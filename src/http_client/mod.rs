@@ -1,17 +1,19 @@
-//! An HTTP client for one server: verified TLS, no redirect followed, every exchange bounded in time and bytes. Each worker
-//! has one of its own for Refold, so a miss never leaves its thread either.
+//! An HTTP client for one server: verified TLS, no redirects, every exchange bounded in time and size.
+//!
+//! Each worker has a client of its own for Refold, so a cache miss stays on its thread. JWKS and OTLP use the same client.
 
-mod body;
 mod decompress;
+mod error;
 mod pool;
+mod request_body;
+mod response_body;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HOST};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, response};
+use http::{HeaderValue, Request, Response};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::crypto::aws_lc_rs;
@@ -20,12 +22,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
-pub use self::body::{Arriving, BodyError, Outgoing, whole};
-use self::decompress::expand;
+use self::decompress::decompress;
+pub use self::error::{BodyError, ClientSetupError, TransportError, TransportErrorKind};
 use self::pool::Pool;
+pub use self::request_body::{RequestBody, buffered, streamed};
+pub use self::response_body::ResponseBody;
 use crate::config::{CaFile, Connection};
 
-/// A way to one server, with connections kept for the next request. Cheap to clone.
+/// A client of one server, with a pool of connections. Cheap to clone; clones share the pool.
 #[derive(Clone, Debug)]
 pub struct Client {
     pool: Pool,
@@ -35,58 +39,19 @@ pub struct Client {
     max_body: usize,
 }
 
-/// An answer, read whole.
-#[derive(Debug)]
-pub struct Reply {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its headers; none of them is passed on as it is.
-    pub headers: HeaderMap,
-    /// Its body, not encoded. It may be a part of the connection's read buffer, so whoever keeps it copies it.
-    pub body: Bytes,
-}
-
-/// Why there is no answer. Says nothing of addresses or names: a caller reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TransportError {
-    /// No connection, or it was lost before the answer began.
-    #[error("it can't be reached")]
-    Unreachable,
-    /// The answer took too long.
-    #[error("it did not answer in time")]
-    Timeout,
-    /// The answer is larger than is read.
-    #[error("its answer is larger than {limit} bytes")]
-    TooLarge {
-        /// Most bytes that are read.
-        limit: usize,
-    },
-    /// The answer is not HTTP, or ended early, or has an encoding that was not asked for.
-    #[error("its answer is broken")]
-    Broken,
-}
-
-/// Why the client can't be built.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientSetupError {
-    /// The file of certificate authorities can't be used.
-    #[error("ca_file {}: {reason}", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// TLS can't be set up.
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
-}
+/// A response with its body in memory and decompressed.
+///
+/// The body may be a slice of the connection's read buffer, which it keeps in memory, so copy it before you store it.
+pub type BufferedResponse = Response<Bytes>;
 
 impl Client {
-    /// A client with an empty pool.
+    /// Makes a client with an empty pool.
     ///
     /// # Errors
     /// If the file of certificate authorities can't be used.
+    ///
+    /// # Panics
+    /// If the base URL has no authority, which the configuration does not accept.
     pub fn new(config: &Connection) -> Result<Self, ClientSetupError> {
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(config.connect_timeout));
@@ -97,58 +62,62 @@ impl Client {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let origin = config.base_url.clone();
-        // The configuration has made sure of an authority.
-        let host = origin.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        let base_url = config.base_url.clone();
+        let host = base_url.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
         Ok(Self {
-            host: host.unwrap_or(HeaderValue::from_static("")),
-            pool: Pool::new(connector, origin, config.pool_idle_per_worker, config.pool_idle_timeout),
+            host: host
+                .expect("the configuration only accepts a base URL with an authority, whose characters are ASCII"),
+            pool: Pool::new(connector, base_url, config.pool_idle_per_worker, config.pool_idle_timeout),
             first_byte_timeout: config.first_byte_timeout,
             total_timeout: config.total_timeout,
             max_body: config.max_body,
         })
     }
 
-    /// Sends a request and reads its answer whole, in no more time than is left.
+    /// Sends a request and reads the whole response, within `time_left` and the configured timeouts.
     ///
     /// # Errors
-    /// If there is none within the bounds of time and size.
-    pub async fn send(&self, request: Request<Outgoing>, left: Duration) -> Result<Reply, TransportError> {
-        let (head, body) = self.begin_within(request, self.max_body, left).await?;
+    /// If there is no complete and valid response within the bounds of time and size.
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+        time_left: Duration,
+    ) -> Result<BufferedResponse, TransportError> {
+        let response = self.send_within(request, self.max_body, time_left).await?;
+        let (head, body) = response.into_parts();
         let body = body.read().await?;
         let body = match head.headers.get(CONTENT_ENCODING) {
-            Some(coding) if coding != "identity" => expand(coding.as_bytes(), &body, self.max_body)?,
+            Some(coding) if coding != "identity" => decompress(coding.as_bytes(), &body, self.max_body)?,
             _ => body,
         };
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Ok(Response::from_parts(head, body))
     }
 
-    /// Sends a request and reads the head of its answer; of the body at most `limit` bytes are read.
+    /// Sends a request and reads the head of the response; the body streams, up to `max_body` bytes.
     ///
     /// # Errors
-    /// If there is none within the bounds of time.
-    pub async fn begin(
+    /// If there is no valid head within the configured timeouts.
+    pub async fn send_streaming(
         &self,
-        request: Request<Outgoing>,
-        limit: usize,
-    ) -> Result<(response::Parts, Arriving), TransportError> {
-        self.begin_within(request, limit, self.total_timeout).await
+        request: Request<RequestBody>,
+        max_body: usize,
+    ) -> Result<Response<ResponseBody>, TransportError> {
+        self.send_within(request, max_body, self.total_timeout).await
     }
 
-    async fn begin_within(
+    async fn send_within(
         &self,
-        mut request: Request<Outgoing>,
-        limit: usize,
-        left: Duration,
-    ) -> Result<(response::Parts, Arriving), TransportError> {
+        mut request: Request<RequestBody>,
+        max_body: usize,
+        time_left: Duration,
+    ) -> Result<Response<ResponseBody>, TransportError> {
         request.headers_mut().insert(HOST, self.host.clone());
-        let begun = Instant::now();
-        let deadline = begun + self.total_timeout.min(left);
-        let first_byte = deadline.min(begun + self.first_byte_timeout);
+        let start = Instant::now();
+        let deadline = start + self.total_timeout.min(time_left);
+        let first_byte = deadline.min(start + self.first_byte_timeout);
         let (response, lease) =
-            timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| TransportError::Timeout)??;
-        let (head, body) = response.into_parts();
-        Ok((head, Arriving::new(body, lease, deadline, limit)))
+            timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| TransportErrorKind::Timeout)??;
+        Ok(response.map(|body| ResponseBody::new(body, lease, deadline, max_body)))
     }
 }
 
@@ -157,14 +126,14 @@ fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
     match &config.ca_file {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(CaFile { path, .. }) => {
-            let refused = |reason: String| ClientSetupError::CaFile { path: path.clone(), reason };
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| refused(error.to_string()))?;
+            let unusable = |reason: String| ClientSetupError::CaFile { path: path.clone(), reason };
+            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
             for certificate in certificates {
-                let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-                roots.add(certificate).map_err(|error| refused(error.to_string()))?;
+                let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+                roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
             }
             if roots.is_empty() {
-                return Err(refused("no certificate in it".to_owned()));
+                return Err(unusable("no certificate in it".to_owned()));
             }
         }
     }
@@ -172,4 +141,68 @@ fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+    use crate::config::{Config, Environment};
+
+    fn client(base_url: &str) -> Client {
+        let mut environment = Environment::default();
+        environment.insert("ORG_KEY", "tk_org");
+        let tenant = "[[tenants]]\nid = \"a\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
+        let text = format!("[upstream]\nbase_url = \"{base_url}\"\n{tenant}");
+        let config = Config::parse(&text, Path::new("test.toml"), &environment).expect("it is valid");
+        Client::new(&config.upstream.connection).expect("it needs no file")
+    }
+
+    async fn error_of(base_url: &str) -> (TransportErrorKind, String) {
+        let request = Request::new(buffered(Bytes::new()));
+        let error = client(base_url).send(request, Duration::MAX).await.expect_err("no response");
+        (error.kind(), error.to_string())
+    }
+
+    #[tokio::test]
+    async fn an_error_names_its_cause() {
+        // Bound, so that no other process listens there, but not listening.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let (kind, text) = error_of(&format!("http://{}", socket.local_addr().expect("it is bound"))).await;
+        assert_eq!(kind, TransportErrorKind::Unreachable);
+        assert_eq!(text.matches("Connection refused").count(), 1, "{text}");
+        for (scheme, response, kind, cause) in [
+            ("http", "", TransportErrorKind::Unreachable, "connection closed before message completed"),
+            ("http", "SSH-2.0-OpenSSH\r\n\r\n", TransportErrorKind::InvalidResponse, "invalid HTTP version"),
+            (
+                "http",
+                "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{",
+                TransportErrorKind::InvalidResponse,
+                "end of file before message length reached",
+            ),
+            (
+                "http",
+                "HTTP/1.1 200 OK\r\ncontent-encoding: compress\r\ncontent-length: 1\r\n\r\n{",
+                TransportErrorKind::InvalidResponse,
+                "unsupported content-encoding \"compress\"",
+            ),
+            ("https", "this is no TLS", TransportErrorKind::Unreachable, "InvalidContentType"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let base_url = format!("{scheme}://{}", listener.local_addr().expect("it is bound"));
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let _ = stream.read(&mut [0; 4096]).await;
+                stream.write_all(response.as_bytes()).await.expect("it is read");
+            };
+            let ((), (actual, text)) = tokio::join!(serve, error_of(&base_url));
+            assert_eq!(actual, kind, "{text}");
+            assert!(text.contains(cause), "{text}");
+        }
+    }
 }

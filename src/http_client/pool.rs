@@ -1,7 +1,7 @@
-//! Keep-alive connections to the one server there is: HTTP/1.1, used one request at a time, the freshest first.
+//! A pool of keep-alive connections to one server: HTTP/1.1, one request at a time, the most recently used first.
 //!
-//! The general client of the HTTP library asks its pool by host, races a connect against it and hands connections back
-//! through tasks and channels. Here is one host, and a worker's pool is used from one thread: a stack is enough.
+//! hyper-util's general client looks its pool up by host, races a connect against it and returns connections through tasks
+//! and channels. With one host, and a pool that only one thread uses, a stack is enough.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{Outgoing, TransportError};
-
+use super::error::{TransportError, TransportErrorKind};
+use super::request_body::RequestBody;
 use crate::log_events;
 
-/// A pool of connections. Cheap to clone; clones share it.
+/// A pool of connections. Cheap to clone; clones share the connections.
 #[derive(Clone, Debug)]
 pub(super) struct Pool(Arc<Inner>);
 
@@ -26,81 +26,86 @@ pub(super) struct Pool(Arc<Inner>);
 struct Inner {
     connector: HttpsConnector<HttpConnector>,
     /// Scheme and authority.
-    origin: Uri,
+    base_url: Uri,
     max_idle: usize,
     idle_timeout: Duration,
-    idle: Mutex<Vec<Idle>>,
+    /// Sorted by `since`.
+    idle: Mutex<Vec<IdleConnection>>,
 }
 
 #[derive(Debug)]
-struct Idle {
-    sender: SendRequest<Outgoing>,
+struct IdleConnection {
+    sender: SendRequest<RequestBody>,
     since: Instant,
 }
 
-/// A connection that is in use. Hand it back by [`Lease::give_back`] once the answer was read to its end; dropped before
+/// A connection in use. [`Lease::release`] returns it to the pool once the response was read to its end; dropped before
 /// that, it is closed.
 #[derive(Debug)]
 pub(super) struct Lease {
     pool: Pool,
-    sender: SendRequest<Outgoing>,
+    sender: SendRequest<RequestBody>,
 }
 
 impl Pool {
     pub(super) fn new(
         connector: HttpsConnector<HttpConnector>,
-        origin: Uri,
+        base_url: Uri,
         max_idle: usize,
         idle_timeout: Duration,
     ) -> Self {
-        Self(Arc::new(Inner { connector, origin, max_idle, idle_timeout, idle: Mutex::default() }))
+        Self(Arc::new(Inner { connector, base_url, max_idle, idle_timeout, idle: Mutex::default() }))
     }
 
-    /// Sends a request, in origin form, over an idle connection or a new one.
+    /// Sends a request, whose target is in origin form, over an idle connection or a new one.
+    ///
+    /// # Errors
+    /// If no connection can be opened, or it ends before the response's head.
     pub(super) async fn send(
         &self,
-        mut request: Request<Outgoing>,
+        mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), TransportError> {
-        while let Some(mut sender) = self.take() {
-            // It may still be reading the end of the answer before.
+        while let Some(mut sender) = self.take_idle() {
+            // It may still be reading the end of the previous response.
             if sender.ready().await.is_err() {
                 continue;
             }
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, self.lease(sender))),
-                // The server closed it in the meantime: nothing of the request was sent, so it can go another way.
                 Err(mut failed) => match failed.take_message() {
+                    // The server closed the idle connection before any byte of the request was sent.
                     Some(unsent) => request = unsent,
-                    None => return Err(no_answer(failed.error())),
+                    None => return Err(no_response(failed.error())),
                 },
             }
         }
-        // Seldom needed, and large: kept apart, so that a request which needs none does not carry it through every step.
+        // Boxed, since most requests find an idle connection and should not carry this large future through every step.
         let mut sender = Box::pin(self.connect()).await?;
-        let response = sender.send_request(request).await.map_err(|error| no_answer(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| no_response(&error))?;
         Ok((response, self.lease(sender)))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Outgoing>, TransportError> {
-        let connecting = self.0.connector.clone().call(self.0.origin.clone());
+    async fn connect(&self) -> Result<SendRequest<RequestBody>, TransportError> {
+        let connecting = self.0.connector.clone().call(self.0.base_url.clone());
         let io = connecting.await.map_err(|error| {
+            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &*error);
             tracing::warn!(%error, message = log_events::CONNECT_FAILED);
-            TransportError::Unreachable
+            error
         })?;
-        let (sender, connection) = http1::handshake(io).await.map_err(|error| no_answer(&error))?;
+        let (sender, connection) = http1::handshake(io).await.map_err(|error| no_response(&error))?;
         tokio::spawn(async move {
-            // How it ended is told to whoever waits for an answer over it.
+            // The request on this connection gets the error too.
             let _ = connection.await;
         });
         Ok(sender)
     }
 
-    fn lease(&self, sender: SendRequest<Outgoing>) -> Lease {
+    fn lease(&self, sender: SendRequest<RequestBody>) -> Lease {
         Lease { pool: self.clone(), sender }
     }
 
-    /// The connection that was used last; those that have idled for too long are closed.
-    fn take(&self) -> Option<SendRequest<Outgoing>> {
+    /// Takes the most recently used connection; closes those that have idled for too long.
+    fn take_idle(&self) -> Option<SendRequest<RequestBody>> {
         let mut idle = self.idle();
         let last = idle.pop()?;
         if last.since.elapsed() < self.0.idle_timeout {
@@ -111,14 +116,15 @@ impl Pool {
         None
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        // Nothing that can panic runs under the lock.
+    fn idle(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
+        // No code that can panic runs under the lock.
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lease {
-    pub(super) fn give_back(self) {
+    /// Returns the connection to the pool, unless the server has closed it or the pool is full.
+    pub(super) fn release(self) {
         if self.sender.is_closed() {
             return;
         }
@@ -127,11 +133,12 @@ impl Lease {
         let expired = idle.iter().take_while(|idle| now - idle.since >= self.pool.0.idle_timeout).count();
         idle.drain(..expired);
         if idle.len() < self.pool.0.max_idle {
-            idle.push(Idle { sender: self.sender, since: now });
+            idle.push(IdleConnection { sender: self.sender, since: now });
         }
     }
 }
 
-fn no_answer(error: &hyper::Error) -> TransportError {
-    if error.is_parse() { TransportError::Broken } else { TransportError::Unreachable }
+fn no_response(error: &hyper::Error) -> TransportError {
+    let kind = if error.is_parse() { TransportErrorKind::InvalidResponse } else { TransportErrorKind::Unreachable };
+    TransportError::caused_by(kind, error)
 }

@@ -1,6 +1,6 @@
-//! What a caller may ask: a GCRA quota per linked account, session token or client key.
+//! Limits the requests of a caller: a GCRA quota per linked account, session token or client key.
 //!
-//! Every request counts, cache hits too, so a check is one compare-and-swap and no lock.
+//! Every request counts, cache hits too. So a check costs one compare-and-swap, and no lock.
 
 use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,57 +15,58 @@ use governor::{Quota, RateLimiter};
 use crate::clock::Moment;
 use crate::config::Rate;
 
-/// A budget of requests, `burst` at once and `per_second` after.
+/// A budget of `burst` requests at once and `per_second` after that.
 #[derive(Debug)]
 pub struct ClientBudget {
-    limiter: RateLimiter<NotKeyed, InMemoryState, Told, StateInformationMiddleware>,
+    limiter: RateLimiter<NotKeyed, InMemoryState, SuppliedClock, StateInformationMiddleware>,
     rate: Rate,
 }
 
-/// The moment that whoever spends says it is, so that a request asks the clock only once. Of two who spend at once both
-/// may be taken to be at either's moment.
-#[derive(Debug, Default)]
-struct Told(AtomicU64);
-
-/// What a request left of a budget: the figures of the `RateLimit` header (draft-ietf-httpapi-ratelimit-headers-11).
+/// The state of a budget after one request: the figures of the `RateLimit` header
+/// (draft-ietf-httpapi-ratelimit-headers-11), and whether the request exceeded the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admission {
+pub struct BudgetUse {
     /// Requests that may follow at once: `r`.
     pub remaining: u32,
-    /// Seconds until the whole burst is there again, rounded up: `t`.
+    /// Seconds until the whole burst is available again, rounded up: `t`.
     pub reset: u64,
-    /// How long to wait, if this request was already too much.
+    /// Time until a request is granted again, if this one exceeded the budget.
     pub refused: Option<Duration>,
 }
 
 impl ClientBudget {
-    /// A full budget.
+    /// Creates a full budget.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
-        Self { limiter: RateLimiter::direct_with_clock(quota, Told::default()).with_middleware(), rate }
+        Self { limiter: RateLimiter::direct_with_clock(quota, SuppliedClock::default()).with_middleware(), rate }
     }
 
-    /// What it grants.
+    /// The rate that the budget grants.
     #[must_use]
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// Takes one request off, if it is there.
+    /// Takes one request off the budget, if it has one left. Part of the hit path.
     #[must_use]
-    pub fn spend(&self, now: Moment) -> Admission {
+    pub fn spend(&self, now: Moment) -> BudgetUse {
         self.limiter.clock().0.store(now.as_nanos(), Ordering::Relaxed);
         let (remaining, refused) = match self.limiter.check() {
             Ok(state) => (state.remaining_burst_capacity(), None),
             Err(not_until) => (0, Some(not_until.wait_time_from(now))),
         };
         let missing = self.rate.burst.get().saturating_sub(remaining);
-        Admission { remaining, reset: u64::from(missing.div_ceil(self.rate.per_second.get())), refused }
+        BudgetUse { remaining, reset: u64::from(missing.div_ceil(self.rate.per_second.get())), refused }
     }
 }
 
-impl Clock for Told {
+/// Returns the time that [`ClientBudget::spend`] was last called with, so that a request reads the system clock only once.
+/// Two concurrent calls may both use the time of either one; they differ by microseconds.
+#[derive(Debug, Default)]
+struct SuppliedClock(AtomicU64);
+
+impl Clock for SuppliedClock {
     type Instant = Moment;
 
     fn now(&self) -> Moment {
@@ -73,7 +74,7 @@ impl Clock for Told {
     }
 }
 
-impl Clone for Told {
+impl Clone for SuppliedClock {
     fn clone(&self) -> Self {
         Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
     }
@@ -111,11 +112,11 @@ mod tests {
     const START: Moment = Moment::from_nanos(0);
 
     #[test]
-    fn the_burst_is_granted_at_once_and_then_one_by_one() {
+    fn the_burst_is_granted_at_once_then_the_rate() {
         let budget = ClientBudget::new(rate(10, 3));
-        assert_eq!(budget.spend(START), Admission { remaining: 2, reset: 1, refused: None });
+        assert_eq!(budget.spend(START), BudgetUse { remaining: 2, reset: 1, refused: None });
         assert_eq!(budget.spend(START).remaining, 1);
-        assert_eq!(budget.spend(START), Admission { remaining: 0, reset: 1, refused: None });
+        assert_eq!(budget.spend(START), BudgetUse { remaining: 0, reset: 1, refused: None });
         assert_eq!(budget.spend(START).refused, Some(Duration::from_millis(100)));
         let later = START + Duration::from_millis(100);
         assert_eq!(budget.spend(later).refused, None);
@@ -123,12 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn the_reset_counts_whole_seconds_until_the_burst_is_back() {
+    fn reset_is_in_whole_seconds_until_the_full_burst() {
         let budget = ClientBudget::new(rate(1, 100));
         for _ in 0..30 {
             assert_eq!(budget.spend(START).refused, None);
         }
-        assert_eq!(budget.spend(START), Admission { remaining: 69, reset: 31, refused: None });
+        assert_eq!(budget.spend(START), BudgetUse { remaining: 69, reset: 31, refused: None });
     }
 
     proptest::proptest! {
@@ -148,7 +149,7 @@ mod tests {
             for (first, from) in granted.iter().enumerate() {
                 for (last, to) in granted.iter().enumerate().skip(first) {
                     let allowed = u64::from(burst) + (to - from) * u64::from(per_second) / 1000;
-                    proptest::prop_assert!((last - first + 1) as u64 <= allowed + 1);
+                    proptest::prop_assert!((last - first + 1) as u64 <= allowed);
                 }
             }
         }

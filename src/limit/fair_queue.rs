@@ -1,224 +1,249 @@
-//! Waiters in their lines, one for each linked account, and whose turn it is.
+//! Queue of upstream requests that wait for a permit, fair across flows.
 //!
-//! Self-clocked fair queueing with turns for cost: a line that was served has its next turn one round later. A line may be
-//! ahead of the one that was served least by [`LEEWAY`] turns and no more. Among those that are not, callers go before
-//! renewals, round by round; and of renewals the oldest of all goes first, since that is what keeps the oldest answer young.
-//! So a line that asks for more than its share has used its leeway up soon and then waits for itself, however urgent it is.
+//! Self-clocked fair queueing (Golestani, 1994) in which every request costs one permit: a flow that receives a permit in one
+//! round is due again one round later. A flow may be at most [`LEEWAY`] rounds ahead of the least served one. Among the flows
+//! that are not further ahead, foreground requests go before background requests, round by round. Of background requests the
+//! one whose cached response is oldest goes first, which minimises the age of the oldest response. So a flow that sends more
+//! than its share soon exhausts its leeway and then delays only itself, however urgent its requests are.
 
 use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot;
 
-use super::{FlowId, Urgency, Waiting};
+use super::flow::{FlowId, Urgency};
 use crate::clock::Moment;
 
-/// PermitQueue by which a line may be ahead of the one that was served least.
+/// Rounds by which a flow may be ahead of the least served one.
 const LEEWAY: u64 = 8;
-/// Idle lines of which it is remembered that they are ahead.
-const REMEMBERED: usize = 8192;
+/// Maximum number of idle flows whose round is remembered.
+const MAX_REMEMBERED: usize = 8192;
 
-/// FairQueue of waiters.
+/// Waiting requests in one queue per flow, and the order in which they receive permits.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
-    /// The round that is served: lines without a round of their own take part in it.
+    /// The round being served; a flow without a round of its own is due in it.
     round: u64,
-    /// The round of the next turn of lines that are ahead.
+    /// The rounds in which flows that are ahead are due next.
     rounds: HashMap<FlowId, u64, foldhash::fast::RandomState>,
-    queues: HashMap<FlowId, Queue, foldhash::fast::RandomState>,
-    waiting: Waiting,
+    flows: HashMap<FlowId, Flow, foldhash::fast::RandomState>,
+    /// Length of all queues, cancelled requests included.
+    length: QueueDepth,
 }
 
-/// Who waits in one line.
+/// The waiting requests of one flow.
 #[derive(Debug, Default)]
-struct Queue {
-    callers: VecDeque<QueuedRequest>,
-    renewals: VecDeque<QueuedRequest>,
+struct Flow {
+    foreground: VecDeque<QueuedRequest>,
+    background: VecDeque<QueuedRequest>,
 }
 
-/// Somebody who waits for a slot.
+/// A request that waits for a permit. It is cancelled if the receiver of `permit` is dropped.
 #[derive(Debug)]
 pub(super) struct QueuedRequest {
-    pub(super) slot: oneshot::Sender<()>,
-    /// It goes away then.
+    pub(super) permit: oneshot::Sender<()>,
+    /// The request is refused at this moment.
     pub(super) deadline: Moment,
-    /// When what it renews was asked for; of each kind in a line the oldest goes first.
+    /// Request time of the cached response that this request renews. Within a flow and an urgency the oldest goes first.
     pub(super) renews: Moment,
 }
 
-impl Queue {
+/// Number of upstream requests that wait for a permit, by urgency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// Requests for whose response a caller waits.
+    pub foreground: usize,
+    /// Requests that renew a cached response.
+    pub background: usize,
+}
+
+impl QueueDepth {
+    /// Returns the number of requests of both urgencies.
+    #[must_use]
+    pub fn total(self) -> usize {
+        self.foreground + self.background
+    }
+
+    fn of(self, urgency: Urgency) -> usize {
+        match urgency {
+            Urgency::Foreground => self.foreground,
+            Urgency::Background => self.background,
+        }
+    }
+
+    fn of_mut(&mut self, urgency: Urgency) -> &mut usize {
+        match urgency {
+            Urgency::Foreground => &mut self.foreground,
+            Urgency::Background => &mut self.background,
+        }
+    }
+}
+
+impl Flow {
     fn of(&self, urgency: Urgency) -> &VecDeque<QueuedRequest> {
         match urgency {
-            Urgency::Foreground => &self.callers,
-            Urgency::Background => &self.renewals,
+            Urgency::Foreground => &self.foreground,
+            Urgency::Background => &self.background,
         }
     }
 
     fn of_mut(&mut self, urgency: Urgency) -> &mut VecDeque<QueuedRequest> {
         match urgency {
-            Urgency::Foreground => &mut self.callers,
-            Urgency::Background => &mut self.renewals,
+            Urgency::Foreground => &mut self.foreground,
+            Urgency::Background => &mut self.background,
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.callers.is_empty() && self.renewals.is_empty()
+        self.foreground.is_empty() && self.background.is_empty()
     }
 
-    /// The kind of waiter that goes next, and what the oldest of that kind renews.
+    /// Returns the urgency of the flow's next request and the oldest `renews` of that urgency.
     fn head(&self) -> Option<(Urgency, Moment)> {
         [Urgency::Foreground, Urgency::Background].into_iter().find_map(|urgency| {
-            let oldest = self.of(urgency).iter().map(|waiter| waiter.renews).min()?;
+            let oldest = self.of(urgency).iter().map(|request| request.renews).min()?;
             Some((urgency, oldest))
         })
     }
 
-    fn take(&mut self, urgency: Urgency) -> Option<QueuedRequest> {
-        let waiters = self.of_mut(urgency);
-        let oldest = waiters.iter().enumerate().min_by_key(|(_, waiter)| waiter.renews)?.0;
-        waiters.remove(oldest)
+    fn take_oldest(&mut self, urgency: Urgency) -> Option<QueuedRequest> {
+        let requests = self.of_mut(urgency);
+        let oldest = requests.iter().enumerate().min_by_key(|(_, request)| request.renews)?.0;
+        requests.remove(oldest)
     }
 }
 
 impl FairQueue {
-    /// All that stand in line; some may have left without a word.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.callers + self.waiting.renewals
+    /// Number of queued requests. Cancelled ones count until they are removed.
+    pub(super) fn length(&self) -> usize {
+        self.length.total()
     }
 
-    /// How many of one kind stand in line; some may have left without a word.
-    pub(super) fn waiting_for(&self, urgency: Urgency) -> usize {
-        match urgency {
-            Urgency::Foreground => self.waiting.callers,
-            Urgency::Background => self.waiting.renewals,
-        }
+    /// Number of queued requests of one urgency. Cancelled ones count until they are removed.
+    pub(super) fn length_of(&self, urgency: Urgency) -> usize {
+        self.length.of(urgency)
     }
 
-    /// Those who have not left.
-    pub(super) fn still_there(&self) -> Waiting {
-        let there = |urgency| {
-            let waiters = self.queues.values().flat_map(|queue| queue.of(urgency));
-            waiters.filter(|waiter| !waiter.slot.is_closed()).count()
+    /// Counts the requests that are not cancelled.
+    pub(super) fn depth(&self) -> QueueDepth {
+        let open = |urgency| {
+            let requests = self.flows.values().flat_map(|flow| flow.of(urgency));
+            requests.filter(|request| !request.permit.is_closed()).count()
         };
-        Waiting { callers: there(Urgency::Foreground), renewals: there(Urgency::Background) }
+        QueueDepth { foreground: open(Urgency::Foreground), background: open(Urgency::Background) }
     }
 
-    /// Puts a waiter into its line.
-    pub(super) fn join(&mut self, line: FlowId, urgency: Urgency, waiter: QueuedRequest) {
-        self.queues.entry(line).or_default().of_mut(urgency).push_back(waiter);
-        *self.count(urgency) += 1;
+    /// Adds a request at the end of its flow.
+    pub(super) fn push(&mut self, flow: FlowId, urgency: Urgency, request: QueuedRequest) {
+        self.flows.entry(flow).or_default().of_mut(urgency).push_back(request);
+        *self.length.of_mut(urgency) += 1;
     }
 
-    /// Makes room for one more in a line by sending away the last of its kind in the longest line; `false` if that is this
-    /// one.
-    pub(super) fn make_room(&mut self, line: FlowId, urgency: Urgency) -> bool {
-        let own = self.queues.get(&line).map_or(0, |queue| queue.of(urgency).len());
-        let lengths = self.queues.iter_mut().map(|(line, queue)| (*line, queue.of_mut(urgency)));
-        match lengths.max_by_key(|(line, waiters)| (waiters.len(), *line)) {
-            Some((_, waiters)) if waiters.len() > own + 1 => {
-                waiters.pop_back();
-                *self.count(urgency) -= 1;
+    /// Makes room for one more request of `flow` by dropping the last request of the longest flow. Returns `false`, and
+    /// drops nothing, if no flow is longer than `flow` would become.
+    pub(super) fn make_room(&mut self, flow: FlowId, urgency: Urgency) -> bool {
+        let own = self.flows.get(&flow).map_or(0, |flow| flow.of(urgency).len());
+        let queues = self.flows.iter_mut().map(|(id, flow)| (*id, flow.of_mut(urgency)));
+        match queues.max_by_key(|(id, requests)| (requests.len(), *id)) {
+            Some((_, requests)) if requests.len() > own + 1 => {
+                requests.pop_back();
+                *self.length.of_mut(urgency) -= 1;
                 true
             }
             _ => false,
         }
     }
 
-    /// How many would be served before one more in a line: the lines go round, so those behind the same number in other
-    /// lines do not count; unless this line is ahead, and has to let the others come along.
-    pub(super) fn before(&self, line: FlowId, urgency: Urgency) -> usize {
-        let own_queue = self.queues.get(&line);
-        let own = own_queue.map_or(0, |queue| queue.of(urgency).len());
-        let before = |(other, queue): (&FlowId, &Queue)| {
-            let waiters = queue.of(urgency).len();
-            if *other == line { own } else { waiters.min(own + 1) }
+    /// Estimates how many requests would be served before one more request of `flow`. Flows are served round by round, so a
+    /// request behind the same number of requests in another flow does not count. A flow that is ahead first lets the other
+    /// flows catch up.
+    pub(super) fn position(&self, flow: FlowId, urgency: Urgency) -> usize {
+        let own_flow = self.flows.get(&flow);
+        let own = own_flow.map_or(0, |flow| flow.of(urgency).len());
+        let before = |(id, other): (&FlowId, &Flow)| {
+            let requests = other.of(urgency).len();
+            if *id == flow { own } else { requests.min(own + 1) }
         };
-        let callers = if urgency == Urgency::Background { self.waiting.callers } else { 0 };
-        let in_turn = callers + self.queues.iter().map(before).sum::<usize>();
-        let turn = self.round_of(line) + u64::try_from(own).unwrap_or(u64::MAX);
-        let ahead = turn.saturating_sub(self.least().unwrap_or(turn).saturating_add(LEEWAY));
-        let others = self.queues.len() - usize::from(own_queue.is_some());
-        in_turn.max(usize::try_from(ahead).unwrap_or(usize::MAX).saturating_mul(others))
+        let foreground = if urgency == Urgency::Background { self.length.foreground } else { 0 };
+        let by_rounds = foreground + self.flows.iter().map(before).sum::<usize>();
+        let due = self.round_of(flow) + u64::try_from(own).unwrap_or(u64::MAX);
+        let ahead = due.saturating_sub(self.least_round().unwrap_or(due).saturating_add(LEEWAY));
+        let others = self.flows.len() - usize::from(own_flow.is_some());
+        by_rounds.max(usize::try_from(ahead).unwrap_or(usize::MAX).saturating_mul(others))
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Moment> {
-        let waiters = self.queues.values().flat_map(|queue| queue.callers.iter().chain(&queue.renewals));
-        waiters.map(|waiter| waiter.deadline)
+        let requests = self.flows.values().flat_map(|flow| flow.foreground.iter().chain(&flow.background));
+        requests.map(|request| request.deadline)
     }
 
-    /// The next waiter in turn who is still there.
-    pub(super) fn next(&mut self) -> Option<QueuedRequest> {
-        while let Some((line, urgency)) = self.turn() {
-            let next_round = self.round_of(line) + 1;
-            let queue = self.queues.get_mut(&line)?;
-            let next = queue.take(urgency);
-            if queue.is_empty() {
-                self.queues.remove(&line);
+    /// Removes and returns the next request that is not cancelled.
+    pub(super) fn pop(&mut self) -> Option<QueuedRequest> {
+        while let Some((id, urgency)) = self.next_flow() {
+            let next_round = self.round_of(id) + 1;
+            let flow = self.flows.get_mut(&id)?;
+            let request = flow.take_oldest(urgency);
+            if flow.is_empty() {
+                self.flows.remove(&id);
             }
-            *self.count(urgency) -= usize::from(next.is_some());
-            match next {
-                Some(waiter) if !waiter.slot.is_closed() => {
-                    self.served(line, next_round);
-                    return Some(waiter);
+            *self.length.of_mut(urgency) -= usize::from(request.is_some());
+            match request {
+                Some(request) if !request.permit.is_closed() => {
+                    self.set_round(id, next_round);
+                    return Some(request);
                 }
-                // It has left: its line has lost nothing.
+                // A cancelled request costs its flow nothing.
                 _ => {}
             }
         }
         None
     }
 
-    /// Sends away those who have left or whose time is over.
-    pub(super) fn tidy(&mut self, now: Moment) {
-        let stays = |waiter: &QueuedRequest| !waiter.slot.is_closed() && waiter.deadline > now;
-        self.waiting = Waiting::default();
-        self.queues.retain(|_, queue| {
-            queue.callers.retain(stays);
-            queue.renewals.retain(stays);
-            self.waiting.callers += queue.callers.len();
-            self.waiting.renewals += queue.renewals.len();
-            !queue.is_empty()
+    /// Removes the requests that are cancelled or past their deadline. Dropping `permit` refuses them.
+    pub(super) fn remove_expired(&mut self, now: Moment) {
+        let stays = |request: &QueuedRequest| !request.permit.is_closed() && request.deadline > now;
+        self.length = QueueDepth::default();
+        self.flows.retain(|_, flow| {
+            flow.foreground.retain(stays);
+            flow.background.retain(stays);
+            self.length.foreground += flow.foreground.len();
+            self.length.background += flow.background.len();
+            !flow.is_empty()
         });
     }
 
-    fn count(&mut self, urgency: Urgency) -> &mut usize {
-        match urgency {
-            Urgency::Foreground => &mut self.waiting.callers,
-            Urgency::Background => &mut self.waiting.renewals,
-        }
+    /// Returns the round in which a flow is due.
+    fn round_of(&self, flow: FlowId) -> u64 {
+        self.rounds.get(&flow).map_or(self.round, |round| self.round.max(*round))
     }
 
-    fn round_of(&self, line: FlowId) -> u64 {
-        self.rounds.get(&line).map_or(self.round, |round| self.round.max(*round))
+    /// Returns the round of the least served flow that has requests.
+    fn least_round(&self) -> Option<u64> {
+        self.flows.keys().map(|id| self.round_of(*id)).min()
     }
 
-    /// The round of the line that was served least.
-    fn least(&self) -> Option<u64> {
-        self.queues.keys().map(|line| self.round_of(*line)).min()
-    }
-
-    /// The line that is served next, and which kind of waiter in it.
-    fn turn(&mut self) -> Option<(FlowId, Urgency)> {
-        let least = self.least()?;
+    /// Returns the flow that is served next and the urgency of its next request.
+    fn next_flow(&mut self) -> Option<(FlowId, Urgency)> {
+        let least = self.least_round()?;
         self.round = least;
-        let in_turn = self.queues.iter().filter_map(|(line, queue)| {
-            let round = self.round_of(*line);
-            let (urgency, oldest) = queue.head().filter(|_| round <= least + LEEWAY)?;
+        let candidates = self.flows.iter().filter_map(|(id, flow)| {
+            let round = self.round_of(*id);
+            let (urgency, oldest) = flow.head().filter(|_| round <= least + LEEWAY)?;
             let order = match urgency {
                 Urgency::Foreground => (0, round, oldest, round),
                 Urgency::Background => (1, 0, oldest, round),
             };
-            Some((order, *line, urgency))
+            Some((order, *id, urgency))
         });
-        in_turn.min_by_key(|(order, line, _)| (*order, *line)).map(|(_, line, urgency)| (line, urgency))
+        candidates.min_by_key(|(order, id, _)| (*order, *id)).map(|(_, id, urgency)| (id, urgency))
     }
 
-    fn served(&mut self, line: FlowId, next_round: u64) {
-        self.rounds.insert(line, next_round);
-        if self.rounds.len() > REMEMBERED {
-            let round = self.round;
-            self.rounds.retain(|_, next| *next > round);
-            if self.rounds.len() > REMEMBERED {
-                // So many that none of them can be far ahead.
+    fn set_round(&mut self, flow: FlowId, round: u64) {
+        self.rounds.insert(flow, round);
+        if self.rounds.len() > MAX_REMEMBERED {
+            let current = self.round;
+            self.rounds.retain(|_, next| *next > current);
+            if self.rounds.len() > MAX_REMEMBERED {
+                // With so many flows ahead, none can be far ahead.
                 self.rounds.clear();
             }
         }

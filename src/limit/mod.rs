@@ -1,8 +1,14 @@
-//! Budgets: what each caller may ask, and what Postern may ask of Refold.
+//! Request budgets: what each caller may send to Postern, and what Postern may send to Refold.
+//!
+//! A [`ClientBudget`] only counts and refuses. An [`UpstreamBudget`] also queues: requests that exceed it wait, and are served
+//! fairly across linked accounts.
 
 mod client_budget;
 mod fair_queue;
+mod flow;
 mod upstream_budget;
 
-pub use client_budget::{Admission, ClientBudget};
-pub use upstream_budget::{BudgetStatus, Exhausted, FlowId, UpstreamBudget, Urgency, Waiting};
+pub use client_budget::{BudgetUse, ClientBudget};
+pub use fair_queue::QueueDepth;
+pub use flow::{FlowId, Urgency};
+pub use upstream_budget::{BudgetStatus, Exhausted, UpstreamBudget};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::Moment;
-use crate::window_counter::{Ring, SECOND, unit};
+use crate::window_counter::{CounterRing, SECOND, unit};
 
 /// A unit of time in which durations are counted together, in nanoseconds.
 const SLICE: u64 = 10 * SECOND;
@@ -21,11 +21,11 @@ const BUCKETS: usize = 208;
 
 /// Durations of the last minute.
 #[derive(Debug)]
-pub(super) struct Latencies(Box<[Ring<SLICES>; BUCKETS]>);
+pub(super) struct Latencies(Box<[CounterRing<SLICES>; BUCKETS]>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self(Box::new(std::array::from_fn(|_| Ring::default())))
+        Self(Box::new(std::array::from_fn(|_| CounterRing::default())))
     }
 }
 

@@ -27,7 +27,7 @@ pub use self::recent::{Latency, RecentActivity, RecentError, Traffic};
 pub use self::scrape::State;
 pub use self::traces::{Context, Span, TraceId, Tracer};
 use crate::cache::{CacheKey, CacheOutcome};
-use crate::caller::{Caller, Known};
+use crate::caller::{Authenticated, Caller};
 use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::http_client::ClientSetupError;
@@ -88,8 +88,8 @@ impl<'a> From<&'a Caller> for Who<'a> {
     }
 }
 
-impl<'a> From<&'a Known> for Who<'a> {
-    fn from(known: &'a Known) -> Self {
+impl<'a> From<&'a Authenticated> for Who<'a> {
+    fn from(known: &'a Authenticated) -> Self {
         Self { tenant: &known.tenant, name: known.credential.name(), linked_account: None }
     }
 }
@@ -102,7 +102,7 @@ pub struct Observer {
     pub(crate) clock: Clock,
     /// Requests of whom nobody knows whose they are.
     nobody: Requests,
-    /// By [`Tenant::number`].
+    /// By [`Tenant::interned_id`].
     tenants: ArcSwap<Vec<Option<Arc<TenantMetrics>>>>,
     scraping: Mutex<()>,
 }
@@ -127,7 +127,7 @@ impl Observer {
         self.live.answered(record);
         match record.who {
             None => count(&self.nobody, record),
-            Some(Who { tenant, .. }) => match self.tenants.load().get(tenant.number()) {
+            Some(Who { tenant, .. }) => match self.tenants.load().get(tenant.interned_id()) {
                 Some(Some(known)) => count(&known.requests, record),
                 _ => count(&self.of(tenant).requests, record),
             },
@@ -167,7 +167,7 @@ impl Observer {
 
     /// What is counted for a tenant. One of the same id goes on with what the one before it had.
     pub(crate) fn of(&self, tenant: &Tenant) -> Arc<TenantMetrics> {
-        let number = tenant.number();
+        let number = tenant.interned_id();
         if let Some(Some(known)) = self.tenants.load().get(number) {
             return Arc::clone(known);
         }

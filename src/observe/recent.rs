@@ -14,7 +14,7 @@ use crate::cache::CacheOutcome;
 use crate::clock::Moment;
 use crate::request::RequestId;
 use crate::request::route::Resource;
-use crate::window_counter::{Ring, SECOND, ago, unit};
+use crate::window_counter::{CounterRing, SECOND, ago, unit};
 
 /// Seconds of traffic that are shown.
 const SHOWN: usize = 300;
@@ -74,7 +74,7 @@ pub struct RecentActivity {
 #[repr(align(128))]
 struct Stripe {
     /// By [`Outcome`].
-    traffic: [Ring<KEPT>; OUTCOMES],
+    traffic: [CounterRing<KEPT>; OUTCOMES],
     hits: Latencies,
     fetches: Latencies,
 }

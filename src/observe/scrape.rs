@@ -50,7 +50,7 @@ impl Observer {
             let budget = tenant.upstream_budget.status();
             metrics.budget_waiting.with_label_values(&id).set(signed(budget.waiting as u64));
             metrics.budget_limit.with_label_values(&id).set(budget.per_second.into());
-            metrics.budget_pace.with_label_values(&id).set(budget.pace);
+            metrics.budget_pace.with_label_values(&id).set(budget.rate_factor);
             metrics.partitions.with_label_values(&id).set(signed(tenant.partitions()));
             metrics.tenant_ready.with_label_values(&id).set(tenant.credential_accepted().into());
         }

@@ -1,5 +1,4 @@
-//! Browser pages of other origins (CORS, the Fetch standard, 3.2): which may ask, what they are told beforehand, and which
-//! response headers they may read.
+//! CORS (Fetch standard, 3.2): allowed origins, preflight responses, and the response headers that pages may read.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -9,68 +8,70 @@ use http::header::{
 
 use crate::config;
 
-/// What a page may send beside what every page may.
-const ALLOWED: HeaderValue = HeaderValue::from_static(
+/// Request headers that a page may send in addition to the CORS-safelisted ones.
+const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, x-api-key, linked_account_id, linked-account-id, content-type, if-none-match, cache-control, traceparent",
 );
-/// What a page may read beside what every page may.
-const EXPOSED: HeaderValue = HeaderValue::from_static(
+/// Response headers that a page may read in addition to the CORS-safelisted ones.
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "x-request-id, ratelimit, ratelimit-policy, retry-after, cache-status, age, etag, link, location",
 );
 const ORIGIN_NAME: HeaderValue = HeaderValue::from_static("origin");
 
-/// Who may ask from a browser.
+/// The configured CORS policy.
 #[derive(Debug)]
-pub struct Cors {
+pub struct CorsPolicy {
     origins: Vec<HeaderValue>,
-    anybody: bool,
+    any_origin: bool,
     max_age: HeaderValue,
 }
 
-/// An origin that may ask, as it named itself.
+/// The allowed origin of a request, as its `Origin` header spells it.
 #[derive(Clone, Debug)]
 pub struct AllowedOrigin(HeaderValue);
 
-impl Cors {
-    /// Those that the configuration names.
+impl CorsPolicy {
+    /// The policy of a configuration.
     #[must_use]
     pub fn new(config: &config::Cors) -> Self {
         Self {
-            // The configuration has made sure that they are visible ASCII.
-            origins: config.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),
-            anybody: config.origins.iter().any(|origin| origin == "*"),
+            origins: config.origins.iter().map(|origin| header_value(origin)).collect(),
+            any_origin: config.origins.iter().any(|origin| origin == "*"),
             max_age: HeaderValue::from(config.max_age.as_secs()),
         }
     }
 
-    /// The origin that a request names, if it may ask. Browsers send scheme and host in lower case.
+    /// The origin of a request, if it is allowed. Browsers send scheme and host in lower case.
     #[must_use]
     pub fn allowed(&self, request: &HeaderMap) -> Option<AllowedOrigin> {
         let origin = request.get(ORIGIN)?;
-        (self.anybody || self.origins.contains(origin)).then(|| AllowedOrigin(origin.clone()))
+        (self.any_origin || self.origins.contains(origin)).then(|| AllowedOrigin(origin.clone()))
     }
 
-    /// Puts the answer to a preflight in: what may be done and sent.
-    pub fn answer_preflight(&self, methods: &str, headers: &mut HeaderMap) {
-        if let Ok(methods) = HeaderValue::from_str(methods) {
-            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-        }
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED);
+    /// Adds the headers of a preflight response: allowed methods and request headers, and how long browsers may cache them.
+    pub fn add_preflight_headers(&self, methods: HeaderValue, headers: &mut HeaderMap) {
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
         headers.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
     }
 }
 
-/// Whether a request only asks what it may do.
+fn header_value(origin: &str) -> HeaderValue {
+    HeaderValue::from_str(origin).expect("the configuration only accepts origins of visible ASCII")
+}
+
+/// True for a preflight request.
 #[must_use]
 pub fn is_preflight(request: &HeaderMap) -> bool {
     request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Lets a page read an answer; the answer of a gateway that knows of pages depends on who asks.
-pub fn expose(origin: Option<&AllowedOrigin>, headers: &mut HeaderMap) {
+/// Adds the headers that let a page read a response. `Vary: origin` is needed without an allowed origin too: with one, the
+/// response would be another.
+pub fn add_headers(origin: Option<&AllowedOrigin>, headers: &mut HeaderMap) {
     headers.append(VARY, ORIGIN_NAME);
     if let Some(AllowedOrigin(origin)) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
     }
 }

@@ -1,5 +1,6 @@
-//! The header fields of a request that every request is asked for, found in one pass over all there are (RFC 9110, 5). Part
-//! of the hit path: to hash a name costs more than to look at the few fields that a request has.
+//! The header fields that the gateway reads from every request, found in one pass over all fields (RFC 9110, 5).
+//!
+//! Part of the hit path: one look-up by name costs more than the pass, since a request has few fields.
 
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 
@@ -11,39 +12,39 @@ const ACCOUNT_ALIAS: &str = "linked-account-id";
 pub const X_API_KEY: HeaderName = HeaderName::from_static(KEY);
 /// Names the linked account.
 pub const LINKED_ACCOUNT_ID: HeaderName = HeaderName::from_static(ACCOUNT);
-/// The same, for proxies that drop names with underscores.
+/// An alias of [`LINKED_ACCOUNT_ID`], for proxies that drop names with underscores.
 pub const LINKED_ACCOUNT_ID_ALIAS: HeaderName = HeaderName::from_static(ACCOUNT_ALIAS);
 
-/// What a request has of these fields.
+/// The header fields that the gateway reads from every request.
 #[derive(Debug, Default)]
-pub struct Fields<'a> {
+pub struct RequestHeaders<'a> {
     /// `x-api-key`.
-    pub key: Values<'a>,
+    pub key: FieldValues<'a>,
     /// `Authorization`.
-    pub authorization: Values<'a>,
+    pub authorization: FieldValues<'a>,
     /// `linked_account_id`.
-    pub linked_account: Values<'a>,
+    pub linked_account: FieldValues<'a>,
     /// `linked-account-id`.
-    pub linked_account_alias: Values<'a>,
-    /// Whether there is an `Accept-Encoding`.
+    pub linked_account_alias: FieldValues<'a>,
+    /// True if `Accept-Encoding` is present.
     pub accepts_encodings: bool,
-    /// Whether there is an `If-None-Match`.
+    /// True if `If-None-Match` is present.
     pub is_conditional: bool,
 }
 
-/// The values of one field.
+/// The values of a header field that a request may have once.
 #[derive(Debug, Default)]
-pub struct Values<'a> {
-    first: Option<&'a HeaderValue>,
-    more: bool,
+pub struct FieldValues<'a> {
+    last: Option<&'a HeaderValue>,
+    repeated: bool,
 }
 
-/// A field that may be there once is there more often.
+/// The error for a header field that is repeated although it may occur once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Repeated;
+pub struct RepeatedField;
 
-impl<'a> Fields<'a> {
-    /// Finds them.
+impl<'a> RequestHeaders<'a> {
+    /// Reads the fields of a request.
     #[must_use]
     pub fn of(headers: &'a HeaderMap) -> Self {
         let mut fields = Self::default();
@@ -59,19 +60,19 @@ impl<'a> Fields<'a> {
                     continue;
                 }
             };
-            values.more = values.first.replace(value).is_some();
+            values.repeated = values.last.replace(value).is_some();
         }
         fields
     }
 }
 
-impl<'a> Values<'a> {
-    /// The one value, if there is any.
+impl<'a> FieldValues<'a> {
+    /// The only value, or `None` without one.
     ///
     /// # Errors
-    /// If there is another: readers differ on which of them counts.
-    pub fn single(&self) -> Result<Option<&'a HeaderValue>, Repeated> {
-        if self.more { Err(Repeated) } else { Ok(self.first) }
+    /// If the field is repeated: servers differ on which value counts.
+    pub fn single(&self) -> Result<Option<&'a HeaderValue>, RepeatedField> {
+        if self.repeated { Err(RepeatedField) } else { Ok(self.last) }
     }
 }
 
@@ -80,24 +81,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_that_is_there_more_than_once_is_never_read() {
+    fn a_repeated_field_is_an_error() {
         for times in 0..4 {
             let mut headers = HeaderMap::new();
             for _ in 0..times {
                 headers.append(X_API_KEY, HeaderValue::from_static("key"));
             }
-            let found = Fields::of(&headers).key.single().map(|value| value.is_some());
-            assert_eq!(found, [Ok(false), Ok(true), Err(Repeated), Err(Repeated)][times]);
+            let found = RequestHeaders::of(&headers).key.single().map(|value| value.is_some());
+            assert_eq!(found, [Ok(false), Ok(true), Err(RepeatedField), Err(RepeatedField)][times]);
         }
     }
 
     #[test]
-    fn every_field_is_found_by_its_name_and_no_other() {
+    fn each_field_is_found_by_its_name_only() {
         let found = |name: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static("value"));
-            let fields = Fields::of(&headers);
-            let one = |values: &Values<'_>| values.single() == Ok(headers.get(name));
+            let fields = RequestHeaders::of(&headers);
+            let one = |values: &FieldValues<'_>| values.single() == Ok(headers.get(name));
             let named = [&fields.key, &fields.authorization, &fields.linked_account, &fields.linked_account_alias];
             let mut all: Vec<bool> = named.map(one).to_vec();
             all.extend([fields.accepts_encodings, fields.is_conditional]);

@@ -1,6 +1,7 @@
-//! Method and path to the endpoint that is asked, and the refusal of what no step behind this one should ever see.
+//! Routes a request by method and path to an endpoint, and rejects requests that no later step should see.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -10,58 +11,58 @@ use crate::config::{self, PassThrough};
 use crate::error::{ClientError, Reason};
 use crate::executions::{COLLECTION, PathId};
 
-/// A resource of the contract.
+/// The endpoint of a request that needs a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `GET /api/v2/public/execution`
     List,
     /// `GET /api/v2/public/execution/{execution_id}`
-    Document(PathId),
+    Execution(PathId),
     /// `GET /api/v2/public/execution/{execution_id}/nodes/{node_id}/batches`
     Batches(PathId, PathId),
     /// `POST /api/v2/public/execution/{id}/stop` or `.../rerun`
     Action(PathId, Action),
-    /// An entry of the allow-list, by its index.
-    Other(usize),
+    /// A resource of the rest of the API, by the entry of the allow-list that permits it.
+    PassThrough(Arc<PassThrough>),
 }
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// To a resource.
-    To(Endpoint),
-    /// `POST /hooks/refold/{tenant}`, which no caller sends; the tenant's id as it stands in the path.
-    Hook(Box<str>),
-    /// `OPTIONS` on a resource that has these methods: a browser asks what it may do.
+    /// An endpoint.
+    Endpoint(Endpoint),
+    /// `POST /hooks/refold/{tenant}`: a webhook delivery from Refold for the tenant with this id.
+    Webhook(Box<str>),
+    /// `OPTIONS` on a resource with these methods, as browsers send it for CORS.
     Preflight(Cow<'static, str>),
 }
 
-/// What kind of resource a request is about, for whoever watches.
+/// The kind of a request's resource, for logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resource {
     /// A page of executions.
     List,
     /// One execution.
-    Document,
+    Execution,
     /// A page of batches.
     Batches,
-    /// An execution is stopped.
+    /// Stops an execution.
     Stop,
-    /// An execution is run again.
+    /// Runs an execution again.
     Rerun,
     /// The rest of the API.
     PassThrough,
-    /// A webhook's delivery.
+    /// A webhook delivery.
     Webhook,
-    /// A preflight, or nothing that there is.
+    /// A CORS preflight, or a resource that does not exist.
     Other,
 }
 
 impl Resource {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 8] = [
         Self::List,
-        Self::Document,
+        Self::Execution,
         Self::Batches,
         Self::Stop,
         Self::Rerun,
@@ -70,12 +71,12 @@ impl Resource {
         Self::Other,
     ];
 
-    /// Its name in logs and labels.
+    /// The name in logs and metric labels.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::List => "list",
-            Self::Document => "document",
+            Self::Execution => "document",
             Self::Batches => "batches",
             Self::Stop => "stop",
             Self::Rerun => "rerun",
@@ -85,12 +86,12 @@ impl Resource {
         }
     }
 
-    /// The template of its path, if all of its kind share one.
+    /// The path template, if all resources of the kind share one.
     #[must_use]
     pub fn route(self) -> Option<&'static str> {
         match self {
             Self::List => Some("/api/v2/public/execution"),
-            Self::Document => Some("/api/v2/public/execution/{execution_id}"),
+            Self::Execution => Some("/api/v2/public/execution/{execution_id}"),
             Self::Batches => Some("/api/v2/public/execution/{execution_id}/nodes/{node_id}/batches"),
             Self::Stop => Some("/api/v2/public/execution/{execution_id}/stop"),
             Self::Rerun => Some("/api/v2/public/execution/{execution_id}/rerun"),
@@ -101,33 +102,33 @@ impl Resource {
 }
 
 impl Route {
-    /// What kind of resource it leads to.
+    /// The kind of the resource that the route leads to.
     #[must_use]
     pub fn resource(&self) -> Resource {
         match self {
-            Self::To(Endpoint::List) => Resource::List,
-            Self::To(Endpoint::Document(_)) => Resource::Document,
-            Self::To(Endpoint::Batches(..)) => Resource::Batches,
-            Self::To(Endpoint::Action(_, Action::Stop)) => Resource::Stop,
-            Self::To(Endpoint::Action(_, Action::Rerun)) => Resource::Rerun,
-            Self::To(Endpoint::Other(_)) => Resource::PassThrough,
-            Self::Hook(_) => Resource::Webhook,
+            Self::Endpoint(Endpoint::List) => Resource::List,
+            Self::Endpoint(Endpoint::Execution(_)) => Resource::Execution,
+            Self::Endpoint(Endpoint::Batches(..)) => Resource::Batches,
+            Self::Endpoint(Endpoint::Action(_, Action::Stop)) => Resource::Stop,
+            Self::Endpoint(Endpoint::Action(_, Action::Rerun)) => Resource::Rerun,
+            Self::Endpoint(Endpoint::PassThrough(_)) => Resource::PassThrough,
+            Self::Webhook(_) => Resource::Webhook,
             Self::Preflight(_) => Resource::Other,
         }
     }
 }
 
-/// What can be done to an execution.
+/// An action on an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Stop it.
+    /// Stops an execution.
     Stop,
-    /// Run it again.
+    /// Runs an execution again.
     Rerun,
 }
 
 impl Action {
-    /// The last segment of its path.
+    /// The last segment of the action's path.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -137,28 +138,28 @@ impl Action {
     }
 }
 
-/// Where Refold's webhooks come in.
-const HOOKS: &str = "/hooks/refold/";
-const READ: &str = "GET, HEAD";
-const WRITE: &str = "POST";
+/// Path prefix of Refold's webhook deliveries.
+const WEBHOOKS: &str = "/hooks/refold/";
+const READ_METHODS: &str = "GET, HEAD";
+const WRITE_METHODS: &str = "POST";
 
-/// Finds the endpoint of a request, or the reason why it gets no further.
+/// Routes a request. `pass_through` is the allow-list for the rest of the API.
 ///
 /// # Errors
-/// 431, 414, 400 for a head that HTTP forbids or that could be read in two ways, 404, 405.
-pub fn route(head: &Parts, limits: &config::Server, others: &[PassThrough]) -> Result<Route, ClientError> {
+/// 431 or 414 for a head beyond the limits, 400 for one that HTTP forbids or that servers could read differently, 404, 405.
+pub fn route(head: &Parts, limits: &config::Server, pass_through: &[Arc<PassThrough>]) -> Result<Route, ClientError> {
     check_head(head, limits)?;
-    match own(head) {
-        Some(own) => own,
-        None => other(head, others),
+    match own_resource(head) {
+        Some(route) => route,
+        None => passed_through(head, pass_through),
     }
 }
 
-/// What is answered here itself; `None` if there is no such resource.
-fn own(head: &Parts) -> Option<Result<Route, ClientError>> {
+/// Routes to the resources that the gateway serves itself; `None` if the path is none of theirs.
+fn own_resource(head: &Parts) -> Option<Result<Route, ClientError>> {
     let path = head.uri.path();
-    if let Some(tenant) = path.strip_prefix(HOOKS) {
-        return (!tenant.contains('/')).then(|| write(&head.method, || Ok(Route::Hook(tenant.into()))));
+    if let Some(tenant) = path.strip_prefix(WEBHOOKS) {
+        return (!tenant.contains('/')).then(|| write(&head.method, || Ok(Route::Webhook(tenant.into()))));
     }
     let rest = path.strip_prefix(COLLECTION)?;
     if rest.is_empty() {
@@ -168,13 +169,13 @@ fn own(head: &Parts) -> Option<Result<Route, ClientError>> {
     let id = |segment: Option<&str>| PathId::parse(segment.unwrap_or_default()).map_err(ClientError::from);
     Some(match (segments.next(), segments.next(), segments.next(), segments.next(), segments.next()) {
         (Some(execution), None, ..) if !execution.is_empty() => {
-            read(&head.method, || Ok(Endpoint::Document(id(Some(execution))?)))
+            read(&head.method, || Ok(Endpoint::Execution(id(Some(execution))?)))
         }
         (execution, Some("stop"), None, ..) => {
-            write(&head.method, || Ok(Route::To(Endpoint::Action(id(execution)?, Action::Stop))))
+            write(&head.method, || Ok(Route::Endpoint(Endpoint::Action(id(execution)?, Action::Stop))))
         }
         (execution, Some("rerun"), None, ..) => {
-            write(&head.method, || Ok(Route::To(Endpoint::Action(id(execution)?, Action::Rerun))))
+            write(&head.method, || Ok(Route::Endpoint(Endpoint::Action(id(execution)?, Action::Rerun))))
         }
         (execution, Some("nodes"), node, Some("batches"), None) => {
             read(&head.method, || Ok(Endpoint::Batches(id(execution)?, id(node)?)))
@@ -183,21 +184,21 @@ fn own(head: &Parts) -> Option<Result<Route, ClientError>> {
     })
 }
 
-/// What of the rest of the API may pass.
-fn other(head: &Parts, others: &[PassThrough]) -> Result<Route, ClientError> {
+/// Routes to the rest of the API, as far as the allow-list permits.
+fn passed_through(head: &Parts, allow_list: &[Arc<PassThrough>]) -> Result<Route, ClientError> {
     let path = head.uri.path();
-    let matching = || others.iter().enumerate().filter(|(_, other)| other.path.matches(path));
+    let matching = || allow_list.iter().filter(|allowed| allowed.path.matches(path));
     if matching().next().is_none() {
         return Err(ClientError::new(Reason::NotFound, "there is no such resource here"));
     }
-    // A path that another server could read as another one does not pass.
+    // Rejects paths that the upstream could read differently.
     for segment in path.split('/').skip(1) {
         PathId::parse(segment)?;
     }
-    if let Some((index, _)) = matching().find(|(_, other)| other.methods.contains(&head.method)) {
-        return Ok(Route::To(Endpoint::Other(index)));
+    if let Some(allowed) = matching().find(|allowed| allowed.methods.contains(&head.method)) {
+        return Ok(Route::Endpoint(Endpoint::PassThrough(Arc::clone(allowed))));
     }
-    let methods: Vec<&str> = matching().flat_map(|(_, other)| &other.methods).map(Method::as_str).collect();
+    let methods: Vec<&str> = matching().flat_map(|allowed| &allowed.methods).map(Method::as_str).collect();
     let methods = methods.join(", ");
     if head.method == Method::OPTIONS {
         Ok(Route::Preflight(methods.into()))
@@ -208,11 +209,11 @@ fn other(head: &Parts, others: &[PassThrough]) -> Result<Route, ClientError> {
 
 fn read(method: &Method, endpoint: impl FnOnce() -> Result<Endpoint, ClientError>) -> Result<Route, ClientError> {
     if *method == Method::GET || *method == Method::HEAD {
-        endpoint().map(Route::To)
+        endpoint().map(Route::Endpoint)
     } else if *method == Method::OPTIONS {
-        Ok(Route::Preflight(READ.into()))
+        Ok(Route::Preflight(READ_METHODS.into()))
     } else {
-        Err(ClientError::method_not_allowed(READ))
+        Err(ClientError::method_not_allowed(READ_METHODS))
     }
 }
 
@@ -220,14 +221,14 @@ fn write(method: &Method, route: impl FnOnce() -> Result<Route, ClientError>) ->
     if *method == Method::POST {
         route()
     } else if *method == Method::OPTIONS {
-        Ok(Route::Preflight(WRITE.into()))
+        Ok(Route::Preflight(WRITE_METHODS.into()))
     } else {
-        Err(ClientError::method_not_allowed(WRITE))
+        Err(ClientError::method_not_allowed(WRITE_METHODS))
     }
 }
 
-/// The HTTP library takes heads that RFC 9112 has a server refuse; it also has larger bounds, so that ours are answered
-/// in the documented shape.
+/// Checks the request head. hyper accepts heads that RFC 9112 has a server reject, and its size limits are larger, so that
+/// the gateway's own limits are answered in the documented shape.
 fn check_head(head: &Parts, limits: &config::Server) -> Result<(), ClientError> {
     let malformed = |message| Err(ClientError::new(Reason::MalformedRequest, message));
     let uri_length = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -235,11 +236,11 @@ fn check_head(head: &Parts, limits: &config::Server) -> Result<(), ClientError> 
         let message = format!("the request target is longer than {} bytes", limits.max_uri_bytes);
         return Err(ClientError::new(Reason::UriTooLong, message));
     }
-    let (mut bytes, mut hosts, mut coded) = (0, 0, false);
+    let (mut bytes, mut hosts, mut has_transfer_encoding) = (0, 0, false);
     for (name, value) in &head.headers {
         bytes += name.as_str().len() + value.len() + 4;
         hosts += usize::from(*name == HOST);
-        coded |= *name == TRANSFER_ENCODING;
+        has_transfer_encoding |= *name == TRANSFER_ENCODING;
     }
     if bytes > limits.max_header_bytes {
         let message = format!("the request headers are larger than {} bytes", limits.max_header_bytes);
@@ -250,10 +251,10 @@ fn check_head(head: &Parts, limits: &config::Server) -> Result<(), ClientError> 
         0 | 1 => {}
         _ => return malformed("the Host header is there twice"),
     }
-    // The HTTP library drops a Content-Length beside it, and closes the connection afterwards (RFC 9112, 6.3). Nobody who
-    // only wants to read sends one: whoever does, wants to be read in two ways.
+    // hyper drops a Content-Length next to Transfer-Encoding and closes the connection afterwards (RFC 9112, 6.3). No
+    // ordinary client sends a body with GET or HEAD; an attempt at request smuggling does.
     let reads = head.method == Method::GET || head.method == Method::HEAD;
-    if reads && coded {
+    if reads && has_transfer_encoding {
         return malformed("a request that reads has no body, and no Transfer-Encoding");
     }
     Ok(())
@@ -285,8 +286,8 @@ mod tests {
         }
         let (head, ()) = request.body(()).expect("the test's request is valid").into_parts();
         match route(&head, &LIMITS, &[]) {
-            Ok(Route::To(endpoint)) => Ok(endpoint),
-            Ok(other) => panic!("{other:?} is no resource"),
+            Ok(Route::Endpoint(endpoint)) => Ok(endpoint),
+            Ok(other) => panic!("{other:?} is no endpoint"),
             Err(error) => Err(error.status()),
         }
     }
@@ -294,12 +295,12 @@ mod tests {
     const HOST: (&str, &str) = ("host", "localhost");
 
     #[test]
-    fn every_documented_route_is_found() {
+    fn each_documented_route_is_found() {
         let id = |text| PathId::parse(text).expect("a plain id");
         let found = |method, target| ask(method, target, &[HOST]);
         assert_eq!(found("GET", "/api/v2/public/execution?page=1"), Ok(Endpoint::List));
         assert_eq!(found("HEAD", "/api/v2/public/execution"), Ok(Endpoint::List));
-        assert_eq!(found("GET", "/api/v2/public/execution/65a"), Ok(Endpoint::Document(id("65a"))));
+        assert_eq!(found("GET", "/api/v2/public/execution/65a"), Ok(Endpoint::Execution(id("65a"))));
         assert_eq!(
             found("GET", "/api/v2/public/execution/65a/nodes/n%201/batches"),
             Ok(Endpoint::Batches(id("65a"), id("n%201")))
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_not_found_and_other_methods_are_not_allowed() {
+    fn other_paths_are_404_and_other_methods_405() {
         for target in [
             "/",
             "/api/v2/public/executions",
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_climbs_is_refused() {
+    fn a_path_traversal_is_rejected() {
         for id in ["..", "%2e%2e", "a%2Fb", "%00", ".", "%2e%2e%2fadmin"] {
             let result = ask("GET", &format!("/api/v2/public/execution/{id}"), &[HOST]);
             assert_eq!(result, Err(StatusCode::BAD_REQUEST), "{id}");
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_can_be_read_in_two_ways_is_refused() {
+    fn an_ambiguous_head_is_rejected() {
         let target = "/api/v2/public/execution";
         assert_eq!(ask("GET", target, &[]), Err(StatusCode::BAD_REQUEST));
         assert_eq!(ask("GET", target, &[HOST, HOST]), Err(StatusCode::BAD_REQUEST));

@@ -1,8 +1,11 @@
-//! An entry or an error to an HTTP response: headers, conditional requests, HEAD.
+//! Builds HTTP responses from entries and errors: headers, conditional requests, HEAD.
 //!
-//! Part of the hit path. The body and its tag are made at fill time, the headers that are the same in every answer
-//! once for the process (`prepared`), and so are most values of the others (`values`).
+//! Part of the hit path. Body and entity tag of an entry are made when it is stored. The header map of a hit is a copy of a
+//! prepared one (`prepared`) with its values filled in (`values`).
 
+mod body;
+mod context;
+mod fields;
 mod header_value;
 mod prepared;
 mod values;
@@ -13,169 +16,141 @@ use http::header::{
     IF_NONE_MATCH, LAST_MODIFIED, LINK, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
-use http_body_util::{Either, Full};
+use http_body_util::Full;
 
-use crate::cache::{CacheOutcome, Coding, Entry};
+pub use self::body::{Body, StreamedBody};
+pub use self::context::{Budget, ResponseContext};
+use self::fields::{CACHE_STATUS, CHALLENGE, JSON, NO_STORE, RATE_LIMIT, RATE_LIMIT_POLICY, X_REQUEST_ID};
+use crate::cache::Entry;
 use crate::clock::Moment;
 use crate::error::ClientError;
-use crate::limit::Admission;
-use crate::request::RequestId;
-use crate::request::cors::{self, AllowedOrigin, Cors};
-use crate::upstream::ForwardedBody;
-
-/// The body of every response: all here, or coming from the upstream.
-pub type Body = Either<Full<Bytes>, Box<ForwardedBody>>;
+use crate::http_client::BodyError;
+use crate::request::cors::{self, CorsPolicy};
 
 fn empty() -> Response<Body> {
     Response::new(Body::Left(Full::default()))
 }
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// Whatever says who is asking decides what is answered.
-const VARY_BY_CALLER: HeaderValue =
-    HeaderValue::from_static("accept-encoding, authorization, x-api-key, linked_account_id, linked-account-id");
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"postern\"");
-
-/// What a request left of its caller's budget, and the budget's policy.
-pub type Budget = (Admission, HeaderValue);
-
-/// What the steps have found out about a request by the time it is answered.
-#[derive(Debug)]
-pub struct Facts {
-    /// Names this request in headers, bodies and logs.
-    pub request_id: RequestId,
-    /// A HEAD request: the answer has no body.
-    pub head: bool,
-    /// The caller's budget, once it is known who it is and until it was told.
-    pub budget: Option<Budget>,
-    /// What the cache did.
-    pub cache: CacheOutcome,
-    /// The content coding that the request likes best; known once it is one for what can be cached.
-    pub coding: Option<Coding>,
-    /// Whether it has an `If-None-Match`; known at the same time.
-    pub is_conditional: bool,
-    /// Whether pages of other origins may ask at all, and the one that does.
-    pub cors: Option<Option<AllowedOrigin>>,
-}
-
-/// The answer with an entry: 200, or 304 if the caller has it already (RFC 9110, 13.1.2).
+/// Responds with an entry: 200, or 304 if the request's `If-None-Match` matches (RFC 9110, 13.1.2). Part of the hit path.
 #[must_use]
-pub fn entry(facts: &mut Facts, request: &HeaderMap, entry: &Entry, now: Moment) -> Response<Body> {
-    let coded = facts.coding.and_then(|coding| Some((coding, entry.codings.get(coding)?)));
-    let (etag, body) = match &coded {
-        Some((_, coded)) => (&coded.etag, &coded.body),
+pub fn entry(context: &mut ResponseContext, request: &HeaderMap, entry: &Entry, now: Moment) -> Response<Body> {
+    let encoded = context.coding.and_then(|coding| Some((coding, entry.encoded.get(coding)?)));
+    let (etag, body) = match &encoded {
+        Some((_, encoded)) => (&encoded.etag, &encoded.body),
         None => (&entry.etag, &entry.body),
     };
     let mut response = empty();
     let headers = response.headers_mut();
-    *headers = prepared::headers(facts, entry, etag, now);
-    if facts.is_conditional && request.get_all(IF_NONE_MATCH).iter().any(|tags| matches(tags, etag)) {
+    *headers = prepared::headers(context, entry, etag, now);
+    if context.is_conditional && request.get_all(IF_NONE_MATCH).iter().any(|tags| matches(tags, etag)) {
         headers.remove(CONTENT_TYPE);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        expose(facts, &mut response);
+        add_cors(context, &mut response);
         return response;
     }
-    if let Some((coding, _)) = coded {
+    if let Some((coding, _)) = encoded {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
-    fill(response, facts, body.clone())
+    with_body(response, context, body.clone())
 }
 
-/// The answer to an action: what the upstream said, never kept by anybody.
+/// Responds with the upstream's result of an action, which is never cached.
 #[must_use]
-pub fn outcome(facts: &mut Facts, body: Bytes) -> Response<Body> {
+pub fn action_result(context: &mut ResponseContext, body: Bytes) -> Response<Body> {
     let mut response = empty();
-    let headers = insert_common(response.headers_mut(), facts);
+    let headers = insert_common(response.headers_mut(), context);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=method"));
-    fill(response, facts, body)
+    with_body(response, context, body)
 }
 
-/// An answer of the rest of the API as it comes in; of its headers those that say what the body is.
+/// Responds with a streamed upstream response of the rest of the API. Of its headers only those that describe the body are
+/// copied.
 #[must_use]
-pub fn passed(facts: &mut Facts, head: &response::Parts, body: ForwardedBody) -> Response<Body> {
-    const PASSED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, LINK];
-    let mut response = Response::new(Body::Right(Box::new(body)));
+pub fn pass_through<B>(context: &mut ResponseContext, head: &response::Parts, body: B) -> Response<Body>
+where
+    B: hyper::body::Body<Data = Bytes, Error = BodyError> + Send + 'static,
+{
+    const COPIED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, LINK];
+    let mut response = Response::new(Body::Right(StreamedBody::new(body)));
     *response.status_mut() = head.status;
-    let headers = insert_common(response.headers_mut(), facts);
-    for name in PASSED {
+    let headers = insert_common(response.headers_mut(), context);
+    for name in COPIED {
         if let Some(value) = head.headers.get(&name) {
             headers.insert(name, value.clone());
         }
     }
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=bypass"));
-    expose(facts, &mut response);
+    add_cors(context, &mut response);
     response
 }
 
-/// The answer to a delivery that was taken: nothing.
+/// Responds to an accepted webhook delivery: 204.
 #[must_use]
-pub fn taken(facts: &mut Facts) -> Response<Body> {
+pub fn webhook_accepted(context: &mut ResponseContext) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = StatusCode::NO_CONTENT;
-    insert_common(response.headers_mut(), facts).insert(CACHE_CONTROL, NO_STORE);
+    insert_common(response.headers_mut(), context).insert(CACHE_CONTROL, NO_STORE);
     response
 }
 
-/// The answer with an error, in the documented shape.
+/// Responds with an error, in the documented shape.
 #[must_use]
-pub fn error(facts: &mut Facts, error: &ClientError) -> Response<Body> {
+pub fn error(context: &mut ResponseContext, error: &ClientError) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = error.status();
-    let headers = insert_common(response.headers_mut(), facts);
+    let headers = insert_common(response.headers_mut(), context);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
     if let Some(seconds) = error.retry_after_seconds() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if let Some(allow) = error.allow() {
-        headers.insert(ALLOW, HeaderValue::from_str(allow).unwrap_or(HeaderValue::from_static("")));
+        headers.insert(ALLOW, method_list(allow));
     }
     if error.status() == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, CHALLENGE);
     }
-    fill(response, facts, error.body(&facts.request_id.to_string()))
+    with_body(response, context, error.body(&context.request_id.to_string()))
 }
 
-/// Puts the body in; a HEAD request gets its length alone (RFC 9110, 9.3.2).
-fn fill(mut response: Response<Body>, facts: &Facts, body: Bytes) -> Response<Body> {
-    if facts.head {
+/// Responds to a CORS preflight request; its response has no body.
+#[must_use]
+pub fn preflight(context: &mut ResponseContext, cors: Option<&CorsPolicy>, methods: &str) -> Response<Body> {
+    let mut response = empty();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    insert_common(response.headers_mut(), context);
+    if let Some(cors) = cors {
+        cors.add_preflight_headers(method_list(methods), response.headers_mut());
+    }
+    add_cors(context, &mut response);
+    response
+}
+
+/// Sets the body; a HEAD request gets only its length (RFC 9110, 9.3.2).
+fn with_body(mut response: Response<Body>, context: &ResponseContext, body: Bytes) -> Response<Body> {
+    if context.head {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
         *response.body_mut() = Body::Left(Full::new(body));
     }
-    expose(facts, &mut response);
+    add_cors(context, &mut response);
     response
 }
 
-/// The answer to a preflight: no body, and nothing that belongs to anybody.
-#[must_use]
-pub fn preflight(facts: &mut Facts, cors: Option<&Cors>, methods: &str) -> Response<Body> {
-    let mut response = empty();
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    insert_common(response.headers_mut(), facts);
-    if let Some(cors) = cors {
-        cors.answer_preflight(methods, response.headers_mut());
-    }
-    expose(facts, &mut response);
-    response
-}
-
-fn expose(facts: &Facts, response: &mut Response<Body>) {
-    if let Some(origin) = &facts.cors {
-        cors::expose(origin.as_ref(), response.headers_mut());
+fn add_cors(context: &ResponseContext, response: &mut Response<Body>) {
+    if let Some(origin) = &context.cors {
+        cors::add_headers(origin.as_ref(), response.headers_mut());
     }
 }
 
-/// Whether one of the tags is this one, by the weak comparison that `If-None-Match` asks for.
+fn method_list(methods: &str) -> HeaderValue {
+    HeaderValue::from_str(methods).expect("a list of methods is visible ASCII")
+}
+
+/// True if `If-None-Match` contains the entity tag by weak comparison, or `*`.
 fn matches(tags: &HeaderValue, etag: &HeaderValue) -> bool {
     let (tags, etag) = (tags.as_bytes(), etag.as_bytes());
     tags == etag
@@ -185,11 +160,11 @@ fn matches(tags: &HeaderValue, etag: &HeaderValue) -> bool {
             .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag)
 }
 
-/// Inserts what every answer has.
-fn insert_common<'a>(headers: &'a mut HeaderMap, facts: &mut Facts) -> &'a mut HeaderMap {
-    headers.insert(X_REQUEST_ID, facts.request_id.header());
-    if let Some((spent, policy)) = facts.budget.take() {
-        headers.insert(RATE_LIMIT, values::rate_limit(spent));
+/// Inserts the headers that all responses have.
+fn insert_common<'a>(headers: &'a mut HeaderMap, context: &mut ResponseContext) -> &'a mut HeaderMap {
+    headers.insert(X_REQUEST_ID, context.request_id.header());
+    if let Some((admission, policy)) = context.budget.take() {
+        headers.insert(RATE_LIMIT, values::rate_limit(admission));
         headers.insert(RATE_LIMIT_POLICY, policy);
     }
     headers
@@ -200,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn if_none_match_compares_weakly_and_reads_lists() {
+    fn if_none_match_compares_weakly_and_parses_lists() {
         let etag = HeaderValue::from_static("\"abc\"");
         let matched = |tags: &'static str| matches(&HeaderValue::from_static(tags), &etag);
         for tags in ["\"abc\"", "W/\"abc\"", "*", "\"x\", \"abc\"", "\"x\" ,W/\"abc\""] {

@@ -1,17 +1,19 @@
-//! The headers of an answer with an entry. Their names are the same each time, so they are put together once for the
-//! process; an answer takes a copy and fills in the values. Part of the hit path.
+//! The header map of a response with an entry. The names are always the same, so the map is built once for the process;
+//! each response takes a copy and fills in the values. Part of the hit path.
 
 use std::sync::LazyLock;
 
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, VARY};
 
-use super::{CACHE_STATUS, Facts, JSON, RATE_LIMIT, RATE_LIMIT_POLICY, VARY_BY_CALLER, X_REQUEST_ID, values};
+use super::context::ResponseContext;
+use super::fields::{CACHE_STATUS, JSON, RATE_LIMIT, RATE_LIMIT_POLICY, VARY_BY_CALLER, X_REQUEST_ID};
+use super::values;
 use crate::cache::Entry;
 use crate::clock::Moment;
 
-/// What a value says.
+/// The origin of a header's value.
 #[derive(Clone, Copy)]
-enum Field {
+enum ValueOf {
     RequestId,
     RateLimit,
     RateLimitPolicy,
@@ -19,60 +21,60 @@ enum Field {
     CacheStatus,
     Etag,
     CacheControl,
-    /// The same in every answer.
+    /// The same value in every response.
     Fixed,
 }
 
-/// The headers, and what the value at each place says.
-struct Prepared {
+/// The header map with placeholders, and the origin of each value in the map's order.
+struct PreparedHeaders {
     headers: HeaderMap,
-    fields: Vec<Field>,
+    values: Vec<ValueOf>,
 }
 
-static PREPARED: LazyLock<Prepared> = LazyLock::new(|| {
-    let later = || HeaderValue::from_static("");
-    let all: [(HeaderName, HeaderValue, Field); 9] = [
-        (X_REQUEST_ID, later(), Field::RequestId),
-        (RATE_LIMIT, later(), Field::RateLimit),
-        (RATE_LIMIT_POLICY, later(), Field::RateLimitPolicy),
-        (AGE, later(), Field::Age),
-        (CACHE_STATUS, later(), Field::CacheStatus),
-        (ETAG, later(), Field::Etag),
-        (CACHE_CONTROL, later(), Field::CacheControl),
-        (VARY, VARY_BY_CALLER, Field::Fixed),
-        (CONTENT_TYPE, JSON, Field::Fixed),
+static PREPARED: LazyLock<PreparedHeaders> = LazyLock::new(|| {
+    let placeholder = || HeaderValue::from_static("");
+    let all: [(HeaderName, HeaderValue, ValueOf); 9] = [
+        (X_REQUEST_ID, placeholder(), ValueOf::RequestId),
+        (RATE_LIMIT, placeholder(), ValueOf::RateLimit),
+        (RATE_LIMIT_POLICY, placeholder(), ValueOf::RateLimitPolicy),
+        (AGE, placeholder(), ValueOf::Age),
+        (CACHE_STATUS, placeholder(), ValueOf::CacheStatus),
+        (ETAG, placeholder(), ValueOf::Etag),
+        (CACHE_CONTROL, placeholder(), ValueOf::CacheControl),
+        (VARY, VARY_BY_CALLER, ValueOf::Fixed),
+        (CONTENT_TYPE, JSON, ValueOf::Fixed),
     ];
     let headers: HeaderMap = all.iter().map(|(name, value, _)| (name.clone(), value.clone())).collect();
-    // A copy has them in the order of the original, whatever that is.
-    let field =
-        |name: &HeaderName| all.iter().find(|(other, ..)| other == name).map_or(Field::Fixed, |(.., field)| *field);
-    let fields = headers.keys().map(field).collect();
-    Prepared { headers, fields }
+    // A copy of the map iterates in the same order.
+    let value_of =
+        |name: &HeaderName| all.iter().find(|(other, ..)| other == name).map_or(ValueOf::Fixed, |(.., value)| *value);
+    let values = headers.keys().map(value_of).collect();
+    PreparedHeaders { headers, values }
 });
 
-/// The headers of an answer with an entry whose body in the chosen coding has this tag.
-pub(super) fn headers(facts: &mut Facts, entry: &Entry, etag: &HeaderValue, now: Moment) -> HeaderMap {
-    let (spent, mut policy) = facts.budget.take().unzip();
+/// The headers of a response with an entry; `etag` is the entity tag of the selected representation.
+pub(super) fn headers(context: &mut ResponseContext, entry: &Entry, etag: &HeaderValue, now: Moment) -> HeaderMap {
+    let (admission, mut policy) = context.budget.take().unzip();
     let mut headers = PREPARED.headers.clone();
-    for (value, field) in headers.values_mut().zip(&PREPARED.fields) {
-        *value = match field {
-            Field::RequestId => facts.request_id.header(),
-            Field::RateLimit => match spent {
-                Some(spent) => values::rate_limit(spent),
+    for (value, value_of) in headers.values_mut().zip(&PREPARED.values) {
+        *value = match value_of {
+            ValueOf::RequestId => context.request_id.header(),
+            ValueOf::RateLimit => match admission {
+                Some(admission) => values::rate_limit(admission),
                 None => continue,
             },
-            Field::RateLimitPolicy => match policy.take() {
+            ValueOf::RateLimitPolicy => match policy.take() {
                 Some(policy) => policy,
                 None => continue,
             },
-            Field::Age => values::age(entry.age(now)),
-            Field::CacheStatus => values::cache_status(facts.cache, entry, now),
-            Field::Etag => etag.clone(),
-            Field::CacheControl => values::cache_control(entry),
-            Field::Fixed => continue,
+            ValueOf::Age => values::age(entry.age(now)),
+            ValueOf::CacheStatus => values::cache_status(context.cache, entry, now),
+            ValueOf::Etag => etag.clone(),
+            ValueOf::CacheControl => values::cache_control(entry),
+            ValueOf::Fixed => continue,
         };
     }
-    if spent.is_none() {
+    if admission.is_none() {
         headers.remove(RATE_LIMIT);
         headers.remove(RATE_LIMIT_POLICY);
     }

@@ -1,57 +1,57 @@
-//! Header values that differ from answer to answer.
+//! Header values that differ between responses. Part of the hit path.
 
 use std::time::Duration;
 
 use bytes::BufMut;
 use http::HeaderValue;
 
-use super::header_value::{Numbered, put_integer, written};
-use super::{CacheOutcome, NO_STORE};
-use crate::cache::Entry;
+use super::fields::NO_STORE;
+use super::header_value::{NumberedValues, formatted, put_integer};
+use crate::cache::{CacheOutcome, Entry};
 use crate::clock::Moment;
-use crate::limit::Admission;
+use crate::limit::BudgetUse;
 
 /// `Age` (RFC 9111, 5.1).
 pub(super) fn age(age: Duration) -> HeaderValue {
-    static AGES: Numbered = Numbered::behind("");
-    AGES.with(age.as_secs())
+    static AGES: NumberedValues = NumberedValues::with_text("");
+    AGES.get(age.as_secs())
 }
 
-/// `Cache-Control` (RFC 9111, 5.2.2): for whoever asked and nobody else.
+/// `Cache-Control` (RFC 9111, 5.2.2); `private`, since a response is for one caller only.
 pub(super) fn cache_control(entry: &Entry) -> HeaderValue {
-    static PRIVATE: Numbered = Numbered::behind("private, max-age=");
-    if entry.no_store { NO_STORE } else { PRIVATE.with(entry.lifetime.as_secs()) }
+    static PRIVATE: NumberedValues = NumberedValues::with_text("private, max-age=");
+    if entry.no_store { NO_STORE } else { PRIVATE.get(entry.lifetime.as_secs()) }
 }
 
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, section 4).
-pub(super) fn rate_limit(spent: Admission) -> HeaderValue {
-    written(|out| {
+pub(super) fn rate_limit(admission: BudgetUse) -> HeaderValue {
+    formatted(|out| {
         out.put_slice(b"\"default\";r=");
-        put_integer(out, u64::from(spent.remaining));
+        put_integer(out, u64::from(admission.remaining));
         out.put_slice(b";t=");
-        put_integer(out, spent.reset);
+        put_integer(out, admission.reset);
     })
 }
 
 /// `Cache-Status` (RFC 9211).
-pub(super) fn cache_status(result: CacheOutcome, entry: &Entry, now: Moment) -> HeaderValue {
+pub(super) fn cache_status(outcome: CacheOutcome, entry: &Entry, now: Moment) -> HeaderValue {
     const TTL: &str = "postern; hit; ttl=";
-    static HITS: Numbered = Numbered::behind(TTL);
-    let (forward, collapsed) = match result {
-        CacheOutcome::Hit => return HITS.with(seconds_left(entry, now)),
+    static HITS: NumberedValues = NumberedValues::with_text(TTL);
+    let (forward, collapsed) = match outcome {
+        CacheOutcome::Hit => return HITS.get(seconds_left(entry, now)),
         CacheOutcome::Derived => {
-            return written(|out| {
+            return formatted(|out| {
                 out.put_slice(TTL.as_bytes());
                 put_integer(out, seconds_left(entry, now));
                 out.put_slice(b"; detail=derived");
             });
         }
         CacheOutcome::HitStale => {
-            let over = entry.age(now).saturating_sub(entry.lifetime);
-            return written(|out| {
+            let staleness = entry.age(now).saturating_sub(entry.lifetime);
+            return formatted(|out| {
                 out.put_slice(TTL.as_bytes());
                 out.put_slice(b"-");
-                put_integer(out, over.as_secs().max(1));
+                put_integer(out, staleness.as_secs().max(1));
             });
         }
         CacheOutcome::NotAsked | CacheOutcome::Bypass => ("bypass", false),
@@ -59,7 +59,7 @@ pub(super) fn cache_status(result: CacheOutcome, entry: &Entry, now: Moment) -> 
         CacheOutcome::Miss { collapsed } => ("uri-miss", collapsed),
         CacheOutcome::Stale { collapsed } => ("stale", collapsed),
     };
-    written(|out| {
+    formatted(|out| {
         out.put_slice(b"postern; fwd=");
         out.put_slice(forward.as_bytes());
         out.put_slice(if entry.no_store { b"" } else { b"; stored" });
@@ -67,7 +67,7 @@ pub(super) fn cache_status(result: CacheOutcome, entry: &Entry, now: Moment) -> 
     })
 }
 
-/// How long it is still fresh, rounded up: 0 if and only if it is not.
+/// Remaining freshness in seconds, rounded up: 0 exactly if the entry is stale.
 fn seconds_left(entry: &Entry, now: Moment) -> u64 {
     let left = entry.lifetime.saturating_sub(entry.age(now));
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_longest_values_fit() {
-        let spent = Admission { remaining: u32::MAX, reset: u64::MAX, refused: None };
-        assert_eq!(rate_limit(spent), format!("\"default\";r={};t={}", u32::MAX, u64::MAX));
+        let admission = BudgetUse { remaining: u32::MAX, reset: u64::MAX, refused: None };
+        assert_eq!(rate_limit(admission), format!("\"default\";r={};t={}", u32::MAX, u64::MAX));
     }
 }

@@ -1,9 +1,9 @@
-//! Accepting: as long as the listener is open, and then until nobody is left in the queue.
+//! Accepting connections until the listener closes, and then until its queue is empty.
 //!
-//! A connection is complete for its client before it is accepted here. Were a socket closed with some in its queue they
-//! would be reset, also if another process listens on the port by then. So new ones are turned away first, those that have
-//! begun get time to become complete, and all of them are served. (The kernel can move them itself, with
-//! `net.ipv4.tcp_migrate_req=1`, but does not unless it is told to.)
+//! The kernel completes a connection before it is accepted here. If a socket were closed while connections wait in its queue,
+//! the kernel would reset them, even if another process listens on the same port. So a closing listener first stops new
+//! handshakes, gives those under way time to complete, and then serves all of them. (The kernel moves waiting connections to
+//! another listener by itself only with `net.ipv4.tcp_migrate_req=1`.)
 
 use std::io;
 use std::time::Duration;
@@ -13,56 +13,55 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::socket::turn_newcomers_away;
-
+use super::socket::{SocketOwner, drop_new_handshakes};
 use crate::log_events;
 
-/// How long accepting rests when the process has no descriptors left.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How long a connection that has begun may take to become complete: a few round trips.
-const HANDSHAKE: Duration = Duration::from_millis(100);
+/// Pause in accepting after an error, such as that the process has no file descriptors left.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
+/// Time for a TCP handshake under way to complete: a few round trips.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
 
-/// A socket that connections come from.
+/// A listening socket.
 pub(super) trait Acceptor: Sized + Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection.
-    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Accepts the next connection.
+    fn accept_next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// Lets no connection begin any more; those that have begun are complete after this time.
-    fn last_call(&self) -> Duration;
+    /// Stops new connections from beginning; returns the time after which those that have begun are complete.
+    fn stop_handshakes(&self) -> Duration;
 
-    /// Closes the socket, and gives the connections that were in its queue.
+    /// Closes the socket; returns the connections from its queue.
     fn close(self) -> io::Result<Vec<Self::Stream>>;
 }
 
 impl Acceptor for TcpListener {
     type Stream = TcpStream;
 
-    async fn next(&self) -> io::Result<TcpStream> {
-        self.accept().await.map(|(stream, _)| at_once(stream))
+    async fn accept_next(&self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _)| without_delay(stream))
     }
 
-    fn last_call(&self) -> Duration {
-        if let Err(error) = turn_newcomers_away(self) {
-            // A connection that begins in the last moment may be reset.
+    fn stop_handshakes(&self) -> Duration {
+        if let Err(error) = drop_new_handshakes(self) {
+            // A connection that begins just before the close may be reset.
             tracing::debug!(%error, message = log_events::LISTENER_CLOSE_FAILED);
         }
-        HANDSHAKE
+        HANDSHAKE_TIME
     }
 
     fn close(self) -> io::Result<Vec<TcpStream>> {
         let listener = self.into_std()?;
-        let queued = all_there(|| listener.accept()).filter_map(|(stream, _)| {
+        let queued = accept_all(|| listener.accept()).filter_map(|(stream, _)| {
             stream.set_nonblocking(true).ok()?;
-            TcpStream::from_std(stream).ok().map(at_once)
+            TcpStream::from_std(stream).ok().map(without_delay)
         });
         Ok(queued.collect())
     }
 }
 
-/// Answers are written whole: waiting for more of them only delays.
-fn at_once(stream: TcpStream) -> TcpStream {
+/// Turns off Nagle's algorithm: responses are written whole, so there is nothing to collect.
+fn without_delay(stream: TcpStream) -> TcpStream {
     let _ = stream.set_nodelay(true);
     stream
 }
@@ -70,18 +69,18 @@ fn at_once(stream: TcpStream) -> TcpStream {
 impl Acceptor for UnixListener {
     type Stream = UnixStream;
 
-    async fn next(&self) -> io::Result<UnixStream> {
+    async fn accept_next(&self) -> io::Result<UnixStream> {
         self.accept().await.map(|(stream, _)| stream)
     }
 
-    fn last_call(&self) -> Duration {
-        // There is no handshake: a connection is in the queue or has not begun.
+    fn stop_handshakes(&self) -> Duration {
+        // A Unix socket has no handshake: a connection is in the queue or has not begun.
         Duration::ZERO
     }
 
     fn close(self) -> io::Result<Vec<UnixStream>> {
         let listener = self.into_std()?;
-        let queued = all_there(|| listener.accept()).filter_map(|(stream, _)| {
+        let queued = accept_all(|| listener.accept()).filter_map(|(stream, _)| {
             stream.set_nonblocking(true).ok()?;
             UnixStream::from_std(stream).ok()
         });
@@ -89,8 +88,8 @@ impl Acceptor for UnixListener {
     }
 }
 
-/// Everybody in the queue; if the process has no descriptors left, those for whom there were some.
-fn all_there<T>(accept: impl Fn() -> io::Result<T>) -> impl Iterator<Item = T> {
+/// Accepts until the queue is empty or the process has no file descriptors left.
+fn accept_all<T>(accept: impl Fn() -> io::Result<T>) -> impl Iterator<Item = T> {
     std::iter::from_fn(move || {
         loop {
             match accept() {
@@ -107,44 +106,42 @@ fn all_there<T>(accept: impl Fn() -> io::Result<T>) -> impl Iterator<Item = T> {
     })
 }
 
-/// Serves what comes until `close` turns true. A socket that is not `ours` stays open elsewhere, and whoever waits in its
-/// queue waits for the next process.
+/// Serves connections until `close` turns true. The service manager's sockets stay open there, and connections in their
+/// queues wait for the next process.
 pub(super) async fn accept<A: Acceptor>(
-    listener: A,
-    ours: bool,
+    acceptor: A,
+    owner: SocketOwner,
     mut close: watch::Receiver<bool>,
     serve: impl Fn(A::Stream) + Send,
 ) {
     loop {
         tokio::select! {
-            accepted = listener.next() => match accepted {
-                Ok(stream) => serve(stream),
-                Err(error) => rest_after(&error).await,
+            accepted = acceptor.accept_next() => if let Err(error) = accepted.map(&serve) {
+                pause_after(&error).await;
             },
             () = async { drop(close.wait_for(|close| *close).await) } => break,
         }
     }
-    if !ours {
+    if owner == SocketOwner::ServiceManager {
         return;
     }
-    let complete = Instant::now() + listener.last_call();
-    while let Ok(accepted) = timeout_at(complete, listener.next()).await {
-        match accepted {
-            Ok(stream) => serve(stream),
-            Err(error) => rest_after(&error).await,
+    let complete = Instant::now() + acceptor.stop_handshakes();
+    while let Ok(accepted) = timeout_at(complete, acceptor.accept_next()).await {
+        if let Err(error) = accepted.map(&serve) {
+            pause_after(&error).await;
         }
     }
-    match listener.close() {
+    match acceptor.close() {
         Ok(queued) => queued.into_iter().for_each(serve),
         Err(error) => tracing::error!(%error, message = log_events::ACCEPT_FAILED),
     }
 }
 
-/// A connection that was aborted before it was accepted is nobody's error; no descriptors left is, and it takes time to
-/// mend.
-async fn rest_after(error: &io::Error) {
+/// Pauses after an accept error, unless the client aborted the connection before it was accepted: that is no error here. A
+/// lack of file descriptors takes time to end.
+async fn pause_after(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
         tracing::error!(%error, message = log_events::ACCEPT_FAILED);
-        sleep(PAUSE).await;
+        sleep(ERROR_PAUSE).await;
     }
 }

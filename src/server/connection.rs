@@ -1,246 +1,190 @@
-//! One connection: HTTP/1.1 or, by prior knowledge, HTTP/2 (RFC 9113, 3.3) on the same port.
+//! The connections of one worker: TLS handshake, then HTTP/1.1 or, by prior knowledge, HTTP/2 (RFC 9113, 3.3) on the same
+//! port, until the peer or the monitor ends the connection.
 
-use std::cell::RefCell;
-use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, Version};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use super::listeners::demands;
-use super::timeouts::{Activity, InFlight, Order, Patience, Watch, Watched};
+use super::activity::{ConnectionActivity, DrainPhase};
+use super::monitored_io::MonitoredIo;
+use super::service::GatewayService;
+use super::timeouts::{ConnectionMonitor, Timeouts};
 use crate::config;
-use crate::gateway::{Answer, ConnectionContext};
-use crate::generation::{ActiveGeneration, Door, DoorId};
+use crate::executions::QueryMemo;
+use crate::generation::{ActiveGeneration, ConnectionOrigin, Listener, ListenerId};
 use crate::lifecycle::Lifecycle;
-use crate::respond::Body;
-use crate::tls::Tls;
 
-/// Streams that one HTTP/2 connection may have open at once.
+/// Streams that one HTTP/2 connection can have open at once.
 const MAX_STREAMS: u32 = 256;
 
 /// Serves the connections of one worker.
 #[derive(Debug)]
 pub(super) struct Connections {
-    live: Arc<ActiveGeneration>,
+    active: Arc<ActiveGeneration>,
     worker: usize,
-    manner: ArcSwap<Manner>,
-    watch: Watch,
-    /// PermitQueue true when what is still in flight is given up.
+    protocols: ArcSwap<ProtocolSettings>,
+    monitor: ConnectionMonitor,
+    /// The memo of parsed queries that all connections of this worker share.
+    query_memo: Arc<QueryMemo>,
+    /// Turns true when the worker gives up requests in flight.
     over: watch::Receiver<bool>,
 }
 
-/// How new connections are served.
+/// The protocol settings of new connections.
 #[derive(Debug)]
-struct Manner {
-    builder: auto::Builder<TokioExecutor>,
-    /// Bound on a TLS handshake.
-    handshake: Duration,
+struct ProtocolSettings {
+    http: auto::Builder<TokioExecutor>,
+    /// Longest time for a TLS handshake.
+    handshake_timeout: Duration,
 }
 
-impl Manner {
+impl ProtocolSettings {
     fn new(settings: &config::Server) -> Self {
-        // Twice our own bounds, so that ours are the ones that are met and answered in the documented shape.
+        // Twice the configured limits: the gateway enforces those itself, with responses of the documented shape.
         let largest_head = 2 * (settings.max_header_bytes + settings.max_uri_bytes);
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            // Whoever is slow is found out by ourselves, without a timer for each request.
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1()
+            // The monitor enforces the header timeout, without a timer per request.
             .header_read_timeout(None)
             .max_buf_size(largest_head.max(16 * 1024));
-        builder
-            .http2()
+        http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(settings.header_timeout)
             .keep_alive_timeout(settings.header_timeout)
             .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX));
-        Self { builder, handshake: settings.header_timeout }
+        Self { http, handshake_timeout: settings.header_timeout }
     }
 }
 
 impl Connections {
     pub(super) fn new(
         settings: &config::Server,
-        (live, lifecycle): (Arc<ActiveGeneration>, Arc<Lifecycle>),
+        active: Arc<ActiveGeneration>,
+        lifecycle: Arc<Lifecycle>,
         worker: usize,
         over: watch::Receiver<bool>,
     ) -> Self {
-        let manner = ArcSwap::from_pointee(Manner::new(settings));
-        Self { live, worker, manner, watch: Watch::new(Patience::of(settings), lifecycle), over }
+        let protocols = ArcSwap::from_pointee(ProtocolSettings::new(settings));
+        let monitor = ConnectionMonitor::new(Timeouts::of(settings), lifecycle);
+        Self { active, worker, protocols, monitor, query_memo: Arc::default(), over }
     }
 
-    /// Serves new connections, and waits for all, as these settings say.
+    /// Applies settings: protocol settings to new connections, timeouts to all.
     pub(super) fn apply(&self, settings: &config::Server) {
-        self.manner.store(Arc::new(Manner::new(settings)));
-        self.watch.set_patience(Patience::of(settings));
+        self.protocols.store(Arc::new(ProtocolSettings::new(settings)));
+        self.monitor.set_timeouts(Timeouts::of(settings));
     }
 
-    /// Watches over the connections: slow and silent ones end, and when `stop` turns true all of them drain.
-    pub(super) async fn watch(&self, stop: watch::Receiver<bool>) {
-        self.watch.run(stop).await;
+    /// Monitors the connections until the runtime ends; drains all of them when `stop` turns true.
+    pub(super) async fn monitor(&self, stop: watch::Receiver<bool>) {
+        self.monitor.run(stop).await;
     }
 
-    /// Lets the connections end that came in through a door.
-    pub(super) fn leave(&self, door: DoorId) {
-        self.watch.close(Some(door));
+    /// Closes the connections of a listener, each after one more answer.
+    pub(super) fn close_listener(&self, listener: ListenerId) {
+        self.monitor.close_listener(listener, Instant::now());
     }
 
-    /// Serves a connection in a task of its own, after a handshake if there is TLS. `open` is held until it ends.
-    pub(super) fn accept<S>(self: &Arc<Self>, stream: S, door: DoorId, open: mpsc::Sender<()>)
+    /// Serves a connection in a task of its own. The task holds `open` until the connection ends.
+    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, listener: ListenerId, open: mpsc::Sender<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        // A listener that an earlier reload closed: its TLS settings are gone, so its connection is dropped.
+        let Some(Listener { tls, open: accepts, .. }) = self.active.load().listeners.get(&listener).cloned() else {
+            return;
+        };
         let connections = Arc::clone(self);
-        let manner = self.manner.load_full();
-        // Closed two changes ago: it is not known any longer what its connections are encrypted with.
-        let Some(tls) = self.live.load().parts().doors.get(&door).map(|door| door.tls.clone()) else { return };
+        let protocols = self.protocols.load_full();
+        // Added before the handshake, which a drain bounds too.
+        let activity = self.monitor.add(listener, accepts, Instant::now());
+        let mut origin = ConnectionOrigin { worker: self.worker, listener, certificates: Vec::new() };
         let Some(tls) = tls else {
             tokio::spawn(async move {
-                connections.serve(stream, &manner, (door, None), Vec::new()).await;
+                connections.serve_http(stream, &protocols, origin, activity).await;
                 drop(open);
             });
             return;
         };
         tokio::spawn(async move {
             let handshake = TlsAcceptor::from(tls.config()).accept(stream);
-            // Scanners, and clients that trust another authority: common, and nobody here can mend it.
-            let Ok(Ok(stream)) = tokio::time::timeout(manner.handshake, handshake).await else { return };
-            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-            let shown = shown.iter().map(|certificate| certificate.clone().into_owned()).collect();
-            connections.serve(stream, &manner, (door, Some(&tls)), shown).await;
+            let handshake = tokio::time::timeout(protocols.handshake_timeout, until_drain(&activity, handshake));
+            // Failures are not logged: scanners, and clients that do not trust this certificate, are common.
+            let Ok(Some(Ok(stream))) = handshake.await else { return };
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            origin.certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
+            connections.serve_http(stream, &protocols, origin, activity).await;
             drop(open);
         });
     }
 
-    async fn serve<S>(
+    async fn serve_http<S>(
         &self,
         stream: S,
-        manner: &Manner,
-        (door, tls): (DoorId, Option<&Tls>),
-        shown: Vec<CertificateDer<'static>>,
+        protocols: &ProtocolSettings,
+        origin: ConnectionOrigin,
+        activity: Arc<ConnectionActivity>,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let _connected = self.live.gateway().connected();
-        // The handshake may have begun at a door that is gone by now, or that demands something else.
-        let as_it_was = |door: &Door| door.open && demands(door.tls.as_deref()) == demands(tls);
-        let gone = !self.live.load().parts().doors.get(&door).is_some_and(as_it_was);
-        let activity = self.watch.add(door, gone);
-        let watched = Watched::new(stream, Arc::clone(&activity));
-        let visitor = Visitor::new(self, door, shown, Arc::clone(&activity));
-        let service = service_fn(move |request| visitor.ask(request));
-        let mut connection = pin!(manner.builder.serve_connection(TokioIo::new(watched), service));
-        let mut told = false;
-        let mut waker: Option<Waker> = None;
+        let _connected = self.active.gateway().connected();
+        let io = MonitoredIo::new(stream, Arc::clone(&activity));
+        let (query_memo, over) = (Arc::clone(&self.query_memo), self.over.clone());
+        let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, over);
+        let service = service_fn(move |request| service.call(request));
+        let mut connection = pin!(protocols.http.serve_connection(TokioIo::new(io), service));
+        let mut shutting_down = false;
+        let mut registered: Option<Waker> = None;
         poll_fn(|context| {
-            if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
-                activity.on_order(context.waker());
-                waker = Some(context.waker().clone());
+            if !registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                activity.set_waker(context.waker());
+                registered = Some(context.waker().clone());
             }
-            let drain = match activity.order() {
-                Order::Drop => return Poll::Ready(()),
-                // HTTP/2 can be told so without losing what is on its way. In HTTP/1.1 the next answer says it.
-                Order::Close => activity.speaks_http_2(),
-                Order::Drain => true,
-                // At the end it finds that nothing more can be read; to be told so before would keep it from looking.
-                Order::Serve | Order::End => false,
+            // Read after the waker is registered: a phase is either seen here or wakes this task.
+            let phase = activity.phase();
+            let shut_down = match phase {
+                // HTTP/2 is shut down at once, since GOAWAY loses no request. HTTP/1.1 announces it in the next response.
+                DrainPhase::Closing => activity.takes_goaway(),
+                DrainPhase::Draining => true,
+                // After a graceful shutdown hyper would no longer read, and so not find the end of the input.
+                DrainPhase::Serving | DrainPhase::InputEnded | DrainPhase::Dropped => false,
             };
-            if drain && !told {
-                told = true;
+            if shut_down && !shutting_down {
+                shutting_down = true;
                 connection.as_mut().graceful_shutdown();
             }
-            // A connection that breaks is its peer's business: there is nobody left to tell.
-            connection.as_mut().poll(context).map(drop)
+            // A connection error concerns only the peer, which knows it.
+            let served = connection.as_mut().poll(context).map(drop);
+            // Dropped only after the poll, which writes a response that has just become ready.
+            if phase == DrainPhase::Dropped { Poll::Ready(()) } else { served }
         })
         .await;
     }
 }
 
-/// Whoever sends requests over one connection.
-struct Visitor {
-    live: Arc<ActiveGeneration>,
-    worker: usize,
-    door: DoorId,
-    shown: Vec<CertificateDer<'static>>,
-    /// What it comes in with, as of a generation by its number.
-    scope: RefCell<(u64, ConnectionContext)>,
-    activity: Arc<Activity>,
-}
-
-impl Visitor {
-    fn new(at: &Connections, door: DoorId, shown: Vec<CertificateDer<'static>>, activity: Arc<Activity>) -> Self {
-        let scope = {
-            let present = at.live.load();
-            RefCell::new((present.number(), present.scope(at.worker, door, &shown, at.over.clone())))
-        };
-        Self { live: Arc::clone(&at.live), worker: at.worker, door, shown, scope, activity }
-    }
-
-    /// Has a request answered by the present gateway. Part of the hit path.
-    fn ask(&self, request: Request<Incoming>) -> Answering {
-        let in_flight = self.activity.request();
-        let http_1 = request.version() < Version::HTTP_2;
-        let present = self.live.load();
-        let mut scope = self.scope.borrow_mut();
-        if scope.0 != present.number() {
-            // Whom this connection stands for is decided by the present configuration, not by the one that let it in.
-            let over = scope.1.over.clone();
-            *scope = (present.number(), present.scope(self.worker, self.door, &self.shown, over));
+/// Polls a future until its connection drains; returns `None` if the drain comes first.
+async fn until_drain<F: Future>(activity: &ConnectionActivity, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        activity.set_waker(context.waker());
+        if activity.phase() >= DrainPhase::Draining {
+            return Poll::Ready(None);
         }
-        let answer = present.parts().gateway.handle(&scope.1, request);
-        Answering { answer: Some(answer), http_1, in_flight }
-    }
-}
-
-/// An answer, and that it is being worked on.
-struct Answering {
-    /// `None` once it was given.
-    answer: Option<Answer>,
-    http_1: bool,
-    in_flight: InFlight,
-}
-
-impl Answering {
-    fn finished(&self, mut response: Response<Body>) -> Response<Body> {
-        // Whoever reads this sends the next request over another connection, to whoever listens then (RFC 9112, 9.6).
-        if self.http_1 && self.in_flight.is_the_last() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    }
-}
-
-impl Future for Answering {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.answer.take() {
-            Some(Answer::Now(response)) => Poll::Ready(Ok(self.finished(response))),
-            Some(Answer::Later(mut response)) => match response.as_mut().poll(cx) {
-                Poll::Ready(response) => Poll::Ready(Ok(self.finished(response))),
-                Poll::Pending => {
-                    self.answer = Some(Answer::Later(response));
-                    Poll::Pending
-                }
-            },
-            // Polled after it was ready: like every other such future, it stays pending.
-            None => Poll::Pending,
-        }
-    }
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -253,11 +197,11 @@ mod tests {
     use crate::clock::Clock;
     use crate::config::{Config, Environment};
     use crate::gateway::Gateway;
-    use crate::generation::Parts;
-    use crate::tls::TlsFiles;
+    use crate::generation::Generation;
+    use crate::tls::{Tls, TlsFiles};
 
     #[tokio::test]
-    async fn a_connection_is_encrypted_as_its_door_was_and_dropped_where_that_is_not_known_any_more() {
+    async fn a_closed_listeners_connection_keeps_its_tls_and_is_dropped_once_forgotten() {
         let mut environment = Environment::default();
         environment.insert("ORG_KEY", "tk_org");
         let text = "[[tenants]]\nid = \"a\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
@@ -275,23 +219,23 @@ mod tests {
             client_certificate_required: false,
         };
         let tls = Some(Arc::new(Tls::new(files).expect("they are good")));
-        let doors = BTreeMap::from([
-            (DoorId(0), Door { entrance: None, tls: None, open: false }),
-            (DoorId(1), Door { entrance: None, tls, open: false }),
+        let listeners = BTreeMap::from([
+            (ListenerId(0), Listener { identity: None, tls: None, open: false }),
+            (ListenerId(1), Listener { identity: None, tls, open: false }),
         ]);
-        let live = Arc::new(ActiveGeneration::new(Parts { gateway, clients: vec![client], doors }));
+        let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, vec![client], listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let over = watch::Sender::new(false);
-        let connections = Arc::new(Connections::new(&settings, (live, lifecycle), 0, over.subscribe()));
-        for (door, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"\x15\x03"), (2, b"")] {
+        let connections = Arc::new(Connections::new(&settings, active, lifecycle, 0, over.subscribe()));
+        for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"\x15\x03"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
             let (open, _drained) = mpsc::channel(1);
-            connections.accept(stream, DoorId(door), open);
+            connections.serve(stream, ListenerId(listener), open);
             let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             let mut answer = Vec::new();
             let _ = peer.read_to_end(&mut answer).await;
             let text = String::from_utf8_lossy(&answer);
-            assert!(answer.starts_with(begins) && answer.is_empty() == begins.is_empty(), "{door}: {text:?}");
+            assert!(answer.starts_with(begins) && answer.is_empty() == begins.is_empty(), "{listener}: {text:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Which sockets are open, and what another configuration makes of them: one that has the same address stays open, so its
-//! connections and those that wait in its queue are not touched.
+//! The set of listeners, and the plan that turns it into the set of another configuration. A listener whose address stays
+//! keeps its socket, so that its connections and its queue are untouched.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,166 +7,178 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::StartError;
-use super::inherited::Inherited;
-use super::socket::{self, Fresh, Staged};
-use super::worker::Listening;
+use super::error::StartError;
+use super::inherited::InheritedSockets;
+use super::socket::{self, BoundAddress, SocketOwner, StagedPath, WorkerSocket};
 use crate::caller::ListenerIdentity;
-use crate::config::{self, ListenAddress};
-use crate::generation::{Door, DoorId};
+use crate::config::{ListenAddress, Listener as ListenerConfig};
+use crate::generation::{Listener, ListenerId};
 use crate::tls::Tls;
 
-/// The sockets that are open.
+/// The listeners that accept connections.
 #[derive(Debug, Default)]
-pub(super) struct Listeners {
-    open: Vec<Open>,
-    next: u64,
+pub(super) struct ListenerSet {
+    listeners: Vec<ActiveListener>,
+    next_id: u64,
 }
 
-/// One address at which connections are accepted.
+/// A listener that accepts connections.
 #[derive(Clone, Debug)]
-struct Open {
-    configured: config::Listener,
-    /// With the port that was taken.
+struct ActiveListener {
+    config: ListenerConfig,
+    /// The configured address, with the port that the kernel chose in place of port 0.
     address: ListenAddress,
-    door: DoorId,
+    id: ListenerId,
     tls: Option<Arc<Tls>>,
-    /// PermitQueue true when its workers are to accept no more.
+    /// Set to true to make the workers stop accepting.
     close: watch::Sender<bool>,
 }
 
-/// What is to be done so that a configuration holds. Nothing of it was done yet but that new sockets listen.
+/// The steps from one set of listeners to that of another configuration. A plan has bound new sockets and changed nothing
+/// else.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) after: Listeners,
-    /// What each worker is to listen at beside what it does.
-    pub(super) added: Vec<Vec<Listening>>,
-    removed: Vec<Open>,
-    /// Those whose connections are encrypted from now on, or no more, or have to show another certificate.
-    turned: Vec<DoorId>,
-    staged: Vec<(ListenAddress, Staged)>,
-    /// What holds at each listener.
-    pub(super) doors: BTreeMap<DoorId, Door>,
+pub(super) struct ListenerPlan {
+    pub(super) after: ListenerSet,
+    /// The new sockets of each worker, by the worker's index.
+    pub(super) added: Vec<Vec<WorkerSocket>>,
+    /// The state of each listener once the plan is carried out.
+    pub(super) listeners: BTreeMap<ListenerId, Listener>,
+    removed: Vec<ActiveListener>,
+    /// Listeners whose connections passed another handshake than new ones will: plain instead of TLS, or other certificates.
+    tls_changed: Vec<ListenerId>,
+    staged: Vec<(ListenAddress, StagedPath)>,
 }
 
-impl Listeners {
-    /// Plans for the listeners of a configuration. A Unix socket with another mode or owner is another socket.
+impl ListenerSet {
+    /// Plans for the listeners of a configuration. A Unix socket with another mode or owner is a new listener.
     pub(super) fn plan(
         &self,
-        configured: &[config::Listener],
+        configs: &[ListenerConfig],
         workers: usize,
-        inherited: &mut Inherited,
-    ) -> Result<Plan, StartError> {
-        let mut before = self.open.clone();
-        let mut plan = Plan {
-            after: Self { open: Vec::new(), next: self.next },
+        inherited: &mut InheritedSockets,
+    ) -> Result<ListenerPlan, StartError> {
+        let mut before = self.listeners.clone();
+        let mut plan = ListenerPlan {
+            after: Self { listeners: Vec::new(), next_id: self.next_id },
             added: (0..workers).map(|_| Vec::new()).collect(),
+            listeners: BTreeMap::new(),
             removed: Vec::new(),
-            turned: Vec::new(),
+            tls_changed: Vec::new(),
             staged: Vec::new(),
-            doors: BTreeMap::new(),
         };
-        // Certificates first: what can't be used is found out before anything listens.
-        let mut wanted = Vec::with_capacity(configured.len());
-        for listener in configured {
+        // Certificates first, so that unusable ones are found before a socket is bound.
+        let mut wanted = Vec::with_capacity(configs.len());
+        for config in configs {
             let same =
-                |open: &Open| open.configured.address == listener.address && open.configured.socket == listener.socket;
+                |old: &ActiveListener| old.config.address == config.address && old.config.socket == config.socket;
             let kept = before.iter().position(same).map(|index| before.remove(index));
-            let tls = tls(listener, kept.as_ref())?;
-            wanted.push((listener, kept, tls));
+            let tls = load_tls(config, kept.as_ref())?;
+            wanted.push((config, kept, tls));
         }
-        for (listener, kept, tls) in wanted {
-            let turned = |open: &&Open| demands(open.tls.as_deref()) != demands(tls.as_deref());
-            plan.turned.extend(kept.iter().filter(turned).map(|open| open.door));
-            let open = match kept {
-                Some(open) => Open { configured: listener.clone(), tls, ..open },
-                None => plan.open(listener, tls, inherited)?,
-            };
-            let door = Door { entrance: Some(ListenerIdentity::of(listener)), tls: open.tls.clone(), open: true };
-            plan.doors.insert(open.door, door);
-            plan.after.open.push(open);
+        for (config, kept, tls) in wanted {
+            match kept {
+                Some(kept) => plan.keep(config, kept, tls),
+                None => plan.add(config, tls, inherited)?,
+            }
         }
-        for closed in &before {
-            let same = |open: &&Open| open.configured.address == closed.configured.address;
-            let door = match plan.after.open.iter().find(same).and_then(|open| plan.doors.get(&open.door)) {
-                // Another socket at the same address, so those who are there already stand for the same.
-                Some(door) => Door { open: false, ..door.clone() },
-                None => Door { entrance: None, tls: closed.tls.clone(), open: false },
-            };
-            plan.doors.insert(closed.door, door);
-        }
-        plan.removed = before;
-        inherited.all_taken()?;
-        // Last, when nothing else can fail.
+        plan.remove(before);
+        inherited.require_all_taken()?;
+        // Renames come last, when nothing else can fail.
         for (address, staged) in plan.staged.drain(..) {
-            staged.put_in_place().map_err(|source| StartError::Listen { address, source })?;
+            staged.publish().map_err(|source| StartError::Listen { address, source })?;
         }
         Ok(plan)
     }
 
-    /// Where connections are accepted, in the order of the configuration.
+    /// Returns the bound addresses in the order of the configuration.
     pub(super) fn addresses(&self) -> Vec<ListenAddress> {
-        self.open.iter().map(|open| open.address.clone()).collect()
+        self.listeners.iter().map(|listener| listener.address.clone()).collect()
     }
 
-    /// Accepts no more anywhere.
+    /// Makes all listeners stop accepting.
     pub(super) fn close(&self) {
-        for open in &self.open {
-            open.close.send_replace(true);
+        for listener in &self.listeners {
+            listener.close.send_replace(true);
         }
     }
 }
 
-impl Plan {
-    fn open(
+impl ListenerPlan {
+    fn keep(&mut self, config: &ListenerConfig, kept: ActiveListener, tls: Option<Arc<Tls>>) {
+        if handshake_policy(kept.tls.as_deref()) != handshake_policy(tls.as_deref()) {
+            self.tls_changed.push(kept.id);
+        }
+        self.activate(ActiveListener { config: config.clone(), tls, ..kept });
+    }
+
+    fn add(
         &mut self,
-        listener: &config::Listener,
+        config: &ListenerConfig,
         tls: Option<Arc<Tls>>,
-        inherited: &mut Inherited,
-    ) -> Result<Open, StartError> {
+        inherited: &mut InheritedSockets,
+    ) -> Result<(), StartError> {
         let workers = self.added.len();
-        let inherited = inherited.take(&listener.address);
-        let ours = inherited.is_none();
-        let bound = match inherited {
+        let address = config.address.clone();
+        let (owner, bound) = match inherited.take(&address) {
             Some(socket) => {
-                let address = listener.address.clone();
-                socket.shared(workers).map(|sockets| Fresh { address, sockets, staged: None })
+                let sockets = socket.share(workers);
+                (SocketOwner::ServiceManager, sockets.map(|sockets| BoundAddress { address, sockets, staged: None }))
             }
-            None => socket::bind(listener, workers),
+            None => (SocketOwner::ThisProcess, socket::bind(&address, &config.socket, workers)),
         };
-        let Fresh { address, sockets, staged } =
-            bound.map_err(|source| StartError::Listen { address: listener.address.clone(), source })?;
+        let BoundAddress { address, sockets, staged } =
+            bound.map_err(|source| StartError::Listen { address: config.address.clone(), source })?;
         self.staged.extend(staged.map(|staged| (address.clone(), staged)));
         let close = watch::Sender::new(false);
-        let door = DoorId(self.after.next);
-        self.after.next += 1;
+        let id = ListenerId(self.after.next_id);
+        self.after.next_id += 1;
         for (worker, socket) in self.added.iter_mut().zip(sockets) {
-            worker.push(Listening { socket, ours, door, close: close.subscribe() });
+            worker.push(WorkerSocket { socket, owner, listener: id, close: close.subscribe() });
         }
-        Ok(Open { configured: listener.clone(), address, door, tls, close })
+        self.activate(ActiveListener { config: config.clone(), address, id, tls, close });
+        Ok(())
     }
 
-    /// Closes what is no longer configured; gives the doors that those who have come in by now are to leave, and what is open.
-    pub(super) fn carry_out(self) -> (Vec<DoorId>, Listeners) {
-        let gone = self.removed.iter().map(|open| {
-            open.close.send_replace(true);
-            open.door
+    fn activate(&mut self, active: ActiveListener) {
+        let identity = Some(ListenerIdentity::of(&active.config));
+        self.listeners.insert(active.id, Listener { identity, tls: active.tls.clone(), open: true });
+        self.after.listeners.push(active);
+    }
+
+    fn remove(&mut self, removed: Vec<ActiveListener>) {
+        for closed in &removed {
+            let same_address = |active: &&ActiveListener| active.config.address == closed.config.address;
+            let replacement = self.after.listeners.iter().find(same_address);
+            let state = match replacement.and_then(|active| self.listeners.get(&active.id)) {
+                // A new socket at the same address: connections of the old one keep their identity.
+                Some(state) => Listener { open: false, ..state.clone() },
+                None => Listener { identity: None, tls: closed.tls.clone(), open: false },
+            };
+            self.listeners.insert(closed.id, state);
+        }
+        self.removed = removed;
+    }
+
+    /// Closes the removed listeners; returns the listeners whose open connections are to close, and the new set.
+    pub(super) fn carry_out(self) -> (Vec<ListenerId>, ListenerSet) {
+        let closed = self.removed.iter().map(|listener| {
+            listener.close.send_replace(true);
+            listener.id
         });
-        (gone.chain(self.turned).collect(), self.after)
+        (closed.chain(self.tls_changed).collect(), self.after)
     }
 }
 
-/// What every connection has gone through that was let in: none without TLS, otherwise whose certificates are taken and
-/// whether one has to be shown.
-pub(super) fn demands(tls: Option<&Tls>) -> Option<(Option<&Path>, bool)> {
+/// The requirements that each connection of a listener has met: `None` for plain text, otherwise the authorities of client
+/// certificates and whether a certificate is required.
+fn handshake_policy(tls: Option<&Tls>) -> Option<(Option<&Path>, bool)> {
     tls.map(Tls::files).map(|files| (files.client_ca.as_deref(), files.client_certificate_required))
 }
 
-/// What a listener's connections are encrypted with: as before if the files are the same ones, since it looks after what is
-/// in them by itself.
-fn tls(listener: &config::Listener, kept: Option<&Open>) -> Result<Option<Arc<Tls>>, StartError> {
-    let Some(files) = &listener.tls else { return Ok(None) };
-    match kept.and_then(|open| open.tls.as_ref()).filter(|tls| tls.files() == files) {
+/// Loads a listener's TLS files, unless it had the same ones before: then it rereads them by itself when they change.
+fn load_tls(config: &ListenerConfig, kept: Option<&ActiveListener>) -> Result<Option<Arc<Tls>>, StartError> {
+    let Some(files) = &config.tls else { return Ok(None) };
+    match kept.and_then(|kept| kept.tls.as_ref()).filter(|tls| tls.files() == files) {
         Some(tls) => Ok(Some(Arc::clone(tls))),
         None => Ok(Some(Arc::new(Tls::new(files.clone())?))),
     }
@@ -178,7 +190,7 @@ mod tests {
     use crate::config::{Config, Environment};
 
     #[test]
-    fn a_door_that_was_closed_is_known_until_the_next_change_and_is_open_to_nobody() {
+    fn a_removed_listener_is_known_until_the_next_change_and_gives_no_identity() {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let mut environment = Environment::default();
         environment.insert("ORG_KEY", "tk_org");
@@ -192,17 +204,18 @@ mod tests {
             "[[listeners]]\naddress = \"127.0.0.1:0\"\ntls = {{ certificate = \"{certificate}\", key = \"{key}\" }}\n"
         );
         let plain = "[[listeners]]\naddress = \"127.0.0.2:0\"\n";
-        let first =
-            Listeners::default().plan(&listeners(&encrypted), 1, &mut Inherited::default()).expect("it listens");
-        let door = first.after.open[0].door;
-        assert!(first.doors[&door].open && first.doors[&door].tls.is_some());
+        let first = ListenerSet::default()
+            .plan(&listeners(&encrypted), 1, &mut InheritedSockets::default())
+            .expect("it listens");
+        let id = first.after.listeners[0].id;
+        assert!(first.listeners[&id].open && first.listeners[&id].tls.is_some());
         let (_, after) = first.carry_out();
-        let second = after.plan(&listeners(plain), 1, &mut Inherited::default()).expect("it listens");
-        let closed = &second.doors[&door];
-        assert!(!closed.open && closed.entrance.is_none() && closed.tls.is_some());
-        let (left, after) = second.carry_out();
-        assert_eq!(left, [door]);
-        let third = after.plan(&listeners(plain), 1, &mut Inherited::default()).expect("it listens");
-        assert!(!third.doors.contains_key(&door));
+        let second = after.plan(&listeners(plain), 1, &mut InheritedSockets::default()).expect("it listens");
+        let closed = &second.listeners[&id];
+        assert!(!closed.open && closed.identity.is_none() && closed.tls.is_some());
+        let (closing, after) = second.carry_out();
+        assert_eq!(closing, [id]);
+        let third = after.plan(&listeners(plain), 1, &mut InheritedSockets::default()).expect("it listens");
+        assert!(!third.listeners.contains_key(&id));
     }
 }

@@ -1,11 +1,16 @@
-//! Sockets and workers: one thread per core, each with its own single-threaded runtime, its own `SO_REUSEPORT` listeners
-//! and its own upstream pool. The gateway behind them is shared, and another one takes its place when the configuration
-//! changes ([`Server::reload`]).
+//! The server: one worker thread per core, each with its own single-threaded runtime, its own `SO_REUSEPORT` sockets and its
+//! own upstream pool. The workers share a gateway, which another one replaces when the configuration changes
+//! ([`Server::reload`]).
 
 mod accept;
+mod activity;
 mod connection;
+mod error;
 mod inherited;
 mod listeners;
+mod monitored_io;
+mod response_body;
+mod service;
 mod socket;
 mod timeouts;
 mod worker;
@@ -16,235 +21,185 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 
-pub use self::inherited::Inherited;
-use self::listeners::Listeners;
-use self::socket::{Bound, Fresh};
-use self::worker::{Order, Worker};
+pub use self::error::StartError;
+pub use self::inherited::InheritedSockets;
+use self::listeners::ListenerSet;
+use self::socket::{BoundAddress, BoundSocket};
+use self::worker::{Worker, WorkerCommand};
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, ListenAddress, Listener, SocketFile};
+use crate::config::{Config, ConfigError, ListenAddress, SocketFile};
 use crate::gateway::Gateway;
-use crate::generation::{ActiveGeneration, Parts};
-use crate::http_client::{Client, ClientSetupError};
+use crate::generation::{ActiveGeneration, Generation};
+use crate::http_client::Client;
 use crate::lifecycle::Lifecycle;
 use crate::log_events;
-use crate::tls::TlsError;
 
-/// A gateway that is serving.
+/// A running server.
 #[derive(Debug)]
 pub struct Server {
-    live: Arc<ActiveGeneration>,
+    active: Arc<ActiveGeneration>,
     lifecycle: Arc<Lifecycle>,
     clock: Clock,
-    listeners: Mutex<Listeners>,
-    workers: Vec<Running>,
+    listeners: Mutex<ListenerSet>,
+    workers: Vec<WorkerHandle>,
     stop: watch::Sender<bool>,
     admin: Option<(ListenAddress, Admin)>,
 }
 
-/// A worker's thread.
+/// A worker's thread and the way to send commands to it.
 #[derive(Debug)]
-struct Running {
-    orders: mpsc::UnboundedSender<Order>,
+struct WorkerHandle {
+    commands: mpsc::UnboundedSender<WorkerCommand>,
     thread: JoinHandle<()>,
 }
 
-/// Why a gateway can't serve, or not with this configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A socket can't be had.
-    #[error("can't listen on {address}: {source}")]
-    Listen {
-        /// The address as it is configured.
-        address: ListenAddress,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A socket that the process was started with can't be used.
-    #[error("the socket `{name}` that this process was started with can't be used: {source}")]
-    Inherited {
-        /// As the service manager calls it.
-        name: String,
-        /// What is wrong with it.
-        source: io::Error,
-    },
-    /// A socket that the process was started with is in nobody's configuration.
-    #[error("this process was started with the socket `{name}` on {address}, and no listener has that address")]
-    NoListener {
-        /// As the service manager calls it.
-        name: String,
-        /// Where it listens.
-        address: ListenAddress,
-    },
-    /// The upstream client can't be built.
-    #[error(transparent)]
-    Upstream(#[from] ClientSetupError),
-    /// A TLS file can't be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// A worker thread or its runtime can't be started.
-    #[error("can't start a worker: {0}")]
-    Worker(io::Error),
-}
-
 impl Server {
-    /// Binds all listeners, then starts all workers. Port 0 takes a free one: see [`Server::addresses`].
+    /// Binds all listeners, then starts all workers. Port 0 stands for a free port: see [`Server::addresses`].
     ///
     /// # Errors
-    /// If a socket can't be had, the upstream client can't be built, or a worker can't be started.
+    /// If a socket can't be bound, the upstream client can't be built, or a worker can't be started.
     pub fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
-        Self::start_with(config, clock, Inherited::default())
+        Self::start_with(config, clock, InheritedSockets::default())
     }
 
-    /// The same with sockets that listen already. Each has to be one of the configuration's.
+    /// Starts as [`Server::start`] does, and uses sockets that listen already. Each needs a listener with its address.
     ///
     /// # Errors
-    /// Those of [`Server::start`], or if there is no listener for a socket.
-    pub fn start_with(config: Config, clock: Clock, mut inherited: Inherited) -> Result<Self, StartError> {
+    /// Those of [`Server::start`], or if no listener has the address of a socket.
+    pub fn start_with(config: Config, clock: Clock, mut inherited: InheritedSockets) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let settings = config.server.clone();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone())?);
         let client = |_| Client::new(&config.upstream.connection);
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
         let admin = config.admin.as_ref().map(|admin| bind_admin(&admin.address)).transpose()?;
-        let plan = Listeners::default().plan(&config.listeners, settings.workers, &mut inherited)?;
-        let admin = admin.map(open_admin).transpose()?;
-        let live = Arc::new(ActiveGeneration::new(Parts { gateway, clients, doors: plan.doors.clone() }));
+        let plan = ListenerSet::default().plan(&config.listeners, settings.workers, &mut inherited)?;
+        let admin = admin.map(publish_admin).transpose()?;
+        let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, clients, plan.listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let (stop, drained) = (watch::Sender::new(false), watch::Sender::new(0));
         let mut workers = Vec::with_capacity(settings.workers);
-        for (index, added) in plan.added.into_iter().enumerate() {
-            let (orders, received) = mpsc::unbounded_channel();
-            for listening in added {
-                // The receiver is still here.
-                let _ = orders.send(Order::Listen(listening));
+        for (index, sockets) in plan.added.into_iter().enumerate() {
+            let (commands, received) = mpsc::unbounded_channel();
+            for socket in sockets {
+                // Can't fail: the receiver is in scope.
+                let _ = commands.send(WorkerCommand::Listen(socket));
             }
             let worker = Worker {
-                live: Arc::clone(&live),
+                active: Arc::clone(&active),
                 lifecycle: Arc::clone(&lifecycle),
                 index,
                 settings: settings.clone(),
-                orders: received,
+                commands: received,
                 stop: stop.subscribe(),
                 drained: drained.clone(),
                 workers: settings.workers,
             };
-            workers.push(Running { orders, thread: run(worker)? });
+            workers.push(WorkerHandle { commands, thread: spawn(worker)? });
         }
         let admin = match admin {
             None => None,
             Some((address, socket)) => {
-                let (live, lifecycle) = (Arc::clone(&live), Arc::clone(&lifecycle));
+                let (live, lifecycle) = (Arc::clone(&active), Arc::clone(&lifecycle));
                 let sources = admin::Sources { address: address.clone(), live, lifecycle };
                 Some((address, Admin::start(socket, sources).map_err(StartError::Worker)?))
             }
         };
-        Ok(Self { live, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin })
+        Ok(Self { active, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin })
     }
 
-    /// Serves as another configuration says from the next request on. No connection is dropped by it, and a request that has
-    /// begun ends as it began; what is known of callers and what is cached is kept as far as the settings allow.
+    /// Serves as another configuration says from the next request on. No connection is dropped, and a request in flight
+    /// finishes with the old configuration. Caches and knowledge of callers are kept as far as the settings allow.
     ///
     /// # Errors
-    /// If it can't be served. Nothing has changed then.
+    /// If the configuration can't be served. Nothing has changed then.
     pub fn reload(&self, config: Config) -> Result<(), StartError> {
-        let before = Arc::clone(self.live.gateway().config());
+        let before = Arc::clone(self.active.gateway().config());
         let config = Arc::new(config);
-        match self.replace(&before, &config) {
-            Ok(()) => {
-                self.lifecycle.reloaded(self.clock.wall());
-                tracing::info!(changes = %config.changes_since(&before), message = log_events::CONFIG_RELOADED);
-                if config.server.workers != self.workers.len() {
-                    tracing::warn!(setting = "server.workers", message = log_events::RESTART_NEEDED);
-                }
-                let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address.clone());
-                if admin(&config) != admin(&before) {
-                    tracing::warn!(setting = "admin.address", message = log_events::RESTART_NEEDED);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.refuse(error.to_string());
-                Err(error)
-            }
+        if let Err(error) = self.apply(&before, &config) {
+            self.record_refusal(error.to_string());
+            return Err(error);
         }
+        self.lifecycle.reloaded(self.clock.wall());
+        tracing::info!(changes = %config.changes_since(&before), message = log_events::CONFIG_RELOADED);
+        if config.server.workers != self.workers.len() {
+            tracing::warn!(setting = "server.workers", message = log_events::RESTART_NEEDED);
+        }
+        let admin_address = |config: &Config| config.admin.as_ref().map(|admin| admin.address.clone());
+        if admin_address(&config) != admin_address(&before) {
+            tracing::warn!(setting = "admin.address", message = log_events::RESTART_NEEDED);
+        }
+        Ok(())
     }
 
-    /// Notes that there is a new configuration and that it can't be read: what was served before is served on.
+    /// Records that a new configuration can't be read; the previous one stays in use.
     pub fn refuse_reload(&self, error: &ConfigError) {
-        self.refuse(error.to_string());
+        self.record_refusal(error.to_string());
     }
 
-    fn refuse(&self, why: String) {
-        tracing::error!(error = why, message = log_events::CONFIG_REFUSED);
-        self.lifecycle.refused(why);
+    fn record_refusal(&self, reason: String) {
+        tracing::error!(error = reason, message = log_events::CONFIG_REFUSED);
+        self.lifecycle.refused(reason);
     }
 
-    fn replace(&self, before: &Config, config: &Arc<Config>) -> Result<(), StartError> {
+    fn apply(&self, before: &Config, config: &Arc<Config>) -> Result<(), StartError> {
         let mut listeners = self.listeners();
-        // All that can fail comes first.
-        let gateway = Arc::new(self.live.gateway().reconfigured(Arc::clone(config))?);
-        let same_upstream = before.upstream.connection == config.upstream.connection;
-        let clients = if same_upstream {
-            self.live.load().parts().clients.clone()
+        // Everything that can fail comes first.
+        let gateway = Arc::new(self.active.gateway().reconfigured(Arc::clone(config))?);
+        let clients = if before.upstream.connection == config.upstream.connection {
+            self.active.load().clients.clone()
         } else {
-            let client = |_: &Running| Client::new(&config.upstream.connection);
+            let client = |_: &WorkerHandle| Client::new(&config.upstream.connection);
             self.workers.iter().map(client).collect::<Result<_, _>>()?
         };
-        let mut plan = listeners.plan(&config.listeners, self.workers.len(), &mut Inherited::default())?;
-        let (doors, added) = (std::mem::take(&mut plan.doors), std::mem::take(&mut plan.added));
-        let parts = Parts { gateway, clients, doors };
-        // A certificate that is let in no more stands for nobody from the first request on.
-        for tls in parts.open_doors().filter_map(|door| door.tls.as_ref()) {
-            tls.refresh();
-        }
-        parts.gateway.take_over();
-        self.live.replace(parts);
-        let left;
-        (left, *listeners) = plan.carry_out();
-        for (worker, added) in self.workers.iter().zip(added) {
-            let orders = added.into_iter().map(Order::Listen).chain(left.iter().copied().map(Order::Leave));
-            let settings = (before.server != config.server).then(|| Order::Serve(config.server.clone()));
-            for order in orders.chain(settings) {
-                // A worker that has panicked serves nobody.
-                let _ = worker.orders.send(order);
+        let mut plan = listeners.plan(&config.listeners, self.workers.len(), &mut InheritedSockets::default())?;
+        let added = std::mem::take(&mut plan.added);
+        let generation = Generation::new(gateway, clients, std::mem::take(&mut plan.listeners));
+        // A client certificate that is no longer valid gives no identity from the first request on.
+        let _ = generation.refresh_certificates();
+        generation.gateway.take_over();
+        self.active.replace(generation);
+        let closing;
+        (closing, *listeners) = plan.carry_out();
+        for (worker, sockets) in self.workers.iter().zip(added) {
+            let listens = sockets.into_iter().map(WorkerCommand::Listen);
+            let closes = closing.iter().copied().map(WorkerCommand::CloseConnections);
+            let settings = (before.server != config.server).then(|| WorkerCommand::Apply(config.server.clone()));
+            for command in listens.chain(closes).chain(settings) {
+                // Fails only if the worker has panicked, and then it has no connections.
+                let _ = worker.commands.send(command);
             }
         }
         Ok(())
     }
 
-    /// The gateway that the workers share at present.
+    /// Returns the active gateway, which the workers share.
     #[must_use]
     pub fn gateway(&self) -> Arc<Gateway> {
-        self.live.gateway()
+        self.active.gateway()
     }
 
-    /// What serves at present, for those who ask again and again.
-    #[must_use]
-    pub fn live(&self) -> &Arc<ActiveGeneration> {
-        &self.live
-    }
-
-    /// Where whoever runs it asks, with the port that was taken.
+    /// Returns the address of the admin listener, with the port that the kernel chose in place of port 0.
     #[must_use]
     pub fn admin_address(&self) -> Option<&ListenAddress> {
         self.admin.as_ref().map(|(address, _)| address)
     }
 
-    /// Whether it is about to end, and how its reloads went.
+    /// Returns the lifecycle: drain and reloads.
     #[must_use]
     pub fn lifecycle(&self) -> &Arc<Lifecycle> {
         &self.lifecycle
     }
 
-    /// Where it listens, with the ports that were taken, in the order of the configuration.
+    /// Returns the listeners' addresses in the order of the configuration, with the ports that the kernel chose.
     #[must_use]
     pub fn addresses(&self) -> Vec<ListenAddress> {
         self.listeners().addresses()
     }
 
-    /// Says that it is about to end, takes no more connections, lets requests in flight end within the drain time, and returns
-    /// when all have.
+    /// Drains and ends: reports that it is draining, accepts no more connections, and returns when all requests in flight are
+    /// answered or the drain timeout is over.
     pub fn stop(self) {
         drop(self);
     }
@@ -254,42 +209,15 @@ impl Server {
         self.listeners().close();
         self.stop.send_replace(true);
         for worker in self.workers.drain(..) {
-            // A worker that has panicked has nothing left to drain.
+            // Fails only if the worker has panicked, and then it has nothing to drain.
             let _ = worker.thread.join();
         }
         self.gateway().flush_traces();
     }
 
-    fn listeners(&self) -> MutexGuard<'_, Listeners> {
-        // They are replaced whole.
+    fn listeners(&self) -> MutexGuard<'_, ListenerSet> {
+        // The value is replaced whole, so a panic leaves a valid one.
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The socket of the admin listener, not in its place yet.
-fn bind_admin(address: &ListenAddress) -> Result<Fresh, StartError> {
-    let listener = Listener {
-        address: address.clone(),
-        session_tokens: None,
-        trusted: None,
-        tls: None,
-        socket: SocketFile::default(),
-    };
-    socket::bind(&listener, 1).map_err(|source| StartError::Listen { address: address.clone(), source })
-}
-
-/// The same in its place. To be called when nothing else can fail: it may be another process's place until then.
-fn open_admin(fresh: Fresh) -> Result<(ListenAddress, admin::Socket), StartError> {
-    let Fresh { address, mut sockets, staged } = fresh;
-    let opened = match staged.map_or(Ok(()), |staged| staged.put_in_place()).map(|()| sockets.pop()) {
-        Ok(Some(Bound::Tcp(socket))) => Ok(admin::Socket::Tcp(socket)),
-        Ok(Some(Bound::Unix(socket))) => Ok(admin::Socket::Unix(socket)),
-        Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
-        Err(error) => Err(error),
-    };
-    match opened {
-        Ok(socket) => Ok((address, socket)),
-        Err(source) => Err(StartError::Listen { address, source }),
     }
 }
 
@@ -299,7 +227,29 @@ impl Drop for Server {
     }
 }
 
-fn run(worker: Worker) -> Result<JoinHandle<()>, StartError> {
+/// Binds the admin listener, without publishing a Unix path.
+fn bind_admin(address: &ListenAddress) -> Result<BoundAddress, StartError> {
+    socket::bind(address, &SocketFile::default(), 1)
+        .map_err(|source| StartError::Listen { address: address.clone(), source })
+}
+
+/// Publishes the admin listener. Called when nothing else can fail: another process may use the path until then.
+fn publish_admin(bound: BoundAddress) -> Result<(ListenAddress, admin::Socket), StartError> {
+    let BoundAddress { address, mut sockets, staged } = bound;
+    let published = match staged.map_or(Ok(()), |staged| staged.publish()).map(|()| sockets.pop()) {
+        Ok(Some(BoundSocket::Tcp(socket))) => Ok(admin::Socket::Tcp(socket)),
+        Ok(Some(BoundSocket::Unix(socket))) => Ok(admin::Socket::Unix(socket)),
+        Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        Err(error) => Err(error),
+    };
+    match published {
+        Ok(socket) => Ok((address, socket)),
+        Err(source) => Err(StartError::Listen { address, source }),
+    }
+}
+
+/// Runs a worker on a thread of its own.
+fn spawn(worker: Worker) -> Result<JoinHandle<()>, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
     std::thread::Builder::new()
         .name(format!("worker-{}", worker.index))

@@ -1,7 +1,7 @@
-//! Listening sockets: one per worker for TCP, so that the kernel spreads connections without a shared accept queue; one
-//! for all workers for a Unix path, which has no such thing.
+//! Listening sockets. TCP has one socket per worker, so that the kernel spreads connections without a shared accept queue; a
+//! Unix path has one socket that the workers share.
 //!
-//! Another process may listen at the same place at the same time, so that one takes over from the other: on TCP ports by
+//! Another process can listen at the same address at the same time and so take over from this one: on TCP ports by
 //! `SO_REUSEPORT`, at a Unix path by a new socket renamed over the old one.
 
 use std::io;
@@ -12,66 +12,87 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::sync::watch;
 
-use crate::config::{ListenAddress, Listener, SocketFile};
+use crate::config::{ListenAddress, SocketFile};
+use crate::generation::ListenerId;
 
-/// Connections that may wait to be accepted, per socket.
+/// Connections that can wait to be accepted, per socket.
 const BACKLOG: i32 = 1024;
 
-/// A socket that listens, not yet tied to a runtime.
+/// A listening socket that no runtime has registered yet.
 #[derive(Debug)]
-pub(super) enum Bound {
+pub(super) enum BoundSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Bound {
-    /// As many handles on this one socket as there are workers.
-    pub(super) fn shared(self, workers: usize) -> io::Result<Vec<Self>> {
-        let another = |_| {
+impl BoundSocket {
+    /// Duplicates the socket into one handle per worker.
+    pub(super) fn share(self, workers: usize) -> io::Result<Vec<Self>> {
+        let duplicate = |_| {
             Ok(match &self {
                 Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
                 Self::Unix(listener) => Self::Unix(listener.try_clone()?),
             })
         };
-        let mut handles = (1..workers).map(another).collect::<io::Result<Vec<_>>>()?;
+        let mut handles = (1..workers).map(duplicate).collect::<io::Result<Vec<_>>>()?;
         handles.push(self);
         Ok(handles)
     }
 }
 
-/// Sockets of one address.
-#[derive(Debug)]
-pub(super) struct Fresh {
-    /// With the port that was taken.
-    pub(super) address: ListenAddress,
-    /// One for each worker.
-    pub(super) sockets: Vec<Bound>,
-    /// What is still to be done before a Unix socket can be found.
-    pub(super) staged: Option<Staged>,
+/// The process in which a socket stays open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SocketOwner {
+    /// This process bound the socket and closes it.
+    ThisProcess,
+    /// The service manager holds the socket open for the next process.
+    ServiceManager,
 }
 
-/// Binds an address for a number of workers.
-pub(super) fn bind(listener: &Listener, workers: usize) -> io::Result<Fresh> {
-    match &listener.address {
+/// One worker's socket of a listener.
+#[derive(Debug)]
+pub(super) struct WorkerSocket {
+    pub(super) socket: BoundSocket,
+    pub(super) owner: SocketOwner,
+    pub(super) listener: ListenerId,
+    /// Turns true when the worker is to stop accepting.
+    pub(super) close: watch::Receiver<bool>,
+}
+
+/// The sockets bound at one address.
+#[derive(Debug)]
+pub(super) struct BoundAddress {
+    /// The configured address, with the port that the kernel chose in place of port 0.
+    pub(super) address: ListenAddress,
+    /// One socket per worker.
+    pub(super) sockets: Vec<BoundSocket>,
+    /// The Unix path, which clients do not find before it is published.
+    pub(super) staged: Option<StagedPath>,
+}
+
+/// Binds an address for a number of workers. `file` holds the mode and owner of a Unix socket.
+pub(super) fn bind(address: &ListenAddress, file: &SocketFile, workers: usize) -> io::Result<BoundAddress> {
+    match address {
         ListenAddress::Tcp(address) => {
-            let first = tcp(*address)?;
-            let taken = first.local_addr()?;
-            let mut sockets = vec![Bound::Tcp(first)];
+            let first = bind_tcp(*address)?;
+            let bound = first.local_addr()?;
+            let mut sockets = vec![BoundSocket::Tcp(first)];
             for _ in 1..workers {
-                sockets.push(Bound::Tcp(tcp(taken)?));
+                sockets.push(BoundSocket::Tcp(bind_tcp(bound)?));
             }
-            Ok(Fresh { address: ListenAddress::Tcp(taken), sockets, staged: None })
+            Ok(BoundAddress { address: ListenAddress::Tcp(bound), sockets, staged: None })
         }
         ListenAddress::Unix(path) => {
-            let (socket, staged) = unix(path, &listener.socket)?;
-            let sockets = Bound::Unix(socket).shared(workers)?;
-            Ok(Fresh { address: ListenAddress::Unix(path.clone()), sockets, staged: Some(staged) })
+            let (socket, staged) = bind_unix(path, file)?;
+            let sockets = BoundSocket::Unix(socket).share(workers)?;
+            Ok(BoundAddress { address: address.clone(), sockets, staged: Some(staged) })
         }
     }
 }
 
-fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -81,65 +102,65 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// A Unix socket that listens under a name of its own, to be renamed: at no moment is there nobody to connect to. Dropped
-/// before that, the name is removed.
+/// A Unix socket that listens under a temporary name, to be renamed to its path: at every moment there is a socket to connect
+/// to. Removes the temporary name when it is dropped unpublished.
 #[derive(Debug)]
-pub(super) struct Staged {
-    name: PathBuf,
+pub(super) struct StagedPath {
+    temporary: PathBuf,
     path: PathBuf,
 }
 
-impl Staged {
-    /// From now on whoever connects to the path connects to this socket.
-    pub(super) fn put_in_place(&self) -> io::Result<()> {
-        std::fs::rename(&self.name, &self.path)
+impl StagedPath {
+    /// Renames the socket to its path; clients connect to it from now on.
+    pub(super) fn publish(&self) -> io::Result<()> {
+        std::fs::rename(&self.temporary, &self.path)
     }
 }
 
-impl Drop for Staged {
+impl Drop for StagedPath {
     fn drop(&mut self) {
-        // In its place it has no other name any more.
-        let _ = std::fs::remove_file(&self.name);
+        // Fails once it is published: the temporary name is gone.
+        let _ = std::fs::remove_file(&self.temporary);
     }
 }
 
-fn unix(path: &Path, file: &SocketFile) -> io::Result<(UnixListener, Staged)> {
+fn bind_unix(path: &Path, file: &SocketFile) -> io::Result<(UnixListener, StagedPath)> {
     if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
     }
-    let staged = Staged { name: name_beside(path), path: path.to_owned() };
-    // Of a process with this id that came to its end half-way.
-    let _ = std::fs::remove_file(&staged.name);
+    let staged = StagedPath { temporary: temporary_name(path), path: path.to_owned() };
+    // Left by a process with the same id that ended between binding and renaming.
+    let _ = std::fs::remove_file(&staged.temporary);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::unix(&staged.name)?)?;
-    // Before it can be found: nobody connects who may not.
+    socket.bind(&SockAddr::unix(&staged.temporary)?)?;
+    // Before it is published, so that no client connects that lacks the permission.
     if file.owner.is_some() || file.group.is_some() {
-        chown(&staged.name, file.owner, file.group)?;
+        chown(&staged.temporary, file.owner, file.group)?;
     }
     if let Some(mode) = file.mode {
-        std::fs::set_permissions(&staged.name, std::fs::Permissions::from_mode(mode))?;
+        std::fs::set_permissions(&staged.temporary, std::fs::Permissions::from_mode(mode))?;
     }
     socket.listen(BACKLOG)?;
     Ok((socket.into(), staged))
 }
 
-/// In the same folder, so that it can be renamed, and short, since the kernel takes no more than 107 bytes.
-fn name_beside(path: &Path) -> PathBuf {
+/// Returns a name in the same folder, so that a rename is possible; a short one, since the kernel takes 107 bytes at most.
+fn temporary_name(path: &Path) -> PathBuf {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     path.with_file_name(format!(".{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// Lets no new connection begin at this socket, while those that have begun come to be accepted: the first packet is dropped,
-/// and sent again by the client it finds whoever listens on the port then.
+/// Drops the first packet of each new connection at a socket, while connections that have begun still complete and can be
+/// accepted. The client sends the packet again, and then reaches the process that listens on the port by that time.
 #[cfg(target_os = "linux")]
-pub(super) fn turn_newcomers_away(listener: &impl std::os::fd::AsFd) -> io::Result<()> {
+pub(super) fn drop_new_handshakes(listener: &impl std::os::fd::AsFd) -> io::Result<()> {
     use socket2::{SockFilter, SockRef};
-    /// Where the flags are in a TCP header (RFC 9293, 3.1), and those that tell a first packet: SYN without ACK.
+    /// Offset of the flags in a TCP header (RFC 9293, 3.1), and the flags of a first packet: SYN without ACK.
     const FLAGS: u32 = 13;
     const SYN_AND_ACK: u32 = 0x12;
     const SYN: u32 = 0x02;
-    // Instructions of the classic BPF: load a byte, mask it, compare it, return how much of the packet is let through.
+    // Instructions of classic BPF: load a byte, mask it, compare it, return the number of bytes to let through.
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -153,8 +174,8 @@ pub(super) fn turn_newcomers_away(listener: &impl std::os::fd::AsFd) -> io::Resu
     ])
 }
 
-/// Only Linux has packet filters of this kind.
+/// Does nothing: only Linux has packet filters of this kind.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn turn_newcomers_away(_: &impl std::os::fd::AsFd) -> io::Result<()> {
+pub(super) fn drop_new_handshakes(_: &impl std::os::fd::AsFd) -> io::Result<()> {
     Ok(())
 }

@@ -1,422 +1,347 @@
-//! How long connections are waited for: a request head that comes in too slowly is answered 408, a connection on which
-//! nothing happens is closed, and all of them are told when the worker stops.
+//! Connection timeouts and the drain: a request head that arrives too slowly is answered 408, a connection without activity is
+//! closed, and all connections of a closed listener or of a stopping worker come to their end.
 //!
-//! A timer per request or per connection would cost more than the rest of a cache hit's bookkeeping. Here a connection
-//! counts what happens on it, and one watch per worker looks at all the counts from time to time; so a bound is kept to
-//! within half of the head's.
+//! A timer per request or per connection would cost more than the rest of a cache hit's bookkeeping. Instead each connection
+//! counts its activity, and one monitor per worker reads all the counts from time to time; so header and idle timeouts are met
+//! to within half of the smaller one. The bounds of a drain are exact.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::activity::{ConnectionActivity, DrainPhase};
 use crate::config;
-use crate::error::{ClientError, Reason};
-use crate::generation::DoorId;
+use crate::generation::ListenerId;
 use crate::lifecycle::Lifecycle;
-use crate::request::RequestId;
 
-/// The first bytes of an HTTP/2 connection (RFC 9113, 3.4), which no HTTP/1.1 answer may be written to.
-const HTTP_2: &[u8] = b"PRI ";
+/// Longest time for which a connection without a request in flight stays open once it is to close.
+const LONGEST_CLOSE: Duration = Duration::from_secs(5);
 
-/// Bytes of the largest frame that says nothing of a request: a PING (RFC 9113, 6.7), of which a connection that is open for
-/// nothing has one from time to time, and its acknowledgement.
-const PING: usize = 17;
-
-/// Longest time that a silent connection which is to close may still send a request.
-const LONGEST_LINGER: Duration = Duration::from_secs(5);
-
-/// What a connection is told to do. Each includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(super) enum Order {
-    /// Serve.
-    Serve,
-    /// Answer what comes, each connection with the word that it was the last time.
-    Close,
-    /// Answer what is in flight and take no more requests.
-    Drain,
-    /// Nobody waits any longer: what is read from now on is the end.
-    End,
-    /// Go at once.
-    Drop,
-}
-
-impl Order {
-    fn of(level: u8) -> Self {
-        match level {
-            0 => Self::Serve,
-            1 => Self::Close,
-            2 => Self::Drain,
-            3 => Self::End,
-            _ => Self::Drop,
-        }
-    }
-}
-
-/// What happens on one connection. Shared by its socket, its requests and the watch, all on one thread: no two of them change
-/// a count at once, so none is changed in one step.
-#[derive(Debug)]
-pub(super) struct Activity {
-    lifecycle: Arc<Lifecycle>,
-    /// Requests begun, heads begun, answers written to: what counts as something happening.
-    events: AtomicU64,
-    /// Requests that are being answered.
-    in_flight: AtomicU32,
-    /// Some of a head was read and its request has not begun.
-    in_head: AtomicBool,
-    http_2: AtomicBool,
-    /// A request has come.
-    asked: AtomicBool,
-    order: AtomicU8,
-    task: AtomicWaker,
-}
-
-impl Activity {
-    fn new(lifecycle: Arc<Lifecycle>) -> Self {
-        Self {
-            lifecycle,
-            events: AtomicU64::new(0),
-            in_flight: AtomicU32::new(0),
-            in_head: AtomicBool::new(false),
-            http_2: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
-            order: AtomicU8::new(Order::Serve as u8),
-            task: AtomicWaker::new(),
-        }
-    }
-
-    fn event(&self) {
-        self.events.store(self.events.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-
-    fn count_in_flight(&self, change: impl FnOnce(u32) -> u32) {
-        self.in_flight.store(change(self.in_flight.load(Ordering::Relaxed)), Ordering::Relaxed);
-    }
-
-    /// A request's head is there.
-    pub(super) fn request(self: &Arc<Self>) -> InFlight {
-        self.event();
-        self.count_in_flight(|others| others + 1);
-        self.in_head.store(false, Ordering::Relaxed);
-        self.asked.store(true, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
-    }
-
-    /// A request has come, and as HTTP/2.
-    pub(super) fn speaks_http_2(&self) -> bool {
-        self.http_2.load(Ordering::Relaxed) && self.asked.load(Ordering::Relaxed)
-    }
-
-    fn tell(&self, order: Order) {
-        self.order.fetch_max(order as u8, Ordering::Release);
-        self.task.wake();
-    }
-
-    pub(super) fn order(&self) -> Order {
-        Order::of(self.order.load(Ordering::Acquire))
-    }
-
-    /// Has `waker` woken at every new order.
-    pub(super) fn on_order(&self, waker: &Waker) {
-        self.task.register(waker);
-    }
-}
-
-/// A request that is being answered.
-#[derive(Debug)]
-pub(super) struct InFlight(Arc<Activity>);
-
-impl InFlight {
-    /// Whether its answer is to be the last one of its connection.
-    pub(super) fn is_the_last(&self) -> bool {
-        // As soon as the gateway says that it is about to end, not only when the watch comes to this connection.
-        self.0.order() >= Order::Close || self.0.lifecycle.is_draining()
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.count_in_flight(|all| all - 1);
-        // What was read meanwhile was its body.
-        self.0.in_head.store(false, Ordering::Relaxed);
-    }
-}
-
-/// How long a connection is waited for.
+/// The timeouts of a worker's connections.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    pub(super) head: Duration,
-    pub(super) idle: Duration,
-    /// How long a silent connection that is to close may still send a request.
-    pub(super) linger: Duration,
+pub(super) struct Timeouts {
+    /// Longest time for a request head.
+    head: Duration,
+    /// Longest time without activity.
+    idle: Duration,
+    /// Time in which a silent connection that is to close may still send a request.
+    linger: Duration,
+    /// Time from then until a connection is dropped whose peer does not let it end.
+    goodbye: Duration,
 }
 
-impl Patience {
-    /// What the settings say.
+impl Timeouts {
     pub(super) fn of(settings: &config::Server) -> Self {
-        Self {
-            head: settings.header_timeout,
-            idle: settings.idle_timeout,
-            linger: LONGEST_LINGER.min(settings.drain_timeout / 2),
-        }
+        let close = LONGEST_CLOSE.min(settings.drain_timeout / 2);
+        Self { head: settings.header_timeout, idle: settings.idle_timeout, linger: close * 9 / 10, goodbye: close / 10 }
     }
 
-    /// How often the connections are looked at.
+    /// Returns the time between two checks of all connections.
     fn interval(&self) -> Duration {
         self.head.min(self.idle) / 2
     }
 }
 
-/// The watch over a worker's connections.
+/// Checks a worker's connections and advances their drain phases.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct ConnectionMonitor {
     lifecycle: Arc<Lifecycle>,
-    state: Mutex<State>,
-    /// There is something to look at before it is time.
-    woken: Notify,
+    state: Mutex<MonitorState>,
+    /// Requests a check before the next one is due.
+    check_now: Notify,
 }
 
 #[derive(Debug)]
-struct State {
-    patience: Patience,
-    connections: Vec<Connection>,
-    /// The worker stops.
-    closing: bool,
+struct MonitorState {
+    timeouts: Timeouts,
+    connections: Vec<MonitoredConnection>,
+    /// The worker stops, so new connections are to close too.
+    stopping: bool,
 }
 
 #[derive(Debug)]
-struct Connection {
-    activity: Weak<Activity>,
-    door: DoorId,
-    /// How long it may still send a request, once it is to close.
-    lingers: Option<Duration>,
-    /// How long ago it was told that this is the end.
-    goodbye: Option<Duration>,
-    /// Events at the last look.
+struct MonitoredConnection {
+    activity: Weak<ConnectionActivity>,
+    listener: ListenerId,
+    /// Events at the last check.
     seen: u64,
-    /// How long nothing has happened.
-    quiet: Duration,
+    /// Time of the last check that found new events.
+    quiet_since: Instant,
+    /// Time at which the connection was to close.
+    closing_since: Option<Instant>,
+    /// Time of the check that found it timed out.
+    timed_out_since: Option<Instant>,
 }
 
-impl Watch {
-    pub(super) fn new(patience: Patience, lifecycle: Arc<Lifecycle>) -> Self {
-        let state = State { patience, connections: Vec::new(), closing: false };
-        Self { lifecycle, state: Mutex::new(state), woken: Notify::new() }
+impl ConnectionMonitor {
+    pub(super) fn new(timeouts: Timeouts, lifecycle: Arc<Lifecycle>) -> Self {
+        let state = MonitorState { timeouts, connections: Vec::new(), stopping: false };
+        Self { lifecycle, state: Mutex::new(state), check_now: Notify::new() }
     }
 
-    /// Waits so long from now on.
-    pub(super) fn set_patience(&self, patience: Patience) {
-        self.state().patience = patience;
-        self.woken.notify_one();
+    /// Replaces the timeouts, for open connections too.
+    pub(super) fn set_timeouts(&self, timeouts: Timeouts) {
+        self.state().timeouts = timeouts;
+        self.check_now.notify_one();
     }
 
-    /// Watches over one more connection, which came in through a door, perhaps one that is `gone` meanwhile.
-    pub(super) fn add(&self, door: DoorId, gone: bool) -> Arc<Activity> {
-        let activity = Arc::new(Activity::new(Arc::clone(&self.lifecycle)));
+    /// Adds a connection; one whose listener is no longer `open` is to close.
+    pub(super) fn add(&self, listener: ListenerId, open: bool, now: Instant) -> Arc<ConnectionActivity> {
+        let activity = Arc::new(ConnectionActivity::new(Arc::clone(&self.lifecycle)));
         let mut state = self.state();
-        let mut connection = Connection {
+        let mut connection = MonitoredConnection {
             activity: Arc::downgrade(&activity),
-            door,
-            lingers: None,
-            goodbye: None,
+            listener,
             seen: 0,
-            quiet: Duration::ZERO,
+            quiet_since: now,
+            closing_since: None,
+            timed_out_since: None,
         };
-        if state.closing || gone {
-            connection.close(state.patience.linger);
+        if state.stopping || !open {
+            connection.close(now);
+            self.check_now.notify_one();
         }
         state.connections.push(connection);
         activity
     }
 
-    /// Lets the connections close that came in through a door, or all. A silent one may send one request more: it may be on
-    /// its way already.
-    pub(super) fn close(&self, door: Option<DoorId>) {
+    /// Closes the connections of a listener. A silent one may send one more request: it may be on its way already.
+    pub(super) fn close_listener(&self, listener: ListenerId, now: Instant) {
         let mut state = self.state();
-        state.closing |= door.is_none();
-        let linger = state.patience.linger;
-        let meant = state.connections.iter_mut().filter(|it| door.is_none_or(|door| it.door == door));
-        meant.for_each(|connection| connection.close(linger));
-        self.woken.notify_one();
+        let its_own = state.connections.iter_mut().filter(|connection| connection.listener == listener);
+        its_own.for_each(|connection| connection.close(now));
+        self.check_now.notify_one();
     }
 
-    /// Looks at all connections until the runtime ends; from the moment that `stop` turns true they are to close.
+    /// Closes all connections in the same way, also those that are added from now on.
+    fn close_all(&self, now: Instant) {
+        let mut state = self.state();
+        state.stopping = true;
+        state.connections.iter_mut().for_each(|connection| connection.close(now));
+    }
+
+    /// Checks all connections until the runtime ends; closes all of them when `stop` turns true.
     pub(super) async fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut stopping = false;
-        let mut last = Instant::now();
         loop {
-            let pause = self.state().pause();
+            let next = self.state().next_check(Instant::now());
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.woken.notified() => {}
+                () = tokio::time::sleep_until(next) => {}
+                () = self.check_now.notified() => {}
                 _ = stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
-                    self.close(None);
+                    self.close_all(Instant::now());
                 }
             }
-            let now = Instant::now();
-            self.look(now - last);
-            last = now;
+            self.check(Instant::now());
         }
     }
 
-    fn look(&self, step: Duration) {
+    fn check(&self, now: Instant) {
         let mut state = self.state();
-        let patience = state.patience;
-        state.connections.retain_mut(|connection| connection.look(patience, step));
+        let timeouts = state.timeouts;
+        state.connections.retain_mut(|connection| connection.check(timeouts, now));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A connection that was looked at half can be looked at again.
+    fn state(&self) -> MutexGuard<'_, MonitorState> {
+        // A check that a panic interrupted can be repeated.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// How long until the next look.
-    fn pause(&self) -> Duration {
-        let lingers = self.connections.iter().filter_map(|it| it.lingers).filter(|left| !left.is_zero());
-        lingers.min().map_or(self.patience.interval(), |left| left.min(self.patience.interval()))
+impl MonitorState {
+    /// Returns the time of the next check: a bound of a closing connection, or one interval from now.
+    fn next_check(&self, now: Instant) -> Instant {
+        let Timeouts { linger, goodbye, .. } = self.timeouts;
+        let closing = self.connections.iter().filter_map(|connection| connection.closing_since);
+        let bounds = closing.flat_map(|since| [since + linger, since + linger + goodbye]);
+        let regular = now + self.timeouts.interval();
+        bounds.filter(|bound| *bound > now).min().map_or(regular, |bound| bound.min(regular))
     }
 }
 
-impl Connection {
-    fn close(&mut self, linger: Duration) {
-        if let (Some(activity), None) = (self.activity.upgrade(), self.lingers) {
-            self.lingers = Some(linger);
-            activity.tell(Order::Close);
+impl MonitoredConnection {
+    fn close(&mut self, now: Instant) {
+        if let (Some(activity), None) = (self.activity.upgrade(), self.closing_since) {
+            self.closing_since = Some(now);
+            activity.advance(DrainPhase::Closing);
         }
     }
 
-    /// Tells the connection what it has to be told, a step after the last look; gives whether it is still there.
-    fn look(&mut self, patience: Patience, step: Duration) -> bool {
+    /// Advances the connection to the phase that is due; returns false if the connection has ended.
+    fn check(&mut self, timeouts: Timeouts, now: Instant) -> bool {
         let Some(activity) = self.activity.upgrade() else { return false };
-        let events = activity.events.load(Ordering::Relaxed);
-        let busy = activity.in_flight.load(Ordering::Relaxed) > 0;
-        if events != self.seen || busy {
-            (self.seen, self.quiet) = (events, Duration::ZERO);
-        } else {
-            self.quiet += step;
+        let events = activity.events();
+        if events != self.seen || activity.awaits_response() {
+            (self.seen, self.quiet_since) = (events, now);
         }
-        // In HTTP/2 what is read may be anything; its own pings find a dead peer.
-        let in_head = activity.in_head.load(Ordering::Relaxed) && !activity.http_2.load(Ordering::Relaxed);
-        let bound = if in_head { patience.head } else { patience.idle };
-        self.lingers = self.lingers.map(|left| left.saturating_sub(step));
-        self.goodbye = self.goodbye.map(|ago| ago + step);
-        if let Some(ago) = self.goodbye {
-            if ago >= patience.interval() && !busy {
-                activity.tell(Order::Drop);
-            }
-        } else if self.quiet >= bound {
-            self.goodbye = Some(Duration::ZERO);
-            // HTTP/2 has words for it (GOAWAY), so that nothing is lost which is on its way.
-            activity.tell(if activity.speaks_http_2() { Order::Drain } else { Order::End });
-        } else if self.lingers.is_some_and(|left| left.is_zero()) && activity.order() < Order::Drain {
-            activity.tell(Order::Drain);
+        let bound = if activity.is_in_http_1_head() { timeouts.head } else { timeouts.idle };
+        if self.timed_out_since.is_none() && now - self.quiet_since >= bound {
+            self.timed_out_since = Some(now);
         }
+        activity.advance(self.phase_due(&activity, timeouts, now));
         true
     }
-}
 
-/// A socket that notes what happens on it.
-#[derive(Debug)]
-pub(super) struct Watched<S> {
-    stream: S,
-    activity: Arc<Activity>,
-    begun: bool,
-}
-
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, begun: false }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.activity.order() >= Order::End {
-            let in_head = self.activity.in_head.swap(false, Ordering::Relaxed);
-            if in_head && !self.activity.http_2.load(Ordering::Relaxed) {
-                // As much as the socket takes at once: whoever is that slow is not waited for again.
-                let _ = Pin::new(&mut self.stream).poll_write(cx, &request_timeout());
-            }
-            return Poll::Ready(Ok(()));
+    fn phase_due(&self, activity: &ConnectionActivity, timeouts: Timeouts, now: Instant) -> DrainPhase {
+        let Timeouts { linger, goodbye, .. } = timeouts;
+        let passed = |since: Option<Instant>, time: Duration| since.is_some_and(|since| now - since >= time);
+        // A connection with a response under way stays open for as long as its peer reads some of it from time to time.
+        let answering = activity.is_answering();
+        let stalled = answering && now - self.quiet_since >= timeouts.interval();
+        let must_end = passed(self.timed_out_since, timeouts.interval()) && !activity.awaits_response();
+        if (passed(self.closing_since, linger + goodbye) && !answering) || (must_end && (!answering || stalled)) {
+            DrainPhase::Dropped
+        } else if self.timed_out_since.is_some() {
+            // HTTP/2 announces the end (GOAWAY), so that no request on its way is lost.
+            if activity.takes_goaway() { DrainPhase::Draining } else { DrainPhase::InputEnded }
+        } else if passed(self.closing_since, linger) {
+            // Half a head is answered 408.
+            let half_sent = activity.is_in_http_1_head() && !answering;
+            if half_sent { DrainPhase::InputEnded } else { DrainPhase::Draining }
+        } else if self.closing_since.is_some() {
+            DrainPhase::Closing
+        } else {
+            DrainPhase::Serving
         }
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let new = buffer.filled().get(before..).unwrap_or_default();
-        if read.is_ready() && !new.is_empty() {
-            if !self.begun {
-                self.activity.http_2.store(new.starts_with(HTTP_2), Ordering::Relaxed);
-                self.begun = true;
-            }
-            let activity = &self.activity;
-            if activity.in_flight.load(Ordering::Relaxed) == 0 && !activity.in_head.load(Ordering::Relaxed) {
-                activity.in_head.store(true, Ordering::Relaxed);
-                activity.event();
-            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        linger: Duration::from_millis(4500),
+        goodbye: Duration::from_millis(500),
+    };
+    const LISTENER: ListenerId = ListenerId(0);
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
         }
-        read
     }
-}
 
-impl<S: AsyncWrite + Unpin> Watched<S> {
-    fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = result
-            && (bytes > PING || !self.activity.http_2.load(Ordering::Relaxed))
-        {
-            self.activity.event();
+    /// A monitor with one connection, at moments that a test names.
+    struct Watched {
+        monitor: ConnectionMonitor,
+        activity: Arc<ConnectionActivity>,
+        start: Instant,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let lifecycle = Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH));
+            let (monitor, start) = (ConnectionMonitor::new(TIMEOUTS, lifecycle), Instant::now());
+            let activity = monitor.add(LISTENER, true, start);
+            Self { monitor, activity, start }
         }
-        result
-    }
-}
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(result)
-    }
+        /// Checks so many seconds after the start; returns the phase then.
+        fn phase_after(&self, seconds: f64) -> DrainPhase {
+            self.monitor.check(self.start + Duration::from_secs_f64(seconds));
+            self.activity.phase()
+        }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        fn close_after(&self, seconds: f64) {
+            self.monitor.close_all(self.start + Duration::from_secs_f64(seconds));
+        }
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    #[test]
+    fn every_phase_wakes_a_connection_that_registered_once() {
+        let connection = Watched::new();
+        let wakes = Arc::<Wakes>::default();
+        connection.activity.set_waker(&Waker::from(Arc::clone(&wakes)));
+        connection.close_after(0.0);
+        assert_eq!((connection.activity.phase(), wakes.0.load(Ordering::SeqCst)), (DrainPhase::Closing, 1));
+        assert_eq!(connection.phase_after(4.4), DrainPhase::Closing);
+        for (seconds, phase, count) in [(4.5, DrainPhase::Draining, 2), (5.0, DrainPhase::Dropped, 3)] {
+            assert_eq!((connection.phase_after(seconds), wakes.0.load(Ordering::SeqCst)), (phase, count));
+        }
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.written(result)
+    #[test]
+    fn the_drain_counts_from_the_signal_and_not_from_the_last_check() {
+        let connection = Watched::new();
+        connection.phase_after(1.0);
+        connection.close_after(5.9);
+        assert_eq!(connection.phase_after(6.0), DrainPhase::Closing);
+        let next = connection.monitor.state().next_check(connection.start + Duration::from_secs(6));
+        assert_eq!(next - connection.start, Duration::from_millis(10_400));
+        assert_eq!(connection.phase_after(10.4), DrainPhase::Draining);
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    #[test]
+    fn half_a_head_is_answered_at_the_end_of_a_drain() {
+        let connection = Watched::new();
+        connection.activity.record_read();
+        connection.close_after(0.0);
+        assert_eq!(connection.phase_after(4.4), DrainPhase::Closing);
+        assert_eq!(connection.phase_after(4.5), DrainPhase::InputEnded);
+        assert!(connection.activity.abandon_head());
     }
-}
 
-/// The answer to a head that did not come to its end. Written by hand: for the HTTP library there is no request yet.
-fn request_timeout() -> Vec<u8> {
-    let id = RequestId::new().to_string();
-    let error = ClientError::new(Reason::RequestTimeout, "the request head took too long to arrive");
-    let body = error.body(&id);
-    let mut answer = format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncache-control: no-store\r\nx-request-id: {id}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    answer.extend_from_slice(&body);
-    answer
+    #[test]
+    fn a_drain_does_not_drop_a_response_under_way() {
+        let connection = Watched::new();
+        let mut in_flight = connection.activity.begin_request();
+        connection.close_after(0.0);
+        assert!(in_flight.is_last());
+        assert_eq!(connection.phase_after(6.0), DrainPhase::Draining);
+        // Responded, and read slowly: first the body holds the count, then its last data, then the socket.
+        in_flight.record_response();
+        let data = in_flight.clone();
+        drop(in_flight);
+        assert_eq!(connection.phase_after(60.0), DrainPhase::Draining);
+        connection.activity.set_write_blocked(true);
+        drop(data);
+        assert_eq!(connection.phase_after(70.0), DrainPhase::Draining);
+        connection.activity.set_write_blocked(false);
+        assert_eq!(connection.phase_after(71.0), DrainPhase::Dropped);
+    }
+
+    #[test]
+    fn a_reader_that_makes_no_progress_times_out_in_a_drain() {
+        let connection = Watched::new();
+        let mut in_flight = connection.activity.begin_request();
+        in_flight.record_response();
+        connection.phase_after(0.0);
+        connection.close_after(0.0);
+        assert_eq!(connection.phase_after(74.0), DrainPhase::Draining);
+        assert_eq!(connection.phase_after(75.0), DrainPhase::InputEnded);
+        // No 408 into the middle of a response.
+        connection.activity.record_read();
+        assert!(!connection.activity.abandon_head());
+        connection.phase_after(76.0);
+        assert_eq!(connection.phase_after(79.0), DrainPhase::InputEnded);
+        assert_eq!(connection.phase_after(81.0), DrainPhase::Dropped);
+    }
+
+    #[test]
+    fn an_idle_connection_times_out_and_an_active_one_does_not() {
+        let connection = Watched::new();
+        assert_eq!(connection.phase_after(70.0), DrainPhase::Serving);
+        connection.activity.record_event();
+        assert_eq!(connection.phase_after(75.0), DrainPhase::Serving);
+        assert_eq!(connection.phase_after(149.0), DrainPhase::Serving);
+        assert_eq!(connection.phase_after(150.0), DrainPhase::InputEnded);
+        let other = Watched::new();
+        other.activity.set_http_2(true);
+        drop(other.activity.begin_request());
+        other.phase_after(0.0);
+        assert_eq!(other.phase_after(75.0), DrainPhase::Draining);
+        assert_eq!(other.phase_after(80.0), DrainPhase::Dropped);
+    }
 }

@@ -1,4 +1,4 @@
-//! Ways for an upstream to go wrong, on demand.
+//! Faults of an upstream that a test or a demonstration can request.
 
 use std::pin::Pin;
 use std::str::FromStr;
@@ -10,25 +10,28 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 
-/// A way to go wrong.
+/// A fault of the simulated Refold.
+///
+/// Its text form, which `x-simulate` and `POST /simulate/…` take, is the variant in lower case, with a value for some:
+/// `latency=250ms`, `status=503`, `variant=404`, `html=502`, `empty=500`, `garbage`, `truncate`, `hang`, `reset`, `redirect`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The right answer, later.
+    /// The regular response, after a delay.
     Latency(Duration),
     /// An error status.
     Status {
-        /// Its number.
+        /// Its status code.
         code: u16,
-        /// What comes with it.
+        /// Its body.
         body: FaultBody,
     },
-    /// 200, with JSON that is none.
+    /// 200 with malformed JSON.
     Garbage,
-    /// 200, and the connection ends in the middle of the body.
+    /// 200, and the connection closes in the middle of the body.
     Truncate,
-    /// No answer at all.
+    /// No response; the connection stays open.
     Hang,
-    /// The connection ends instead of an answer.
+    /// The connection closes without a response.
     Reset,
     /// 302 to another host.
     Redirect,
@@ -37,17 +40,16 @@ pub enum Fault {
 /// The body of an error status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultBody {
-    /// The documented shape.
+    /// The documented JSON error.
     Json,
-    /// `error` instead of `error_code`, and fields missing.
+    /// JSON with the member `error` instead of `error_code`, and with members missing.
     Variant,
-    /// A proxy's page.
+    /// An HTML page, as proxies send it.
     Html,
-    /// Nothing.
+    /// No body.
     Empty,
 }
 
-/// As in `x-simulate: status=503`.
 impl FromStr for Fault {
     type Err = ();
 
@@ -73,16 +75,17 @@ impl FromStr for Fault {
     }
 }
 
-/// Ends the connection instead of answering.
+/// Makes hyper close the connection without completing the response.
 #[derive(Debug, thiserror::Error)]
-#[error("the connection is reset on purpose")]
-pub(super) struct Reset;
+#[error("the simulated fault closes the connection")]
+pub(super) struct ConnectionReset;
 
 impl Fault {
-    pub(super) async fn play(self, request_id: String) -> Result<Response<SimulatedBody>, Reset> {
+    /// Produces the faulty response.
+    pub(super) async fn respond(self, request_id: String) -> Result<Response<SimulatedBody>, ConnectionReset> {
         match self {
             Self::Hang => std::future::pending().await,
-            Self::Reset => Err(Reset),
+            Self::Reset => Err(ConnectionReset),
             Self::Latency(_) | Self::Garbage => Ok(json(200, "{\"docs\":[{\"_id\":\"65".into())),
             Self::Truncate => {
                 let mut response = json(200, "{\"docs\":[{\"_id\":".into());
@@ -99,11 +102,11 @@ impl Fault {
                 FaultBody::Json => json(
                     code,
                     format!(
-                        r#"{{"status_code":{code},"http_error_type":"SIMULATED","error_code":"SIMULATED_FAULT","message":"This was asked for","request_id":"{request_id}"}}"#
+                        r#"{{"status_code":{code},"http_error_type":"SIMULATED","error_code":"SIMULATED_FAULT","message":"This fault was requested","request_id":"{request_id}"}}"#
                     ),
                 ),
                 FaultBody::Variant => {
-                    json(code, r#"{"error":"SIMULATED_FAULT","message":"This was asked for"}"#.into())
+                    json(code, r#"{"error":"SIMULATED_FAULT","message":"This fault was requested"}"#.into())
                 }
                 FaultBody::Html => plain(code, "<html><body><h1>Bad gateway</h1></body></html>"),
                 FaultBody::Empty => plain(code, ""),
@@ -115,18 +118,18 @@ impl Fault {
 fn json(status: u16, body: String) -> Response<SimulatedBody> {
     let mut response = plain(status, "");
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    *response.body_mut() = SimulatedBody::of(body.into());
+    *response.body_mut() = SimulatedBody::new(body.into());
     response
 }
 
 pub(super) fn plain(status: u16, body: &'static str) -> Response<SimulatedBody> {
-    let mut response = Response::new(SimulatedBody::of(Bytes::from_static(body.as_bytes())));
+    let mut response = Response::new(SimulatedBody::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
     response
 }
 
-/// A body that may end before its time.
+/// A body that can end before its `Content-Length`.
 #[derive(Debug)]
 pub(super) struct SimulatedBody {
     rest: Option<Bytes>,
@@ -134,23 +137,26 @@ pub(super) struct SimulatedBody {
 }
 
 impl SimulatedBody {
-    fn of(bytes: Bytes) -> Self {
+    fn new(bytes: Bytes) -> Self {
         Self { rest: (!bytes.is_empty()).then_some(bytes), truncated: false }
     }
 
     pub(super) fn whole(response: Response<Bytes>) -> Response<Self> {
-        response.map(Self::of)
+        response.map(Self::new)
     }
 }
 
 impl Body for SimulatedBody {
     type Data = Bytes;
-    type Error = Reset;
+    type Error = ConnectionReset;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reset>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ConnectionReset>>> {
         Poll::Ready(match self.rest.take() {
             Some(bytes) => Some(Ok(Frame::data(bytes))),
-            None if self.truncated => Some(Err(Reset)),
+            None if self.truncated => Some(Err(ConnectionReset)),
             None => None,
         })
     }

@@ -1,4 +1,4 @@
-//! The linked accounts of a tenant that somebody has asked for lately. Looking one up takes no lock; their number is bounded.
+//! The linked accounts of a tenant that were requested lately. A look-up takes no lock, and their number is bounded.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,9 +9,9 @@ use papaya::HashMap;
 use super::partition::Partition;
 use crate::clock::Moment;
 
-/// A linked account that nobody has asked for is forgotten after this time.
+/// A linked account without requests for this time is evicted.
 const IDLE: Duration = Duration::from_mins(15);
-/// Idle ones are looked for no more often than this.
+/// Minimum time between two searches for idle linked accounts.
 const SWEEP: Duration = Duration::from_mins(1);
 
 /// Partitions by linked account.
@@ -33,57 +33,59 @@ impl Accounts {
         }
     }
 
-    /// Remembers so many from now on.
+    /// Changes the maximum number of linked accounts, which the next insertion enforces.
     pub(super) fn set_capacity(&self, capacity: usize) {
         self.capacity.store(capacity.max(1), Ordering::Relaxed);
     }
 
-    /// The partition of a linked account, made if there is none. The hit path: a look-up, a store and a count.
-    pub(super) fn get(&self, id: &str, now: Moment, make: impl Fn(Arc<str>) -> Partition) -> Arc<Partition> {
+    /// Returns the partition of a linked account, and creates it if there is none. Part of the hit path: a look-up, a store
+    /// and a count.
+    pub(super) fn get(&self, id: &str, now: Moment, create: impl Fn(Arc<str>) -> Partition) -> Arc<Partition> {
         let partitions = self.partitions.pin();
         if let Some(partition) = partitions.get(id) {
-            partition.seen(now);
+            partition.record_request(now);
             return Arc::clone(partition);
         }
         self.make_room(now);
         let id: Arc<str> = id.into();
-        let partition = partitions.get_or_insert_with(Arc::clone(&id), || Arc::new(make(Arc::clone(&id))));
-        partition.seen(now);
+        let partition = partitions.get_or_insert_with(Arc::clone(&id), || Arc::new(create(Arc::clone(&id))));
+        partition.record_request(now);
         Arc::clone(partition)
     }
 
-    /// How many there are.
+    /// The number of linked accounts.
     pub(super) fn len(&self) -> usize {
         self.partitions.len()
     }
 
-    /// The partition of a linked account, if there is one.
+    /// Returns the partition of a linked account, if there is one.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Partition>> {
         self.partitions.pin().get(id).map(Arc::clone)
     }
 
-    /// Those that were asked for most in the last minute, at most `most` of them, and how often.
-    pub(super) fn busiest(&self, most: usize, now: Moment) -> Vec<(String, u64)> {
+    /// Returns the linked accounts with the most requests in the last minute, at most `limit` of them, with the number of
+    /// their requests, the busiest first.
+    pub(super) fn busiest(&self, limit: usize, now: Moment) -> Vec<(String, u64)> {
         let partitions = self.partitions.pin();
         let mut busy: Vec<(u64, &str)> = partitions
             .iter()
             .map(|(id, partition)| (partition.requests(now), &**id))
             .filter(|(requests, _)| *requests > 0)
             .collect();
-        // By name where they are equal, so that a list that people look at does not jump.
-        busy.sort_unstable_by(|(one, name), (other, other_name)| other.cmp(one).then(name.cmp(other_name)));
-        busy.truncate(most);
+        // Equal ones are sorted by id, so that the list on the status page is stable.
+        busy.sort_unstable_by(|(one, id), (other, other_id)| other.cmp(one).then(id.cmp(other_id)));
+        busy.truncate(limit);
         busy.into_iter().map(|(requests, id)| (id.to_owned(), requests)).collect()
     }
 
-    /// Forgets those that are idle, and a tenth of all, the longest idle first, if there is no room otherwise.
+    /// Evicts idle linked accounts. If that makes no room, evicts a tenth of all, the longest idle first.
     fn make_room(&self, now: Moment) {
         let capacity = self.capacity.load(Ordering::Relaxed);
-        let full = self.partitions.len() >= capacity;
-        if !full && now.as_nanos() < self.next_sweep.load(Ordering::Relaxed) {
+        let is_full = self.partitions.len() >= capacity;
+        if !is_full && now.as_nanos() < self.next_sweep.load(Ordering::Relaxed) {
             return;
         }
-        // Whoever finds it locked may go on: room is being made.
+        // If another thread holds the lock, it is making room already.
         let Ok(_sweeping) = self.sweeping.try_lock() else { return };
         self.next_sweep.store((now + SWEEP).as_nanos(), Ordering::Relaxed);
         let partitions = self.partitions.pin();
@@ -91,32 +93,32 @@ impl Accounts {
         if partitions.len() < capacity {
             return;
         }
-        let mut seen: Vec<Moment> = partitions.values().map(|partition| partition.last_seen()).collect();
-        let tenth = seen.len() / 10;
-        let (_, newest_to_go, _) = seen.select_nth_unstable(tenth);
-        let newest_to_go = *newest_to_go;
-        let mut to_go = tenth + 1;
+        let mut last_seen: Vec<Moment> = partitions.values().map(|partition| partition.last_seen()).collect();
+        let tenth = last_seen.len() / 10;
+        let (_, newest_evicted, _) = last_seen.select_nth_unstable(tenth);
+        let newest_evicted = *newest_evicted;
+        let mut left_to_evict = tenth + 1;
         partitions.retain(|_, partition| {
-            let goes = to_go > 0 && partition.last_seen() <= newest_to_go;
-            to_go -= usize::from(goes);
-            !goes
+            let is_evicted = left_to_evict > 0 && partition.last_seen() <= newest_evicted;
+            left_to_evict -= usize::from(is_evicted);
+            !is_evicted
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::partition::Holder;
+    use super::super::partition::Owner;
     use super::*;
     use crate::config::Rate;
 
     fn account(accounts: &Accounts, id: &str, at: u64) -> Arc<Partition> {
         let rate = Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        accounts.get(id, Moment::from_nanos(at), |id| Partition::new(Holder::LinkedAccount(id), rate))
+        accounts.get(id, Moment::from_nanos(at), |id| Partition::new(Owner::LinkedAccount(id), rate))
     }
 
     #[test]
-    fn an_account_has_one_partition_as_long_as_it_is_asked_for() {
+    fn an_account_keeps_its_partition_while_it_is_requested() {
         let accounts = Accounts::new(100);
         let first = account(&accounts, "a", 0);
         let minute = u64::try_from(Duration::from_mins(1).as_nanos()).expect("a minute fits");
@@ -125,12 +127,12 @@ mod tests {
             account(&accounts, &format!("other-{at}"), at * minute);
         }
         assert!(accounts.find("other-29").is_some());
-        assert!(accounts.find("other-1").is_none(), "idle ones are forgotten");
+        assert!(accounts.find("other-1").is_none(), "idle accounts are evicted");
         assert!(!Arc::ptr_eq(&first, &account(&accounts, "A", 0)));
     }
 
     #[test]
-    fn the_busiest_of_the_last_minute_come_first() {
+    fn the_busiest_accounts_of_the_last_minute_come_first() {
         let accounts = Accounts::new(100);
         for (id, requests) in [("a", 2), ("c", 5), ("b", 5), ("d", 1)] {
             (0..requests).for_each(|_| drop(account(&accounts, id, 7)));
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_more_than_the_capacity_and_the_longest_idle_go_first() {
+    fn the_longest_idle_accounts_are_evicted_at_capacity() {
         let accounts = Accounts::new(100);
         for at in 0..1000 {
             account(&accounts, &format!("account-{at}"), at);
@@ -150,7 +152,7 @@ mod tests {
         }
         assert!(accounts.find("account-999").is_some() && accounts.find("account-950").is_some());
         assert!(accounts.find("account-0").is_none());
-        // Also when all were seen at the same time.
+        // The bound holds also if all accounts were requested at the same time.
         let accounts = Accounts::new(10);
         for number in 0..100 {
             account(&accounts, &format!("account-{number}"), 7);

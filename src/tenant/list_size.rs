@@ -1,78 +1,90 @@
-//! How long a linked account's list of executions was when it was last seen, and whether it is worth fetching whole: one page
-//! of a hundred from which the answers to all questions follow that would be fetched one by one otherwise. A hint and nothing
-//! more: what is derived is proven from the pages themselves, whatever this says.
+//! Length of a linked account's list of executions, and whether to fetch the list whole. Responses to other queries can be
+//! derived from one page of [`WHOLE_PAGE`] executions that is the whole list, which saves their fetches.
+//!
+//! All of this is a hint: a derived response is proven from the pages themselves, so a wrong hint costs a fetch and never
+//! makes a response wrong.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::executions::USUAL_LIMITS;
 
-/// Executions on a page that holds a list whole; the largest page that Refold's documentation speaks of.
+/// Page size at which a list is fetched whole: the largest in Refold's documentation.
 pub const WHOLE_PAGE: u32 = 100;
 
-/// What is known of a linked account's list. Outlives the drop of its entries.
+/// The kind of list that a query is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListView {
+    /// The list of all executions.
+    Unfiltered,
+    /// The executions that match the query's filters.
+    Filtered,
+}
+
+/// Observations about a linked account's list of executions. Dropping the account's entries keeps them.
 #[derive(Debug)]
 pub struct ListSize {
+    /// The length of the list when it was fetched last; `u64::MAX` if it is unknown.
     total: AtomicU64,
-    /// A bit for each of the usual page sizes that lists were fetched with, and one for all others.
-    sizes: AtomicU8,
-    /// Questions beside that for the list itself are asked.
-    filtered: AtomicBool,
-    /// It was fetched whole once, and an answer did not follow from it.
-    refuted: AtomicBool,
+    /// One bit for each of the usual page sizes with which lists were fetched, and one for all others.
+    page_sizes: AtomicU8,
+    /// Set once a query for a filtered view was made while the list was short.
+    has_filtered_queries: AtomicBool,
+    /// Set once a response could not be derived from the whole list.
+    is_refuted: AtomicBool,
 }
 
 impl Default for ListSize {
     fn default() -> Self {
         Self {
             total: AtomicU64::new(u64::MAX),
-            sizes: AtomicU8::default(),
-            filtered: AtomicBool::default(),
-            refuted: AtomicBool::default(),
+            page_sizes: AtomicU8::default(),
+            has_filtered_queries: AtomicBool::default(),
+            is_refuted: AtomicBool::default(),
         }
     }
 }
 
 impl ListSize {
-    /// The list had this many executions.
-    pub fn seen(&self, total: u64) {
+    /// Records the length of the unfiltered list.
+    pub fn set_total(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
     }
 
-    /// A page of this size was fetched, of this list or a filtered view of it.
-    pub fn seen_page_of(&self, limit: u32) {
+    /// Records that a page of this size was fetched, of the list or of a filtered view.
+    pub fn add_page_size(&self, limit: u32) {
         let bit = bit(limit);
-        if self.sizes.load(Ordering::Relaxed) & bit == 0 {
-            self.sizes.fetch_or(bit, Ordering::Relaxed);
+        if self.page_sizes.load(Ordering::Relaxed) & bit == 0 {
+            self.page_sizes.fetch_or(bit, Ordering::Relaxed);
         }
     }
 
-    /// Whether there can be a page of this size in the cache, so that it is worth looking for.
+    /// Returns whether the cache can have a page of this size, so that it is worth looking for one.
     #[must_use]
     pub fn has_pages_of(&self, limit: u32) -> bool {
-        self.sizes.load(Ordering::Relaxed) & bit(limit) != 0
+        self.page_sizes.load(Ordering::Relaxed) & bit(limit) != 0
     }
 
-    /// Whether so many pages of this size can be the whole list.
+    /// Returns whether the whole list fits on so many pages of this size.
     #[must_use]
     pub fn fits(&self, pages: u64, limit: u32) -> bool {
         self.total.load(Ordering::Relaxed) <= pages.saturating_mul(u64::from(limit))
     }
 
-    /// Fetched whole, it did not answer what it should have: perhaps Refold's executions do not show what they are filtered
-    /// by.
+    /// Records that a response could not be derived from the whole list, for example because Refold's executions do not show
+    /// the field that they are filtered by. The list is not fetched whole again.
     pub fn refute(&self) {
-        self.refuted.store(true, Ordering::Relaxed);
+        self.is_refuted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether to fetch the list whole for a question, which is for a filtered view of the list or for the list itself.
+    /// Returns whether to fetch the list whole instead of the page that a query for `view` asks for.
     #[must_use]
-    pub fn is_worth_fetching_whole(&self, is_filtered: bool) -> bool {
-        let small = self.total.load(Ordering::Relaxed) <= u64::from(WHOLE_PAGE);
-        if small && is_filtered {
-            self.filtered.store(true, Ordering::Relaxed);
+    pub fn is_worth_fetching_whole(&self, view: ListView) -> bool {
+        let is_short = self.total.load(Ordering::Relaxed) <= u64::from(WHOLE_PAGE);
+        if is_short && view == ListView::Filtered {
+            self.has_filtered_queries.store(true, Ordering::Relaxed);
         }
-        // A larger page than is asked for is worth its bytes only if it answers more than one question.
-        small && self.filtered.load(Ordering::Relaxed) && !self.refuted.load(Ordering::Relaxed)
+        // A page that is larger than necessary pays off only if it answers more than one query.
+        is_short && self.has_filtered_queries.load(Ordering::Relaxed) && !self.is_refuted.load(Ordering::Relaxed)
     }
 }
 
@@ -85,17 +97,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_list_of_which_views_are_asked_for_is_fetched_whole_until_that_proves_wrong() {
+    fn a_short_list_with_filtered_queries_is_fetched_whole_until_refuted() {
+        let (filtered, unfiltered) = (ListView::Filtered, ListView::Unfiltered);
         let size = ListSize::default();
-        assert!(!size.is_worth_fetching_whole(true), "who knows how long it is");
-        size.seen(60);
-        assert!(!size.is_worth_fetching_whole(false), "nobody asks for anything else");
-        assert!(size.is_worth_fetching_whole(true) && size.is_worth_fetching_whole(false));
-        size.seen(101);
-        assert!(!size.is_worth_fetching_whole(true));
-        size.seen(100);
-        assert!(size.is_worth_fetching_whole(true));
+        assert!(!size.is_worth_fetching_whole(filtered), "the length is unknown");
+        size.set_total(60);
+        assert!(!size.is_worth_fetching_whole(unfiltered), "no other query is made");
+        assert!(size.is_worth_fetching_whole(filtered) && size.is_worth_fetching_whole(unfiltered));
+        size.set_total(101);
+        assert!(!size.is_worth_fetching_whole(filtered));
+        size.set_total(100);
+        assert!(size.is_worth_fetching_whole(filtered));
         size.refute();
-        assert!(!size.is_worth_fetching_whole(true) && !size.is_worth_fetching_whole(false));
+        assert!(!size.is_worth_fetching_whole(filtered) && !size.is_worth_fetching_whole(unfiltered));
     }
 }

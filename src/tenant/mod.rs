@@ -1,104 +1,93 @@
-//! What is kept in memory for each Refold org: its linked accounts and session tokens, and its budgets.
+//! The state of each Refold org while the gateway runs: its linked accounts, session tokens, org keys and budgets.
 //!
-//! A [`Partition`] is the unit of trust: everything cached belongs to exactly one, and its id is never used again. So two
-//! partitions can't meet whatever a caller sends, and dropping all that is cached for a linked account is giving its
+//! A [`Partition`] is the unit of isolation: every cached entry belongs to exactly one, and partition ids are never reused. So
+//! no request reads the entries of another partition, and dropping the entries of a linked account means giving its
 //! partition a new id.
 
 mod accounts;
+mod interned_id;
 mod list_size;
-mod number;
 mod org_keys;
 mod partition;
 mod reload;
+mod session_tokens;
 mod status;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
 use http::HeaderValue;
-use moka::sync::Cache;
 
 use self::accounts::Accounts;
-pub use self::list_size::{ListSize, WHOLE_PAGE};
+use self::interned_id::intern;
+pub use self::list_size::{ListSize, ListView, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
-use self::partition::{Epoch, Holder};
-pub use self::partition::{OnProbation, Partition, PartitionId, TokenStatus};
-pub use self::reload::shares_org_key;
-pub use self::status::{BudgetState, Busy, TenantStatus};
+use self::partition::{Epoch, Owner};
+pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus};
+pub use self::reload::{CachedEntries, shares_org_key};
+use self::session_tokens::SessionTokens;
+pub use self::session_tokens::{TokenDigest, UpstreamVerdict};
+pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
 use crate::clock::{Clock, Moment};
-use crate::config;
-use crate::limit::{Admission, ClientBudget, UpstreamBudget};
-
-/// How long a session token's acceptance by the upstream is believed.
-const ACCEPTED_FOR: Duration = Duration::from_mins(1);
-/// How long a session token's refusal by the upstream is remembered.
-const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// Session tokens that may be waiting for the upstream's verdict at once.
-const MAX_UNPROVEN: u64 = 1024;
-
-/// SHA-256 of a session token.
-pub type TokenDigest = [u8; 32];
+use crate::config::{self, Rate};
+use crate::limit::{BudgetUse, ClientBudget, UpstreamBudget};
 
 /// A Refold org while the gateway runs.
 #[derive(Debug)]
 pub struct Tenant {
-    /// What the operator decided.
+    /// The settings.
     pub config: Arc<config::Tenant>,
     /// The org key's budget at the upstream.
     pub upstream_budget: UpstreamBudget,
-    /// What session tokens that the upstream has not accepted yet may spend, all of them together.
-    pub probation: Arc<ClientBudget>,
-    number: usize,
+    /// The budget that all session tokens share which the upstream has not accepted yet.
+    pub unproven_budget: Arc<ClientBudget>,
+    interned_id: usize,
     org_keys: OrgKeys,
-    /// Until when a refusal of the org key counts, in nanoseconds on the clock; 0 if Refold has taken it since.
+    /// Time until which the refusal of an injected org key counts, in nanoseconds on the clock; 0 if Refold accepted it last.
     credential_refused_until: AtomicU64,
     rate_limit_policy: HeaderValue,
     clock: Clock,
     account_epoch: Arc<Epoch>,
     token_epoch: Arc<Epoch>,
     accounts: Arc<Accounts>,
-    accepted_tokens: Tokens,
-    unproven_tokens: Tokens,
+    session_tokens: SessionTokens,
 }
 
-type Tokens = Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>;
-
 impl Tenant {
-    /// A tenant of whom nothing is known yet.
+    /// Creates a tenant with full budgets, and without linked accounts and session tokens.
     #[must_use]
     pub fn new(config: Arc<config::Tenant>, clock: Clock) -> Self {
         Self {
             upstream_budget: UpstreamBudget::new(config.upstream_budget, clock.clone()),
-            // Made-up tokens may take a quarter of the org key's budget and no more.
-            probation: Arc::new(ClientBudget::new(quarter(config.upstream_budget.rate))),
+            unproven_budget: Arc::new(ClientBudget::new(unproven_rate(config.upstream_budget.rate))),
             account_epoch: Arc::new(Epoch::new()),
             token_epoch: Arc::new(Epoch::new()),
-            accounts: Arc::new(Accounts::new(count(config.max_partitions))),
-            accepted_tokens: tokens(config.max_partitions),
-            unproven_tokens: tokens(MAX_UNPROVEN),
-            number: number::number(&config.id),
+            accounts: Arc::new(Accounts::new(capacity(config.max_partitions))),
+            session_tokens: SessionTokens::new(config.max_partitions),
+            interned_id: intern(&config.id),
             org_keys: OrgKeys::new(&config),
             credential_refused_until: AtomicU64::new(0),
-            rate_limit_policy: policy(config.client_budget),
+            rate_limit_policy: rate_limit_policy(config.client_budget),
             config,
             clock,
         }
     }
 
-    /// A small number that no tenant of another id has, and every one of the same id.
+    /// A small number that stands for the tenant's id, unique and constant for the life of the process. An index for tables
+    /// per tenant.
     #[must_use]
-    pub fn number(&self) -> usize {
-        self.number
+    pub fn interned_id(&self) -> usize {
+        self.interned_id
     }
 
-    /// Linked accounts and session tokens that are remembered, about.
+    /// The approximate number of linked accounts and session tokens in memory.
     #[must_use]
     pub fn partitions(&self) -> u64 {
-        self.accounts.len() as u64 + self.accepted_tokens.entry_count() + self.unproven_tokens.entry_count()
+        self.accounts.len() as u64 + self.session_tokens.len()
     }
 
-    /// Its org API keys.
+    /// The org API keys.
     #[must_use]
     pub fn org_keys(&self) -> &OrgKeys {
         &self.org_keys
@@ -110,121 +99,96 @@ impl Tenant {
         &self.rate_limit_policy
     }
 
-    /// The partition of a linked account. Call it for an authenticated caller only: it remembers the account.
+    /// Returns the partition of a linked account, and creates it if there is none. Call it only for an authenticated caller,
+    /// since it takes memory. Part of the hit path.
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
-        self.accounts.get(id, now, |id| Partition::new(Holder::LinkedAccount(id), self.config.client_budget))
+        self.accounts.get(id, now, |id| Partition::new(Owner::LinkedAccount(id), self.config.client_budget))
     }
 
-    /// Takes one request off a partition's budget, if it is there. Part of the hit path.
+    /// Returns the partition of a session token, accepted or not, and creates it if there is none.
     #[must_use]
-    pub fn spend(&self, partition: &Partition, now: Moment) -> Admission {
+    pub fn session_token(&self, digest: &TokenDigest) -> Arc<Partition> {
+        self.session_tokens.get(digest, self.config.client_budget)
+    }
+
+    /// Returns whether the upstream has accepted a session token lately.
+    #[must_use]
+    pub fn has_accepted(&self, digest: &TokenDigest) -> bool {
+        self.session_tokens.is_accepted(digest)
+    }
+
+    /// Records the upstream's verdict on a session token. An accepted one counts as an authenticated caller for a while; a
+    /// refused one loses its cached entries, and is refused here for a moment.
+    pub fn record_token_verdict(&self, digest: TokenDigest, partition: &Arc<Partition>, verdict: UpstreamVerdict) {
+        match verdict {
+            UpstreamVerdict::Accepted => self.session_tokens.accept(digest, partition),
+            UpstreamVerdict::Refused => self.session_tokens.refuse(digest, partition, self.clock.now()),
+        }
+    }
+
+    /// Takes one request off a partition's budget, if it has one left. Part of the hit path.
+    #[must_use]
+    pub fn spend(&self, partition: &Partition, now: Moment) -> BudgetUse {
         partition.spend(self.config.client_budget, now)
     }
 
-    /// Drops everything that is cached for a partition. A linked account may have been forgotten and found again since a
-    /// request began: what it is now is dropped as well.
-    pub fn drop_entries(&self, partition: &Partition) {
-        partition.drop_entries();
-        match partition.linked_account_id() {
-            Some(id) => self.drop_entries_of(id),
-            // It may be any account's.
-            None => self.drop_all_entries(),
-        }
-    }
-
-    /// Drops everything that is cached for a linked account, and for all session tokens: one of them may be that
-    /// account's, and only Refold knows.
-    pub fn drop_entries_of(&self, linked_account: &str) {
-        if let Some(partition) = self.accounts.find(linked_account) {
-            partition.drop_entries();
-        }
-        self.token_epoch.end();
-    }
-
-    /// Drops everything that is cached for this tenant, in O(1).
-    pub fn drop_all_entries(&self) {
-        self.account_epoch.end();
-        self.token_epoch.end();
-    }
-
-    /// What entries of a partition are found under now: its id, and the epoch that it shares with others of its kind.
+    /// Returns what the entries of a partition are cached under now: its id, and the epoch that it shares with all linked
+    /// accounts or all session tokens.
     #[must_use]
     pub fn cache_scope(&self, partition: &Partition) -> (PartitionId, u64) {
-        let epoch = match &partition.holder {
-            Holder::LinkedAccount(_) => self.account_epoch.now(),
-            Holder::SessionToken { .. } => self.token_epoch.now(),
+        let epoch = match &partition.owner {
+            Owner::LinkedAccount(_) => self.account_epoch.current(),
+            Owner::SessionToken { .. } => self.token_epoch.current(),
         };
         (partition.id(), epoch)
     }
 
-    /// The partition of a session token, accepted or not.
-    #[must_use]
-    pub fn session_token(&self, digest: &TokenDigest) -> Arc<Partition> {
-        match self.accepted_tokens.get(digest) {
-            Some(partition) => partition,
-            None => self
-                .unproven_tokens
-                .get_with(*digest, || Arc::new(Partition::new(Holder::unproven_token(), self.config.client_budget))),
+    /// Drops all entries that a change made by the partition's caller can affect. A linked account can have been evicted and
+    /// created anew since the request began, so the entries of its present partition are dropped as well.
+    pub fn drop_entries(&self, partition: &Partition) {
+        partition.drop_entries();
+        match partition.linked_account_id() {
+            Some(id) => self.drop_entries_of(id),
+            // A session token may be any linked account's.
+            None => self.drop_all_entries(),
         }
     }
 
-    /// Whether the upstream has accepted this token lately.
-    #[must_use]
-    pub fn has_accepted(&self, digest: &TokenDigest) -> bool {
-        self.accepted_tokens.contains_key(digest)
-    }
-
-    /// The upstream has accepted this token, so for a while it counts as a caller of its own.
-    pub fn accept_token(&self, digest: TokenDigest, partition: &Arc<Partition>) {
-        if let Holder::SessionToken { accepted, refused_until } = &partition.holder {
-            refused_until.store(0, Ordering::Release);
-            // Each acceptance counts from its own time, so a token that is in use is not put on probation again.
-            self.accepted_tokens.insert(digest, Arc::clone(partition));
-            if !accepted.swap(true, Ordering::AcqRel) {
-                self.unproven_tokens.invalidate(&digest);
-            }
-        }
-    }
-
-    /// The upstream has refused this token: whatever was cached for it is gone, and it is not asked about for a while.
-    pub fn refuse_token(&self, digest: TokenDigest, partition: &Arc<Partition>) {
-        if let Holder::SessionToken { accepted, refused_until } = &partition.holder {
-            refused_until.store((self.clock.now() + REFUSED_FOR).as_nanos(), Ordering::Release);
+    /// Drops all entries of a linked account, and those of all session tokens: any of them may be this account's, which only
+    /// Refold knows.
+    pub fn drop_entries_of(&self, linked_account: &str) {
+        if let Some(partition) = self.accounts.find(linked_account) {
             partition.drop_entries();
-            if accepted.swap(false, Ordering::AcqRel) {
-                self.unproven_tokens.insert(digest, Arc::clone(partition));
-                self.accepted_tokens.invalidate(&digest);
-            }
         }
+        self.token_epoch.advance();
+    }
+
+    /// Drops all entries of this tenant, in O(1).
+    pub fn drop_all_entries(&self) {
+        self.account_epoch.advance();
+        self.token_epoch.advance();
     }
 }
 
-/// No token, and room for so many.
-fn tokens(most: u64) -> Tokens {
-    Cache::builder()
-        .max_capacity(most)
-        .time_to_live(ACCEPTED_FOR)
-        .build_with_hasher(foldhash::fast::RandomState::default())
-}
-
-fn count(number: u64) -> usize {
+fn capacity(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// A quota and the whole seconds in which all of it comes back.
-fn policy(rate: config::Rate) -> HeaderValue {
+/// Returns `RateLimit-Policy`: a quota, and the window in whole seconds in which all of it is granted.
+fn rate_limit_policy(rate: Rate) -> HeaderValue {
     let (per_second, burst) = (rate.per_second.get(), rate.burst.get());
     let text = match burst.div_ceil(per_second) {
-        // A burst of less than a second: what a second grants says more.
+        // The burst is less than a second's quota, so the quota is the more useful figure.
         1 => format!("\"default\";q={};w=1", per_second.max(burst)),
         window => format!("\"default\";q={burst};w={window}"),
     };
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+    HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header value")
 }
 
-fn quarter(rate: config::Rate) -> config::Rate {
-    let quarter = |n: std::num::NonZeroU32| n.saturating_add(3).get() / 4;
-    let at_least_one = |n| std::num::NonZeroU32::new(n).unwrap_or(std::num::NonZeroU32::MIN);
-    config::Rate { per_second: at_least_one(quarter(rate.per_second)), burst: at_least_one(quarter(rate.burst)) }
+/// Returns the rate of all unproven session tokens together: a quarter of the org key's, so that invented tokens leave the
+/// rest to authenticated callers.
+fn unproven_rate(rate: Rate) -> Rate {
+    let quarter = |number: NonZeroU32| NonZeroU32::new(number.get().div_ceil(4)).unwrap_or(NonZeroU32::MIN);
+    Rate { per_second: quarter(rate.per_second), burst: quarter(rate.burst) }
 }

@@ -1,4 +1,4 @@
-//! The org API keys of a tenant: the current one and, while they are rotated, the next.
+//! The org API keys of a tenant: the current one and, during a rotation, the next one.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -8,17 +8,17 @@ use memchr::memmem;
 
 use crate::config::{self, Secret};
 
-/// Which of the two.
+/// Selects one of a tenant's org keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum OrgKey {
-    /// `org_key`
+    /// The setting `org_key`.
     Current,
-    /// `org_key_next`
+    /// The setting `org_key_next`.
     Next,
 }
 
-/// The keys, and which of them Refold took last.
+/// The org keys, and which of them Refold accepted last.
 #[derive(Debug)]
 pub struct OrgKeys {
     current: Key,
@@ -41,26 +41,26 @@ impl OrgKeys {
         }
     }
 
-    /// The keys of another configuration. The one that Refold took last is the first to be shown, if it is still there.
-    pub(super) fn reconfigured(before: &Self, config: &config::Tenant) -> Self {
+    /// Creates the keys of another configuration. The active key stays active if it is still configured.
+    pub(super) fn reconfigured(&self, config: &config::Tenant) -> Self {
         let keys = Self::new(config);
-        let active = match (before.active(), &before.next) {
+        let active = match (self.active(), &self.next) {
             (OrgKey::Next, Some(next)) => &next.secret,
-            _ => &before.current.secret,
+            _ => &self.current.secret,
         };
-        if let Some(active) = keys.which(active.expose().as_bytes()) {
+        if let Some(active) = keys.find(active.expose().as_bytes()) {
             keys.promote(active);
         }
         keys
     }
 
-    /// The one that Refold took last.
+    /// The key that Refold accepted last, which requests send first.
     #[must_use]
     pub fn active(&self) -> OrgKey {
         if self.active.load(Ordering::Relaxed) == OrgKey::Next as u8 { OrgKey::Next } else { OrgKey::Current }
     }
 
-    /// The one to try when Refold does not take `refused`.
+    /// The key to try after Refold has refused `refused`; `None` outside a rotation.
     #[must_use]
     pub fn fallback(&self, refused: OrgKey) -> Option<OrgKey> {
         self.next.as_ref().map(|_| match refused {
@@ -69,12 +69,12 @@ impl OrgKeys {
         })
     }
 
-    /// Refold took this one where it did not take the other.
+    /// Makes a key the active one, after Refold has accepted it and refused the other.
     pub fn promote(&self, key: OrgKey) {
         self.active.store(key as u8, Ordering::Relaxed);
     }
 
-    /// A key as it goes upstream; marked as sensitive.
+    /// The value of the upstream request's header for a key; marked as sensitive.
     #[must_use]
     pub fn header(&self, key: OrgKey) -> &HeaderValue {
         match (key, &self.next) {
@@ -83,42 +83,43 @@ impl OrgKeys {
         }
     }
 
-    /// Which of the keys this is. Takes the same time for every text of a key's length.
+    /// Finds the key that equals a text, in constant time for texts of the key's length.
     #[must_use]
-    pub fn which(&self, text: &[u8]) -> Option<OrgKey> {
+    pub fn find(&self, text: &[u8]) -> Option<OrgKey> {
         let is = |key: &Key| constant_time::verify_slices_are_equal(text, key.secret.expose().as_bytes()).is_ok();
         let current = is(&self.current).then_some(OrgKey::Current);
         current.or_else(|| self.next.as_ref().is_some_and(is).then_some(OrgKey::Next))
     }
 
-    /// Whether one of the keys has signed a text: HMAC-SHA256, compared in constant time.
+    /// Returns whether `signature` is the HMAC-SHA-256 of a text with one of the keys; compares in constant time.
     #[must_use]
     pub fn have_signed(&self, text: &[u8], signature: &[u8]) -> bool {
-        std::iter::once(&self.current).chain(&self.next).any(|key| {
+        self.all().any(|key| {
             let key = hmac::Key::new(hmac::HMAC_SHA256, key.secret.expose().as_bytes());
             hmac::verify(&key, text, signature).is_ok()
         })
     }
 
-    /// Length of the longest key, in bytes.
+    /// The length of the longest key, in bytes.
     #[must_use]
     pub fn longest(&self) -> usize {
-        std::iter::once(&self.current).chain(&self.next).map(|key| key.secret.expose().len()).max().unwrap_or(0)
+        self.all().map(|key| key.secret.expose().len()).max().unwrap_or(0)
     }
 
-    /// Whether one of the keys is somewhere in a text.
+    /// Returns whether a text contains one of the keys.
     #[must_use]
     pub fn appear_in(&self, text: &[u8]) -> bool {
-        std::iter::once(&self.current)
-            .chain(&self.next)
-            .any(|key| memmem::find(text, key.secret.expose().as_bytes()).is_some())
+        self.all().any(|key| memmem::find(text, key.secret.expose().as_bytes()).is_some())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.current).chain(&self.next)
     }
 }
 
 impl Key {
     fn new(secret: &Secret) -> Self {
-        // The configuration has made sure that it can be a header value.
-        let mut header = HeaderValue::from_str(secret.expose()).unwrap_or(HeaderValue::from_static(""));
+        let mut header = HeaderValue::from_str(secret.expose()).expect("the configuration accepts only visible ASCII");
         header.set_sensitive(true);
         Self { secret: secret.clone(), header }
     }

@@ -1,4 +1,4 @@
-//! Whose answers belong together: a linked account's, or a session token's.
+//! The unit of isolation: a linked account or a session token, with its budget and its share of the cache.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,94 +8,105 @@ use arc_swap::ArcSwap;
 use super::list_size::ListSize;
 use crate::clock::Moment;
 use crate::config;
-use crate::limit::{Admission, ClientBudget, FlowId};
-use crate::window_counter::LastMinute;
+use crate::limit::{BudgetUse, ClientBudget, FlowId};
+use crate::window_counter::LastMinuteCounter;
 
-/// A linked account or a session token of one tenant: whose answers are nobody else's. What a hit needs of it stands
-/// together.
+/// A linked account or a session token of one tenant. No two partitions share cached responses. The fields that a cache hit
+/// reads come first and are adjacent.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Partition {
     id: AtomicU64,
-    /// When somebody last asked for it, in nanoseconds on the clock.
+    /// Time of the last request, in nanoseconds on the clock.
     last_seen: AtomicU64,
-    /// How often.
-    requests: LastMinute,
-    /// What it may ask. Another one when the configuration grants something else.
+    requests: LastMinuteCounter,
+    /// Budget for requests to Postern, replaced when the configured rate changes.
     budget: ArcSwap<ClientBudget>,
-    pub(super) holder: Holder,
-    /// How long its list of executions is.
+    pub(super) owner: Owner,
+    /// Length of the linked account's list of executions.
     pub list_size: ListSize,
-    line: FlowId,
-    /// Held while the upstream is asked for the first time.
-    verdict: tokio::sync::Mutex<()>,
+    flow_id: FlowId,
+    /// Held by the one request of an unproven session token that may be at the upstream.
+    probation: tokio::sync::Mutex<()>,
 }
 
+/// The linked account or session token that a partition belongs to.
 #[derive(Debug)]
-pub(super) enum Holder {
+pub(super) enum Owner {
     LinkedAccount(Arc<str>),
     SessionToken { accepted: AtomicBool, refused_until: AtomicU64 },
 }
 
-impl Holder {
-    /// A session token that the upstream has not seen yet.
+impl Owner {
+    /// Creates a session token that the upstream has not accepted yet.
     pub(super) fn unproven_token() -> Self {
         Self::SessionToken { accepted: AtomicBool::new(false), refused_until: AtomicU64::new(0) }
     }
 }
 
-/// The one request of an unproven token that is on its way to the upstream.
-#[derive(Debug)]
-pub struct OnProbation<'a> {
-    _turn: tokio::sync::MutexGuard<'a, ()>,
+/// The state of the credential behind a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenStatus {
+    /// Authenticated by Postern, or a session token that the upstream has accepted a short time ago.
+    Accepted,
+    /// A session token that the upstream has neither accepted nor refused lately.
+    Unproven,
+    /// A session token that the upstream has refused a moment ago.
+    Refused,
 }
 
-/// Names a partition between two drops of its entries. No other partition has, had or will have the same one.
+/// Permits the one request of an unproven session token that may be at the upstream.
+#[derive(Debug)]
+pub struct ProbationPermit<'a> {
+    _guard: tokio::sync::MutexGuard<'a, ()>,
+}
+
+/// Identifies a partition until its entries are dropped. Unique for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PartitionId(u64);
 
-/// The time between two drops of everything that a tenant's linked accounts, or its session tokens, have in the cache. No
-/// other has, had or will have the same name.
+/// Part of the cache key that all linked accounts of a tenant share, or all its session tokens. Changing it drops the entries
+/// of all of them at once.
 #[derive(Debug)]
 pub(super) struct Epoch(AtomicU64);
 
 impl Epoch {
     pub(super) fn new() -> Self {
-        Self(AtomicU64::new(unused()))
+        Self(AtomicU64::new(unique_number()))
     }
 
-    pub(super) fn now(&self) -> u64 {
+    pub(super) fn current(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
-    pub(super) fn end(&self) {
-        self.0.store(unused(), Ordering::Release);
+    /// Begins a new epoch, so that no entry of the old one is found again.
+    pub(super) fn advance(&self) {
+        self.0.store(unique_number(), Ordering::Release);
     }
 }
 
-/// A number that names nothing yet, and will name nothing else.
-fn unused() -> u64 {
+/// Returns a number that was not returned before and is not returned again.
+fn unique_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Partition {
-    pub(super) fn new(holder: Holder, rate: config::Rate) -> Self {
+    pub(super) fn new(owner: Owner, rate: config::Rate) -> Self {
         Self {
-            id: AtomicU64::new(unused()),
-            // Ids are never used again, so neither is the line's name.
-            line: unused(),
-            verdict: tokio::sync::Mutex::default(),
-            holder,
+            id: AtomicU64::new(unique_number()),
+            flow_id: unique_number(),
+            probation: tokio::sync::Mutex::default(),
+            owner,
             last_seen: AtomicU64::new(0),
-            requests: LastMinute::default(),
+            requests: LastMinuteCounter::default(),
             list_size: ListSize::default(),
             budget: ArcSwap::from_pointee(ClientBudget::new(rate)),
         }
     }
 
-    /// Takes one request off its budget, if it is there. A budget of another rate is a new one.
-    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> Admission {
+    /// Takes one request off the budget, if it has one left. A changed rate begins with a full budget.
+    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> BudgetUse {
         let budget = self.budget.load();
         if budget.rate() == rate {
             return budget.spend(now);
@@ -105,77 +116,66 @@ impl Partition {
         budget.spend(now)
     }
 
-    /// Its present id.
+    /// The present id, which changes when the entries are dropped.
     #[must_use]
     pub fn id(&self) -> PartitionId {
         PartitionId(self.id.load(Ordering::Acquire))
     }
 
-    /// Its line at the upstream budget: another one for each linked account and session token.
+    /// The flow of this partition's requests in the queue for the upstream.
     #[must_use]
-    pub fn line(&self) -> FlowId {
-        self.line
+    pub fn flow_id(&self) -> FlowId {
+        self.flow_id
     }
 
-    /// Drops everything cached for it, in O(1): what was stored under the id until now, or will be by a fetch that is
-    /// already under way, is never looked at again.
+    /// Drops all entries of this partition, in O(1): nothing finds what is stored under the previous id, nor what a fetch in
+    /// flight stores under it later.
     pub fn drop_entries(&self) {
-        self.id.store(unused(), Ordering::Release);
+        self.id.store(unique_number(), Ordering::Release);
     }
 
-    /// Waits until no other request of an unproven token is on its way to the upstream.
-    pub async fn go_first(&self) -> OnProbation<'_> {
-        OnProbation { _turn: self.verdict.lock().await }
+    /// Waits until no other request of this unproven session token is at the upstream.
+    pub async fn acquire_probation(&self) -> ProbationPermit<'_> {
+        ProbationPermit { _guard: self.probation.lock().await }
     }
 
-    /// Somebody asks for it.
-    pub(super) fn seen(&self, now: Moment) {
+    /// Records a request. Part of the hit path.
+    pub(super) fn record_request(&self, now: Moment) {
         self.last_seen.store(now.as_nanos(), Ordering::Relaxed);
         self.requests.add(now);
     }
 
-    /// About how often somebody has asked for it in the last minute.
+    /// The approximate number of requests in the last minute.
     pub(super) fn requests(&self, now: Moment) -> u64 {
         self.requests.get(now)
     }
 
-    /// When somebody last asked for it.
+    /// Time of the last request.
     pub(super) fn last_seen(&self) -> Moment {
         Moment::from_nanos(self.last_seen.load(Ordering::Relaxed))
     }
 
-    /// The linked account, unless this is a session token, which does not show it.
+    /// The id of the linked account; `None` for a session token, whose linked account only Refold knows.
     #[must_use]
     pub fn linked_account_id(&self) -> Option<&str> {
-        match &self.holder {
-            Holder::LinkedAccount(id) => Some(id),
-            Holder::SessionToken { .. } => None,
+        match &self.owner {
+            Owner::LinkedAccount(id) => Some(id),
+            Owner::SessionToken { .. } => None,
         }
     }
 
-    /// What is known of who holds it.
+    /// The state of the credential: a session token's, or `Accepted` for a linked account.
     #[must_use]
-    pub fn standing(&self, now: Moment) -> TokenStatus {
-        match &self.holder {
-            Holder::LinkedAccount(_) => TokenStatus::Known,
-            Holder::SessionToken { refused_until, .. } if now.as_nanos() < refused_until.load(Ordering::Acquire) => {
+    pub fn token_status(&self, now: Moment) -> TokenStatus {
+        match &self.owner {
+            Owner::LinkedAccount(_) => TokenStatus::Accepted,
+            Owner::SessionToken { refused_until, .. } if now.as_nanos() < refused_until.load(Ordering::Acquire) => {
                 TokenStatus::Refused
             }
-            Holder::SessionToken { accepted, .. } if accepted.load(Ordering::Acquire) => TokenStatus::Known,
-            Holder::SessionToken { .. } => TokenStatus::Unproven,
+            Owner::SessionToken { accepted, .. } if accepted.load(Ordering::Acquire) => TokenStatus::Accepted,
+            Owner::SessionToken { .. } => TokenStatus::Unproven,
         }
     }
-}
-
-/// Whether the holder of a partition is known to be who it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenStatus {
-    /// Verified here, or accepted by the upstream a short time ago.
-    Known,
-    /// A session token that the upstream has not seen yet.
-    Unproven,
-    /// A session token that the upstream refused a moment ago.
-    Refused,
 }
 
 #[cfg(test)]
@@ -183,9 +183,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_gets_an_id_that_nobody_had_when_its_entries_are_dropped() {
+    fn dropping_entries_gives_a_partition_an_unused_id() {
         let rate = crate::config::Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        let partition = |id: &str| Partition::new(Holder::LinkedAccount(id.into()), rate);
+        let partition = |id: &str| Partition::new(Owner::LinkedAccount(id.into()), rate);
         let (one, other) = (partition("a"), partition("a"));
         let mut seen = vec![one.id(), other.id()];
         one.drop_entries();

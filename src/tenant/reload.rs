@@ -1,72 +1,82 @@
-//! A tenant after the configuration has changed: what is kept of what was known of it, and what its settings do not allow to
-//! keep.
+//! A tenant after a reload: the state that it keeps, and the state that the changed settings invalidate.
 //!
-//! What is kept is shared with the tenant before, whose last requests may still be under way: a stop that they carry out
-//! drops pages for both, and what they spend is spent.
+//! Kept state is shared with the previous [`Tenant`], whose last requests may still be in flight: entries that they drop are
+//! dropped for both, and requests that they spend are spent for both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::number::number;
-use super::org_keys::OrgKeys;
+use super::interned_id::intern;
 use super::partition::Epoch;
-use super::{MAX_UNPROVEN, Tenant, count, policy, quarter, tokens};
+use super::session_tokens::SessionTokens;
+use super::{Tenant, capacity, rate_limit_policy, unproven_rate};
 use crate::config::{self, Secret};
 use crate::limit::ClientBudget;
 
+/// Decides what becomes of the entries that were cached before a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CachedEntries {
+    /// Refold's responses to the same requests are still the same, so entries stay valid.
+    Keep,
+    /// The upstream or the meaning of requests has changed, so no entry is found again.
+    Drop,
+}
+
 impl Tenant {
-    /// This tenant with other settings. `answers_hold` says whether what Refold has answered until now is what it would
-    /// answer to the same question from now on.
+    /// Creates this tenant with other settings. The tenant stays as it is until [`Tenant::apply_limits`] is called on the
+    /// new one.
     #[must_use]
-    pub fn reconfigured(&self, config: Arc<config::Tenant>, answers_hold: bool) -> Self {
-        // Without a key in common it is another org, whatever its name.
-        let answers_hold = answers_hold && shares_org_key(&self.config, &config);
-        let same_room = config.max_partitions == self.config.max_partitions;
-        let probation = quarter(config.upstream_budget.rate);
+    pub fn reconfigured(&self, config: Arc<config::Tenant>, cached: CachedEntries) -> Self {
+        // A tenant without a common key is another org, whatever its id.
+        let keeps_entries = cached == CachedEntries::Keep && shares_org_key(&self.config, &config);
+        let epoch = |epoch: &Arc<Epoch>| if keeps_entries { Arc::clone(epoch) } else { Arc::new(Epoch::new()) };
+        let unproven_rate = unproven_rate(config.upstream_budget.rate);
+        let has_same_keys = org_keys(&self.config) == org_keys(&config);
         Self {
             upstream_budget: self.upstream_budget.clone(),
-            probation: if probation == self.probation.rate() {
-                Arc::clone(&self.probation)
+            unproven_budget: if unproven_rate == self.unproven_budget.rate() {
+                Arc::clone(&self.unproven_budget)
             } else {
-                Arc::new(ClientBudget::new(probation))
+                Arc::new(ClientBudget::new(unproven_rate))
             },
-            // With other names for the epochs nothing that is in the cache, or is on its way there, is found again.
-            account_epoch: if answers_hold { Arc::clone(&self.account_epoch) } else { Arc::new(Epoch::new()) },
-            token_epoch: if answers_hold { Arc::clone(&self.token_epoch) } else { Arc::new(Epoch::new()) },
+            account_epoch: epoch(&self.account_epoch),
+            token_epoch: epoch(&self.token_epoch),
             accounts: Arc::clone(&self.accounts),
-            accepted_tokens: if answers_hold && same_room {
-                self.accepted_tokens.clone()
+            session_tokens: if !keeps_entries {
+                SessionTokens::new(config.max_partitions)
+            } else if config.max_partitions == self.config.max_partitions {
+                self.session_tokens.clone()
             } else {
-                tokens(config.max_partitions)
+                self.session_tokens.with_capacity(config.max_partitions)
             },
-            unproven_tokens: if answers_hold { self.unproven_tokens.clone() } else { tokens(MAX_UNPROVEN) },
-            // Another key has not been refused yet.
-            credential_refused_until: AtomicU64::new(if keys(&self.config) == keys(&config) {
+            // Refold has not refused another key yet.
+            credential_refused_until: AtomicU64::new(if has_same_keys {
                 self.credential_refused_until.load(Ordering::Relaxed)
             } else {
                 0
             }),
-            number: number(&config.id),
-            org_keys: OrgKeys::reconfigured(&self.org_keys, &config),
-            rate_limit_policy: policy(config.client_budget),
+            interned_id: intern(&config.id),
+            org_keys: self.org_keys.reconfigured(&config),
+            rate_limit_policy: rate_limit_policy(config.client_budget),
             clock: self.clock.clone(),
             config,
         }
     }
 
-    /// Brings what is shared with the tenant before in line with these settings: from now on they hold.
-    pub fn take_over(&self) {
+    /// Applies these settings' limits to the state that is shared with the previous tenant. Call it when this tenant begins
+    /// to serve.
+    pub fn apply_limits(&self) {
         self.upstream_budget.set_limits(self.config.upstream_budget);
-        self.accounts.set_capacity(count(self.config.max_partitions));
+        self.accounts.set_capacity(capacity(self.config.max_partitions));
     }
 }
 
-/// Whether two tenants can be the same org: they have a key in common.
+/// Returns whether two tenants have an org key in common, so that they can be the same org.
 #[must_use]
 pub fn shares_org_key(one: &config::Tenant, other: &config::Tenant) -> bool {
-    keys(one).into_iter().flatten().any(|key| keys(other).into_iter().flatten().any(|other| other == key))
+    org_keys(one).into_iter().flatten().any(|key| org_keys(other).into_iter().flatten().any(|other| other == key))
 }
 
-fn keys(tenant: &config::Tenant) -> [Option<&Secret>; 2] {
+fn org_keys(tenant: &config::Tenant) -> [Option<&Secret>; 2] {
     [Some(&tenant.org_key), tenant.org_key_next.as_ref()]
 }

@@ -1,4 +1,4 @@
-//! How a tenant stands, for whoever watches.
+//! The state of a tenant, for the status page, metrics and readiness.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -6,55 +6,58 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Tenant;
+use super::session_tokens::UpstreamVerdict;
 use crate::clock::Moment;
 use crate::config::TenantMode;
 use crate::limit::BudgetStatus;
 
-/// How long a refused org key makes a tenant not ready.
+/// Time for which a refused org key makes a tenant not ready.
 const REFUSAL_COUNTS_FOR: Duration = Duration::from_mins(1);
 
-/// How a tenant stands.
+/// The state of a tenant.
 #[derive(Clone, Debug, Serialize)]
 pub struct TenantStatus {
-    /// Its name in the configuration.
+    /// The tenant's id in the configuration.
     pub id: String,
-    /// What its callers present.
+    /// The kind of key that callers send: `inject` or `validate`.
     pub mode: &'static str,
-    /// Whether Refold has taken the org key when it was last asked.
+    /// False for a minute after Refold has refused an injected org key.
     pub credential_accepted: bool,
-    /// Whether a fetch could leave now.
-    pub budget: BudgetState,
-    /// The budget of its org key.
+    /// The availability of the upstream budget.
+    pub budget: BudgetAvailability,
+    /// The upstream budget in numbers.
     pub upstream: BudgetStatus,
-    /// Linked accounts that somebody has asked for lately.
+    /// Number of linked accounts that were requested lately.
     pub linked_accounts: usize,
 }
 
-/// Whether a fetch could leave now.
+/// The prospect of a new request to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BudgetState {
-    /// It could.
-    Free,
-    /// Others wait already.
-    Waiting,
-    /// Refold has asked for a pause.
-    Held,
+pub enum BudgetAvailability {
+    /// A request can be sent at once.
+    #[serde(rename = "free")]
+    Available,
+    /// Requests wait in the queue.
+    #[serde(rename = "waiting")]
+    Queueing,
+    /// All requests are paused after an upstream 429.
+    #[serde(rename = "held")]
+    Paused,
 }
 
-/// A linked account, and how much it asks.
+/// A linked account and its number of requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Busy {
-    /// Whose it is.
+pub struct BusyAccount {
+    /// The tenant's id.
     pub tenant: String,
-    /// Its id, as far as it may be seen.
+    /// The linked account's id, as far as the configuration allows it in logs.
     pub linked_account: Option<String>,
-    /// About how many requests it made in the last minute.
+    /// The approximate number of requests in the last minute.
     pub requests: u64,
 }
 
 impl Tenant {
-    /// How it stands.
+    /// Returns the present state.
     #[must_use]
     pub fn status(&self) -> TenantStatus {
         let upstream = self.upstream_budget.status();
@@ -66,36 +69,38 @@ impl Tenant {
             },
             credential_accepted: self.credential_accepted(),
             budget: match &upstream {
-                held if held.held_for > 0.0 => BudgetState::Held,
-                waiting if waiting.waiting > 0 => BudgetState::Waiting,
-                _ => BudgetState::Free,
+                status if status.paused_for > 0.0 => BudgetAvailability::Paused,
+                status if status.waiting > 0 => BudgetAvailability::Queueing,
+                _ => BudgetAvailability::Available,
             },
             upstream,
             linked_accounts: self.accounts.len(),
         }
     }
 
-    /// The linked accounts that have asked the most in the last minute, at most `most` of them, the busiest first.
+    /// Returns the linked accounts with the most requests in the last minute, at most `limit` of them, the busiest first.
     #[must_use]
-    pub fn busiest(&self, most: usize, now: Moment) -> Vec<Busy> {
+    pub fn busiest(&self, limit: usize, now: Moment) -> Vec<BusyAccount> {
         let tenant = &self.config.id;
-        let busy = |(id, requests)| Busy { tenant: tenant.to_string(), linked_account: Some(id), requests };
-        self.accounts.busiest(most, now).into_iter().map(busy).collect()
+        let busy = |(id, requests)| BusyAccount { tenant: tenant.to_string(), linked_account: Some(id), requests };
+        self.accounts.busiest(limit, now).into_iter().map(busy).collect()
     }
 
-    /// Whether Refold has taken the org key when it was last asked with it on behalf of somebody who does not have it. A
-    /// refusal counts for a minute: whoever gets no requests since it is not ready would never learn otherwise that the key
-    /// is good again.
+    /// Returns whether Refold accepted the org key when it was last injected for a caller. A refusal counts only for a minute:
+    /// a gateway that is not ready gets no requests, so it would not find out that the key is accepted again.
     #[must_use]
     pub fn credential_accepted(&self) -> bool {
-        let counts = |until| self.clock.now() < Moment::from_nanos(until);
-        !counts(self.credential_refused_until.load(Ordering::Relaxed))
+        let until = Moment::from_nanos(self.credential_refused_until.load(Ordering::Relaxed));
+        self.clock.now() >= until
     }
 
-    /// Refold has taken the org key, or has not.
-    pub fn set_credential_accepted(&self, accepted: bool) {
-        let until = if accepted { 0 } else { (self.clock.now() + REFUSAL_COUNTS_FOR).as_nanos() };
-        // A write that changes nothing would take the line of memory away from the other workers.
+    /// Records the upstream's verdict on an org key that Postern has injected.
+    pub fn record_org_key_verdict(&self, verdict: UpstreamVerdict) {
+        let until = match verdict {
+            UpstreamVerdict::Accepted => 0,
+            UpstreamVerdict::Refused => (self.clock.now() + REFUSAL_COUNTS_FOR).as_nanos(),
+        };
+        // A store of the same value would still invalidate the cache line of the other workers.
         if self.credential_refused_until.load(Ordering::Relaxed) != until {
             self.credential_refused_until.store(until, Ordering::Relaxed);
         }

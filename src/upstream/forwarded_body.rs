@@ -1,5 +1,4 @@
-//! Bodies of responses: whole, or of the rest of the API as it comes in. The latter stream, and the org key is looked for on
-//! the way: a body that shows it is cut off before it does.
+//! The body of a pass-through response: streamed to the caller, and cut off before an org key could be in it as a whole.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,34 +7,35 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use crate::http_client::{Arriving, BodyError};
+use crate::http_client::{BodyError, ResponseBody};
 use crate::log_events;
 use crate::tenant::Tenant;
 
-/// A body that is passed on.
+/// A response body on its way to a caller, scanned for the tenant's org keys.
 #[derive(Debug)]
 pub struct ForwardedBody {
-    body: Arriving,
-    /// Whose key must not be in it; `None` if the caller has that key.
-    keeps_secret: Option<Arc<Tenant>>,
-    /// The end of what was passed on: a key may lie across two frames.
+    body: ResponseBody,
+    /// The tenant whose org keys must not be in the body; `None` if the caller has the key itself.
+    scan_for: Option<Arc<Tenant>>,
+    /// The last bytes that were forwarded, one less than the longest key: a key may lie across two frames.
     tail: Vec<u8>,
 }
 
 impl ForwardedBody {
-    /// Passes on a body in which a tenant's org keys must not be.
+    /// Forwards a body, which ends with an error before the frame that completes an org key of the tenant `scan_for`.
     #[must_use]
-    pub fn new(body: Arriving, keeps_secret: Option<Arc<Tenant>>) -> Self {
-        Self { body, keeps_secret, tail: Vec::new() }
+    pub fn new(body: ResponseBody, scan_for: Option<Arc<Tenant>>) -> Self {
+        Self { body, scan_for, tail: Vec::new() }
     }
 
-    fn shows_key(&mut self, data: &[u8]) -> bool {
-        let Some(tenant) = &self.keeps_secret else { return false };
-        let overlap = tenant.org_keys().longest().saturating_sub(1);
-        // Where the frames meet, and then the frame itself, which is not copied.
+    fn completes_org_key(&mut self, data: &[u8]) -> bool {
+        let Some(tenant) = &self.scan_for else { return false };
+        let keys = tenant.org_keys();
+        let overlap = keys.longest().saturating_sub(1);
+        // First the place where the frames meet, then the frame itself, without a copy of it.
         let before = self.tail.len();
         self.tail.extend_from_slice(&data[..data.len().min(overlap)]);
-        let shown = tenant.org_keys().appear_in(&self.tail) || tenant.org_keys().appear_in(data);
+        let found = keys.appear_in(&self.tail) || keys.appear_in(data);
         if data.len() >= overlap {
             self.tail.clear();
             self.tail.extend_from_slice(&data[data.len() - overlap..]);
@@ -43,7 +43,7 @@ impl ForwardedBody {
             let excess = (before + data.len()).saturating_sub(overlap);
             self.tail.drain(..excess);
         }
-        shown
+        found
     }
 }
 
@@ -55,10 +55,10 @@ impl hyper::body::Body for ForwardedBody {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
-            && self.shows_key(data)
+            && self.completes_org_key(data)
         {
             tracing::error!(message = log_events::UPSTREAM_RESPONSE_CONTAINS_ORG_KEY);
-            return Poll::Ready(Some(Err("the answer can't be shown".into())));
+            return Poll::Ready(Some(Err("the response contains an org key".into())));
         }
         Poll::Ready(frame)
     }

@@ -1,5 +1,7 @@
-//! A circuit breaker: after several failures in a row nobody asks for a while; then one request tries whether the upstream
-//! is back, and the others wait for what it finds.
+//! A circuit breaker: protects an upstream that fails, and its callers from waiting for it.
+//!
+//! After a configured number of failures in a row the circuit opens, and no request is sent for a while. Then a single
+//! request, the probe, tests whether the upstream has recovered: its result closes the circuit or opens it again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,150 +10,153 @@ use crate::clock::{Clock, Moment};
 use crate::config::BreakerSettings;
 use crate::log_events;
 
-/// The circuit to one upstream.
+/// The circuit breaker of one upstream.
 #[derive(Debug)]
 pub(super) struct Breaker {
     settings: BreakerSettings,
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
 }
 
 #[derive(Debug)]
-enum State {
-    /// Everything passes; so many failures in a row.
+enum BreakerState {
+    /// All requests pass; the last `failures` of them failed.
     Closed { failures: u32 },
-    /// Nothing passes before this.
+    /// No request passes before `until`.
     Open { until: Moment },
-    /// One request tries; were it never to end, another one does from this moment on.
+    /// A probe is in flight. Another one may start at `next_probe`, in case this one never ends.
     HalfOpen { next_probe: Moment },
 }
 
-/// How the circuit stands, for whoever watches.
+/// The state of the circuit to Refold, for readiness, metrics and the status page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Circuit {
-    /// Everything passes.
+    /// All requests pass.
     Closed,
-    /// One request tries, or may.
+    /// One request may test the upstream, or does so now.
     HalfOpen,
-    /// Nothing passes.
+    /// No request passes.
     Open,
 }
 
-/// What a failure has come to.
+/// The effect of a failure on the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// It was noted.
-    Noted,
-    /// It has opened the circuit.
-    Opened,
+pub(super) enum FailureEffect {
+    /// The failure was counted or ignored.
+    None,
+    /// The failure opened the circuit.
+    CircuitOpened,
 }
 
-impl State {
-    fn lets_pass(&self, now: Moment) -> Result<(), Open> {
+/// The error for a request that an open circuit does not let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CircuitOpen {
+    /// Time until the next probe.
+    pub retry_after: Duration,
+}
+
+/// Permission to send one request through the circuit, to be returned with the request's result.
+///
+/// Dropped without a result it does not count; if it was for a probe, another request may probe at once.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct CircuitPermit<'a> {
+    breaker: &'a Breaker,
+    is_probe: bool,
+}
+
+impl Breaker {
+    /// Makes a breaker whose circuit is closed.
+    #[must_use]
+    pub(super) fn new(settings: BreakerSettings, clock: Clock) -> Self {
+        Self { settings, clock, state: Mutex::new(BreakerState::Closed { failures: 0 }) }
+    }
+
+    /// Lets a request pass, as the probe if the circuit is not closed.
+    ///
+    /// # Errors
+    /// If the circuit is open, or another probe is in flight.
+    pub(super) fn try_acquire(&self) -> Result<CircuitPermit<'_>, CircuitOpen> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.check(now)?;
+        let is_probe = !matches!(*state, BreakerState::Closed { .. });
+        if is_probe {
+            *state = BreakerState::HalfOpen { next_probe: now + self.settings.open_for };
+        }
+        Ok(CircuitPermit { breaker: self, is_probe })
+    }
+
+    /// Checks that a request would pass now, without letting one pass.
+    ///
+    /// # Errors
+    /// If the circuit is open, or a probe is in flight.
+    pub(super) fn check(&self) -> Result<(), CircuitOpen> {
+        self.state().check(self.clock.now())
+    }
+
+    /// Returns the state of the circuit.
+    #[must_use]
+    pub(super) fn circuit(&self) -> Circuit {
+        match *self.state() {
+            BreakerState::Closed { .. } => Circuit::Closed,
+            BreakerState::Open { until } if self.clock.now() < until => Circuit::Open,
+            BreakerState::Open { .. } | BreakerState::HalfOpen { .. } => Circuit::HalfOpen,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
+        // No code that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BreakerState {
+    fn check(&self, now: Moment) -> Result<(), CircuitOpen> {
         match *self {
-            Self::Open { until: opens } | Self::HalfOpen { next_probe: opens } if now < opens => {
-                Err(Open { retry_after: opens.since(now) })
+            Self::Open { until: next } | Self::HalfOpen { next_probe: next } if now < next => {
+                Err(CircuitOpen { retry_after: next.since(now) })
             }
             _ => Ok(()),
         }
     }
 }
 
-/// The circuit is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Open {
-    /// When it is worth asking again.
-    pub retry_after: Duration,
-}
-
-/// The right to ask once. Say how it ended; dropped without a word it counts as nothing, and if it was for trying whether the
-/// upstream is back, somebody else may try at once.
-#[derive(Debug)]
-#[must_use]
-pub(super) struct Permit<'a> {
-    breaker: &'a Breaker,
-    tries: bool,
-}
-
-impl Breaker {
-    /// A closed circuit.
-    #[must_use]
-    pub(super) fn new(settings: BreakerSettings, clock: Clock) -> Self {
-        Self { settings, clock, state: Mutex::new(State::Closed { failures: 0 }) }
-    }
-
-    /// Asks to ask.
-    ///
-    /// # Errors
-    /// If the circuit is open.
-    pub(super) fn permit(&self) -> Result<Permit<'_>, Open> {
-        let now = self.clock.now();
-        let mut state = self.state();
-        state.lets_pass(now)?;
-        let tries = !matches!(*state, State::Closed { .. });
-        if tries {
-            *state = State::HalfOpen { next_probe: now + self.settings.open_for };
-        }
-        Ok(Permit { breaker: self, tries })
-    }
-
-    /// Whether it is of no use to wait for a turn, since nobody may ask.
-    ///
-    /// # Errors
-    /// If the circuit is open.
-    pub(super) fn look(&self) -> Result<(), Open> {
-        self.state().lets_pass(self.clock.now())
-    }
-
-    /// How it stands.
-    #[must_use]
-    pub(super) fn circuit(&self) -> Circuit {
-        match *self.state() {
-            State::Closed { .. } => Circuit::Closed,
-            State::Open { until } if self.clock.now() < until => Circuit::Open,
-            State::Open { .. } | State::HalfOpen { .. } => Circuit::HalfOpen,
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Permit<'_> {
-    /// The upstream has answered, whatever it said.
+impl CircuitPermit<'_> {
+    /// Records that the upstream responded and is healthy, whatever the response says. Closes the circuit.
     pub(super) fn succeeded(self) {
-        *self.breaker.state() = State::Closed { failures: 0 };
+        *self.breaker.state() = BreakerState::Closed { failures: 0 };
     }
 
-    /// It could not be reached, took too long, or failed.
-    pub(super) fn failed(self) -> Failure {
+    /// Records that the upstream could not be reached, was too slow, or failed.
+    pub(super) fn failed(self) -> FailureEffect {
         let until = self.breaker.clock.now() + self.breaker.settings.open_for;
         let mut state = self.breaker.state();
-        let (next, failure) = match *state {
-            State::Closed { failures } if failures + 1 < self.breaker.settings.failures.get() => {
-                (State::Closed { failures: failures + 1 }, Failure::Noted)
+        let (next, effect) = match *state {
+            BreakerState::Closed { failures } if failures + 1 < self.breaker.settings.failures.get() => {
+                (BreakerState::Closed { failures: failures + 1 }, FailureEffect::None)
             }
-            // What was asked before it opened says nothing of now.
-            State::HalfOpen { next_probe } if !self.tries => (State::HalfOpen { next_probe }, Failure::Noted),
-            State::Closed { .. } | State::HalfOpen { .. } => {
+            // A request that was sent before the circuit opened says nothing about the upstream now.
+            BreakerState::HalfOpen { next_probe } if !self.is_probe => {
+                (BreakerState::HalfOpen { next_probe }, FailureEffect::None)
+            }
+            BreakerState::Closed { .. } | BreakerState::HalfOpen { .. } => {
                 tracing::warn!(message = log_events::UPSTREAM_CIRCUIT_OPENED);
-                (State::Open { until }, Failure::Opened)
+                (BreakerState::Open { until }, FailureEffect::CircuitOpened)
             }
-            // One of those that were under way when it opened.
-            State::Open { until } => (State::Open { until }, Failure::Noted),
+            // Also sent before the circuit opened: it stays open for no longer.
+            BreakerState::Open { until } => (BreakerState::Open { until }, FailureEffect::None),
         };
         *state = next;
-        failure
+        effect
     }
 }
 
-impl Drop for Permit<'_> {
+impl Drop for CircuitPermit<'_> {
     fn drop(&mut self) {
-        if self.tries
-            && let State::HalfOpen { next_probe } = &mut *self.breaker.state()
+        if self.is_probe
+            && let BreakerState::HalfOpen { next_probe } = &mut *self.breaker.state()
         {
             *next_probe = self.breaker.clock.now();
         }
@@ -165,31 +170,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_opens_after_failures_in_a_row_lets_one_try_and_closes_when_that_succeeds() {
+    fn repeated_failures_open_the_circuit_and_a_probe_closes_it() {
         let clock = Clock::manual(jiff::Timestamp::UNIX_EPOCH);
         let failures = NonZeroU32::new(3).expect("not zero");
         let breaker = Breaker::new(BreakerSettings { failures, open_for: Duration::from_secs(5) }, clock.clone());
-        let fail = || breaker.permit().map(Permit::failed);
-        assert_eq!((fail(), fail()), (Ok(Failure::Noted), Ok(Failure::Noted)));
+        let fail = || breaker.try_acquire().map(CircuitPermit::failed);
+        assert_eq!((fail(), fail()), (Ok(FailureEffect::None), Ok(FailureEffect::None)));
         assert_eq!(breaker.circuit(), Circuit::Closed);
-        breaker.permit().expect("it is closed").succeeded();
-        let late = breaker.permit().expect("it is closed");
-        assert_eq!((fail(), fail(), fail()), (Ok(Failure::Noted), Ok(Failure::Noted), Ok(Failure::Opened)));
-        assert_eq!((late.failed(), breaker.circuit()), (Failure::Noted, Circuit::Open));
+        breaker.try_acquire().expect("it is closed").succeeded();
+        let late = breaker.try_acquire().expect("it is closed");
+        assert_eq!(
+            (fail(), fail(), fail()),
+            (Ok(FailureEffect::None), Ok(FailureEffect::None), Ok(FailureEffect::CircuitOpened))
+        );
+        assert_eq!((late.failed(), breaker.circuit()), (FailureEffect::None, Circuit::Open));
         clock.advance(Duration::from_secs(2));
-        assert_eq!(fail(), Err(Open { retry_after: Duration::from_secs(3) }));
+        assert_eq!(fail(), Err(CircuitOpen { retry_after: Duration::from_secs(3) }));
         assert_eq!(breaker.circuit(), Circuit::Open);
         clock.advance(Duration::from_secs(3));
         assert_eq!(breaker.circuit(), Circuit::HalfOpen);
-        let probe = breaker.permit().expect("one may try");
-        assert_eq!(fail(), Err(Open { retry_after: Duration::from_secs(5) }));
-        assert_eq!(probe.failed(), Failure::Opened);
+        let probe = breaker.try_acquire().expect("the probe passes");
+        assert_eq!(fail(), Err(CircuitOpen { retry_after: Duration::from_secs(5) }));
+        assert_eq!(probe.failed(), FailureEffect::CircuitOpened);
         clock.advance(Duration::from_secs(4));
         assert!(fail().is_err());
         clock.advance(Duration::from_secs(1));
-        breaker.permit().expect("one may try").succeeded();
+        breaker.try_acquire().expect("the probe passes").succeeded();
         assert_eq!(breaker.circuit(), Circuit::Closed);
-        assert!(breaker.permit().is_ok() && breaker.permit().is_ok());
+        assert!(breaker.try_acquire().is_ok() && breaker.try_acquire().is_ok());
     }
 
     #[test]
@@ -197,15 +205,15 @@ mod tests {
         let clock = Clock::manual(jiff::Timestamp::UNIX_EPOCH);
         let settings = BreakerSettings { failures: NonZeroU32::MIN, open_for: Duration::from_secs(5) };
         let breaker = Breaker::new(settings, clock.clone());
-        breaker.permit().expect("it is closed").failed();
+        breaker.try_acquire().expect("it is closed").failed();
         clock.advance(Duration::from_secs(5));
-        std::mem::forget(breaker.permit().expect("one may try"));
-        assert!(breaker.permit().is_err() && breaker.look().is_err());
+        std::mem::forget(breaker.try_acquire().expect("the probe passes"));
+        assert!(breaker.try_acquire().is_err() && breaker.check().is_err());
         clock.advance(Duration::from_secs(5));
-        // One whose caller has left is followed by another at once.
-        drop(breaker.permit().expect("one may try"));
-        assert!(breaker.look().is_ok());
-        breaker.permit().expect("one may try").succeeded();
+        // A probe that is dropped, since its caller disconnected, is followed by another at once.
+        drop(breaker.try_acquire().expect("the probe passes"));
+        assert!(breaker.check().is_ok());
+        breaker.try_acquire().expect("the probe passes").succeeded();
         assert_eq!(breaker.circuit(), Circuit::Closed);
     }
 }

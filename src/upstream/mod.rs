@@ -1,6 +1,18 @@
-//! One exchange with Refold on a caller's behalf: what it costs of the budgets, which key is shown, what the answer says
-//! about both, and how long it holds. The steps `fetch` and `translate` of the line.
+//! Everything between the gateway and Refold. In the order in which a request meets them:
+//!
+//! - [`Upstream`]: the public calls: fetch a document, act on an execution, forward a pass-through request
+//! - `exchange`: one exchange: permit, circuit, attempt, the other org key after a 401
+//! - `permit_queue`: the org key's budget, session tokens on probation, requests in flight
+//! - `health`: the circuit breaker
+//! - `request`: requests, built from scratch
+//! - `response`: responses, brought into the contract's form
+//! - `retry`: whether a failed fetch is sent again, and when
+//!
+//! The store is not known here: the result of a fetch is a document, and its entry is made elsewhere.
 
+mod call;
+mod error;
+mod exchange;
 mod forwarded_body;
 mod health;
 mod permit_queue;
@@ -13,433 +25,200 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, HeaderValue};
 use http::request::Parts;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http::{Response, response as http_response};
 use hyper::body::{Body, Incoming};
 
+pub use self::call::{FetchDemand, UpstreamCall};
+pub use self::error::FetchError;
+use self::exchange::Exchange;
 pub use self::forwarded_body::ForwardedBody;
+use self::health::Breaker;
 pub use self::health::Circuit;
-use self::health::{Breaker, Failure, Open, Permit};
-pub use self::permit_queue::Wanted;
-use self::permit_queue::{PermitQueue, UpstreamPermit};
-use self::retry::{RetryBudget, backoff};
+use self::permit_queue::PermitQueue;
+pub use self::response::{Fetched, FetchedContent};
+use self::retry::RetryBudget;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
-use crate::cache::{Class, Demand, Entry};
-use crate::caller::{Caller, Credential, Verdict};
+use crate::cache::Demand;
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
-use crate::error::{ClientError, Reason};
-use crate::executions::{Document, PathId, Progress, Question};
-use crate::http_client::{Client, Outgoing, Reply, TransportError, whole};
+use crate::error::ClientError;
+use crate::executions::{PathId, Question};
+use crate::http_client::{BufferedResponse, RequestBody, TransportErrorKind, buffered, streamed};
 use crate::limit::Urgency;
-use crate::log_events;
-use crate::observe::UpstreamOutcome;
-use crate::tenant::OrgKey;
+use crate::request::body;
 
-/// Bodies of up to this size are read before they are passed on, so that a request can be sent again; in bytes.
-const SMALL_BODY: u64 = 64 << 10;
+/// Largest pass-through request body that is buffered, so that it can be sent again with the other org key; in bytes.
+const MAX_BUFFERED_BODY: u64 = 64 << 10;
 
-/// Refold, as callers are let near it.
+/// Refold, as callers reach it: within budgets and time limits, by way of the circuit breaker, with retries.
+///
+/// One for all workers; a worker's own connections are in the [`UpstreamCall`].
 #[derive(Debug)]
 pub struct Upstream {
     config: Arc<Config>,
     clock: Clock,
-    turns: Arc<PermitQueue>,
+    permits: Arc<PermitQueue>,
     breaker: Arc<Breaker>,
     retries: Arc<RetryBudget>,
 }
 
-/// Why there is no answer to a question.
-#[derive(Debug)]
-pub enum FetchError {
-    /// It failed.
-    Failed(ClientError),
-    /// It was not asked: those who wanted to know have left before it was its turn.
-    NobodyWaits,
-}
-
-impl From<ClientError> for FetchError {
-    fn from(error: ClientError) -> Self {
-        Self::Failed(error)
-    }
-}
-
 impl Upstream {
-    /// The upstream that the configuration names.
+    /// Makes the upstream of a configuration, with a closed circuit.
     #[must_use]
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
         let breaker = Arc::new(Breaker::new(config.upstream.breaker, clock.clone()));
-        let turns = Arc::new(PermitQueue::new(&config.upstream, clock.clone()));
-        Self { config, clock, turns, breaker, retries: Arc::default() }
+        let permits = Arc::new(PermitQueue::new(&config.upstream, clock.clone()));
+        Self { config, clock, permits, breaker, retries: Arc::default() }
     }
 
-    /// The upstream that another configuration names. Its circuit stays as it is if it is the same one, and so does the count
-    /// of requests under way if as many are allowed.
+    /// Makes the upstream of a changed configuration.
+    ///
+    /// The circuit's state is kept if the base URL and the breaker's settings are the same, and the requests in flight are
+    /// counted on if as many are allowed.
     #[must_use]
     pub fn reconfigured(&self, config: &Arc<Config>) -> Self {
-        let (was, is) = (&self.config.upstream, &config.upstream);
-        let same_circuit = was.breaker == is.breaker && was.connection.base_url == is.connection.base_url;
-        let same_places =
-            was.max_concurrent == is.max_concurrent && was.connection.total_timeout == is.connection.total_timeout;
+        let (old, new) = (&self.config.upstream, &config.upstream);
+        let same_breaker = old.breaker == new.breaker && old.connection.base_url == new.connection.base_url;
+        let same_permits =
+            old.max_concurrent == new.max_concurrent && old.connection.total_timeout == new.connection.total_timeout;
         let fresh = Self::new(Arc::clone(config), self.clock.clone());
         Self {
-            turns: if same_places { Arc::clone(&self.turns) } else { fresh.turns },
-            breaker: if same_circuit { Arc::clone(&self.breaker) } else { fresh.breaker },
+            permits: if same_permits { Arc::clone(&self.permits) } else { fresh.permits },
+            breaker: if same_breaker { Arc::clone(&self.breaker) } else { fresh.breaker },
             retries: Arc::clone(&self.retries),
             ..fresh
         }
     }
 
-    /// How the circuit to it stands.
+    /// Returns the state of the circuit.
     #[must_use]
     pub fn circuit(&self) -> Circuit {
         self.breaker.circuit()
     }
 
-    /// Asks a question; an answer that was there before is renewed if it still holds.
+    /// Fetches the document for a question; conditionally if `demand` has a stale entry with a validator.
     ///
     /// # Errors
-    /// If there is no answer, or an error, or nobody is interested any longer before it was asked.
+    /// If there is no response, the response is an error or invalid, or the demand ends before the request is sent.
     pub async fn fetch(
         &self,
-        client: &Client,
-        caller: &Caller,
+        call: &UpstreamCall<'_>,
         question: &Question,
-        mut wanted: Wanted<'_>,
-        trip: &UpstreamTelemetry,
-    ) -> Result<Entry, FetchError> {
-        let stale = wanted.stale;
-        let validator = stale.and_then(|entry| entry.validator.as_ref());
-        let dialect = self.config.upstream.dialect;
-        let ask = |key| request::ask(dialect, caller, key, question, validator);
+        demand: FetchDemand<'_>,
+    ) -> Result<Fetched, FetchError> {
+        let validator = demand.stale.and_then(|entry| entry.validator.as_ref());
+        let (request_time, response) = self.fetch_with_retries(call, question, validator, demand).await?;
+        let no_store = self.config.cache.honour_no_store && response::has_no_store(response.headers());
+        let content = response::content(call.caller, question, validator.is_some(), response)?;
+        Ok(Fetched { request_time, no_store, content })
+    }
+
+    /// Returns the last response, and when its request was sent.
+    async fn fetch_with_retries(
+        &self,
+        call: &UpstreamCall<'_>,
+        question: &Question,
+        validator: Option<&HeaderValue>,
+        demand: FetchDemand<'_>,
+    ) -> Result<(Moment, BufferedResponse), FetchError> {
         self.retries.deposit();
         let mut deadline = None;
         let mut retry = 0;
-        let (asked_at, response) = loop {
-            self.look_at_circuit()?;
-            let turn = self.turns.turn(caller, &mut wanted, trip).await?;
-            let asked_at = self.clock.now();
-            // For all that follows, pauses and further tries too; whoever waits for a turn is bounded otherwise.
-            let deadline = *deadline.get_or_insert(asked_at + self.config.upstream.connection.total_timeout);
-            if asked_at >= deadline {
-                return Err(response::failure(TransportError::Timeout).into());
+        loop {
+            let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await?;
+            let request_time = self.clock.now();
+            // One deadline for all attempts and the pauses between them. The first wait for a permit does not count: the
+            // permit queue bounds it.
+            let deadline = *deadline.get_or_insert(request_time + self.total_timeout());
+            if request_time >= deadline {
+                return Err(error::transport(TransportErrorKind::Timeout.into()).into());
             }
-            let answered = self.exchange(client, caller, &turn, deadline, ask, trip).await;
-            drop(turn);
-            let Some(pause) = self.pause_before_retry(&answered, retry, deadline) else { break (asked_at, answered?) };
+            let request = request::fetch(self.config.upstream.dialect, question, validator)?;
+            let send = |request| call.client.send(request, deadline.since(self.clock.now()));
+            let result = exchange.send(request, send).await;
+            drop(exchange);
+            let pause = retry::pause_before(retry, &result).filter(|pause| self.may_retry(retry, *pause, deadline));
+            let Some(pause) = pause else { return Ok((request_time, result?)) };
             self.clock.sleep_until(self.clock.now() + pause).await;
             retry += 1;
-            trip.retried();
-        };
-        let no_store = self.config.cache.honour_no_store && asks_not_to_store(&response.headers);
-        if let (StatusCode::NOT_MODIFIED, Some(stale)) = (response.status, stale.filter(|_| validator.is_some())) {
-            let lifetime = self.lifetime(caller, question, stale.progress);
-            let renewed = stale.renewed(lifetime, asked_at, self.clock.now());
-            return Ok(if no_store { renewed.not_stored() } else { renewed });
+            call.telemetry.count_retry();
         }
-        let validator = response.headers.get(ETAG).and_then(kept_copy);
-        let document = response::answer(caller, question, response)?;
-        let mut entry = self.entry(caller, question, &document, asked_at);
-        if let Some(stale) = stale {
-            entry = entry.sharing(stale);
-        }
-        entry.validator = validator;
-        Ok(if no_store { entry.not_stored() } else { entry })
     }
 
-    /// An answer as it is kept, for as long as its tenant says.
-    #[must_use]
-    pub fn entry(&self, caller: &Caller, question: &Question, document: &Document, asked_at: Moment) -> Entry {
-        let lifetime = self.lifetime(caller, question, document.progress);
-        let mut entry = Entry::new(document, lifetime, asked_at, self.clock.now());
-        let stale = &caller.tenant().config.stale;
-        entry.stale_for = stale.while_revalidate.max(stale.if_error);
-        entry
+    fn may_retry(&self, retry: u32, pause: Duration, deadline: Moment) -> bool {
+        let in_time = self.clock.now() + pause < deadline;
+        retry < u32::from(self.config.upstream.retries) && in_time && self.retries.withdraw()
     }
 
-    /// Does something to an execution, and drops what is cached for its linked account.
+    /// Acts on an execution (`stop`, `rerun`), drops the linked account's cached entries, and returns the body of the
+    /// response.
     ///
     /// # Errors
-    /// If there is no answer, or an error.
+    /// If there is no response, or the response is an error or invalid.
     pub async fn act(
         &self,
-        client: &Client,
-        caller: &Caller,
+        call: &UpstreamCall<'_>,
         execution: &PathId,
         action: &str,
-        body: Incoming,
-        trip: &UpstreamTelemetry,
+        body: Bytes,
     ) -> Result<Bytes, ClientError> {
-        let body = self.read_body(body).await?;
-        let turn = self.turn(caller, trip).await?;
-        let deadline = self.clock.now() + self.config.upstream.connection.total_timeout;
-        let act = |key| request::act(caller, key, execution, action, body.clone());
-        let result = self.exchange(client, caller, &turn, deadline, act, trip).await;
-        // Before the answer, so that whoever reads it and looks again sees what they did. Also after a failure: it may
-        // have come after the deed.
-        caller.tenant().drop_entries(caller.partition());
-        response::outcome(caller, result?)
+        let exchange = self.begin_unshared(call).await?;
+        let deadline = self.clock.now() + self.total_timeout();
+        let request = request::act(execution, action, body)?;
+        let send = |request| call.client.send(request, deadline.since(self.clock.now()));
+        let result = exchange.send(request, send).await;
+        // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
+        // have come after the action.
+        call.caller.tenant().drop_entries(call.caller.partition());
+        response::action_result(call.caller, result?)
     }
 
-    /// The turn of somebody whose request nobody shares.
-    async fn turn<'a>(
-        &'a self,
-        caller: &'a Caller,
-        trip: &UpstreamTelemetry,
-    ) -> Result<UpstreamPermit<'a>, ClientError> {
-        self.look_at_circuit()?;
-        let interest = &mut Demand::of_one();
-        let mut wanted = Wanted { urgency: Urgency::Foreground, interest, stale: None };
-        self.turns.turn(caller, &mut wanted, trip).await.map_err(|unfetched| match unfetched {
-            FetchError::Failed(error) => error,
-            FetchError::NobodyWaits => response::failure(TransportError::Timeout),
-        })
-    }
-
-    /// How long to wait before a question is asked again; `None` if the answer is to be taken as it is.
-    fn pause_before_retry(
-        &self,
-        answered: &Result<Reply, ClientError>,
-        retry: u32,
-        deadline: Moment,
-    ) -> Option<Duration> {
-        let asked_for = match answered {
-            Ok(reply) => match reply.status {
-                StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => None,
-                StatusCode::SERVICE_UNAVAILABLE => {
-                    reply.headers.contains_key(RETRY_AFTER).then(|| response::pause(reply))
-                }
-                _ => return None,
-            },
-            Err(error) if error.is(Reason::UpstreamUnreachable) => None,
-            Err(_) => return None,
-        };
-        let pause = backoff(retry, asked_for);
-        let in_time = self.clock.now() + pause < deadline;
-        (retry < u32::from(self.config.upstream.retries) && in_time && self.retries.withdraw()).then_some(pause)
-    }
-
-    /// Sends one request, if the circuit is closed.
-    async fn send(
-        &self,
-        client: &Client,
-        mut request: Request<Outgoing>,
-        deadline: Moment,
-        trip: &UpstreamTelemetry,
-    ) -> Result<Reply, ClientError> {
-        let permit = self.permit()?;
-        let attempt = trip.attempt(&mut request);
-        let result = client.send(request, deadline.since(self.clock.now())).await;
-        attempt.ended(match &result {
-            Ok(reply) => UpstreamOutcome::Answered(reply.status),
-            Err(error) => UpstreamOutcome::Failed(*error),
-        });
-        match &result {
-            Ok(reply) if !reply.status.is_server_error() => permit.succeeded(),
-            // It answers; that this was more than is read says nothing of its health.
-            Err(TransportError::TooLarge { .. }) => permit.succeeded(),
-            _ => failed(permit, trip),
-        }
-        result.map_err(response::failure)
-    }
-
-    fn permit(&self) -> Result<Permit<'_>, ClientError> {
-        self.breaker.permit().map_err(left_alone)
-    }
-
-    /// While nobody may ask, nobody waits for a turn or spends what Refold grants.
-    fn look_at_circuit(&self) -> Result<(), ClientError> {
-        self.breaker.look().map_err(left_alone)
-    }
-
-    /// Sends a request and notes what the answer says about the credential and the budget. An org key that Refold does not
-    /// take is followed by the other one, if there is one: a key is rotated with no failed request.
-    async fn exchange(
-        &self,
-        client: &Client,
-        caller: &Caller,
-        _turn: &UpstreamPermit<'_>,
-        deadline: Moment,
-        request: impl Fn(OrgKey) -> Request<Outgoing>,
-        trip: &UpstreamTelemetry,
-    ) -> Result<Reply, ClientError> {
-        let keys = caller.tenant().org_keys();
-        let key = key_of(caller);
-        let mut reply = self.send(client, request(key), deadline, trip).await?;
-        if reply.status == StatusCode::UNAUTHORIZED
-            && caller.is_injected()
-            && let Some(other) = keys.fallback(key)
-        {
-            self.turns.again(caller, trip).await?;
-            let second = self.send(client, request(other), deadline, trip).await?;
-            if second.status != StatusCode::UNAUTHORIZED {
-                keys.promote(other);
-                reply = second;
-            }
-        }
-        note_verdict(caller, &reply);
-        Ok(reply)
-    }
-
-    /// Reads the body of a request whole.
+    /// Forwards a request of the allow-list, and the response, whose body streams.
     ///
     /// # Errors
-    /// 413, 408, or 400 if it is broken.
-    pub async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
-        let limit = self.config.server.max_request_body;
-        let read = Limited::new(body, limit).collect();
-        match tokio::time::timeout(self.config.server.body_timeout, read).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                let message = format!("the request body is larger than {limit} bytes");
-                Err(ClientError::new(Reason::PayloadTooLarge, message))
-            }
-            Ok(Err(_)) => Err(ClientError::new(Reason::MalformedRequest, "the request body is broken")),
-            Err(_) => Err(ClientError::new(Reason::RequestTimeout, "the request body took too long to arrive")),
-        }
-    }
-
-    /// How long an answer holds. Asked anew for an answer that has not changed: it can have become closed with time.
-    fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
-        let class = match question {
-            Question::List(query) => Class::of_page(progress, query.end(), self.clock.wall()),
-            Question::Batches(..) => Class::of_page(progress, None, self.clock.wall()),
-            Question::Document(_) => Class::of_document(progress),
-        };
-        let lifetime = class.lifetime(&caller.tenant().config.freshness);
-        match caller.credential() {
-            // Its answers must not outlive it.
-            Credential::SessionToken(token) => token.says_it_ends().map_or(lifetime, |end| {
-                let left = end.saturating_sub(self.clock.wall().as_second());
-                lifetime.min(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
-            }),
-            _ => lifetime,
-        }
-    }
-
-    /// Passes a request of the allow-list on, and its answer back, both as they come in.
-    ///
-    /// # Errors
-    /// If there is no answer, or an error.
-    pub async fn pass(
+    /// If the request body is too slow, too large or invalid, there is no response, or the response is not a success without a
+    /// content coding, which would hide an org key.
+    pub async fn forward(
         &self,
-        client: &Client,
-        caller: &Caller,
+        call: &UpstreamCall<'_>,
         allowed: &PassThrough,
         head: &Parts,
         body: Incoming,
-        trip: &UpstreamTelemetry,
-    ) -> Result<(http::response::Parts, ForwardedBody), ClientError> {
-        let small = body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY);
-        let mut body = if small {
-            whole(self.read_body(body).await?)
+    ) -> Result<(http_response::Parts, ForwardedBody), ClientError> {
+        let body = self.forwarded_request_body(allowed, body).await?;
+        let exchange = self.begin_unshared(call).await?;
+        let request = request::forward(allowed, head, body)?;
+        let send = |request| call.client.send_streaming(request, allowed.max_body);
+        let (head, body) = exchange.send(request, send).await?.into_parts();
+        if head.status.is_success() && !head.headers.contains_key(CONTENT_ENCODING) {
+            let scan_for = call.caller.injects_org_key().then(|| Arc::clone(call.caller.tenant()));
+            return Ok((head, ForwardedBody::new(body, scan_for)));
+        }
+        let body = body.read().await.map_err(error::transport)?;
+        Err(response::not_forwarded(call.caller, &Response::from_parts(head, body)))
+    }
+
+    async fn forwarded_request_body(&self, allowed: &PassThrough, body: Incoming) -> Result<RequestBody, ClientError> {
+        if body.size_hint().upper().is_some_and(|size| size <= MAX_BUFFERED_BODY) {
+            Ok(buffered(body::read(body, &self.config.server).await?))
         } else {
-            Outgoing::Right(Limited::new(body, allowed.max_body))
-        };
-        let _turn = self.turn(caller, trip).await?;
-        let keys = caller.tenant().org_keys();
-        let mut key = key_of(caller);
-        let mut retried = false;
-        loop {
-            // A small body can be sent again; a stream is gone once it was sent.
-            let again = match &body {
-                Outgoing::Left(whole) => Some(Outgoing::Left(whole.clone())),
-                Outgoing::Right(_) => None,
-            };
-            let streams = again.is_none();
-            let mut request = request::pass(caller, key, allowed, head, body);
-            let permit = self.permit()?;
-            let attempt = trip.attempt(&mut request);
-            let begun = client.begin(request, allowed.max_body).await;
-            attempt.ended(match &begun {
-                Ok((answer, _)) => UpstreamOutcome::Answered(answer.status),
-                Err(error) => UpstreamOutcome::Failed(*error),
-            });
-            match &begun {
-                Ok((answer, _)) if !answer.status.is_server_error() => permit.succeeded(),
-                // It may be the caller's body that did not come.
-                Err(_) if streams => drop(permit),
-                _ => failed(permit, trip),
-            }
-            let (answer, arriving) = begun.map_err(response::failure)?;
-            if answer.status.is_success() && !answer.headers.contains_key(CONTENT_ENCODING) {
-                caller.judged_by_upstream(Verdict::Accepted);
-                if retried {
-                    keys.promote(key);
-                }
-                let secret = caller.is_injected().then(|| Arc::clone(caller.tenant()));
-                return Ok((answer, ForwardedBody::new(arriving, secret)));
-            }
-            let other = keys.fallback(key).filter(|_| !retried && caller.is_injected());
-            match (answer.status, other, again) {
-                (StatusCode::UNAUTHORIZED, Some(other), Some(again)) => {
-                    self.turns.again(caller, trip).await?;
-                    (key, body, retried) = (other, again, true);
-                }
-                (status, ..) => {
-                    let body = arriving.read().await.map_err(response::failure)?;
-                    let reply = Reply { status, headers: answer.headers, body };
-                    note_verdict(caller, &reply);
-                    return Err(response::unexpected(caller, &reply));
-                }
-            }
+            Ok(streamed(body, allowed.max_body))
         }
     }
-}
 
-fn left_alone(open: Open) -> ClientError {
-    let message = "Refold has failed several times in a row and is left alone for a moment";
-    ClientError::new(Reason::UpstreamCircuitOpen, message).retry_after(open.retry_after)
-}
-
-/// The upstream has failed.
-fn failed(permit: Permit<'_>, trip: &UpstreamTelemetry) {
-    if permit.failed() == Failure::Opened {
-        trip.circuit_opened();
-    }
-}
-
-/// The key to show for a caller: its own, if it has one.
-fn key_of(caller: &Caller) -> OrgKey {
-    match caller.credential() {
-        Credential::OrgKey(key) => *key,
-        _ => caller.tenant().org_keys().active(),
-    }
-}
-
-/// What an answer says about the caller and its budget, whatever else is in it.
-fn note_verdict(caller: &Caller, response: &Reply) {
-    match response.status {
-        StatusCode::TOO_MANY_REQUESTS => caller.tenant().upstream_budget.hold(response::pause(response)),
-        StatusCode::UNAUTHORIZED => {
-            if !matches!(caller.credential(), Credential::SessionToken(_)) {
-                tracing::error!(tenant = %caller.tenant().config.id, message = log_events::UPSTREAM_REJECTED_ORG_KEY);
-            }
-            caller.judged_by_upstream(Verdict::Refused);
-        }
-        // To say that nothing has changed, it has to know for whom.
-        status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
-            caller.judged_by_upstream(Verdict::Accepted);
-        }
-        _ => {}
-    }
-}
-
-/// A copy of its own: a header value is a part of the connection's read buffer, all of which it would keep in memory.
-fn kept_copy(value: &HeaderValue) -> Option<HeaderValue> {
-    let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
-    // Whatever an upstream may have put into it.
-    copy.set_sensitive(true);
-    Some(copy)
-}
-
-fn asks_not_to_store(headers: &HeaderMap) -> bool {
-    headers.get_all(CACHE_CONTROL).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
-            let directive = directive.trim_ascii();
-            directive.eq_ignore_ascii_case(b"no-store")
+    /// Begins the exchange of a single caller, whose demand lasts as long as the call.
+    async fn begin_unshared<'a>(&'a self, call: &'a UpstreamCall<'a>) -> Result<Exchange<'a>, ClientError> {
+        let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
+        let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await;
+        exchange.map_err(|error| match error {
+            FetchError::Failed(error) => error,
+            FetchError::NoDemand => error::transport(TransportErrorKind::Timeout.into()),
         })
-    })
+    }
+
+    fn total_timeout(&self) -> Duration {
+        self.config.upstream.connection.total_timeout
+    }
 }

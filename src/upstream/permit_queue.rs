@@ -1,157 +1,146 @@
-//! When a request may go to Refold: within what Refold grants to the org key, within what unknown session tokens may spend,
-//! and while not too many are under way.
+//! Hands out permits for requests to Refold: within the org key's budget, fairly between linked accounts, and at most
+//! `max_concurrent` at once.
+//!
+//! A session token that Refold has not accepted yet also needs a share of the tenant's probation budget, and only one of its
+//! requests is sent at a time, so made-up tokens can't spend what Refold grants to known callers.
 
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::FetchError;
-use super::response;
-use super::telemetry::UpstreamTelemetry;
-use crate::cache::{Demand, Entry};
+use super::call::{FetchDemand, UpstreamCall};
+use super::error::{self, FetchError};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config;
-use crate::error::{ClientError, Reason};
-use crate::http_client::TransportError;
-use crate::limit::{Exhausted, Urgency};
-use crate::tenant::{OnProbation, TokenStatus};
+use crate::error::ClientError;
+use crate::http_client::TransportErrorKind;
+use crate::limit::Urgency;
+use crate::tenant::{ProbationPermit, TokenStatus};
 
-/// Who asks for turns, and until when.
+/// The queue for permits, shared by all tenants.
 #[derive(Debug)]
 pub(super) struct PermitQueue {
     clock: Clock,
-    /// Requests that may be under way at once.
     places: Semaphore,
-    patience: Duration,
+    /// Longest wait for a place, or for the verdict on a session token.
+    max_wait: Duration,
 }
 
-/// The right to send a request now; held until its answer is there.
+/// The right to send a request now. Held until the response has arrived.
 #[derive(Debug)]
 pub(super) struct UpstreamPermit<'a> {
     _place: SemaphorePermit<'a>,
-    _until_the_verdict: Option<OnProbation<'a>>,
-}
-
-/// For whom an answer is.
-#[derive(Debug)]
-pub struct Wanted<'a> {
-    /// Whether somebody waits from the beginning.
-    pub urgency: Urgency,
-    /// Whether somebody waits now.
-    pub interest: &'a mut Demand,
-    /// The answer that is to be renewed, if there is one.
-    pub stale: Option<&'a Entry>,
+    _probation: Option<ProbationPermit<'a>>,
 }
 
 impl PermitQueue {
-    pub(super) fn new(upstream: &config::Upstream, clock: Clock) -> Self {
-        Self { clock, places: Semaphore::new(upstream.max_concurrent), patience: upstream.connection.total_timeout }
+    pub(super) fn new(config: &config::Upstream, clock: Clock) -> Self {
+        Self { clock, places: Semaphore::new(config.max_concurrent), max_wait: config.connection.total_timeout }
     }
 
-    /// Waits for a turn for as long as somebody is interested in it.
-    pub(super) async fn turn<'a>(
+    /// Waits for a permit while the fetch is in demand.
+    ///
+    /// # Errors
+    /// If the budget is used up, all places stay taken, Refold has refused the session token, or the demand ends.
+    pub(super) async fn acquire<'a>(
         &'a self,
-        caller: &'a Caller,
-        wanted: &mut Wanted<'_>,
-        trip: &UpstreamTelemetry,
+        call: &UpstreamCall<'a>,
+        demand: FetchDemand<'_>,
     ) -> Result<UpstreamPermit<'a>, FetchError> {
-        let until_the_verdict = self.vouched_for(caller).await?;
-        self.slot(caller, wanted, trip).await?;
+        let probation = self.pass_probation(call.caller).await?;
+        self.spend_budget(call, demand).await?;
         let place = if let Ok(place) = self.places.try_acquire() {
             place
         } else {
-            let place = self.place(wanted).await?;
-            // The slot was for the moment at which it was granted: many that have waited must not go at once.
-            self.slot(caller, wanted, trip).await?;
+            let place = self.acquire_place(demand).await?;
+            // The budget granted the request for an earlier moment. Without a second grant, requests that waited for a place
+            // would be sent in a burst above the rate.
+            self.spend_budget(call, demand).await?;
             place
         };
-        Ok(UpstreamPermit { _place: place, _until_the_verdict: until_the_verdict })
+        Ok(UpstreamPermit { _place: place, _probation: probation })
     }
 
-    /// One more request of somebody who has a turn already.
-    pub(super) async fn again(&self, caller: &Caller, trip: &UpstreamTelemetry) -> Result<(), ClientError> {
-        let wait = trip.waits();
-        let (line, now) = (caller.partition().line(), self.clock.now());
-        let granted = caller.tenant().upstream_budget.acquire(line, Urgency::Foreground, now).await;
-        wait.ended(Urgency::Foreground, &granted);
-        granted.map_err(spent)
+    /// Spends the budget for one more request under a permit.
+    ///
+    /// # Errors
+    /// If the budget is used up.
+    pub(super) async fn acquire_again(&self, call: &UpstreamCall<'_>) -> Result<(), ClientError> {
+        let wait = call.telemetry.budget_wait();
+        let (flow, now) = (call.caller.partition().flow_id(), self.clock.now());
+        let granted = call.caller.tenant().upstream_budget.acquire(flow, Urgency::Foreground, now).await;
+        wait.end(Urgency::Foreground, &granted);
+        granted.map_err(error::budget_exceeded)
     }
 
-    /// A slot of what Refold grants. A renewal that somebody begins to wait for goes before those that nobody waits for, and
-    /// what nobody waits for any longer is not asked.
-    async fn slot(&self, caller: &Caller, wanted: &mut Wanted<'_>, trip: &UpstreamTelemetry) -> Result<(), FetchError> {
-        let wait = trip.waits();
-        let line = caller.partition().line();
-        let mut urgency = wanted.urgency;
+    /// Waits for the org key's budget, in the queue of the present urgency.
+    ///
+    /// A background fetch joins the foreground as soon as a caller waits for it, and goes back when the last one disconnects. A
+    /// fetch that began in the foreground is cancelled then.
+    async fn spend_budget(&self, call: &UpstreamCall<'_>, demand: FetchDemand<'_>) -> Result<(), FetchError> {
+        let FetchDemand { urgency: first, demand, stale } = demand;
+        let wait = call.telemetry.budget_wait();
+        let flow = call.caller.partition().flow_id();
+        let mut urgency = first;
         let granted = loop {
-            let renews = wanted.stale.map_or(self.clock.now(), |entry| entry.request_time);
-            let granted = caller.tenant().upstream_budget.acquire(line, urgency, renews);
-            urgency = match (urgency, wanted.urgency) {
-                (Urgency::Background, _) => tokio::select! {
+            // Of one account's fetches, the one that renews the oldest entry is first.
+            let renews = stale.map_or(self.clock.now(), |entry| entry.request_time);
+            let granted = call.caller.tenant().upstream_budget.acquire(flow, urgency, renews);
+            urgency = match urgency {
+                Urgency::Background => tokio::select! {
                     biased;
                     granted = granted => break granted,
-                    () = wanted.interest.gained() => Urgency::Foreground,
+                    () = demand.gained() => Urgency::Foreground,
                 },
-                (Urgency::Foreground, first) => tokio::select! {
+                Urgency::Foreground => tokio::select! {
                     biased;
                     granted = granted => break granted,
-                    () = wanted.interest.lost() => match first {
+                    () = demand.lost() => match first {
                         Urgency::Foreground => {
-                            wait.given_up();
-                            return Err(FetchError::NobodyWaits);
+                            wait.abandon();
+                            return Err(FetchError::NoDemand);
                         }
                         Urgency::Background => Urgency::Background,
                     },
                 },
             };
         };
-        wait.ended(urgency, &granted);
-        granted.map_err(|exhausted| spent(exhausted).into())
+        wait.end(urgency, &granted);
+        granted.map_err(|exhausted| error::budget_exceeded(exhausted).into())
     }
 
-    async fn place(&self, wanted: &mut Wanted<'_>) -> Result<SemaphorePermit<'_>, FetchError> {
+    /// Waits for one of the places in flight.
+    async fn acquire_place(&self, demand: FetchDemand<'_>) -> Result<SemaphorePermit<'_>, FetchError> {
         let lost = async {
-            match wanted.urgency {
-                Urgency::Foreground => wanted.interest.lost().await,
+            match demand.urgency {
+                Urgency::Foreground => demand.demand.lost().await,
                 Urgency::Background => std::future::pending().await,
             }
         };
         tokio::select! {
             Ok(place) = self.places.acquire() => Ok(place),
-            () = lost => Err(FetchError::NobodyWaits),
-            () = self.clock.sleep_until(self.clock.now() + self.patience) => {
-                let message = "too many requests to Refold are under way; try again";
-                Err(ClientError::new(Reason::Overloaded, message).retry_after(Duration::from_secs(1)).into())
-            }
+            () = lost => Err(FetchError::NoDemand),
+            () = self.clock.sleep_until(self.clock.now() + self.max_wait) => Err(error::too_many_in_flight().into()),
         }
     }
 
-    /// A token that nobody vouches for yet has a small share of its own first. Of its requests one goes first, and the others
-    /// wait to hear what it was told.
-    async fn vouched_for<'a>(&self, caller: &'a Caller) -> Result<Option<OnProbation<'a>>, ClientError> {
+    /// Lets one request of an unproven session token pass at a time; the others wait for Refold's verdict on it.
+    async fn pass_probation<'a>(&self, caller: &'a Caller) -> Result<Option<ProbationPermit<'a>>, ClientError> {
         let partition = caller.partition();
-        if partition.standing(self.clock.now()) == TokenStatus::Known {
+        if partition.token_status(self.clock.now()) == TokenStatus::Accepted {
             return Ok(None);
         }
-        let first = tokio::time::timeout(self.patience, partition.go_first()).await;
-        let on_probation = first.map_err(|_| response::failure(TransportError::Timeout))?;
+        let first = tokio::time::timeout(self.max_wait, partition.acquire_probation()).await;
+        let probation = first.map_err(|_| error::transport(TransportErrorKind::Timeout.into()))?;
         let now = self.clock.now();
-        match partition.standing(now) {
-            TokenStatus::Known => Ok(None),
+        match partition.token_status(now) {
+            TokenStatus::Accepted => Ok(None),
             TokenStatus::Refused => Err(ClientError::invalid_credentials()),
-            TokenStatus::Unproven => match caller.tenant().probation.spend(now).refused {
-                None => Ok(Some(on_probation)),
-                Some(wait) => {
-                    let message = "too many session tokens that Refold has not seen yet; try again later";
-                    Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait))
-                }
+            TokenStatus::Unproven => match caller.tenant().unproven_budget.spend(now).refused {
+                None => Ok(Some(probation)),
+                Some(retry_after) => Err(error::too_many_unproven_tokens(retry_after)),
             },
         }
     }
-}
-
-fn spent(exhausted: Exhausted) -> ClientError {
-    let message = "the requests that Refold grants are spent; try again later";
-    ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
 }

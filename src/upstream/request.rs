@@ -1,98 +1,137 @@
-//! Requests to the upstream, built from scratch: of what the caller sent, only what was understood goes on.
+//! Requests to Refold, built from scratch: nothing of the caller's request is forwarded but what this file names.
+//!
+//! A request is built without its credential, which each attempt puts in.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, USER_AGENT};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::caller::{Caller, Credential};
 use crate::config::PassThrough;
+use crate::error::{ClientError, Reason};
 use crate::executions::{COLLECTION, Dialect, PathId, Question};
-use crate::http_client::{Outgoing, whole};
+use crate::http_client::{RequestBody, buffered};
 use crate::request::headers::{LINKED_ACCOUNT_ID, X_API_KEY};
 use crate::tenant::OrgKey;
 
 const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static(concat!("postern/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Asks a question for a caller; with `validator`, whether the answer has changed (RFC 9110, 13.1.2).
-#[must_use]
-pub(super) fn ask(
+/// Builds the request for a question; conditional if there is a validator (RFC 9110, 13.1.2).
+///
+/// # Errors
+/// If the target is too long.
+pub(super) fn fetch(
     dialect: Dialect,
-    caller: &Caller,
-    key: OrgKey,
     question: &Question,
     validator: Option<&HeaderValue>,
-) -> Request<Outgoing> {
-    let mut request = build(caller, key, Method::GET, &question.upstream_target(dialect), whole(Bytes::new()));
+) -> Result<Request<RequestBody>, ClientError> {
+    let mut request = build(Method::GET, &question.upstream_target(dialect), buffered(Bytes::new()))?;
     if let Some(validator) = validator {
         request.headers_mut().insert(IF_NONE_MATCH, validator.clone());
     }
-    request
+    Ok(request)
 }
 
-/// Does something to an execution (`stop`, `rerun`) for a caller.
-#[must_use]
-pub(super) fn act(caller: &Caller, key: OrgKey, execution: &PathId, action: &str, body: Bytes) -> Request<Outgoing> {
+/// Builds the request for an action (`stop`, `rerun`) on an execution.
+///
+/// # Errors
+/// If the target is too long.
+pub(super) fn act(execution: &PathId, action: &str, body: Bytes) -> Result<Request<RequestBody>, ClientError> {
     let mut target = format!("{COLLECTION}/");
     execution.write_upstream(&mut target);
     target.push('/');
     target.push_str(action);
     let has_body = !body.is_empty();
-    let mut request = build(caller, key, Method::POST, &target, whole(body));
+    let mut request = build(Method::POST, &target, buffered(body))?;
     if has_body {
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request.headers_mut().insert(CONTENT_TYPE, JSON);
     }
-    request
+    Ok(request)
 }
 
-/// A request of the allow-list: method, path, query and body as they came, and of the headers those that the list names.
-#[must_use]
-pub(super) fn pass(
-    caller: &Caller,
-    key: OrgKey,
+/// Builds a pass-through request: method, target and body are the caller's, and so are the headers that the allow-list names.
+///
+/// # Errors
+/// If the target is too long.
+pub(super) fn forward(
     allowed: &PassThrough,
     head: &Parts,
-    body: Outgoing,
-) -> Request<Outgoing> {
+    body: RequestBody,
+) -> Result<Request<RequestBody>, ClientError> {
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let mut request = build(caller, key, head.method.clone(), target, body);
-    let named = [ACCEPT, CONTENT_TYPE];
-    for name in named.iter().chain(&allowed.request_headers) {
+    let mut request = build(head.method.clone(), target, body)?;
+    for name in [ACCEPT, CONTENT_TYPE].iter().chain(&allowed.request_headers) {
         if let Some(value) = head.headers.get(name) {
             request.headers_mut().insert(name, value.clone());
         }
     }
-    request
+    Ok(request)
 }
 
-fn build(caller: &Caller, key: OrgKey, method: Method, target: &str, body: Outgoing) -> Request<Outgoing> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    // Upstream form. It is percent-encoded by us, so it parses.
-    *request.uri_mut() = target.parse().unwrap_or_default();
-    let headers = request.headers_mut();
-    headers.reserve(8);
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(USER_AGENT, USER_AGENT_VALUE);
-    insert_credential(headers, caller, key);
-    request
-}
-
-fn insert_credential(headers: &mut HeaderMap, caller: &Caller, key: OrgKey) {
+/// Puts in the credential of a caller: `key` and the linked account, or the session token as it came.
+pub(super) fn insert_credential(headers: &mut HeaderMap, caller: &Caller, key: OrgKey) {
     match caller.credential() {
-        Credential::ClientKey(_) | Credential::Jwt(_) | Credential::OrgKey(_) => {
+        Credential::Grant(_) | Credential::Jwt(_) | Credential::OrgKey(_) => {
             headers.insert(X_API_KEY, caller.tenant().org_keys().header(key).clone());
-            // It came in as a header value, so it is one.
-            if let Some(Ok(id)) =
-                caller.partition().linked_account_id().map(|id| HeaderValue::from_bytes(id.as_bytes()))
-            {
-                headers.insert(LINKED_ACCOUNT_ID, id);
+            if let Some(id) = caller.partition().linked_account_id() {
+                let id = HeaderValue::from_bytes(id.as_bytes());
+                headers.insert(LINKED_ACCOUNT_ID, id.expect("a caller's linked account is a valid header value"));
             }
         }
         Credential::SessionToken(token) => {
             headers.insert(AUTHORIZATION, token.authorization().clone());
         }
+    }
+}
+
+/// Returns true if the body is streamed from the caller.
+#[must_use]
+pub(super) fn is_streamed(request: &Request<RequestBody>) -> bool {
+    matches!(request.body(), RequestBody::Right(_))
+}
+
+/// Copies a request; `None` if its body is streamed.
+#[must_use]
+pub(super) fn try_clone(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let RequestBody::Left(body) = request.body() else { return None };
+    let mut copy = Request::new(RequestBody::Left(body.clone()));
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
+}
+
+fn build(method: Method, target: &str, body: RequestBody) -> Result<Request<RequestBody>, ClientError> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = origin_form(target)?;
+    let headers = request.headers_mut();
+    headers.reserve(8);
+    headers.insert(ACCEPT, JSON);
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(USER_AGENT, USER_AGENT_VALUE);
+    Ok(request)
+}
+
+/// Parses a request target in origin form (RFC 9112, 3.2.1). Percent-encoding makes it valid, but can make it too long.
+fn origin_form(target: &str) -> Result<Uri, ClientError> {
+    target.parse().map_err(|error: http::uri::InvalidUri| {
+        ClientError::new(Reason::UriTooLong, "the request target is too long to be sent to Refold").caused_by(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_too_long_is_refused() {
+        let target = |length: usize| format!("{COLLECTION}?slug={}", "a".repeat(length));
+        assert_eq!(origin_form(&target(60_000)).expect("it fits").to_string(), target(60_000));
+        let error = origin_form(&target(70_000)).expect_err("it does not fit");
+        assert!(error.is(Reason::UriTooLong));
     }
 }

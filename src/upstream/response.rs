@@ -1,124 +1,165 @@
-//! What the upstream said to what the contract says: its pages completed, its errors brought into the documented shape.
+//! Responses of Refold, brought into the contract's form: pages completed, errors in the documented shape.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::RETRY_AFTER;
+use http::header::{CACHE_CONTROL, ETAG, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 
 use crate::caller::Caller;
+use crate::clock::Moment;
 use crate::error::{ClientError, Reason, UpstreamErrorFields};
-use crate::executions::{Document, NotDocumented, Question};
-use crate::http_client::{Reply, TransportError};
+use crate::executions::{Question, ValidatedBody};
+use crate::http_client::BufferedResponse;
 
-/// How long to stay away from an upstream that answered 429 without a `Retry-After`.
+/// The pause after a 429 or 503 without a `Retry-After`, and the shortest one.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause that an upstream can ask for.
+/// The longest pause that the upstream can ask for.
 const MAX_PAUSE: Duration = Duration::from_mins(1);
 
-/// What a caller is told when there is no answer.
-#[must_use]
-pub(super) fn failure(error: TransportError) -> ClientError {
-    let reason = match error {
-        TransportError::Unreachable => Reason::UpstreamUnreachable,
-        TransportError::Timeout => Reason::UpstreamTimeout,
-        TransportError::TooLarge { .. } => Reason::UpstreamResponseTooLarge,
-        TransportError::Broken => Reason::UpstreamInvalidResponse,
-    };
-    let message = match error {
-        TransportError::Unreachable => "Refold can't be reached".to_owned(),
-        TransportError::Timeout => "Refold did not answer in time".to_owned(),
-        TransportError::TooLarge { limit } => format!("Refold's answer is larger than {limit} bytes"),
-        TransportError::Broken => "Refold's answer is broken".to_owned(),
-    };
-    ClientError::new(reason, message)
+/// The result of a fetch.
+#[derive(Debug)]
+pub struct Fetched {
+    /// When the request was sent, or, after retries, the last of them (RFC 9111, 4.2.3).
+    pub request_time: Moment,
+    /// The response has `Cache-Control: no-store`, and the configuration honours it.
+    pub no_store: bool,
+    /// The content of the response.
+    pub content: FetchedContent,
 }
 
-/// Reads the answer to a question.
+/// The content of a response to a fetch.
+#[derive(Debug)]
+pub enum FetchedContent {
+    /// The response was 304: the stale entry is still valid.
+    NotModified,
+    /// The response was 200.
+    Document {
+        /// The document in the contract's form.
+        document: ValidatedBody,
+        /// The `ETag`, for the next conditional request.
+        validator: Option<HeaderValue>,
+    },
+}
+
+/// Reads the response to a fetch.
 ///
 /// # Errors
-/// If it is an error, or not what the documentation promises.
-pub(super) fn answer(caller: &Caller, question: &Question, response: Reply) -> Result<Document, ClientError> {
-    let body = success(caller, response)?;
+/// If its status is an error, or its body is not the documented JSON. A 304 to an unconditional request is an error too.
+pub(super) fn content(
+    caller: &Caller,
+    question: &Question,
+    is_conditional: bool,
+    response: BufferedResponse,
+) -> Result<FetchedContent, ClientError> {
+    if response.status() == StatusCode::NOT_MODIFIED && is_conditional {
+        return Ok(FetchedContent::NotModified);
+    }
+    let validator = response.headers().get(ETAG).map(stored_validator);
+    let body = ok_body(caller, response)?;
     let document = match question {
-        Question::List(query) => Document::page(body, query.page(), query.limit()),
-        Question::Batches(_, _, query) => Document::page(body, query.page(), query.limit()),
-        Question::Document(_) => Document::single(body),
+        Question::List(query) => ValidatedBody::page(body, query.page(), query.limit()),
+        Question::Batches(_, _, query) => ValidatedBody::page(body, query.page(), query.limit()),
+        Question::Execution(_) => ValidatedBody::single(body),
     };
-    document.map_err(|error: NotDocumented| ClientError::new(Reason::UpstreamInvalidResponse, error.to_string()))
-}
-
-/// Reads the answer to an action: any JSON.
-///
-/// # Errors
-/// If it is an error, or no JSON.
-pub(super) fn outcome(caller: &Caller, response: Reply) -> Result<Bytes, ClientError> {
-    let body = success(caller, response)?;
-    match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
-        // A slow reader of it must not keep all of what it may be a part of.
-        Ok(_) => Ok(Bytes::copy_from_slice(&body)),
-        Err(_) => Err(ClientError::new(Reason::UpstreamInvalidResponse, "Refold's answer is not JSON")),
+    match document {
+        Ok(document) => Ok(FetchedContent::Document { document, validator }),
+        Err(error) => Err(ClientError::new(Reason::UpstreamInvalidResponse, error.to_string()).caused_by(error)),
     }
 }
 
-/// How long the upstream wants to be left alone.
+/// Reads the response to an action: any JSON.
+///
+/// # Errors
+/// If its status is an error, or its body is not JSON.
+pub(super) fn action_result(caller: &Caller, response: BufferedResponse) -> Result<Bytes, ClientError> {
+    let body = ok_body(caller, response)?;
+    match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
+        // Copied, so that a slow caller does not keep the connection's read buffer in memory.
+        Ok(_) => Ok(Bytes::copy_from_slice(&body)),
+        Err(error) => {
+            Err(ClientError::new(Reason::UpstreamInvalidResponse, "Refold's response is not JSON").caused_by(error))
+        }
+    }
+}
+
+/// Makes the error for a response to a pass-through request that is not forwarded.
 #[must_use]
-pub(super) fn pause(response: &Reply) -> Duration {
-    response
-        .headers
+pub(super) fn not_forwarded(caller: &Caller, response: &BufferedResponse) -> ClientError {
+    match response.status() {
+        status if status.as_u16() < 400 => {
+            let message = format!("Refold responded with status {}, which is not forwarded", status.as_u16());
+            ClientError::new(Reason::UpstreamInvalidResponse, message)
+        }
+        _ => error_response(caller, response),
+    }
+}
+
+/// Returns the pause that the upstream asks for, within bounds.
+#[must_use]
+pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
+    headers
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map_or(DEFAULT_PAUSE, Duration::from_secs)
         .clamp(DEFAULT_PAUSE, MAX_PAUSE)
 }
 
-/// What an answer is that was not the one hoped for.
+/// Returns true if the response must not be stored (RFC 9111, 5.2.2.5).
 #[must_use]
-pub(super) fn unexpected(caller: &Caller, response: &Reply) -> ClientError {
-    match response.status {
-        status if status.as_u16() < 400 => {
-            let message = format!("Refold answered with status {}, which is not passed on", status.as_u16());
-            ClientError::new(Reason::UpstreamInvalidResponse, message)
-        }
-        _ => refusal(caller, response),
-    }
+pub(super) fn has_no_store(headers: &HeaderMap) -> bool {
+    headers.get_all(CACHE_CONTROL).iter().any(|value| {
+        let mut directives = value.as_bytes().split(|byte| *byte == b',');
+        directives.any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-store"))
+    })
 }
 
-fn success(caller: &Caller, response: Reply) -> Result<Bytes, ClientError> {
+/// Copies a validator: the value is a slice of the connection's read buffer, all of which it would keep in memory.
+fn stored_validator(etag: &HeaderValue) -> HeaderValue {
+    let mut copy = HeaderValue::from_bytes(etag.as_bytes()).expect("the bytes of a header value");
+    // No log shows it: the upstream may have put anything into it.
+    copy.set_sensitive(true);
+    copy
+}
+
+/// Returns the body of a 200 that contains no org key.
+fn ok_body(caller: &Caller, response: BufferedResponse) -> Result<Bytes, ClientError> {
     let invalid = |message: String| Err(ClientError::new(Reason::UpstreamInvalidResponse, message));
-    match response.status {
-        StatusCode::OK if shows_org_key(caller, &response.body) => invalid("Refold's answer can't be shown".to_owned()),
-        StatusCode::OK => Ok(response.body),
-        status if status.is_redirection() => {
-            invalid(format!("Refold answered with a redirect ({}), which is not followed", status.as_u16()))
+    match response.status() {
+        StatusCode::OK if contains_org_key(caller, response.body()) => {
+            invalid("Refold's response has content that must not be shown".to_owned())
         }
-        status if status.as_u16() < 400 => invalid(format!("Refold answered with status {}", status.as_u16())),
-        _ => Err(refusal(caller, &response)),
+        StatusCode::OK => Ok(response.into_body()),
+        status if status.is_redirection() => {
+            invalid(format!("Refold responded with a redirect ({}), which is not followed", status.as_u16()))
+        }
+        status if status.as_u16() < 400 => invalid(format!("Refold responded with status {}", status.as_u16())),
+        _ => Err(error_response(caller, &response)),
     }
 }
 
-fn refusal(caller: &Caller, response: &Reply) -> ClientError {
-    let fields = fields(caller, &response.body);
-    match response.status {
-        // The caller's own key was good: it is the operator who has to mend this.
-        StatusCode::UNAUTHORIZED if caller.is_injected() => {
-            let message = "Refold did not accept the gateway's own API key; tell whoever runs the gateway";
+/// Makes the error for a response with an error status.
+fn error_response(caller: &Caller, response: &BufferedResponse) -> ClientError {
+    let fields = error_fields(caller, response.body());
+    match response.status() {
+        // The caller's own credential is good; only the operator can replace the org key.
+        StatusCode::UNAUTHORIZED if caller.injects_org_key() => {
+            let message = "Refold did not accept the gateway's own API key; contact the gateway's operator";
             ClientError::new(Reason::UpstreamCredentialRejected, message)
         }
         StatusCode::UNAUTHORIZED => ClientError::invalid_credentials().of_upstream_request(fields.request_id),
         status @ (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
-            ClientError::from_upstream(status, fields).retry_after(pause(response))
+            ClientError::from_upstream(status, fields).retry_after(retry_after(response.headers()))
         }
         status => ClientError::from_upstream(status, fields),
     }
 }
 
-/// Reads what there is of the documented error body, in any of the shapes that Refold uses.
-fn fields(caller: &Caller, body: &[u8]) -> UpstreamErrorFields {
-    #[derive(Deserialize)]
+/// Reads the fields of the documented error body, in any of the shapes that Refold uses; missing ones stay empty.
+fn error_fields(caller: &Caller, body: &[u8]) -> UpstreamErrorFields {
+    #[derive(Default, Deserialize)]
     #[serde(default)]
-    #[derive(Default)]
     struct Body {
         http_error_type: Option<serde_json::Value>,
         error_code: Option<serde_json::Value>,
@@ -128,7 +169,7 @@ fn fields(caller: &Caller, body: &[u8]) -> UpstreamErrorFields {
     }
     let body: Body = serde_json::from_slice(body).unwrap_or_default();
     let text = |value: Option<serde_json::Value>| match value {
-        Some(serde_json::Value::String(text)) if !text.is_empty() && !shows_org_key(caller, text.as_bytes()) => {
+        Some(serde_json::Value::String(text)) if !text.is_empty() && !contains_org_key(caller, text.as_bytes()) => {
             Some(text)
         }
         _ => None,
@@ -141,8 +182,9 @@ fn fields(caller: &Caller, body: &[u8]) -> UpstreamErrorFields {
     }
 }
 
-/// An upstream that echoes its request must not tell anybody what the gateway put into it. Nor a caller who has the key: what
-/// it is told is kept, and shared with those who have not.
-fn shows_org_key(caller: &Caller, text: &[u8]) -> bool {
+/// Returns true if a text contains one of the tenant's org keys, as from an upstream that echoes its request.
+///
+/// Checked for a caller that has the key too: the response is stored and shared with callers that do not.
+fn contains_org_key(caller: &Caller, text: &[u8]) -> bool {
     caller.tenant().org_keys().appear_in(text)
 }

@@ -1,48 +1,76 @@
-//! Retries: few, apart, and never more than a share of all requests, so that they can't bring down what is about to recover.
+//! Retries of failed fetches: few, with growing pauses, and never more than a share of all fetches, so that they can't bring
+//! down an upstream that is about to recover.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// What a request adds to the budget, of what a retry takes: 20 %.
-const DEPOSIT: u32 = 20;
-const RETRY: u32 = 100;
-/// Retries that can be saved up.
-const MOST: u32 = 10 * RETRY;
-/// First and longest backoff.
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(2);
+use http::StatusCode;
+use http::header::RETRY_AFTER;
 
-/// Retries that are left. Starts with some, so that a quiet gateway can retry too.
+use super::response;
+use crate::error::{ClientError, Reason};
+use crate::http_client::BufferedResponse;
+
+/// Credit that a retry costs.
+const RETRY_COST: u32 = 100;
+/// Credit that a fetch earns: 20 % of a retry.
+const FETCH_CREDIT: u32 = 20;
+/// Most credit that can be saved up.
+const MAX_CREDIT: u32 = 10 * RETRY_COST;
+/// Upper bound of the first pause.
+const FIRST_BOUND: Duration = Duration::from_millis(100);
+/// Upper bound of every pause, beyond what the upstream asks for.
+const LAST_BOUND: Duration = Duration::from_secs(2);
+
+/// The credit for retries, shared by all fetches. Full at the start, so that a gateway with little traffic can retry too.
 #[derive(Debug)]
 pub(super) struct RetryBudget(AtomicU32);
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self(AtomicU32::new(MOST))
+        Self(AtomicU32::new(MAX_CREDIT))
     }
 }
 
 impl RetryBudget {
-    /// A request is made.
+    /// Adds the credit that one fetch earns.
     pub(super) fn deposit(&self) {
-        let add = |left: u32| Some((left + DEPOSIT).min(MOST));
+        let add = |credit: u32| Some((credit + FETCH_CREDIT).min(MAX_CREDIT));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// Takes a retry off, if there is one.
+    /// Pays for one retry; returns false if the credit is too low.
     #[must_use]
     pub(super) fn withdraw(&self) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(RETRY)).is_ok()
+        let pay = |credit: u32| credit.checked_sub(RETRY_COST);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_ok()
     }
 }
 
-/// How long to wait before a retry (0 is the first): any time up to a bound that doubles, so that many do not come back
-/// together (full jitter); at least what the upstream asked for.
+/// Returns the pause before retry number `retry` (0 is the first) of a fetch with this result; `None` if the result is final.
 #[must_use]
-pub(super) fn backoff(retry: u32, asked_for: Option<Duration>) -> Duration {
-    let bound = FIRST.saturating_mul(1 << retry.min(10)).min(LONGEST);
+pub(super) fn pause_before(retry: u32, result: &Result<BufferedResponse, ClientError>) -> Option<Duration> {
+    let least = match result {
+        Ok(response) => match response.status() {
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => None,
+            StatusCode::SERVICE_UNAVAILABLE => {
+                let headers = response.headers();
+                headers.contains_key(RETRY_AFTER).then(|| response::retry_after(headers))
+            }
+            _ => return None,
+        },
+        Err(error) if error.is(Reason::UpstreamUnreachable) => None,
+        Err(_) => return None,
+    };
+    Some(backoff(retry, least))
+}
+
+/// Full jitter: any time up to a bound that doubles with each retry, so that many fetches do not come back together; added to
+/// `least` if the upstream asked for a pause.
+fn backoff(retry: u32, least: Option<Duration>) -> Duration {
+    let bound = FIRST_BOUND.saturating_mul(1 << retry.min(10)).min(LAST_BOUND);
     let jitter = bound.mul_f64(fastrand::f64());
-    asked_for.map_or(jitter, |least| least + jitter)
+    least.map_or(jitter, |least| least + jitter)
 }
 
 #[cfg(test)]
@@ -50,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retries_are_at_most_a_fifth_of_requests_in_the_long_run() {
+    fn retries_are_at_most_a_fifth_of_fetches_in_the_long_run() {
         let budget = RetryBudget::default();
         while budget.withdraw() {}
         let retries = (0..1000).filter(|_| {
@@ -61,12 +89,12 @@ mod tests {
     }
 
     #[test]
-    fn backoff_stays_under_its_bound_and_above_what_was_asked_for() {
+    fn backoff_stays_below_its_bound_and_above_the_upstreams_pause() {
         for retry in 0..20 {
-            let bound = Duration::from_millis(100 << retry.min(5)).min(LONGEST);
+            let bound = Duration::from_millis(100 << retry.min(5)).min(LAST_BOUND);
             assert!(backoff(retry, None) <= bound);
-            let asked = Duration::from_secs(1);
-            assert!((asked..=asked + bound).contains(&backoff(retry, Some(asked))));
+            let least = Duration::from_secs(1);
+            assert!((least..=least + bound).contains(&backoff(retry, Some(least))));
         }
     }
 }

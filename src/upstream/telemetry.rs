@@ -1,5 +1,5 @@
-//! What is done at Refold on somebody's behalf, as those who watch see it: one call for each thing that happens, which goes
-//! into the metrics, the log line and the trace.
+//! Records what is sent to Refold for one request or renewal: in the metrics, in the trace, and as the upstream time of the
+//! access log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,113 +13,115 @@ use crate::error::ClientError;
 use crate::limit::Urgency;
 use crate::observe::{Context, Observer, Span, TenantMetrics, UpstreamOutcome};
 
-/// Everything that is asked of Refold for one request, or to renew one entry.
+/// Records the work of one request or renewal at Refold: a span with a child for each wait and attempt.
+///
+/// Nothing is exported of a span that never begins, as of a fetch that turns out to be unnecessary.
 #[derive(Debug)]
 pub struct UpstreamTelemetry {
     observer: Arc<Observer>,
     tenant: Arc<TenantMetrics>,
     span: Span,
-    spent: Arc<UpstreamCost>,
+    cost: Arc<UpstreamCost>,
 }
 
-/// What a trip has cost so far.
+/// The time that a request has spent at Refold so far.
 #[derive(Debug, Default)]
 pub struct UpstreamCost {
     attempts: AtomicU32,
-    /// In nanoseconds.
-    upstream: AtomicU64,
+    nanoseconds: AtomicU64,
 }
 
 impl UpstreamCost {
-    /// The time in which Refold was asked; `None` if it was not.
+    /// Returns the time from the start of each attempt to its end, summed up; `None` if there was no attempt.
     #[must_use]
-    pub fn upstream(&self) -> Option<Duration> {
-        (self.attempts.load(Ordering::Relaxed) > 0).then(|| Duration::from_nanos(self.upstream.load(Ordering::Relaxed)))
+    pub fn duration(&self) -> Option<Duration> {
+        let attempted = self.attempts.load(Ordering::Relaxed) > 0;
+        attempted.then(|| Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)))
     }
 }
 
 impl UpstreamTelemetry {
-    /// Starts recording what one request asks of the upstream.
+    /// Prepares a span below a request's. If the request is not traced here, attempts carry on the trace of its headers.
     pub fn new(observer: Arc<Observer>, caller: &Caller, request: &Span, headers: &HeaderMap) -> Self {
         let below = request.below();
         let span = if below.context().is_some() { below } else { Span::passed_on(headers) };
-        Self { tenant: observer.of(caller.tenant()), observer, span, spent: Arc::default() }
+        Self { tenant: observer.of(caller.tenant()), observer, span, cost: Arc::default() }
     }
 
-    /// It is made. A trip that turns out not to be needed is never told of.
+    /// Prepares a span below this one, for work that adds to the cost of the same request.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            observer: Arc::clone(&self.observer),
+            tenant: Arc::clone(&self.tenant),
+            span: self.span.below(),
+            cost: Arc::clone(&self.cost),
+        }
+    }
+
+    /// Begins the span under this name, or renames it if it has begun.
     pub fn begin(&mut self, name: &'static str) {
         self.span.begin(name);
     }
 
-    /// How others point at it.
+    /// Begins the span as a wait for another fetch, to which it links.
+    pub fn begin_wait(&mut self, fetch: Option<Context>) {
+        self.span.begin("wait");
+        if let Some(fetch) = fetch {
+            self.span.describe(|span| span.link(fetch));
+        }
+    }
+
+    /// Ends the span, as failed if there is an error.
+    pub fn end<T>(mut self, result: &Result<T, ClientError>) {
+        if let Err(error) = result {
+            self.span.describe(|span| span.failed(error.label()));
+        }
+    }
+
+    /// Returns the span's context, to which other spans link; `None` if it is not recorded.
     #[must_use]
     pub fn context(&self) -> Option<Context> {
         self.span.context()
     }
 
-    /// What it has cost, also while it is under way.
+    /// Returns the cost, which grows while the work goes on.
     #[must_use]
-    pub fn spent(&self) -> &Arc<UpstreamCost> {
-        &self.spent
+    pub fn cost(&self) -> &Arc<UpstreamCost> {
+        &self.cost
     }
 
-    /// Another one that is made on its way; it costs the same request.
-    #[must_use]
-    pub fn below(&self) -> Self {
-        Self {
-            observer: Arc::clone(&self.observer),
-            tenant: Arc::clone(&self.tenant),
-            span: self.span.below(),
-            spent: Arc::clone(&self.spent),
-        }
-    }
-
-    /// It waits for what another one brings.
-    pub fn waits_for(&mut self, other: Option<Context>) {
-        self.span.begin("wait");
-        if let Some(other) = other {
-            self.span.describe(|span| span.link(other));
-        }
-    }
-
-    /// It is over.
-    pub fn ended<T>(mut self, outcome: &Result<T, ClientError>) {
-        if let Err(error) = outcome {
-            self.span.describe(|span| span.failed(error.label()));
-        }
-    }
-
-    /// It waits for the org key's budget.
-    pub fn waits(&self) -> BudgetWait<'_> {
+    /// Begins a wait for the org key's budget.
+    pub(super) fn budget_wait(&self) -> BudgetWait<'_> {
         let mut span = self.span.below();
         span.begin("budget");
-        BudgetWait { trip: self, since: self.clock().now(), span }
+        BudgetWait { telemetry: self, start: self.clock().now(), span }
     }
 
-    /// A request is sent.
-    pub fn attempt<B>(&self, request: &mut Request<B>) -> Attempt<'_> {
-        let before = self.spent.attempts.fetch_add(1, Ordering::Relaxed);
+    /// Begins an attempt, and puts its trace headers into the request.
+    pub(super) fn attempt<B>(&self, request: &mut Request<B>) -> Attempt<'_> {
+        let earlier_attempts = self.cost.attempts.fetch_add(1, Ordering::Relaxed);
         let mut span = self.span.call();
         span.begin("attempt");
         span.describe(|span| {
             span.name(request.method().to_string());
             span.attribute("http.request.method", request.method().as_str());
-            if before > 0 {
-                span.attribute("http.request.resend_count", before);
+            if earlier_attempts > 0 {
+                span.attribute("http.request.resend_count", earlier_attempts);
             }
         });
         span.name_in(request.headers_mut());
         self.observer.metrics.upstream_in_flight.inc();
-        Attempt { trip: self, since: self.clock().now(), span }
+        Attempt { telemetry: self, start: self.clock().now(), span }
     }
 
-    /// What was asked is asked again.
-    pub fn retried(&self) {
+    /// Counts a retry.
+    pub(super) fn count_retry(&self) {
         self.tenant.retried();
     }
 
-    /// The circuit to Refold has opened.
-    pub fn circuit_opened(&self) {
+    /// Counts that the circuit to Refold opened.
+    pub(super) fn count_opened_circuit(&self) {
         self.observer.metrics.circuit_opened.inc();
     }
 
@@ -128,45 +130,45 @@ impl UpstreamTelemetry {
     }
 }
 
-/// A wait for the budget.
+/// A wait for the org key's budget.
 #[derive(Debug)]
-pub struct BudgetWait<'a> {
-    trip: &'a UpstreamTelemetry,
-    since: Moment,
+pub(super) struct BudgetWait<'a> {
+    telemetry: &'a UpstreamTelemetry,
+    start: Moment,
     span: Span,
 }
 
 impl BudgetWait<'_> {
-    /// It is over: the budget has granted the request or refused it, with the urgency that it had in the end.
-    pub fn ended<E>(mut self, urgency: Urgency, granted: &Result<(), E>) {
-        let waited = self.trip.clock().now().since(self.since);
-        self.trip.tenant.waited_for_budget(urgency, granted.is_ok(), waited);
+    /// Ends the wait with the budget's decision, and the urgency that the fetch had in the end.
+    pub(super) fn end<E>(mut self, urgency: Urgency, granted: &Result<(), E>) {
+        let waited = self.telemetry.clock().now().since(self.start);
+        self.telemetry.tenant.waited_for_budget(urgency, granted.is_ok(), waited);
         if granted.is_err() {
             self.span.describe(|span| span.failed("refused"));
         }
     }
 
-    /// Nobody wants to know any longer.
-    pub fn given_up(mut self) {
+    /// Ends the wait of a fetch that is no longer in demand.
+    pub(super) fn abandon(mut self) {
         self.span.describe(|span| span.failed("nobody_waits"));
     }
 }
 
-/// A request on its way. Dropped before it has ended, it counts as nothing but is no longer in flight.
+/// A request in flight. Dropped before its end it is only taken off the number of requests in flight.
 #[derive(Debug)]
-pub struct Attempt<'a> {
-    trip: &'a UpstreamTelemetry,
-    since: Moment,
+pub(super) struct Attempt<'a> {
+    telemetry: &'a UpstreamTelemetry,
+    start: Moment,
     span: Span,
 }
 
 impl Attempt<'_> {
-    /// It was answered, or was not.
-    pub fn ended(mut self, outcome: UpstreamOutcome) {
-        let took = self.trip.clock().now().since(self.since);
-        self.trip.tenant.asked_upstream(outcome, took);
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.trip.spent.upstream.fetch_add(nanos, Ordering::Relaxed);
+    /// Ends the attempt with its outcome.
+    pub(super) fn end(mut self, outcome: UpstreamOutcome) {
+        let duration = self.telemetry.clock().now().since(self.start);
+        self.telemetry.tenant.asked_upstream(outcome, duration);
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.telemetry.cost.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         self.span.describe(|span| match outcome {
             UpstreamOutcome::Answered(status) => {
                 span.attribute("http.response.status_code", status.as_u16());
@@ -181,6 +183,6 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.trip.observer.metrics.upstream_in_flight.dec();
+        self.telemetry.observer.metrics.upstream_in_flight.dec();
     }
 }

@@ -189,7 +189,7 @@ fn whoami_explains_permissions_and_refusals() {
         ("pst_old", &["--linked-account", "a"], "this key has expired"),
         ("pst_none", &["--linked-account", "a"], "none of the 2 client keys has the SHA-256"),
         ("", &["--linked-account", "a"], "there is no credential"),
-        ("a.b.c", &["--bearer"], "does not take session tokens"),
+        ("a.b.c", &["--bearer"], "does not accept session tokens"),
     ] {
         let answer = ask(credential, more);
         assert!(answer.contains("refused") && answer.contains(why), "{credential}: {answer}");

@@ -1,6 +1,8 @@
 //! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave. One file
 //! has one subject; the subjects share [`support`] and nothing else.
 
+#![expect(clippy::disallowed_methods, reason = "real sockets take real time and threads")]
+
 mod access_log;
 mod admin;
 mod browser;
@@ -15,6 +17,7 @@ mod derivation;
 mod directives;
 mod documentation;
 mod drain;
+mod drain_connections;
 mod encryption;
 mod forged_tokens;
 mod identities;

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use postern::clock::Clock;
-use postern::simulator::{Settings, Simulator};
+use postern::simulator::{Simulator, SimulatorSettings};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -106,7 +106,7 @@ impl Load {
 
 /// A configuration in front of a simulated Refold.
 async fn configuration(listener: Listener) -> Configuration {
-    let settings = Settings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..Settings::default() };
+    let settings = SimulatorSettings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..SimulatorSettings::default() };
     let refold = Simulator::new(settings, Clock::system());
     let upstream = spawn_upstream(|listener| async move {
         let _ = refold.serve(listener).await;

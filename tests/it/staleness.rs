@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::support::{Answer, Configuration, EXECUTIONS, ScriptedRefold, World, eventually, with_directive};
+use crate::support::{Answer, Configuration, EXECUTIONS, ScriptedRefold, World, eventually, until, with_directive};
 
 /// A world whose upstream answers are counted by their version and have a validator.
 struct Stale(World<ScriptedRefold>);
@@ -70,6 +70,30 @@ async fn a_stale_page_is_served_at_once_and_renewed_once() {
     world.advance(16);
     let waited = world.ask().await;
     assert_eq!((version(&waited), waited.cache_status()), (3, "postern; fwd=stale; stored"));
+}
+
+#[tokio::test]
+async fn one_stale_hit_renews_a_page_until_its_fetch_ends() {
+    // Without collapsing every caller that joins a fetch starts one, so the upstream's requests count them.
+    let world = Stale::start(Configuration::new().stale("10s", "0s").set("cache.collapse", false)).await;
+    assert_eq!(version(&world.ask().await), 1);
+    world.advance(7);
+    world.0.refold.hold();
+    for _ in 0..50 {
+        let stale = world.ask().await;
+        assert_eq!((version(&stale), stale.cache_status()), (1, "postern; hit; ttl=-2"));
+    }
+    until(|| world.requests() >= 2).await;
+    assert_eq!(world.ask().await.cache_status(), "postern; hit; ttl=-2");
+    // The renewal fails, so a later caller begins another.
+    world.upstream_answers(503);
+    world.0.refold.release();
+    assert_eq!(world.requests(), 2);
+    eventually(async || {
+        assert_eq!(version(&world.ask().await), 1);
+        world.requests() > 2
+    })
+    .await;
 }
 
 #[tokio::test]

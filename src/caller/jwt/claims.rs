@@ -1,26 +1,32 @@
-//! What a verified token says: whether it is for us and valid now, for whom it asks, and what it may do.
+//! The claims of a token whose signature is valid: audience, lifetime, linked accounts and scope.
 
 use serde_json::Value;
 
-use crate::caller::checked_account;
+use crate::caller::linked_account;
 use crate::config::{Access, ClaimPath, Issuer};
 
 /// The claims of a token.
 #[derive(Debug)]
 pub(super) struct Claims(pub(super) Value);
 
-/// Why a token whose signature is good is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unusable {
-    /// Its time is over.
+/// The reason why a token with a valid signature is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ClaimError {
+    #[error("the claim `aud` names none of the issuer's audiences")]
+    Audience,
+    #[error("the token has no claim `exp`")]
+    NoExpiry,
+    #[error("the claim `exp` lies in the past")]
     Expired,
-    /// Anything else; nobody is told what.
-    Other,
+    #[error("the claim `nbf` lies in the future")]
+    NotYetValid,
+    #[error("the claim `{0}` is not a NumericDate")]
+    NotADate(&'static str),
 }
 
 impl Claims {
-    /// The claim at a path: the member of that very name if there is one (names can have dots in them), else the path's
-    /// members inside each other.
+    /// Returns the claim at a path: the member of exactly that name if there is one (names can contain dots), else the member
+    /// that the path leads to through nested objects.
     pub(super) fn at(&self, path: &ClaimPath) -> Option<&Value> {
         let path = path.0.as_ref();
         self.0.get(path).or_else(|| path.split('.').try_fold(&self.0, |value, name| value.get(name)))
@@ -30,10 +36,10 @@ impl Claims {
         self.0.get("iss")?.as_str()
     }
 
-    /// Checks `aud`, `exp` and `nbf` (RFC 7519, 4.1); `now` is in seconds since 1970. Gives the second from which the
-    /// token is refused, the leeway in it.
-    pub(super) fn check(&self, issuer: &Issuer, now: i64) -> Result<i64, Unusable> {
-        let audience = match self.0.get("aud") {
+    /// Checks `aud`, `exp` and `nbf` (RFC 7519, 4.1). `now` is in seconds since 1970, and so is the result: the end of the
+    /// token's validity, including the leeway.
+    pub(super) fn check(&self, issuer: &Issuer, now: i64) -> Result<i64, ClaimError> {
+        let is_audience = match self.0.get("aud") {
             Some(Value::String(one)) => issuer.audience.contains(one),
             Some(Value::Array(several)) => {
                 several.iter().filter_map(Value::as_str).any(|one| issuer.audience.iter().any(|ours| ours == one))
@@ -41,41 +47,48 @@ impl Claims {
             _ => false,
         };
         let leeway = i64::try_from(issuer.leeway.as_secs()).unwrap_or(0);
-        let over = self.seconds("exp")?.ok_or(Unusable::Other)?.saturating_add(leeway);
-        let early = self.seconds("nbf")?.is_some_and(|from| now < from.saturating_sub(leeway));
-        if !audience || early {
-            return Err(Unusable::Other);
+        let end = self.seconds("exp")?.ok_or(ClaimError::NoExpiry)?.saturating_add(leeway);
+        let is_early = self.seconds("nbf")?.is_some_and(|start| now < start.saturating_sub(leeway));
+        // Expiry is checked last: only the holder of an otherwise valid token learns that it has expired.
+        if !is_audience {
+            Err(ClaimError::Audience)
+        } else if is_early {
+            Err(ClaimError::NotYetValid)
+        } else if now >= end {
+            Err(ClaimError::Expired)
+        } else {
+            Ok(end)
         }
-        if now >= over { Err(Unusable::Expired) } else { Ok(over) }
     }
 
-    /// A NumericDate; fractions of a second are cut off.
-    fn seconds(&self, name: &str) -> Result<Option<i64>, Unusable> {
+    /// Reads a NumericDate (RFC 7519, 2); fractions of a second are cut off.
+    fn seconds(&self, name: &'static str) -> Result<Option<i64>, ClaimError> {
         #[expect(clippy::cast_possible_truncation, reason = "bounded before it is cut")]
         match self.0.get(name) {
             None => Ok(None),
             Some(value) => match (value.as_i64(), value.as_f64()) {
                 (Some(whole), _) => Ok(Some(whole)),
                 (None, Some(fraction)) if fraction.abs() < 1e15 => Ok(Some(fraction as i64)),
-                _ => Err(Unusable::Other),
+                _ => Err(ClaimError::NotADate(name)),
             },
         }
     }
 
-    /// The linked accounts it names: one, or a list. Empty if it names none.
+    /// Returns the linked accounts that the token names: one, or a list. Invalid ids are ignored.
     pub(super) fn linked_accounts(&self, issuer: &Issuer) -> Vec<Box<str>> {
-        let usable = |value: &Value| {
+        let valid = |value: &Value| {
             let id = value.as_str().filter(|id| !id.is_empty())?;
-            checked_account(id).ok().map(Box::from)
+            linked_account::check(id).ok().map(Box::from)
         };
         match self.at(&issuer.linked_account_claim) {
-            Some(Value::Array(several)) => several.iter().filter_map(usable).collect(),
-            Some(one) => usable(one).into_iter().collect(),
+            Some(Value::Array(several)) => several.iter().filter_map(valid).collect(),
+            Some(one) => valid(one).into_iter().collect(),
             None => Vec::new(),
         }
     }
 
-    /// What it may do: write only if its scope (RFC 8693, 4.2: a list in a string; or an array) has the configured word.
+    /// Returns the permitted operations: writes only if the scope, a string of words (RFC 8693, 4.2) or an array, contains the
+    /// configured word.
     pub(super) fn access(&self, issuer: &Issuer) -> Access {
         let Some(word) = &issuer.write_scope else { return Access::Read };
         let may_write = match self.at(&issuer.scope_claim) {

@@ -1,228 +1,231 @@
 //! JWTs of configured issuers (RFC 7519, RFC 8725).
 //!
-//! A token is verified once and remembered by its digest until it expires or one of its issuer's keys is taken away, so a
-//! repeated token costs a hash and a look-up.
+//! A token is verified once. Its identity is then cached by the token's digest until the token expires or one of the issuer's
+//! keys is removed, so a repeated token costs a hash and a look-up.
 
 mod claims;
-mod source;
+mod identity;
+mod keyring;
+mod signature;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use jsonwebtoken::{Header, crypto, dangerous};
+use jsonwebtoken::dangerous;
 use moka::sync::Cache;
 
-use self::claims::{Claims, Unusable};
-use self::source::KeySource;
+use self::claims::{ClaimError, Claims};
+pub use self::identity::{Identity, IssuerIndex};
+use self::keyring::Keyring;
+use self::signature::SignatureError;
+use super::tenants::TenantIndex;
 use crate::clock::{Clock, Moment};
-use crate::config::{Access, Issuer, TenantOf};
+use crate::config::{Issuer, TenantOf};
 use crate::error::{ClientError, Reason};
 use crate::http_client::ClientSetupError;
 
-/// Longest token that is looked at, in bytes.
+/// Maximum length of a token, in bytes.
 const MAX_TOKEN: usize = 8 << 10;
-/// Verified tokens that are remembered at once.
-const REMEMBERED: u64 = 50_000;
+/// Maximum number of cached identities.
+const MAX_VERIFIED: u64 = 50_000;
 
-/// Everybody whose tokens are taken.
+/// The configured issuers and the tokens that were verified lately.
 #[derive(Debug)]
 pub(super) struct Issuers {
-    known: Vec<KnownIssuer>,
-    verified: Cache<[u8; 32], Arc<Identity>, foldhash::fast::RandomState>,
+    trusted: Vec<TrustedIssuer>,
+    verified: VerifiedCache,
     clock: Clock,
 }
 
+type VerifiedCache = Cache<[u8; 32], Arc<Identity>, foldhash::fast::RandomState>;
+
 #[derive(Debug)]
-struct KnownIssuer {
+struct TrustedIssuer {
     config: Issuer,
-    keys: Arc<KeySource>,
+    keyring: Arc<Keyring>,
 }
 
-/// What a verified token says of its holder.
+/// The result of verifying a bearer token as a JWT.
 #[derive(Debug)]
-pub struct Identity {
-    /// Index of its tenant.
-    pub(super) tenant: usize,
-    /// Linked accounts that it names.
-    pub(super) linked_accounts: Vec<Box<str>>,
-    /// What it may do.
-    pub(super) access: Access,
-    /// `sub`, for logs.
-    pub(super) subject: Box<str>,
-    issuer: usize,
-    generation: u64,
-    valid_until: Moment,
+pub(super) enum Verification {
+    /// A valid token of an issuer.
+    Valid(Arc<Identity>),
+    /// A token of an issuer that is not valid.
+    Invalid(ClientError),
+    /// A token of an issuer, signed with an unknown key, which a refresh of the issuer's keys may find.
+    UnknownKey(IssuerIndex),
+    /// Not a token of a configured issuer.
+    NoIssuer,
 }
 
-impl Identity {
-    /// The linked accounts that the token names.
-    #[must_use]
-    pub fn linked_accounts(&self) -> &[Box<str>] {
-        &self.linked_accounts
+/// The reason why an issuer's token is not valid. The operator's log shows it; the caller learns no more than that its token
+/// has expired.
+#[derive(Debug, thiserror::Error)]
+enum InvalidToken {
+    #[error("the token is longer than {MAX_TOKEN} bytes")]
+    TooLong,
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error("the claim `{0}` names no tenant")]
+    UnknownTenant(Box<str>),
+}
+
+impl From<InvalidToken> for ClientError {
+    fn from(error: InvalidToken) -> Self {
+        let refused = match error {
+            InvalidToken::Claim(ClaimError::Expired) => {
+                Self::new(Reason::ExpiredCredentials, "this token has expired; get a new one")
+            }
+            _ => Self::invalid_credentials(),
+        };
+        refused.caused_by(error)
     }
 }
 
-/// What a bearer token was found to be.
-#[derive(Debug)]
-pub(super) enum Finding {
-    /// A good token of an issuer.
-    Known(Arc<Identity>),
-    /// An issuer's, and refused.
-    Refused(ClientError),
-    /// An issuer's, signed with a key that is not known here: it may be worth asking the issuer (by index).
-    UnknownKey(usize),
-    /// No issuer's.
-    NotOurs,
+/// The error for a token whose key the issuer does not have.
+pub(super) fn unknown_key() -> ClientError {
+    InvalidToken::Signature(SignatureError::UnknownKey).into()
+}
+
+/// Decides what becomes of verified tokens in a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VerifiedTokens {
+    /// Tenants keep their positions, so identities stay valid unless an issuer has changed.
+    Keep,
+    /// All tokens are verified again.
+    Drop,
 }
 
 impl Issuers {
     pub(super) fn new(issuers: &[Issuer], clock: &Clock) -> Result<Self, ClientSetupError> {
-        let known =
-            |config: &Issuer| Ok(KnownIssuer { config: config.clone(), keys: Arc::new(KeySource::new(&config.keys)?) });
-        Ok(Self {
-            known: issuers.iter().map(known).collect::<Result<_, ClientSetupError>>()?,
-            verified: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .build_with_hasher(foldhash::fast::RandomState::default()),
-            clock: clock.clone(),
-        })
+        let trusted = |config: &Issuer| {
+            Ok(TrustedIssuer { config: config.clone(), keyring: Arc::new(Keyring::new(&config.keys)?) })
+        };
+        let trusted = issuers.iter().map(trusted).collect::<Result<_, ClientSetupError>>()?;
+        Ok(Self { trusted, verified: empty_cache(), clock: clock.clone() })
     }
 
-    /// The issuers of another configuration. `same_tenants` says whether tenants have the numbers that they had.
-    pub(super) fn reconfigured(&self, issuers: &[Issuer], same_tenants: bool) -> Result<Self, ClientSetupError> {
-        let known = |config: &Issuer| {
-            let before = self.known.iter().find(|before| before.config.keys == config.keys);
-            // Those behind a URL would have to be fetched again, and it may not answer at the moment.
-            let keys =
-                before.map_or_else(|| KeySource::new(&config.keys).map(Arc::new), |it| Ok(Arc::clone(&it.keys)))?;
-            Ok(KnownIssuer { config: config.clone(), keys })
+    /// Creates the issuers of another configuration.
+    pub(super) fn reconfigured(&self, issuers: &[Issuer], verified: VerifiedTokens) -> Result<Self, ClientSetupError> {
+        let trusted = |config: &Issuer| {
+            let previous = self.trusted.iter().find(|previous| previous.config.keys == config.keys);
+            // Fetched keys are kept, since their URL may not be reachable right now.
+            let keyring = match previous {
+                Some(previous) => Arc::clone(&previous.keyring),
+                None => Arc::new(Keyring::new(&config.keys)?),
+            };
+            Ok(TrustedIssuer { config: config.clone(), keyring })
         };
-        let fresh = Self::new(&[], &self.clock)?;
-        let unchanged = same_tenants && self.known.iter().map(|before| &before.config).eq(issuers);
+        let is_unchanged = self.trusted.iter().map(|previous| &previous.config).eq(issuers);
+        let keeps_verified = verified == VerifiedTokens::Keep && is_unchanged;
         Ok(Self {
-            known: issuers.iter().map(known).collect::<Result<_, ClientSetupError>>()?,
-            verified: if unchanged { self.verified.clone() } else { fresh.verified },
+            trusted: issuers.iter().map(trusted).collect::<Result<_, ClientSetupError>>()?,
+            verified: if keeps_verified { self.verified.clone() } else { empty_cache() },
             clock: self.clock.clone(),
         })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.trusted.is_empty()
     }
 
-    /// The holder of a token that was verified before. Part of the hit path.
-    pub(super) fn remembered(&self, digest: &[u8; 32], now: Moment) -> Option<Arc<Identity>> {
+    /// Returns the identity of a token that was verified before and is still valid. Part of the hit path.
+    pub(super) fn verified(&self, digest: &[u8; 32], now: Moment) -> Option<Arc<Identity>> {
         let identity = self.verified.get(digest)?;
-        let current = identity.generation == self.known[identity.issuer].keys.generation();
-        (current && now < identity.valid_until).then_some(identity)
+        let is_current = identity.key_generation == self.at(identity.issuer).keyring.generation();
+        (is_current && now < identity.valid_until).then_some(identity)
     }
 
-    /// Verifies a token. `tenant` finds a tenant by its id.
+    /// Verifies a token. `digest` is its SHA-256, and `tenant` finds a tenant by its id.
     pub(super) fn verify(
         &self,
         token: &[u8],
         digest: [u8; 32],
         now: Moment,
-        tenant: impl Fn(&str) -> Option<usize>,
-    ) -> Finding {
+        tenant: impl Fn(&str) -> Option<TenantIndex>,
+    ) -> Verification {
         if token.len() > MAX_TOKEN {
-            return Finding::Refused(ClientError::invalid_credentials());
+            return Verification::Invalid(InvalidToken::TooLong.into());
         }
-        // Believed for nothing but whose key to try.
-        let Ok(claims) = dangerous::insecure_decode_claims(token) else { return Finding::NotOurs };
+        // Until the signature is verified, the claims only select the issuer whose keys are tried.
+        let Ok(claims) = dangerous::insecure_decode_claims(token) else { return Verification::NoIssuer };
         let claims = Claims(claims);
-        let Some(index) =
-            claims.issuer().and_then(|iss| self.known.iter().position(|known| *known.config.issuer == *iss))
-        else {
-            return Finding::NotOurs;
-        };
-        let issuer = &self.known[index];
-        // Before the keys are looked at: were one taken away meanwhile, the token is verified again.
-        let generation = issuer.keys.generation();
-        match issuer.check_signature(token) {
-            Ok(()) => {}
-            Err(BadSignature::UnknownKey) if issuer.keys.can_refresh() => return Finding::UnknownKey(index),
-            Err(_) => return Finding::Refused(ClientError::invalid_credentials()),
-        }
-        let wall = self.clock.wall().as_second();
-        let over = match claims.check(&issuer.config, wall) {
-            Ok(over) => over,
-            Err(Unusable::Expired) => {
-                let message = "this token has expired; get a new one";
-                return Finding::Refused(ClientError::new(Reason::ExpiredCredentials, message));
+        let Some(index) = claims.issuer().and_then(|iss| self.position(iss)) else { return Verification::NoIssuer };
+        match self.check(token, &claims, index, now, tenant) {
+            Ok(identity) => {
+                let identity = Arc::new(identity);
+                self.verified.insert(digest, Arc::clone(&identity));
+                Verification::Valid(identity)
             }
-            Err(Unusable::Other) => return Finding::Refused(ClientError::invalid_credentials()),
+            Err(InvalidToken::Signature(SignatureError::UnknownKey)) if self.at(index).keyring.can_refresh() => {
+                Verification::UnknownKey(index)
+            }
+            Err(error) => Verification::Invalid(error.into()),
+        }
+    }
+
+    fn check(
+        &self,
+        token: &[u8],
+        claims: &Claims,
+        index: IssuerIndex,
+        now: Moment,
+        tenant: impl Fn(&str) -> Option<TenantIndex>,
+    ) -> Result<Identity, InvalidToken> {
+        let TrustedIssuer { config, keyring } = self.at(index);
+        // Read before the keys: if one is removed in between, the token is verified again.
+        let key_generation = keyring.generation();
+        signature::verify(token, &config.algorithms, &keyring.keys())?;
+        let wall = self.clock.wall().as_second();
+        let end = claims.check(config, wall)?;
+        let tenant = match &config.tenant {
+            TenantOf::Fixed(index) => TenantIndex::of_config(*index),
+            TenantOf::Claim(path) => {
+                let id = claims.at(path).and_then(serde_json::Value::as_str);
+                id.and_then(tenant).ok_or_else(|| InvalidToken::UnknownTenant(path.0.clone()))?
+            }
         };
-        let tenant = match &issuer.config.tenant {
-            TenantOf::Fixed(index) => Some(*index),
-            TenantOf::Claim(path) => claims.at(path).and_then(serde_json::Value::as_str).and_then(tenant),
-        };
-        let Some(tenant) = tenant else { return Finding::Refused(ClientError::invalid_credentials()) };
-        let identity = Arc::new(Identity {
+        Ok(Identity {
             tenant,
-            linked_accounts: claims.linked_accounts(&issuer.config),
-            access: claims.access(&issuer.config),
+            linked_accounts: claims.linked_accounts(config),
+            access: claims.access(config),
             subject: claims.subject().into(),
             issuer: index,
-            generation,
-            valid_until: now + std::time::Duration::from_secs(u64::try_from(over - wall).unwrap_or(0)),
-        });
-        self.verified.insert(digest, Arc::clone(&identity));
-        Finding::Known(identity)
+            key_generation,
+            valid_until: now + Duration::from_secs(u64::try_from(end - wall).unwrap_or(0)),
+        })
     }
 
-    /// Asks an issuer for its keys.
-    pub(super) async fn refresh(&self, issuer: usize) {
-        self.known[issuer].keys.refresh(&self.clock).await;
+    /// Fetches the keys of an issuer, unless they were fetched within its cooldown.
+    pub(super) async fn refresh(&self, issuer: IssuerIndex) {
+        self.at(issuer).keyring.refresh(&self.clock).await;
     }
 
-    /// Keeps the keys of all issuers up to date, for as long as it is polled.
+    /// Fetches the keys of all issuers periodically. Ends at once if no issuer has keys behind a URL, else never.
     pub(super) async fn keep_fresh(&self) {
-        let each = self.known.iter().filter_map(|issuer| {
-            let pause = issuer.keys.refresh_after()?;
+        let loops = self.trusted.iter().filter_map(|issuer| {
+            let interval = issuer.keyring.refresh_interval()?;
             Some(async move {
                 loop {
-                    issuer.keys.refresh(&self.clock).await;
-                    self.clock.sleep_until(self.clock.now() + pause).await;
+                    issuer.keyring.refresh(&self.clock).await;
+                    self.clock.sleep_until(self.clock.now() + interval).await;
                 }
             })
         });
-        futures_util::future::join_all(each).await;
+        futures_util::future::join_all(loops).await;
+    }
+
+    fn at(&self, index: IssuerIndex) -> &TrustedIssuer {
+        &self.trusted[index.0]
+    }
+
+    fn position(&self, iss: &str) -> Option<IssuerIndex> {
+        self.trusted.iter().position(|issuer| *issuer.config.issuer == *iss).map(IssuerIndex)
     }
 }
 
-enum BadSignature {
-    UnknownKey,
-    Bad,
-}
-
-impl KnownIssuer {
-    fn check_signature(&self, token: &[u8]) -> Result<(), BadSignature> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| BadSignature::Bad)?;
-        if !self.config.algorithms.contains(&header.alg) || brings_its_own_key(&header) {
-            return Err(BadSignature::Bad);
-        }
-        let mut parts = token.rsplitn(2, |byte| *byte == b'.');
-        let (Some(signature), Some(message)) = (parts.next(), parts.next()) else { return Err(BadSignature::Bad) };
-        let signature = std::str::from_utf8(signature).map_err(|_| BadSignature::Bad)?;
-        let keys = self.keys.keys();
-        let id = header.kid.as_deref();
-        if !keys.has(id) {
-            return Err(BadSignature::UnknownKey);
-        }
-        let good = keys
-            .matching(id, header.alg)
-            .any(|key| crypto::verify(signature, message, &key.key, header.alg).unwrap_or(false));
-        if good { Ok(()) } else { Err(BadSignature::Bad) }
-    }
-}
-
-/// A token must not say where its key is, nor ask for what is not understood here (RFC 7515, 4.1.11).
-fn brings_its_own_key(header: &Header) -> bool {
-    header.jku.is_some()
-        || header.jwk.is_some()
-        || header.x5u.is_some()
-        || header.x5c.is_some()
-        || header.crit.is_some()
-        || header.enc.is_some()
-        || header.zip.is_some()
+fn empty_cache() -> VerifiedCache {
+    Cache::builder().max_capacity(MAX_VERIFIED).build_with_hasher(foldhash::fast::RandomState::default())
 }

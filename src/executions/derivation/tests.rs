@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::{COLLECTION, QueryPolicy, UnknownParameters};
 use super::*;
 use crate::clock::Clock;
-use crate::simulator::{Settings, Simulator};
+use crate::simulator::{Simulator, SimulatorSettings};
 
 const ORG_KEY: &str = "tk_derivation";
 
@@ -24,7 +24,8 @@ struct Refold {
 impl Refold {
     fn new() -> Self {
         let clock = Clock::manual("2026-03-20T12:00:00Z".parse().expect("a timestamp"));
-        let settings = Settings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..Settings::default() };
+        let settings =
+            SimulatorSettings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..SimulatorSettings::default() };
         Self { simulator: Simulator::new(settings, clock.clone()), clock }
     }
 
@@ -37,12 +38,18 @@ impl Refold {
         answer.into_body()
     }
 
-    /// What follows from a source, all of whose pages are asked for with some time between them.
-    fn derive(&self, account: &str, wanted: &ListQuery, source: &Source, pause: Duration) -> Option<Document> {
+    /// Derives a page from a source whose pages are requested with a pause between them.
+    fn derive(
+        &self,
+        account: &str,
+        wanted: &ListQuery,
+        source: &DerivationSource,
+        pause: Duration,
+    ) -> Option<ValidatedBody> {
         let first = self.ask(account, source.first(), Dialect::Documented);
         let queries = match source {
-            Source::Page(query) => vec![query.clone()],
-            Source::Whole(query) => query.all_pages(&first)?,
+            DerivationSource::Page(query) => vec![query.clone()],
+            DerivationSource::CompleteList(query) => query.all_pages(&first)?,
         };
         let mut bodies = vec![first];
         for query in &queries[1..] {
@@ -73,7 +80,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_derivation_is_what_refold_answers_at_that_moment(
+    fn a_derived_page_equals_refolds_answer_at_that_moment(
         account in prop_oneof![
             4 => "[a-z]{2}[0-9]",
             1 => proptest::sample::select(&["acme-1", "acme-2", "umbrella@example.com", "empty", "globex"][..])
@@ -92,7 +99,7 @@ proptest! {
             prop_assert_eq!(
                 std::str::from_utf8(&derived.body), std::str::from_utf8(&answer), "{} from {:?}", wanted, source
             );
-            let same = Document::page(answer, wanted.page(), wanted.limit()).expect("it is documented");
+            let same = ValidatedBody::page(answer, wanted.page(), wanted.limit()).expect("it is documented");
             prop_assert_eq!(derived.progress, same.progress);
         }
     }
@@ -101,12 +108,12 @@ proptest! {
 #[test]
 fn a_smaller_page_and_filtered_views_are_derived() {
     let refold = Refold::new();
-    // How many of the sources are larger pages of the same list, and how many are the whole list without filters.
+    // Counts the larger pages of the same list and the complete lists without filters that a page is derived from.
     let sources = |wanted: &str, account: &str| {
         let wanted = query(wanted);
-        let derived = |source: &Source| refold.derive(account, &wanted, source, Duration::ZERO).is_some();
+        let derived = |source: &DerivationSource| refold.derive(account, &wanted, source, Duration::ZERO).is_some();
         let (pages, wholes): (Vec<_>, Vec<_>) =
-            wanted.sources().filter(derived).partition(|source| matches!(source, Source::Page(_)));
+            wanted.sources().filter(derived).partition(|source| matches!(source, DerivationSource::Page(_)));
         (pages.len(), wholes.len())
     };
     // 25 executions, all of them long settled.
@@ -123,7 +130,7 @@ fn a_smaller_page_and_filtered_views_are_derived() {
 }
 
 #[test]
-fn what_is_not_told_is_not_derived() {
+fn a_page_that_does_not_decide_is_not_a_source() {
     let page = |docs: &str, total: u64| {
         let pagination = serde_json::to_string(&Pagination::of(total, 10, 1)).expect("it serialises");
         Bytes::from(format!(r#"{{"docs":{docs},{}"#, &pagination[1..]))
@@ -154,5 +161,5 @@ fn what_is_not_told_is_not_derived() {
         assert!(!derive("status=ERRORED", &page(docs, total), Dialect::Documented), "{docs} of {total}");
     }
     let more = String::from_utf8(shown.to_vec()).expect("JSON").replacen('{', r#"{"next":1,"#, 1);
-    assert!(!derive("limit=1", &more.into(), Dialect::Documented), "a member that nobody knows");
+    assert!(!derive("limit=1", &more.into(), Dialect::Documented), "an undocumented member");
 }

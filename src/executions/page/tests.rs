@@ -1,17 +1,17 @@
-//! Pages as the upstream may send them.
+//! Bodies that the upstream may send.
 
 use super::*;
 
 const DOCS: &str = r#"[ {"_id":"a", "status":"COMPLETED","n":1.50e3}, {"status":"ERRORED"} ]"#;
 
 fn page(text: &str, page: u64, limit: u32) -> Result<String, String> {
-    Document::page(Bytes::copy_from_slice(text.as_bytes()), page, limit)
-        .map(|document| String::from_utf8(document.body.to_vec()).expect("JSON is UTF-8"))
+    ValidatedBody::page(Bytes::copy_from_slice(text.as_bytes()), page, limit)
+        .map(|validated| String::from_utf8(validated.body.to_vec()).expect("JSON is UTF-8"))
         .map_err(|error| error.to_string())
 }
 
 #[test]
-fn a_complete_page_passes_byte_for_byte() {
+fn a_complete_page_is_passed_on_unchanged() {
     let text = format!(
         r#" {{"docs":{DOCS},"totalDocs":2,"limit":10,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null,"extra":[1]}} "#
     );
@@ -19,18 +19,19 @@ fn a_complete_page_passes_byte_for_byte() {
 }
 
 #[test]
-fn a_text_that_is_not_utf_8_matters_only_where_it_is_read() {
+fn invalid_utf_8_is_rejected_only_in_strings_that_are_read() {
     let body = |id: &[u8], status: &[u8]| {
         let parts: [&[u8]; 5] = [br#"{"_id":""#, id, br#"","status":""#, status, br#""}"#];
         Bytes::from(parts.concat())
     };
-    let progress = |id: &[u8], status: &[u8]| Document::single(body(id, status)).map(|document| document.progress);
+    let progress =
+        |id: &[u8], status: &[u8]| ValidatedBody::single(body(id, status)).map(|validated| validated.progress);
     assert_eq!(progress(b"\xff", b"COMPLETED"), Ok(Progress::Settled));
     assert!(progress(b"a", b"COMPLETED\xff").is_err());
 }
 
 #[test]
-fn missing_fields_are_computed_from_the_others_and_the_docs_bytes_stay() {
+fn missing_fields_are_computed_and_docs_stay_unchanged() {
     let text = format!(r#"{{"totalDocs":25,"docs":{DOCS},"x":1}}"#);
     assert_eq!(
         page(&text, 2, 2).expect("it can be completed"),
@@ -41,7 +42,7 @@ fn missing_fields_are_computed_from_the_others_and_the_docs_bytes_stay() {
 }
 
 #[test]
-fn the_last_page_tells_the_total_and_an_earlier_one_does_not() {
+fn only_the_last_page_determines_a_missing_total() {
     let last = format!(r#"{{"docs":{DOCS},"hasNextPage":false}}"#);
     assert!(page(&last, 3, 10).expect("it can be completed").contains(r#""totalDocs":22,"limit":10,"totalPages":3"#));
     let earlier = format!(r#"{{"docs":{DOCS},"hasNextPage":true}}"#);
@@ -57,7 +58,7 @@ fn an_empty_list_has_one_page() {
 }
 
 #[test]
-fn a_page_number_at_either_end_of_the_numbers_does_not_run_over() {
+fn extreme_page_numbers_do_not_overflow() {
     let of = |number: u64, more: &str| page(&format!(r#"{{"docs":{DOCS},"page":{number}{more}}}"#), 1, 10);
     let first = of(0, r#","totalDocs":2,"hasPrevPage":true"#).expect("it can be completed");
     assert!(first.contains(r#""page":0,"pagingCounter":1,"hasPrevPage":true"#), "{first}");
@@ -69,7 +70,7 @@ fn a_page_number_at_either_end_of_the_numbers_does_not_run_over() {
 }
 
 #[test]
-fn what_is_not_documented_is_refused() {
+fn undocumented_shapes_are_rejected() {
     for text in [
         "",
         "[]",
@@ -90,7 +91,7 @@ fn what_is_not_documented_is_refused() {
 #[test]
 fn one_running_execution_makes_a_page_live() {
     let progress = |docs: &str| {
-        Document::page(Bytes::from(format!(r#"{{"docs":{docs},"totalDocs":9}}"#)), 1, 10).map(|page| page.progress)
+        ValidatedBody::page(Bytes::from(format!(r#"{{"docs":{docs},"totalDocs":9}}"#)), 1, 10).map(|page| page.progress)
     };
     assert_eq!(progress(DOCS), Ok(Progress::Settled));
     assert_eq!(progress(r#"[{"status":"COMPLETED"},{"status":"STOPPING"}]"#), Ok(Progress::Live));
@@ -101,7 +102,7 @@ fn one_running_execution_makes_a_page_live() {
 #[test]
 fn a_single_execution_is_an_object() {
     let progress =
-        |text: &'static str| Document::single(Bytes::from_static(text.as_bytes())).map(|found| found.progress);
+        |text: &'static str| ValidatedBody::single(Bytes::from_static(text.as_bytes())).map(|found| found.progress);
     assert_eq!(progress(r#"{"_id":"a","status":"RUNN\u0049NG","nodes":[{"status":"COMPLETED"}]}"#), Ok(Progress::Live));
     assert_eq!(progress(r#"{"status":null}"#), Ok(Progress::Unknown));
     for text in [r#"["RUNNING"]"#, "null", "1", "", r#"{"status":"RUNNING""#, "<html>"] {
@@ -110,7 +111,7 @@ fn a_single_execution_is_an_object() {
 }
 
 #[test]
-fn an_error_does_not_quote_the_document() {
+fn an_error_does_not_quote_the_body() {
     let error = page(r#"{"docs":[],"totalDocs":0,"secret-member":oops}"#, 1, 10).expect_err("it is invalid");
     assert!(!error.contains("secret-member") && !error.contains("oops"), "{error}");
 }

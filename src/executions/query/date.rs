@@ -1,5 +1,5 @@
-//! `start_date` and `end_date`: a calendar date or an RFC 3339 date-time, brought to UTC milliseconds, which is what
-//! Refold's timestamps have.
+//! `start_date` and `end_date`: a calendar date or an RFC 3339 date-time, converted to milliseconds in UTC, the precision of
+//! Refold's timestamps.
 
 use std::fmt;
 
@@ -7,19 +7,20 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::{Dialect, QueryError};
+use super::dialect::Dialect;
+use super::error::QueryError;
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 const ACCEPTED: &str = "a date (YYYY-MM-DD) or a date-time with offset (RFC 3339)";
 
-/// Which end of a range a date is: a bare date is its first or its last millisecond.
+/// The end of a range that a date stands for: a bare date means its first or its last millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Edge {
     Start,
     End,
 }
 
-/// Milliseconds since 1970 in UTC.
+/// Milliseconds since 1970 in UTC, not negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Milliseconds(i64);
 
@@ -31,7 +32,7 @@ pub(super) fn parse(name: &str, value: &str, edge: Edge) -> Result<Milliseconds,
 }
 
 fn date(value: &str, edge: Edge) -> Option<Milliseconds> {
-    // Its parser takes more spellings than the contract does.
+    // jiff parses more spellings than the API documents.
     let plain = value.bytes().enumerate().all(|(index, byte)| match index {
         4 | 7 => byte == b'-',
         _ => byte.is_ascii_digit(),
@@ -58,7 +59,7 @@ fn date_time(value: &str, edge: Edge) -> Option<Milliseconds> {
     }
     text[10] = b'T';
     if !matches!(text.last(), Some(b'Z' | b'z')) {
-        // `±HH:MM`; a plus that was not escaped has arrived as a space.
+        // `±HH:MM`; an unescaped plus was decoded to a space.
         let sign = text.len() - 6;
         let (head, offset) = text.split_at_mut_checked(sign)?;
         if !(head.len() >= 19 && offset[3] == b':' && matches!(offset[0], b'+' | b'-' | b' ')) {
@@ -70,7 +71,7 @@ fn date_time(value: &str, edge: Edge) -> Option<Milliseconds> {
     }
     let timestamp: Timestamp = std::str::from_utf8(&text).ok()?.parse().ok()?;
     let nanoseconds = timestamp.as_nanosecond();
-    // The first whole millisecond in the range, or the last.
+    // Rounds into the range: up at its start, down at its end.
     let milliseconds = match edge {
         Edge::Start => -(-nanoseconds).div_euclid(1_000_000),
         Edge::End => nanoseconds.div_euclid(1_000_000),
@@ -80,11 +81,11 @@ fn date_time(value: &str, edge: Edge) -> Option<Milliseconds> {
 
 impl Milliseconds {
     pub(super) fn timestamp(self) -> Timestamp {
-        // It was made from a date of four-digit years.
+        // The end of jiff's last day lies after its last timestamp.
         Timestamp::from_millisecond(self.0).unwrap_or(Timestamp::MAX)
     }
 
-    /// What the upstream reads: a date where one says the same, if its dialect has dates.
+    /// The spelling for the upstream: a date if the dialect has dates and one means the same moment.
     pub(super) fn spelling(self, edge: Edge, dialect: Dialect) -> String {
         let whole_day = match edge {
             Edge::Start => self.0 % DAY == 0,

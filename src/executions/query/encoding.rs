@@ -1,22 +1,22 @@
-//! Query encoding: `application/x-www-form-urlencoded` in, RFC 3986 percent-encoding out.
+//! Query encoding: decodes `application/x-www-form-urlencoded` and encodes with RFC 3986 percent-encoding.
 
 use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// All but the unreserved characters of RFC 3986, 2.3.
+/// All characters that are not unreserved (RFC 3986, 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The names and values of a query; what is empty is left out. Part of the hit path.
+/// Iterates over the name-value pairs of a query and skips empty ones. Part of the hit path.
 #[derive(Clone, Debug)]
 pub(super) struct Pairs<'a> {
     rest: &'a str,
-    /// There is nothing to decode in any of them.
+    /// None of the pairs contains an escape.
     plain: bool,
 }
 
-/// A name and its value as they came.
+/// A raw name and its raw value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair<'a> {
     pub(super) name: &'a str,
@@ -24,7 +24,7 @@ pub(super) struct Pair<'a> {
     plain: bool,
 }
 
-/// The pairs of a query.
+/// Splits a query into pairs.
 pub(super) fn pairs(query: &str) -> Pairs<'_> {
     Pairs { rest: query, plain: is_plain(query) }
 }
@@ -49,7 +49,7 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
-/// What is before and behind the first of these (ASCII) characters.
+/// Splits at the first occurrence of an ASCII character.
 fn cut(text: &str, at: u8) -> (&str, &str) {
     match memchr(at, text.as_bytes()) {
         Some(index) => (&text[..index], &text[index + 1..]),
@@ -58,12 +58,12 @@ fn cut(text: &str, at: u8) -> (&str, &str) {
 }
 
 impl<'a> Pair<'a> {
-    /// The name; `None` if an escape is broken or the result is not UTF-8.
+    /// The decoded name; `None` if an escape is malformed or the result is not UTF-8.
     pub(super) fn decoded_name(self) -> Option<Cow<'a, str>> {
         self.decode(self.name)
     }
 
-    /// The value, as [`Pair::decoded_name`].
+    /// The decoded value, as for [`Pair::decoded_name`].
     pub(super) fn decoded_value(self) -> Option<Cow<'a, str>> {
         self.decode(self.value)
     }
@@ -72,26 +72,27 @@ impl<'a> Pair<'a> {
         if self.plain || is_plain(text) {
             return Some(Cow::Borrowed(text));
         }
-        let spaced = text.replace('+', " ");
-        decode_percent(&spaced).map(|decoded| Cow::Owned(decoded.into_owned()))
+        let with_spaces = text.replace('+', " ");
+        decode_percent(&with_spaces).map(|decoded| Cow::Owned(decoded.into_owned()))
     }
 }
 
-/// Decodes percent escapes alone, as a path has them.
+/// Decodes percent escapes only, as in a path; `None` if one is malformed or the result is not UTF-8.
 pub(super) fn decode_percent(text: &str) -> Option<Cow<'_, str>> {
     let bytes = text.as_bytes();
-    let whole = |index: usize| bytes.get(index + 1..index + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-    let broken = bytes.iter().enumerate().any(|(index, byte)| *byte == b'%' && !whole(index));
-    if broken { None } else { percent_decode_str(text).decode_utf8().ok() }
+    let is_escape =
+        |index: usize| bytes.get(index + 1..index + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    let malformed = bytes.iter().enumerate().any(|(index, byte)| *byte == b'%' && !is_escape(index));
+    if malformed { None } else { percent_decode_str(text).decode_utf8().ok() }
 }
 
-/// Writes `&name=value`, or `name=value` at the start.
+/// Writes `&name=value`, or `name=value` for the first pair.
 pub(super) fn push_pair(out: &mut String, name: &str, value: &str) {
     push_name(out, name);
     push_encoded(out, value);
 }
 
-/// Writes a pair whose value has nothing in it that would have to be escaped.
+/// Writes a pair whose value needs no escapes.
 pub(super) fn push_plain_pair(out: &mut String, name: &str, value: &str) {
     push_name(out, name);
     out.push_str(value);
@@ -105,7 +106,7 @@ fn push_name(out: &mut String, name: &str) {
     out.push('=');
 }
 
-/// Writes a name or value with everything reserved escaped.
+/// Writes a name or value with all reserved characters escaped.
 pub(super) fn push_encoded(out: &mut String, text: &str) {
     out.extend(utf8_percent_encode(text, RESERVED));
 }

@@ -1,62 +1,60 @@
-//! Why a query is refused, in words for the caller.
+//! Errors for rejected queries, with messages for the client.
 
 use std::fmt;
 
-use super::date::Milliseconds;
+/// Characters of the client's own text that a message repeats at most.
+const MAX_QUOTED: usize = 64;
 
-/// Most characters of what the caller sent that are sent back.
-const SHOWN: usize = 64;
-
-/// Why a query is refused. The message names the parameter, the value and what is accepted.
+/// The reason for rejecting a query. The message names the parameter, its value and the accepted values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// A value that is not accepted.
+    /// A value that the parameter does not accept.
     #[error("{parameter}: `{value}` is not accepted; use {accepted}{suggestion}")]
     Invalid {
-        /// Its name.
+        /// The parameter's name.
         parameter: String,
-        /// Its value, shortened.
+        /// The value, shortened.
         value: String,
-        /// What would be.
+        /// A description of the accepted values.
         accepted: String,
-        /// What was probably meant.
+        /// The accepted value that was probably meant.
         suggestion: Suggestion,
     },
     /// A parameter that the API does not have.
     #[error("`{parameter}` is not a parameter of this resource{suggestion}; it has {known}")]
     Unknown {
-        /// Its name, shortened.
+        /// The parameter's name, shortened.
         parameter: String,
-        /// Those there are.
+        /// The names of the resource's parameters.
         known: String,
-        /// What was probably meant.
+        /// The name that was probably meant.
         suggestion: Suggestion,
     },
-    /// A parameter twice, with different values.
+    /// A parameter given twice with different values.
     #[error("{parameter} is there twice with different values; send it once")]
     Duplicate {
-        /// Its name, shortened.
+        /// The parameter's name, shortened.
         parameter: String,
     },
-    /// A range that ends before it begins.
+    /// A time range that ends before it begins.
     #[error("start_date ({start}) is after end_date ({end})")]
     DateRange {
-        /// Where it begins, in UTC.
+        /// Begin of the range, in UTC.
         start: String,
-        /// Where it ends, in UTC.
+        /// End of the range, in UTC.
         end: String,
     },
-    /// An escape that is broken, or bytes that are not UTF-8.
+    /// A malformed escape, or bytes that are not UTF-8.
     #[error("{parameter}: `{value}` is not percent-encoded UTF-8")]
     Malformed {
-        /// Its name, shortened.
+        /// The parameter's name, shortened.
         parameter: String,
-        /// Its value as it came, shortened.
+        /// The raw value, shortened.
         value: String,
     },
 }
 
-/// "Did you mean", or nothing.
+/// An optional "did you mean" clause of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suggestion(Option<&'static str>);
 
@@ -73,13 +71,13 @@ impl QueryError {
     #[cold]
     pub(super) fn invalid(parameter: &str, value: &str, accepted: String, suggestion: Option<&'static str>) -> Self {
         let suggestion = Suggestion(suggestion);
-        Self::Invalid { parameter: parameter.to_owned(), value: shown(value), accepted, suggestion }
+        Self::Invalid { parameter: parameter.to_owned(), value: quoted(value), accepted, suggestion }
     }
 
     #[cold]
     pub(super) fn unknown(parameter: &str, known: &[&'static str], suggestion: Option<&'static str>) -> Self {
         Self::Unknown {
-            parameter: shown(parameter),
+            parameter: quoted(parameter),
             known: if known.is_empty() { "none".to_owned() } else { known.join(", ") },
             suggestion: Suggestion(suggestion),
         }
@@ -87,29 +85,29 @@ impl QueryError {
 
     #[cold]
     pub(super) fn duplicate(parameter: &str) -> Self {
-        Self::Duplicate { parameter: shown(parameter) }
+        Self::Duplicate { parameter: quoted(parameter) }
     }
 
     #[cold]
-    pub(super) fn date_range(start: Milliseconds, end: Milliseconds) -> Self {
+    pub(super) fn date_range(start: &impl fmt::Display, end: &impl fmt::Display) -> Self {
         Self::DateRange { start: start.to_string(), end: end.to_string() }
     }
 
     #[cold]
     pub(super) fn malformed_name(name: &str) -> Self {
-        Self::Malformed { parameter: "a parameter's name".to_owned(), value: shown(name) }
+        Self::Malformed { parameter: "a parameter's name".to_owned(), value: quoted(name) }
     }
 
     #[cold]
     pub(super) fn malformed_value(parameter: &str, value: &str) -> Self {
-        Self::Malformed { parameter: shown(parameter), value: shown(value) }
+        Self::Malformed { parameter: quoted(parameter), value: quoted(value) }
     }
 }
 
-/// What the caller sent, short enough and with nothing in it that a terminal or a log would act on.
-fn shown(text: &str) -> String {
-    let mut out: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-    if text.chars().nth(SHOWN).is_some() {
+/// The client's text, shortened, with control characters escaped so that no terminal or log interprets them.
+fn quoted(text: &str) -> String {
+    let mut out: String = text.chars().take(MAX_QUOTED).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_QUOTED).is_some() {
         out.push('…');
     }
     out

@@ -1,25 +1,38 @@
-//! Filters that can be applied to executions as they are shown, and which list is left without them.
+//! Filters that can be evaluated on the fields of an execution, and the list without them.
 
-use super::value::{Kind, Source, Status};
-use super::{Dialect, ListQuery, Part};
+use super::dialect::Dialect;
+use super::list::ListQuery;
+use super::shared::PageAndStatus;
+use super::value::{ExecutionSource, ExecutionStatus, ExecutionType};
 
-/// What an execution shows of what lists are filtered by; `None` where it shows nothing.
+/// The fields of an execution that lists are filtered by; `None` where the execution does not have the field.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::executions) struct Shown<'a> {
+pub(in crate::executions) struct FilterFields<'a> {
     pub(in crate::executions) status: Option<&'a str>,
     pub(in crate::executions) source: Option<&'a str>,
-    pub(in crate::executions) kind: Option<&'a str>,
+    pub(in crate::executions) execution_type: Option<&'a str>,
+}
+
+/// The result of evaluating a list's filters on an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::executions) enum FilterResult {
+    /// The execution is in the list.
+    Matches,
+    /// The execution is not in the list.
+    Differs,
+    /// A field is missing, or spelled in a way that the upstream might read differently.
+    Undecided,
 }
 
 impl ListQuery {
-    /// The list without the filters that [`ListQuery::takes`] can judge; `None` if it has none of them.
+    /// The list without the filters that [`ListQuery::evaluate_filters`] can evaluate; `None` if it has none of them.
     pub(in crate::executions) fn without_filters(&self) -> Option<Self> {
-        let filtered = self.part.status.is_some() || self.source.is_some() || self.kind.is_some();
-        let part = Part { status: None, ..self.part };
-        filtered.then(|| Self { part, source: None, kind: None, ..self.clone() })
+        let filtered = self.page_and_status.status.is_some() || self.source.is_some() || self.execution_type.is_some();
+        let page_and_status = PageAndStatus { status: None, ..self.page_and_status };
+        filtered.then(|| Self { page_and_status, source: None, execution_type: None, ..self.clone() })
     }
 
-    /// Whether it is a page of all executions that there are, in the usual order.
+    /// True for a page of all executions in the default order.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         let dates = self.start.is_some() || self.end.is_some();
@@ -29,39 +42,47 @@ impl ListQuery {
     /// The first page of the same list.
     #[must_use]
     pub fn first_page(&self) -> Self {
-        self.other_page(1, self.part.limit)
+        self.other_page(1, self.page_and_status.limit)
     }
 
     /// Another page of the same list.
     pub(in crate::executions) fn other_page(&self, page: u64, limit: u32) -> Self {
-        Self { part: Part { page, limit, ..self.part }, ..self.clone() }
+        Self { page_and_status: PageAndStatus { page, limit, ..self.page_and_status }, ..self.clone() }
     }
 
-    /// Whether both are pages of the same list.
+    /// True if both are pages of the same list.
     pub(in crate::executions) fn same_list(&self, other: &Self) -> bool {
         let first = |query: &Self| query.other_page(1, 1);
         first(self) == first(other)
     }
 
-    /// Whether an execution of the list without filters is in this one; `None` if what it shows does not tell. Only the very
-    /// spellings count that the upstream is asked with: who knows whether it takes others for the same.
-    pub(in crate::executions) fn takes(&self, shown: Shown<'_>, dialect: Dialect) -> Option<bool> {
-        let status = judge(self.part.status, shown.status, Status::spelling, |text| Status::parse(text).ok().flatten());
-        let spelling = |source: Source| source.spelling(dialect);
-        let source = judge(self.source, shown.source, spelling, |text| Source::parse(text).ok().flatten());
-        let kind = judge(self.kind, shown.kind, Kind::spelling, |text| Kind::parse(text).ok().flatten());
-        Some(status? && source? && kind?)
+    /// Evaluates the filters on an execution of the list without filters.
+    ///
+    /// A field decides only in the very spelling that is sent to the upstream, which might not treat other spellings alike.
+    pub(in crate::executions) fn evaluate_filters(&self, fields: FilterFields<'_>, dialect: Dialect) -> FilterResult {
+        let status = evaluate(self.page_and_status.status, fields.status, ExecutionStatus::spelling, |text| {
+            ExecutionStatus::parse(text).ok().flatten()
+        });
+        let spelling = |source: ExecutionSource| source.spelling(dialect);
+        let source = evaluate(self.source, fields.source, spelling, |text| ExecutionSource::parse(text).ok().flatten());
+        let execution_type = evaluate(self.execution_type, fields.execution_type, ExecutionType::spelling, |text| {
+            ExecutionType::parse(text).ok().flatten()
+        });
+        let results = [status, source, execution_type];
+        results.into_iter().find(|result| *result != FilterResult::Matches).unwrap_or(FilterResult::Matches)
     }
 }
 
-fn judge<T: Copy + PartialEq>(
+fn evaluate<T: Copy + PartialEq>(
     wanted: Option<T>,
-    shown: Option<&str>,
+    field: Option<&str>,
     spelling: impl Fn(T) -> &'static str,
     parse: impl Fn(&str) -> Option<T>,
-) -> Option<bool> {
-    let Some(wanted) = wanted else { return Some(true) };
-    let shown = shown?;
-    let found = parse(shown)?;
-    (spelling(found) == shown).then_some(found == wanted)
+) -> FilterResult {
+    let Some(wanted) = wanted else { return FilterResult::Matches };
+    match field.and_then(|field| parse(field).filter(|value| spelling(*value) == field)) {
+        Some(value) if value == wanted => FilterResult::Matches,
+        Some(_) => FilterResult::Differs,
+        None => FilterResult::Undecided,
+    }
 }

@@ -1,6 +1,6 @@
-//! The names of the parameters.
+//! Query parameters and their names.
 
-/// A parameter of one of the resources.
+/// A query parameter of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
     Page,
@@ -18,7 +18,7 @@ pub(super) enum Parameter {
 }
 
 impl Parameter {
-    /// Those of `GET /api/v2/public/execution`.
+    /// The parameters of `GET /api/v2/public/execution`.
     pub(super) const OF_LISTS: &[Self] = &[
         Self::Page,
         Self::Limit,
@@ -33,10 +33,10 @@ impl Parameter {
         Self::ExecutionId,
         Self::SortAsc,
     ];
-    /// Those of the batches of an execution's node.
+    /// The parameters of the batches of an execution's node.
     pub(super) const OF_BATCHES: &[Self] = &[Self::Page, Self::Limit, Self::Status];
 
-    /// The one with this name. Part of the hit path.
+    /// Finds a parameter by its name. Part of the hit path.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         Some(match name {
             "page" => Self::Page,

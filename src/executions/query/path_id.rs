@@ -1,25 +1,25 @@
-//! An id in a path: one segment, decoded, that can't become two or climb.
+//! Ids in paths: one decoded segment, which no server can read as several or as `..`.
 
-use super::QueryError;
 use super::encoding::{decode_percent, push_encoded};
+use super::error::QueryError;
 
-/// Longest id that is accepted, in bytes.
+/// Length of the longest accepted id, in bytes.
 const MAX_LENGTH: usize = 256;
 
-/// The id of an execution or a node. Made by [`PathId::parse`] alone.
+/// The id of an execution or a node. Only made by [`PathId::parse`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathId(Box<str>);
 
 impl PathId {
-    /// Its length in bytes.
+    /// Length of the decoded id in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Reads a path segment as it stands in the request target.
+    /// Parses a path segment of a request target.
     ///
     /// # Errors
-    /// If it is empty, too long, broken, or anything that a server could take for more than one segment.
+    /// If the segment is empty, too long, malformed, or could be read as more than one segment.
     pub fn parse(segment: &str) -> Result<Self, QueryError> {
         let id = decode_percent(segment).ok_or_else(|| QueryError::malformed_value("id", segment))?;
         let misleading = |letter: char| letter == '/' || letter == '\\' || letter.is_control();
@@ -30,13 +30,13 @@ impl PathId {
         Ok(Self(id.into()))
     }
 
-    /// The id.
+    /// The decoded id.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Writes it as a path segment.
+    /// Writes the id as an encoded path segment.
     pub fn write_upstream(&self, out: &mut String) {
         push_encoded(out, &self.0);
     }

@@ -1,12 +1,13 @@
-//! What holds for every query: its canonical form is stable, its spellings agree, and different questions differ.
+//! Properties of every query: its canonical form is stable, its spellings are equal, and different queries differ.
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
 
-/// What a caller wants to know, apart from how it is spelled.
+/// The meaning of a query, independent of its spelling.
 #[derive(Clone, Debug, PartialEq)]
 struct Meaning {
     page: u64,
@@ -14,7 +15,7 @@ struct Meaning {
     status: Option<&'static str>,
     source: Option<&'static str>,
     kind: Option<&'static str>,
-    /// Seconds since 1970 of the start, and how long the range is.
+    /// Start in seconds since 1970, and length of the time range in seconds.
     range: Option<(i64, i64)>,
     slugs: std::collections::BTreeSet<String>,
     workflow_id: Option<String>,
@@ -23,7 +24,7 @@ struct Meaning {
     ascending: Option<bool>,
 }
 
-/// Dice for the spelling of one meaning.
+/// Seeded randomness that chooses between spellings.
 type Dice = fastrand::Rng;
 
 const POLICY: fn() -> QueryPolicy =
@@ -82,8 +83,8 @@ fn date_time(seconds: i64, dice: &mut Dice) -> String {
     }
 }
 
-/// One of the many ways to ask.
-fn spell(meaning: &Meaning, dice: &mut Dice) -> String {
+/// Spells each parameter of a query in one of its ways.
+fn spelled_pairs<'a>(meaning: &'a Meaning, dice: &mut Dice) -> Vec<(&'a str, String)> {
     let mut pairs: Vec<(&str, String)> = Vec::new();
     if meaning.page != 1 || flip(dice) {
         let zeros = "0".repeat((dice.u32(..) % 3) as usize);
@@ -125,16 +126,11 @@ fn spell(meaning: &Meaning, dice: &mut Dice) -> String {
     if let Some(ascending) = meaning.ascending {
         pairs.push(("sortAsc", any_case(&ascending.to_string(), dice)));
     }
-    if flip(dice) {
-        pairs.push(("_", dice.u32(..).to_string()));
-    }
-    if flip(dice) && !pairs.is_empty() {
-        pairs.push(pairs[0].clone());
-    }
-    // Fisher and Yates.
-    for last in (1..pairs.len()).rev() {
-        pairs.swap(last, dice.u32(..) as usize % (last + 1));
-    }
+    pairs
+}
+
+/// Encodes pairs as a query string, each character in one of its ways.
+fn encoded(pairs: Vec<(&str, String)>, dice: &mut Dice) -> String {
     let mut out = String::new();
     for (name, value) in pairs {
         out.push_str(if out.is_empty() && flip(dice) { "" } else { "&" });
@@ -151,6 +147,22 @@ fn spell(meaning: &Meaning, dice: &mut Dice) -> String {
     out
 }
 
+/// Writes one of the many spellings of a query.
+fn spell(meaning: &Meaning, dice: &mut Dice) -> String {
+    let mut pairs = spelled_pairs(meaning, dice);
+    if flip(dice) {
+        pairs.push(("_", dice.u32(..).to_string()));
+    }
+    if flip(dice) && !pairs.is_empty() {
+        pairs.push(pairs[0].clone());
+    }
+    // Fisher and Yates.
+    for last in (1..pairs.len()).rev() {
+        pairs.swap(last, dice.u32(..) as usize % (last + 1));
+    }
+    encoded(pairs, dice)
+}
+
 fn parse(raw: &str) -> ListQuery {
     ListQuery::parse(Some(raw), &POLICY()).unwrap_or_else(|error| panic!("{raw}: {error}"))
 }
@@ -159,7 +171,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn all_spellings_of_a_question_are_equal(meaning in meaning(), seed in any::<u64>()) {
+    fn all_spellings_of_a_query_are_equal(meaning in meaning(), seed in any::<u64>()) {
         let mut dice = Dice::with_seed(seed);
         let (one, other) = (spell(&meaning, &mut dice), spell(&meaning, &mut dice));
         prop_assert_eq!(parse(&one), parse(&other), "{} and {}", one, other);
@@ -180,11 +192,11 @@ proptest! {
     }
 
     #[test]
-    fn two_different_questions_are_never_equal(
+    fn two_different_queries_are_never_equal(
         one in meaning(), other in meaning(), pick in 0usize..11, seed in any::<u64>()
     ) {
         let mut dice = Dice::with_seed(seed);
-        // Differing in one thing alone is the hard case.
+        // Queries that differ in one parameter are the hard case.
         let mut near = one.clone();
         match pick {
             0 => near.page = other.page,
@@ -205,7 +217,7 @@ proptest! {
     }
 
     #[test]
-    fn no_query_is_too_strange_to_be_answered(raw in "\\PC{0,80}") {
+    fn every_accepted_query_has_a_stable_canonical_form(raw in "\\PC{0,80}") {
         for unknown in [UnknownParameters::Reject, UnknownParameters::Forward, UnknownParameters::Drop] {
             let policy = QueryPolicy { unknown, ..POLICY() };
             if let Ok(query) = ListQuery::parse(Some(&raw), &policy) {

@@ -1,4 +1,4 @@
-//! Spellings and refusals, as a caller would send them.
+//! Accepted and rejected queries, as a client would send them.
 
 use super::*;
 
@@ -16,78 +16,80 @@ fn canonical(raw: &str) -> String {
 
 fn upstream(raw: &str, dialect: Dialect) -> String {
     let mut out = String::new();
-    list(raw).expect("a good query").write_upstream(dialect, &mut out);
+    list(raw).expect("a valid query").write_upstream(dialect, &mut out);
     out
 }
 
+/// Canonical forms, each with other spellings of the same query.
+const SPELLINGS: &[(&str, &[&str])] = &[
+    (
+        "page=1&limit=10",
+        &[
+            "",
+            "page=1",
+            "limit=010",
+            "page=0001&limit=10",
+            "status=All",
+            "status=all&execution_source=ALL",
+            "&&",
+            "page",
+            "status=&page=+1+",
+            "execution_type=All",
+            "_=1700000000",
+            "page=1&page=01",
+            "%70age=1",
+            "slug=,",
+            "slug=%20",
+        ],
+    ),
+    (
+        "page=2&limit=25&status=TIMED_OUT",
+        &[
+            "status=timed_out&limit=25&page=2",
+            "page=2&limit=25&status=Timed-Out",
+            "page=2&limit=25&status=timed+out",
+            "page=2&limit=25&status=TIMED%20OUT",
+            "page=2&limit=25&status=%20TIMED_OUT%20&status=timed_out",
+            "page=2&limit=25&status=TIMED%5FOUT&_=9",
+        ],
+    ),
+    (
+        "page=1&limit=10&execution_source=API%20Call",
+        &[
+            "execution_source=API+Call",
+            "execution_source=api_call",
+            "execution_source=API_CALL",
+            "execution_source=Api-Call",
+            "execution_source=API%20CALL&status=ALL",
+        ],
+    ),
+    ("page=1&limit=10&execution_source=Schedule", &["execution_source=SCHEDULE", "execution_source=schedule"]),
+    ("page=1&limit=10&execution_type=ASYNC", &["execution_type=async", "execution_type=Async&page=1"]),
+    (
+        "page=1&limit=10&start_date=2026-03-10&end_date=2026-03-14",
+        &[
+            "end_date=2026-03-14&start_date=2026-03-10",
+            "start_date=2026-03-10T00:00:00Z&end_date=2026-03-14T23:59:59.999Z",
+            "start_date=2026-03-10T02:00:00%2B02:00&end_date=2026-03-14",
+            "start_date=2026-03-10T02:00:00+02:00&end_date=2026-03-14",
+            "start_date=2026-03-09t19:00:00-05:00&end_date=2026-03-14",
+            "start_date=2026-03-10%2000:00:00z&end_date=2026-03-14",
+            "start_date=2026-03-09T23:59:59.9991Z&end_date=2026-03-14T23:59:59.999999Z",
+        ],
+    ),
+    (
+        "page=1&limit=10&slug=github,slack",
+        &["slug=slack,github", "slug=github,slack,github", "slug=%20slack%20,,github,", "slug=slack%2Cgithub"],
+    ),
+    (
+        "page=1&limit=10&workflow_name=Post%20message&sortAsc=true",
+        &["sortAsc=TRUE&workflow_name=Post+message", "workflow_name=%20Post%20message%20&sortAsc=true"],
+    ),
+];
+
 #[test]
-fn every_spelling_of_a_question_has_one_canonical_form() {
-    let questions: &[(&str, &[&str])] = &[
-        (
-            "page=1&limit=10",
-            &[
-                "",
-                "page=1",
-                "limit=010",
-                "page=0001&limit=10",
-                "status=All",
-                "status=all&execution_source=ALL",
-                "&&",
-                "page",
-                "status=&page=+1+",
-                "execution_type=All",
-                "_=1700000000",
-                "page=1&page=01",
-                "%70age=1",
-                "slug=,",
-                "slug=%20",
-            ],
-        ),
-        (
-            "page=2&limit=25&status=TIMED_OUT",
-            &[
-                "status=timed_out&limit=25&page=2",
-                "page=2&limit=25&status=Timed-Out",
-                "page=2&limit=25&status=timed+out",
-                "page=2&limit=25&status=TIMED%20OUT",
-                "page=2&limit=25&status=%20TIMED_OUT%20&status=timed_out",
-                "page=2&limit=25&status=TIMED%5FOUT&_=9",
-            ],
-        ),
-        (
-            "page=1&limit=10&execution_source=API%20Call",
-            &[
-                "execution_source=API+Call",
-                "execution_source=api_call",
-                "execution_source=API_CALL",
-                "execution_source=Api-Call",
-                "execution_source=API%20CALL&status=ALL",
-            ],
-        ),
-        ("page=1&limit=10&execution_source=Schedule", &["execution_source=SCHEDULE", "execution_source=schedule"]),
-        ("page=1&limit=10&execution_type=ASYNC", &["execution_type=async", "execution_type=Async&page=1"]),
-        (
-            "page=1&limit=10&start_date=2026-03-10&end_date=2026-03-14",
-            &[
-                "end_date=2026-03-14&start_date=2026-03-10",
-                "start_date=2026-03-10T00:00:00Z&end_date=2026-03-14T23:59:59.999Z",
-                "start_date=2026-03-10T02:00:00%2B02:00&end_date=2026-03-14",
-                "start_date=2026-03-10T02:00:00+02:00&end_date=2026-03-14",
-                "start_date=2026-03-09t19:00:00-05:00&end_date=2026-03-14",
-                "start_date=2026-03-10%2000:00:00z&end_date=2026-03-14",
-                "start_date=2026-03-09T23:59:59.9991Z&end_date=2026-03-14T23:59:59.999999Z",
-            ],
-        ),
-        (
-            "page=1&limit=10&slug=github,slack",
-            &["slug=slack,github", "slug=github,slack,github", "slug=%20slack%20,,github,", "slug=slack%2Cgithub"],
-        ),
-        (
-            "page=1&limit=10&workflow_name=Post%20message&sortAsc=true",
-            &["sortAsc=TRUE&workflow_name=Post+message", "workflow_name=%20Post%20message%20&sortAsc=true"],
-        ),
-    ];
-    for (expected, spellings) in questions {
+fn every_spelling_has_one_canonical_form() {
+    for (expected, spellings) in SPELLINGS {
         for spelling in *spellings {
             assert_eq!(canonical(spelling), *expected, "{spelling}");
         }
@@ -96,7 +98,7 @@ fn every_spelling_of_a_question_has_one_canonical_form() {
 }
 
 #[test]
-fn the_upstream_is_spoken_to_in_its_dialect() {
+fn the_upstream_query_is_written_in_the_configured_dialect() {
     let raw = "execution_source=api-call&start_date=2026-03-10&end_date=2026-03-14";
     assert_eq!(
         upstream(raw, Dialect::Documented),
@@ -114,7 +116,7 @@ fn the_upstream_is_spoken_to_in_its_dialect() {
 }
 
 #[test]
-fn a_refusal_says_what_was_wrong_and_what_to_do() {
+fn errors_name_the_problem_and_the_accepted_values() {
     for (raw, message) in [
         (
             "status=erored",
@@ -168,7 +170,7 @@ fn a_refusal_says_what_was_wrong_and_what_to_do() {
 }
 
 #[test]
-fn dates_that_are_none_are_refused() {
+fn malformed_dates_are_rejected() {
     for value in [
         "2026-3-1",
         "20260301",
@@ -214,8 +216,8 @@ fn batches_have_their_own_parameters() {
 }
 
 #[test]
-fn the_end_of_the_range_is_known() {
-    let end = |raw| list(raw).expect("a good query").end().map(|end| end.to_string());
+fn the_end_of_the_time_range_is_parsed() {
+    let end = |raw| list(raw).expect("a valid query").end().map(|end| end.to_string());
     assert_eq!(end("end_date=2026-03-14").as_deref(), Some("2026-03-14T23:59:59.999Z"));
     assert_eq!(end("page=3"), None);
 }

@@ -1,14 +1,15 @@
-//! Parameter values that are not dates: numbers, the enumerations in every spelling of the vendor's, lists.
+//! Parameter values other than dates: numbers, the enumerations in each of the vendor's spellings, lists.
 
-use super::{Dialect, QueryError};
+use super::dialect::Dialect;
+use super::error::QueryError;
 use crate::suggest::suggest;
 
-/// The largest page number that survives a JSON parser of JavaScript's.
+/// The largest integer that a JavaScript client reads exactly.
 const MAX_PAGE: u64 = (1 << 53) - 1;
 
-/// `status`; "all" is the absence of it.
+/// The values of `status`. The value "all" is represented by the absence of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Status {
+pub(super) enum ExecutionStatus {
     Completed,
     Errored,
     Running,
@@ -17,26 +18,26 @@ pub(super) enum Status {
     TimedOut,
 }
 
-/// `execution_source`; "all" is the absence of it.
+/// The values of `execution_source`. The value "all" is represented by the absence of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Source {
+pub(super) enum ExecutionSource {
     Event,
     Schedule,
     ApiCall,
 }
 
-/// `execution_type`; "all" is the absence of it.
+/// The values of `execution_type`. The value "all" is represented by the absence of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(super) enum ExecutionType {
     Sync,
     Async,
 }
 
-impl Status {
+impl ExecutionStatus {
     const ACCEPTED: [&'static str; 7] = ["All", "COMPLETED", "ERRORED", "RUNNING", "STOPPED", "STOPPING", "TIMED_OUT"];
 
     pub(super) fn parse(value: &str) -> Result<Option<Self>, QueryError> {
-        match Folded::of(value).as_bytes() {
+        match NormalizedValue::new(value).as_bytes() {
             b"ALL" => Ok(None),
             b"COMPLETED" => Ok(Some(Self::Completed)),
             b"ERRORED" => Ok(Some(Self::Errored)),
@@ -60,11 +61,11 @@ impl Status {
     }
 }
 
-impl Source {
+impl ExecutionSource {
     const ACCEPTED: [&'static str; 4] = ["All", "Event", "Schedule", "API Call"];
 
     pub(super) fn parse(value: &str) -> Result<Option<Self>, QueryError> {
-        match Folded::of(value).as_bytes() {
+        match NormalizedValue::new(value).as_bytes() {
             b"ALL" => Ok(None),
             b"EVENT" => Ok(Some(Self::Event)),
             b"SCHEDULE" => Ok(Some(Self::Schedule)),
@@ -84,11 +85,11 @@ impl Source {
     }
 }
 
-impl Kind {
+impl ExecutionType {
     const ACCEPTED: [&'static str; 3] = ["All", "SYNC", "ASYNC"];
 
     pub(super) fn parse(value: &str) -> Result<Option<Self>, QueryError> {
-        match Folded::of(value).as_bytes() {
+        match NormalizedValue::new(value).as_bytes() {
             b"ALL" => Ok(None),
             b"SYNC" => Ok(Some(Self::Sync)),
             b"ASYNC" => Ok(Some(Self::Async)),
@@ -104,23 +105,47 @@ impl Kind {
     }
 }
 
-/// A value in upper case with `_` for `-` and space, on the stack: no accepted value is longer.
-struct Folded {
+/// The values of `sortAsc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum SortOrder {
+    Ascending,
+    Descending,
+}
+
+impl SortOrder {
+    pub(super) fn parse(value: &str) -> Result<Self, QueryError> {
+        match NormalizedValue::new(value).as_bytes() {
+            b"TRUE" => Ok(Self::Ascending),
+            b"FALSE" => Ok(Self::Descending),
+            _ => Err(not_among("sortAsc", value, &["true", "false"])),
+        }
+    }
+
+    pub(super) fn spelling(self) -> &'static str {
+        match self {
+            Self::Ascending => "true",
+            Self::Descending => "false",
+        }
+    }
+}
+
+/// A value in upper case with `_` for `-` and space. On the stack, since no accepted value is longer.
+struct NormalizedValue {
     text: [u8; 16],
     length: usize,
 }
 
-impl Folded {
-    fn of(value: &str) -> Self {
-        let mut folded = Self { text: [0; 16], length: 0 };
-        // What is too long stays empty and matches nothing.
-        if value.len() <= folded.text.len() {
-            folded.length = value.len();
-            for (out, byte) in folded.text.iter_mut().zip(value.bytes()) {
+impl NormalizedValue {
+    fn new(value: &str) -> Self {
+        let mut normalized = Self { text: [0; 16], length: 0 };
+        // A longer value stays empty and equals no accepted one.
+        if value.len() <= normalized.text.len() {
+            normalized.length = value.len();
+            for (out, byte) in normalized.text.iter_mut().zip(value.bytes()) {
                 *out = if matches!(byte, b'-' | b' ') { b'_' } else { byte.to_ascii_uppercase() };
             }
         }
-        folded
+        normalized
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -141,20 +166,12 @@ pub(super) fn limit(value: &str, max: u32) -> Result<u32, QueryError> {
         .ok_or_else(|| QueryError::invalid("limit", value, format!("a whole number from 1 to {max}"), None))
 }
 
-/// Digits and nothing else: the standard library's parser would take a sign.
+/// Parses digits only; the standard library's parser would accept a sign.
 fn digits(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
 }
 
-pub(super) fn boolean(name: &str, value: &str) -> Result<bool, QueryError> {
-    match Folded::of(value).as_bytes() {
-        b"TRUE" => Ok(true),
-        b"FALSE" => Ok(false),
-        _ => Err(not_among(name, value, &["true", "false"])),
-    }
-}
-
-/// A comma list as a set: sorted, each item once.
+/// Parses a comma-separated list to a sorted list without duplicates.
 pub(super) fn list(value: &str) -> Vec<String> {
     let mut items: Vec<String> =
         value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect();

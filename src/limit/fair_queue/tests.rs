@@ -2,14 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What can happen to lines.
+/// One step of a generated history.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// Somebody joins a line, to renew what was asked for then.
-    Join(FlowId, Urgency, u64),
-    /// The waiter with this number leaves.
-    Leave(usize),
-    Serve,
+    /// A request joins the flow, to renew a response of this request time.
+    Push(FlowId, Urgency, u64),
+    /// The request with this number is cancelled.
+    Cancel(usize),
+    /// The next request receives a permit.
+    Pop,
 }
 
 fn urgency() -> impl Strategy<Value = Urgency> {
@@ -18,70 +19,71 @@ fn urgency() -> impl Strategy<Value = Urgency> {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
-        // A greedy line, and others.
-        4 => (urgency(), 0_u64..50).prop_map(|(urgency, renews)| Event::Join(0, urgency, renews)),
-        4 => (1_u64..6, urgency(), 0_u64..50).prop_map(|(line, urgency, renews)| Event::Join(line, urgency, renews)),
-        1 => (0_usize..100).prop_map(Event::Leave),
-        4 => Just(Event::Serve),
+        // Flow 0 is greedy.
+        4 => (urgency(), 0_u64..50).prop_map(|(urgency, renews)| Event::Push(0, urgency, renews)),
+        4 => (1_u64..6, urgency(), 0_u64..50).prop_map(|(flow, urgency, renews)| Event::Push(flow, urgency, renews)),
+        1 => (0_usize..100).prop_map(Event::Cancel),
+        4 => Just(Event::Pop),
     ];
     proptest::collection::vec(event, 1..200)
 }
 
-/// A waiter as the test sees it.
-struct Seen {
-    line: FlowId,
-    slot: Option<oneshot::Receiver<()>>,
-    /// PermitQueue that each line has had since it joined.
-    turns: [u64; 6],
+/// A request as the test tracks it.
+struct Tracked {
+    flow: FlowId,
+    permit: Option<oneshot::Receiver<()>>,
+    /// Permits that each flow has received since this request joined.
+    permits: [u64; 6],
 }
 
-fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
-    let mut lines = FairQueue::default();
-    let mut seen: Vec<Seen> = Vec::new();
+/// Gives a permit to the next request, and checks that no flow is too far ahead of its flow.
+fn serve(queue: &mut FairQueue, tracked: &mut [Tracked]) -> Result<bool, TestCaseError> {
+    let Some(request) = queue.pop() else { return Ok(false) };
+    prop_assert!(request.permit.send(()).is_ok(), "no cancelled request is served");
+    let received = |tracked: &mut Tracked| tracked.permit.as_mut().is_some_and(|permit| permit.try_recv().is_ok());
+    let index = tracked.iter_mut().position(received).expect("the request is tracked");
+    let flow = tracked[index].flow;
+    tracked[index].permit = None;
+    let own = tracked[index].permits[usize::try_from(flow).expect("small")];
+    for (other, permits) in tracked[index].permits.iter().enumerate() {
+        prop_assert!(
+            *permits <= own + 2 + 2 * LEEWAY,
+            "flow {other} received {permits} permits while a request of flow {flow} saw {own} of its own flow"
+        );
+    }
+    let flow = usize::try_from(flow).expect("small");
+    tracked.iter_mut().filter(|tracked| tracked.permit.is_some()).for_each(|tracked| tracked.permits[flow] += 1);
+    Ok(true)
+}
+
+fn check_fairness(events: Vec<Event>) -> Result<(), TestCaseError> {
+    let mut queue = FairQueue::default();
+    let mut tracked: Vec<Tracked> = Vec::new();
     let mut served = 0;
-    let serve = |lines: &mut FairQueue, seen: &mut Vec<Seen>| -> Result<bool, TestCaseError> {
-        let Some(waiter) = lines.next() else { return Ok(false) };
-        prop_assert!(waiter.slot.send(()).is_ok(), "whoever is served is there");
-        let index = seen.iter_mut().position(|seen| seen.slot.as_mut().is_some_and(|slot| slot.try_recv().is_ok()));
-        let index = index.expect("a waiter that was seen");
-        let line = seen[index].line;
-        seen[index].slot = None;
-        let own = seen[index].turns[usize::try_from(line).expect("small")];
-        for (other, turns) in seen[index].turns.iter().enumerate() {
-            prop_assert!(
-                *turns <= own + 2 + 2 * LEEWAY,
-                "line {other} had {turns} turns while a waiter of line {line} saw {own} of its own line"
-            );
-        }
-        let line = usize::try_from(line).expect("small");
-        seen.iter_mut().filter(|seen| seen.slot.is_some()).for_each(|seen| seen.turns[line] += 1);
-        Ok(true)
-    };
     for event in events {
         match event {
-            Event::Join(line, urgency, renews) => {
-                let (slot, waiting) = oneshot::channel();
+            Event::Push(flow, urgency, renews) => {
+                let (permit, receiver) = oneshot::channel();
                 let deadline = Moment::from_nanos(u64::MAX);
-                lines.join(line, urgency, QueuedRequest { slot, deadline, renews: Moment::from_nanos(renews) });
-                seen.push(Seen { line, slot: Some(waiting), turns: [0; 6] });
+                queue.push(flow, urgency, QueuedRequest { permit, deadline, renews: Moment::from_nanos(renews) });
+                tracked.push(Tracked { flow, permit: Some(receiver), permits: [0; 6] });
             }
-            Event::Leave(index) => {
-                if let Some(seen) = seen.get_mut(index) {
-                    seen.slot = None;
+            Event::Cancel(index) => {
+                if let Some(tracked) = tracked.get_mut(index) {
+                    tracked.permit = None;
                 }
             }
-            Event::Serve => served += usize::from(serve(&mut lines, &mut seen)?),
+            Event::Pop => served += usize::from(serve(&mut queue, &mut tracked)?),
         }
-        let there = seen.iter().filter(|seen| seen.slot.is_some()).count();
-        let still_there = lines.still_there();
-        prop_assert_eq!(still_there.callers + still_there.renewals, there, "nobody is lost");
+        let open = tracked.iter().filter(|tracked| tracked.permit.is_some()).count();
+        prop_assert_eq!(queue.depth().total(), open, "no request is lost");
     }
-    while serve(&mut lines, &mut seen)? {
+    while serve(&mut queue, &mut tracked)? {
         served += 1;
     }
-    prop_assert!(seen.iter().all(|seen| seen.slot.is_none()), "all who stayed were served, {}", served);
-    lines.tidy(Moment::default());
-    prop_assert_eq!(lines.waiting(), 0);
+    prop_assert!(tracked.iter().all(|tracked| tracked.permit.is_none()), "every open request is served, {}", served);
+    queue.remove_expired(Moment::default());
+    prop_assert_eq!(queue.length(), 0);
     Ok(())
 }
 
@@ -89,52 +91,52 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_line_gets_more_ahead_of_another_one_that_waits_than_the_leeway(events in events()) {
-        run(events)?;
+    fn no_flow_gets_further_ahead_than_the_leeway(events in events()) {
+        check_fairness(events)?;
     }
 }
 
-fn join(lines: &mut FairQueue, line: FlowId, urgency: Urgency, renews: u64) -> oneshot::Receiver<()> {
-    let (slot, waiting) = oneshot::channel();
-    let waiter = QueuedRequest { slot, deadline: Moment::from_nanos(100), renews: Moment::from_nanos(renews) };
-    lines.join(line, urgency, waiter);
-    waiting
+fn push(queue: &mut FairQueue, flow: FlowId, urgency: Urgency, renews: u64) -> oneshot::Receiver<()> {
+    let (permit, receiver) = oneshot::channel();
+    let request = QueuedRequest { permit, deadline: Moment::from_nanos(100), renews: Moment::from_nanos(renews) };
+    queue.push(flow, urgency, request);
+    receiver
 }
 
-fn order(lines: &mut FairQueue) -> Vec<u64> {
-    std::iter::from_fn(|| lines.next()).map(|waiter| waiter.renews.as_nanos()).collect()
-}
-
-#[test]
-fn the_oldest_renewal_goes_first_until_its_line_is_ahead_of_its_share() {
-    let mut lines = FairQueue::default();
-    let asked = (0..12).map(|renews| (1, renews)).chain((50..54).map(|renews| (2, renews)));
-    let _waiting: Vec<_> = asked.map(|(line, renews)| join(&mut lines, line, Urgency::Background, renews)).collect();
-    assert_eq!(order(&mut lines), [0, 1, 2, 3, 4, 5, 6, 7, 8, 50, 9, 51, 10, 52, 11, 53]);
+fn order(queue: &mut FairQueue) -> Vec<u64> {
+    std::iter::from_fn(|| queue.pop()).map(|request| request.renews.as_nanos()).collect()
 }
 
 #[test]
-fn callers_go_round_by_round_and_before_renewals_until_their_line_is_ahead_of_its_share() {
-    let mut lines = FairQueue::default();
+fn the_oldest_renewal_goes_first_within_the_leeway() {
+    let mut queue = FairQueue::default();
+    let renewals = (0..12).map(|renews| (1, renews)).chain((50..54).map(|renews| (2, renews)));
+    let _permits: Vec<_> = renewals.map(|(flow, renews)| push(&mut queue, flow, Urgency::Background, renews)).collect();
+    assert_eq!(order(&mut queue), [0, 1, 2, 3, 4, 5, 6, 7, 8, 50, 9, 51, 10, 52, 11, 53]);
+}
+
+#[test]
+fn foreground_goes_round_by_round_before_background_within_the_leeway() {
+    let mut queue = FairQueue::default();
     let greedy = (100..112).map(|renews| (1, Urgency::Foreground, renews));
     let modest = [(2, Urgency::Foreground, 200), (2, Urgency::Foreground, 201), (3, Urgency::Background, 0)];
-    let _waiting: Vec<_> =
-        greedy.chain(modest).map(|(line, urgency, renews)| join(&mut lines, line, urgency, renews)).collect();
-    let order = order(&mut lines);
+    let _permits: Vec<_> =
+        greedy.chain(modest).map(|(flow, urgency, renews)| push(&mut queue, flow, urgency, renews)).collect();
+    let order = order(&mut queue);
     assert_eq!(order[..6], [100, 200, 101, 201, 102, 103]);
     assert_eq!(order[9..], [107, 108, 0, 109, 110, 111]);
 }
 
 #[test]
-fn a_full_queue_makes_room_for_a_shorter_line_at_the_end_of_the_longest() {
-    let mut lines = FairQueue::default();
+fn a_full_queue_drops_the_last_request_of_the_longest_flow() {
+    let mut queue = FairQueue::default();
     let foreground = Urgency::Foreground;
-    let mut greedy: Vec<_> = (0..3).map(|_| join(&mut lines, 1, foreground, 0)).collect();
-    let _modest = join(&mut lines, 2, foreground, 0);
-    assert!(!lines.make_room(1, foreground), "it is the longest itself");
-    assert!(lines.make_room(2, foreground) && lines.make_room(3, foreground));
-    assert_eq!(lines.waiting(), 2);
-    assert!(!lines.make_room(3, foreground), "all are as short as it would be");
-    let sent_away = |slot: &mut oneshot::Receiver<()>| slot.try_recv() == Err(oneshot::error::TryRecvError::Closed);
-    assert_eq!(greedy.iter_mut().map(sent_away).collect::<Vec<_>>(), [false, true, true]);
+    let mut greedy: Vec<_> = (0..3).map(|_| push(&mut queue, 1, foreground, 0)).collect();
+    let _modest = push(&mut queue, 2, foreground, 0);
+    assert!(!queue.make_room(1, foreground), "flow 1 is the longest itself");
+    assert!(queue.make_room(2, foreground) && queue.make_room(3, foreground));
+    assert_eq!(queue.length(), 2);
+    assert!(!queue.make_room(3, foreground), "no flow is longer than flow 3 would be");
+    let dropped = |permit: &mut oneshot::Receiver<()>| permit.try_recv() == Err(oneshot::error::TryRecvError::Closed);
+    assert_eq!(greedy.iter_mut().map(dropped).collect::<Vec<_>>(), [false, true, true]);
 }

@@ -1,10 +1,9 @@
-//! What Postern may ask of Refold: one GCRA quota per org key, given out fairly.
+//! Limits the requests to Refold: one GCRA quota per org key, shared fairly.
 //!
-//! Fetches that have to wait stand in one line per linked account, and the lines are served in turn (round-robin, see
-//! `fair_queue`), so an account that asks for much waits for itself. A wait is bounded in time, the number of waiters by
-//! `max_queue`; where that is reached, whoever comes takes the place of the last in the longest line. An upstream 429 holds
-//! all lines for as long as it says; after it the pace is halved and comes back step by step (additive increase,
-//! multiplicative decrease).
+//! A request that exceeds the quota waits in its flow, one per linked account and session token; `fair_queue` says in which
+//! order flows are served. The wait is bounded by a deadline, and the queue by `max_queue`: a request that meets a full queue
+//! replaces the last one of the longest flow. After an upstream 429 all requests pause for the time that it asks for; the rate
+//! halves and then recovers (additive increase, multiplicative decrease).
 
 mod status;
 
@@ -15,33 +14,23 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 pub use self::status::BudgetStatus;
-use super::fair_queue::{FairQueue, QueuedRequest};
+use super::fair_queue::{FairQueue, QueueDepth, QueuedRequest};
+use super::flow::{FlowId, Urgency};
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamRate;
-use crate::window_counter::{Ring, SECOND, unit};
+use crate::window_counter::{CounterRing, SECOND, unit};
 
-/// After a 429 the pace is a share of what is configured, of 1,000. It is never less than this.
-const LEAST_PACE: u32 = 100;
-const FULL_PACE: u32 = 1000;
-/// What each granted request gives back of the pace.
-const PACE_STEP: u32 = 10;
+/// The rate factor at the configured rate; smaller factors are thousandths of it.
+const FULL_RATE: u32 = 1000;
+/// The smallest rate factor after any number of 429 responses.
+const MIN_RATE: u32 = 100;
+/// Amount by which each granted request raises the rate factor.
+const RATE_STEP: u32 = 10;
 
-/// Names a line of waiters.
-pub type FlowId = u64;
-
-/// Whether somebody waits for what is fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
-    /// A caller waits: served before all that nobody waits for.
-    Foreground,
-    /// An answer is renewed behind its readers' backs.
-    Background,
-}
-
-/// How long a background fetch may wait for its turn: nobody waits for it, and what it renews is given meanwhile.
+/// Maximum wait of a background request. It is long, since callers receive the cached response meanwhile.
 const BACKGROUND_WAIT: Duration = Duration::from_mins(1);
 
-/// The budget of one org key at the upstream. Cheap to clone; clones are the same one.
+/// The budget of one org key at the upstream. Cheap to clone; clones share one budget.
 #[derive(Clone, Debug)]
 pub struct UpstreamBudget(Arc<Inner>);
 
@@ -49,192 +38,183 @@ pub struct UpstreamBudget(Arc<Inner>);
 struct Inner {
     clock: Clock,
     limits: ArcSwap<UpstreamRate>,
-    state: Mutex<State>,
-    /// Slots that were taken, by the second.
-    used: Ring<64>,
+    schedule: Mutex<Schedule>,
+    /// Granted requests by the second.
+    granted: CounterRing<64>,
 }
 
+/// The state of the GCRA and the queue.
 #[derive(Debug)]
-struct State {
-    /// GCRA's theoretical arrival time of the next request.
+struct Schedule {
+    /// Theoretical arrival time (TAT) of the next request.
     arrival: Moment,
-    /// No fetch before this: the upstream said so.
-    held_until: Moment,
-    /// The present pace, of 1,000.
-    pace: u32,
-    lines: FairQueue,
-    /// A task gives out slots as long as somebody waits.
-    dispatching: bool,
+    /// No request is granted before this moment, which an upstream 429 sets.
+    paused_until: Moment,
+    /// The present share of the configured rate, in thousandths.
+    rate_factor: u32,
+    queue: FairQueue,
+    /// True while a task runs [`Inner::dispatch`], which it does while requests wait.
+    is_dispatching: bool,
 }
 
-/// Fetches that wait for a slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// Somebody waits for these.
-    pub callers: usize,
-    /// Nobody waits for these.
-    pub renewals: usize,
-}
-
-/// The budget is spent for longer than a fetch may wait.
+/// The budget grants no request within the permitted wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted {
-    /// When it is worth asking again.
+    /// Time after which a new request is likely to be granted.
     pub retry_after: Duration,
 }
 
 impl UpstreamBudget {
-    /// A full budget.
+    /// Creates a full budget.
     #[must_use]
     pub fn new(limits: UpstreamRate, clock: Clock) -> Self {
-        let state = State {
+        let schedule = Schedule {
             arrival: Moment::default(),
-            held_until: Moment::default(),
-            pace: FULL_PACE,
-            lines: FairQueue::default(),
-            dispatching: false,
+            paused_until: Moment::default(),
+            rate_factor: FULL_RATE,
+            queue: FairQueue::default(),
+            is_dispatching: false,
         };
         let limits = ArcSwap::from_pointee(limits);
-        Self(Arc::new(Inner { clock, limits, state: Mutex::new(state), used: Ring::default() }))
+        Self(Arc::new(Inner { clock, limits, schedule: Mutex::new(schedule), granted: CounterRing::default() }))
     }
 
-    /// Grants something else from now on, also to those who wait. What was spent stays spent.
+    /// Changes the limits, also for the requests that wait. Granted requests stay counted.
     pub fn set_limits(&self, limits: UpstreamRate) {
         self.0.limits.store(Arc::new(limits));
     }
 
-    /// Takes one request off, waiting for it in the caller's line if need be.
+    /// Takes one request off the budget, and waits for it in the queue if necessary. `renews` is the request time of the
+    /// cached response that the request renews, or the present if there is none.
     ///
     /// # Errors
-    /// At once, if the turn would come later than the configuration lets anybody wait or if too many wait already; later, if
-    /// the upstream has asked for a pause meanwhile and the time is over.
-    ///
-    /// `renews` is when the answer that is to be renewed was asked for, or now if there is none.
-    pub async fn acquire(&self, line: FlowId, urgency: Urgency, renews: Moment) -> Result<(), Exhausted> {
+    /// At once if the queue is full or the wait would be too long. Later if the upstream has asked for a pause and the request
+    /// reaches its deadline, or if a request of a shorter flow takes its place in a full queue.
+    pub async fn acquire(&self, flow: FlowId, urgency: Urgency, renews: Moment) -> Result<(), Exhausted> {
         let inner = &self.0;
-        let waiting = {
+        let permit = {
             let now = inner.clock.now();
-            let mut state = inner.state();
-            if state.lines.waiting() == 0 && inner.take(&mut state, now) {
+            let mut schedule = inner.schedule();
+            if schedule.queue.length() == 0 && inner.take(&mut schedule, now) {
                 return Ok(());
             }
-            let retry_after = inner.turn_of(&state, line, urgency, now).since(now);
-            let longest = match urgency {
+            let retry_after = inner.estimate(&schedule, flow, urgency, now).since(now);
+            let max_wait = match urgency {
                 Urgency::Foreground => inner.limits.load().max_wait,
                 Urgency::Background => BACKGROUND_WAIT,
             };
-            let (lines, most) = (&mut state.lines, inner.limits.load().max_queue);
-            if lines.waiting_for(urgency) >= most {
-                lines.tidy(now);
+            let (queue, max_queue) = (&mut schedule.queue, inner.limits.load().max_queue);
+            if queue.length_of(urgency) >= max_queue {
+                queue.remove_expired(now);
             }
-            let full = lines.waiting_for(urgency) >= most;
-            if retry_after > longest || full && !lines.make_room(line, urgency) {
+            let is_full = queue.length_of(urgency) >= max_queue;
+            if retry_after > max_wait || is_full && !queue.make_room(flow, urgency) {
                 return Err(Exhausted { retry_after });
             }
-            let (slot, waiting) = oneshot::channel();
-            state.lines.join(line, urgency, QueuedRequest { slot, deadline: now + longest, renews });
-            if !state.dispatching {
-                state.dispatching = true;
+            let (sender, permit) = oneshot::channel();
+            schedule.queue.push(flow, urgency, QueuedRequest { permit: sender, deadline: now + max_wait, renews });
+            if !schedule.is_dispatching {
+                schedule.is_dispatching = true;
                 tokio::spawn(Arc::clone(inner).dispatch());
             }
-            waiting
+            permit
         };
-        waiting.await.map_err(|_| {
+        permit.await.map_err(|_| {
             let now = inner.clock.now();
-            Exhausted { retry_after: inner.turn_of(&inner.state(), line, urgency, now).since(now) }
+            Exhausted { retry_after: inner.estimate(&inner.schedule(), flow, urgency, now).since(now) }
         })
     }
 
-    /// Stops new fetches for `pause`, also of those who wait: the upstream answered 429.
-    pub fn hold(&self, pause: Duration) {
+    /// Pauses all requests for `duration`, waiting ones included, and halves the rate. Call it after an upstream 429.
+    pub fn pause(&self, duration: Duration) {
         let inner = &self.0;
-        let until = inner.clock.now() + pause;
-        let mut state = inner.state();
-        // Several answers of one moment are one reason to slow down.
-        if state.held_until < inner.clock.now() {
-            state.pace = (state.pace / 2).max(LEAST_PACE);
+        let until = inner.clock.now() + duration;
+        let mut schedule = inner.schedule();
+        // Several 429 responses to concurrent requests halve the rate once.
+        if schedule.paused_until < inner.clock.now() {
+            schedule.rate_factor = (schedule.rate_factor / 2).max(MIN_RATE);
         }
-        state.held_until = state.held_until.max(until);
-        // After the pause one request at a time: the burst is spent, or the upstream would not have refused.
-        state.arrival = state.arrival.max(until + inner.tolerance());
+        schedule.paused_until = schedule.paused_until.max(until);
+        // No burst after the pause: the upstream would not have answered 429 if any of it were left.
+        schedule.arrival = schedule.arrival.max(until + inner.tolerance());
     }
 
-    /// How many wait now.
+    /// Counts the requests that wait now.
     #[must_use]
-    pub fn waiting(&self) -> Waiting {
-        self.0.state().lines.still_there()
+    pub fn queue_depth(&self) -> QueueDepth {
+        self.0.schedule().queue.depth()
     }
 }
 
 impl Inner {
-    /// Time between two slots at the present pace.
-    fn interval(&self, state: &State) -> Duration {
-        self.full_interval() * FULL_PACE / state.pace
+    /// Time between two granted requests at the present rate.
+    fn interval(&self, schedule: &Schedule) -> Duration {
+        self.full_interval() * FULL_RATE / schedule.rate_factor
     }
 
-    /// A hundredth longer than is granted. On their way requests come closer together, which spends what the upstream allows
-    /// for a burst; so that comes back.
+    /// Time between two granted requests at the configured rate, and one per cent more. On the network requests move closer
+    /// together, which uses up the burst that the upstream tolerates; the extra time lets that recover.
     fn full_interval(&self) -> Duration {
         Duration::from_secs(1) / self.limits.load().rate.per_second.get() * 101 / 100
     }
 
-    /// How far ahead of its time a request may come: what the burst allows but for one. Requests reach the upstream closer
-    /// together than they left, and one slot apart is the leeway that keeps it from refusing them.
+    /// Time by which a request may be ahead of its theoretical arrival time: the burst less one request. Requests reach the
+    /// upstream closer together than they left, so one interval is kept in reserve against its limiter.
     fn tolerance(&self) -> Duration {
         self.full_interval() * self.limits.load().rate.burst.get().saturating_sub(2)
     }
 
-    /// When the next slot is.
-    fn next_slot(&self, state: &State, now: Moment) -> Moment {
-        (state.arrival.max(now) - self.tolerance()).max(state.held_until).max(now)
+    /// Returns the moment at which the next request is granted.
+    fn next_grant(&self, schedule: &Schedule, now: Moment) -> Moment {
+        (schedule.arrival.max(now) - self.tolerance()).max(schedule.paused_until).max(now)
     }
 
-    /// Takes a slot, if there is one now.
-    fn take(&self, state: &mut State, now: Moment) -> bool {
-        let free = self.next_slot(state, now) <= now;
-        if free {
-            state.arrival = state.arrival.max(now) + self.interval(state);
-            state.pace = (state.pace + PACE_STEP).min(FULL_PACE);
-            self.used.add(unit(now, SECOND));
+    /// Takes one request off the budget; `false` if none is available now.
+    fn take(&self, schedule: &mut Schedule, now: Moment) -> bool {
+        let is_available = self.next_grant(schedule, now) <= now;
+        if is_available {
+            schedule.arrival = schedule.arrival.max(now) + self.interval(schedule);
+            schedule.rate_factor = (schedule.rate_factor + RATE_STEP).min(FULL_RATE);
+            self.granted.add(unit(now, SECOND));
         }
-        free
+        is_available
     }
 
-    /// When it would be the turn of one more in a line.
-    fn turn_of(&self, state: &State, line: FlowId, urgency: Urgency, now: Moment) -> Moment {
-        let before = state.lines.before(line, urgency);
-        self.next_slot(state, now) + self.interval(state) * u32::try_from(before).unwrap_or(u32::MAX)
+    /// Estimates the moment at which one more request of `flow` would be granted.
+    fn estimate(&self, schedule: &Schedule, flow: FlowId, urgency: Urgency, now: Moment) -> Moment {
+        let position = schedule.queue.position(flow, urgency);
+        self.next_grant(schedule, now) + self.interval(schedule) * u32::try_from(position).unwrap_or(u32::MAX)
     }
 
-    /// Gives out slots until nobody waits.
+    /// Gives permits to the queued requests until none waits.
     async fn dispatch(self: Arc<Self>) {
         loop {
             let next = {
                 let now = self.clock.now();
-                let mut state = self.state();
-                state.lines.tidy(now);
-                while state.lines.waiting() > 0 && self.next_slot(&state, now) <= now {
-                    let Some(waiter) = state.lines.next() else { break };
-                    // One that leaves between the look and this has wasted nobody's slot but its own line's turn.
-                    if waiter.slot.send(()).is_ok() {
-                        self.take(&mut state, now);
+                let mut schedule = self.schedule();
+                schedule.queue.remove_expired(now);
+                while schedule.queue.length() > 0 && self.next_grant(&schedule, now) <= now {
+                    let Some(request) = schedule.queue.pop() else { break };
+                    // A request that is cancelled right now costs its flow one round, and the budget nothing.
+                    if request.permit.send(()).is_ok() {
+                        self.take(&mut schedule, now);
                     }
                 }
-                if state.lines.waiting() == 0 {
-                    state.dispatching = false;
+                if schedule.queue.length() == 0 {
+                    schedule.is_dispatching = false;
                     return;
                 }
-                let deadline = state.lines.deadlines().min();
-                let slot = self.next_slot(&state, now);
-                deadline.map_or(slot, |deadline| deadline.min(slot))
+                let deadline = schedule.queue.deadlines().min();
+                let grant = self.next_grant(&schedule, now);
+                deadline.map_or(grant, |deadline| deadline.min(grant))
             };
             self.clock.sleep_until(next).await;
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs under the lock; were it otherwise, the numbers would still be sound.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        // Nothing that can panic runs under the lock; if it did, the numbers would still be consistent.
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

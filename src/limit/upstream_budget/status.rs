@@ -1,51 +1,52 @@
-//! How the budget stands, for whoever watches.
+//! The state of an upstream budget, for the status page, metrics and readiness.
 
 use serde::Serialize;
 
-use super::{FULL_PACE, UpstreamBudget};
+use super::{FULL_RATE, UpstreamBudget};
 use crate::window_counter::{SECOND, ago, unit};
 
-/// Seconds of use that are shown.
-const SHOWN: u32 = 60;
+/// Number of seconds of history.
+const HISTORY: u32 = 60;
 
-/// How the budget of one org key stands.
+/// The state of the budget of one org key.
 #[derive(Clone, Debug, Serialize)]
 pub struct BudgetStatus {
-    /// What the configuration lets it ask a second.
+    /// Requests per second that the configuration grants.
     pub per_second: u32,
-    /// And at once after a pause.
+    /// Requests that the configuration grants at once after a pause.
     pub burst: u32,
-    /// The share of that at which it asks now: less than 1 for a while after a 429.
-    pub pace: f64,
-    /// Requests by the second in the last minute; the present second is not over and not in it.
+    /// The present rate as a share of `per_second`; less than 1 for some time after a 429.
+    #[serde(rename = "pace")]
+    pub rate_factor: f64,
+    /// Granted requests in each second of the last minute, the oldest first, without the present second.
     pub used: Vec<u32>,
-    /// Fetches that wait for their turn.
+    /// Requests that wait in the queue.
     pub waiting: usize,
-    /// How many may.
+    /// Maximum number of requests of one urgency in the queue.
     pub max_queue: usize,
-    /// How long nobody may ask, since Refold said so: seconds.
-    pub held_for: f64,
+    /// Seconds until the pause ends that a 429 asked for; 0 without a pause.
+    #[serde(rename = "held_for")]
+    pub paused_for: f64,
 }
 
 impl UpstreamBudget {
-    /// How it stands.
+    /// Returns the present state.
     #[must_use]
     pub fn status(&self) -> BudgetStatus {
         let inner = &self.0;
         let now = inner.clock.now();
         let second = unit(now, SECOND);
-        let back = |seconds| ago(seconds, second).map_or(0, |at| inner.used.at(at));
+        let granted = |seconds| ago(seconds, second).map_or(0, |second| inner.granted.at(second));
         let limits = inner.limits.load();
-        let state = inner.state();
-        let waiting = state.lines.still_there();
+        let schedule = inner.schedule();
         BudgetStatus {
             per_second: limits.rate.per_second.get(),
             burst: limits.rate.burst.get(),
-            pace: f64::from(state.pace) / f64::from(FULL_PACE),
-            used: (1..=SHOWN).rev().map(back).collect(),
-            waiting: waiting.callers + waiting.renewals,
+            rate_factor: f64::from(schedule.rate_factor) / f64::from(FULL_RATE),
+            used: (1..=HISTORY).rev().map(granted).collect(),
+            waiting: schedule.queue.depth().total(),
             max_queue: limits.max_queue,
-            held_for: state.held_until.since(now).as_secs_f64(),
+            paused_for: schedule.paused_until.since(now).as_secs_f64(),
         }
     }
 }

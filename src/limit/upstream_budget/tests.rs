@@ -25,15 +25,23 @@ async fn settle() {
     }
 }
 
-/// Who was let through, in order.
+/// Moves the clock on in steps, and lets all tasks run after each.
+async fn pass(clock: &Clock, steps: u64, step: Duration) {
+    for _ in 0..steps {
+        clock.advance(step);
+        settle().await;
+    }
+}
+
+/// The flows of granted requests, in order.
 type Log = Arc<Mutex<Vec<FlowId>>>;
 
-fn ask(budget: &UpstreamBudget, line: FlowId, log: &Log) -> JoinHandle<Result<(), Exhausted>> {
+fn request(budget: &UpstreamBudget, flow: FlowId, log: &Log) -> JoinHandle<Result<(), Exhausted>> {
     let (budget, log) = (budget.clone(), Arc::clone(log));
     tokio::spawn(async move {
-        let result = budget.acquire(line, Urgency::Foreground, Moment::default()).await;
+        let result = budget.acquire(flow, Urgency::Foreground, Moment::default()).await;
         if result.is_ok() {
-            log.lock().expect("no panic").push(line);
+            log.lock().expect("no panic").push(flow);
         }
         result
     })
@@ -47,27 +55,24 @@ async fn exhaust(budget: &UpstreamBudget) {
 }
 
 #[tokio::test]
-async fn those_who_wait_go_at_the_published_rate_after_the_burst() {
+async fn waiting_requests_go_at_the_configured_rate_after_the_burst() {
     let (clock, budget) = budget(Duration::from_secs(10), 100);
     let log = Log::default();
     for _ in 0..30 {
-        ask(&budget, 1, &log);
+        request(&budget, 1, &log);
     }
     settle().await;
     let count = || log.lock().expect("no panic").len();
     assert_eq!(count(), 4);
-    // A slot every 50.5 ms.
-    for (step, expected) in [(500, 13), (900, 30)] {
-        for _ in 0..step / 10 {
-            clock.advance(Duration::from_millis(10));
-            settle().await;
-        }
+    // One request every 50.5 ms.
+    for (milliseconds, expected) in [(500, 13), (900, 30)] {
+        pass(&clock, milliseconds / 10, Duration::from_millis(10)).await;
         assert_eq!(count(), expected);
     }
 }
 
 #[tokio::test]
-async fn a_wait_that_is_too_long_is_refused_at_once_with_the_time_of_the_next_slot() {
+async fn too_long_a_wait_is_refused_at_once_with_retry_after() {
     let (_clock, budget) = budget(Duration::ZERO, 100);
     exhaust(&budget).await;
     assert_eq!(
@@ -77,86 +82,78 @@ async fn a_wait_that_is_too_long_is_refused_at_once_with_the_time_of_the_next_sl
 }
 
 #[tokio::test]
-async fn the_queue_is_bounded_and_a_waiter_that_leaves_makes_room() {
+async fn a_cancelled_request_makes_room_in_a_full_queue() {
     let (clock, budget) = budget(Duration::from_secs(10), 1);
     let log = Log::default();
     exhaust(&budget).await;
-    let waiter = ask(&budget, 1, &log);
+    let waiting = request(&budget, 1, &log);
     settle().await;
     assert!(budget.acquire(2, Urgency::Foreground, Moment::default()).await.is_err());
-    waiter.abort();
+    waiting.abort();
     settle().await;
     clock.advance(Duration::from_secs(1));
     settle().await;
-    assert_eq!(budget.waiting(), Waiting::default());
+    assert_eq!(budget.queue_depth(), QueueDepth::default());
     assert_eq!(budget.acquire(2, Urgency::Foreground, Moment::default()).await, Ok(()));
 }
 
 #[tokio::test]
-async fn lines_are_served_in_turn_so_a_greedy_one_waits_for_itself() {
+async fn a_greedy_flow_does_not_delay_other_flows() {
     let (clock, budget) = budget(Duration::from_mins(1), 1000);
     let log = Log::default();
     exhaust(&budget).await;
     for _ in 0..50 {
-        ask(&budget, 7, &log);
+        request(&budget, 7, &log);
     }
     settle().await;
     for modest in [8, 9] {
-        ask(&budget, modest, &log);
+        request(&budget, modest, &log);
     }
     settle().await;
-    for _ in 0..20 {
-        clock.advance(Duration::from_millis(50));
-        settle().await;
-    }
+    pass(&clock, 20, Duration::from_millis(50)).await;
     assert_eq!(log.lock().expect("no panic")[..5], [7, 8, 9, 7, 7]);
 }
 
 #[tokio::test]
-async fn a_modest_line_is_let_in_where_a_greedy_one_is_refused() {
+async fn a_modest_flow_is_queued_where_a_greedy_one_is_refused() {
     let (_clock, budget) = budget(Duration::from_secs(1), 1000);
     let log = Log::default();
     exhaust(&budget).await;
     for _ in 0..40 {
-        ask(&budget, 7, &log);
+        request(&budget, 7, &log);
     }
     settle().await;
-    assert!(budget.acquire(7, Urgency::Foreground, Moment::default()).await.is_err(), "its line is a second long");
-    let modest = ask(&budget, 8, &log);
+    assert!(budget.acquire(7, Urgency::Foreground, Moment::default()).await.is_err(), "its flow is a second long");
+    let modest = request(&budget, 8, &log);
     settle().await;
-    assert!(!modest.is_finished(), "it waits, for its turn is soon");
+    assert!(!modest.is_finished(), "it waits, since it is soon due");
 }
 
 #[tokio::test]
-async fn an_upstream_429_holds_those_who_wait_sends_away_whose_time_is_over_and_halves_the_pace() {
+async fn after_an_upstream_429_requests_pause_and_the_rate_halves() {
     let (clock, budget) = budget(Duration::from_secs(5), 100);
     let log = Log::default();
     exhaust(&budget).await;
-    let early = ask(&budget, 1, &log);
+    let early = request(&budget, 1, &log);
     settle().await;
     clock.advance(Duration::from_millis(10));
-    budget.hold(Duration::from_secs(7));
+    budget.pause(Duration::from_secs(7));
     settle().await;
-    for _ in 0..49 {
-        clock.advance(Duration::from_millis(100));
-        settle().await;
-    }
+    pass(&clock, 49, Duration::from_millis(100)).await;
     assert!(!early.is_finished());
-    clock.advance(Duration::from_millis(100));
-    settle().await;
-    let refused = early.await.expect("it has not died").expect_err("its time is over");
+    pass(&clock, 1, Duration::from_millis(100)).await;
+    let refused = early.await.expect("it has not panicked").expect_err("it has reached its deadline");
     assert!(refused.retry_after > Duration::from_secs(1), "{refused:?}");
-    // Those who come later wait for the end of the pause, and go at half the pace.
+    // Later requests wait for the end of the pause, and go at half the rate.
     clock.advance(Duration::from_secs(1));
-    let late: Vec<_> = (0..4).map(|_| ask(&budget, 2, &log)).collect();
+    let late: Vec<_> = (0..4).map(|_| request(&budget, 2, &log)).collect();
     settle().await;
     let mut times = Vec::new();
     for step in 0..400 {
-        clock.advance(Duration::from_millis(10));
-        settle().await;
+        pass(&clock, 1, Duration::from_millis(10)).await;
         times.resize(log.lock().expect("no panic").len(), step);
     }
-    assert_eq!(late.iter().filter(|waiter| waiter.is_finished()).count(), 4);
+    assert_eq!(late.iter().filter(|request| request.is_finished()).count(), 4);
     let gaps: Vec<i32> = times.windows(2).skip(times.len().saturating_sub(4)).map(|pair| pair[1] - pair[0]).collect();
     assert!(
         gaps.iter().all(|gap| (9..=11).contains(gap)),
@@ -164,125 +161,147 @@ async fn an_upstream_429_holds_those_who_wait_sends_away_whose_time_is_over_and_
     );
 }
 
-/// What can happen to a budget.
+#[tokio::test]
+async fn renewals_go_oldest_first_across_and_within_flows() {
+    let (clock, budget) = budget(Duration::from_mins(1), 1000);
+    exhaust(&budget).await;
+    let order: Arc<Mutex<Vec<(FlowId, u64)>>> = Arc::default();
+    let renew = |flow: FlowId, renews: u64| {
+        let (budget, order) = (budget.clone(), Arc::clone(&order));
+        tokio::spawn(async move {
+            budget.acquire(flow, Urgency::Background, Moment::from_nanos(renews)).await.expect("it is granted");
+            order.lock().expect("no panic").push((flow, renews));
+        })
+    };
+    for (flow, renews) in [(1, 9), (2, 5), (1, 3)] {
+        renew(flow, renews);
+        settle().await;
+    }
+    pass(&clock, 10, Duration::from_millis(50)).await;
+    // Flow 2 goes first, since flow 1 was served last, whichever joins first.
+    exhaust(&budget).await;
+    for flow in [1, 2] {
+        renew(flow, 20);
+        settle().await;
+    }
+    pass(&clock, 10, Duration::from_millis(50)).await;
+    assert_eq!(*order.lock().expect("no panic"), [(1, 3), (2, 5), (1, 9), (2, 20), (1, 20)]);
+}
+
+/// One step of a generated history.
 #[derive(Clone, Debug)]
 enum Event {
-    Ask(FlowId, Urgency),
-    Leave(usize),
+    Request(FlowId, Urgency),
+    Cancel(usize),
+    /// Time passes, in milliseconds.
     Pass(u64),
-    Refused(u64),
+    /// The upstream answers 429 with `Retry-After`, in seconds.
+    Pause(u64),
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
-        4 => (0_u64..5).prop_map(|line| Event::Ask(line, Urgency::Foreground)),
-        2 => (0_u64..5).prop_map(|line| Event::Ask(line, Urgency::Background)),
-        1 => (0_usize..40).prop_map(Event::Leave),
+        4 => (0_u64..5).prop_map(|flow| Event::Request(flow, Urgency::Foreground)),
+        2 => (0_u64..5).prop_map(|flow| Event::Request(flow, Urgency::Background)),
+        1 => (0_usize..40).prop_map(Event::Cancel),
         4 => (1_u64..400).prop_map(Event::Pass),
-        1 => (1_u64..3).prop_map(Event::Refused),
+        1 => (1_u64..3).prop_map(Event::Pause),
     ];
     proptest::collection::vec(event, 1..120)
+}
+
+const MAX_WAIT: Duration = Duration::from_secs(4);
+
+/// The requests of a generated history: when each was granted, and how long each waited.
+#[derive(Default)]
+struct History {
+    granted: Arc<Mutex<Vec<Moment>>>,
+    requests: Vec<JoinHandle<(Urgency, Duration)>>,
+    pauses: Vec<(Moment, Moment)>,
+}
+
+impl History {
+    async fn run(&mut self, events: Vec<Event>, clock: &Clock, budget: &UpstreamBudget) {
+        // Background requests may wait for a minute, which passes in larger steps.
+        let end = [Event::Pass(8_000), Event::Pass(60_000)];
+        for event in events.into_iter().chain(end) {
+            match event {
+                Event::Request(flow, urgency) => self.requests.push(self.request(clock, budget, flow, urgency)),
+                Event::Cancel(index) => {
+                    if let Some(request) = self.requests.get(index) {
+                        request.abort();
+                    }
+                }
+                Event::Pass(milliseconds) => {
+                    let step = if milliseconds > 10_000 { 100 } else { 10 };
+                    pass(clock, milliseconds.div_ceil(step), Duration::from_millis(step)).await;
+                }
+                Event::Pause(seconds) => {
+                    let pause = Duration::from_secs(seconds);
+                    budget.pause(pause);
+                    self.pauses.push((clock.now(), clock.now() + pause));
+                }
+            }
+            settle().await;
+        }
+    }
+
+    fn request(
+        &self,
+        clock: &Clock,
+        budget: &UpstreamBudget,
+        flow: FlowId,
+        urgency: Urgency,
+    ) -> JoinHandle<(Urgency, Duration)> {
+        let (budget, granted, clock) = (budget.clone(), Arc::clone(&self.granted), clock.clone());
+        tokio::spawn(async move {
+            let begun = clock.now();
+            if budget.acquire(flow, urgency, begun).await.is_ok() {
+                granted.lock().expect("no panic").push(clock.now());
+            }
+            (urgency, clock.now().since(begun))
+        })
+    }
+
+    async fn check_waits(&mut self) -> Result<(), TestCaseError> {
+        for request in self.requests.drain(..) {
+            prop_assert!(request.is_finished(), "no request is lost");
+            if let Ok((urgency, waited)) = request.await {
+                let background = BACKGROUND_WAIT + Duration::from_millis(100);
+                let longest = if urgency == Urgency::Foreground { MAX_WAIT } else { background };
+                prop_assert!(waited <= longest, "no request waits longer than is allowed: {:?}", waited);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_grants(&self) -> Result<(), TestCaseError> {
+        let granted = self.granted.lock().expect("no panic").clone();
+        for (index, first) in granted.iter().enumerate() {
+            for (further, last) in granted[index..].iter().enumerate() {
+                // The burst and one for each interval since: a strict limiter at the upstream accepts as much.
+                let allowed = 5 + last.since(*first).as_millis() / 50;
+                prop_assert!((further as u128) < allowed, "{} in {:?}", further + 1, last.since(*first));
+            }
+            prop_assert!(!self.pauses.iter().any(|(from, to)| from < first && first < to), "none in a pause");
+        }
+        Ok(())
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_window_holds_more_than_is_granted_and_nobody_is_lost(events in events()) {
+    fn no_window_exceeds_the_quota_and_no_request_is_lost(events in events()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            let max_wait = Duration::from_secs(4);
-            let (clock, budget) = budget(max_wait, 1000);
-            let granted: Arc<Mutex<Vec<Moment>>> = Arc::default();
-            let mut waiters = Vec::new();
-            let mut pauses: Vec<(Moment, Moment)> = Vec::new();
-            let ask = |line, urgency| {
-                let (budget, granted, clock) = (budget.clone(), Arc::clone(&granted), clock.clone());
-                tokio::spawn(async move {
-                    let begun = clock.now();
-                    if budget.acquire(line, urgency, begun).await.is_ok() {
-                        granted.lock().expect("no panic").push(clock.now());
-                    }
-                    (urgency, clock.now().since(begun))
-                })
-            };
-            // Renewals may wait for a minute; that passes in larger steps.
-            let end = [Event::Pass(8_000), Event::Pass(60_000)];
-            for event in events.into_iter().chain(end) {
-                match event {
-                    Event::Ask(line, urgency) => waiters.push(ask(line, urgency)),
-                    Event::Leave(index) => {
-                        if let Some(waiter) = waiters.get(index) {
-                            waiter.abort();
-                        }
-                    }
-                    Event::Pass(milliseconds) => {
-                        let step = if milliseconds > 10_000 { 100 } else { 10 };
-                        for _ in 0..milliseconds.div_ceil(step) {
-                            clock.advance(Duration::from_millis(step));
-                            settle().await;
-                        }
-                    }
-                    Event::Refused(seconds) => {
-                        let pause = Duration::from_secs(seconds);
-                        budget.hold(pause);
-                        pauses.push((clock.now(), clock.now() + pause));
-                    }
-                }
-                settle().await;
-            }
-            prop_assert_eq!(budget.waiting(), Waiting::default());
-            for waiter in waiters {
-                prop_assert!(waiter.is_finished(), "nobody is lost");
-                if let Ok((urgency, waited)) = waiter.await {
-                    let renewal = BACKGROUND_WAIT + Duration::from_millis(100);
-                    let longest = if urgency == Urgency::Foreground { max_wait } else { renewal };
-                    prop_assert!(waited <= longest, "nobody waits longer than is allowed: {:?}", waited);
-                }
-            }
-            let granted = granted.lock().expect("no panic").clone();
-            for (index, first) in granted.iter().enumerate() {
-                for (further, last) in granted[index..].iter().enumerate() {
-                    // The burst, and one for each interval since: what a strict limiter at the upstream lets pass.
-                    let allowed = 5 + last.since(*first).as_millis() / 50;
-                    prop_assert!((further as u128) < allowed, "{} in {:?}", further + 1, last.since(*first));
-                }
-                prop_assert!(!pauses.iter().any(|(from, to)| from < first && first < to), "none in a pause");
-            }
-            Ok(())
+            let (clock, budget) = budget(MAX_WAIT, 1000);
+            let mut history = History::default();
+            history.run(events, &clock, &budget).await;
+            prop_assert_eq!(budget.queue_depth(), QueueDepth::default());
+            history.check_waits().await?;
+            history.check_grants()
         })?;
     }
-}
-
-#[tokio::test]
-async fn within_a_line_the_oldest_goes_first_and_the_line_that_waited_longest_before_the_others() {
-    let (clock, budget) = budget(Duration::from_mins(1), 1000);
-    exhaust(&budget).await;
-    let order: Arc<Mutex<Vec<(FlowId, u64)>>> = Arc::default();
-    let ask = |line: FlowId, renews: u64| {
-        let (budget, order) = (budget.clone(), Arc::clone(&order));
-        tokio::spawn(async move {
-            budget.acquire(line, Urgency::Background, Moment::from_nanos(renews)).await.expect("it is served");
-            order.lock().expect("no panic").push((line, renews));
-        })
-    };
-    let pass = async || {
-        for _ in 0..10 {
-            clock.advance(Duration::from_millis(50));
-            settle().await;
-        }
-    };
-    for (line, renews) in [(1, 9), (2, 5), (1, 3)] {
-        ask(line, renews);
-        settle().await;
-    }
-    pass().await;
-    // FlowId 2 was served before line 1 was for the last time, whoever joins first now.
-    exhaust(&budget).await;
-    for line in [1, 2] {
-        ask(line, 20);
-        settle().await;
-    }
-    pass().await;
-    assert_eq!(*order.lock().expect("no panic"), [(1, 3), (2, 5), (1, 9), (2, 20), (1, 20)]);
 }

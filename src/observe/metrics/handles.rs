@@ -8,7 +8,7 @@ use prometheus::{Histogram, IntCounter};
 
 use super::Metrics;
 use crate::cache::CacheOutcome;
-use crate::http_client::TransportError;
+use crate::http_client::TransportErrorKind;
 use crate::limit::Urgency;
 use crate::request::route::Resource;
 
@@ -92,7 +92,7 @@ pub enum UpstreamOutcome {
     /// An answer with this status.
     Answered(StatusCode),
     /// None.
-    Failed(TransportError),
+    Failed(TransportErrorKind),
 }
 
 impl UpstreamOutcome {
@@ -109,9 +109,9 @@ impl UpstreamOutcome {
                 400..500 => 3,
                 500.. => 6,
             },
-            Self::Failed(TransportError::Unreachable) => 7,
-            Self::Failed(TransportError::Timeout) => 8,
-            Self::Failed(TransportError::TooLarge { .. } | TransportError::Broken) => 9,
+            Self::Failed(TransportErrorKind::Unreachable) => 7,
+            Self::Failed(TransportErrorKind::Timeout) => 8,
+            Self::Failed(TransportErrorKind::TooLarge { .. } | TransportErrorKind::InvalidResponse) => 9,
         }
     }
 
@@ -219,10 +219,10 @@ mod tests {
         let named = [200, 204, 304, 302, 404, 401, 429, 500, 503].map(answered);
         assert_eq!(named, ["2xx", "2xx", "304", "3xx", "4xx", "401", "429", "5xx", "5xx"]);
         let failed = [
-            TransportError::Unreachable,
-            TransportError::Timeout,
-            TransportError::Broken,
-            TransportError::TooLarge { limit: 1 },
+            TransportErrorKind::Unreachable,
+            TransportErrorKind::Timeout,
+            TransportErrorKind::InvalidResponse,
+            TransportErrorKind::TooLarge { limit: 1 },
         ];
         assert_eq!(
             failed.map(|error| UpstreamOutcome::Failed(error).name()),

@@ -5,7 +5,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::digest::Hex;
+use crate::digest::{Hex, decode_hex};
 
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -105,18 +105,9 @@ impl Incoming {
     }
 }
 
-/// What lower-case hexadecimal digits stand for.
+/// Decodes hexadecimal digits; the recommendation allows only lower-case ones.
 fn bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let digit = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
+    if digits.iter().any(u8::is_ascii_uppercase) { None } else { decode_hex(digits) }
 }
 
 #[cfg(test)]

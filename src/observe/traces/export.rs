@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{Ended, Value};
 use crate::config;
-use crate::http_client::{Client, ClientSetupError, whole};
+use crate::http_client::{Client, ClientSetupError, buffered};
 use crate::log_events;
 
 /// Spans that may wait.
@@ -128,13 +128,15 @@ impl Collector {
 
     async fn send(&self, batch: &[Box<Ended>]) {
         let body = serde_json::to_vec(&self.message(batch)).unwrap_or_default();
-        let mut request = Request::new(whole(body.into()));
+        let mut request = Request::new(buffered(body.into()));
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.settings.target.clone().into();
         request.headers_mut().clone_from(&self.headers);
         let (rejected, reason) = match self.client.send(request, self.settings.connection.total_timeout).await {
-            Ok(reply) if reply.status.is_success() => (rejected(&reply.body), String::new()),
-            Ok(reply) => (batch.len() as u64, format!("the collector answered with status {}", reply.status.as_u16())),
+            Ok(response) if response.status().is_success() => (rejected(response.body()), String::new()),
+            Ok(response) => {
+                (batch.len() as u64, format!("the collector answered with status {}", response.status().as_u16()))
+            }
             Err(error) => (batch.len() as u64, error.to_string()),
         };
         if rejected > 0 {

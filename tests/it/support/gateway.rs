@@ -83,8 +83,8 @@ impl Gateway {
 
     /// The fetches that wait for a permit of the upstream budget.
     pub(crate) fn waiting(&self) -> Waiting {
-        let waiting = self.server.gateway().tenants()[0].upstream_budget.waiting();
-        Waiting { callers: waiting.callers, renewals: waiting.renewals }
+        let waiting = self.server.gateway().tenants()[0].upstream_budget.queue_depth();
+        Waiting { callers: waiting.foreground, renewals: waiting.background }
     }
 
     /// The latest errors that the status page shows.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use postern::clock::Clock;
-use postern::simulator::{Settings, Simulator};
+use postern::simulator::{Simulator, SimulatorSettings};
 
 use super::config_tables::Listener;
 use super::upstream::spawn_upstream;
@@ -30,7 +30,8 @@ impl World {
     }
 
     pub(crate) fn builder() -> WorldBuilder {
-        let refold = Settings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..Settings::default() };
+        let refold =
+            SimulatorSettings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..SimulatorSettings::default() };
         WorldBuilder { refold, config: Configuration::new(), clock: manual_clock() }
     }
 }
@@ -53,7 +54,7 @@ impl<R> World<R> {
 }
 
 /// A world to be started.
-pub(crate) struct WorldBuilder<U = Settings> {
+pub(crate) struct WorldBuilder<U = SimulatorSettings> {
     refold: U,
     config: Configuration,
     clock: Clock,
@@ -61,7 +62,7 @@ pub(crate) struct WorldBuilder<U = Settings> {
 
 impl WorldBuilder {
     /// Changes the settings of the simulated Refold.
-    pub(crate) fn simulator(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn simulator(mut self, change: impl FnOnce(&mut SimulatorSettings)) -> Self {
         change(&mut self.refold);
         self
     }
@@ -112,7 +113,7 @@ pub(crate) trait Upstream {
     async fn run(self, clock: &Clock) -> (SocketAddr, Self::Running);
 }
 
-impl Upstream for Settings {
+impl Upstream for SimulatorSettings {
     type Running = Simulator;
 
     async fn run(self, clock: &Clock) -> (SocketAddr, Simulator) {

@@ -1,16 +1,17 @@
-//! The query parameters of the documentation and of the OpenAPI file, in their canonical spellings alone: whoever wants
-//! other spellings understood needs a gateway.
+//! The query parameters of the documentation and of the OpenAPI file. Only the canonical spellings are accepted, so that a
+//! request that reaches Refold without normalisation fails.
 
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 
-use super::history::{Account, Execution};
+use super::history::{SimulatedAccount, SimulatedExecution};
 
+/// A day in milliseconds.
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
-/// What is asked for.
+/// The parameters of a list: page, filters and order.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(super) struct ListParameters {
     pub(super) page: u64,
     pub(super) limit: u64,
     status: Option<String>,
@@ -25,10 +26,13 @@ pub(super) struct Filter {
     ascending: bool,
 }
 
-impl Filter {
-    /// Reads a query; the name of the first parameter that is not valid.
+impl ListParameters {
+    /// Parses a query.
+    ///
+    /// # Errors
+    /// If a parameter is not valid; the error is its name.
     pub(super) fn parse(query: Option<&str>) -> Result<Self, String> {
-        let mut filter = Self {
+        let mut parameters = Self {
             page: 1,
             limit: 10,
             status: None,
@@ -45,9 +49,9 @@ impl Filter {
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned();
-            filter.set(name, value).ok_or_else(|| name.to_owned())?;
+            parameters.set(name, value).ok_or_else(|| name.to_owned())?;
         }
-        Ok(filter)
+        Ok(parameters)
     }
 
     fn set(&mut self, name: &str, value: String) -> Option<()> {
@@ -63,8 +67,8 @@ impl Filter {
             "execution_source" if value == "SCHEDULE" => self.source = Some("Schedule".to_owned()),
             "execution_source" if value == "API_CALL" => self.source = Some("API Call".to_owned()),
             "execution_type" if among(&["SYNC", "ASYNC"]) => self.kind = Some(value),
-            "start_date" => self.start = Some(moment(&value, 0)?),
-            "end_date" => self.end = Some(moment(&value, DAY - 1)?),
+            "start_date" => self.start = Some(milliseconds(&value, 0)?),
+            "end_date" => self.end = Some(milliseconds(&value, DAY - 1)?),
             "slug" => self.slugs = value.split(',').map(str::to_owned).collect(),
             "workflow_id" => self.workflow_id = Some(value),
             "workflow_name" => self.workflow_name = Some(value),
@@ -75,9 +79,9 @@ impl Filter {
         Some(())
     }
 
-    /// All executions that match, in the order that is asked for.
-    pub(super) fn select(&self, account: &Account, now: i64) -> Vec<Execution> {
-        let mut found: Vec<Execution> = account
+    /// Returns all executions that match, in the requested order.
+    pub(super) fn select(&self, account: &SimulatedAccount, now: i64) -> Vec<SimulatedExecution> {
+        let mut found: Vec<SimulatedExecution> = account
             .numbers(now)
             .into_iter()
             .filter_map(|number| account.execution(number, now))
@@ -89,8 +93,8 @@ impl Filter {
         found
     }
 
-    fn matches(&self, execution: &Execution) -> bool {
-        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+    fn matches(&self, execution: &SimulatedExecution) -> bool {
+        let is = |required: &Option<String>, value: &str| required.as_deref().is_none_or(|required| required == value);
         is(&self.status, execution.status)
             && is(&self.source, execution.source)
             && is(&self.kind, execution.kind)
@@ -102,16 +106,19 @@ impl Filter {
             && self.execution_id.as_ref().is_none_or(|id| *id == execution.id())
     }
 
-    /// Whether a batch with this status is asked for.
-    pub(super) fn takes_status(&self, status: &str) -> bool {
-        self.status.as_deref().is_none_or(|wanted| wanted == status)
+    /// Returns true if the status filter accepts `status`.
+    pub(super) fn matches_status(&self, status: &str) -> bool {
+        self.status.as_deref().is_none_or(|required| required == status)
     }
 }
 
-/// A date, or a date-time; `rest` is added to a date.
-fn moment(value: &str, rest: i64) -> Option<i64> {
+/// Parses a date or a date-time to milliseconds since 1970; `offset_in_day` is added to a date.
+fn milliseconds(value: &str, offset_in_day: i64) -> Option<i64> {
     match value.len() {
-        10 => format!("{value}T00:00:00Z").parse::<Timestamp>().ok().map(|midnight| midnight.as_millisecond() + rest),
+        10 => format!("{value}T00:00:00Z")
+            .parse::<Timestamp>()
+            .ok()
+            .map(|midnight| midnight.as_millisecond() + offset_in_day),
         _ => value.parse::<Timestamp>().ok().map(Timestamp::as_millisecond),
     }
 }

@@ -1,84 +1,93 @@
-//! Answers that follow from others in the cache. Never on the hit path: only what would be fetched otherwise comes here.
+//! Answers that follow from other pages in the store. Never on the hit path: only questions that would otherwise be
+//! fetched are looked at.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Gateway;
+use super::Fetcher;
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
-use crate::executions::{ListQuery, MOST_PAGES, Question, Source};
-use crate::tenant::WHOLE_PAGE;
+use crate::executions::{DerivationSource, ListQuery, MAX_PAGES_OF_A_LIST, Question};
+use crate::tenant::{ListView, WHOLE_PAGE};
 
-impl Gateway {
-    /// The answer that follows from what is fresh in the cache, if one does.
-    pub(super) fn derived(&self, caller: &Caller, key: &CacheKey) -> Option<Entry> {
+impl Fetcher {
+    /// The answer that follows from fresh entries, if one does.
+    pub(super) fn derive(&self, caller: &Caller, key: &CacheKey) -> Option<Entry> {
         let wanted = self.derivable(key)?;
         let now = self.clock.now();
         let fresh = |query: &ListQuery| self.page(key, query).filter(|entry| entry.is_fresh(now));
-        wanted.sources().filter(|source| may_be_there(caller, source)).find_map(|source| {
+        wanted.sources().filter(|source| may_be_stored(caller, source)).find_map(|source| {
             let first = fresh(source.first())?;
             let pages = match &source {
-                Source::Page(query) => vec![(query.clone(), first)],
-                Source::Whole(query) => {
+                DerivationSource::Page(query) => vec![(query.clone(), first)],
+                DerivationSource::CompleteList(query) => {
                     let all = query.all_pages(&first.body)?;
                     all.into_iter().map(|page| fresh(&page).map(|entry| (page, entry))).collect::<Option<_>>()?
                 }
             };
-            // Else there was no moment at which all of them were so.
+            // Only pages whose fetches did not overlap show one and the same moment.
             if !pages.is_sorted_by(|(_, earlier), (_, later)| earlier.response_time <= later.request_time) {
                 return None;
             }
             let bodies: Vec<(&ListQuery, &Bytes)> = pages.iter().map(|(query, entry)| (query, &entry.body)).collect();
             let document = wanted.derive(&bodies, self.config.upstream.dialect)?;
-            let asked_at = pages.iter().map(|(_, entry)| entry.request_time).min()?;
-            let entry = self.origin.entry(caller, key.question(), &document, asked_at);
+            let request_time = pages.iter().map(|(_, entry)| entry.request_time).min()?;
+            let mut entry = self.entries.of(caller, key.question(), &document, request_time);
+            entry.derived = true;
             entry.is_fresh(now).then_some(entry)
         })
     }
 
-    /// The answer that follows from a page that was fetched just now.
-    pub(super) fn follows(&self, caller: &Caller, key: &CacheKey, page: &CacheKey, source: &Entry) -> Option<Entry> {
+    /// The answer that follows from a page that has just been fetched.
+    pub(super) fn derive_from(
+        &self,
+        caller: &Caller,
+        key: &CacheKey,
+        page: &CacheKey,
+        source: &Entry,
+    ) -> Option<Entry> {
         let (wanted, Question::List(query)) = (self.derivable(key)?, page.question()) else { return None };
         let document = wanted.derive(&[(query, &source.body)], self.config.upstream.dialect)?;
-        let entry = self.origin.entry(caller, key.question(), &document, source.request_time);
+        let entry = self.entries.of(caller, key.question(), &document, source.request_time);
         Some(if source.no_store { entry.not_stored() } else { entry })
     }
 
-    /// Whether a list that was fetched whole does not show what its executions are filtered by, or is not whole for all that
-    /// it says. That a page lies beyond the end says nothing.
+    /// True if a page that claims to hold a whole list does not allow the derivation after all: its executions lack what
+    /// the question filters by, or it is not whole. A question for a page beyond the end refutes nothing.
     pub(super) fn refutes(&self, key: &CacheKey, page: &CacheKey, source: &Entry) -> bool {
         let (Some(wanted), Question::List(query)) = (self.derivable(key), page.question()) else { return false };
         let whole = source.total.is_some_and(|total| total <= u64::from(WHOLE_PAGE));
         whole && wanted.first_page().derive(&[(query, &source.body)], self.config.upstream.dialect).is_none()
     }
 
-    /// A page to be fetched instead of the answer, since the answer and others follow from it: one that is in the cache and not
-    /// fresh any more, or the list as a whole if it is short.
+    /// A page to fetch in place of the answer, because the answer and others follow from it: a stale one in the store, or
+    /// the whole list if it is short.
     pub(super) fn source_to_fetch(&self, caller: &Caller, key: &CacheKey) -> Option<(CacheKey, Option<Arc<Entry>>)> {
         let wanted = self.derivable(key)?;
         let stale = self.stale_source(caller, key, wanted).map(|(key, entry)| (key, Some(entry)));
         stale.or_else(|| {
             let whole = wanted.on_one_page(WHOLE_PAGE).filter(|_| self.config.query.max_limit >= WHOLE_PAGE)?;
             let size = &caller.partition().list_size;
-            let worth_it = size.is_worth_fetching_whole(!wanted.is_plain());
+            let view = if wanted.is_plain() { ListView::Unfiltered } else { ListView::Filtered };
+            let worth_it = size.is_worth_fetching_whole(view);
             worth_it.then(|| (key.with_question(Question::List(whole)), None))
         })
     }
 
-    /// Notes how long a list is that was fetched.
-    pub(super) fn note_size(caller: &Caller, key: &CacheKey, entry: &Entry) {
+    /// Notes the length of a list that was fetched.
+    pub(super) fn note_list_size(caller: &Caller, key: &CacheKey, entry: &Entry) {
         let size = &caller.partition().list_size;
         if let (Question::List(query), Some(total), false) = (key.question(), entry.total, entry.no_store) {
-            size.seen_page_of(query.limit());
+            size.add_page_size(query.limit());
             if query.is_plain() {
-                size.seen(total);
+                size.set_total(total);
             }
         }
     }
 
     fn stale_source(&self, caller: &Caller, key: &CacheKey, wanted: &ListQuery) -> Option<(CacheKey, Arc<Entry>)> {
-        wanted.sources().filter(|source| may_be_there(caller, source)).find_map(|source| {
+        wanted.sources().filter(|source| may_be_stored(caller, source)).find_map(|source| {
             let query = source.first();
             let entry = self.page(key, query)?;
             wanted.derive(&[(query, &entry.body)], self.config.upstream.dialect)?;
@@ -93,19 +102,19 @@ impl Gateway {
         }
     }
 
-    /// Another page of the same caller's.
+    /// Another page of the same partition.
     fn page(&self, key: &CacheKey, query: &ListQuery) -> Option<Arc<Entry>> {
         self.store.get(&key.with_question(Question::List(query.clone())))
     }
 }
 
-/// Whether it is worth looking for a source: most accounts are asked for pages of one size, and of most lists nobody has ever
-/// seen how long they are.
-fn may_be_there(caller: &Caller, source: &Source) -> bool {
+/// True if a look-up of a source is worth its cost: most accounts are asked for pages of one size, and the length of most
+/// lists was never seen.
+fn may_be_stored(caller: &Caller, source: &DerivationSource) -> bool {
     let (size, first) = (&caller.partition().list_size, source.first());
     size.has_pages_of(first.limit())
         && match source {
-            Source::Page(_) => true,
-            Source::Whole(_) => first.is_plain() && size.fits(MOST_PAGES, first.limit()),
+            DerivationSource::Page(_) => true,
+            DerivationSource::CompleteList(_) => first.is_plain() && size.fits(MAX_PAGES_OF_A_LIST, first.limit()),
         }
 }

@@ -1,0 +1,70 @@
+//! All credentials of one configuration.
+
+use std::sync::Arc;
+
+use super::api_key::ApiKeys;
+use super::certificate::Certificates;
+use super::client_key::KeyBudgets;
+use super::grant::TenantGrant;
+use super::jwt::{IssuerIndex, Issuers};
+use super::tenants::Tenants;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http_client::ClientSetupError;
+use crate::tenant::Tenant;
+
+/// The tenants and credentials of one configuration.
+#[derive(Debug)]
+pub struct Callers {
+    pub(super) tenants: Tenants,
+    pub(super) api_keys: ApiKeys,
+    pub(super) issuers: Issuers,
+    pub(super) certificates: Certificates,
+    pub(super) clock: Clock,
+}
+
+impl Callers {
+    /// Creates the callers of a configuration.
+    ///
+    /// # Errors
+    /// If the HTTP client for an issuer's keys can't be set up.
+    pub fn new(config: &Config, clock: &Clock) -> Result<Self, ClientSetupError> {
+        let tenants: Vec<_> =
+            config.tenants.iter().map(|tenant| Arc::new(Tenant::new(Arc::clone(tenant), clock.clone()))).collect();
+        Ok(Self {
+            api_keys: ApiKeys::new(&tenants, &KeyBudgets::default()),
+            issuers: Issuers::new(&config.issuers, clock)?,
+            certificates: Certificates::new(config),
+            tenants: Tenants::new(tenants),
+            clock: clock.clone(),
+        })
+    }
+
+    /// Returns all tenants, in the order of the configuration.
+    #[must_use]
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        self.tenants.as_slice()
+    }
+
+    /// Returns the tenant with this id, if it accepts webhooks.
+    #[must_use]
+    pub fn tenant_with_webhooks(&self, id: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.find(id).filter(|tenant| tenant.config.webhooks)
+    }
+
+    /// Returns the grant of a verified client certificate with these subject alternative names.
+    #[must_use]
+    pub fn by_certificate(&self, names: &[String]) -> Option<TenantGrant> {
+        self.certificates.find(names).cloned()
+    }
+
+    /// Fetches the keys of an issuer, unless they were fetched within its cooldown.
+    pub async fn ask_issuer(&self, issuer: IssuerIndex) {
+        self.issuers.refresh(issuer).await;
+    }
+
+    /// Fetches the keys of all issuers periodically. Ends at once if no issuer has keys behind a URL, else never.
+    pub async fn keep_issuers_fresh(&self) {
+        self.issuers.keep_fresh().await;
+    }
+}

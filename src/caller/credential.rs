@@ -1,0 +1,45 @@
+//! The credential that a caller was identified by.
+
+use std::sync::Arc;
+
+use super::grant::Grant;
+use super::jwt::Identity;
+use super::session_token::SessionToken;
+use crate::config::Access;
+use crate::tenant::OrgKey;
+
+/// A verified credential; a session token is verified by the upstream.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A client key, a client certificate or a trusted listener. Upstream requests carry the org key.
+    Grant(Arc<Grant>),
+    /// A JWT of a configured issuer. Upstream requests carry the org key.
+    Jwt(Arc<Identity>),
+    /// An org key, which upstream requests carry as well.
+    OrgKey(OrgKey),
+    /// A session token of Refold's, which upstream requests carry as well.
+    SessionToken(SessionToken),
+}
+
+impl Credential {
+    /// The name in logs of the caller that has sent the credential.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Grant(grant) => &grant.name,
+            Self::Jwt(identity) => identity.subject(),
+            Self::OrgKey(_) => "org key",
+            Self::SessionToken(_) => "session token",
+        }
+    }
+
+    /// The operations that the credential allows.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        match self {
+            Self::Grant(grant) => grant.access,
+            Self::Jwt(identity) => identity.access(),
+            Self::OrgKey(_) | Self::SessionToken(_) => Access::ReadWrite,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The permissions that the configuration attaches to a client key, a client certificate or a trusted listener.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::linked_account;
+use super::tenants::TenantIndex;
+use crate::clock::Clock;
+use crate::config::{Access, AccountPattern};
+use crate::error::{ClientError, Reason};
+use crate::limit::ClientBudget;
+use crate::request::headers::RequestHeaders;
+
+/// The permissions of a client key, a client certificate or a trusted listener.
+#[derive(Debug)]
+pub struct Grant {
+    /// The name in logs.
+    pub name: Arc<str>,
+    /// The permitted operations.
+    pub access: Access,
+    /// A budget beside the linked account's, for client keys that are configured with one.
+    pub budget: Option<Arc<ClientBudget>>,
+    pub(super) linked_accounts: Vec<AccountPattern>,
+    pub(super) expires: Option<Timestamp>,
+}
+
+/// A grant and the tenant that it is for.
+#[derive(Clone, Debug)]
+pub struct TenantGrant {
+    /// The tenant.
+    pub tenant: TenantIndex,
+    /// The permissions.
+    pub grant: Arc<Grant>,
+}
+
+impl Grant {
+    /// The linked accounts that may be named.
+    #[must_use]
+    pub fn linked_accounts(&self) -> &[AccountPattern] {
+        &self.linked_accounts
+    }
+
+    /// Returns the linked account that a request names.
+    ///
+    /// # Errors
+    /// 400 if the request names none, 403 if the grant does not include it.
+    pub(super) fn linked_account<'a>(&self, fields: &RequestHeaders<'a>) -> Result<&'a str, ClientError> {
+        let named = linked_account::required(fields)?;
+        if self.linked_accounts.iter().any(|pattern| pattern.matches(named)) {
+            return Ok(named);
+        }
+        let message = "this key is not for that linked account";
+        Err(ClientError::new(Reason::LinkedAccountNotAllowed, message))
+    }
+
+    /// Refuses an expired key with 401.
+    pub(super) fn check_expiry(&self, clock: &Clock) -> Result<(), ClientError> {
+        match self.expires {
+            Some(expires) if clock.wall() >= expires => {
+                Err(ClientError::new(Reason::ExpiredCredentials, "this key has expired; ask for a new one"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

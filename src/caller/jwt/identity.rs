@@ -1,0 +1,70 @@
+//! The holder of a verified token, and the linked accounts that the token is for.
+
+use crate::caller::linked_account;
+use crate::caller::tenants::TenantIndex;
+use crate::clock::Moment;
+use crate::config::Access;
+use crate::error::{ClientError, Reason};
+use crate::request::headers::RequestHeaders;
+
+/// The position of an issuer in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IssuerIndex(pub(super) usize);
+
+/// The claims of a verified token that Postern uses.
+#[derive(Debug)]
+pub struct Identity {
+    pub(super) tenant: TenantIndex,
+    pub(super) linked_accounts: Vec<Box<str>>,
+    pub(super) access: Access,
+    /// The claim `sub`, for logs.
+    pub(super) subject: Box<str>,
+    pub(super) issuer: IssuerIndex,
+    /// The generation of the issuer's keys in which the token was verified.
+    pub(super) key_generation: u64,
+    pub(super) valid_until: Moment,
+}
+
+impl Identity {
+    /// The tenant that the token is for.
+    pub(in crate::caller) fn tenant(&self) -> TenantIndex {
+        self.tenant
+    }
+
+    /// The linked accounts that the token names.
+    #[must_use]
+    pub fn linked_accounts(&self) -> &[Box<str>] {
+        &self.linked_accounts
+    }
+
+    /// The operations that the token allows.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The claim `sub`; empty if the token has none.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Returns the linked account of a request: the one that it names if the token names it as well, or the token's only one
+    /// if the request names none.
+    ///
+    /// # Errors
+    /// 400 if the request has to name one of several, 403 if the token does not name it.
+    pub(in crate::caller) fn linked_account<'a>(&'a self, fields: &RequestHeaders<'a>) -> Result<&'a str, ClientError> {
+        match (linked_account::optional(fields)?, self.linked_accounts.as_slice()) {
+            (Some(named), granted) if granted.iter().any(|granted| **granted == *named) => Ok(named),
+            (Some(_), [_, ..]) => Err(not_allowed("this token is not for that linked account")),
+            (None, [only]) => Ok(only),
+            (None, [_, _, ..]) => Err(ClientError::no_linked_account()),
+            (_, []) => Err(not_allowed("this token is for no linked account")),
+        }
+    }
+}
+
+fn not_allowed(message: &'static str) -> ClientError {
+    ClientError::new(Reason::LinkedAccountNotAllowed, message)
+}

@@ -1,0 +1,165 @@
+//! Behind the cache: one fetch per question, however many callers wait for it.
+//!
+//! The [`Fetcher`] owns the store, the fetches under way and the way to Refold. It answers a question from what another
+//! fetch has stored meanwhile, by derivation from other pages (`derivation`), or from Refold (`run`), and stores the
+//! result before it tells the callers.
+
+mod derivation;
+mod entries;
+mod request;
+mod run;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::entries::Entries;
+pub use self::request::{FetchRequest, FetchRole};
+use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Group, Participation, RenewalClaim, Role, Store};
+use crate::caller::Caller;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{ClientError, Reason};
+use crate::http_client::Client;
+use crate::limit::Urgency;
+use crate::observe::{Context, Observer};
+use crate::upstream::{FetchDemand, FetchError, Upstream, UpstreamCall, UpstreamTelemetry};
+
+/// Fetches answers for all workers, and stores them.
+#[derive(Debug)]
+pub struct Fetcher {
+    config: Arc<Config>,
+    clock: Clock,
+    store: Store,
+    /// The fetches under way, each with its trace context.
+    group: Arc<Group<Option<Context>>>,
+    upstream: Upstream,
+    entries: Entries,
+}
+
+impl Fetcher {
+    /// A fetcher with an empty store.
+    #[must_use]
+    pub fn new(config: Arc<Config>, clock: Clock, observer: &Arc<Observer>) -> Self {
+        Self {
+            store: empty_store(config.cache.capacity, observer),
+            group: Arc::default(),
+            upstream: Upstream::new(Arc::clone(&config), clock.clone()),
+            entries: Entries::new(clock.clone()),
+            config,
+            clock,
+        }
+    }
+
+    /// A fetcher for a changed configuration. It keeps the stored entries if the capacity is the same, the fetches under
+    /// way, and of the upstream's state what the settings allow.
+    #[must_use]
+    pub fn reconfigured(&self, config: &Arc<Config>, observer: &Arc<Observer>) -> Self {
+        let same_capacity = self.config.cache.capacity == config.cache.capacity;
+        Self {
+            store: if same_capacity { self.store.clone() } else { empty_store(config.cache.capacity, observer) },
+            group: Arc::clone(&self.group),
+            upstream: self.upstream.reconfigured(config),
+            entries: Entries::new(self.clock.clone()),
+            config: Arc::clone(config),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// The stored entries.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The way to Refold, for requests that no cache can answer.
+    #[must_use]
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Follows the fetch of a question that is under way, or leads a new one in a task of its own, so that it goes on
+    /// when callers disconnect.
+    ///
+    /// A renewal's follower only observes: it does not count as a caller that waits.
+    pub fn join(self: &Arc<Self>, client: Client, request: FetchRequest) -> (Follower, FetchRole) {
+        let participation = match request.urgency {
+            Urgency::Background => Participation::Listens,
+            Urgency::Foreground => Participation::Waits,
+        };
+        let key = CollapseKey::new(&request.caller, &request.key);
+        let joined = if self.config.cache.collapse {
+            self.group.join(key, participation, request.telemetry.context())
+        } else {
+            self.group.lead_unshared(key, participation)
+        };
+        match joined {
+            Role::Follows { follower, leader_context } => {
+                if let Some(claim) = request.claim {
+                    hold_until_done(claim, &follower);
+                }
+                (follower, FetchRole::Follows(leader_context))
+            }
+            Role::Leads { leader, follower } => {
+                tokio::spawn(Arc::clone(self).run(client, request, leader));
+                (follower, FetchRole::Leads)
+            }
+        }
+    }
+
+    /// The outcome of a fetch.
+    ///
+    /// # Errors
+    /// The fetch's own, or 504 if `longest` is over first.
+    pub async fn wait(&self, mut follower: Follower, longest: Option<Duration>) -> Result<Arc<Entry>, ClientError> {
+        let Some(longest) = longest else { return follower.result().await };
+        tokio::select! {
+            outcome = follower.result() => outcome,
+            () = self.clock.sleep_until(self.clock.now() + longest) => {
+                Err(ClientError::new(Reason::UpstreamTimeout, "Refold did not answer in time"))
+            }
+        }
+    }
+
+    /// Fetches an answer for one caller alone; nothing of it is stored.
+    ///
+    /// # Errors
+    /// If Refold has no answer, or answers with an error.
+    pub async fn fetch_unstored(
+        &self,
+        client: &Client,
+        caller: &Caller,
+        key: &CacheKey,
+        mut telemetry: UpstreamTelemetry,
+    ) -> Result<Entry, ClientError> {
+        telemetry.begin("fetch");
+        let call = UpstreamCall { client, caller, telemetry: &telemetry };
+        let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
+        let fetched = self.upstream.fetch(&call, key.question(), demand).await;
+        let fetched = fetched.map_err(|error| match error {
+            FetchError::Failed(error) => error,
+            FetchError::NoDemand => abandoned(),
+        });
+        telemetry.end(&fetched);
+        Ok(self.entries.of_fetch(caller, key.question(), None, fetched?).not_stored())
+    }
+}
+
+/// A store that counts its evictions.
+fn empty_store(capacity: u64, observer: &Arc<Observer>) -> Store {
+    let observer = Arc::clone(observer);
+    Store::new(capacity, move || observer.evicted())
+}
+
+/// Holds the claim of a renewal until the fetch that it follows, which renews the same entry, is done.
+fn hold_until_done(claim: RenewalClaim, follower: &Follower) {
+    let mut listener = follower.listener();
+    tokio::spawn(async move {
+        let _ = listener.result().await;
+        drop(claim);
+    });
+}
+
+fn abandoned() -> ClientError {
+    ClientError::new(Reason::Overloaded, "the request to Refold was abandoned; try again")
+        .retry_after(Duration::from_secs(1))
+}

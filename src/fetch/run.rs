@@ -1,0 +1,148 @@
+//! One fetch, from its start to what its callers are told.
+
+use std::sync::Arc;
+
+use super::Fetcher;
+use super::request::{FetchRequest, FetchRole};
+use crate::cache::{Demand, Entry, Follower, Leader};
+use crate::error::{ClientError, Reason};
+use crate::http_client::Client;
+use crate::limit::Urgency;
+use crate::observe::Context;
+use crate::upstream::{FetchDemand, FetchError, UpstreamCall};
+
+/// Reasons for which Refold answers no question at present, so that asking another one is of no use.
+const REFOLD_UNAVAILABLE: [Reason; 3] =
+    [Reason::UpstreamBudgetExceeded, Reason::UpstreamCircuitOpen, Reason::UpstreamUnreachable];
+/// Reasons for which a list can't be fetched on one page.
+const PAGE_TOO_LARGE: [Reason; 2] = [Reason::UpstreamResponseTooLarge, Reason::UpstreamInvalidResponse];
+
+impl Fetcher {
+    /// Runs a fetch: resolves the question, stores the result, then tells the callers.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        client: Client,
+        mut request: FetchRequest,
+        mut leader: Leader<Option<Context>>,
+    ) {
+        let outcome = loop {
+            match self.resolve(&client, &mut request, &leader.demand()).await {
+                Ok(entry) => break Ok(entry),
+                Err(FetchError::Failed(error)) => break Err(error),
+                // Every caller has disconnected before Refold was asked; one may have joined in the meantime.
+                Err(FetchError::NoDemand) => match leader.cancel_without_demand() {
+                    Ok(()) => return,
+                    Err(joined) => leader = joined,
+                },
+            }
+        };
+        request.telemetry.end(&outcome);
+        match (&outcome, request.stale) {
+            (Ok(entry), _) => self.store.put_if_newer(request.key, Arc::clone(entry), self.clock.now()),
+            (Err(error), stale) if error.is_passing() || request.caller.is_refusal_of_own_org_key(error) => {
+                if let Some(stale) = stale {
+                    stale.record_failed_renewal(self.clock.now());
+                }
+            }
+            // The error is about the question or the account, so the stored entry no longer holds.
+            (Err(_), _) => self.store.remove(&request.key),
+        }
+        leader.complete(outcome);
+    }
+
+    /// The answer: what another fetch has stored meanwhile, what follows from other pages, or what Refold says.
+    async fn resolve(
+        self: &Arc<Self>,
+        client: &Client,
+        request: &mut FetchRequest,
+        demand: &Demand,
+    ) -> Result<Arc<Entry>, FetchError> {
+        if !request.bypass_cache {
+            // Another fetch may have ended between the look-up and the start of this one.
+            if let Some(entry) = self.store.get(&request.key).filter(|entry| entry.is_fresh(self.clock.now())) {
+                return Ok(entry);
+            }
+            if let Some(entry) = self.derive(&request.caller, &request.key) {
+                return Ok(Arc::new(entry));
+            }
+            if let Some(entry) = self.resolve_by_source(client, request, demand).await? {
+                return Ok(entry);
+            }
+        }
+        request.telemetry.begin("fetch");
+        let FetchRequest { caller, key, stale, urgency, telemetry, .. } = request;
+        let call = UpstreamCall { client, caller, telemetry };
+        let stale = stale.as_deref();
+        let demand = FetchDemand { urgency: *urgency, demand, stale };
+        let fetched = self.upstream.fetch(&call, key.question(), demand).await?;
+        let entry = Arc::new(self.entries.of_fetch(caller, key.question(), stale, fetched));
+        Self::note_list_size(caller, key, &entry);
+        Ok(entry)
+    }
+
+    /// Fetches the page that the answer follows from, so that one fetch serves all questions that follow from it.
+    /// `None` if there is no such page, or if the answer turns out not to follow from it.
+    async fn resolve_by_source(
+        self: &Arc<Self>,
+        client: &Client,
+        request: &mut FetchRequest,
+        demand: &Demand,
+    ) -> Result<Option<Arc<Entry>>, FetchError> {
+        let Some((key, stale)) = self.source_to_fetch(&request.caller, &request.key) else { return Ok(None) };
+        // No stored page proves that the list is short enough for one page.
+        let guessed = stale.is_none();
+        let telemetry = request.telemetry.child();
+        let own = telemetry.context();
+        let (caller, urgency) = (request.caller.clone(), request.urgency);
+        let (bypass_cache, claim) = (false, None);
+        let source = FetchRequest { caller, key: key.clone(), stale, urgency, bypass_cache, claim, telemetry };
+        let (follower, role) = self.join(client.clone(), source);
+        request.telemetry.begin_wait(match role {
+            FetchRole::Leads => own,
+            FetchRole::Follows(fetch) => fetch,
+        });
+        match source_outcome(follower, urgency, demand).await? {
+            Ok(source) => {
+                let derived = self.derive_from(&request.caller, &request.key, &key, &source);
+                if guessed && derived.is_none() && self.refutes(&request.key, &key, &source) {
+                    request.caller.partition().list_size.refute();
+                }
+                Ok(derived.map(Arc::new))
+            }
+            Err(error) if REFOLD_UNAVAILABLE.iter().any(|reason| error.is(*reason)) => Err(error.into()),
+            // A smaller page may succeed, and so may this fetch if the source's was abandoned by its other callers.
+            Err(error) => {
+                if guessed && PAGE_TOO_LARGE.iter().any(|reason| error.is(*reason)) {
+                    request.caller.partition().list_size.refute();
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The outcome of a source's fetch. A renewal only observes it until a caller begins to wait for the answer; a fetch whose
+/// last caller disconnects is abandoned.
+async fn source_outcome(
+    mut follower: Follower,
+    urgency: Urgency,
+    demand: &Demand,
+) -> Result<Result<Arc<Entry>, ClientError>, FetchError> {
+    match urgency {
+        Urgency::Foreground => tokio::select! {
+            outcome = follower.result() => Ok(outcome),
+            () = demand.lost() => Err(FetchError::NoDemand),
+        },
+        Urgency::Background => {
+            let ended = tokio::select! {
+                outcome = follower.result() => Some(outcome),
+                () = demand.gained() => None,
+            };
+            if let Some(outcome) = ended {
+                return Ok(outcome);
+            }
+            follower.start_waiting();
+            Ok(follower.result().await)
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Answers that need no upstream: stored entries and CORS preflights.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::Response;
+use http::request::Parts;
+
+use super::context::RequestContext;
+use crate::cache::{Entry, RenewalClaim};
+use crate::clock::Moment;
+use crate::error::ClientError;
+use crate::request::cors;
+use crate::respond::{self, Body, ResponseContext};
+
+/// An answer that needs no upstream.
+pub(super) enum Answer {
+    /// A stored entry.
+    Hit(Arc<Entry>),
+    /// A stale entry, whose renewal in the background this request has claimed.
+    Renew(Arc<Entry>, RenewalClaim),
+    /// A CORS preflight for a resource with these methods.
+    Preflight(Cow<'static, str>),
+}
+
+/// The response with an entry. Part of the hit path.
+pub(super) fn serve(head: &Parts, context: &mut RequestContext, entry: &Entry, now: Moment) -> Response<Body> {
+    context.age = Some(entry.age(now));
+    respond::entry(&mut context.response, &head.headers, entry, now)
+}
+
+/// Compresses an entry off the thread as this request would have preferred it, for the requests that follow.
+pub(super) fn encode_in_background(response: &ResponseContext, entry: Arc<Entry>) {
+    if let Some(coding) = response.coding.filter(|coding| entry.claim_encoding(*coding)) {
+        tokio::task::spawn_blocking(move || entry.encode(coding));
+    }
+}
+
+/// The answer to `OPTIONS` on a resource with these methods. Only pages of configured origins get one.
+///
+/// # Errors
+/// 405 for every other request.
+pub(super) fn preflight(
+    head: &Parts,
+    context: &RequestContext,
+    methods: Cow<'static, str>,
+) -> Result<Answer, ClientError> {
+    if matches!(context.response.cors, Some(Some(_))) && cors::is_preflight(&head.headers) {
+        return Ok(Answer::Preflight(methods));
+    }
+    Err(ClientError::method_not_allowed(methods))
+}

@@ -1,0 +1,125 @@
+//! The context of a request: the connection that it arrived on, and what the steps have found out about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Method, StatusCode};
+use tokio::sync::watch;
+
+use crate::cache::{CacheKey, CacheOutcome};
+use crate::caller::{Authenticated, Caller, ListenerIdentity};
+use crate::clock::Moment;
+use crate::error::ClientError;
+use crate::executions::QueryMemo;
+use crate::http_client::Client;
+use crate::observe::{AccessRecord, Span, Tracer, Who};
+use crate::request::RequestId;
+use crate::request::cors::CorsPolicy;
+use crate::request::route::Resource;
+use crate::respond::ResponseContext;
+use crate::upstream::UpstreamCost;
+
+/// The connection that a request arrived on.
+#[derive(Clone, Debug)]
+pub struct ConnectionContext {
+    /// The upstream pool of the worker that serves the connection.
+    pub client: Client,
+    /// The worker's memo of parsed queries.
+    pub query_memo: Arc<QueryMemo>,
+    /// The identity that the listener and the client certificate give to requests.
+    pub entrance: ListenerIdentity,
+    /// Becomes true when the drain timeout is over: unfinished requests are then answered 503.
+    pub over: watch::Receiver<bool>,
+}
+
+/// Everything that the steps have found out about a request so far.
+///
+/// Each step fills in its own fields. When the request ends, response headers, log line, metrics and span are made from
+/// them.
+pub(super) struct RequestContext {
+    /// The fields that the response is made from.
+    pub(super) response: ResponseContext,
+    pub(super) received: Moment,
+    pub(super) resource: Resource,
+    pub(super) caller: Option<Caller>,
+    /// The owner of a credential that is known but was refused.
+    pub(super) refused: Option<Authenticated>,
+    pub(super) key: Option<CacheKey>,
+    /// The canonical query, if it has been written out already.
+    pub(super) canonical: Option<Arc<str>>,
+    /// The age of the entry that was served.
+    pub(super) age: Option<Duration>,
+    pub(super) span: Span,
+    /// The attempts at Refold for this request, and their duration.
+    pub(super) cost: Option<Arc<UpstreamCost>>,
+}
+
+/// The error of a request, as access log, metrics and trace show it.
+#[derive(Clone, Copy)]
+pub(super) struct Failure<'a> {
+    pub(super) code: &'a str,
+    pub(super) label: &'static str,
+}
+
+impl<'a> From<&'a ClientError> for Failure<'a> {
+    fn from(error: &'a ClientError) -> Self {
+        Self { code: error.error_code(), label: error.label() }
+    }
+}
+
+impl RequestContext {
+    pub(super) fn new(head: &Parts, received: Moment, cors: Option<&CorsPolicy>, tracer: Option<&Tracer>) -> Self {
+        Self {
+            response: ResponseContext {
+                request_id: RequestId::new(),
+                head: head.method == Method::HEAD,
+                budget: None,
+                cache: CacheOutcome::NotAsked,
+                coding: None,
+                is_conditional: false,
+                cors: cors.map(|cors| cors.allowed(&head.headers)),
+            },
+            received,
+            resource: Resource::Other,
+            caller: None,
+            refused: None,
+            key: None,
+            canonical: None,
+            age: None,
+            span: tracer.map_or_else(Span::default, |tracer| tracer.serve(&head.headers)),
+            cost: None,
+        }
+    }
+
+    /// The record of the finished request, without its trace.
+    pub(super) fn record<'a>(
+        &'a self,
+        head: &'a Parts,
+        status: StatusCode,
+        failure: Option<Failure<'a>>,
+        now: Moment,
+    ) -> AccessRecord<'a> {
+        AccessRecord {
+            request_id: self.response.request_id,
+            method: &head.method,
+            resource: self.resource,
+            who: match (&self.caller, &self.refused) {
+                (Some(caller), _) => Some(Who::from(caller)),
+                (None, Some(refused)) => Some(Who::from(refused)),
+                (None, None) => None,
+            },
+            key: self.key.as_ref(),
+            canonical: self.canonical.as_deref(),
+            status,
+            error_code: failure.map(|failure| failure.code),
+            error_label: failure.map(|failure| failure.label),
+            cache: self.response.cache,
+            age: self.age,
+            at: now,
+            duration: now.since(self.received),
+            upstream: self.cost.as_ref().and_then(|cost| cost.duration()),
+            trace: None,
+        }
+    }
+}

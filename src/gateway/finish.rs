@@ -1,0 +1,274 @@
+//! The rest of the way for requests that have to wait: for an issuer's keys, then for Refold.
+//!
+//! Every request is recorded, also if its caller disconnects or the drain timeout ends first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::answer::serve;
+use super::context::{ConnectionContext, Failure, RequestContext};
+use super::normalise::{Miss, UpstreamOp};
+use super::unfinished::{Unfinished, Wait};
+use super::{Decision, Gateway, Unresolved};
+use crate::cache::{CacheOutcome, Entry, Servable};
+use crate::caller::{Caller, Unidentified};
+use crate::config::PassThrough;
+use crate::error::{ClientError, Reason};
+use crate::executions::PathId;
+use crate::fetch::{FetchRequest, FetchRole};
+use crate::http_client::Client;
+use crate::limit::Urgency;
+use crate::observe::WebhookOutcome;
+use crate::request::body;
+use crate::request::route::Action;
+use crate::respond::{self, Body};
+use crate::tenant::Tenant;
+use crate::upstream::{UpstreamCall, UpstreamTelemetry};
+use crate::webhook;
+
+/// The status that gateways log when the caller disconnects before its answer, and its code.
+const CLIENT_CLOSED_REQUEST: (u16, &str) = (499, "CLIENT_CLOSED_REQUEST");
+
+/// A request that is being finished. Dropped before its response is there, it is recorded as one whose caller has
+/// disconnected.
+struct InProgress {
+    gateway: Arc<Gateway>,
+    client: Client,
+    head: Parts,
+    context: RequestContext,
+    answered: bool,
+}
+
+impl Gateway {
+    /// Answers a request that had to wait. If the drain timeout ends first, the answer is 503 `SHUTTING_DOWN`, which is
+    /// better than a connection that breaks.
+    pub async fn finish(self: Arc<Self>, unfinished: Box<Unfinished>) -> Response<Body> {
+        let Unfinished { connection, head, context, wait, body } = *unfinished;
+        let mut over = connection.over.clone();
+        let client = connection.client.clone();
+        let mut request = InProgress { gateway: self, client, head, context, answered: false };
+        let outcome = tokio::select! {
+            biased;
+            outcome = request.run(&connection, wait, body) => outcome,
+            Ok(_) = over.wait_for(|over| *over) => Err(shutting_down()),
+        };
+        request.respond(outcome)
+    }
+}
+
+impl InProgress {
+    async fn run(
+        &mut self,
+        connection: &ConnectionContext,
+        wait: Wait,
+        body: Incoming,
+    ) -> Result<Response<Body>, ClientError> {
+        let op = match wait {
+            Wait::ForUpstream(op) => op,
+            Wait::ForIssuer(issuer) => {
+                self.gateway.callers.ask_issuer(issuer).await;
+                let now = self.gateway.clock.now();
+                match self.gateway.decide(connection, &self.head, &mut self.context, now) {
+                    Ok(Decision::Upstream(op)) => op,
+                    Ok(Decision::Answer(answer)) => {
+                        return Ok(self.gateway.answer(connection, &self.head, &mut self.context, answer, now));
+                    }
+                    Err(Unresolved::Refused(error)) => return Err(error),
+                    Err(Unresolved::UnknownKey(issuer)) => return Err(Unidentified::UnknownKey(issuer).into_error()),
+                }
+            }
+        };
+        match op {
+            UpstreamOp::Fetch(miss) if miss.directives.no_store() => self.fetch_unstored(&miss).await,
+            UpstreamOp::Fetch(miss) => self.fetch(miss).await,
+            UpstreamOp::Act { caller, execution, action } => self.act(caller, execution, action, body).await,
+            UpstreamOp::Forward { caller, allowed } => self.forward(&caller, &allowed, body).await,
+            UpstreamOp::Webhook { tenant } => self.receive_webhook(&tenant, body).await,
+        }
+    }
+
+    /// Fetches for a request with `no-store`: nothing may be stored for it, so it shares no fetch with others either.
+    async fn fetch_unstored(&mut self, miss: &Miss) -> Result<Response<Body>, ClientError> {
+        self.context.response.cache = CacheOutcome::Request;
+        let telemetry = self.telemetry(&miss.caller);
+        let entry = self.gateway.fetcher.fetch_unstored(&self.client, &miss.caller, &miss.key, telemetry).await?;
+        Ok(self.serve(&entry))
+    }
+
+    /// Fetches the answer to a question, and falls back on a stale entry if that fails (RFC 5861, 4).
+    async fn fetch(&mut self, miss: Box<Miss>) -> Result<Response<Body>, ClientError> {
+        let outcome = self.fetch_or_wait(&miss).await;
+        let windows = &miss.caller.tenant().config.stale;
+        match (outcome, miss.stale) {
+            (Ok(entry), _) => {
+                if entry.derived {
+                    self.context.response.cache = CacheOutcome::Derived;
+                }
+                // The caller has waited for Refold: this adds little, and the callers that follow need not wait for it.
+                if let Some(coding) = self.context.response.coding.filter(|coding| entry.lacks_encoding(*coding)) {
+                    entry.encode(coding);
+                }
+                Ok(self.serve(&entry))
+            }
+            (Err(error), Some(stale))
+                if error.is_passing() && stale.servable(windows, self.gateway.clock.now()) != Servable::No =>
+            {
+                self.context.response.cache = CacheOutcome::HitStale;
+                Ok(self.serve(&stale))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Leads the fetch of a question or follows the one under way; again if that one brings a response that is older than
+    /// the request accepts.
+    async fn fetch_or_wait(&mut self, miss: &Miss) -> Result<Arc<Entry>, ClientError> {
+        let Miss { caller, key, stale, directives } = miss;
+        loop {
+            let request = FetchRequest {
+                caller: caller.clone(),
+                key: key.clone(),
+                stale: stale.clone(),
+                urgency: Urgency::Foreground,
+                bypass_cache: directives.may_reject_fresh(),
+                claim: None,
+                telemetry: self.telemetry(caller),
+            };
+            let (follower, role) = self.gateway.fetcher.join(self.client.clone(), request);
+            let collapsed = matches!(role, FetchRole::Follows(_));
+            let wait_span = match role {
+                FetchRole::Leads => None,
+                FetchRole::Follows(fetch) => {
+                    self.context.cost = None;
+                    Some(self.context.span.waits_for(fetch))
+                }
+            };
+            self.context.response.cache = match (self.context.response.cache, stale) {
+                (CacheOutcome::Request, _) => CacheOutcome::Request,
+                (_, Some(_)) => CacheOutcome::Stale { collapsed },
+                (_, None) => CacheOutcome::Miss { collapsed },
+            };
+            let outcome = self.gateway.fetcher.wait(follower, self.longest_wait(miss)).await;
+            drop(wait_span);
+            match outcome {
+                Ok(entry)
+                    if collapsed
+                        && directives.reject_shared(&entry, self.context.received, self.gateway.clock.now()) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The longest wait for a fetch: bounded only if a stale entry could answer instead.
+    fn longest_wait(&self, miss: &Miss) -> Option<Duration> {
+        let settings = &miss.caller.tenant().config;
+        let stale = miss.stale.as_ref()?;
+        let servable = stale.servable(&settings.stale, self.gateway.clock.now()) != Servable::No;
+        servable.then_some(settings.upstream_budget.max_wait)
+    }
+
+    /// Stops an execution or runs it again.
+    async fn act(
+        &mut self,
+        caller: Caller,
+        execution: PathId,
+        action: Action,
+        body: Incoming,
+    ) -> Result<Response<Body>, ClientError> {
+        let (gateway, client) = (Arc::clone(&self.gateway), self.client.clone());
+        let mut telemetry = self.telemetry(&caller);
+        telemetry.begin(action.name());
+        // In a task of its own: what Refold has begun to do is noted here even if the caller disconnects.
+        let acting = tokio::spawn(async move {
+            let call = UpstreamCall { client: &client, caller: &caller, telemetry: &telemetry };
+            let outcome = match body::read(body, &gateway.config.server).await {
+                Ok(body) => gateway.fetcher.upstream().act(&call, &execution, action.name(), body).await,
+                Err(error) => Err(error),
+            };
+            telemetry.end(&outcome);
+            outcome
+        });
+        let body = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
+        Ok(respond::action_result(&mut self.context.response, body))
+    }
+
+    /// Forwards a request of the allow-list; both bodies are streamed.
+    async fn forward(
+        &mut self,
+        caller: &Caller,
+        allowed: &PassThrough,
+        body: Incoming,
+    ) -> Result<Response<Body>, ClientError> {
+        let mut telemetry = self.telemetry(caller);
+        telemetry.begin("pass");
+
+        let call = UpstreamCall { client: &self.client, caller, telemetry: &telemetry };
+        let forwarded = self.gateway.fetcher.upstream().forward(&call, allowed, &self.head, body).await;
+        telemetry.end(&forwarded);
+        let (head, body) = forwarded?;
+        Ok(respond::pass_through(&mut self.context.response, &head, body))
+    }
+
+    /// Receives a webhook: checks its signature, and drops the entries of the linked accounts that it names.
+    async fn receive_webhook(&mut self, tenant: &Arc<Tenant>, body: Incoming) -> Result<Response<Body>, ClientError> {
+        let received = match body::read(body, &self.gateway.config.server).await {
+            Ok(body) => webhook::receive(tenant, &self.head.headers, &body),
+            Err(error) => Err(error),
+        };
+        let outcome = if received.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
+        self.gateway.observer.webhook(tenant, outcome);
+        received?;
+        Ok(respond::webhook_accepted(&mut self.context.response))
+    }
+
+    /// The response with an entry.
+    fn serve(&mut self, entry: &Entry) -> Response<Body> {
+        let now = self.gateway.clock.now();
+        serve(&self.head, &mut self.context, entry, now)
+    }
+
+    /// Starts recording what this request asks of the upstream.
+    fn telemetry(&mut self, caller: &Caller) -> UpstreamTelemetry {
+        let observer = Arc::clone(&self.gateway.observer);
+        let telemetry = UpstreamTelemetry::new(observer, caller, &self.context.span, &self.head.headers);
+        self.context.cost = Some(Arc::clone(telemetry.cost()));
+        telemetry
+    }
+
+    /// Ends the request with its response, and records it.
+    fn respond(mut self, outcome: Result<Response<Body>, ClientError>) -> Response<Body> {
+        self.answered = true;
+        match outcome {
+            Ok(response) => {
+                self.gateway.record(&self.head, &mut self.context, response.status(), None);
+                response
+            }
+            Err(error) => self.gateway.refuse(&self.head, &mut self.context, &error),
+        }
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        if !self.answered {
+            let (status, code) = CLIENT_CLOSED_REQUEST;
+            let status = StatusCode::from_u16(status).expect("499 is within the range of statuses");
+            self.gateway.record(&self.head, &mut self.context, status, Some(Failure { code, label: code }));
+        }
+    }
+}
+
+/// The error for a request whose task has panicked.
+fn abandoned() -> ClientError {
+    ClientError::new(Reason::Overloaded, "the request to Refold was abandoned; try again")
+        .retry_after(Duration::from_secs(1))
+}
+
+fn shutting_down() -> ClientError {
+    ClientError::new(Reason::ShuttingDown, "this gateway is shutting down; try again")
+        .retry_after(Duration::from_secs(1))
+}

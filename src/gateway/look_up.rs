@@ -1,0 +1,50 @@
+//! The cache step: which stored entry may answer a request, if any.
+
+use std::sync::Arc;
+
+use crate::cache::{Acceptance, CacheKey, CacheOutcome, Directives, Entry, RenewalClaim, Servable, Store};
+use crate::clock::Moment;
+use crate::config::Stale;
+use crate::error::{ClientError, Reason};
+
+/// The result of looking a question up in the cache.
+pub(super) enum Lookup {
+    /// The entry is served as it is.
+    Hit(Arc<Entry>, CacheOutcome),
+    /// The entry is stale; it is served and, by the holder of the claim, renewed in the background (RFC 5861, 3).
+    Renewable(Arc<Entry>, RenewalClaim),
+    /// Refold has to answer.
+    Miss {
+        /// The entry to fall back on while Refold fails, and to revalidate.
+        stale: Option<Arc<Entry>>,
+        /// `Request` if the request's own `Cache-Control` ruled the entry out, else `NotAsked`.
+        outcome: CacheOutcome,
+    },
+}
+
+/// Looks a question up, as the request's directives and the tenant's stale windows allow. Part of the hit path.
+pub(super) fn look_up(store: &Store, key: &CacheKey, directives: &Directives, windows: &Stale, now: Moment) -> Lookup {
+    let miss = |stale| Lookup::Miss { stale, outcome: CacheOutcome::NotAsked };
+    let Some(entry) = store.get(key) else { return miss(None) };
+    match directives.judge(&entry, now) {
+        // A response that the request's directives rule out is no fallback either.
+        Acceptance::Rejected => return Lookup::Miss { stale: None, outcome: CacheOutcome::Request },
+        Acceptance::Accepted => return Lookup::Hit(entry, CacheOutcome::HitStale),
+        Acceptance::ByLifetime => {}
+    }
+    match entry.servable(windows, now) {
+        Servable::Fresh => Lookup::Hit(entry, CacheOutcome::Hit),
+        Servable::WhileFailing => Lookup::Hit(entry, CacheOutcome::HitStale),
+        // One reader claims the renewal of a stale entry; for the others it is a hit.
+        Servable::WhileRevalidating => match entry.claim_renewal() {
+            Some(claim) => Lookup::Renewable(entry, claim),
+            None => Lookup::Hit(entry, CacheOutcome::HitStale),
+        },
+        Servable::IfError | Servable::No => miss(Some(entry)),
+    }
+}
+
+/// The error for a request that takes only a cached response (RFC 9111, 5.2.1.7) when there is none.
+pub(super) fn not_cached() -> ClientError {
+    ClientError::new(Reason::NotCached, "no cached response satisfies the request's Cache-Control")
+}

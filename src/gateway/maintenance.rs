@@ -1,0 +1,48 @@
+//! Operations of the gateway that the server uses besides answering requests.
+
+use std::sync::Arc;
+
+use super::Gateway;
+use crate::caller::ListenerIdentity;
+use crate::config::Config;
+use crate::observe::Connected;
+use crate::tenant::Tenant;
+
+impl Gateway {
+    /// The configuration that this gateway was made with.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// All tenants, in the order of the configuration.
+    #[must_use]
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        self.callers.tenants()
+    }
+
+    /// The identity of requests over a connection whose client certificate has these names.
+    #[must_use]
+    pub fn entrance_with_certificate(&self, listener: &ListenerIdentity, names: &[String]) -> ListenerIdentity {
+        let grant = self.callers.by_certificate(names).or_else(|| listener.grant.clone());
+        ListenerIdentity { grant, ..listener.clone() }
+    }
+
+    /// Counts a caller's connection as open until the returned value is dropped.
+    #[must_use]
+    pub fn connected(&self) -> Connected {
+        self.observer.connection()
+    }
+
+    /// Waits a moment for the spans of answered requests to be sent.
+    pub fn flush_traces(&self) {
+        if let Some(tracer) = &self.tracer {
+            tracer.flush();
+        }
+    }
+
+    /// Runs the periodic work (refreshing issuers' keys) for as long as it is polled. One worker runs it for all.
+    pub async fn run_maintenance(&self) {
+        self.callers.keep_issuers_fresh().await;
+    }
+}

@@ -1,0 +1,79 @@
+//! The normalising step: what an endpoint and a query ask for, in canonical form.
+
+use std::sync::Arc;
+
+use http::Method;
+use http::request::Parts;
+
+use crate::admit::must_write;
+use crate::cache::{CacheKey, Directives, Entry};
+use crate::caller::Caller;
+use crate::config::PassThrough;
+use crate::error::ClientError;
+use crate::executions::{BatchesQuery, ParsedQuestion, PathId, QueryMemo, QueryPolicy, Question, no_parameters};
+use crate::request::route::{Action, Endpoint};
+use crate::tenant::Tenant;
+
+/// The canonical form of a request.
+pub(super) enum Normalised {
+    /// A question whose answer can be cached.
+    Question(ParsedQuestion),
+    /// An operation that never comes from the cache.
+    Uncached(UpstreamOp),
+}
+
+/// The work of a request that the cache does not answer.
+pub(super) enum UpstreamOp {
+    /// Fetch the answer to a question.
+    Fetch(Box<Miss>),
+    /// Stop an execution or run it again.
+    Act { caller: Caller, execution: PathId, action: Action },
+    /// Forward a request of the allow-list.
+    Forward { caller: Caller, allowed: Arc<PassThrough> },
+    /// Receive a webhook.
+    Webhook { tenant: Arc<Tenant> },
+}
+
+/// A question that the cache did not answer.
+pub(super) struct Miss {
+    pub(super) caller: Caller,
+    pub(super) key: CacheKey,
+    /// The entry to fall back on while Refold fails, and to revalidate.
+    pub(super) stale: Option<Arc<Entry>>,
+    pub(super) directives: Directives,
+}
+
+/// Normalises the query of an endpoint, and checks that the caller may use it.
+///
+/// # Errors
+/// 400 for a query that is not accepted, 403 for a write with a read-only credential.
+pub(super) fn normalise(
+    endpoint: Endpoint,
+    caller: &Caller,
+    head: &Parts,
+    (memo, policy): (&QueryMemo, &QueryPolicy),
+) -> Result<Normalised, ClientError> {
+    let query = head.uri.query();
+    let question = match endpoint {
+        Endpoint::List => memo.parse_list(query, policy)?,
+        Endpoint::Execution(execution) => {
+            no_parameters(query, policy)?;
+            Question::Execution(execution).into()
+        }
+        Endpoint::Batches(execution, node) => {
+            Question::Batches(execution, node, BatchesQuery::parse(query, policy)?).into()
+        }
+        Endpoint::PassThrough(allowed) => {
+            if head.method != Method::GET && head.method != Method::HEAD {
+                must_write(caller)?;
+            }
+            return Ok(Normalised::Uncached(UpstreamOp::Forward { caller: caller.clone(), allowed }));
+        }
+        Endpoint::Action(execution, action) => {
+            must_write(caller)?;
+            no_parameters(query, policy)?;
+            return Ok(Normalised::Uncached(UpstreamOp::Act { caller: caller.clone(), execution, action }));
+        }
+    };
+    Ok(Normalised::Question(question))
+}

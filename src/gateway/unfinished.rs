@@ -1,0 +1,38 @@
+//! A request that has to wait, for an issuer's keys or for Refold.
+
+use http::request::Parts;
+use hyper::body::Incoming;
+
+use super::context::{ConnectionContext, RequestContext};
+use super::normalise::UpstreamOp;
+use crate::caller::IssuerIndex;
+
+/// A request that [`Gateway::handle`](super::Gateway::handle) could not answer without waiting.
+pub struct Unfinished {
+    pub(super) connection: ConnectionContext,
+    pub(super) head: Parts,
+    pub(super) context: RequestContext,
+    pub(super) wait: Wait,
+    pub(super) body: Incoming,
+}
+
+/// The obstacle that a request waits for.
+pub(super) enum Wait {
+    /// The keys of an issuer, without which the steps can't decide.
+    ForIssuer(IssuerIndex),
+    ForUpstream(UpstreamOp),
+}
+
+impl Unfinished {
+    /// Boxed: it is large, and a hit must not make room for it on the stack.
+    #[inline(never)]
+    pub(super) fn boxed(
+        connection: &ConnectionContext,
+        head: Parts,
+        context: RequestContext,
+        wait: Wait,
+        body: Incoming,
+    ) -> Box<Self> {
+        Box::new(Self { connection: connection.clone(), head, context, wait, body })
+    }
+}

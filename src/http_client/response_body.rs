@@ -1,0 +1,115 @@
+//! Bodies of responses from the server.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::error::{BodyError, TransportError, TransportErrorKind};
+use super::pool::Lease;
+
+/// The body of a response as it arrives, bounded in time and size.
+///
+/// Read to its end, it returns its connection to the pool; dropped before that, it closes the connection.
+#[derive(Debug)]
+pub struct ResponseBody {
+    body: Incoming,
+    lease: Option<Lease>,
+    deadline: Instant,
+    /// Only a streamed body needs it: [`ResponseBody::read`] has a timer of its own.
+    timer: Option<Pin<Box<Sleep>>>,
+    limit: usize,
+    received: usize,
+}
+
+impl ResponseBody {
+    pub(super) fn new(body: Incoming, lease: Lease, deadline: Instant, limit: usize) -> Self {
+        Self { body, lease: Some(lease), deadline, timer: None, limit, received: 0 }
+    }
+
+    /// Reads the body to its end. The bytes may be a slice of the connection's read buffer, which they keep in memory, so copy
+    /// them before you store them.
+    ///
+    /// # Errors
+    /// If the body is too slow, too large or invalid.
+    pub async fn read(mut self) -> Result<Bytes, TransportError> {
+        let deadline = self.deadline;
+        let bytes = timeout_at(deadline, self.read_all()).await.map_err(|_| TransportErrorKind::Timeout)??;
+        self.release_connection();
+        Ok(bytes)
+    }
+
+    async fn read_all(&mut self) -> Result<Bytes, TransportError> {
+        let too_large = TransportErrorKind::TooLarge { limit: self.limit };
+        let content_length = self.body.size_hint().lower();
+        if content_length > self.limit as u64 {
+            return Err(too_large.into());
+        }
+        // Most bodies are one frame, which is not copied.
+        let mut only = Bytes::new();
+        let mut joined = BytesMut::new();
+        while let Some(frame) = self.body.frame().await {
+            let frame =
+                frame.map_err(|error| TransportError::caused_by(TransportErrorKind::InvalidResponse, &error))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if only.len() + joined.len() + data.len() > self.limit {
+                return Err(too_large.into());
+            }
+            if only.is_empty() && joined.is_empty() {
+                only = data;
+                continue;
+            }
+            if joined.is_empty() {
+                joined.reserve(usize::try_from(content_length).unwrap_or_default().max(only.len() + data.len()));
+                joined.extend_from_slice(&only);
+                only = Bytes::new();
+            }
+            joined.extend_from_slice(&data);
+        }
+        Ok(if joined.is_empty() { only } else { joined.freeze() })
+    }
+
+    fn release_connection(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let deadline = self.deadline;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(TransportError::from(TransportErrorKind::Timeout).into())));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            None => self.release_connection(),
+            Some(Ok(frame)) => {
+                self.received += frame.data_ref().map_or(0, Bytes::len);
+                if self.received > self.limit {
+                    let too_large = TransportErrorKind::TooLarge { limit: self.limit };
+                    return Poll::Ready(Some(Err(TransportError::from(too_large).into())));
+                }
+            }
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // Always false, so that the body is polled to its end and returns its connection.
+        false
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

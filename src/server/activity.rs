@@ -1,0 +1,213 @@
+//! The activity of one connection: counts that its socket and its requests write and the monitor reads, and the drain phase
+//! that the monitor writes and the connection reads.
+//!
+//! Socket, requests and monitor of a connection share one thread, so counts are changed by a load and a store.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use crate::lifecycle::Lifecycle;
+
+/// The phases in which a connection comes to its end. Phases only advance; each includes the earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum DrainPhase {
+    /// Serves requests.
+    Serving,
+    /// Answers requests; each answer announces the end of the connection (`Connection: close`, GOAWAY).
+    Closing,
+    /// Finishes requests in flight and accepts no others.
+    Draining,
+    /// Reads the end of the input, whatever the peer sends.
+    InputEnded,
+    /// Drops the connection.
+    Dropped,
+}
+
+impl DrainPhase {
+    fn of(level: u8) -> Self {
+        match level {
+            0 => Self::Serving,
+            1 => Self::Closing,
+            2 => Self::Draining,
+            3 => Self::InputEnded,
+            _ => Self::Dropped,
+        }
+    }
+}
+
+/// The activity of one connection.
+#[derive(Debug)]
+pub(super) struct ConnectionActivity {
+    lifecycle: Arc<Lifecycle>,
+    /// Request heads begun, requests begun and response writes.
+    events: AtomicU64,
+    /// Requests without a response yet.
+    awaiting_response: AtomicU32,
+    /// Requests whose response was not written whole, those without one included.
+    in_flight: AtomicU32,
+    /// The socket's send buffer is full.
+    write_blocked: AtomicBool,
+    /// A part of a request head was read and its request has not begun.
+    in_head: AtomicBool,
+    http_2: AtomicBool,
+    /// At least one request has begun.
+    has_had_request: AtomicBool,
+    phase: AtomicU8,
+    /// Wakes the connection's task. Waking leaves the waker in place, so that the next phase finds it too.
+    task: Mutex<Option<Waker>>,
+}
+
+impl ConnectionActivity {
+    pub(super) fn new(lifecycle: Arc<Lifecycle>) -> Self {
+        Self {
+            lifecycle,
+            events: AtomicU64::new(0),
+            awaiting_response: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+            write_blocked: AtomicBool::new(false),
+            in_head: AtomicBool::new(false),
+            http_2: AtomicBool::new(false),
+            has_had_request: AtomicBool::new(false),
+            phase: AtomicU8::new(DrainPhase::Serving as u8),
+            task: Mutex::new(None),
+        }
+    }
+
+    /// Counts a sign of life.
+    pub(super) fn record_event(&self) {
+        self.events.store(self.events().wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Returns the number of signs of life so far.
+    pub(super) fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    /// Records the protocol, which the connection's first bytes tell.
+    pub(super) fn set_http_2(&self, http_2: bool) {
+        self.http_2.store(http_2, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_http_2(&self) -> bool {
+        self.http_2.load(Ordering::Relaxed)
+    }
+
+    /// Records bytes that were read. Outside of a request they begin the head of the next one.
+    pub(super) fn record_read(&self) {
+        if !self.awaits_response() && !self.in_head.load(Ordering::Relaxed) {
+            self.in_head.store(true, Ordering::Relaxed);
+            self.record_event();
+        }
+    }
+
+    /// Records whether the socket accepts more data.
+    pub(super) fn set_write_blocked(&self, blocked: bool) {
+        self.write_blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Begins a request: its head was read.
+    pub(super) fn begin_request(self: &Arc<Self>) -> InFlight {
+        self.record_event();
+        change(&self.awaiting_response, |others| others + 1);
+        change(&self.in_flight, |others| others + 1);
+        self.in_head.store(false, Ordering::Relaxed);
+        self.has_had_request.store(true, Ordering::Relaxed);
+        InFlight { activity: Arc::clone(self), responded: false }
+    }
+
+    /// Returns true if a request has no response yet.
+    pub(super) fn awaits_response(&self) -> bool {
+        self.awaiting_response.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns true if a request has no response yet, or a response was not written whole.
+    pub(super) fn is_answering(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0 || self.write_blocked.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if a part of an HTTP/1.1 request head was read. In HTTP/2 the bytes that were read may be any frame, and
+    /// pings find a dead peer.
+    pub(super) fn is_in_http_1_head(&self) -> bool {
+        self.in_head.load(Ordering::Relaxed) && !self.is_http_2()
+    }
+
+    /// Forgets a request head of which a part was read; returns true if an HTTP/1.1 answer to it can be written.
+    pub(super) fn abandon_head(&self) -> bool {
+        let answerable = self.is_in_http_1_head() && !self.is_answering();
+        self.in_head.store(false, Ordering::Relaxed);
+        answerable
+    }
+
+    /// Returns true if the peer can be sent GOAWAY without losing its first request.
+    pub(super) fn takes_goaway(&self) -> bool {
+        self.is_http_2() && self.has_had_request.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn phase(&self) -> DrainPhase {
+        DrainPhase::of(self.phase.load(Ordering::Acquire))
+    }
+
+    /// Advances to a phase and wakes the connection; does nothing if the connection is in that phase or a later one.
+    pub(super) fn advance(&self, phase: DrainPhase) {
+        if self.phase.fetch_max(phase as u8, Ordering::AcqRel) < phase as u8
+            && let Some(waker) = &*self.task()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Wakes `waker` at each new phase. Read the phase after this call: it may have advanced before.
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        *self.task() = Some(waker.clone());
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        // The value is replaced whole, so a panic leaves a valid one.
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn change(count: &AtomicU32, change: impl FnOnce(u32) -> u32) {
+    count.store(change(count.load(Ordering::Relaxed)), Ordering::Relaxed);
+}
+
+/// Counts a request as in flight, from its head until the last of its response was written.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    activity: Arc<ConnectionActivity>,
+    responded: bool,
+}
+
+impl InFlight {
+    /// Records that the request has its response, which is still to be written.
+    pub(super) fn record_response(&mut self) {
+        if !std::mem::replace(&mut self.responded, true) {
+            change(&self.activity.awaiting_response, |all| all - 1);
+            // Bytes read since the head were the request's body.
+            self.activity.in_head.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns true if the response is to be the last one of its connection.
+    pub(super) fn is_last(&self) -> bool {
+        // The lifecycle changes first; the monitor then takes a moment to reach each connection.
+        self.activity.phase() >= DrainPhase::Closing || self.activity.lifecycle.is_draining()
+    }
+}
+
+impl Clone for InFlight {
+    /// Counts once more for a request that has its response.
+    fn clone(&self) -> Self {
+        change(&self.activity.in_flight, |others| others + 1);
+        Self { activity: Arc::clone(&self.activity), responded: true }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.record_response();
+        change(&self.activity.in_flight, |all| all - 1);
+    }
+}

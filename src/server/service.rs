@@ -1,0 +1,109 @@
+//! The requests of one connection, passed to the active gateway. Part of the hit path.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+
+use super::activity::{ConnectionActivity, InFlight};
+use super::response_body::ResponseBody;
+use crate::executions::QueryMemo;
+use crate::gateway::{ConnectionContext, Handled};
+use crate::generation::{ActiveGeneration, ConnectionOrigin};
+use crate::respond::Body;
+
+/// Passes the requests of one connection to the active gateway.
+pub(super) struct GatewayService {
+    active: Arc<ActiveGeneration>,
+    origin: ConnectionOrigin,
+    activity: Arc<ConnectionActivity>,
+    /// The connection's context in a generation, with that generation's number.
+    context: RefCell<(u64, ConnectionContext)>,
+}
+
+impl GatewayService {
+    /// Serves a connection. `over` turns true when the worker gives up what it has not answered.
+    pub(super) fn new(
+        active: &Arc<ActiveGeneration>,
+        origin: ConnectionOrigin,
+        activity: Arc<ConnectionActivity>,
+        query_memo: Arc<QueryMemo>,
+        over: watch::Receiver<bool>,
+    ) -> Self {
+        let generation = active.load();
+        let context = generation.connection_context(&origin, query_memo, over);
+        let context = RefCell::new((generation.number(), context));
+        Self { active: Arc::clone(active), origin, activity, context }
+    }
+
+    /// Begins a request.
+    pub(super) fn call(&self, request: Request<Incoming>) -> ResponseFuture {
+        let in_flight = self.activity.begin_request();
+        let http_1 = request.version() < Version::HTTP_2;
+        let generation = self.active.load();
+        let mut context = self.context.borrow_mut();
+        if context.0 != generation.number() {
+            // The present configuration decides whose requests these are, not the one that accepted the connection.
+            let (query_memo, over) = (Arc::clone(&context.1.query_memo), context.1.over.clone());
+            *context = (generation.number(), generation.connection_context(&self.origin, query_memo, over));
+        }
+        let response = match generation.gateway.handle(&context.1, request) {
+            Handled::Response(response) => PendingResponse::Ready(response),
+            Handled::Unfinished(request) => {
+                PendingResponse::Waiting(Box::pin(Arc::clone(&generation.gateway).finish(request)))
+            }
+        };
+        ResponseFuture { pending: Some((response, in_flight)), http_1 }
+    }
+}
+
+/// A response that is complete, or one that the gateway is still working on.
+enum PendingResponse {
+    Ready(Response<Body>),
+    Waiting(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+/// Resolves to the response to one request.
+pub(super) struct ResponseFuture {
+    /// `None` once it has resolved.
+    pending: Option<(PendingResponse, InFlight)>,
+    http_1: bool,
+}
+
+impl ResponseFuture {
+    fn respond(&self, response: Response<Body>, mut in_flight: InFlight) -> Response<ResponseBody> {
+        in_flight.record_response();
+        let is_last = in_flight.is_last();
+        let mut response = response.map(|body| ResponseBody::new(body, in_flight));
+        // The client then sends its next request over a new connection, to the process that listens by then (RFC 9112, 9.6).
+        if self.http_1 && is_last {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.pending.take() {
+            Some((PendingResponse::Ready(response), in_flight)) => Poll::Ready(Ok(self.respond(response, in_flight))),
+            Some((PendingResponse::Waiting(mut response), in_flight)) => match response.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Ok(self.respond(response, in_flight))),
+                Poll::Pending => {
+                    self.pending = Some((PendingResponse::Waiting(response), in_flight));
+                    Poll::Pending
+                }
+            },
+            // Polled after it resolved: stays pending, as futures do.
+            None => Poll::Pending,
+        }
+    }
+}

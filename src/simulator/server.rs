@@ -1,0 +1,90 @@
+//! The HTTP/1.1 server of the simulated Refold: accepts connections, applies faults and dispatches requests.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt, Collected};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use super::api::{Api, EXECUTIONS_PATH, WEBHOOKS_PATH};
+use super::fault::{ConnectionReset, Fault, SimulatedBody, plain};
+use super::state::SimulatorState;
+
+/// Prefix of the control routes: `POST /simulate/status=503` makes the following requests fail, `/simulate/none` ends that.
+/// They are for demonstrations behind a gateway, which does not forward `x-simulate`.
+const CONTROL_PREFIX: &str = "/simulate/";
+
+/// Accepts connections and serves each in a task of its own.
+pub(super) async fn accept(state: &Arc<SimulatorState>, listener: TcpListener) -> io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let state = Arc::clone(state);
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let state = Arc::clone(&state);
+                async move { respond(&state, request).await }
+            });
+            // An error means that the client closed the connection, or that a fault did; neither concerns other connections.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn respond(
+    state: &SimulatorState,
+    request: Request<Incoming>,
+) -> Result<Response<SimulatedBody>, ConnectionReset> {
+    let path = request.uri().path();
+    if let Some(fault) = path.strip_prefix(CONTROL_PREFIX) {
+        return Ok(switch_fault(state, fault));
+    }
+    if path == WEBHOOKS_PATH && request.method() == Method::POST {
+        return Ok(register_webhook(state, request).await);
+    }
+    if path.starts_with(EXECUTIONS_PATH) {
+        state.requests.fetch_add(1, Ordering::SeqCst);
+    }
+    let fault = requested_fault(request.headers()).or_else(|| state.fault());
+    match fault {
+        Some(Fault::Latency(latency)) => state.clock.sleep_until(state.clock.now() + latency).await,
+        Some(fault) => return fault.respond(state.request_id()).await,
+        None => {}
+    }
+    Ok(SimulatedBody::whole(Api::new(state).respond(&request)))
+}
+
+/// Reads the fault of a single request from its `x-simulate` header.
+fn requested_fault(headers: &HeaderMap) -> Option<Fault> {
+    headers.get("x-simulate")?.to_str().ok()?.parse().ok()
+}
+
+fn switch_fault(state: &SimulatorState, name: &str) -> Response<SimulatedBody> {
+    let (status, message) = match (name, name.parse()) {
+        ("none", _) => {
+            state.set_fault(None);
+            (200, "fault removed\n")
+        }
+        (_, Ok(fault)) => {
+            state.set_fault(Some(fault));
+            (200, "fault set\n")
+        }
+        (_, Err(())) => (
+            400,
+            "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset or redirect\n",
+        ),
+    };
+    plain(status, message)
+}
+
+async fn register_webhook(state: &SimulatorState, request: Request<Incoming>) -> Response<SimulatedBody> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    SimulatedBody::whole(Api::new(state).register_webhook(&head.headers, &body))
+}

@@ -1,0 +1,102 @@
+//! The session tokens of a tenant that callers have sent lately. Postern can't verify them, so it remembers what the upstream
+//! said about each.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::partition::{Owner, Partition};
+use crate::clock::Moment;
+use crate::config::Rate;
+
+/// Time for which the upstream's acceptance of a session token is trusted.
+const ACCEPTED_FOR: Duration = Duration::from_mins(1);
+/// Time for which a session token is refused here after the upstream has refused it.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// Maximum number of session tokens that are remembered and not accepted.
+const MAX_UNPROVEN: u64 = 1024;
+
+/// SHA-256 of a session token.
+pub type TokenDigest = [u8; 32];
+
+/// The upstream's decision about a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamVerdict {
+    /// The upstream answered 2xx or 304.
+    Accepted,
+    /// The upstream answered 401.
+    Refused,
+}
+
+/// The partitions of session tokens. Accepted tokens and others are bounded separately, so that invented tokens never displace
+/// good ones.
+#[derive(Clone, Debug)]
+pub(super) struct SessionTokens {
+    accepted: Partitions,
+    unproven: Partitions,
+}
+
+type Partitions = Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>;
+
+impl SessionTokens {
+    /// Creates an empty table for so many accepted tokens.
+    pub(super) fn new(capacity: u64) -> Self {
+        Self { accepted: partitions(capacity), unproven: partitions(MAX_UNPROVEN) }
+    }
+
+    /// Returns a table that shares the unproven tokens with this one, and has no accepted ones.
+    pub(super) fn with_capacity(&self, capacity: u64) -> Self {
+        Self { accepted: partitions(capacity), unproven: self.unproven.clone() }
+    }
+
+    /// The approximate number of tokens.
+    pub(super) fn len(&self) -> u64 {
+        self.accepted.entry_count() + self.unproven.entry_count()
+    }
+
+    /// Returns the partition of a token, and creates it if there is none.
+    pub(super) fn get(&self, digest: &TokenDigest, rate: Rate) -> Arc<Partition> {
+        match self.accepted.get(digest) {
+            Some(partition) => partition,
+            None => self.unproven.get_with(*digest, || Arc::new(Partition::new(Owner::unproven_token(), rate))),
+        }
+    }
+
+    /// Returns whether the upstream has accepted a token lately.
+    pub(super) fn is_accepted(&self, digest: &TokenDigest) -> bool {
+        self.accepted.contains_key(digest)
+    }
+
+    /// Accepts a token for [`ACCEPTED_FOR`] from now on.
+    pub(super) fn accept(&self, digest: TokenDigest, partition: &Arc<Partition>) {
+        if let Owner::SessionToken { accepted, refused_until } = &partition.owner {
+            refused_until.store(0, Ordering::Release);
+            // Each acceptance starts the time anew, so a token that is in use does not become unproven again.
+            self.accepted.insert(digest, Arc::clone(partition));
+            if !accepted.swap(true, Ordering::AcqRel) {
+                self.unproven.invalidate(&digest);
+            }
+        }
+    }
+
+    /// Drops a token's entries, and refuses the token for [`REFUSED_FOR`] from `now` on.
+    pub(super) fn refuse(&self, digest: TokenDigest, partition: &Arc<Partition>, now: Moment) {
+        if let Owner::SessionToken { accepted, refused_until } = &partition.owner {
+            refused_until.store((now + REFUSED_FOR).as_nanos(), Ordering::Release);
+            partition.drop_entries();
+            if accepted.swap(false, Ordering::AcqRel) {
+                self.unproven.insert(digest, Arc::clone(partition));
+                self.accepted.invalidate(&digest);
+            }
+        }
+    }
+}
+
+fn partitions(capacity: u64) -> Partitions {
+    Cache::builder()
+        .max_capacity(capacity)
+        .time_to_live(ACCEPTED_FOR)
+        .build_with_hasher(foldhash::fast::RandomState::default())
+}

@@ -1,0 +1,29 @@
+//! The context of a call to Refold.
+
+use super::telemetry::UpstreamTelemetry;
+use crate::cache::{Demand, Entry};
+use crate::caller::Caller;
+use crate::http_client::Client;
+use crate::limit::Urgency;
+
+/// The context of everything that is sent to Refold for one request or renewal.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamCall<'a> {
+    /// The worker's client for Refold.
+    pub client: &'a Client,
+    /// The caller on whose behalf requests are sent.
+    pub caller: &'a Caller,
+    /// The recorder of what is sent.
+    pub telemetry: &'a UpstreamTelemetry,
+}
+
+/// The demand for a fetch, which decides its place in the queue.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchDemand<'a> {
+    /// The urgency with which the fetch begins.
+    pub urgency: Urgency,
+    /// The callers that wait for the fetch now.
+    pub demand: &'a Demand,
+    /// The entry to be renewed; the fetch is conditional if the entry has a validator.
+    pub stale: Option<&'a Entry>,
+}
