@@ -90,11 +90,12 @@ async fn callers_that_want_a_newer_answer_share_a_second_fetch() {
     assert_eq!(world.refold.requests(), 2);
 }
 
-/// A gateway with one upstream request per second in front of an upstream that answers at once.
+/// A gateway with one worker and one upstream request per second in front of an upstream that answers at once.
 async fn slow(max_wait: &str) -> Gated {
     let builder = World::builder().refold(ScriptedRefold::start().await);
     let builder = builder.tenant(|tenant| tenant.request_directives(&["max-age"]));
-    builder.config(|config| config.upstream_limit(1, 2).max_wait(max_wait).set("cache.derive", false)).start().await
+    let builder = builder.config(|config| config.one_worker().set("cache.derive", false));
+    builder.config(|config| config.upstream_limit(1, 2).max_wait(max_wait)).start().await
 }
 
 /// The time between two permits of one request per second.
@@ -108,6 +109,7 @@ async fn a_queued_fetch_is_cancelled_when_its_last_caller_disconnects() {
     let stays = ask(2);
     world.gateway.until_waiting(1).await;
     let (leaves, also_leaves) = (ask(3), ask(3));
+    world.gateway.until_joined("acme-1", 4).await;
     world.gateway.until_waiting(2).await;
     // One of two is not the last.
     leaves.abort();
@@ -171,7 +173,7 @@ async fn only_fetches_with_a_caller_left_are_sent() {
             let many = dice.u32(1..4);
             callers.extend((0..many).map(|_| (page, ask(page))));
             // All of them: a request that is still on its way when its caller disconnects would be fetched all the same.
-            world.gateway.until_requested(&format!("account-{page}"), u64::from(many)).await;
+            world.gateway.until_joined(&format!("account-{page}"), u64::from(many)).await;
             world.gateway.until_waiting(usize::try_from(question + 1).expect("few")).await;
         }
         let (leave, stay): (Vec<_>, Vec<_>) = callers.into_iter().partition(|_| dice.bool());
