@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 use crate::support::connection::{Connection, get, http_2, http_2_request, once_as, with_key};
-use crate::support::{EXECUTIONS, KEY, World, as_account};
+use crate::support::{Configuration, EXECUTIONS, KEY, World, as_account};
 
 fn once(target: &str, lines: &str) -> String {
     get(target, &(once_as("acme-2") + lines))
@@ -62,10 +62,11 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 /// A world with short timeouts for connections.
-async fn impatient(header_timeout: &str) -> World {
-    let builder = World::builder().config(|config| config.drain_timeout("1s").set("server.workers", 1));
-    let timeouts = [("server.header_timeout", header_timeout), ("server.idle_timeout", "300ms")];
-    builder.config(|config| timeouts.iter().fold(config, |config, (name, time)| config.set(name, *time))).start().await
+async fn impatient() -> World {
+    let builder = World::builder().config(|config| config.one_worker().drain_timeout("1s"));
+    let timeouts =
+        |config: Configuration| config.set("server.header_timeout", "500ms").set("server.idle_timeout", "1s");
+    builder.config(timeouts).start().await
 }
 
 #[tokio::test]
@@ -87,7 +88,7 @@ async fn http_2_by_prior_knowledge_is_served_on_the_same_port() {
 
 #[tokio::test]
 async fn an_idle_http_2_connection_is_closed_though_it_answers_pings() {
-    let world = impatient("50ms").await;
+    let world = impatient().await;
     let (mut sender, connection) = http_2(world.gateway.address).await;
     let request = http_2_request("GET", world.gateway.address, "acme-2");
     let response = sender.send_request(request).await.expect("an answer");
@@ -99,7 +100,7 @@ async fn an_idle_http_2_connection_is_closed_though_it_answers_pings() {
 
 #[tokio::test]
 async fn a_slow_head_gets_408_and_a_silent_connection_closes() {
-    let world = impatient("100ms").await;
+    let world = impatient().await;
     let begun = format!("GET {EXECUTIONS} HTTP/1.1\r\nHost: a\r\nx-api-");
     let answer = world.gateway.raw(&begun).await;
     assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
