@@ -6,14 +6,22 @@ use postern::digest::{Hex, sha256};
 use serde_json::{Value, json};
 
 use crate::support::connection::{get, once_as, raw};
-use crate::support::{Configuration, EXECUTIONS, KEY, ORG_KEY, Process, ScriptedRefold};
+use crate::support::rogue::{Deed, RogueRefold};
+use crate::support::{Configuration, EXECUTIONS, KEY, ORG_KEY, Port, Process, ScriptedRefold};
 
 /// A program in front of an upstream that answers every request with a page.
 struct Program(Process);
 
 impl Program {
     async fn start(change: impl FnOnce(Configuration) -> Configuration, directives: Option<&str>) -> Self {
-        let upstream = ScriptedRefold::start().await.address();
+        Self::start_before(ScriptedRefold::start().await.address(), change, directives).await
+    }
+
+    async fn start_before(
+        upstream: SocketAddr,
+        change: impl FnOnce(Configuration) -> Configuration,
+        directives: Option<&str>,
+    ) -> Self {
         let environment: Vec<_> = directives.map(|directives| ("POSTERN_LOG", directives)).into_iter().collect();
         Self(Process::serve_configuration(&change(Configuration::new().upstream(upstream)), &environment).await)
     }
@@ -89,6 +97,28 @@ async fn each_request_leaves_one_line_with_its_outcome() {
     let text = format!("{lines:?}");
     for secret in [KEY, ORG_KEY, "a-session-token", "secret"] {
         assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_cause_of_an_error_is_logged_and_not_sent() {
+    let broken = RogueRefold::start().await;
+    broken.behave(Deed::SayAndClose("this is not HTTP\r\n\r\n"));
+    // The port is bound, and no process listens at it.
+    let unreachable = Port::take();
+    for (upstream, code) in
+        [(broken.address(), "UPSTREAM_INVALID_RESPONSE"), (unreachable.address(), "UPSTREAM_UNREACHABLE")]
+    {
+        let program = Program::start_before(upstream, |config| config, None).await;
+        let answer = program.list("acme-1", "").await;
+        let lines = program.end().await;
+        assert_eq!((&lines[0]["status"], &lines[0]["error_code"]), (&json!(502), &json!(code)), "{lines:?}");
+        let cause = lines[0]["cause"].as_str().expect("the line has a cause");
+        assert!(!cause.is_empty());
+        let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).expect("a body")).expect("JSON");
+        let fields: Vec<_> = body.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(fields, ["error_code", "http_error_type", "message", "request_id", "status_code"]);
+        assert!(!answer.contains(cause), "{cause} in {answer}");
     }
 }
 

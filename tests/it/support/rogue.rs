@@ -58,6 +58,10 @@ impl RogueRefold {
         Self { address, deed, flooded }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Sets the behaviour for all later requests.
     pub(crate) fn behave(&self, deed: Deed) {
         *self.deed.lock().expect("no panic") = deed;
