@@ -13,7 +13,7 @@ use super::resolver::Resolver;
 use super::setting_path::{InvalidSetting, SettingPath};
 use super::tenant::Tenant;
 use super::tenant_ref::TenantRef;
-use super::units::{AnyDuration, SharedText};
+use super::units::AnyDuration;
 
 /// Algorithms for public keys.
 const ASYMMETRIC: [Algorithm; 9] = [
@@ -33,7 +33,6 @@ const ASYMMETRIC: [Algorithm; 9] = [
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
     /// The `iss` of its tokens, compared byte by byte.
-    #[serde(with = "SharedText")]
     #[schemars(length(min = 1))]
     pub issuer: Arc<str>,
     /// Names of this service; one of them has to be in `aud`.

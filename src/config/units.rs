@@ -1,11 +1,10 @@
 //! Units of settings, as they are written in the file: durations (`250ms`, `10m`), sizes (`16MiB`), counts and shares.
 //!
-//! [`PositiveDuration`], [`AnyDuration`], [`Count`], [`Share`] and [`SharedText`] give fields of ordinary types their form in
-//! the file: `#[serde(with = "PositiveDuration")] timeout: Duration`. The JSON Schema follows from the same attribute.
+//! [`PositiveDuration`], [`AnyDuration`], [`Count`] and [`Share`] give fields of ordinary types their form in the file:
+//! `#[serde(with = "PositiveDuration")] timeout: Duration`. The JSON Schema follows from the same attribute.
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -32,9 +31,6 @@ pub(super) struct Count(pub(super) NonZeroU32);
 
 /// A fraction from 0 to 1, as `f64`.
 pub(super) struct Share;
-
-/// A text that is shared, as `Arc<str>`.
-pub(super) struct SharedText;
 
 impl ByteSize {
     /// A size of this many bytes.
@@ -224,16 +220,6 @@ impl Share {
     }
 }
 
-impl SharedText {
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
-        String::deserialize(deserializer).map(Arc::from)
-    }
-
-    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(text)
-    }
-}
-
 schema_as!(AnyDuration, { "type": "string", "pattern": r"^[0-9]+\s*(ms|s|m|h)\s*$" });
 schema_as!(PositiveDuration, { "type": "string", "pattern": r"^0*[1-9][0-9]*\s*(ms|s|m|h)\s*$" });
 schema_as!(ByteSize, {
@@ -243,7 +229,6 @@ schema_as!(ByteSize, {
 });
 schema_as!(Count, { "type": "integer", "minimum": 1, "maximum": u32::MAX });
 schema_as!(Share, { "type": "number", "minimum": 0, "maximum": 1 });
-schema_as!(SharedText, { "type": "string" });
 
 #[cfg(test)]
 mod tests {
