@@ -131,6 +131,7 @@ macro_rules! duration_form {
                 parse_string(deserializer, $read)
             }
 
+            /// Writes the duration as text with its largest exact unit, like `2s`.
             pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(&AnyDuration(*duration))
             }
@@ -173,6 +174,7 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+/// Writes the size as text with its largest exact unit, like `16MiB`.
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -199,6 +201,7 @@ impl Count {
         count.ok_or_else(|| de::Error::custom(format!("{number} is not a whole number from 1 to {}", u32::MAX)))
     }
 
+    /// Writes the count as a number.
     pub(super) fn serialize<T: Serialize, S: Serializer>(count: &T, serializer: S) -> Result<S::Ok, S::Error> {
         count.serialize(serializer)
     }
@@ -214,6 +217,7 @@ impl Share {
         }
     }
 
+    /// Writes the share as a number.
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
     pub(super) fn serialize<S: Serializer>(share: &f64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(*share)

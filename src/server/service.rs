@@ -49,7 +49,7 @@ impl GatewayService {
         let generation = self.active.load();
         let mut context = self.context.borrow_mut();
         if context.0 != generation.number() {
-            // The present configuration decides whose requests these are, not the one that accepted the connection.
+            // The active configuration gives the connection its identity, not the one under which it was accepted.
             let (query_memo, abandon) = (Arc::clone(&context.1.query_memo), context.1.abandon.clone());
             *context = (generation.number(), generation.connection_context(&self.origin, query_memo, abandon));
         }

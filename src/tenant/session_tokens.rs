@@ -69,7 +69,7 @@ impl SessionTokens {
         self.accepted.contains_key(digest)
     }
 
-    /// Accepts a token for [`ACCEPTED_FOR`] from now on.
+    /// Records that the upstream has accepted a token: it is accepted here for [`ACCEPTED_FOR`], and an earlier refusal ends.
     pub(super) fn accept(&self, digest: TokenDigest, partition: &Arc<Partition>) {
         if let Owner::SessionToken { accepted, refused_until } = &partition.owner {
             refused_until.store(0, Ordering::Release);
