@@ -33,7 +33,7 @@ pub(super) struct Count(pub(super) NonZeroU32);
 /// A fraction from 0 to 1, as `f64`.
 pub(super) struct Share;
 
-/// A text that is shared, as `Arc<str>`.
+/// The form in the file of `Arc<str>` settings: a string.
 pub(super) struct SharedText;
 
 impl ByteSize {
@@ -56,7 +56,7 @@ impl ByteSize {
     }
 }
 
-/// A number of a default, which is not zero.
+/// Converts the number of a default, which must not be zero.
 pub(super) const fn non_zero(number: u32) -> NonZeroU32 {
     match NonZeroU32::new(number) {
         Some(number) => number,
@@ -195,7 +195,7 @@ impl Serialize for Count {
     }
 }
 
-/// For fields of any number type that holds every count.
+/// The serde form of fields of any number type to which a count can be converted.
 impl Count {
     pub(super) fn deserialize<'de, T: TryFrom<u32>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
         let number = i64::deserialize(deserializer)?;

@@ -23,13 +23,14 @@ pub(super) enum Answer {
     Preflight(Cow<'static, str>),
 }
 
-/// The response with an entry. Part of the hit path.
+/// Builds the response from a stored entry: 200, or 304 if the request's `If-None-Match` matches. Part of the hit path.
 pub(super) fn serve(head: &Parts, context: &mut RequestContext, entry: &Entry, now: Moment) -> Response<Body> {
     context.age = Some(entry.age(now));
     respond::entry(&mut context.response, &head.headers, entry, now)
 }
 
-/// Compresses an entry off the thread as this request would have preferred it, for the requests that follow.
+/// Compresses an entry in the background with the content coding that this request prefers, so that later requests get the
+/// compressed body.
 pub(super) fn encode_in_background(response: &ResponseContext, entry: Arc<Entry>) {
     if let Some(coding) = response.coding.filter(|coding| entry.claim_encoding(*coding)) {
         tokio::task::spawn_blocking(move || entry.encode(coding));

@@ -28,7 +28,7 @@ pub struct ConnectionContext {
     pub query_memo: Arc<QueryMemo>,
     /// The identity that the listener and the client certificate give to requests.
     pub identity: ListenerIdentity,
-    /// Becomes true when the drain timeout is abandon: unfinished requests are then answered 503.
+    /// Becomes true when the drain timeout is over: unfinished requests are then answered 503.
     pub abandon: watch::Receiver<bool>,
 }
 

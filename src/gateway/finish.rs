@@ -124,8 +124,8 @@ impl InProgress {
         }
     }
 
-    /// Leads the fetch of a question or follows the one under way; again if that one brings a response that is older than
-    /// the request accepts.
+    /// Starts the fetch of a question, or waits for the fetch that another request has started. Repeats this if the shared
+    /// fetch began before this request and brings a response that the request's directives reject.
     async fn fetch_or_wait(&mut self, miss: &Miss) -> Result<Arc<Entry>, ClientError> {
         let Miss { caller, key, stale, directives } = miss;
         loop {
@@ -182,7 +182,7 @@ impl InProgress {
         let (gateway, client) = (Arc::clone(&self.gateway), self.client.clone());
         let mut telemetry = self.telemetry(&caller);
         telemetry.begin(action.name());
-        // In a task of its own: what Refold has begun to do is noted here even if the caller disconnects.
+        // In a task of its own: the result of an action that Refold has begun is recorded even if the caller disconnects.
         let acting = tokio::spawn(async move {
             let call = UpstreamCall { client: &client, caller: &caller, telemetry: &telemetry };
             let outcome = match body::read(body, &gateway.config.server).await {
@@ -225,13 +225,13 @@ impl InProgress {
         Ok(respond::webhook_accepted(&mut self.context.response))
     }
 
-    /// The response with an entry.
+    /// Builds the response from an entry.
     fn serve(&mut self, entry: &Entry) -> Response<Body> {
         let now = self.gateway.clock.now();
         serve(&self.head, &mut self.context, entry, now)
     }
 
-    /// Starts recording what this request asks of the upstream.
+    /// Starts recording this request's attempts at the upstream.
     fn telemetry(&mut self, caller: &Caller) -> UpstreamTelemetry {
         let observer = Arc::clone(&self.gateway.observer);
         let telemetry = UpstreamTelemetry::new(observer, caller, &self.context.span, &self.head.headers);

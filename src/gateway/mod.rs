@@ -1,4 +1,4 @@
-//! The way of a request, one call a step. Read this file first.
+//! The steps of a request, in order: each step is one call. Read this file first.
 //!
 //! ```text
 //! route -> identify -> admit -> normalise -> look up -> (fetch -> translate ->) respond
@@ -75,7 +75,7 @@ enum Decision {
     Upstream(UpstreamOp),
 }
 
-/// A request that the steps can't decide on.
+/// The reason why the steps up to the look-up end without a [`Decision`].
 enum Unresolved {
     Refused(ClientError),
     /// The token's issuer has to be asked for its keys first.
@@ -127,7 +127,7 @@ impl Gateway {
         Handled::Unfinished(Unfinished::boxed(connection, head, context, wait, body))
     }
 
-    /// The steps of the line that need no I/O, in order.
+    /// Runs the steps from `route` to the look-up, which need no I/O.
     fn decide(
         &self,
         connection: &ConnectionContext,
@@ -135,7 +135,7 @@ impl Gateway {
         context: &mut RequestContext,
         now: Moment,
     ) -> Result<Decision, Unresolved> {
-        // First: before anything is known of the caller, only the shape of the request counts.
+        // First: the route depends only on the request head, not on the caller.
         let route = route(head, &self.config.server, &self.config.pass_through)?;
         context.resource = route.resource();
         let endpoint = match route {
@@ -146,7 +146,8 @@ impl Gateway {
             Route::Webhook(tenant) => return self.webhook(context, &tenant),
         };
         let headers = RequestHeaders::of(&head.headers);
-        // Before the query is read, so that an unknown caller learns nothing of what is accepted.
+        // Before the query is parsed: the errors about it list the accepted parameters, which only authenticated callers
+        // may see.
         let identified = self.callers.identify(&headers, &connection.identity, now);
         let caller = &*context.caller.insert(identified.map_err(|error| unresolved(error, &mut context.refused))?);
         // Before the query is judged, so that invalid queries spend the caller's budget too.

@@ -19,7 +19,7 @@ impl Gateway {
     /// If the TLS settings for an issuer's key server or the trace collector can't be used.
     pub fn reconfigured(&self, config: Arc<Config>) -> Result<Self, ClientSetupError> {
         let (before, after) = (&self.config, &config);
-        // Entries stay valid only for the same upstream, asked in the same words, with the same meaning of a query.
+        // Entries stay valid only if the upstream, its dialect and the parsing of queries are unchanged.
         let entries_stay_valid = before.upstream.base_url == after.upstream.base_url
             && before.upstream.dialect == after.upstream.dialect
             && before.query == after.query;
