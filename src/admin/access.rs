@@ -41,7 +41,7 @@ fn is_loopback(host: &str) -> bool {
 pub(super) enum Role {
     /// May read and do everything.
     Operator,
-    /// May read what contains no data: health, readiness and the files of the status page.
+    /// May read the resources without data: health, readiness and the files of the status page.
     Anonymous,
 }
 

@@ -79,7 +79,8 @@ impl Issuer {
     /// The tenant of the issuer's tokens.
     ///
     /// # Panics
-    /// If the configuration is unchecked; `Config::parse` refuses an issuer without both settings.
+    /// If the configuration is unchecked; `Config::parse` refuses an issuer that does not have exactly one of `tenant` and
+    /// `tenant_claim`.
     #[must_use]
     pub fn tenant(&self) -> TenantOf<'_> {
         self.tenant_setting().expect("Config::parse checks that an issuer has a tenant")
@@ -93,6 +94,7 @@ impl Issuer {
         }
     }
 
+    /// Checks the settings, resolves the tenant and the keys, and fills in the default algorithms.
     pub(super) fn check(
         &mut self,
         at: &SettingPath,

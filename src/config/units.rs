@@ -52,7 +52,7 @@ impl ByteSize {
     }
 }
 
-/// A number of a default, which is not zero.
+/// Converts the number of a default, which must not be zero.
 pub(super) const fn non_zero(number: u32) -> NonZeroU32 {
     match NonZeroU32::new(number) {
         Some(number) => number,
@@ -193,7 +193,7 @@ impl Serialize for Count {
     }
 }
 
-/// For fields of any number type that holds every count.
+/// The serde form of fields of any number type to which a count can be converted.
 impl Count {
     pub(super) fn deserialize<'de, T: TryFrom<u32>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
         let number = i64::deserialize(deserializer)?;

@@ -23,7 +23,7 @@ pub(super) enum Answer {
     Preflight(Cow<'static, str>),
 }
 
-/// The response with an entry. Part of the hit path.
+/// Builds the response from a stored entry: 200, or 304 if the request's `If-None-Match` matches. Part of the hit path.
 pub(super) fn serve(head: &Parts, context: &mut RequestContext, entry: &Entry, now: Moment) -> Response<Body> {
     context.age = Some(entry.age(now));
     respond::entry(&mut context.response, &head.headers, entry, now)

@@ -225,7 +225,7 @@ impl InProgress {
         Ok(respond::webhook_accepted(&mut self.context.response))
     }
 
-    /// The response with an entry.
+    /// Builds the response from an entry.
     fn serve(&mut self, entry: &Entry) -> Response<Body> {
         let now = self.gateway.clock.now();
         serve(&self.head, &mut self.context, entry, now)

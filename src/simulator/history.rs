@@ -127,7 +127,7 @@ impl History {
         lock(&self.actions).entry(account.key).or_default().stopped.insert(number, now);
     }
 
-    /// Adds a rerun to a linked account and returns it.
+    /// Adds a new execution, a rerun, to the linked account with this id, and returns the execution.
     pub(super) fn rerun(&self, id: &str, now: i64) -> Option<SimulatedExecution> {
         let account = self.account(id);
         lock(&self.actions).entry(account.key).or_default().reruns.push(now);

@@ -1,5 +1,5 @@
-//! The session tokens of a tenant that callers have sent lately. Postern can't verify them, so it remembers what the upstream
-//! said about each.
+//! The session tokens of a tenant that callers have sent lately. Postern can't verify them, so it records the upstream's
+//! verdict on each.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
