@@ -217,7 +217,6 @@ impl Share {
         }
     }
 
-    /// Writes the share as a number.
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
     pub(super) fn serialize<S: Serializer>(share: &f64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(*share)

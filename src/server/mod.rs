@@ -5,11 +5,11 @@
 mod accept;
 mod activity;
 mod connection;
+mod counted_body;
 mod error;
 mod inherited;
 mod listeners;
 mod monitored_io;
-mod response_body;
 mod service;
 mod socket;
 mod timeouts;

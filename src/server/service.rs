@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::activity::{ConnectionActivity, InFlight};
-use super::response_body::ResponseBody;
+use super::counted_body::CountedBody;
 use crate::executions::QueryMemo;
 use crate::gateway::{ConnectionContext, Handled};
 use crate::generation::{ActiveGeneration, ConnectionOrigin};
@@ -77,10 +77,10 @@ pub(super) struct ResponseFuture {
 }
 
 impl ResponseFuture {
-    fn respond(&self, response: Response<Body>, mut in_flight: InFlight) -> Response<ResponseBody> {
+    fn respond(&self, response: Response<Body>, mut in_flight: InFlight) -> Response<CountedBody> {
         in_flight.record_response();
         let is_last = in_flight.is_last();
-        let mut response = response.map(|body| ResponseBody::new(body, in_flight));
+        let mut response = response.map(|body| CountedBody::new(body, in_flight));
         // The client then sends its next request over a new connection, to the process that listens by then (RFC 9112, 9.6).
         if self.http_1 && is_last {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -90,7 +90,7 @@ impl ResponseFuture {
 }
 
 impl Future for ResponseFuture {
-    type Output = Result<Response<ResponseBody>, Infallible>;
+    type Output = Result<Response<CountedBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.pending.take() {
