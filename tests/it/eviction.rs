@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 
-use crate::harness::{ADMIN, EXECUTIONS, Gateway, ORG_KEY, Setup, as_account, configuration, http_upstream};
+use crate::support::{EXECUTIONS, Gateway, ORG_KEY, Tenant, World, as_account, http_upstream, signature};
 
 const LIVE_PAGES: u64 = 30;
 
@@ -28,8 +28,7 @@ impl Drop {
             }
             Self::Webhook => {
                 let body = r#"{"linked_account_id":"a"}"#;
-                let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, ORG_KEY.as_bytes());
-                let signature = postern::digest::Hex(aws_lc_rs::hmac::sign(&key, body.as_bytes()).as_ref()).to_string();
+                let signature = signature(ORG_KEY, body);
                 gateway.post("/hooks/refold/t", &[("x-cobalt-signature", &signature)], body).await.status
             }
             Self::Purge => {
@@ -54,21 +53,18 @@ async fn dropped_pages_leave_room_for_live_ones() {
             async move { Response::new(Full::new(Bytes::from(page))) }
         })
         .await;
-        let Setup { clock, top, tenant, .. } = Setup::default();
-        let top = format!("{ADMIN}{top}[cache]\ncapacity = \"2MiB\"\n");
-        let text = configuration(upstream, &top, &tenant).replace("mode =", "webhooks = true\nmode =");
-        let gateway = Gateway::start_with(&text, clock);
+        let builder = World::builder().refold(upstream).tenant(Tenant::webhooks);
+        let world = builder.config(|config| config.admin().set("cache.capacity", "2MiB")).start().await;
         for round in 0..14 {
             let before = fetches.load(Ordering::SeqCst);
             for _ in 0..3 {
                 for page in 1..=LIVE_PAGES {
-                    let answer = gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account("a")).await;
-                    assert_eq!(answer.status, StatusCode::OK);
+                    assert_eq!(world.list("a", &format!("page={page}")).await.status, StatusCode::OK);
                 }
             }
             let misses = fetches.load(Ordering::SeqCst) - before;
             assert_eq!(misses, LIVE_PAGES, "{drop:?}, round {round}");
-            drop.run(&gateway).await;
+            drop.run(&world.gateway).await;
         }
     }
 }

@@ -1,51 +1,25 @@
 //! Questions as they reach the upstream: dates and instants stay apart, and unknown parameters are forwarded where that is
 //! configured.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use http::{Method, StatusCode};
 
-use bytes::Bytes;
-use http::{Method, Response, StatusCode};
-use http_body_util::Full;
-
-use crate::harness::{EXECUTIONS, Gateway, Setup, as_account, configuration, http_upstream};
+use crate::support::{Configuration, EXECUTIONS, ScriptedRefold, World, as_account};
 
 /// A gateway in front of an upstream that records the targets of its requests.
-struct Recorded {
-    gateway: Gateway,
-    targets: Arc<Mutex<Vec<String>>>,
-}
+struct Recorded(World<ScriptedRefold>);
 
 impl Recorded {
-    async fn start(top: &str) -> Self {
-        let targets = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&targets);
-        let upstream: SocketAddr = http_upstream(move |request| {
-            seen.lock().expect("no panic").push(request.uri().to_string());
-            let page = r#"{"docs":[{"status":"COMPLETED"}],"totalDocs":1}"#;
-            async move { Response::new(Full::new(Bytes::from_static(page.as_bytes()))) }
-        })
-        .await;
-        let setup = Setup::default();
-        let mut text = configuration(upstream, &setup.top, &setup.tenant);
-        for line in top.lines() {
-            let (table, line) = line.split_once(' ').expect("a table and a line");
-            text = if text.contains(table) {
-                text.replace(table, &format!("{table}\n{line}"))
-            } else {
-                text.replace("[[tenants]]", &format!("{table}\n{line}\n[[tenants]]"))
-            };
-        }
-        Self { gateway: Gateway::start_with(&text, setup.clock), targets }
+    async fn start(change: fn(Configuration) -> Configuration) -> Self {
+        Self(World::builder().refold(ScriptedRefold::start().await).config(change).start().await)
     }
 
     async fn get(&self, target: &str) -> StatusCode {
-        self.gateway.get(target, &as_account("a")).await.status
+        self.0.gateway.get(target, &as_account("a")).await.status
     }
 
     /// The targets of the requests since the last call, below the collection's path.
     fn take(&self) -> Vec<String> {
-        let targets = std::mem::take(&mut *self.targets.lock().expect("no panic"));
+        let targets = self.0.refold.take_targets();
         targets.into_iter().map(|target| target.replacen(EXECUTIONS, "", 1)).collect()
     }
 
@@ -68,8 +42,8 @@ async fn a_bare_date_and_an_instant_are_two_questions() {
         ("start_date", "2026-03-11", "2026-03-11T02:00:00%2B02:00", "2026-03-11T00:00:00.000Z"),
         ("end_date", "2024-02-29", "2024-02-29T18:59:59.9999-05:00", "2024-02-29T23:59:59.999Z"),
     ];
-    let documented = Recorded::start("").await;
-    let v3 = Recorded::start("[upstream] dialect = \"v3\"").await;
+    let documented = Recorded::start(|config| config).await;
+    let v3 = Recorded::start(|config| config.set("upstream.dialect", "v3")).await;
     for (name, date, instant, spelled) in pairs {
         assert_eq!(documented.sent(name, date).await.as_deref(), Some(date));
         assert_eq!(documented.sent(name, instant).await.as_deref(), Some(spelled), "{date}");
@@ -80,7 +54,7 @@ async fn a_bare_date_and_an_instant_are_two_questions() {
 
 #[tokio::test]
 async fn one_instant_is_one_question_in_every_spelling() {
-    let world = Recorded::start("").await;
+    let world = Recorded::start(|config| config).await;
     for end in [
         "2026-03-14T23:59:59.999Z",
         "2026-03-14t23:59:59.9999z",
@@ -95,7 +69,7 @@ async fn one_instant_is_one_question_in_every_spelling() {
 
 #[tokio::test]
 async fn every_date_of_the_calendar_is_accepted_and_no_other() {
-    let world = Recorded::start("").await;
+    let world = Recorded::start(|config| config).await;
     for date in ["9999-12-31", "1969-12-31", "1900-01-01", "0001-01-01", "1582-10-10", "2000-02-29"] {
         for name in ["start_date", "end_date"] {
             assert_eq!(world.sent(name, date).await.as_deref(), Some(date));
@@ -138,7 +112,7 @@ async fn every_date_of_the_calendar_is_accepted_and_no_other() {
 
 #[tokio::test]
 async fn unknown_parameters_are_forwarded_on_every_resource() {
-    let world = Recorded::start("[query] unknown_parameters = \"forward\"").await;
+    let world = Recorded::start(|config| config.set("query.unknown_parameters", "forward")).await;
     for target in ["/e1", "/e1/nodes/n1/batches", ""] {
         let own = if target == "/e1" { "" } else { "page=1&limit=10&" };
         // The last two are other spellings of the one before.
@@ -152,7 +126,7 @@ async fn unknown_parameters_are_forwarded_on_every_resource() {
     }
     for action in ["stop", "rerun"] {
         let target = format!("{EXECUTIONS}/e1/{action}?reason=by%20hand&_=7");
-        let answer = world.gateway.send(Method::POST, &target, &as_account("a")).await;
+        let answer = world.0.gateway.send(Method::POST, &target, &as_account("a")).await;
         assert_eq!(answer.status, StatusCode::OK);
         assert_eq!(world.take(), [format!("/e1/{action}?reason=by%20hand")]);
     }

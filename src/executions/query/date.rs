@@ -18,7 +18,7 @@ const EPOCH: Date = date(1970, 1, 1);
 const FIRST_YEAR: i16 = 1;
 const ACCEPTED: &str = "a date (YYYY-MM-DD) or a date-time with offset (RFC 3339)";
 
-/// The end of a range at which a value stands.
+/// The bound of a time range that a value sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Edge {
     Start,
