@@ -76,6 +76,9 @@ impl Client {
 
     /// Sends a request and reads the whole response, within `time_left` and the configured timeouts.
     ///
+    /// A response without a body (to HEAD, 204, 304, or empty) has no content coding to undo, whatever its headers say. The body
+    /// of an error status only explains the status: if it can't be decoded, the response has an empty one.
+    ///
     /// # Errors
     /// If there is no complete and valid response within the bounds of time and size.
     pub async fn send(
@@ -86,8 +89,12 @@ impl Client {
         let response = self.send_within(request, self.max_body, time_left).await?;
         let (head, body) = response.into_parts();
         let body = body.read().await?;
+        let is_error = head.status.is_client_error() || head.status.is_server_error();
         let body = match head.headers.get(CONTENT_ENCODING) {
-            Some(coding) if coding != "identity" => decompress(coding.as_bytes(), &body, self.max_body)?,
+            Some(coding) if !body.is_empty() => match decompress(coding.as_bytes(), &body, self.max_body) {
+                Err(_) if is_error => Bytes::new(),
+                decoded => decoded?,
+            },
             _ => body,
         };
         Ok(Response::from_parts(head, body))

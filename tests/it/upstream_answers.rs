@@ -1,0 +1,154 @@
+//! Responses that HTTP and JSON allow, though the simulated Refold does not send them by itself.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Method;
+use postern::clock::Clock;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::{Answer, EXECUTIONS, Gateway, KEY, Setup, as_account, client_key, spawn_upstream};
+
+const PAGE: &str = r#"{"docs":[{"status":"COMPLETED"}],"totalDocs":1,"limit":10,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null}"#;
+
+/// An upstream that sends prepared responses, one for each request, and the last one from then on.
+struct Script {
+    gateway: Gateway,
+    clock: Clock,
+    /// The heads of the requests.
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Script {
+    async fn start(responses: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Self::start_with("", responses).await
+    }
+
+    /// Starts a gateway with additional lines in `[upstream]`.
+    async fn start_with(lines: &str, responses: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let heads = Arc::default();
+        let upstream = upstream(responses.into_iter().collect(), Arc::clone(&heads)).await;
+        let Setup { clock, top, .. } = Setup::default();
+        let key = client_key("all", KEY, "linked_accounts = [\"*\"]\naccess = \"read+write\"");
+        let tenant = format!("org_key_next = {{ env = \"NEXT_ORG_KEY\" }}\n{key}");
+        let gateway = Gateway::start(upstream, &format!("{lines}\n{top}"), &tenant, clock.clone());
+        Self { gateway, clock, heads }
+    }
+
+    async fn get(&self, target: &str) -> Answer {
+        self.gateway.get(target, &as_account("acme-1")).await
+    }
+
+    async fn post(&self, action: &str) -> Answer {
+        let target = format!("{EXECUTIONS}/65f0aa/{action}");
+        self.gateway.send(Method::POST, &target, &as_account("acme-1")).await
+    }
+
+    fn requests(&self) -> usize {
+        self.heads.lock().expect("no panic").len()
+    }
+}
+
+async fn upstream(responses: Vec<Vec<u8>>, heads: Arc<Mutex<Vec<String>>>) -> SocketAddr {
+    let (responses, next) = (Arc::new(responses), Arc::new(AtomicUsize::new(0)));
+    spawn_upstream(|listener| async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (responses, next, heads) = (Arc::clone(&responses), Arc::clone(&next), Arc::clone(&heads));
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while let Ok(byte) = stream.read_u8().await {
+                    head.push(byte);
+                    if !head.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    heads.lock().expect("no panic").push(String::from_utf8_lossy(&head).into_owned());
+                    head.clear();
+                    let number = next.fetch_add(1, Ordering::SeqCst).min(responses.len() - 1);
+                    let response = &responses[number];
+                    if stream.write_all(response).await.is_err() || response.is_empty() {
+                        return;
+                    }
+                    // A response without a length ends with its connection.
+                    let text = String::from_utf8_lossy(response).to_ascii_lowercase();
+                    if text.contains("connection: close") {
+                        return;
+                    }
+                }
+            });
+        }
+    })
+    .await
+}
+
+/// A response with its `Content-Length`.
+fn response(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let mut text = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len()).into_bytes();
+    text.extend_from_slice(body);
+    text
+}
+
+/// A response whose head has no `Content-Length`.
+fn without_length(status: &str, headers: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\n{headers}\r\n").into_bytes()
+}
+
+fn page() -> Vec<u8> {
+    response("200 OK", "etag: \"v1\"\r\n", PAGE)
+}
+
+#[tokio::test]
+async fn a_304_renews_the_entry_whatever_content_headers_it_carries() {
+    for headers in [
+        "content-encoding: gzip\r\netag: \"v1\"\r\n",
+        "content-encoding: br\r\ncontent-length: 5000\r\n",
+        "content-encoding: deflate\r\ncontent-type: text/html\r\n",
+        "content-encoding: zstd, gzip\r\ncontent-range: bytes 0-1/2\r\n",
+        "content-length: 167\r\ncontent-type: application/json\r\n",
+    ] {
+        let script = Script::start([page(), without_length("304 Not Modified", headers)]).await;
+        let first = script.get(EXECUTIONS).await;
+        for _ in 0..12 {
+            script.clock.advance(Duration::from_secs(6));
+            let renewed = script.get(EXECUTIONS).await;
+            assert_eq!((renewed.status.as_u16(), &renewed.body), (200, &first.body), "{headers}");
+            assert_eq!((renewed.header("age"), renewed.header("etag")), ("0", first.header("etag")), "{headers}");
+        }
+        assert_eq!(script.requests(), 13, "each renewal was a request");
+    }
+}
+
+#[tokio::test]
+async fn an_error_status_counts_whatever_its_body_is_encoded_in() {
+    for (status, coding, body) in [
+        ("429 Too Many Requests", "gzip", &b""[..]),
+        ("429 Too Many Requests", "br", b""),
+        ("429 Too Many Requests", "zstd", b""),
+        ("429 Too Many Requests", "compress", b""),
+        ("503 Service Unavailable", "gzip", b""),
+        ("429 Too Many Requests", "gzip", b"\x1f\x8b\x08"),
+        ("429 Too Many Requests", "deflate", b"x\x9c\x03\x00"),
+        ("503 Service Unavailable", "br", b"<html>no brotli</html>"),
+    ] {
+        let headers = format!("content-encoding: {coding}\r\nretry-after: 7\r\n");
+        let script = Script::start([response(status, &headers, body)]).await;
+        let answer = script.get(EXECUTIONS).await;
+        assert_eq!(status[..3], *answer.status.as_str(), "{coding}: {:?}", answer.body);
+        assert_eq!(answer.header("retry-after"), "7", "{status} in {coding}");
+        assert_eq!(answer.json()["status_code"], answer.status.as_u16());
+    }
+    let script = Script::start([response("404 Not Found", "content-encoding: zstd\r\n", b"")]).await;
+    assert_eq!(script.get(&format!("{EXECUTIONS}/65f0aa")).await.status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn a_401_without_a_body_to_decode_is_followed_by_the_other_org_key() {
+    for (coding, body) in [("gzip", &b""[..]), ("br", b""), ("deflate", b""), ("gzip", b"not gzip")] {
+        let headers = format!("content-encoding: {coding}\r\n");
+        let script = Script::start([response("401 Unauthorized", &headers, body), page()]).await;
+        let answer = script.get(EXECUTIONS).await;
+        assert_eq!((answer.status.as_u16(), script.requests()), (200, 2), "{coding}: {:?}", answer.body);
+    }
+}
