@@ -6,6 +6,7 @@
 //! - `health`: the circuit breaker
 //! - `request`: requests, built from scratch
 //! - `response`: responses, brought into the contract's form
+//! - `retry_after`: the pause that a response asks for
 //! - `retry`: whether a failed fetch is sent again, and when
 //!
 //! The store is not known here: the result of a fetch is a document, and its entry is made elsewhere.
@@ -19,6 +20,7 @@ mod permit_queue;
 mod request;
 mod response;
 mod retry;
+mod retry_after;
 mod telemetry;
 
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub use self::health::Circuit;
 use self::permit_queue::PermitQueue;
 pub use self::response::{Fetched, FetchedContent};
 use self::retry::RetryBudget;
+use self::retry_after::RetryAfter;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
 use crate::cache::Demand;
 use crate::clock::{Clock, Moment};
@@ -62,6 +65,7 @@ pub struct Upstream {
     permits: Arc<PermitQueue>,
     breaker: Arc<Breaker>,
     retries: Arc<RetryBudget>,
+    retry_after: RetryAfter,
 }
 
 impl Upstream {
@@ -70,7 +74,8 @@ impl Upstream {
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
         let breaker = Arc::new(Breaker::new(config.upstream.breaker, clock.clone()));
         let permits = Arc::new(PermitQueue::new(&config.upstream, clock.clone()));
-        Self { config, clock, permits, breaker, retries: Arc::default() }
+        let retry_after = RetryAfter::new(clock.clone(), config.upstream.max_retry_after);
+        Self { config, clock, permits, breaker, retries: Arc::default(), retry_after }
     }
 
     /// Makes the upstream of a changed configuration.
@@ -110,7 +115,7 @@ impl Upstream {
         let validator = demand.stale.and_then(|entry| entry.validator.as_ref());
         let (request_time, response) = self.fetch_with_retries(call, question, validator, demand).await?;
         let no_store = self.config.cache.honour_no_store && response::has_no_store(response.headers());
-        let content = response::content(call.caller, question, validator.is_some(), response)?;
+        let content = response::content(call.caller, question, validator.is_some(), response, &self.retry_after)?;
         Ok(Fetched { request_time, no_store, content })
     }
 
@@ -126,7 +131,7 @@ impl Upstream {
         let mut deadline = None;
         let mut retry = 0;
         loop {
-            let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await?;
+            let exchange = Exchange::begin(&self.breaker, &self.permits, &self.retry_after, call, demand).await?;
             let request_time = self.clock.now();
             // One deadline for all attempts and the pauses between them. The first wait for a permit does not count: the
             // permit queue bounds it.
@@ -138,7 +143,8 @@ impl Upstream {
             let send = |request| call.client.send(request, deadline.since(self.clock.now()));
             let result = exchange.send(request, send).await;
             drop(exchange);
-            let pause = retry::pause_before(retry, &result).filter(|pause| self.may_retry(retry, *pause, deadline));
+            let pause = retry::pause_before(retry, &result, &self.retry_after)
+                .filter(|pause| self.may_retry(retry, *pause, deadline));
             let Some(pause) = pause else { return Ok((request_time, result?)) };
             self.clock.sleep_until(self.clock.now() + pause).await;
             retry += 1;
@@ -171,7 +177,7 @@ impl Upstream {
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
         // have come after the action.
         call.caller.tenant().drop_entries(call.caller.partition());
-        response::action_result(call.caller, result?)
+        response::action_result(call.caller, result?, &self.retry_after)
     }
 
     /// Forwards a request of the allow-list, and the response, whose body streams.
@@ -196,7 +202,7 @@ impl Upstream {
             return Ok((head, ForwardedBody::new(body, scan_for)));
         }
         let body = body.read().await.map_err(error::transport)?;
-        Err(response::not_forwarded(call.caller, &Response::from_parts(head, body)))
+        Err(response::not_forwarded(call.caller, &Response::from_parts(head, body), &self.retry_after))
     }
 
     async fn forwarded_request_body(&self, allowed: &PassThrough, body: Incoming) -> Result<RequestBody, ClientError> {
@@ -210,7 +216,7 @@ impl Upstream {
     /// Begins the exchange of a single caller, whose demand lasts as long as the call.
     async fn begin_unshared<'a>(&'a self, call: &'a UpstreamCall<'a>) -> Result<Exchange<'a>, ClientError> {
         let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
-        let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await;
+        let exchange = Exchange::begin(&self.breaker, &self.permits, &self.retry_after, call, demand).await;
         exchange.map_err(|error| match error {
             FetchError::Failed(error) => error,
             FetchError::NoDemand => error::transport(TransportErrorKind::Timeout.into()),

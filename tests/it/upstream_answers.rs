@@ -152,3 +152,59 @@ async fn a_401_without_a_body_to_decode_is_followed_by_the_other_org_key() {
         assert_eq!((answer.status.as_u16(), script.requests()), (200, 2), "{coding}: {:?}", answer.body);
     }
 }
+
+#[tokio::test]
+async fn retry_after_is_a_number_of_seconds_or_any_form_of_date() {
+    // The test's time is Friday, 2026-03-20 12:00:00 UTC.
+    for (value, seconds) in [
+        ("Fri, 20 Mar 2026 12:00:30 GMT", "30"),
+        ("Friday, 20-Mar-26 12:00:30 GMT", "30"),
+        ("Fri Mar 20 12:00:30 2026", "30"),
+        ("Fri, 20 Mar 2026 12:09:59 GMT", "599"),
+        ("Sat, 21 Mar 2026 12:00:00 GMT", "600"),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", "600"),
+        ("Fri, 20 Mar 2026 11:59:00 GMT", "1"),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", "1"),
+        ("Fri, 31 Mar 2026", "1"),
+        ("Fri, 31 Feb 2026 12:00:30 GMT", "1"),
+        ("90", "90"),
+        ("600", "600"),
+        ("3600", "600"),
+        ("99999999999999999999999", "600"),
+        ("0", "1"),
+        ("-5", "1"),
+        ("soon", "1"),
+    ] {
+        let headers = format!("retry-after: {value}\r\n");
+        let script = Script::start([response("429 Too Many Requests", &headers, ""), page()]).await;
+        let refused = script.get(EXECUTIONS).await;
+        assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, seconds), "{value}");
+        if seconds == "1" {
+            continue;
+        }
+        // The wait would be longer than a fetch may wait.
+        let held = script.get(EXECUTIONS).await;
+        assert_eq!((held.error_code().as_str(), held.header("retry-after")), ("UPSTREAM_BUDGET_EXCEEDED", seconds));
+        assert_eq!(script.requests(), 1, "{value}");
+        script.clock.advance(Duration::from_secs(seconds.parse().expect("a number")));
+        assert_eq!(script.get(EXECUTIONS).await.status.as_u16(), 200, "{value}");
+    }
+    let headers = "retry-after: Fri, 20 Mar 2026 12:02:00 GMT\r\n";
+    let script = Script::start([response("503 Service Unavailable", headers, "")]).await;
+    assert_eq!(script.get(EXECUTIONS).await.header("retry-after"), "120");
+}
+
+#[tokio::test]
+async fn retry_after_is_bounded_by_the_configuration() {
+    for (bound, value, seconds) in [
+        ("1m", "600", "60"),
+        ("1m", "Fri, 20 Mar 2026 13:00:00 GMT", "60"),
+        ("1h", "1800", "1800"),
+        ("500ms", "30", "1"),
+    ] {
+        let headers = format!("retry-after: {value}\r\n");
+        let bound = format!("max_retry_after = \"{bound}\"");
+        let script = Script::start_with(&bound, [response("429 Too Many Requests", &headers, "")]).await;
+        assert_eq!(script.get(EXECUTIONS).await.header("retry-after"), seconds, "{bound}, {value}");
+    }
+}
