@@ -192,8 +192,8 @@ impl InProgress {
             telemetry.end(&outcome);
             outcome
         });
-        let body = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
-        Ok(respond::action_result(&mut self.context.response, body))
+        let result = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
+        Ok(respond::action_result(&mut self.context.response, result.status, result.body))
     }
 
     /// Forwards a request of the allow-list; both bodies are streamed.

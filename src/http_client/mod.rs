@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HOST};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, response};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::crypto::aws_lc_rs;
@@ -86,18 +86,36 @@ impl Client {
         request: Request<RequestBody>,
         time_left: Duration,
     ) -> Result<BufferedResponse, TransportError> {
-        let response = self.send_within(request, self.max_body, time_left).await?;
-        let (head, body) = response.into_parts();
+        let (head, body) = self.send_within(request, self.max_body, time_left).await?.into_parts();
         let body = body.read().await?;
-        let is_error = head.status.is_client_error() || head.status.is_server_error();
-        let body = match head.headers.get(CONTENT_ENCODING) {
-            Some(coding) if !body.is_empty() => match decompress(coding.as_bytes(), &body, self.max_body) {
-                Err(_) if is_error => Bytes::new(),
-                decoded => decoded?,
-            },
-            _ => body,
+        let body = match self.decoded(&head, body) {
+            Err(_) if head.status.is_client_error() || head.status.is_server_error() => Bytes::new(),
+            decoded => decoded?,
         };
         Ok(Response::from_parts(head, body))
+    }
+
+    /// Sends a request that is not sent again, whose status matters more than its body: a body that is incomplete, too large or
+    /// can't be decoded is an error beside the head.
+    ///
+    /// # Errors
+    /// If there is no valid head within the bounds of time.
+    pub async fn send_once(
+        &self,
+        request: Request<RequestBody>,
+        time_left: Duration,
+    ) -> Result<Response<Result<Bytes, TransportError>>, TransportError> {
+        let (head, body) = self.send_within(request, self.max_body, time_left).await?.into_parts();
+        let body = body.read().await.and_then(|body| self.decoded(&head, body));
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Undoes the content coding of a body, if there is a body.
+    fn decoded(&self, head: &response::Parts, body: Bytes) -> Result<Bytes, TransportError> {
+        match head.headers.get(CONTENT_ENCODING) {
+            Some(coding) if !body.is_empty() => decompress(coding.as_bytes(), &body, self.max_body),
+            _ => Ok(body),
+        }
     }
 
     /// Sends a request and reads the head of the response; the body streams, up to `max_body` bytes.

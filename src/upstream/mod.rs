@@ -39,7 +39,7 @@ pub use self::forwarded_body::ForwardedBody;
 use self::health::Breaker;
 pub use self::health::Circuit;
 use self::permit_queue::PermitQueue;
-pub use self::response::{Fetched, FetchedContent};
+pub use self::response::{ActionResult, Fetched, FetchedContent};
 use self::retry::RetryBudget;
 use self::retry_after::RetryAfter;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
@@ -157,22 +157,21 @@ impl Upstream {
         retry < u32::from(self.config.upstream.retries) && in_time && self.retries.withdraw()
     }
 
-    /// Acts on an execution (`stop`, `rerun`), drops the linked account's cached entries, and returns the body of the
-    /// response.
+    /// Acts on an execution (`stop`, `rerun`), drops the linked account's cached entries, and returns the result.
     ///
     /// # Errors
-    /// If there is no response, or the response is an error or invalid.
+    /// If there is no response, or its status is not a 2xx.
     pub async fn act(
         &self,
         call: &UpstreamCall<'_>,
         execution: &PathId,
         action: &str,
         body: Bytes,
-    ) -> Result<Bytes, ClientError> {
+    ) -> Result<ActionResult, ClientError> {
         let exchange = self.begin_unshared(call).await?;
         let deadline = self.clock.now() + self.total_timeout();
         let request = request::act(execution, action, body)?;
-        let send = |request| call.client.send(request, deadline.since(self.clock.now()));
+        let send = |request| call.client.send_once(request, deadline.since(self.clock.now()));
         let result = exchange.send(request, send).await;
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
         // have come after the action.

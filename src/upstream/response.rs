@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Deserialize;
 
 use super::retry_after::RetryAfter;
@@ -10,7 +10,8 @@ use crate::caller::Caller;
 use crate::clock::Moment;
 use crate::error::{ClientError, Reason, UpstreamErrorFields};
 use crate::executions::{Question, ValidatedBody};
-use crate::http_client::BufferedResponse;
+use crate::http_client::{BufferedResponse, TransportError};
+use crate::log_events;
 
 /// The result of a fetch.
 #[derive(Debug)]
@@ -64,23 +65,48 @@ pub(super) fn content(
     }
 }
 
-/// Reads the response to an action: any JSON.
+/// The result of an action that Refold has accepted.
+#[derive(Debug)]
+pub struct ActionResult {
+    /// The status of the response: any 2xx.
+    pub status: StatusCode,
+    /// JSON, or empty.
+    pub body: Bytes,
+}
+
+/// Reads the response to an action. With any 2xx the action is a success, whatever the body is: an error would make the caller act
+/// again. A body that is not JSON, is incomplete, or contains an org key is left out.
 ///
 /// # Errors
-/// If its status is an error, or its body is not JSON.
+/// If its status is not a 2xx.
 pub(super) fn action_result(
     caller: &Caller,
-    response: BufferedResponse,
+    response: Response<Result<Bytes, TransportError>>,
     retry_after: &RetryAfter,
-) -> Result<Bytes, ClientError> {
-    let body = ok_body(caller, response, retry_after)?;
-    match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
-        // Copied, so that a slow caller does not keep the connection's read buffer in memory.
-        Ok(_) => Ok(Bytes::copy_from_slice(&body)),
-        Err(error) => {
-            Err(ClientError::new(Reason::UpstreamInvalidResponse, "Refold's response is not JSON").caused_by(error))
-        }
+) -> Result<ActionResult, ClientError> {
+    let status = response.status();
+    if !status.is_success() {
+        // The body only explains the status.
+        return Err(no_document(caller, &response.map(Result::unwrap_or_default), retry_after));
     }
+    let body = response.into_body().map_err(|error| error.to_string()).and_then(|body| action_body(caller, &body));
+    let body = body.unwrap_or_else(|error| {
+        tracing::warn!(status = status.as_u16(), %error, message = log_events::UPSTREAM_ACTION_BODY_LEFT_OUT);
+        Bytes::new()
+    });
+    Ok(ActionResult { status, body })
+}
+
+/// Returns the body of a successful action if it is empty, or JSON without an org key.
+fn action_body(caller: &Caller, body: &[u8]) -> Result<Bytes, String> {
+    if contains_org_key(caller, body) {
+        return Err("it contains an org key".to_owned());
+    }
+    if !body.is_empty() {
+        serde_json::from_slice::<serde::de::IgnoredAny>(body).map_err(|_| "it is not JSON")?;
+    }
+    // Copied, so that a slow caller does not keep the connection's read buffer in memory.
+    Ok(Bytes::copy_from_slice(body))
 }
 
 /// Makes the error for a response to a pass-through request that is not forwarded.
@@ -114,17 +140,25 @@ fn stored_validator(etag: &HeaderValue) -> HeaderValue {
 
 /// Returns the body of a 200 that contains no org key.
 fn ok_body(caller: &Caller, response: BufferedResponse, retry_after: &RetryAfter) -> Result<Bytes, ClientError> {
-    let invalid = |message: String| Err(ClientError::new(Reason::UpstreamInvalidResponse, message));
     match response.status() {
         StatusCode::OK if contains_org_key(caller, response.body()) => {
-            invalid("Refold's response has content that must not be shown".to_owned())
+            let message = "Refold's response has content that must not be shown";
+            Err(ClientError::new(Reason::UpstreamInvalidResponse, message))
         }
         StatusCode::OK => Ok(response.into_body()),
+        _ => Err(no_document(caller, &response, retry_after)),
+    }
+}
+
+/// Makes the error for a response whose status promises no document.
+fn no_document(caller: &Caller, response: &BufferedResponse, retry_after: &RetryAfter) -> ClientError {
+    let invalid = |message: String| ClientError::new(Reason::UpstreamInvalidResponse, message);
+    match response.status() {
         status if status.is_redirection() => {
             invalid(format!("Refold responded with a redirect ({}), which is not followed", status.as_u16()))
         }
         status if status.as_u16() < 400 => invalid(format!("Refold responded with status {}", status.as_u16())),
-        _ => Err(error_response(caller, &response, retry_after)),
+        _ => error_response(caller, response, retry_after),
     }
 }
 

@@ -9,7 +9,7 @@ use http::Method;
 use postern::clock::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Answer, EXECUTIONS, Gateway, KEY, Setup, as_account, client_key, spawn_upstream};
+use crate::harness::{Answer, EXECUTIONS, Gateway, KEY, ORG_KEY, Setup, as_account, client_key, spawn_upstream};
 
 const PAGE: &str = r#"{"docs":[{"status":"COMPLETED"}],"totalDocs":1,"limit":10,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null}"#;
 
@@ -206,5 +206,51 @@ async fn retry_after_is_bounded_by_the_configuration() {
         let bound = format!("max_retry_after = \"{bound}\"");
         let script = Script::start_with(&bound, [response("429 Too Many Requests", &headers, "")]).await;
         assert_eq!(script.get(EXECUTIONS).await.header("retry-after"), seconds, "{bound}, {value}");
+    }
+}
+
+#[tokio::test]
+async fn an_action_succeeds_with_any_2xx() {
+    let json = r#"{"message":"Accepted"}"#;
+    for (sent, status, body) in [
+        (response("200 OK", "", json), 200, json),
+        (response("202 Accepted", "", json), 202, json),
+        (response("201 Created", "content-type: text/plain\r\n", json), 201, json),
+        (without_length("204 No Content", ""), 204, ""),
+        (without_length("204 No Content", "content-encoding: gzip\r\n"), 204, ""),
+        (response("205 Reset Content", "", ""), 205, ""),
+        (response("200 OK", "", ""), 200, ""),
+        (response("200 OK", "content-encoding: br\r\n", ""), 200, ""),
+        (response("202 Accepted", "content-type: application/json\r\n", ""), 202, ""),
+        // Refold has acted: a body that can't be shown changes nothing about that.
+        (response("200 OK", "content-type: text/plain\r\n", "stopped"), 200, ""),
+        (response("202 Accepted", "content-encoding: gzip\r\n", "no gzip"), 202, ""),
+        (response("200 OK", "", format!("{{\"message\":\"{ORG_KEY}\"}}")), 200, ""),
+        (without_length("200 OK", "content-length: 90\r\nconnection: close\r\n"), 200, ""),
+    ] {
+        for action in ["stop", "rerun"] {
+            let script = Script::start([sent.clone()]).await;
+            let answer = script.post(action).await;
+            let shown = String::from_utf8_lossy(&sent);
+            assert_eq!((answer.status.as_u16(), &answer.body[..]), (status, body.as_bytes()), "{action}: {shown}");
+            let content_type = if body.is_empty() { "" } else { "application/json" };
+            assert_eq!(answer.header("content-type"), content_type, "{action}: {shown}");
+            assert_eq!((answer.header("cache-control"), script.requests()), ("no-store", 1), "{action}: {shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_action_without_a_2xx_is_an_error() {
+    for (sent, status, code) in [
+        (response("302 Found", "location: /elsewhere\r\n", ""), 502, "UPSTREAM_INVALID_RESPONSE"),
+        (without_length("304 Not Modified", ""), 502, "UPSTREAM_INVALID_RESPONSE"),
+        (response("409 Conflict", "content-encoding: gzip\r\n", ""), 409, "CONFLICT"),
+        (response("500 Oops", "", ""), 500, "INTERNAL_SERVER_ERROR"),
+        (Vec::new(), 502, "UPSTREAM_UNREACHABLE"),
+    ] {
+        let script = Script::start([sent]).await;
+        let answer = script.post("rerun").await;
+        assert_eq!((answer.status.as_u16(), answer.error_code().as_str()), (status, code));
     }
 }
