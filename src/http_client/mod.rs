@@ -29,6 +29,9 @@ pub use self::request_body::{RequestBody, buffered, streamed};
 pub use self::response_body::ResponseBody;
 use crate::config::{CaFile, Connection};
 
+/// The byte order mark in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A client of one server, with a pool of connections. Cheap to clone; clones share the pool.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -110,12 +113,14 @@ impl Client {
         Ok(Response::from_parts(head, body))
     }
 
-    /// Undoes the content coding of a body, if there is a body.
+    /// Undoes the content coding of a body, if there is a body, and leaves out a byte order mark before it: the servers of this
+    /// client send JSON, which has none (RFC 8259, 8.1).
     fn decoded(&self, head: &response::Parts, body: Bytes) -> Result<Bytes, TransportError> {
-        match head.headers.get(CONTENT_ENCODING) {
-            Some(coding) if !body.is_empty() => decompress(coding.as_bytes(), &body, self.max_body),
-            _ => Ok(body),
-        }
+        let body = match head.headers.get(CONTENT_ENCODING) {
+            Some(coding) if !body.is_empty() => decompress(coding.as_bytes(), &body, self.max_body)?,
+            _ => body,
+        };
+        Ok(if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body })
     }
 
     /// Sends a request and reads the head of the response; the body streams, up to `max_body` bytes.

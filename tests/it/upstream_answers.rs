@@ -254,3 +254,40 @@ async fn an_action_without_a_2xx_is_an_error() {
         assert_eq!((answer.status.as_u16(), answer.error_code().as_str()), (status, code));
     }
 }
+
+#[tokio::test]
+async fn a_space_before_the_colon_of_a_header_is_accepted() {
+    for name in ["etag :", "etag\t:", "content-type  :", "x-anything \t :"] {
+        let headers = format!("{name} \"v1\"\r\n");
+        let script = Script::start([response("200 OK", &headers, PAGE)]).await;
+        let answer = script.get(EXECUTIONS).await;
+        assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, PAGE.as_bytes()), "{name}");
+    }
+    let headers = "retry-after : 9\r\n";
+    let script = Script::start([response("429 Too Many Requests", headers, "")]).await;
+    assert_eq!(script.get(EXECUTIONS).await.header("retry-after"), "9");
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_json_is_left_out() {
+    let marked = |json: &str| format!("\u{feff}{json}");
+    let document = r#"{"_id":"65f0aa","status":"COMPLETED"}"#;
+    for (target, json) in [
+        (EXECUTIONS.to_owned(), PAGE),
+        (format!("{EXECUTIONS}/65f0aa"), document),
+        (format!("{EXECUTIONS}/65f0aa/nodes/n1/batches"), PAGE),
+    ] {
+        let script = Script::start([response("200 OK", "", marked(json))]).await;
+        let answer = script.get(&target).await;
+        assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, json.as_bytes()), "{target}");
+    }
+    let script = Script::start([response("200 OK", "", marked(r#"{"message":"stopped"}"#))]).await;
+    assert_eq!(script.post("stop").await.body, r#"{"message":"stopped"}"#);
+    let error = r#"{"error_code":"NO_SUCH_THING","message":"It is gone"}"#;
+    let script = Script::start([response("404 Not Found", "", marked(error))]).await;
+    assert_eq!(script.get(EXECUTIONS).await.error_code(), "NO_SUCH_THING");
+    for garbage in ["\u{feff}", "\u{feff}\u{feff}{}", "{}\u{feff}"] {
+        let script = Script::start([response("200 OK", "", garbage)]).await;
+        assert_eq!(script.get(&format!("{EXECUTIONS}/65f0aa")).await.error_code(), "UPSTREAM_INVALID_RESPONSE");
+    }
+}
