@@ -109,8 +109,8 @@ impl InProgress {
                     self.context.response.cache = CacheOutcome::Derived;
                 }
                 // The caller has waited for Refold: this adds little, and the callers that follow need not wait for it.
-                if let Some(coding) = self.context.response.coding.filter(|coding| entry.lacks_encoding(*coding)) {
-                    entry.encode(coding);
+                if let Some(coding) = self.context.response.coding {
+                    self.gateway.encoder.encode(&entry, coding).await;
                 }
                 Ok(self.serve(&entry))
             }

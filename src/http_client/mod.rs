@@ -28,6 +28,7 @@ use self::pool::Pool;
 pub use self::request_body::{RequestBody, buffered, streamed};
 pub use self::response_body::ResponseBody;
 use crate::config::{CaFile, Connection};
+use crate::offload;
 
 /// The byte order mark in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -91,7 +92,7 @@ impl Client {
     ) -> Result<BufferedResponse, TransportError> {
         let (head, body) = self.send_within(request, self.max_body, time_left).await?.into_parts();
         let body = body.read().await?;
-        let body = match self.decoded(&head, body) {
+        let body = match self.decoded(&head, body).await {
             Err(_) if head.status.is_client_error() || head.status.is_server_error() => Bytes::new(),
             decoded => decoded?,
         };
@@ -109,15 +110,22 @@ impl Client {
         time_left: Duration,
     ) -> Result<Response<Result<Bytes, TransportError>>, TransportError> {
         let (head, body) = self.send_within(request, self.max_body, time_left).await?.into_parts();
-        let body = body.read().await.and_then(|body| self.decoded(&head, body));
+        let body = match body.read().await {
+            Ok(body) => self.decoded(&head, body).await,
+            Err(error) => Err(error),
+        };
         Ok(Response::from_parts(head, body))
     }
 
     /// Undoes the content coding of a body, if there is a body, and leaves out a byte order mark before it: the servers of this
     /// client send JSON, which has none (RFC 8259, 8.1).
-    fn decoded(&self, head: &response::Parts, body: Bytes) -> Result<Bytes, TransportError> {
+    async fn decoded(&self, head: &response::Parts, body: Bytes) -> Result<Bytes, TransportError> {
         let body = match head.headers.get(CONTENT_ENCODING) {
-            Some(coding) if !body.is_empty() => decompress(coding.as_bytes(), &body, self.max_body)?,
+            Some(coding) if !body.is_empty() => {
+                let (coding, limit) = (coding.clone(), self.max_body);
+                // Also a small body: it may become a large one.
+                offload::run(move || decompress(coding.as_bytes(), &body, limit)).await?
+            }
             _ => body,
         };
         Ok(if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body })

@@ -44,12 +44,14 @@ use self::retry::RetryBudget;
 use self::retry_after::RetryAfter;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
 use crate::cache::Demand;
+use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::ClientError;
 use crate::executions::{PathId, Question};
 use crate::http_client::{BufferedResponse, RequestBody, TransportErrorKind, buffered, streamed};
 use crate::limit::Urgency;
+use crate::offload;
 use crate::request::body;
 
 /// Largest pass-through request body that is buffered, so that it can be sent again with the other org key; in bytes.
@@ -115,8 +117,23 @@ impl Upstream {
         let validator = demand.stale.and_then(|entry| entry.validator.as_ref());
         let (request_time, response) = self.fetch_with_retries(call, question, validator, demand).await?;
         let no_store = self.config.cache.honour_no_store && response::has_no_store(response.headers());
-        let content = response::content(call.caller, question, validator.is_some(), response, &self.retry_after)?;
+        let content = self.content(call.caller, question, validator.is_some(), response).await?;
         Ok(Fetched { request_time, no_store, content })
+    }
+
+    /// Reads the response to a fetch; a large one off the worker's thread.
+    async fn content(
+        &self,
+        caller: &Caller,
+        question: &Question,
+        is_conditional: bool,
+        response: BufferedResponse,
+    ) -> Result<FetchedContent, ClientError> {
+        if !offload::is_heavy(response.body().len()) {
+            return response::content(caller, question, is_conditional, response, &self.retry_after);
+        }
+        let (caller, question, retry_after) = (caller.clone(), question.clone(), self.retry_after.clone());
+        offload::run(move || response::content(&caller, &question, is_conditional, response, &retry_after)).await
     }
 
     /// Returns the last response, and when its request was sent.
@@ -176,7 +193,9 @@ impl Upstream {
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
         // have come after the action.
         call.caller.tenant().drop_entries(call.caller.partition());
-        response::action_result(call.caller, result?, &self.retry_after)
+        let (caller, response, retry_after) = (call.caller.clone(), result?, self.retry_after.clone());
+        // Actions are rare, so even small responses are read off the worker's thread.
+        offload::run(move || response::action_result(&caller, response, &retry_after)).await
     }
 
     /// Forwards a request of the allow-list, and the response, whose body streams.

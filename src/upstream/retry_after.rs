@@ -52,8 +52,8 @@ fn parse(value: &str, now: Timestamp) -> Option<Duration> {
     Some(http_date(value, now)?.duration_since(now).try_into().unwrap_or(Duration::ZERO))
 }
 
-/// Parses an HTTP date. The name of the day is not compared with the date, and a day that the other fields contradict is
-/// ignored: the recipient of a date is to be robust (RFC 9110, 5.6.7).
+/// Parses an HTTP date. The name of the day is not compared with the date: recipients of dates are to be robust (RFC 9110,
+/// 5.6.7).
 fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
     let mut fields = [""; 6];
     let mut count = 0;
@@ -61,12 +61,9 @@ fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
         *fields.get_mut(count)? = field;
         count += 1;
     }
-    let (day, month, year, time) = match (count, fields) {
-        // Sun, 06 Nov 1994 08:49:37 GMT, and Sunday, 06-Nov-94 08:49:37 GMT
-        (6, [_, day, month, year, time, "GMT" | "UTC"]) => (day, month, year, time),
-        // Sun Nov  6 08:49:37 1994
-        (5, [_, month, day, time, year, _]) => (day, month, year, time),
-        _ => return None,
+    // "Sun, 06 Nov 1994 08:49:37 GMT" and "Sunday, 06-Nov-94 08:49:37 GMT", or "Sun Nov  6 08:49:37 1994"
+    let ((6, [_, day, month, year, time, "GMT"]) | (5, [_, month, day, time, year, _])) = (count, fields) else {
+        return None;
     };
     let month = MONTHS.iter().position(|name| name.eq_ignore_ascii_case(month))? + 1;
     let year = match year.len() {

@@ -291,3 +291,21 @@ async fn a_byte_order_mark_before_json_is_left_out() {
         assert_eq!(script.get(&format!("{EXECUTIONS}/65f0aa")).await.error_code(), "UPSTREAM_INVALID_RESPONSE");
     }
 }
+
+#[tokio::test]
+async fn a_large_body_is_served_in_every_coding_from_its_first_answer_on() {
+    let list = PAGE.replace("\"docs\":[", &format!("\"docs\":[{}", "{\"status\":\"COMPLETED\"},".repeat(3000)));
+    let document = format!(r#"{{"status":"COMPLETED","nodes":"{}"}}"#, "x".repeat(100_000));
+    for (target, body) in [(EXECUTIONS.to_owned(), list), (format!("{EXECUTIONS}/65f0aa"), document)] {
+        for coding in ["br", "zstd", "gzip"] {
+            let script = Script::start([response("200 OK", "", &body)]).await;
+            let headers = [as_account("acme-1").as_slice(), &[("accept-encoding", coding)]].concat();
+            let first = script.gateway.get(&target, &headers).await;
+            assert_eq!(first.header("content-encoding"), coding, "{target}");
+            assert!(first.body.len() * 3 <= body.len(), "{target}");
+            let plain = script.get(&target).await;
+            assert_eq!((plain.header("content-encoding"), &plain.body[..]), ("", body.as_bytes()), "{target}");
+            assert_eq!(script.requests(), 1, "{target}");
+        }
+    }
+}
