@@ -30,6 +30,7 @@ mod reload;
 mod restart;
 mod rotation;
 mod secrecy;
+mod simulator;
 mod spellings;
 mod staleness;
 mod tokens;
