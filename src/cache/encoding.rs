@@ -17,7 +17,7 @@ const BROTLI_QUALITY: i32 = 3;
 /// no more memory than the plain body, which is what the entry's weight reserves for them.
 const MIN_SHRINK_FACTOR: usize = 3;
 
-/// A content coding, in order of preference among those that a client accepts equally.
+/// A content coding. The order of the variants is the preference among codings with equal weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// RFC 8878

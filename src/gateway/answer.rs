@@ -23,13 +23,13 @@ pub(super) enum Answer {
     Preflight(Cow<'static, str>),
 }
 
-/// The response with an entry. Part of the hit path.
+/// Builds the response from a stored entry: 200, or 304 if the request's `If-None-Match` matches. Part of the hit path.
 pub(super) fn serve(head: &Parts, context: &mut RequestContext, entry: &Entry, now: Moment) -> Response<Body> {
     context.age = Some(entry.age(now));
     respond::entry(&mut context.response, &head.headers, entry, now)
 }
 
-/// The answer to `OPTIONS` on a resource with these methods. Only pages of configured origins get one.
+/// The answer to `OPTIONS` on a resource with these methods. Only requests from an origin in `[cors]` get one.
 ///
 /// # Errors
 /// 405 for every other request.

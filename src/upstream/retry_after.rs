@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
 
-/// The pause for a response without a valid `Retry-After`, and the shortest one.
+/// The pause after a response without a valid `Retry-After`, and the minimum if there is one.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// Names of months in dates.
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
