@@ -86,7 +86,8 @@ impl OrgKeys {
     /// Finds the key that equals a text, in constant time for texts of the key's length.
     #[must_use]
     pub fn find(&self, text: &[u8]) -> Option<OrgKey> {
-        let is = |key: &OrgKeyValue| constant_time::verify_slices_are_equal(text, key.secret.expose().as_bytes()).is_ok();
+        let is =
+            |key: &OrgKeyValue| constant_time::verify_slices_are_equal(text, key.secret.expose().as_bytes()).is_ok();
         let current = is(&self.current).then_some(OrgKey::Current);
         current.or_else(|| self.next.as_ref().is_some_and(is).then_some(OrgKey::Next))
     }

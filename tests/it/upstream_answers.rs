@@ -1,85 +1,34 @@
 //! Responses that HTTP and JSON allow, though the simulated Refold does not send them by itself.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
-use postern::clock::Clock;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Answer, EXECUTIONS, Gateway, KEY, ORG_KEY, Setup, as_account, client_key, spawn_upstream};
+use crate::support::{Answer, Configuration, EXECUTIONS, ORG_KEY, PreparedRefold, World, as_account};
 
 const PAGE: &str = r#"{"docs":[{"status":"COMPLETED"}],"totalDocs":1,"limit":10,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null}"#;
 
-/// An upstream that sends prepared responses, one for each request, and the last one from then on.
-struct Script {
-    gateway: Gateway,
-    clock: Clock,
-    /// The heads of the requests.
-    heads: Arc<Mutex<Vec<String>>>,
+/// A gateway with two org keys in front of an upstream that sends these responses.
+async fn start(responses: impl IntoIterator<Item = Vec<u8>>) -> World<PreparedRefold> {
+    start_with(responses, |config| config).await
 }
 
-impl Script {
-    async fn start(responses: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self::start_with("", responses).await
-    }
-
-    /// Starts a gateway with additional lines in `[upstream]`.
-    async fn start_with(lines: &str, responses: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        let heads = Arc::default();
-        let upstream = upstream(responses.into_iter().collect(), Arc::clone(&heads)).await;
-        let Setup { clock, top, .. } = Setup::default();
-        let key = client_key("all", KEY, "linked_accounts = [\"*\"]\naccess = \"read+write\"");
-        let tenant = format!("org_key_next = {{ env = \"NEXT_ORG_KEY\" }}\n{key}");
-        let gateway = Gateway::start(upstream, &format!("{lines}\n{top}"), &tenant, clock.clone());
-        Self { gateway, clock, heads }
-    }
-
-    async fn get(&self, target: &str) -> Answer {
-        self.gateway.get(target, &as_account("acme-1")).await
-    }
-
-    async fn post(&self, action: &str) -> Answer {
-        let target = format!("{EXECUTIONS}/65f0aa/{action}");
-        self.gateway.send(Method::POST, &target, &as_account("acme-1")).await
-    }
-
-    fn requests(&self) -> usize {
-        self.heads.lock().expect("no panic").len()
-    }
+/// [`start`] with another configuration.
+async fn start_with(
+    responses: impl IntoIterator<Item = Vec<u8>>,
+    change: impl FnOnce(Configuration) -> Configuration,
+) -> World<PreparedRefold> {
+    let builder = World::builder().refold(PreparedRefold::new(responses)).config(change);
+    builder.tenant(|tenant| tenant.org_key_next("NEXT_ORG_KEY")).start().await
 }
 
-async fn upstream(responses: Vec<Vec<u8>>, heads: Arc<Mutex<Vec<String>>>) -> SocketAddr {
-    let (responses, next) = (Arc::new(responses), Arc::new(AtomicUsize::new(0)));
-    spawn_upstream(|listener| async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let (responses, next, heads) = (Arc::clone(&responses), Arc::clone(&next), Arc::clone(&heads));
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                while let Ok(byte) = stream.read_u8().await {
-                    head.push(byte);
-                    if !head.ends_with(b"\r\n\r\n") {
-                        continue;
-                    }
-                    heads.lock().expect("no panic").push(String::from_utf8_lossy(&head).into_owned());
-                    head.clear();
-                    let number = next.fetch_add(1, Ordering::SeqCst).min(responses.len() - 1);
-                    let response = &responses[number];
-                    if stream.write_all(response).await.is_err() || response.is_empty() {
-                        return;
-                    }
-                    // A response without a length ends with its connection.
-                    let text = String::from_utf8_lossy(response).to_ascii_lowercase();
-                    if text.contains("connection: close") {
-                        return;
-                    }
-                }
-            });
-        }
-    })
-    .await
+async fn get(world: &World<PreparedRefold>, target: &str) -> Answer {
+    world.gateway.get(target, &as_account("acme-1")).await
+}
+
+async fn post(world: &World<PreparedRefold>, action: &str) -> Answer {
+    let target = format!("{EXECUTIONS}/65f0aa/{action}");
+    world.gateway.send(Method::POST, &target, &as_account("acme-1")).await
 }
 
 /// A response with its `Content-Length`.
@@ -108,15 +57,15 @@ async fn a_304_renews_the_entry_whatever_content_headers_it_carries() {
         "content-encoding: zstd, gzip\r\ncontent-range: bytes 0-1/2\r\n",
         "content-length: 167\r\ncontent-type: application/json\r\n",
     ] {
-        let script = Script::start([page(), without_length("304 Not Modified", headers)]).await;
-        let first = script.get(EXECUTIONS).await;
+        let world = start([page(), without_length("304 Not Modified", headers)]).await;
+        let first = get(&world, EXECUTIONS).await;
         for _ in 0..12 {
-            script.clock.advance(Duration::from_secs(6));
-            let renewed = script.get(EXECUTIONS).await;
+            world.clock.advance(Duration::from_secs(6));
+            let renewed = get(&world, EXECUTIONS).await;
             assert_eq!((renewed.status.as_u16(), &renewed.body), (200, &first.body), "{headers}");
             assert_eq!((renewed.header("age"), renewed.header("etag")), ("0", first.header("etag")), "{headers}");
         }
-        assert_eq!(script.requests(), 13, "each renewal was a request");
+        assert_eq!(world.refold.requests(), 13, "each renewal was a request");
     }
 }
 
@@ -133,23 +82,23 @@ async fn an_error_status_counts_whatever_its_body_is_encoded_in() {
         ("503 Service Unavailable", "br", b"<html>no brotli</html>"),
     ] {
         let headers = format!("content-encoding: {coding}\r\nretry-after: 7\r\n");
-        let script = Script::start([response(status, &headers, body)]).await;
-        let answer = script.get(EXECUTIONS).await;
+        let world = start([response(status, &headers, body)]).await;
+        let answer = get(&world, EXECUTIONS).await;
         assert_eq!(status[..3], *answer.status.as_str(), "{coding}: {:?}", answer.body);
         assert_eq!(answer.header("retry-after"), "7", "{status} in {coding}");
         assert_eq!(answer.json()["status_code"], answer.status.as_u16());
     }
-    let script = Script::start([response("404 Not Found", "content-encoding: zstd\r\n", b"")]).await;
-    assert_eq!(script.get(&format!("{EXECUTIONS}/65f0aa")).await.status.as_u16(), 404);
+    let world = start([response("404 Not Found", "content-encoding: zstd\r\n", b"")]).await;
+    assert_eq!(get(&world, &format!("{EXECUTIONS}/65f0aa")).await.status.as_u16(), 404);
 }
 
 #[tokio::test]
 async fn a_401_without_a_body_to_decode_is_followed_by_the_other_org_key() {
     for (coding, body) in [("gzip", &b""[..]), ("br", b""), ("deflate", b""), ("gzip", b"not gzip")] {
         let headers = format!("content-encoding: {coding}\r\n");
-        let script = Script::start([response("401 Unauthorized", &headers, body), page()]).await;
-        let answer = script.get(EXECUTIONS).await;
-        assert_eq!((answer.status.as_u16(), script.requests()), (200, 2), "{coding}: {:?}", answer.body);
+        let world = start([response("401 Unauthorized", &headers, body), page()]).await;
+        let answer = get(&world, EXECUTIONS).await;
+        assert_eq!((answer.status.as_u16(), world.refold.requests()), (200, 2), "{coding}: {:?}", answer.body);
     }
 }
 
@@ -176,22 +125,22 @@ async fn retry_after_is_a_number_of_seconds_or_any_form_of_date() {
         ("soon", "1"),
     ] {
         let headers = format!("retry-after: {value}\r\n");
-        let script = Script::start([response("429 Too Many Requests", &headers, ""), page()]).await;
-        let refused = script.get(EXECUTIONS).await;
+        let world = start([response("429 Too Many Requests", &headers, ""), page()]).await;
+        let refused = get(&world, EXECUTIONS).await;
         assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, seconds), "{value}");
         if seconds == "1" {
             continue;
         }
         // The wait would be longer than a fetch may wait.
-        let held = script.get(EXECUTIONS).await;
+        let held = get(&world, EXECUTIONS).await;
         assert_eq!((held.error_code().as_str(), held.header("retry-after")), ("UPSTREAM_BUDGET_EXCEEDED", seconds));
-        assert_eq!(script.requests(), 1, "{value}");
-        script.clock.advance(Duration::from_secs(seconds.parse().expect("a number")));
-        assert_eq!(script.get(EXECUTIONS).await.status.as_u16(), 200, "{value}");
+        assert_eq!(world.refold.requests(), 1, "{value}");
+        world.clock.advance(Duration::from_secs(seconds.parse().expect("a number")));
+        assert_eq!(get(&world, EXECUTIONS).await.status.as_u16(), 200, "{value}");
     }
     let headers = "retry-after: Fri, 20 Mar 2026 12:02:00 GMT\r\n";
-    let script = Script::start([response("503 Service Unavailable", headers, "")]).await;
-    assert_eq!(script.get(EXECUTIONS).await.header("retry-after"), "120");
+    let world = start([response("503 Service Unavailable", headers, "")]).await;
+    assert_eq!(get(&world, EXECUTIONS).await.header("retry-after"), "120");
 }
 
 #[tokio::test]
@@ -203,9 +152,9 @@ async fn retry_after_is_bounded_by_the_configuration() {
         ("500ms", "30", "1"),
     ] {
         let headers = format!("retry-after: {value}\r\n");
-        let bound = format!("max_retry_after = \"{bound}\"");
-        let script = Script::start_with(&bound, [response("429 Too Many Requests", &headers, "")]).await;
-        assert_eq!(script.get(EXECUTIONS).await.header("retry-after"), seconds, "{bound}, {value}");
+        let refused = response("429 Too Many Requests", &headers, "");
+        let world = start_with([refused], |config| config.set("upstream.max_retry_after", bound)).await;
+        assert_eq!(get(&world, EXECUTIONS).await.header("retry-after"), seconds, "{bound}, {value}");
     }
 }
 
@@ -229,13 +178,13 @@ async fn an_action_succeeds_with_any_2xx() {
         (without_length("200 OK", "content-length: 90\r\nconnection: close\r\n"), 200, ""),
     ] {
         for action in ["stop", "rerun"] {
-            let script = Script::start([sent.clone()]).await;
-            let answer = script.post(action).await;
+            let world = start([sent.clone()]).await;
+            let answer = post(&world, action).await;
             let shown = String::from_utf8_lossy(&sent);
             assert_eq!((answer.status.as_u16(), &answer.body[..]), (status, body.as_bytes()), "{action}: {shown}");
             let content_type = if body.is_empty() { "" } else { "application/json" };
             assert_eq!(answer.header("content-type"), content_type, "{action}: {shown}");
-            assert_eq!((answer.header("cache-control"), script.requests()), ("no-store", 1), "{action}: {shown}");
+            assert_eq!((answer.header("cache-control"), world.refold.requests()), ("no-store", 1), "{action}: {shown}");
         }
     }
 }
@@ -249,9 +198,9 @@ async fn an_action_without_a_2xx_is_an_error() {
         (response("500 Oops", "", ""), 500, "INTERNAL_SERVER_ERROR"),
         (Vec::new(), 502, "UPSTREAM_UNREACHABLE"),
     ] {
-        let script = Script::start([sent]).await;
-        let answer = script.post("rerun").await;
-        assert_eq!((answer.status.as_u16(), answer.error_code().as_str()), (status, code));
+        let world = start([sent]).await;
+        let answer = post(&world, "rerun").await;
+        assert_eq!(answer.error(), (status, code.to_owned()));
     }
 }
 
@@ -259,13 +208,13 @@ async fn an_action_without_a_2xx_is_an_error() {
 async fn a_space_before_the_colon_of_a_header_is_accepted() {
     for name in ["etag :", "etag\t:", "content-type  :", "x-anything \t :"] {
         let headers = format!("{name} \"v1\"\r\n");
-        let script = Script::start([response("200 OK", &headers, PAGE)]).await;
-        let answer = script.get(EXECUTIONS).await;
+        let world = start([response("200 OK", &headers, PAGE)]).await;
+        let answer = get(&world, EXECUTIONS).await;
         assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, PAGE.as_bytes()), "{name}");
     }
     let headers = "retry-after : 9\r\n";
-    let script = Script::start([response("429 Too Many Requests", headers, "")]).await;
-    assert_eq!(script.get(EXECUTIONS).await.header("retry-after"), "9");
+    let world = start([response("429 Too Many Requests", headers, "")]).await;
+    assert_eq!(get(&world, EXECUTIONS).await.header("retry-after"), "9");
 }
 
 #[tokio::test]
@@ -277,18 +226,18 @@ async fn a_byte_order_mark_before_json_is_left_out() {
         (format!("{EXECUTIONS}/65f0aa"), document),
         (format!("{EXECUTIONS}/65f0aa/nodes/n1/batches"), PAGE),
     ] {
-        let script = Script::start([response("200 OK", "", marked(json))]).await;
-        let answer = script.get(&target).await;
+        let world = start([response("200 OK", "", marked(json))]).await;
+        let answer = get(&world, &target).await;
         assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, json.as_bytes()), "{target}");
     }
-    let script = Script::start([response("200 OK", "", marked(r#"{"message":"stopped"}"#))]).await;
-    assert_eq!(script.post("stop").await.body, r#"{"message":"stopped"}"#);
+    let world = start([response("200 OK", "", marked(r#"{"message":"stopped"}"#))]).await;
+    assert_eq!(post(&world, "stop").await.body, r#"{"message":"stopped"}"#);
     let error = r#"{"error_code":"NO_SUCH_THING","message":"It is gone"}"#;
-    let script = Script::start([response("404 Not Found", "", marked(error))]).await;
-    assert_eq!(script.get(EXECUTIONS).await.error_code(), "NO_SUCH_THING");
+    let world = start([response("404 Not Found", "", marked(error))]).await;
+    assert_eq!(get(&world, EXECUTIONS).await.error_code(), "NO_SUCH_THING");
     for garbage in ["\u{feff}", "\u{feff}\u{feff}{}", "{}\u{feff}"] {
-        let script = Script::start([response("200 OK", "", garbage)]).await;
-        assert_eq!(script.get(&format!("{EXECUTIONS}/65f0aa")).await.error_code(), "UPSTREAM_INVALID_RESPONSE");
+        let world = start([response("200 OK", "", garbage)]).await;
+        assert_eq!(get(&world, &format!("{EXECUTIONS}/65f0aa")).await.error_code(), "UPSTREAM_INVALID_RESPONSE");
     }
 }
 
@@ -298,14 +247,14 @@ async fn a_large_body_is_served_in_every_coding_from_its_first_answer_on() {
     let document = format!(r#"{{"status":"COMPLETED","nodes":"{}"}}"#, "x".repeat(100_000));
     for (target, body) in [(EXECUTIONS.to_owned(), list), (format!("{EXECUTIONS}/65f0aa"), document)] {
         for coding in ["br", "zstd", "gzip"] {
-            let script = Script::start([response("200 OK", "", &body)]).await;
+            let world = start([response("200 OK", "", &body)]).await;
             let headers = [as_account("acme-1").as_slice(), &[("accept-encoding", coding)]].concat();
-            let first = script.gateway.get(&target, &headers).await;
+            let first = world.gateway.get(&target, &headers).await;
             assert_eq!(first.header("content-encoding"), coding, "{target}");
             assert!(first.body.len() * 3 <= body.len(), "{target}");
-            let plain = script.get(&target).await;
+            let plain = get(&world, &target).await;
             assert_eq!((plain.header("content-encoding"), &plain.body[..]), ("", body.as_bytes()), "{target}");
-            assert_eq!(script.requests(), 1, "{target}");
+            assert_eq!(world.refold.requests(), 1, "{target}");
         }
     }
 }
