@@ -45,6 +45,9 @@ pub struct Upstream {
     pub max_concurrent: usize,
     /// Retries of a read that failed (no connection, 502, 503, 504), as long as they are at most a fifth of all requests.
     pub retries: u8,
+    /// Longest pause that a `Retry-After` of Refold can ask for: after a 429 nothing is fetched with that org key until then.
+    #[serde(with = "PositiveDuration")]
+    pub max_retry_after: Duration,
     /// Circuit breaker: pauses requests while Refold fails.
     pub breaker: BreakerSettings,
 }
@@ -75,6 +78,7 @@ impl Default for Upstream {
             pool_idle_timeout: Duration::from_mins(1),
             max_concurrent: 100,
             retries: 2,
+            max_retry_after: Duration::from_mins(10),
             breaker: BreakerSettings::default(),
         }
     }

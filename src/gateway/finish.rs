@@ -111,8 +111,8 @@ impl InProgress {
                     self.context.response.cache = CacheOutcome::Derived;
                 }
                 // Encoding takes little time compared with the fetch, and later requests find the encoded body.
-                if let Some(coding) = self.context.response.coding.filter(|coding| entry.lacks_encoding(*coding)) {
-                    entry.encode(coding);
+                if let Some(coding) = self.context.response.coding {
+                    self.gateway.encoder.encode(&entry, coding).await;
                 }
                 Ok(self.serve(&entry))
             }
@@ -196,8 +196,8 @@ impl InProgress {
             telemetry.end(&outcome);
             outcome
         });
-        let body = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
-        Ok(respond::action_result(&mut self.context.response, body))
+        let result = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
+        Ok(respond::action_result(&mut self.context.response, result.status, result.body))
     }
 
     /// Forwards a request of the allow-list; both bodies are streamed.
