@@ -210,7 +210,7 @@ impl InProgress {
         let forwarded = self.gateway.fetcher.upstream().forward(&call, allowed, &self.head, body).await;
         telemetry.end(&forwarded);
         let (head, body) = forwarded?;
-        Ok(respond::pass_through(&mut self.context.response, &head, body))
+        Ok(respond::pass_through(&mut self.context.response, head, body))
     }
 
     /// Receives a webhook: checks its signature, and drops the entries of the linked accounts that it names.

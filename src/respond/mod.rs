@@ -12,8 +12,7 @@ mod values;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName,
-    IF_NONE_MATCH, LAST_MODIFIED, LINK, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body_util::Full;
@@ -65,22 +64,16 @@ pub fn action_result(context: &mut ResponseContext, body: Bytes) -> Response<Bod
     with_body(response, context, body)
 }
 
-/// Responds with a streamed upstream response of the rest of the API. Of its headers only those that describe the body are
-/// copied.
+/// Responds with a streamed upstream response of the rest of the API, whose head has only the headers that are passed on.
 #[must_use]
-pub fn pass_through<B>(context: &mut ResponseContext, head: &response::Parts, body: B) -> Response<Body>
+pub fn pass_through<B>(context: &mut ResponseContext, head: response::Parts, body: B) -> Response<Body>
 where
     B: hyper::body::Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    const COPIED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, LINK];
     let mut response = Response::new(Body::Right(StreamedBody::new(body)));
     *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
     let headers = insert_common(response.headers_mut(), context);
-    for name in COPIED {
-        if let Some(value) = head.headers.get(&name) {
-            headers.insert(name, value.clone());
-        }
-    }
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=bypass"));
     add_cors(context, &mut response);

@@ -1,4 +1,5 @@
-//! The body of a pass-through response: streamed to the caller, and ended with an error before it contains a whole org key.
+//! The body of a pass-through response: streamed to the caller without trailers, and ended with an error before it contains a
+//! whole org key.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,6 +54,12 @@ impl hyper::body::Body for ForwardedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && frame.is_trailers()
+        {
+            // A recipient may discard trailers (RFC 9110, 6.5.1), which could contain an org key.
+            return self.poll_frame(cx);
+        }
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
             && self.completes_org_key(data)

@@ -5,6 +5,7 @@
 //! - `permit_queue`: the org key's budget, session tokens on probation, requests in flight
 //! - `health`: the circuit breaker
 //! - `request`: requests, built from scratch
+//! - `passed_headers`: the headers of a pass-through response that reach the caller
 //! - `response`: responses, brought into the contract's form
 //! - `retry`: whether a failed fetch is sent again, and when
 //!
@@ -15,6 +16,7 @@ mod error;
 mod exchange;
 mod forwarded_body;
 mod health;
+mod passed_headers;
 mod permit_queue;
 mod request;
 mod response;
@@ -36,6 +38,7 @@ use self::exchange::Exchange;
 pub use self::forwarded_body::ForwardedBody;
 use self::health::Breaker;
 pub use self::health::Circuit;
+use self::passed_headers::passed_headers;
 use self::permit_queue::PermitQueue;
 pub use self::response::{Fetched, FetchedContent};
 use self::retry::RetryBudget;
@@ -177,8 +180,8 @@ impl Upstream {
     /// Forwards a request of the allow-list, and the response, whose body streams.
     ///
     /// # Errors
-    /// If the request body is too slow, too large or invalid, there is no response, or the response is not a success or has a
-    /// content coding, in which an org key can't be found.
+    /// If the request body is too slow, too large or invalid, there is no response, or the response is not a success, contains
+    /// an org key in a header, or has a content coding, in which an org key can't be found.
     pub async fn forward(
         &self,
         call: &UpstreamCall<'_>,
@@ -190,8 +193,9 @@ impl Upstream {
         let exchange = self.begin_unshared(call).await?;
         let request = request::forward(allowed, head, body)?;
         let send = |request| call.client.send_streaming(request, allowed.max_body.as_usize());
-        let (head, body) = exchange.send(request, send).await?.into_parts();
+        let (mut head, body) = exchange.send(request, send).await?.into_parts();
         if head.status.is_success() && !head.headers.contains_key(CONTENT_ENCODING) {
+            head.headers = passed_headers(call.caller, &head.headers)?;
             let scan_for = call.caller.injects_org_key().then(|| Arc::clone(call.caller.tenant()));
             return Ok((head, ForwardedBody::new(body, scan_for)));
         }

@@ -25,6 +25,7 @@ mod isolation;
 mod limits;
 mod metrics;
 mod pass_through;
+mod pass_through_responses;
 mod reload;
 mod reload_listeners;
 mod restart;
