@@ -25,6 +25,7 @@ use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::http_client::BodyError;
 use crate::request::cors::{self, CorsPolicy};
+use crate::request::route::Permitted;
 
 fn empty() -> Response<Body> {
     Response::new(Body::Left(Full::default()))
@@ -94,6 +95,7 @@ pub fn webhook_accepted(context: &mut ResponseContext) -> Response<Body> {
 pub fn error(context: &mut ResponseContext, error: &ClientError) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = error.status();
+    response.headers_mut().clone_from(error.headers());
     let headers = insert_common(response.headers_mut(), context);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
@@ -111,12 +113,12 @@ pub fn error(context: &mut ResponseContext, error: &ClientError) -> Response<Bod
 
 /// Responds to a CORS preflight request; its response has no body.
 #[must_use]
-pub fn preflight(context: &mut ResponseContext, cors: Option<&CorsPolicy>, methods: &str) -> Response<Body> {
+pub fn preflight(context: &mut ResponseContext, cors: Option<&CorsPolicy>, resource: &Permitted) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = StatusCode::NO_CONTENT;
     insert_common(response.headers_mut(), context);
     if let Some(cors) = cors {
-        cors.add_preflight_headers(method_list(methods), response.headers_mut());
+        cors.add_preflight_headers(resource, response.headers_mut());
     }
     add_cors(context, &mut response);
     response

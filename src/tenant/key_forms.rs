@@ -126,7 +126,9 @@ mod tests {
             assert!(forms.appear_in(text.as_bytes()), "{text}");
             assert!(forms.appear_in(format!("\"a{text}b\"").as_bytes()), "{text}");
         }
-        for text in ["", "tk_Live", "\"0123456789abcdef\"", "%", "\\", "\\u12", "%zz", "<https://app.refold.ai/?a=%20b>"] {
+        for text in
+            ["", "tk_Live", "\"0123456789abcdef\"", "%", "\\", "\\u12", "%zz", "<https://app.refold.ai/?a=%20b>"]
+        {
             assert!(!forms.appear_in(text.as_bytes()), "{text}");
         }
         assert_eq!(format!("{forms:?}"), "[redacted]");

@@ -26,6 +26,8 @@ mod limits;
 mod metrics;
 mod pass_through;
 mod pass_through_responses;
+mod pass_through_scope;
+mod pass_through_timeouts;
 mod reload;
 mod reload_listeners;
 mod restart;
