@@ -3,8 +3,21 @@
 //! Made from the vendor's OpenAPI file; a test compares the two.
 
 use http::Method;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::pass_through::Scope::{self, Account as ACCOUNT, Org as ORG};
+use self::Scope::{Account as ACCOUNT, Org as ORG};
+
+/// The reach of forwarded requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// One linked account: the caller's.
+    #[default]
+    Account,
+    /// The whole org.
+    Org,
+}
 
 /// Method, path and scope. `ACCOUNT` has the header `linked_account_id`, and no path that names an account.
 #[rustfmt::skip]

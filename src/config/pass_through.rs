@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::operations::{self, OPERATIONS};
+use super::operations::{self, OPERATIONS, Scope};
 use super::schema_as::schema_as;
 use super::text::{parse_string, string_setting};
 use super::units::{ByteSize, PositiveDuration};
@@ -49,17 +49,6 @@ pub struct PassThrough {
     /// Time limit for the whole exchange.
     #[serde(default = "total_timeout", with = "PositiveDuration")]
     pub total_timeout: Duration,
-}
-
-/// The reach of forwarded requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// One linked account: the caller's.
-    #[default]
-    Account,
-    /// The whole org.
-    Org,
 }
 
 impl PassThrough {

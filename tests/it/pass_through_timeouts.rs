@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::interval;
 
 use crate::support::connection::{Connection, get, with_key};
 use crate::support::{Gateway, KEY, World, as_account, spawn_upstream, within};
@@ -45,11 +46,13 @@ async fn upstream<F: Future<Output = ()> + Send + 'static>(
 #[tokio::test]
 async fn a_response_that_goes_on_is_not_cut_at_the_timeout_of_other_routes() {
     let slow = upstream(|mut stream| async move {
-        // Later than the other routes wait for a head.
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        // The head comes later than the other routes wait for one.
+        let mut pace = interval(Duration::from_millis(150));
+        pace.tick().await;
+        pace.tick().await;
         let _ = stream.write_all(CHUNKED).await;
         for _ in 0..6 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            pace.tick().await;
             let _ = stream.write_all(b"4\r\nbody\r\n").await;
         }
         let _ = stream.write_all(b"0\r\n\r\n").await;
@@ -79,8 +82,9 @@ async fn a_response_that_pauses_or_never_begins_or_never_ends_is_cut_off() {
 
     let endless = upstream(|mut stream| async move {
         let _ = stream.write_all(CHUNKED).await;
+        let mut pace = interval(Duration::from_millis(10));
         while stream.write_all(b"4\r\nbody\r\n").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            pace.tick().await;
         }
     })
     .await;
