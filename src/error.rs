@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
 use crate::executions::QueryError;
@@ -34,6 +34,8 @@ struct Fields {
     upstream_request_id: Option<String>,
     retry_after: Option<Duration>,
     allow: Option<Cow<'static, str>>,
+    /// Headers of the upstream's response.
+    headers: HeaderMap,
     cause: Option<Cause>,
 }
 
@@ -191,6 +193,7 @@ impl ClientError {
             upstream_request_id: None,
             retry_after: None,
             allow: None,
+            headers: HeaderMap::new(),
             cause: None,
         }))
     }
@@ -214,6 +217,19 @@ impl ClientError {
     pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.0.cause = Some(Arc::new(cause));
         self
+    }
+
+    /// Adds headers of the upstream's response, as `Content-Range` of a 416.
+    #[must_use]
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.0.headers = headers;
+        self
+    }
+
+    /// The headers of the upstream's response that this error has too.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
     }
 
     /// The status of the response.

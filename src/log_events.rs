@@ -50,7 +50,7 @@ pub const UPSTREAM_ACTION_BODY_LEFT_OUT: &str = "upstream_action_body_left_out";
 pub const UPSTREAM_CIRCUIT_OPENED: &str = "upstream_circuit_opened";
 /// Error, `tenant`: Refold answered 401 to a tenant's org key.
 pub const UPSTREAM_REJECTED_ORG_KEY: &str = "upstream_rejected_org_key";
-/// Error: an upstream body contained an org key and was cut off before it.
+/// Error: an upstream response contained an org key, and was refused or cut off before it.
 pub const UPSTREAM_RESPONSE_CONTAINS_ORG_KEY: &str = "upstream_response_contains_org_key";
 /// Info, `tenant`, `linked_accounts`: a signed webhook was received.
 pub const WEBHOOK_RECEIVED: &str = "webhook_received";

@@ -38,5 +38,6 @@ fn grant(certificate: &ClientCertificate) -> Grant {
         budget: None,
         linked_accounts: certificate.linked_accounts.clone(),
         expires: None,
+        may_be_of_org: true,
     }
 }

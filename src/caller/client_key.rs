@@ -39,6 +39,7 @@ pub(super) fn grants(tenant: &Tenant, budgets: &KeyBudgets) -> impl Iterator<Ite
             budget: budgets.of(tenant, key),
             linked_accounts: key.linked_accounts.clone(),
             expires: key.expires,
+            may_be_of_org: true,
         };
         (key.sha256, grant)
     })

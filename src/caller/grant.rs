@@ -23,6 +23,8 @@ pub struct Grant {
     pub budget: Option<Arc<ClientBudget>>,
     pub(super) linked_accounts: Vec<AccountPattern>,
     pub(super) expires: Option<Timestamp>,
+    /// False for a trusted listener, which has no credential that could be for the whole org.
+    pub(super) may_be_of_org: bool,
 }
 
 /// A grant and the tenant that it is for.
@@ -39,6 +41,12 @@ impl Grant {
     #[must_use]
     pub fn linked_accounts(&self) -> &[AccountPattern] {
         &self.linked_accounts
+    }
+
+    /// Returns true if the grant is a credential for every linked account of the org.
+    #[must_use]
+    pub(super) fn is_of_org(&self) -> bool {
+        self.may_be_of_org && self.linked_accounts.iter().any(AccountPattern::covers_every_account)
     }
 
     /// Returns the linked account that a request names.

@@ -82,6 +82,16 @@ impl Caller {
         self.credential.access()
     }
 
+    /// Returns whether the credential is for the whole org: the org key, or a client key or certificate for every account.
+    #[must_use]
+    pub fn is_of_org(&self) -> bool {
+        match &self.credential {
+            Credential::Grant(grant) => grant.is_of_org(),
+            Credential::OrgKey(_) => true,
+            Credential::Jwt(_) | Credential::SessionToken(_) => false,
+        }
+    }
+
     /// Returns whether upstream requests carry an org key that the caller does not have. If Refold refuses that key, the
     /// operator has to act, not the caller; and the key must not reach the caller.
     #[must_use]

@@ -42,6 +42,7 @@ fn grant(trusted: &Trusted) -> TenantGrant {
         budget: None,
         linked_accounts: trusted.linked_accounts.clone(),
         expires: None,
+        may_be_of_org: false,
     };
     TenantGrant { tenant: TenantIndex::of_config(trusted.tenant.index()), grant: Arc::new(grant) }
 }

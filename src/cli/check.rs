@@ -10,7 +10,7 @@ use crate::config::{Config, Environment, Tenant};
 const PLACEHOLDER: [u8; 32] = [0; 32];
 
 /// Validates the configuration file at `path` and prints the number of its listeners, tenants and client keys. An example client
-/// key, whose SHA-256 is all zeros, is an error.
+/// key, whose SHA-256 is all zeros, is an error. Names the operations of `[[pass_through]]` that need `scope = "org"`.
 pub(super) fn run(path: &Path) -> Result<(), CommandError> {
     let config = Config::load(path, &Environment::from_process())?;
     let has_placeholder = |tenant: &Arc<Tenant>| tenant.client_keys.iter().any(|key| key.sha256 == PLACEHOLDER);
@@ -27,5 +27,13 @@ pub(super) fn run(path: &Path) -> Result<(), CommandError> {
         config.listeners.len(),
         config.tenants.len()
     ));
+    for allowed in &config.pass_through {
+        for operation in allowed.operations_that_need_org() {
+            print(format_args!(
+                "pass_through {}: {operation} is not forwarded without `scope = \"org\"`",
+                allowed.path
+            ));
+        }
+    }
     Ok(())
 }

@@ -43,6 +43,12 @@ impl AccountPattern {
         }
     }
 
+    /// Returns true if the pattern covers every id.
+    #[must_use]
+    pub fn covers_every_account(&self) -> bool {
+        matches!(self, Self::Prefix(prefix) if prefix.is_empty())
+    }
+
     fn parse(text: &str) -> Result<Self, &'static str> {
         match text.strip_suffix('*') {
             None if text.is_empty() => Err("a linked account's id can't be empty"),

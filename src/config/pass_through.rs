@@ -1,6 +1,7 @@
 //! `[[pass_through]]`: requests of the rest of the API that are forwarded.
 
 use std::fmt;
+use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, Method};
@@ -8,9 +9,10 @@ use schemars::JsonSchema;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::operations::{self, OPERATIONS, Scope};
 use super::schema_as::schema_as;
 use super::text::{parse_string, string_setting};
-use super::units::ByteSize;
+use super::units::{ByteSize, PositiveDuration};
 use crate::executions::COLLECTION;
 
 /// Credentials, which the gateway writes itself.
@@ -28,16 +30,72 @@ pub struct PassThrough {
     pub methods: Vec<Method>,
     /// The path: `*` is one segment, `**` all that follow.
     pub path: PathPattern,
+    /// `account`: only operations that Refold confines to the caller's linked account. `org`: all, for client keys and
+    /// certificates with `["*"]` and for the org key.
+    #[serde(default)]
+    pub scope: Scope,
     /// Request headers that go upstream beside Accept and Content-Type.
     #[serde(default, with = "RequestHeaders")]
     pub request_headers: Vec<HeaderName>,
     /// Largest body, in either direction.
     #[serde(default = "max_body")]
     pub max_body: ByteSize,
+    /// Time limit for the response head, after the last part of the request was sent.
+    #[serde(default = "first_byte_timeout", with = "PositiveDuration")]
+    pub first_byte_timeout: Duration,
+    /// Longest pause in a streamed body: of the caller or Refold in sending, and of the caller in reading.
+    #[serde(default = "idle_timeout", with = "PositiveDuration")]
+    pub idle_timeout: Duration,
+    /// Time limit for the whole exchange.
+    #[serde(default = "total_timeout", with = "PositiveDuration")]
+    pub total_timeout: Duration,
+}
+
+impl PassThrough {
+    /// Returns true if a request with this method is forwarded. The segments of its path, which fits the pattern, are decoded.
+    #[must_use]
+    pub fn permits<'a>(&self, method: &Method, segments: &(impl Iterator<Item = &'a str> + Clone)) -> bool {
+        self.methods.contains(method) && (self.scope == Scope::Org || operations::is_of_account(method, segments))
+    }
+
+    /// The operations that this entry names or covers and does not forward, as they need `scope = "org"`.
+    #[must_use]
+    pub fn operations_that_need_org(&self) -> Vec<String> {
+        if self.scope == Scope::Org {
+            return Vec::new();
+        }
+        let covered = |method: &Method| {
+            let known = OPERATIONS.iter().filter(|(name, path, _)| *method == *name && self.path.covers(path));
+            known.map(|(_, path, scope)| (*path, *scope)).collect::<Vec<_>>()
+        };
+        let mut need = Vec::new();
+        for method in &self.methods {
+            let get = if *method == Method::HEAD { &Method::GET } else { method };
+            let known = covered(get);
+            if known.is_empty() {
+                need.push(format!("{method} {}", self.path));
+            }
+            let of_org = known.iter().filter(|(_, scope)| *scope == Scope::Org);
+            need.extend(of_org.map(|(path, _)| format!("{method} {path}")));
+        }
+        need
+    }
 }
 
 fn max_body() -> ByteSize {
     ByteSize::from_bytes(16 << 20)
+}
+
+fn first_byte_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn idle_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn total_timeout() -> Duration {
+    Duration::from_hours(1)
 }
 
 /// A pattern of paths, segment by segment.
@@ -69,6 +127,20 @@ impl PathPattern {
             }
         }
         segments.next().is_none()
+    }
+
+    /// Returns true if the pattern covers a path of this template, whose parameters are in braces.
+    fn covers(&self, template: &str) -> bool {
+        let mut parts = template.split('/').skip(1);
+        for pattern in &self.0 {
+            match (pattern, parts.next()) {
+                (PathSegment::Rest, Some(_)) => return true,
+                (PathSegment::Any, Some(_)) => {}
+                (PathSegment::Given(given), Some(part)) if part.starts_with('{') || **given == *part => {}
+                _ => return false,
+            }
+        }
+        parts.next().is_none()
     }
 
     fn parse(path: &str) -> Result<Self, String> {

@@ -1,6 +1,5 @@
 //! Answers that need no upstream: stored entries and CORS preflights.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Response;
@@ -11,6 +10,7 @@ use crate::cache::{Entry, RenewalClaim};
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::request::cors;
+use crate::request::route::Permitted;
 use crate::respond::{self, Body};
 
 /// An answer that needs no upstream.
@@ -19,8 +19,8 @@ pub(super) enum Answer {
     Hit(Arc<Entry>),
     /// A stale entry, whose renewal in the background this request has claimed.
     Renew(Arc<Entry>, RenewalClaim),
-    /// A CORS preflight for a resource with these methods.
-    Preflight(Cow<'static, str>),
+    /// A CORS preflight for a resource that permits these requests.
+    Preflight(Permitted),
 }
 
 /// Builds the response from a stored entry: 200, or 304 if the request's `If-None-Match` matches. Part of the hit path.
@@ -29,17 +29,13 @@ pub(super) fn serve(head: &Parts, context: &mut RequestContext, entry: &Entry, n
     respond::entry(&mut context.response, &head.headers, entry, now)
 }
 
-/// The answer to `OPTIONS` on a resource with these methods. Only requests from an origin in `[cors]` get one.
+/// The answer to `OPTIONS` on a resource that permits these requests. Only requests from an origin in `[cors]` get one.
 ///
 /// # Errors
 /// 405 for every other request.
-pub(super) fn preflight(
-    head: &Parts,
-    context: &RequestContext,
-    methods: Cow<'static, str>,
-) -> Result<Answer, ClientError> {
+pub(super) fn preflight(head: &Parts, context: &RequestContext, permitted: Permitted) -> Result<Answer, ClientError> {
     if matches!(context.response.cors, Some(Some(_))) && cors::is_preflight(&head.headers) {
-        return Ok(Answer::Preflight(methods));
+        return Ok(Answer::Preflight(permitted));
     }
-    Err(ClientError::method_not_allowed(methods))
+    Err(ClientError::method_not_allowed(permitted.methods))
 }

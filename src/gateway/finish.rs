@@ -8,6 +8,8 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::answer::serve;
 use super::context::{ConnectionContext, RequestContext};
@@ -41,6 +43,20 @@ struct InProgress {
     head: Parts,
     context: RequestContext,
     answered: bool,
+}
+
+/// A task that forwards a request. Dropped before there is a response, it is cancelled: the caller has disconnected.
+struct Forwarding {
+    task: JoinHandle<Result<(), ClientError>>,
+    has_response: bool,
+}
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        if !self.has_response {
+            self.task.abort();
+        }
+    }
 }
 
 impl Gateway {
@@ -88,7 +104,7 @@ impl InProgress {
             UpstreamOp::Act { caller, execution, action, forwarded } => {
                 self.act(caller, execution, action, forwarded, body).await
             }
-            UpstreamOp::Forward { caller, allowed } => self.forward(&caller, &allowed, body).await,
+            UpstreamOp::Forward { caller, allowed } => self.forward(caller, allowed, body).await,
             UpstreamOp::Webhook { tenant } => self.receive_webhook(&tenant, body).await,
         }
     }
@@ -203,18 +219,28 @@ impl InProgress {
     /// Forwards a request of the allow-list; both bodies are streamed.
     async fn forward(
         &mut self,
-        caller: &Caller,
-        allowed: &PassThrough,
+        caller: Caller,
+        allowed: Arc<PassThrough>,
         body: Incoming,
     ) -> Result<Response<Body>, ClientError> {
-        let mut telemetry = self.telemetry(caller);
+        let (gateway, client, head) = (Arc::clone(&self.gateway), self.client.clone(), self.head.clone());
+        let mut telemetry = self.telemetry(&caller);
         telemetry.begin("pass");
-
-        let call = UpstreamCall { client: &self.client, caller, telemetry: &telemetry };
-        let forwarded = self.gateway.fetcher.upstream().forward(&call, allowed, &self.head, body).await;
-        telemetry.end(&forwarded);
-        let (head, body) = forwarded?;
-        Ok(respond::pass_through(&mut self.context.response, &head, body))
+        let (responds, response) = oneshot::channel();
+        // In a task of its own, which goes on with the body of the response.
+        let task = tokio::spawn(async move {
+            let call = UpstreamCall { client: &client, caller: &caller, telemetry: &telemetry };
+            let outcome = gateway.fetcher.upstream().forward(&call, &allowed, (head, body), responds).await;
+            telemetry.end(&outcome);
+            outcome
+        });
+        let mut forwarding = Forwarding { task, has_response: false };
+        if let Ok((head, body)) = response.await {
+            forwarding.has_response = true;
+            return Ok(respond::pass_through(&mut self.context.response, head, body));
+        }
+        let failed = (&mut forwarding.task).await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)));
+        Err(failed.err().unwrap_or_else(abandoned))
     }
 
     /// Receives a webhook: checks its signature, and drops the entries of the linked accounts that it names.

@@ -143,7 +143,7 @@ impl Gateway {
         let endpoint = match route {
             Route::Endpoint(endpoint) => endpoint,
             // A CORS preflight carries no credential.
-            Route::Preflight(methods) => return Ok(Decision::Answer(preflight(head, context, methods)?)),
+            Route::Preflight(permitted) => return Ok(Decision::Answer(preflight(head, context, permitted)?)),
             // A webhook carries a signature instead of a credential.
             Route::Webhook(tenant) => return self.webhook(context, &tenant),
         };
@@ -219,7 +219,7 @@ impl Gateway {
                 self.renew(connection, head, context, (entry, claim));
                 response
             }
-            Answer::Preflight(methods) => respond::preflight(&mut context.response, self.cors.as_ref(), &methods),
+            Answer::Preflight(resource) => respond::preflight(&mut context.response, self.cors.as_ref(), &resource),
         }
     }
 

@@ -8,9 +8,10 @@ use http::request::Parts;
 use crate::admit::must_write;
 use crate::cache::{CacheKey, Directives, Entry};
 use crate::caller::Caller;
-use crate::config::PassThrough;
-use crate::error::ClientError;
+use crate::config::{PassThrough, Scope};
+use crate::error::{ClientError, Reason};
 use crate::executions::{BatchesQuery, ForwardedParameters, ParsedQuestion, PathId, QueryMemo, QueryPolicy, Question};
+use crate::request::other_account::check_form;
 use crate::request::route::{Action, Endpoint};
 use crate::tenant::Tenant;
 
@@ -46,7 +47,8 @@ pub(super) struct Miss {
 /// Normalises the query of an endpoint, and checks that the caller may use it.
 ///
 /// # Errors
-/// 400 for a query that is not accepted, 403 for a write with a read-only credential.
+/// 400 for a query that is not accepted, 403 for a write with a read-only credential and for what is beyond the caller's
+/// linked account.
 pub(super) fn normalise(
     endpoint: Endpoint,
     caller: &Caller,
@@ -66,6 +68,7 @@ pub(super) fn normalise(
             if head.method != Method::GET && head.method != Method::HEAD {
                 must_write(caller)?;
             }
+            check_scope(caller, &allowed, query)?;
             return Ok(Normalised::Uncached(UpstreamOp::Forward { caller: caller.clone(), allowed }));
         }
         Endpoint::Action(execution, action) => {
@@ -75,4 +78,16 @@ pub(super) fn normalise(
         }
     };
     Ok(Normalised::Question(question))
+}
+
+/// Checks that a request of the allow-list stays within the caller's confinement, as far as its query says.
+fn check_scope(caller: &Caller, allowed: &PassThrough, query: Option<&str>) -> Result<(), ClientError> {
+    match (allowed.scope, caller.partition().linked_account_id()) {
+        (Scope::Org, _) if !caller.is_of_org() => {
+            let message = "this resource is the whole org's; it needs a key for every linked account";
+            Err(ClientError::new(Reason::LinkedAccountNotAllowed, message))
+        }
+        (Scope::Account, Some(own)) => check_form(query.unwrap_or_default().as_bytes(), own),
+        _ => Ok(()),
+    }
 }

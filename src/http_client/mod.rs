@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use self::decompress::decompress;
 pub use self::error::{BodyError, ClientSetupError, TransportError, TransportErrorKind};
 use self::pool::Pool;
-pub use self::request_body::{RequestBody, buffered, streamed};
+pub use self::request_body::{RequestBody, Upload, UploadFailure, buffered, streamed, upload};
 pub use self::response_body::ResponseBody;
 use crate::config::{CaFile, Connection};
 use crate::offload;
@@ -41,6 +41,19 @@ pub struct Client {
     first_byte_timeout: Duration,
     total_timeout: Duration,
     max_body: usize,
+}
+
+/// Bounds of an exchange whose bodies stream.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// Largest response body.
+    pub max_body: usize,
+    /// Longest wait for the head of the response, after the last part of the request was sent.
+    pub first_byte_timeout: Duration,
+    /// Longest pause of the server in the response.
+    pub idle_timeout: Duration,
+    /// Longest time for the whole exchange.
+    pub total_timeout: Duration,
 }
 
 /// A response with its body in memory and decompressed.
@@ -132,16 +145,33 @@ impl Client {
         Ok(if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body })
     }
 
-    /// Sends a request and reads the head of the response; the body streams, up to `max_body` bytes.
+    /// Sends a request and reads the head of the response; both bodies stream, within `limits`.
     ///
     /// # Errors
-    /// If there is no valid head within the configured timeouts.
+    /// If there is no valid head within the limits.
     pub async fn send_streaming(
         &self,
-        request: Request<RequestBody>,
-        max_body: usize,
+        mut request: Request<RequestBody>,
+        limits: StreamLimits,
     ) -> Result<Response<ResponseBody>, TransportError> {
-        self.send_within(request, max_body, self.total_timeout).await
+        request.headers_mut().insert(HOST, self.host.clone());
+        let upload = upload(request.body());
+        let start = Instant::now();
+        let deadline = start + limits.total_timeout;
+        let mut sending = Box::pin(self.pool.send(request));
+        let (response, lease) = loop {
+            // The time for the first byte begins anew with each part of the request.
+            let moved = || upload.as_ref().map_or(start, |upload| upload.moved());
+            let first_byte = deadline.min(moved() + limits.first_byte_timeout);
+            match timeout_at(first_byte, &mut sending).await {
+                Ok(sent) => break sent?,
+                Err(_) if deadline.min(moved() + limits.first_byte_timeout) > first_byte => {}
+                Err(_) => return Err(TransportErrorKind::Timeout.into()),
+            }
+        };
+        Ok(response.map(|body| {
+            ResponseBody::new(body, lease, deadline, limits.max_body).with_idle_timeout(limits.idle_timeout)
+        }))
     }
 
     async fn send_within(

@@ -1,7 +1,8 @@
 //! Bodies of responses from the server.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -19,6 +20,8 @@ pub struct ResponseBody {
     body: Incoming,
     lease: Option<Lease>,
     deadline: Instant,
+    /// Longest pause of the server in a streamed body.
+    idle_timeout: Option<Duration>,
     /// Only a streamed body needs it: [`ResponseBody::read`] has a timer of its own.
     timer: Option<Pin<Box<Sleep>>>,
     limit: usize,
@@ -27,7 +30,13 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     pub(super) fn new(body: Incoming, lease: Lease, deadline: Instant, limit: usize) -> Self {
-        Self { body, lease: Some(lease), deadline, timer: None, limit, received: 0 }
+        Self { body, lease: Some(lease), deadline, idle_timeout: None, timer: None, limit, received: 0 }
+    }
+
+    /// Also bounds the pauses of the server while the body streams.
+    #[must_use]
+    pub(super) fn with_idle_timeout(self, idle_timeout: Duration) -> Self {
+        Self { idle_timeout: Some(idle_timeout), ..self }
     }
 
     /// Reads the body to its end. The bytes may be a slice of the connection's read buffer, which they keep in memory, so copy
@@ -84,12 +93,21 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let deadline = self.deadline;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(TransportError::from(TransportErrorKind::Timeout).into())));
-        }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let timed_out = || Poll::Ready(Some(Err(TransportError::from(TransportErrorKind::Timeout).into())));
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(_) if Instant::now() >= self.deadline => return timed_out(),
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let (deadline, idle_timeout) = (self.deadline, self.idle_timeout);
+                // Begins with the wait: before it, the caller may have been the one that paused.
+                let timer = self.timer.get_or_insert_with(|| {
+                    let pause = idle_timeout.map(|idle_timeout| Instant::now() + idle_timeout);
+                    Box::pin(sleep_until(pause.map_or(deadline, |pause| pause.min(deadline))))
+                });
+                return if timer.as_mut().poll(cx).is_ready() { timed_out() } else { Poll::Pending };
+            }
+        };
+        self.timer = None;
         match &frame {
             None => self.release_connection(),
             Some(Ok(frame)) => {

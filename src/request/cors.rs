@@ -6,15 +6,16 @@ use http::header::{
     ORIGIN, VARY,
 };
 
+use super::route::Permitted;
 use crate::config;
 
 /// Request headers that a page may send in addition to the CORS-safelisted ones.
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
-    "authorization, x-api-key, linked_account_id, linked-account-id, content-type, if-none-match, cache-control, traceparent",
+    "authorization, x-api-key, linked_account_id, linked-account-id, content-type, if-none-match, cache-control, traceparent, tracestate",
 );
 /// Response headers that a page may read in addition to the CORS-safelisted ones.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
-    "x-request-id, ratelimit, ratelimit-policy, retry-after, cache-status, age, etag, link, location",
+    "x-request-id, ratelimit, ratelimit-policy, retry-after, cache-status, age, etag, link, location, content-range, accept-ranges, content-disposition",
 );
 const ORIGIN_NAME: HeaderValue = HeaderValue::from_static("origin");
 
@@ -49,9 +50,14 @@ impl CorsPolicy {
     }
 
     /// Adds the headers of a preflight response: allowed methods and request headers, and how long browsers may cache them.
-    pub fn add_preflight_headers(&self, methods: HeaderValue, headers: &mut HeaderMap) {
+    #[expect(clippy::missing_panics_doc, reason = "method and header names are visible ASCII")]
+    pub fn add_preflight_headers(&self, resource: &Permitted, headers: &mut HeaderMap) {
+        let methods = HeaderValue::from_str(&resource.methods).expect("a list of methods is visible ASCII");
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+        for name in &resource.request_headers {
+            headers.append(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from(name.clone()));
+        }
         headers.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
     }
 }

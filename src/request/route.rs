@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Method, Version};
+use http::{HeaderName, Method, Version};
 
-use crate::config::{self, PassThrough};
+use crate::config::{self, PassThrough, Scope};
 use crate::error::{ClientError, Reason};
 use crate::executions::{COLLECTION, PathId};
 
@@ -33,8 +33,23 @@ pub enum Route {
     Endpoint(Endpoint),
     /// `POST /hooks/refold/{tenant}`: a webhook delivery from Refold for the tenant with this id.
     Webhook(Box<str>),
-    /// `OPTIONS` on a resource with these methods, as browsers send it for CORS.
-    Preflight(Cow<'static, str>),
+    /// `OPTIONS` on a resource, as browsers send it for CORS.
+    Preflight(Permitted),
+}
+
+/// The requests that a resource permits, for CORS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permitted {
+    /// The methods, as a list for a header.
+    pub methods: Cow<'static, str>,
+    /// The request headers that are forwarded beside those of every resource.
+    pub request_headers: Vec<HeaderName>,
+}
+
+impl Permitted {
+    fn methods(methods: &'static str) -> Self {
+        Self { methods: methods.into(), request_headers: Vec::new() }
+    }
 }
 
 /// The kind of a request's resource, for logs and metrics.
@@ -189,29 +204,46 @@ fn passed_through(head: &Parts, allow_list: &[Arc<PassThrough>]) -> Result<Route
     let path = head.uri.path();
     let matching = || allow_list.iter().filter(|allowed| allowed.path.matches(path));
     if matching().next().is_none() {
-        return Err(ClientError::new(Reason::NotFound, "there is no such resource here"));
+        return Err(not_found());
     }
     // Rejects paths that the upstream could read differently.
-    for segment in path.split('/').skip(1) {
-        PathId::parse(segment)?;
-    }
-    if let Some(allowed) = matching().find(|allowed| allowed.methods.contains(&head.method)) {
+    let segments: Vec<PathId> = path.split('/').skip(1).map(PathId::parse).collect::<Result<_, _>>()?;
+    let permits =
+        |allowed: &PassThrough, method: &Method| allowed.permits(method, &segments.iter().map(PathId::as_str));
+    let permitted = matching().filter(|allowed| permits(allowed, &head.method));
+    // The entry that asks less of the caller.
+    if let Some(allowed) = permitted.min_by_key(|allowed| allowed.scope == Scope::Org) {
         return Ok(Route::Endpoint(Endpoint::PassThrough(Arc::clone(allowed))));
     }
-    let methods: Vec<&str> = matching().flat_map(|allowed| &allowed.methods).map(Method::as_str).collect();
+    let methods = matching().flat_map(|allowed| allowed.methods.iter().map(move |method| (allowed, method)));
+    let methods: Vec<&str> =
+        methods.filter(|(allowed, method)| permits(allowed, method)).map(|(_, method)| method.as_str()).collect();
+    if methods.is_empty() {
+        return Err(not_found());
+    }
     let methods = methods.join(", ");
     if head.method == Method::OPTIONS {
-        Ok(Route::Preflight(methods.into()))
+        let mut request_headers: Vec<HeaderName> = Vec::new();
+        for name in matching().flat_map(|allowed| &allowed.request_headers) {
+            if !request_headers.contains(name) {
+                request_headers.push(name.clone());
+            }
+        }
+        Ok(Route::Preflight(Permitted { methods: methods.into(), request_headers }))
     } else {
         Err(ClientError::method_not_allowed(methods))
     }
+}
+
+fn not_found() -> ClientError {
+    ClientError::new(Reason::NotFound, "there is no such resource here")
 }
 
 fn read(method: &Method, endpoint: impl FnOnce() -> Result<Endpoint, ClientError>) -> Result<Route, ClientError> {
     if *method == Method::GET || *method == Method::HEAD {
         endpoint().map(Route::Endpoint)
     } else if *method == Method::OPTIONS {
-        Ok(Route::Preflight(READ_METHODS.into()))
+        Ok(Route::Preflight(Permitted::methods(READ_METHODS)))
     } else {
         Err(ClientError::method_not_allowed(READ_METHODS))
     }
@@ -221,7 +253,7 @@ fn write(method: &Method, route: impl FnOnce() -> Result<Route, ClientError>) ->
     if *method == Method::POST {
         route()
     } else if *method == Method::OPTIONS {
-        Ok(Route::Preflight(WRITE_METHODS.into()))
+        Ok(Route::Preflight(Permitted::methods(WRITE_METHODS)))
     } else {
         Err(ClientError::method_not_allowed(WRITE_METHODS))
     }

@@ -12,8 +12,7 @@ mod values;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName,
-    IF_NONE_MATCH, LAST_MODIFIED, LINK, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body_util::Full;
@@ -26,6 +25,7 @@ use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::http_client::BodyError;
 use crate::request::cors::{self, CorsPolicy};
+use crate::request::route::Permitted;
 
 fn empty() -> Response<Body> {
     Response::new(Body::Left(Full::default()))
@@ -68,22 +68,16 @@ pub fn action_result(context: &mut ResponseContext, status: StatusCode, body: By
     with_body(response, context, body)
 }
 
-/// Responds with a streamed upstream response of the rest of the API. Of its headers only those that describe the body are
-/// copied.
+/// Responds with a streamed upstream response of the rest of the API, whose head has only the headers that are passed on.
 #[must_use]
-pub fn pass_through<B>(context: &mut ResponseContext, head: &response::Parts, body: B) -> Response<Body>
+pub fn pass_through<B>(context: &mut ResponseContext, head: response::Parts, body: B) -> Response<Body>
 where
     B: hyper::body::Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    const COPIED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, LINK];
     let mut response = Response::new(Body::Right(StreamedBody::new(body)));
     *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
     let headers = insert_common(response.headers_mut(), context);
-    for name in COPIED {
-        if let Some(value) = head.headers.get(&name) {
-            headers.insert(name, value.clone());
-        }
-    }
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=bypass"));
     add_cors(context, &mut response);
@@ -104,6 +98,7 @@ pub fn webhook_accepted(context: &mut ResponseContext) -> Response<Body> {
 pub fn error(context: &mut ResponseContext, error: &ClientError) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = error.status();
+    response.headers_mut().clone_from(error.headers());
     let headers = insert_common(response.headers_mut(), context);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
@@ -121,12 +116,12 @@ pub fn error(context: &mut ResponseContext, error: &ClientError) -> Response<Bod
 
 /// Responds to a CORS preflight request; its response has no body.
 #[must_use]
-pub fn preflight(context: &mut ResponseContext, cors: Option<&CorsPolicy>, methods: &str) -> Response<Body> {
+pub fn preflight(context: &mut ResponseContext, cors: Option<&CorsPolicy>, resource: &Permitted) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = StatusCode::NO_CONTENT;
     insert_common(response.headers_mut(), context);
     if let Some(cors) = cors {
-        cors.add_preflight_headers(method_list(methods), response.headers_mut());
+        cors.add_preflight_headers(resource, response.headers_mut());
     }
     add_cors(context, &mut response);
     response

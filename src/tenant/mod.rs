@@ -6,6 +6,7 @@
 
 mod accounts;
 mod interned_id;
+mod key_forms;
 mod list_size;
 mod org_keys;
 mod partition;

@@ -6,6 +6,7 @@ use aws_lc_rs::{constant_time, hmac};
 use http::HeaderValue;
 use memchr::memmem;
 
+use super::key_forms::KeyForms;
 use crate::config::{self, Secret};
 
 /// Selects one of a tenant's org keys.
@@ -30,6 +31,7 @@ pub struct OrgKeys {
 struct OrgKeyValue {
     secret: Secret,
     header: HeaderValue,
+    forms: KeyForms,
 }
 
 impl OrgKeys {
@@ -113,6 +115,12 @@ impl OrgKeys {
         self.all().any(|key| memmem::find(text, key.secret.expose().as_bytes()).is_some())
     }
 
+    /// Returns whether a header's value contains one of the keys, as it is or in an encoded form.
+    #[must_use]
+    pub fn appear_in_header(&self, value: &HeaderValue) -> bool {
+        self.all().any(|key| key.forms.appear_in(value.as_bytes()))
+    }
+
     fn all(&self) -> impl Iterator<Item = &OrgKeyValue> {
         std::iter::once(&self.current).chain(&self.next)
     }
@@ -122,6 +130,6 @@ impl OrgKeyValue {
     fn new(secret: &Secret) -> Self {
         let mut header = HeaderValue::from_str(secret.expose()).expect("the configuration accepts only visible ASCII");
         header.set_sensitive(true);
-        Self { secret: secret.clone(), header }
+        Self { secret: secret.clone(), header, forms: KeyForms::new(secret.expose().as_bytes()) }
     }
 }

@@ -1,73 +1,102 @@
-//! The body of a pass-through response: streamed to the caller, and ended with an error before it contains a whole org key.
+//! The body of a pass-through response: streamed to the caller without trailers, and ended with an error before it contains a
+//! whole org key.
+//!
+//! A task reads it from Refold, so that the connection is not kept for a caller that does not read.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::key_scan::KeyScan;
 use crate::http_client::{BodyError, ResponseBody};
-use crate::log_events;
-use crate::tenant::Tenant;
 
-/// A response body on its way to a caller, scanned for the tenant's org keys.
+/// A part of a body; `None` after the last.
+type Part = Option<Result<Bytes, BodyError>>;
+
+/// A response body on its way to a caller.
 #[derive(Debug)]
 pub struct ForwardedBody {
+    parts: mpsc::Receiver<Part>,
+    left: SizeHint,
+}
+
+/// Reads a response body from Refold, and searches it for the tenant's org keys.
+pub(super) struct BodyReader {
     body: ResponseBody,
-    /// The tenant whose org keys must not be in the body; `None` if the caller has the key itself.
-    scan_for: Option<Arc<Tenant>>,
-    /// The last bytes that were forwarded, one less than the longest key: a key may lie across two frames.
-    tail: Vec<u8>,
+    /// `None` if the caller has the key itself, or there is no body.
+    scan: Option<KeyScan>,
+    parts: mpsc::Sender<Part>,
 }
 
-impl ForwardedBody {
-    /// Forwards a body, which ends with an error before the frame that completes an org key of the tenant `scan_for`.
-    #[must_use]
-    pub fn new(body: ResponseBody, scan_for: Option<Arc<Tenant>>) -> Self {
-        Self { body, scan_for, tail: Vec::new() }
-    }
+/// Makes the two ends of a body.
+pub(super) fn forwarded(body: ResponseBody, scan: Option<KeyScan>) -> (BodyReader, ForwardedBody) {
+    let left = body.size_hint();
+    let (sender, receiver) = mpsc::channel(1);
+    (BodyReader { body, scan, parts: sender }, ForwardedBody { parts: receiver, left })
+}
 
-    fn completes_org_key(&mut self, data: &[u8]) -> bool {
-        let Some(tenant) = &self.scan_for else { return false };
-        let keys = tenant.org_keys();
-        let overlap = keys.longest().saturating_sub(1);
-        // First the place where the frames meet, then the frame itself, without a copy of it.
-        let before = self.tail.len();
-        self.tail.extend_from_slice(&data[..data.len().min(overlap)]);
-        let found = keys.appear_in(&self.tail) || keys.appear_in(data);
-        if data.len() >= overlap {
-            self.tail.clear();
-            self.tail.extend_from_slice(&data[data.len() - overlap..]);
-        } else {
-            let excess = (before + data.len()).saturating_sub(overlap);
-            self.tail.drain(..excess);
+impl BodyReader {
+    /// Reads the body to its end. Stops if the caller reads nothing for `patience`, or has disconnected; the caller's end then
+    /// ends with an error.
+    pub(super) async fn run(mut self, patience: Duration) {
+        loop {
+            let Ok(Ok(place)) = timeout(patience, self.parts.reserve()).await else { return };
+            let frame = tokio::select! {
+                frame = self.body.frame() => frame,
+                () = self.parts.closed() => return,
+            };
+            let part = match frame {
+                None => None,
+                Some(Err(error)) => Some(Err(error)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Some(checked(&mut self.scan, data)),
+                    // A recipient may discard trailers (RFC 9110, 6.5.1), which could contain an org key.
+                    Err(_trailers) => continue,
+                },
+            };
+            let is_last = !matches!(part, Some(Ok(_)));
+            place.send(part);
+            if is_last {
+                return;
+            }
         }
-        found
     }
 }
 
-impl hyper::body::Body for ForwardedBody {
+fn checked(scan: &mut Option<KeyScan>, data: Bytes) -> Result<Bytes, BodyError> {
+    if let Some(scan) = scan {
+        scan.pass(&data)?;
+    }
+    Ok(data)
+}
+
+impl Body for ForwardedBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && self.completes_org_key(data)
-        {
-            tracing::error!(message = log_events::UPSTREAM_RESPONSE_CONTAINS_ORG_KEY);
-            return Poll::Ready(Some(Err("the response contains an org key".into())));
+        let part = match ready!(self.parts.poll_recv(cx)) {
+            Some(part) => part,
+            None => Some(Err("the response was not read in time".into())),
+        };
+        if let (Some(Ok(data)), Some(left)) = (&part, self.left.exact()) {
+            self.left = SizeHint::with_exact(left.saturating_sub(data.len() as u64));
         }
-        Poll::Ready(frame)
+        Poll::Ready(part.map(|part| part.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        // Always false, so that the end of the other side is noticed.
+        false
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.left
     }
 }

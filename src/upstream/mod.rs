@@ -5,6 +5,8 @@
 //! - `permit_queue`: the org key's budget, session tokens on probation, requests in flight
 //! - `health`: the circuit breaker
 //! - `request`: requests, built from scratch
+//! - `key_scan`: the search for org keys in a pass-through response
+//! - `passed_headers`: the headers of a pass-through response that reach the caller
 //! - `response`: responses, brought into the contract's form
 //! - `retry_after`: the pause that a response asks for
 //! - `retry`: whether a failed fetch is sent again, and when
@@ -16,6 +18,8 @@ mod error;
 mod exchange;
 mod forwarded_body;
 mod health;
+mod key_scan;
+mod passed_headers;
 mod permit_queue;
 mod request;
 mod response;
@@ -27,17 +31,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, HeaderValue};
+use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Response, response as http_response};
 use hyper::body::{Body, Incoming};
+use tokio::sync::oneshot;
 
 pub use self::call::{FetchDemand, UpstreamCall};
 pub use self::error::FetchError;
 use self::exchange::Exchange;
 pub use self::forwarded_body::ForwardedBody;
+use self::forwarded_body::forwarded;
 use self::health::Breaker;
 pub use self::health::Circuit;
+use self::key_scan::KeyScan;
+use self::passed_headers::PassedHeaders;
 use self::permit_queue::PermitQueue;
 pub use self::response::{ActionResult, Fetched, FetchedContent};
 use self::retry::RetryBudget;
@@ -46,13 +54,16 @@ pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
 use crate::cache::Demand;
 use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
-use crate::config::{Config, PassThrough};
-use crate::error::ClientError;
+use crate::config::{Config, PassThrough, Scope};
+use crate::error::{ClientError, Reason};
 use crate::executions::{ForwardedParameters, PathId, Question};
-use crate::http_client::{BufferedResponse, RequestBody, TransportErrorKind, buffered, streamed};
+use crate::http_client::{
+    BufferedResponse, RequestBody, ResponseBody, StreamLimits, TransportErrorKind, UploadFailure, buffered, streamed,
+    upload,
+};
 use crate::limit::Urgency;
 use crate::offload;
-use crate::request::body;
+use crate::request::{body, other_account};
 
 /// Largest pass-through request body that is buffered, so that it can be sent again with the other org key; in bytes.
 const MAX_BUFFERED_BODY: u64 = 64 << 10;
@@ -199,36 +210,66 @@ impl Upstream {
         offload::run(move || response::action_result(&caller, response, &retry_after)).await
     }
 
-    /// Forwards a request of the allow-list, and the response, whose body streams.
+    /// Forwards a request of the allow-list, sends the response to `responds`, and streams its body until it ends or the caller
+    /// stops reading. The exchange holds its permit until then.
     ///
     /// # Errors
-    /// If the request body is too slow, too large or invalid, there is no response, or the response is not a success or has a
-    /// content coding, in which an org key can't be found.
+    /// If the request body is too slow, too large or invalid, there is no response, or the response is an error, contains an
+    /// org key in a header, or has a content coding in which an org key can't be found. Nothing is sent to `responds` then.
     pub async fn forward(
         &self,
         call: &UpstreamCall<'_>,
         allowed: &PassThrough,
-        head: &Parts,
-        body: Incoming,
-    ) -> Result<(http_response::Parts, ForwardedBody), ClientError> {
-        let body = self.forwarded_request_body(allowed, body).await?;
+        (head, body): (Parts, Incoming),
+        responds: oneshot::Sender<(http_response::Parts, ForwardedBody)>,
+    ) -> Result<(), ClientError> {
+        let body = self.forwarded_request_body(call.caller, allowed, &head.headers, body).await?;
+        let upload = upload(&body);
         let exchange = self.begin_unshared(call).await?;
-        let request = request::forward(allowed, head, body)?;
-        let send = |request| call.client.send_streaming(request, allowed.max_body.as_usize());
-        let (head, body) = exchange.send(request, send).await?.into_parts();
-        if head.status.is_success() && !head.headers.contains_key(CONTENT_ENCODING) {
-            let scan_for = call.caller.injects_org_key().then(|| Arc::clone(call.caller.tenant()));
-            return Ok((head, ForwardedBody::new(body, scan_for)));
+        let request = request::forward(allowed, &head, body)?;
+        let send = |request| call.client.send_streaming(request, stream_limits(allowed));
+        let result = exchange.send(request, send).await;
+        let failure = upload.and_then(|upload| upload.failure());
+        let (mut response_head, body) = result.map_err(|error| upload_failed(failure, allowed, error))?.into_parts();
+        let base_url = &self.config.upstream.base_url;
+        let passed = PassedHeaders { caller: call.caller, base_url, method: &head.method };
+        if response_head.status.is_informational() || response_head.status.as_u16() >= 400 {
+            let headers = passed.without_body(&response_head.headers)?;
+            let body = body.read().await.map_err(error::transport)?;
+            let response = Response::from_parts(response_head, body);
+            return Err(response::not_forwarded(call.caller, &response, &self.retry_after).with_headers(headers));
         }
-        let body = body.read().await.map_err(error::transport)?;
-        Err(response::not_forwarded(call.caller, &Response::from_parts(head, body), &self.retry_after))
+        let scan = key_scan(call.caller, allowed, &response_head, &body)?;
+        response_head.headers = passed.with_body(&response_head.headers)?;
+        let (reader, body) = forwarded(body, scan);
+        if responds.send((response_head, body)).is_ok() {
+            reader.run(allowed.idle_timeout).await;
+        }
+        Ok(())
     }
 
-    async fn forwarded_request_body(&self, allowed: &PassThrough, body: Incoming) -> Result<RequestBody, ClientError> {
+    /// Returns the body to send: as a whole if it may have to be sent again, or can name a linked account; otherwise streamed.
+    async fn forwarded_request_body(
+        &self,
+        caller: &Caller,
+        allowed: &PassThrough,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<RequestBody, ClientError> {
+        let confined_to = caller.partition().linked_account_id().filter(|_| allowed.scope == Scope::Account);
+        if let Some(own) = confined_to.filter(|_| other_account::can_name_account(headers)) {
+            if headers.contains_key(CONTENT_ENCODING) && allowed.request_headers.contains(&CONTENT_ENCODING) {
+                let message = "a request body with a content coding can't be checked";
+                return Err(ClientError::new(Reason::MalformedRequest, message));
+            }
+            let body = body::read_within(body, allowed.max_body.as_usize(), self.config.server.body_timeout).await?;
+            other_account::check_body(headers, &body, own)?;
+            return Ok(buffered(body));
+        }
         if body.size_hint().upper().is_some_and(|size| size <= MAX_BUFFERED_BODY) {
             Ok(buffered(body::read(body, &self.config.server).await?))
         } else {
-            Ok(streamed(body, allowed.max_body.as_usize()))
+            Ok(streamed(body, allowed.max_body.as_usize(), allowed.idle_timeout))
         }
     }
 
@@ -245,4 +286,43 @@ impl Upstream {
     fn total_timeout(&self) -> Duration {
         self.config.upstream.total_timeout
     }
+}
+
+/// The search for org keys in the body of a pass-through response; `None` if there is no body, or the caller has the key.
+fn key_scan(
+    caller: &Caller,
+    allowed: &PassThrough,
+    head: &http_response::Parts,
+    body: &ResponseBody,
+) -> Result<Option<KeyScan>, ClientError> {
+    if !caller.injects_org_key() || body.size_hint().exact() == Some(0) {
+        return Ok(None);
+    }
+    let scan = KeyScan::new(Arc::clone(caller.tenant()), &head.headers, allowed.max_body.as_usize());
+    let message = "Refold's response has a content coding that can't be checked";
+    scan.map(Some).ok_or_else(|| ClientError::new(Reason::UpstreamInvalidResponse, message))
+}
+
+fn stream_limits(allowed: &PassThrough) -> StreamLimits {
+    StreamLimits {
+        max_body: allowed.max_body.as_usize(),
+        first_byte_timeout: allowed.first_byte_timeout,
+        idle_timeout: allowed.idle_timeout,
+        total_timeout: allowed.total_timeout,
+    }
+}
+
+/// The error of an exchange without a response: the caller's, if its request body is the reason.
+fn upload_failed(failure: Option<UploadFailure>, allowed: &PassThrough, error: ClientError) -> ClientError {
+    let (reason, message) = match failure {
+        None => return error,
+        Some(UploadFailure::Slow) => (Reason::RequestTimeout, "the request body took too long to arrive".to_owned()),
+        Some(UploadFailure::TooLarge) => {
+            (Reason::PayloadTooLarge, format!("the request body is larger than {} bytes", allowed.max_body.as_usize()))
+        }
+        Some(UploadFailure::Broken) => {
+            (Reason::MalformedRequest, "the request body is not valid HTTP or ended early".to_owned())
+        }
+    };
+    ClientError::new(reason, message)
 }

@@ -71,8 +71,10 @@ pub(super) fn forward(
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let mut request = build(head.method.clone(), target, body)?;
     for name in [ACCEPT, CONTENT_TYPE].iter().chain(&allowed.request_headers) {
-        if let Some(value) = head.headers.get(name) {
-            request.headers_mut().insert(name, value.clone());
+        let mut values = head.headers.get_all(name).iter();
+        if let Some(first) = values.next() {
+            request.headers_mut().insert(name, first.clone());
+            request.headers_mut().extend(values.map(|value| (name.clone(), value.clone())));
         }
     }
     Ok(request)

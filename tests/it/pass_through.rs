@@ -30,6 +30,7 @@ path = "/api/v2/public/workflow/*/execute"
 [[pass_through]]
 methods = ["GET"]
 path = "/api/v2/files/**"
+scope = "org"
 max_body = "1MiB"
 "#;
 
@@ -152,7 +153,7 @@ async fn bodies_stream_in_both_directions() {
     .await;
     let gateway = gateway(upstream).await;
     let mut connection = Connection::open(gateway.address).await;
-    let lines = with_key(KEY, "a") + "transfer-encoding: chunked\r\n";
+    let lines = with_key(KEY, "a") + "content-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n";
     let head = format!("POST /api/v2/public/workflow/7/execute HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
     connection.write(head + "5\r\nhello\r\n").await;
     for _ in 0..3 {
