@@ -16,7 +16,7 @@ pub struct Connection {
     pub base_url: Uri,
     /// The certificate authorities to trust instead of the public ones.
     pub ca_file: Option<CaFile>,
-    /// Limit for establishing TCP and TLS.
+    /// Limit for name look-up, TCP and TLS together.
     pub connect_timeout: Duration,
     /// Limit for the time to the response head.
     pub first_byte_timeout: Duration,

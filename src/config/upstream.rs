@@ -11,6 +11,7 @@ use super::connection::{CaFile, Connection};
 use super::schema_as::schema_as;
 use super::text::parse_string;
 use super::units::{ByteSize, Count, PositiveDuration, non_zero};
+use super::url::parse_server_url;
 use crate::executions::Dialect;
 
 /// The address of Refold, and limits for requests to it.
@@ -24,7 +25,7 @@ pub struct Upstream {
     pub dialect: Dialect,
     /// PEM file of authorities to trust instead of the public ones; relative to the configuration file.
     pub ca_file: Option<CaFile>,
-    /// Time limit for connecting.
+    /// Time limit for name look-up, TCP and TLS together.
     #[serde(with = "PositiveDuration")]
     pub connect_timeout: Duration,
     /// Time limit for connecting and the response head together.
@@ -37,7 +38,7 @@ pub struct Upstream {
     pub max_response_body: ByteSize,
     /// Idle connections that each worker keeps open.
     pub pool_idle_per_worker: usize,
-    /// An idle connection is closed after this time.
+    /// An idle connection is closed after this time, also without traffic.
     #[serde(with = "PositiveDuration")]
     pub pool_idle_timeout: Duration,
     /// Concurrent requests; more would only queue in an upstream that has become slow.
@@ -114,10 +115,7 @@ impl BaseUrl {
     }
 
     fn parse(text: &str) -> Result<Uri, &'static str> {
-        let uri: Uri = text.parse().map_err(|_| "this is no URL")?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err("the URL has to begin with http:// or https://");
-        }
+        let uri = parse_server_url(text)?;
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err("the URL must not hold a user name or password");
         }

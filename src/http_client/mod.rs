@@ -2,8 +2,11 @@
 //!
 //! Each worker has a client of its own for Refold, so a cache miss stays on its thread. JWKS and OTLP use the same client.
 
+mod connect;
 mod decompress;
+mod dial;
 mod error;
+mod idle;
 mod pool;
 mod request_body;
 mod response_body;
@@ -13,18 +16,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HOST};
-use http::{HeaderValue, Request, Response};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::connect::HttpConnector;
+use http::{HeaderValue, Request, Response, Uri};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
+use self::connect::{Connector, Resolve, SystemResolver};
 use self::decompress::decompress;
 pub use self::error::{BodyError, ClientSetupError, TransportError, TransportErrorKind};
-use self::pool::Pool;
+use self::pool::{Pool, PoolLimits};
 pub use self::request_body::{RequestBody, buffered, streamed};
 pub use self::response_body::ResponseBody;
 use crate::config::{CaFile, Connection};
@@ -49,25 +51,15 @@ impl Client {
     ///
     /// # Errors
     /// If the file of certificate authorities can't be used.
-    ///
-    /// # Panics
-    /// If the base URL has no authority, which the configuration does not accept.
     pub fn new(config: &Connection) -> Result<Self, ClientSetupError> {
-        let mut tcp = HttpConnector::new();
-        tcp.set_connect_timeout(Some(config.connect_timeout));
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(config)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let base_url = config.base_url.clone();
-        let host = base_url.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        Self::with_resolver(config, Arc::new(SystemResolver))
+    }
+
+    fn with_resolver(config: &Connection, resolver: Arc<dyn Resolve>) -> Result<Self, ClientSetupError> {
+        let limits = PoolLimits { idle: config.pool_idle_per_worker, idle_timeout: config.pool_idle_timeout };
         Ok(Self {
-            host: host
-                .expect("the configuration only accepts a base URL with an authority, whose characters are ASCII"),
-            pool: Pool::new(connector, base_url, config.pool_idle_per_worker, config.pool_idle_timeout),
+            host: host_header(&config.base_url),
+            pool: Pool::new(connector(config, resolver)?, limits),
             first_byte_timeout: config.first_byte_timeout,
             total_timeout: config.total_timeout,
             max_body: config.max_body,
@@ -119,6 +111,28 @@ impl Client {
             timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| TransportErrorKind::Timeout)??;
         Ok(response.map(|body| ResponseBody::new(body, lease, deadline, max_body)))
     }
+}
+
+/// The `Host` of requests to a base URL: its authority without a user name and password.
+fn host_header(base_url: &Uri) -> HeaderValue {
+    let authority = base_url.authority().map_or("", |authority| authority.as_str());
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    HeaderValue::from_str(host).expect("the characters of an authority are visible ASCII")
+}
+
+fn connector(config: &Connection, resolver: Arc<dyn Resolve>) -> Result<Connector, ClientSetupError> {
+    let is_tls = config.base_url.scheme_str() == Some("https");
+    let host = config.base_url.host().unwrap_or_default();
+    // A URL has brackets around an IPv6 address, and neither a resolver nor a certificate has.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let tls = if is_tls {
+        let name = ServerName::try_from(host.to_owned()).expect("the configuration checks the host of a URL");
+        Some((Arc::new(tls(config)?), name))
+    } else {
+        None
+    };
+    let port = config.base_url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    Ok(Connector { resolver, host: host.into(), port, tls, timeout: config.connect_timeout })
 }
 
 fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {

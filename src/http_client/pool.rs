@@ -3,40 +3,40 @@
 //! hyper-util's general client looks its pool up by host, races a connect against it and returns connections through tasks
 //! and channels. With one host, and a pool that only one thread uses, a stack is enough.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use tower_service::Service;
 
+use super::connect::Connector;
 use super::error::{TransportError, TransportErrorKind};
+use super::idle::IdleSet;
 use super::request_body::RequestBody;
-use crate::log_events;
 
 /// A pool of connections. Cheap to clone; clones share the connections.
 #[derive(Clone, Debug)]
-pub(super) struct Pool(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    connector: HttpsConnector<HttpConnector>,
-    /// Scheme and authority.
-    base_url: Uri,
-    max_idle: usize,
-    idle_timeout: Duration,
-    /// Sorted by `since`.
-    idle: Mutex<Vec<IdleConnection>>,
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    idle: IdleSet<SendRequest<RequestBody>>,
 }
 
 #[derive(Debug)]
-struct IdleConnection {
-    sender: SendRequest<RequestBody>,
-    since: Instant,
+struct Shared {
+    connector: Connector,
+    limits: PoolLimits,
+}
+
+/// Limits for the connections of a pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolLimits {
+    /// Most idle connections.
+    pub(super) idle: usize,
+    /// An idle connection is closed after this time.
+    pub(super) idle_timeout: Duration,
 }
 
 /// A connection in use. [`Lease::release`] returns it to the pool once the response was read to its end; dropped before
@@ -48,13 +48,8 @@ pub(super) struct Lease {
 }
 
 impl Pool {
-    pub(super) fn new(
-        connector: HttpsConnector<HttpConnector>,
-        base_url: Uri,
-        max_idle: usize,
-        idle_timeout: Duration,
-    ) -> Self {
-        Self(Arc::new(Inner { connector, base_url, max_idle, idle_timeout, idle: Mutex::default() }))
+    pub(super) fn new(connector: Connector, limits: PoolLimits) -> Self {
+        Self { shared: Arc::new(Shared { connector, limits }), idle: IdleSet::new() }
     }
 
     /// Sends a request, whose target is in origin form, over an idle connection or a new one.
@@ -65,7 +60,7 @@ impl Pool {
         &self,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), TransportError> {
-        while let Some(mut sender) = self.take_idle() {
+        while let Some(mut sender) = self.idle.take(Duration::MAX) {
             // It may still be reading the end of the previous response.
             if sender.ready().await.is_err() {
                 continue;
@@ -86,12 +81,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<SendRequest<RequestBody>, TransportError> {
-        let connecting = self.0.connector.clone().call(self.0.base_url.clone());
-        let io = connecting.await.map_err(|error| {
-            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &*error);
-            tracing::warn!(%error, message = log_events::CONNECT_FAILED);
-            error
-        })?;
+        let io = TokioIo::new(self.shared.connector.connect().await?);
         let (sender, connection) = http1::handshake(io).await.map_err(|error| no_response(&error))?;
         tokio::spawn(async move {
             // The request on this connection gets the error too.
@@ -103,23 +93,6 @@ impl Pool {
     fn lease(&self, sender: SendRequest<RequestBody>) -> Lease {
         Lease { pool: self.clone(), sender }
     }
-
-    /// Takes the most recently used connection; closes those that have idled for too long.
-    fn take_idle(&self) -> Option<SendRequest<RequestBody>> {
-        let mut idle = self.idle();
-        let last = idle.pop()?;
-        if last.since.elapsed() < self.0.idle_timeout {
-            return Some(last.sender);
-        }
-        // All others have idled for longer.
-        idle.clear();
-        None
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
-        // No code that can panic runs under the lock.
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Lease {
@@ -128,13 +101,8 @@ impl Lease {
         if self.sender.is_closed() {
             return;
         }
-        let now = Instant::now();
-        let mut idle = self.pool.idle();
-        let expired = idle.iter().take_while(|idle| now - idle.since >= self.pool.0.idle_timeout).count();
-        idle.drain(..expired);
-        if idle.len() < self.pool.0.max_idle {
-            idle.push(IdleConnection { sender: self.sender, since: now });
-        }
+        let limits = self.pool.shared.limits;
+        self.pool.idle.put(self.sender, Instant::now() + limits.idle_timeout, limits.idle);
     }
 }
 

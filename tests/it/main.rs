@@ -34,5 +34,6 @@ mod spellings;
 mod staleness;
 mod tokens;
 mod traces;
+mod upstream_connections;
 mod upstream_failures;
 mod webhooks;

@@ -1,0 +1,176 @@
+//! Opens connections to one server: name look-up, TCP to any of its addresses, TLS. One time limit covers all of it.
+//!
+//! The name is looked up for each connection, so the addresses are never older than the connection.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::dial::dial;
+use super::error::{TransportError, TransportErrorKind};
+use crate::log_events;
+
+/// Bytes to and from a server, inside TLS if there is any.
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// The addresses of a host, once they are looked up.
+pub(super) type Addresses<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>>;
+
+/// Looks up the addresses of a host.
+pub(super) trait Resolve: fmt::Debug + Send + Sync {
+    /// Returns the addresses in the order in which they are tried.
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Addresses<'a>;
+}
+
+/// The resolver of the operating system.
+#[derive(Debug)]
+pub(super) struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Addresses<'a> {
+        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
+    }
+}
+
+/// Opens connections to one server.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) resolver: Arc<dyn Resolve>,
+    pub(super) host: Box<str>,
+    pub(super) port: u16,
+    /// The settings and the name to verify; `None` for plain HTTP.
+    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// Limit for all steps together.
+    pub(super) timeout: Duration,
+}
+
+/// A step of opening a connection.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    LookUp,
+    Tcp,
+    Tls,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LookUp => "name look-up",
+            Self::Tcp => "TCP connect",
+            Self::Tls => "TLS handshake",
+        })
+    }
+}
+
+/// The step that failed, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}")]
+struct ConnectError {
+    step: Step,
+    source: io::Error,
+}
+
+impl Connector {
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// If a step fails, or all of them together take longer than the limit.
+    pub(super) async fn connect(&self) -> Result<Box<dyn Io>, TransportError> {
+        self.open().await.map_err(|error| {
+            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &error);
+            tracing::warn!(%error, message = log_events::CONNECT_FAILED);
+            error
+        })
+    }
+
+    async fn open(&self) -> Result<Box<dyn Io>, ConnectError> {
+        let deadline = Instant::now() + self.timeout;
+        let addresses = self.step(deadline, Step::LookUp, self.resolver.resolve(&self.host, self.port)).await?;
+        let tcp = self.step(deadline, Step::Tcp, dial(addresses, TcpStream::connect)).await?;
+        tcp.set_nodelay(true).map_err(|source| ConnectError { step: Step::Tcp, source })?;
+        let Some((config, name)) = &self.tls else { return Ok(Box::new(tcp)) };
+        let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp);
+        Ok(Box::new(self.step(deadline, Step::Tls, handshake).await?))
+    }
+
+    async fn step<T>(
+        &self,
+        deadline: Instant,
+        step: Step,
+        work: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, ConnectError> {
+        let result = timeout_at(deadline, work).await.unwrap_or_else(|_| {
+            let message = format!("not done within connect_timeout ({:?})", self.timeout);
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        });
+        result.map_err(|source| ConnectError { step, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::RootCertStore;
+    use rustls::crypto::aws_lc_rs;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A resolver that knows one answer, or never answers.
+    #[derive(Debug)]
+    struct Fixed(Option<Vec<SocketAddr>>);
+
+    impl Resolve for Fixed {
+        fn resolve<'a>(&'a self, _: &'a str, _: u16) -> Addresses<'a> {
+            Box::pin(async {
+                match &self.0 {
+                    Some(addresses) => Ok(addresses.clone()),
+                    None => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    fn connector(addresses: Option<Vec<SocketAddr>>, is_tls: bool) -> Connector {
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let name = ServerName::try_from("refold.example").expect("a name");
+        Connector {
+            resolver: Arc::new(Fixed(addresses)),
+            host: "refold.example".into(),
+            port: 443,
+            tls: is_tls.then(|| (Arc::new(config), name)),
+            timeout: Duration::from_millis(50),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_time_limit_covers_every_step() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let silent = silent.local_addr().expect("it is bound");
+        for (addresses, is_tls, cause) in [
+            (None, false, "name look-up: not done within connect_timeout (50ms)"),
+            (Some(vec![]), false, "TCP connect: the name has no address"),
+            (Some(vec![silent]), true, "TLS handshake: not done within connect_timeout (50ms)"),
+        ] {
+            let error = connector(addresses, is_tls).connect().await.err().expect("no connection");
+            assert_eq!(error.kind(), TransportErrorKind::Unreachable);
+            assert!(error.to_string().ends_with(cause), "{error}");
+        }
+        assert!(connector(Some(vec![silent]), false).connect().await.is_ok());
+    }
+}

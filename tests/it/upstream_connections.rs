@@ -1,0 +1,144 @@
+//! The life of connections to Refold: opened within a time limit, reused, closed when idle or old, replaced when lost.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use postern::clock::Clock;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{Gateway, Setup, as_account, configuration, spawn_upstream, until};
+
+const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{\"docs\":[],\"totalDocs\":0} ";
+
+/// Counts the connections and requests of an upstream.
+#[derive(Debug, Default)]
+struct Counters {
+    open: AtomicUsize,
+    opened: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+impl Counters {
+    fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    fn opened(&self) -> usize {
+        self.opened.load(Ordering::SeqCst)
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+/// Runs `serve` for each connection, with the connection's number from 1.
+async fn upstream<F: Future<Output = ()> + Send + 'static>(
+    serve: impl Fn(TcpStream, usize, Arc<Counters>) -> F + Send + 'static,
+) -> (SocketAddr, Arc<Counters>) {
+    let counters = Arc::new(Counters::default());
+    let shared = Arc::clone(&counters);
+    let address = spawn_upstream(|listener: TcpListener| async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let number = shared.opened.fetch_add(1, Ordering::SeqCst) + 1;
+            shared.open.fetch_add(1, Ordering::SeqCst);
+            let served = serve(stream, number, Arc::clone(&shared));
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move {
+                served.await;
+                shared.open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    })
+    .await;
+    (address, counters)
+}
+
+/// Reads the head of a request; false at the end of the connection.
+async fn read_head(stream: &mut TcpStream, counters: &Counters) -> bool {
+    use tokio::io::AsyncReadExt;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return false,
+        }
+    }
+    counters.requests.fetch_add(1, Ordering::SeqCst);
+    true
+}
+
+async fn say(stream: &mut TcpStream, response: &str) {
+    use tokio::io::AsyncWriteExt;
+    // The gateway may have closed the connection.
+    let _ = stream.write_all(response.as_bytes()).await;
+}
+
+/// Answers every request with an empty page.
+async fn answer_all(mut stream: TcpStream, _number: usize, counters: Arc<Counters>) {
+    while read_head(&mut stream, &counters).await {
+        say(&mut stream, GOOD).await;
+    }
+}
+
+/// Starts a gateway with one worker and these lines in `[upstream]`.
+fn gateway(upstream: SocketAddr, lines: &str) -> Gateway {
+    let Setup { top, tenant, .. } = Setup::default();
+    let top = format!("{lines}\n{top}[server]\nworkers = 1\ndrain_timeout = \"200ms\"\n");
+    Gateway::start(upstream, &top, &tenant, Clock::system())
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_without_traffic() {
+    let gate = tokio::sync::watch::Sender::new(false);
+    let gated = gate.clone();
+    let (address, counters) = upstream(move |mut stream, _, counters| {
+        let mut gate = gated.subscribe();
+        async move {
+            while read_head(&mut stream, &counters).await {
+                gate.wait_for(|open| *open).await.expect("the test holds it");
+                say(&mut stream, GOOD).await;
+            }
+        }
+    })
+    .await;
+    let gateway = Arc::new(gateway(address, "pool_idle_timeout = \"50ms\""));
+    for round in 0..2 {
+        gate.send_replace(false);
+        let asking: Vec<_> = (1..=6)
+            .map(|page| {
+                let gateway = Arc::clone(&gateway);
+                let target = format!("/api/v2/public/execution?page={page}&limit={}", round + 1);
+                tokio::spawn(async move { gateway.get(&target, &as_account("acme-1")).await })
+            })
+            .collect();
+        until(|| counters.open() == 6).await;
+        gate.send_replace(true);
+        for asked in asking {
+            assert_eq!(asked.await.expect("no panic").status, 200);
+        }
+        until(|| counters.open() == 0).await;
+    }
+    let stopped = gateway.send(http::Method::POST, "/api/v2/public/execution/1/stop", &as_account("acme-1")).await;
+    assert_eq!(stopped.status, 200, "{:?}", stopped.body);
+    until(|| counters.open() == 0).await;
+    assert_eq!(counters.opened(), 13);
+}
+
+#[tokio::test]
+async fn a_tls_handshake_without_an_answer_is_bounded_by_connect_timeout() {
+    let (address, counters) = upstream(|stream, _, _| async move {
+        let _open = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let Setup { top, tenant, .. } = Setup::default();
+    let configuration = configuration(address, &format!("connect_timeout = \"50ms\"\n{top}"), &tenant);
+    let gateway = Gateway::start_with(&configuration.replace("\"http://", "\"https://"), Clock::system());
+    for target in ["/api/v2/public/execution", "/api/v2/public/execution/1", "/api/v2/public/execution/1/nodes/n/batches"] {
+        let answer = gateway.get(target, &as_account("acme-1")).await;
+        assert_eq!((answer.status.as_u16(), answer.error_code().as_str()), (502, "UPSTREAM_UNREACHABLE"));
+    }
+    assert_eq!(counters.opened(), 3);
+}
