@@ -28,7 +28,9 @@ pub enum TransportErrorKind {
         /// Most bytes that are read.
         limit: usize,
     },
-    /// The response is not HTTP, ended early, or has a content coding that was not asked for.
+    /// The response's body ended early.
+    Incomplete,
+    /// The response is not HTTP, or has a content coding that was not asked for.
     InvalidResponse,
 }
 
@@ -71,6 +73,7 @@ impl fmt::Display for TransportError {
             TransportErrorKind::Unreachable => f.write_str("the server can't be reached")?,
             TransportErrorKind::Timeout => f.write_str("the server did not respond in time")?,
             TransportErrorKind::TooLarge { limit } => write!(f, "the response is larger than {limit} bytes")?,
+            TransportErrorKind::Incomplete => f.write_str("the response ended early")?,
             TransportErrorKind::InvalidResponse => f.write_str("the response is invalid")?,
         }
         self.cause.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))

@@ -196,7 +196,7 @@ mod tests {
             (
                 "http",
                 "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{",
-                TransportErrorKind::InvalidResponse,
+                TransportErrorKind::Incomplete,
                 "end of file before message length reached",
             ),
             (

@@ -32,7 +32,7 @@ pub(super) fn transport(error: TransportError) -> ClientError {
         TransportErrorKind::TooLarge { limit } => {
             (Reason::UpstreamResponseTooLarge, format!("Refold's response is larger than {limit} bytes").into())
         }
-        TransportErrorKind::InvalidResponse => {
+        TransportErrorKind::Incomplete | TransportErrorKind::InvalidResponse => {
             (Reason::UpstreamInvalidResponse, "Refold's response is not valid HTTP or ended early".into())
         }
     };
@@ -80,6 +80,7 @@ mod tests {
             (TransportErrorKind::Unreachable, Reason::UpstreamUnreachable),
             (TransportErrorKind::Timeout, Reason::UpstreamTimeout),
             (TransportErrorKind::TooLarge { limit: 7 }, Reason::UpstreamResponseTooLarge),
+            (TransportErrorKind::Incomplete, Reason::UpstreamInvalidResponse),
             (TransportErrorKind::InvalidResponse, Reason::UpstreamInvalidResponse),
         ] {
             let error = transport(TransportError::caused_by(kind, &refused));

@@ -142,3 +142,31 @@ async fn a_tls_handshake_without_an_answer_is_bounded_by_connect_timeout() {
     }
     assert_eq!(counters.opened(), 3);
 }
+
+#[tokio::test]
+async fn a_read_whose_body_breaks_off_is_retried() {
+    const CUT_LENGTH: &str = "HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{\"docs\":[]";
+    const CUT_CHUNK: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1a\r\n{\"docs\":[]";
+    const CUT_SIZE: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nb\r\n{\"docs\":[],\r\n";
+    const BAD_CHUNK: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nb\r\n{\"docs\":[],\r\nxyz\r\n";
+    for (broken, times, retries, status, requests) in [
+        (CUT_LENGTH, 1, 2, 200, 2),
+        (CUT_CHUNK, 2, 2, 200, 3),
+        (CUT_SIZE, 1, 1, 200, 2),
+        (CUT_LENGTH, 3, 2, 502, 3),
+        (CUT_LENGTH, 1, 0, 502, 1),
+        (BAD_CHUNK, 1, 2, 502, 1),
+    ] {
+        let (address, counters) = upstream(move |mut stream, number, counters| async move {
+            if number > times {
+                return answer_all(stream, number, counters).await;
+            }
+            read_head(&mut stream, &counters).await;
+            say(&mut stream, broken).await;
+        })
+        .await;
+        let gateway = gateway(address, &format!("retries = {retries}"));
+        let answer = gateway.get("/api/v2/public/execution", &as_account("acme-1")).await;
+        assert_eq!((answer.status.as_u16(), counters.requests()), (status, requests), "{broken:?}: {:?}", answer.body);
+    }
+}
