@@ -3,6 +3,7 @@
 //! Each worker has a client of its own for Refold, so a cache miss stays on its thread. JWKS and OTLP use the same client.
 
 mod connect;
+mod connection;
 mod decompress;
 mod dial;
 mod error;
@@ -10,6 +11,7 @@ mod idle;
 mod pool;
 mod request_body;
 mod response_body;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +58,7 @@ impl Client {
     }
 
     fn with_resolver(config: &Connection, resolver: Arc<dyn Resolve>) -> Result<Self, ClientSetupError> {
-        let limits = PoolLimits { idle: config.pool_idle_per_worker, idle_timeout: config.pool_idle_timeout };
+        let limits = PoolLimits { idle: config.pool_idle_per_worker, idle_timeout: config.pool_idle_timeout, max_age: Duration::from_mins(5) };
         Ok(Self {
             host: host_header(&config.base_url),
             pool: Pool::new(connector(config, resolver)?, limits),

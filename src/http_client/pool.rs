@@ -1,4 +1,9 @@
-//! A pool of keep-alive connections to one server: HTTP/1.1, one request at a time, the most recently used first.
+//! A pool of keep-alive connections to one server, the most recently used first.
+//!
+//! A server, or a device on the way to it, may end an idle connection at any time, also as the next request is sent. A GET that
+//! gets no byte of an answer, or a 408 (RFC 9110, 15.5.9), on a connection that was used before is therefore sent once more, on
+//! a new connection. Other requests may have had an effect: they are never sent twice, and only use a connection that was
+//! idle for less than [`FRESH`], or a new one.
 //!
 //! hyper-util's general client looks its pool up by host, races a connect against it and returns connections through tasks
 //! and channels. With one host, and a pool that only one thread uses, a stack is enough.
@@ -6,22 +11,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::connect::Connector;
-use super::error::{TransportError, TransportErrorKind};
+use super::connection::{Connection, SendFailure};
+use super::error::TransportError;
 use super::idle::IdleSet;
 use super::request_body::RequestBody;
+
+/// A connection that was idle for less is as good as a new one for a request that can't be sent twice.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// A pool of connections. Cheap to clone; clones share the connections.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
-    idle: IdleSet<SendRequest<RequestBody>>,
+    idle: IdleSet<Connection>,
 }
 
 #[derive(Debug)]
@@ -37,6 +44,8 @@ pub(super) struct PoolLimits {
     pub(super) idle: usize,
     /// An idle connection is closed after this time.
     pub(super) idle_timeout: Duration,
+    /// A connection is used for at most this time.
+    pub(super) max_age: Duration,
 }
 
 /// A connection in use. [`Lease::release`] returns it to the pool once the response was read to its end; dropped before
@@ -44,7 +53,16 @@ pub(super) struct PoolLimits {
 #[derive(Debug)]
 pub(super) struct Lease {
     pool: Pool,
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
+}
+
+/// The outcome of a request on a connection that was used before.
+enum Reuse {
+    Answered(Response<Incoming>),
+    /// The request has to be sent on another connection.
+    Again(Request<RequestBody>),
+    /// The request has to be sent on a new connection: what ended this one may have ended all others too.
+    OnNewConnection(Request<RequestBody>),
 }
 
 impl Pool {
@@ -60,53 +78,72 @@ impl Pool {
         &self,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), TransportError> {
-        while let Some(mut sender) = self.idle.take(Duration::MAX) {
-            // It may still be reading the end of the previous response.
-            if sender.ready().await.is_err() {
-                continue;
-            }
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, self.lease(sender))),
-                Err(mut failed) => match failed.take_message() {
-                    // The server closed the idle connection before any byte of the request was sent.
-                    Some(unsent) => request = unsent,
-                    None => return Err(no_response(failed.error())),
-                },
+        let max_idle = if request.method() == Method::GET { Duration::MAX } else { FRESH };
+        while let Some(mut connection) = self.idle.take(max_idle) {
+            match reuse(&mut connection, request).await? {
+                Reuse::Answered(response) => return Ok((response, self.lease(connection))),
+                Reuse::Again(unanswered) => request = unanswered,
+                Reuse::OnNewConnection(unanswered) => {
+                    request = unanswered;
+                    break;
+                }
             }
         }
         // Boxed, since most requests find an idle connection and should not carry this large future through every step.
-        let mut sender = Box::pin(self.connect()).await?;
-        let response = sender.send_request(request).await.map_err(|error| no_response(&error))?;
-        Ok((response, self.lease(sender)))
+        let mut connection = Box::pin(self.connect()).await?;
+        let response = connection.send(request).await?;
+        Ok((response, self.lease(connection)))
     }
 
-    async fn connect(&self) -> Result<SendRequest<RequestBody>, TransportError> {
-        let io = TokioIo::new(self.shared.connector.connect().await?);
-        let (sender, connection) = http1::handshake(io).await.map_err(|error| no_response(&error))?;
-        tokio::spawn(async move {
-            // The request on this connection gets the error too.
-            let _ = connection.await;
-        });
-        Ok(sender)
+    async fn connect(&self) -> Result<Connection, TransportError> {
+        let io = self.shared.connector.connect().await?;
+        // Jitter: connections that were opened together are not replaced together.
+        let age = self.shared.limits.max_age.mul_f64(1.0 - 0.2 * fastrand::f64());
+        Connection::begin(io, Instant::now() + age).await
     }
 
-    fn lease(&self, sender: SendRequest<RequestBody>) -> Lease {
-        Lease { pool: self.clone(), sender }
+    fn lease(&self, connection: Connection) -> Lease {
+        Lease { pool: self.clone(), connection }
     }
 }
 
 impl Lease {
-    /// Returns the connection to the pool, unless the server has closed it or the pool is full.
+    /// Returns the connection to the pool, unless the server has closed it, or the pool is full.
     pub(super) fn release(self) {
-        if self.sender.is_closed() {
+        if self.connection.is_closed() {
             return;
         }
         let limits = self.pool.shared.limits;
-        self.pool.idle.put(self.sender, Instant::now() + limits.idle_timeout, limits.idle);
+        let expires = (Instant::now() + limits.idle_timeout).min(self.connection.retires);
+        self.pool.idle.put(self.connection, expires, limits.idle);
     }
 }
 
-fn no_response(error: &hyper::Error) -> TransportError {
-    let kind = if error.is_parse() { TransportErrorKind::InvalidResponse } else { TransportErrorKind::Unreachable };
-    TransportError::caused_by(kind, error)
+/// Sends a request on a connection that was used before.
+///
+/// # Errors
+/// If there is no answer, and the request may not be sent again.
+async fn reuse(connection: &mut Connection, request: Request<RequestBody>) -> Result<Reuse, TransportError> {
+    let copy = repeatable(&request);
+    match (connection.send(request).await, copy) {
+        (Ok(response), Some(copy)) if response.status() == StatusCode::REQUEST_TIMEOUT => {
+            Ok(Reuse::OnNewConnection(copy))
+        }
+        (Ok(response), _) => Ok(Reuse::Answered(response)),
+        (Err(SendFailure::Unsent(request)), _) => Ok(Reuse::Again(request)),
+        (Err(SendFailure::NoAnswer(_)), Some(copy)) => Ok(Reuse::OnNewConnection(copy)),
+        (Err(failure), _) => Err(failure.into()),
+    }
+}
+
+/// Copies a request that can be sent twice: it is a GET, and its body is in memory.
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let RequestBody::Left(body) = request.body() else { return None };
+    if request.method() != Method::GET {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::Left(body.clone()));
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
 }

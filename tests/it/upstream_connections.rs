@@ -143,6 +143,126 @@ async fn a_tls_handshake_without_an_answer_is_bounded_by_connect_timeout() {
     assert_eq!(counters.opened(), 3);
 }
 
+/// The end of a connection that was used before, as the next request arrives.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Close,
+    Reset,
+    Say(&'static str),
+}
+
+/// Answers the first request of each of the first `mortal` connections, ends them at the next one, and answers all requests on later ones.
+async fn ends_when_reused(mortal: usize, end: End) -> (SocketAddr, Arc<Counters>) {
+    upstream(move |mut stream, number, counters| async move {
+        if number > mortal {
+            return answer_all(stream, number, counters).await;
+        }
+        if read_head(&mut stream, &counters).await {
+            say(&mut stream, GOOD).await;
+        }
+        if read_head(&mut stream, &counters).await {
+            match end {
+                End::Close => {}
+                End::Reset => {
+                    let linger = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+                    linger.expect("a TCP socket");
+                }
+                End::Say(text) => say(&mut stream, text).await,
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_read_whose_reused_connection_is_lost_is_sent_on_a_new_one() {
+    const TIMEOUT: &str = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    const TIMEOUT_WITH_BODY: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-length: 6\r\n\r\n<html>";
+    for end in [End::Reset, End::Close, End::Say(TIMEOUT), End::Say(TIMEOUT_WITH_BODY)] {
+        let (address, counters) = ends_when_reused(1, end).await;
+        let gateway = gateway(address, "[upstream.breaker]\nfailures = 1\n");
+        let get = async |target: &str| gateway.get(target, &as_account("acme-1")).await;
+        for page in 1..4 {
+            let answer = get(&format!("/api/v2/public/execution?page={page}")).await;
+            assert_eq!(answer.status, 200, "{end:?}: {:?}", answer.body);
+        }
+        // The lost request arrived twice.
+        assert_eq!((counters.requests(), counters.opened()), (4, 2), "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_lost_connections_cost_each_read_one_more_connection() {
+    let gate = tokio::sync::watch::Sender::new(false);
+    let gated = gate.clone();
+    let (address, counters) = upstream(move |mut stream, number, counters| {
+        let mut gate = gated.subscribe();
+        async move {
+            if number > 12 {
+                return answer_all(stream, number, counters).await;
+            }
+            read_head(&mut stream, &counters).await;
+            gate.wait_for(|open| *open).await.expect("the test holds it");
+            say(&mut stream, GOOD).await;
+            read_head(&mut stream, &counters).await;
+        }
+    })
+    .await;
+    let gateway = Arc::new(gateway(address, "[upstream.breaker]\nfailures = 1\n"));
+    let ask = |page: usize| {
+        let gateway = Arc::clone(&gateway);
+        let target = format!("/api/v2/public/execution?page={page}");
+        tokio::spawn(async move { gateway.get(&target, &as_account("acme-1")).await.status })
+    };
+    let first: Vec<_> = (1..=12).map(ask).collect();
+    until(|| counters.requests() == 12).await;
+    gate.send_replace(true);
+    for asked in first {
+        assert_eq!(asked.await.expect("no panic"), 200);
+    }
+    for page in 21..=24 {
+        assert_eq!(ask(page).await.expect("no panic"), 200, "page {page}");
+    }
+    assert_eq!((counters.requests(), counters.opened()), (17, 13));
+}
+
+#[tokio::test]
+async fn an_answer_that_began_or_a_new_connection_is_no_reason_to_send_again() {
+    // A part of a head arrived: the server has seen the request.
+    let (address, counters) = ends_when_reused(1, End::Say("HTTP/1.1 200 OK\r\ncontent-le")).await;
+    let gateway_1 = gateway(address, "");
+    let get = async |gateway: &Gateway, page: u32| {
+        gateway.get(&format!("/api/v2/public/execution?page={page}"), &as_account("acme-1")).await
+    };
+    assert_eq!(get(&gateway_1, 1).await.status, 200);
+    assert_eq!(get(&gateway_1, 2).await.error_code(), "UPSTREAM_UNREACHABLE");
+    assert_eq!((counters.requests(), counters.opened()), (2, 1));
+    // The first request of a connection is not sent again, whatever ends it.
+    let (address, counters) = upstream(|mut stream, number, counters| async move {
+        read_head(&mut stream, &counters).await;
+        if number == 2 {
+            say(&mut stream, "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let gateway_2 = gateway(address, "");
+    assert_eq!(get(&gateway_2, 1).await.error_code(), "UPSTREAM_UNREACHABLE");
+    assert_eq!(get(&gateway_2, 2).await.status, 408);
+    assert_eq!((counters.requests(), counters.opened()), (2, 2));
+}
+
+#[tokio::test]
+async fn an_action_is_never_sent_twice() {
+    for end in [End::Reset, End::Close] {
+        let (address, counters) = ends_when_reused(1, end).await;
+        let gateway = gateway(address, "");
+        assert_eq!(gateway.get("/api/v2/public/execution", &as_account("acme-1")).await.status, 200);
+        let action = gateway.send(http::Method::POST, "/api/v2/public/execution/1/rerun", &as_account("acme-1")).await;
+        assert_eq!(action.error_code(), "UPSTREAM_UNREACHABLE", "{end:?}");
+        assert_eq!((counters.requests(), counters.opened()), (2, 1), "{end:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_read_whose_body_breaks_off_is_retried() {
     const CUT_LENGTH: &str = "HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{\"docs\":[]";
