@@ -28,7 +28,12 @@ pub struct Connection {
     pub pool_idle_per_worker: usize,
     /// An idle connection is closed after this time.
     pub pool_idle_timeout: Duration,
+    /// A connection is used for at most this time.
+    pub max_connection_age: Duration,
 }
+
+/// [`Connection::max_connection_age`] of servers for which there is no such setting.
+pub(super) const MAX_CONNECTION_AGE: Duration = Duration::from_mins(5);
 
 /// A PEM file of certificate authorities. Two are equal if their paths and contents are.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::connection::{CaFile, Connection};
+use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE};
 use super::resolver::Resolver;
 use super::secret::Secret;
 use super::setting_path::{InvalidSetting, SettingPath};
@@ -67,6 +67,7 @@ impl Traces {
             max_body: LARGEST_ANSWER,
             pool_idle_per_worker: 1,
             pool_idle_timeout: Duration::from_secs(30),
+            max_connection_age: MAX_CONNECTION_AGE,
         };
         Some(SpanEndpoint { connection, target: endpoint.spans.clone() })
     }

@@ -7,7 +7,7 @@ use http::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::connection::{CaFile, Connection};
+use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE};
 use super::schema_as::schema_as;
 use super::text::parse_string;
 use super::units::{ByteSize, Count, PositiveDuration, non_zero};
@@ -41,6 +41,9 @@ pub struct Upstream {
     /// An idle connection is closed after this time, also without traffic.
     #[serde(with = "PositiveDuration")]
     pub pool_idle_timeout: Duration,
+    /// A connection is replaced after this time, less up to a fifth of it, so that a name that moves is followed.
+    #[serde(with = "PositiveDuration")]
+    pub max_connection_age: Duration,
     /// Concurrent requests; more would only queue in an upstream that has become slow.
     #[serde(with = "Count")]
     pub max_concurrent: usize,
@@ -74,6 +77,7 @@ impl Default for Upstream {
             max_response_body: ByteSize::from_bytes(16 << 20),
             pool_idle_per_worker: 32,
             pool_idle_timeout: Duration::from_mins(1),
+            max_connection_age: MAX_CONNECTION_AGE,
             max_concurrent: 100,
             retries: 2,
             breaker: BreakerSettings::default(),
@@ -100,6 +104,7 @@ impl Upstream {
             max_body: self.max_response_body.as_usize(),
             pool_idle_per_worker: self.pool_idle_per_worker,
             pool_idle_timeout: self.pool_idle_timeout,
+            max_connection_age: self.max_connection_age,
         }
     }
 }

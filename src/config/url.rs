@@ -82,14 +82,25 @@ mod tests {
 
     #[test]
     fn a_url_that_no_client_can_connect_to_is_refused() {
-        for good in ["http://a", "https://a.example:1/", "https://a:65535", "http://127.0.0.1:80", "https://[::1]:8443/x"] {
+        for good in
+            ["http://a", "https://a.example:1/", "https://a:65535", "http://127.0.0.1:80", "https://[::1]:8443/x"]
+        {
             assert!(parse_server_url(good).is_ok(), "{good}");
         }
         for bad_port in ["https://a:99999", "http://a:65536/x", "https://a:0", "http://a:", "https://[::1]:70000"] {
             let refused = parse_server_url(bad_port);
             assert_eq!(refused, Err("the URL's port has to be a number from 1 to 65535"), "{bad_port}");
         }
-        for bad in ["a.example", "ftp://a", "https://", "https://:443", "https://a b", "https://a..b", "https://a/#x", "http://[::g]/"] {
+        for bad in [
+            "a.example",
+            "ftp://a",
+            "https://",
+            "https://:443",
+            "https://a b",
+            "https://a..b",
+            "https://a/#x",
+            "http://[::g]/",
+        ] {
             assert!(parse_server_url(bad).is_err(), "{bad}");
         }
     }

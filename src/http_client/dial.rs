@@ -46,7 +46,8 @@ where
 
 /// Orders addresses so that the families alternate, beginning with that of the first one, without duplicates.
 fn alternate(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
-    let is_first_family = |address: &SocketAddr| addresses.first().is_some_and(|first| first.is_ipv4() == address.is_ipv4());
+    let is_first_family =
+        |address: &SocketAddr| addresses.first().is_some_and(|first| first.is_ipv4() == address.is_ipv4());
     let (mut first, mut second): (VecDeque<_>, VecDeque<_>) = addresses.iter().copied().partition(is_first_family);
     let mut ordered = VecDeque::with_capacity(addresses.len());
     while !first.is_empty() || !second.is_empty() {

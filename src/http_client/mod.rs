@@ -58,7 +58,11 @@ impl Client {
     }
 
     fn with_resolver(config: &Connection, resolver: Arc<dyn Resolve>) -> Result<Self, ClientSetupError> {
-        let limits = PoolLimits { idle: config.pool_idle_per_worker, idle_timeout: config.pool_idle_timeout, max_age: Duration::from_mins(5) };
+        let limits = PoolLimits {
+            idle: config.pool_idle_per_worker,
+            idle_timeout: config.pool_idle_timeout,
+            max_age: config.max_connection_age,
+        };
         Ok(Self {
             host: host_header(&config.base_url),
             pool: Pool::new(connector(config, resolver)?, limits),
@@ -161,21 +165,63 @@ fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpSocket};
 
+    use super::connect::Addresses;
     use super::*;
     use crate::config::{Config, Environment};
 
-    fn client(base_url: &str) -> Client {
+    fn client_config(base_url: &str) -> Connection {
         let mut environment = Environment::default();
         environment.insert("ORG_KEY", "tk_org");
         let tenant = "[[tenants]]\nid = \"a\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
         let text = format!("[upstream]\nbase_url = \"{base_url}\"\n{tenant}");
         let config = Config::parse(&text, Path::new("test.toml"), &environment).expect("it is valid");
-        Client::new(&config.upstream.connection()).expect("it needs no file")
+        config.upstream.connection()
+    }
+
+    fn client(base_url: &str) -> Client {
+        Client::new(&client_config(base_url)).expect("it needs no file")
+    }
+
+    /// A name that moves from address to address, one each time it is looked up.
+    #[derive(Debug)]
+    struct MovingName(Vec<SocketAddr>, AtomicUsize);
+
+    impl Resolve for MovingName {
+        fn resolve<'a>(&'a self, _: &'a str, _: u16) -> Addresses<'a> {
+            let next = self.0[self.1.fetch_add(1, Ordering::Relaxed) % self.0.len()];
+            Box::pin(async move { Ok(vec![next]) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_for_each_connection() {
+        let mut addresses = Vec::new();
+        for name in ["a", "b", "c"] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            addresses.push(listener.local_addr().expect("it is bound"));
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    // A 503, so that the connection is not used again.
+                    let response = format!("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 1\r\n\r\n{name}");
+                    let _ = stream.read(&mut [0; 4096]).await;
+                    let _ = stream.write_all(response.as_bytes()).await;
+                }
+            });
+        }
+        let config = client_config("http://refold.example");
+        let name = MovingName(addresses, AtomicUsize::new(0));
+        let client = Client::with_resolver(&config, Arc::new(name)).expect("it needs no file");
+        for expected in ["a", "b", "c", "a"] {
+            let response = client.send(Request::new(buffered(Bytes::new())), Duration::MAX).await.expect("a response");
+            assert_eq!(response.body(), expected);
+        }
     }
 
     async fn error_of(base_url: &str) -> (TransportErrorKind, String) {

@@ -5,6 +5,9 @@
 //! a new connection. Other requests may have had an effect: they are never sent twice, and only use a connection that was
 //! idle for less than [`FRESH`], or a new one.
 //!
+//! A name may move to other addresses, so no connection is used for longer than its age, with jitter, or after a 502, 503 or
+//! 504.
+//!
 //! hyper-util's general client looks its pool up by host, races a connect against it and returns connections through tasks
 //! and channels. With one host, and a pool that only one thread uses, a stack is enough.
 
@@ -23,6 +26,9 @@ use super::request_body::RequestBody;
 
 /// A connection that was idle for less is as good as a new one for a request that can't be sent twice.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// Statuses of a gateway or server that can't serve. Another connection may reach another one.
+const FAILED: [StatusCode; 3] = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 
 /// A pool of connections. Cheap to clone; clones share the connections.
 #[derive(Clone, Debug)]
@@ -81,7 +87,7 @@ impl Pool {
         let max_idle = if request.method() == Method::GET { Duration::MAX } else { FRESH };
         while let Some(mut connection) = self.idle.take(max_idle) {
             match reuse(&mut connection, request).await? {
-                Reuse::Answered(response) => return Ok((response, self.lease(connection))),
+                Reuse::Answered(response) => return Ok(self.lease(connection, response)),
                 Reuse::Again(unanswered) => request = unanswered,
                 Reuse::OnNewConnection(unanswered) => {
                     request = unanswered;
@@ -92,7 +98,7 @@ impl Pool {
         // Boxed, since most requests find an idle connection and should not carry this large future through every step.
         let mut connection = Box::pin(self.connect()).await?;
         let response = connection.send(request).await?;
-        Ok((response, self.lease(connection)))
+        Ok(self.lease(connection, response))
     }
 
     async fn connect(&self) -> Result<Connection, TransportError> {
@@ -102,13 +108,18 @@ impl Pool {
         Connection::begin(io, Instant::now() + age).await
     }
 
-    fn lease(&self, connection: Connection) -> Lease {
-        Lease { pool: self.clone(), connection }
+    /// Holds the connection of a response. It is closed after one that says that what answers there does not work.
+    fn lease(&self, mut connection: Connection, response: Response<Incoming>) -> (Response<Incoming>, Lease) {
+        if FAILED.contains(&response.status()) {
+            connection.retires = Instant::now();
+        }
+        (response, Lease { pool: self.clone(), connection })
     }
 }
 
 impl Lease {
-    /// Returns the connection to the pool, unless the server has closed it, or the pool is full.
+    /// Returns the connection to the pool, unless the server has closed it, it has reached its age, or the pool is
+    /// full.
     pub(super) fn release(self) {
         if self.connection.is_closed() {
             return;

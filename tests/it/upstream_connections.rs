@@ -136,7 +136,9 @@ async fn a_tls_handshake_without_an_answer_is_bounded_by_connect_timeout() {
     let Setup { top, tenant, .. } = Setup::default();
     let configuration = configuration(address, &format!("connect_timeout = \"50ms\"\n{top}"), &tenant);
     let gateway = Gateway::start_with(&configuration.replace("\"http://", "\"https://"), Clock::system());
-    for target in ["/api/v2/public/execution", "/api/v2/public/execution/1", "/api/v2/public/execution/1/nodes/n/batches"] {
+    for target in
+        ["/api/v2/public/execution", "/api/v2/public/execution/1", "/api/v2/public/execution/1/nodes/n/batches"]
+    {
         let answer = gateway.get(target, &as_account("acme-1")).await;
         assert_eq!((answer.status.as_u16(), answer.error_code().as_str()), (502, "UPSTREAM_UNREACHABLE"));
     }
@@ -288,5 +290,43 @@ async fn a_read_whose_body_breaks_off_is_retried() {
         let gateway = gateway(address, &format!("retries = {retries}"));
         let answer = gateway.get("/api/v2/public/execution", &as_account("acme-1")).await;
         assert_eq!((answer.status.as_u16(), counters.requests()), (status, requests), "{broken:?}: {:?}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_replaced_at_its_age_with_traffic_and_without() {
+    let (address, counters) = upstream(answer_all).await;
+    let gateway = gateway(address, "max_connection_age = \"50ms\"");
+    let mut page = 0;
+    let traffic = async {
+        while counters.opened() < 3 {
+            page += 1;
+            let target = format!("/api/v2/public/execution?page={page}");
+            assert_eq!(gateway.get(&target, &as_account("acme-1")).await.status, 200);
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), traffic).await.expect("it is replaced");
+    assert!(page > 3, "a connection is reused before its age");
+    until(|| counters.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_is_not_used_again_after_a_gateways_failure() {
+    for (status, connections) in [(502, 3), (503, 3), (504, 3), (500, 1), (404, 1), (429, 1)] {
+        let (address, counters) = upstream(move |mut stream, _, counters| async move {
+            while read_head(&mut stream, &counters).await {
+                say(&mut stream, &format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\n{{}}")).await;
+            }
+        })
+        .await;
+        let gateway = gateway(address, "");
+        for account in ["a", "b", "c"] {
+            let answer = gateway.get("/api/v2/public/execution", &as_account(account)).await;
+            assert!(answer.status.as_u16() >= 400, "{status}");
+            if status == 429 {
+                break;
+            }
+        }
+        assert_eq!(counters.opened(), connections, "{status}");
     }
 }

@@ -117,7 +117,9 @@ impl UpstreamOutcome {
             Self::Failed(TransportErrorKind::Unreachable) => 7,
             Self::Failed(TransportErrorKind::Timeout) => 8,
             Self::Failed(
-                TransportErrorKind::TooLarge { .. } | TransportErrorKind::Incomplete | TransportErrorKind::InvalidResponse,
+                TransportErrorKind::TooLarge { .. }
+                | TransportErrorKind::Incomplete
+                | TransportErrorKind::InvalidResponse,
             ) => 9,
         }
     }
