@@ -46,6 +46,8 @@ pub const STOPPED: &str = "stopped";
 pub const TRACES_FAILED: &str = "traces_failed";
 /// Warn: the circuit to Refold opened.
 pub const UPSTREAM_CIRCUIT_OPENED: &str = "upstream_circuit_opened";
+/// Warn: a worker's connections to a server were silent while a new one answered; they are closed.
+pub const UPSTREAM_CONNECTIONS_ABANDONED: &str = "upstream_connections_abandoned";
 /// Error, `tenant`: Refold answered 401 to a tenant's org key.
 pub const UPSTREAM_REJECTED_ORG_KEY: &str = "upstream_rejected_org_key";
 /// Error: an upstream body contained an org key and was cut off before it.

@@ -30,10 +30,14 @@ pub struct Connection {
     pub pool_idle_timeout: Duration,
     /// A connection is used for at most this time.
     pub max_connection_age: Duration,
+    /// A GET that hears nothing for this time is suspected to be on a dead connection.
+    pub suspect_after: Duration,
 }
 
 /// [`Connection::max_connection_age`] of servers for which there is no such setting.
 pub(super) const MAX_CONNECTION_AGE: Duration = Duration::from_mins(5);
+/// [`Connection::suspect_after`] of servers for which there is no such setting.
+pub(super) const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
 /// A PEM file of certificate authorities. Two are equal if their paths and contents are.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE};
+use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE, SUSPECT_AFTER};
 use super::resolver::Resolver;
 use super::secret::Secret;
 use super::setting_path::{InvalidSetting, SettingPath};
@@ -98,6 +98,7 @@ impl IssuerKeys {
                 pool_idle_per_worker: 1,
                 pool_idle_timeout: Duration::from_secs(5),
                 max_connection_age: MAX_CONNECTION_AGE,
+                suspect_after: SUSPECT_AFTER,
             },
             target: url.target.clone(),
             refresh: self.refresh.map_or(REFRESH, |refresh| refresh.0),

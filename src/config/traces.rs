@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE};
+use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE, SUSPECT_AFTER};
 use super::resolver::Resolver;
 use super::secret::Secret;
 use super::setting_path::{InvalidSetting, SettingPath};
@@ -68,6 +68,7 @@ impl Traces {
             pool_idle_per_worker: 1,
             pool_idle_timeout: Duration::from_secs(30),
             max_connection_age: MAX_CONNECTION_AGE,
+            suspect_after: SUSPECT_AFTER,
         };
         Some(SpanEndpoint { connection, target: endpoint.spans.clone() })
     }

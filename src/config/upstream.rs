@@ -7,7 +7,7 @@ use http::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE};
+use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE, SUSPECT_AFTER};
 use super::schema_as::schema_as;
 use super::text::parse_string;
 use super::units::{ByteSize, Count, PositiveDuration, non_zero};
@@ -44,6 +44,10 @@ pub struct Upstream {
     /// A connection is replaced after this time, less up to a fifth of it, so that a name that moves is followed.
     #[serde(with = "PositiveDuration")]
     pub max_connection_age: Duration,
+    /// Silence on all of a worker's connections after which a waiting read is also sent on a new one, to tell dead connections
+    /// from a slow Refold.
+    #[serde(with = "PositiveDuration")]
+    pub suspect_after: Duration,
     /// Concurrent requests; more would only queue in an upstream that has become slow.
     #[serde(with = "Count")]
     pub max_concurrent: usize,
@@ -78,6 +82,7 @@ impl Default for Upstream {
             pool_idle_per_worker: 32,
             pool_idle_timeout: Duration::from_mins(1),
             max_connection_age: MAX_CONNECTION_AGE,
+            suspect_after: SUSPECT_AFTER,
             max_concurrent: 100,
             retries: 2,
             breaker: BreakerSettings::default(),
@@ -105,6 +110,7 @@ impl Upstream {
             pool_idle_per_worker: self.pool_idle_per_worker,
             pool_idle_timeout: self.pool_idle_timeout,
             max_connection_age: self.max_connection_age,
+            suspect_after: self.suspect_after,
         }
     }
 }
@@ -136,3 +142,18 @@ impl BaseUrl {
 }
 
 schema_as!(BaseUrl, { "type": "string", "pattern": "^https?://[^/?#@]+/?$" });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_that_cannot_be_connected_to_is_refused() {
+        let parsed = |url: &str| toml::from_str::<Upstream>(&format!("base_url = \"{url}\""));
+        assert!(parsed("https://a.example:8443").is_ok());
+        for url in ["https://a.example:99999", "http://a.example:0", "https://a.example:", "https://[::1]:65536"] {
+            let error = parsed(url).expect_err(url).to_string();
+            assert!(error.contains("the URL's port has to be a number from 1 to 65535; write"), "{error}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! One keep-alive connection: HTTP/1.1, one request at a time.
 
+use std::sync::Arc;
+
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -9,13 +11,15 @@ use tokio::time::Instant;
 use super::connect::Io;
 use super::error::{TransportError, TransportErrorKind};
 use super::request_body::RequestBody;
-use super::stream::{CountedStream, Received};
+use super::stream::{Arrivals, CountedStream, Received};
 
 /// A connection without a request in flight.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
     received: Received,
+    /// The number of the connection in its pool, in the order in which they were opened.
+    pub(super) number: u64,
     /// From this moment on the connection is not used for another request.
     pub(super) retires: Instant,
 }
@@ -45,15 +49,20 @@ impl Connection {
     ///
     /// # Errors
     /// If the connection ends at once.
-    pub(super) async fn begin(io: Box<dyn Io>, retires: Instant) -> Result<Self, TransportError> {
+    pub(super) async fn begin(
+        io: Box<dyn Io>,
+        number: u64,
+        retires: Instant,
+        arrivals: Arc<Arrivals>,
+    ) -> Result<Self, TransportError> {
         let received = Received::default();
-        let io = TokioIo::new(CountedStream::new(io, received.clone()));
+        let io = TokioIo::new(CountedStream::new(io, received.clone(), arrivals));
         let (sender, connection) = http1::handshake(io).await.map_err(|error| no_response(&error))?;
         tokio::spawn(async move {
             // The request on this connection gets the error too.
             let _ = connection.await;
         });
-        Ok(Self { sender, received, retires })
+        Ok(Self { sender, received, number, retires })
     }
 
     /// Returns true if the server has closed the connection.

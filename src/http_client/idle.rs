@@ -46,6 +46,11 @@ impl<C: Send + 'static> IdleSet<C> {
         Some(last.connection)
     }
 
+    /// Closes the connections that are not to be kept.
+    pub(super) fn retain(&self, keep: impl Fn(&C) -> bool) {
+        lock(&self.0).connections.retain(|idle| keep(&idle.connection));
+    }
+
     /// Adds a connection until it expires, unless there are `most` already.
     pub(super) fn put(&self, connection: C, expires: Instant, most: usize) {
         let now = Instant::now();

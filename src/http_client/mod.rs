@@ -10,8 +10,10 @@ mod error;
 mod idle;
 mod pool;
 mod request_body;
+mod resend;
 mod response_body;
 mod stream;
+mod suspicion;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,8 @@ use self::decompress::decompress;
 pub use self::error::{BodyError, ClientSetupError, TransportError, TransportErrorKind};
 use self::pool::{Pool, PoolLimits};
 pub use self::request_body::{RequestBody, buffered, streamed};
+use self::resend::NoPermits;
+pub use self::resend::ResendPermits;
 pub use self::response_body::ResponseBody;
 use crate::config::{CaFile, Connection};
 
@@ -62,6 +66,7 @@ impl Client {
             idle: config.pool_idle_per_worker,
             idle_timeout: config.pool_idle_timeout,
             max_age: config.max_connection_age,
+            suspect_after: config.suspect_after,
         };
         Ok(Self {
             host: host_header(&config.base_url),
@@ -81,7 +86,29 @@ impl Client {
         request: Request<RequestBody>,
         time_left: Duration,
     ) -> Result<BufferedResponse, TransportError> {
-        let response = self.send_within(request, self.max_body, time_left).await?;
+        self.send_buffered(request, time_left, None::<&NoPermits>).await
+    }
+
+    /// Sends a request like [`Client::send`]; a GET is sent again, with a permit, if its connection turns out to be dead.
+    ///
+    /// # Errors
+    /// If there is no complete and valid response within the bounds of time and size.
+    pub async fn send_with_permits<P: ResendPermits>(
+        &self,
+        request: Request<RequestBody>,
+        time_left: Duration,
+        permits: &P,
+    ) -> Result<BufferedResponse, TransportError> {
+        self.send_buffered(request, time_left, Some(permits)).await
+    }
+
+    async fn send_buffered<P: ResendPermits>(
+        &self,
+        request: Request<RequestBody>,
+        time_left: Duration,
+        permits: Option<&P>,
+    ) -> Result<BufferedResponse, TransportError> {
+        let response = self.send_within(request, self.max_body, time_left, permits).await?;
         let (head, body) = response.into_parts();
         let body = body.read().await?;
         let body = match head.headers.get(CONTENT_ENCODING) {
@@ -100,21 +127,23 @@ impl Client {
         request: Request<RequestBody>,
         max_body: usize,
     ) -> Result<Response<ResponseBody>, TransportError> {
-        self.send_within(request, max_body, self.total_timeout).await
+        self.send_within(request, max_body, self.total_timeout, None::<&NoPermits>).await
     }
 
-    async fn send_within(
+    async fn send_within<P: ResendPermits>(
         &self,
         mut request: Request<RequestBody>,
         max_body: usize,
         time_left: Duration,
+        permits: Option<&P>,
     ) -> Result<Response<ResponseBody>, TransportError> {
         request.headers_mut().insert(HOST, self.host.clone());
         let start = Instant::now();
         let deadline = start + self.total_timeout.min(time_left);
         let first_byte = deadline.min(start + self.first_byte_timeout);
-        let (response, lease) =
-            timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| TransportErrorKind::Timeout)??;
+        let (response, lease) = timeout_at(first_byte, self.pool.send(request, permits))
+            .await
+            .map_err(|_| TransportErrorKind::Timeout)??;
         Ok(response.map(|body| ResponseBody::new(body, lease, deadline, max_body)))
     }
 }

@@ -11,22 +11,29 @@
 //! hyper-util's general client looks its pool up by host, races a connect against it and returns connections through tasks
 //! and channels. With one host, and a pool that only one thread uses, a stack is enough.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::connect::Connector;
 use super::connection::{Connection, SendFailure};
-use super::error::TransportError;
+use super::error::{TransportError, TransportErrorKind};
 use super::idle::IdleSet;
 use super::request_body::RequestBody;
+use super::resend::ResendPermits;
+use super::suspicion::Suspicion;
+use crate::log_events;
 
 /// A connection that was idle for less is as good as a new one for a request that can't be sent twice.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// Pause before a suspected request tries again to get what its probe needs.
+const RECHECK: Duration = Duration::from_millis(100);
 /// Statuses of a gateway or server that can't serve. Another connection may reach another one.
 const FAILED: [StatusCode; 3] = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 
@@ -41,6 +48,9 @@ pub(super) struct Pool {
 struct Shared {
     connector: Connector,
     limits: PoolLimits,
+    suspicion: Suspicion,
+    /// Number of connections that were opened.
+    opened: AtomicU64,
 }
 
 /// Limits for the connections of a pool.
@@ -52,6 +62,8 @@ pub(super) struct PoolLimits {
     pub(super) idle_timeout: Duration,
     /// A connection is used for at most this time.
     pub(super) max_age: Duration,
+    /// A GET is suspected to be on a dead connection after this time of silence.
+    pub(super) suspect_after: Duration,
 }
 
 /// A connection in use. [`Lease::release`] returns it to the pool once the response was read to its end; dropped before
@@ -62,50 +74,156 @@ pub(super) struct Lease {
     connection: Connection,
 }
 
-/// The outcome of a request on a connection that was used before.
-enum Reuse {
-    Answered(Response<Incoming>),
-    /// The request has to be sent on another connection.
-    Again(Request<RequestBody>),
-    /// The request has to be sent on a new connection: what ended this one may have ended all others too.
-    OnNewConnection(Request<RequestBody>),
+/// The connection for the next attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// An idle one, or a new one if there is none.
+    Idle,
+    /// A new one: what ended the last one may have ended all idle ones too.
+    New,
 }
+
+/// The reason why a request has no response on one connection.
+enum Unanswered {
+    Failed(SendFailure),
+    /// The connection is dead though it was not closed.
+    Abandoned,
+}
+
+/// The answer to a probe and its connection; `None` if there is no answer.
+type ProbeAnswer<'a> = Pin<Box<dyn Future<Output = Option<(Response<Incoming>, Connection)>> + Send + 'a>>;
 
 impl Pool {
     pub(super) fn new(connector: Connector, limits: PoolLimits) -> Self {
-        Self { shared: Arc::new(Shared { connector, limits }), idle: IdleSet::new() }
+        let suspicion = Suspicion::new(limits.suspect_after);
+        Self {
+            shared: Arc::new(Shared { connector, limits, suspicion, opened: AtomicU64::new(0) }),
+            idle: IdleSet::new(),
+        }
     }
 
-    /// Sends a request, whose target is in origin form, over an idle connection or a new one.
+    /// Sends a request, whose target is in origin form, over an idle connection or a new one. A GET with `permits` is sent again
+    /// if its connection turns out to be dead.
     ///
     /// # Errors
     /// If no connection can be opened, or it ends before the response's head.
-    pub(super) async fn send(
+    pub(super) async fn send<P: ResendPermits>(
         &self,
         mut request: Request<RequestBody>,
+        permits: Option<&P>,
     ) -> Result<(Response<Incoming>, Lease), TransportError> {
         let max_idle = if request.method() == Method::GET { Duration::MAX } else { FRESH };
-        while let Some(mut connection) = self.idle.take(max_idle) {
-            match reuse(&mut connection, request).await? {
-                Reuse::Answered(response) => return Ok(self.lease(connection, response)),
-                Reuse::Again(unanswered) => request = unanswered,
-                Reuse::OnNewConnection(unanswered) => {
-                    request = unanswered;
-                    break;
+        let mut next = Next::Idle;
+        loop {
+            let idle = if next == Next::Idle { self.idle.take(max_idle) } else { None };
+            let is_reused = idle.is_some();
+            let connection = match idle {
+                Some(connection) => connection,
+                // Boxed, since most requests find an idle connection and should not carry this large future everywhere.
+                None => Box::pin(self.connect()).await?,
+            };
+            let copy = repeatable(&request);
+            let sent = match (permits, &copy) {
+                (Some(permits), Some(copy)) => {
+                    let suspect = is_reused.then_some(copy);
+                    self.send_watched(connection, request, suspect, permits).await
                 }
-            }
+                _ => send_on(connection, request).await,
+            };
+            // A copy of a request is used on a connection that was used before, or by a GET that has permits.
+            (request, next) = match (sent, copy) {
+                (Ok((response, _)), Some(copy)) if is_reused && response.status() == StatusCode::REQUEST_TIMEOUT => {
+                    (copy, Next::New)
+                }
+                (Ok((response, connection)), _) => return Ok(self.lease(connection, response)),
+                (Err(Unanswered::Failed(SendFailure::Unsent(request))), _) if is_reused => (request, Next::Idle),
+                (Err(Unanswered::Failed(SendFailure::NoAnswer(_))), Some(copy)) if is_reused => (copy, Next::New),
+                (Err(Unanswered::Abandoned), Some(copy)) if self.may_move(permits).await => (copy, Next::Idle),
+                (Err(Unanswered::Failed(failure)), _) => return Err(failure.into()),
+                (Err(Unanswered::Abandoned), _) => return Err(TransportErrorKind::Unreachable.into()),
+            };
         }
-        // Boxed, since most requests find an idle connection and should not carry this large future through every step.
-        let mut connection = Box::pin(self.connect()).await?;
-        let response = connection.send(request).await?;
-        Ok(self.lease(connection, response))
     }
 
     async fn connect(&self) -> Result<Connection, TransportError> {
-        let io = self.shared.connector.connect().await?;
+        let Shared { connector, limits, suspicion, opened } = &*self.shared;
+        let io = connector.connect().await?;
         // Jitter: connections that were opened together are not replaced together.
-        let age = self.shared.limits.max_age.mul_f64(1.0 - 0.2 * fastrand::f64());
-        Connection::begin(io, Instant::now() + age).await
+        let age = limits.max_age.mul_f64(1.0 - 0.2 * fastrand::f64());
+        let number = opened.fetch_add(1, Ordering::Relaxed) + 1;
+        Connection::begin(io, number, Instant::now() + age, Arc::clone(suspicion.arrivals())).await
+    }
+
+    /// Sends a GET, and gives its connection up if a probe shows that it is dead. `suspect` is a copy of the request for a probe
+    /// of its own; `None` if it may not send one.
+    async fn send_watched<P: ResendPermits>(
+        &self,
+        mut connection: Connection,
+        request: Request<RequestBody>,
+        suspect: Option<&Request<RequestBody>>,
+        permits: &P,
+    ) -> Result<(Response<Incoming>, Connection), Unanswered> {
+        let suspicion = &self.shared.suspicion;
+        suspicion.count_request();
+        let (number, sent) = (connection.number, Instant::now());
+        let mut oldest = suspicion.oldest();
+        let mut check_at = suspicion.suspected_at(sent);
+        let mut probe = None;
+        let result = {
+            let mut sending = pin!(connection.send(request));
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut sending => break result,
+                    _ = oldest.wait_for(|oldest| number < *oldest) => return Err(Unanswered::Abandoned),
+                    answer = poll_probe(&mut probe), if probe.is_some() => match answer {
+                        Some(answer) => return Ok(answer),
+                        None => probe = None,
+                    },
+                    () = sleep_until(check_at), if suspect.is_some() && probe.is_none() => {
+                        check_at = suspicion.suspected_at(sent).max(Instant::now() + RECHECK);
+                        if let Some(copy) = suspect && suspicion.suspected_at(sent) <= Instant::now() {
+                            probe = self.begin_probe(copy, permits);
+                        }
+                    }
+                }
+            }
+        };
+        result.map(|response| (response, connection)).map_err(Unanswered::Failed)
+    }
+
+    /// Sends a copy of a suspected request on a new connection, if it gets a permit at once. Returns `None` from the future if
+    /// there is no answer.
+    fn begin_probe<'a, P: ResendPermits>(
+        &'a self,
+        suspect: &Request<RequestBody>,
+        permits: &P,
+    ) -> Option<ProbeAnswer<'a>>
+    where
+        P::Permit: 'a,
+    {
+        let probe = self.shared.suspicion.begin_probe()?;
+        let Some(permit) = permits.try_acquire() else {
+            probe.refund();
+            return None;
+        };
+        let request = repeatable(suspect)?;
+        Some(Box::pin(async move {
+            let _permit = permit;
+            let mut connection = self.connect().await.ok()?;
+            let response = connection.send(request).await.ok()?;
+            tracing::warn!(message = log_events::UPSTREAM_CONNECTIONS_ABANDONED);
+            probe.won(connection.number);
+            self.idle.retain(|idle| idle.number >= connection.number);
+            Some((response, connection))
+        }))
+    }
+
+    async fn may_move<P: ResendPermits>(&self, permits: Option<&P>) -> bool {
+        match permits {
+            Some(permits) => permits.acquire().await,
+            None => false,
+        }
     }
 
     /// Holds the connection of a response. It is closed after one that says that what answers there does not work.
@@ -121,29 +239,29 @@ impl Lease {
     /// Returns the connection to the pool, unless the server has closed it, it has reached its age, or the pool is
     /// full.
     pub(super) fn release(self) {
-        if self.connection.is_closed() {
+        let Shared { limits, suspicion, .. } = &*self.pool.shared;
+        if self.connection.is_closed() || suspicion.is_abandoned(self.connection.number) {
             return;
         }
-        let limits = self.pool.shared.limits;
         let expires = (Instant::now() + limits.idle_timeout).min(self.connection.retires);
         self.pool.idle.put(self.connection, expires, limits.idle);
     }
 }
 
-/// Sends a request on a connection that was used before.
-///
-/// # Errors
-/// If there is no answer, and the request may not be sent again.
-async fn reuse(connection: &mut Connection, request: Request<RequestBody>) -> Result<Reuse, TransportError> {
-    let copy = repeatable(&request);
-    match (connection.send(request).await, copy) {
-        (Ok(response), Some(copy)) if response.status() == StatusCode::REQUEST_TIMEOUT => {
-            Ok(Reuse::OnNewConnection(copy))
-        }
-        (Ok(response), _) => Ok(Reuse::Answered(response)),
-        (Err(SendFailure::Unsent(request)), _) => Ok(Reuse::Again(request)),
-        (Err(SendFailure::NoAnswer(_)), Some(copy)) => Ok(Reuse::OnNewConnection(copy)),
-        (Err(failure), _) => Err(failure.into()),
+async fn send_on(
+    mut connection: Connection,
+    request: Request<RequestBody>,
+) -> Result<(Response<Incoming>, Connection), Unanswered> {
+    match connection.send(request).await {
+        Ok(response) => Ok((response, connection)),
+        Err(failure) => Err(Unanswered::Failed(failure)),
+    }
+}
+
+async fn poll_probe(probe: &mut Option<ProbeAnswer<'_>>) -> Option<(Response<Incoming>, Connection)> {
+    match probe {
+        Some(probe) => probe.await,
+        None => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! that they build and in the way they receive the response, buffered or streaming.
 
 use http::{Request, Response, StatusCode};
+use tokio::sync::SemaphorePermit;
 
 use super::call::{FetchDemand, UpstreamCall};
 use super::error::{self, FetchError};
@@ -12,7 +13,7 @@ use super::permit_queue::{PermitQueue, UpstreamPermit};
 use super::{request, response};
 use crate::caller::{Caller, Credential};
 use crate::error::ClientError;
-use crate::http_client::{RequestBody, TransportError, TransportErrorKind};
+use crate::http_client::{RequestBody, ResendPermits, TransportError, TransportErrorKind};
 use crate::log_events;
 use crate::observe::UpstreamOutcome;
 use crate::tenant::{OrgKey, UpstreamVerdict};
@@ -113,6 +114,18 @@ impl<'a> Exchange<'a> {
         if permit.failed() == FailureEffect::CircuitOpened {
             self.call.telemetry.count_opened_circuit();
         }
+    }
+}
+
+impl<'a> ResendPermits for Exchange<'a> {
+    type Permit = SemaphorePermit<'a>;
+
+    fn try_acquire(&self) -> Option<Self::Permit> {
+        self.permits.try_acquire(self.call)
+    }
+
+    async fn acquire(&self) -> bool {
+        self.permits.acquire_again(self.call).await.is_ok()
     }
 }
 

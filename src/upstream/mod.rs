@@ -135,7 +135,8 @@ impl Upstream {
                 return Err(error::transport(TransportErrorKind::Timeout.into()).into());
             }
             let request = request::fetch(self.config.upstream.dialect, question, validator)?;
-            let send = |request| call.client.send(request, deadline.since(self.clock.now()));
+            let time_left = || deadline.since(self.clock.now());
+            let send = |request| call.client.send_with_permits(request, time_left(), &exchange);
             let result = exchange.send(request, send).await;
             drop(exchange);
             let pause = retry::pause_before(retry, &result).filter(|pause| self.may_retry(retry, *pause, deadline));

@@ -74,6 +74,14 @@ impl PermitQueue {
         granted.map_err(error::budget_exceeded)
     }
 
+    /// Takes a permit for one more request in flight, if one is free at once. A session token on probation gets none.
+    #[must_use]
+    pub(super) fn try_acquire(&self, call: &UpstreamCall<'_>) -> Option<SemaphorePermit<'_>> {
+        let is_known = call.caller.partition().token_status(self.clock.now()) == TokenStatus::Accepted;
+        let place = self.places.try_acquire().ok().filter(|_| is_known)?;
+        call.caller.tenant().upstream_budget.try_acquire().then_some(place)
+    }
+
     /// Waits for the org key's budget, in the queue of the present urgency.
     ///
     /// A background fetch joins the foreground as soon as a caller waits for it, and goes back when the last one disconnects. A

@@ -330,3 +330,99 @@ async fn a_connection_is_not_used_again_after_a_gateways_failure() {
         assert_eq!(counters.opened(), connections, "{status}");
     }
 }
+
+/// Opens `count` connections, one for each page from `first`, and returns once all have answered.
+async fn ask_at_once(gateway: &Arc<Gateway>, pages: std::ops::Range<usize>) -> Vec<tokio::task::JoinHandle<u16>> {
+    pages
+        .map(|page| {
+            let gateway = Arc::clone(gateway);
+            let target = format!("/api/v2/public/execution?page={page}");
+            tokio::spawn(async move { gateway.get(&target, &as_account("acme-1")).await.status.as_u16() })
+        })
+        .collect()
+}
+
+/// Answers one request of each of `count` connections at once, and then is as silent on them as `silence` says.
+async fn falls_silent<F: Future<Output = ()> + Send + 'static>(
+    count: usize,
+    silence: impl Fn(TcpStream, usize, Arc<Counters>) -> F + Clone + Send + Sync + 'static,
+) -> (SocketAddr, Arc<Counters>, tokio::sync::watch::Sender<bool>) {
+    let gate = tokio::sync::watch::Sender::new(false);
+    let gated = gate.clone();
+    let (address, counters) = upstream(move |mut stream, number, counters| {
+        let (mut gate, silence) = (gated.subscribe(), silence.clone());
+        async move {
+            if number <= count {
+                read_head(&mut stream, &counters).await;
+                gate.wait_for(|open| *open).await.expect("the test holds it");
+                say(&mut stream, GOOD).await;
+            }
+            silence(stream, number, counters).await;
+        }
+    })
+    .await;
+    (address, counters, gate)
+}
+
+#[tokio::test]
+async fn reads_on_dead_connections_move_to_the_one_that_answers() {
+    for dead in [1, 2, 6] {
+        let (address, counters, gate) = falls_silent(dead, move |mut stream, number, counters| async move {
+            if number > dead {
+                return answer_all(stream, number, counters).await;
+            }
+            // Takes requests and never answers, like a route that drops packets.
+            while read_head(&mut stream, &counters).await {}
+        })
+        .await;
+        let gateway = Arc::new(gateway(address, "suspect_after = \"50ms\"\n[upstream.breaker]\nfailures = 1\n"));
+        let first = ask_at_once(&gateway, 1..dead + 1).await;
+        until(|| counters.requests() == dead).await;
+        gate.send_replace(true);
+        for asked in first {
+            assert_eq!(asked.await.expect("no panic"), 200);
+        }
+        for asked in ask_at_once(&gateway, 101..101 + dead).await {
+            assert_eq!(asked.await.expect("no panic"), 200, "{dead} dead connections");
+        }
+        until(|| counters.open() == counters.opened() - dead).await;
+        // Each read was sent once on a dead connection and once on a new one, that of the probe included.
+        assert_eq!(counters.requests(), 3 * dead);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_upstream_gets_one_probe_and_all_keep_waiting() {
+    for waiting in [1, 2, 6] {
+        let answer = tokio::sync::watch::Sender::new(false);
+        let answered = answer.clone();
+        let (address, counters, gate) = falls_silent(waiting, move |mut stream, number, counters| {
+            let mut answered = answered.subscribe();
+            async move {
+                while read_head(&mut stream, &counters).await {
+                    if number > waiting {
+                        // The probe came last, so it would be answered last.
+                        std::future::pending::<()>().await;
+                    }
+                    answered.wait_for(|open| *open).await.expect("the test holds it");
+                    say(&mut stream, GOOD).await;
+                }
+            }
+        })
+        .await;
+        let gateway = Arc::new(gateway(address, "suspect_after = \"50ms\""));
+        let first = ask_at_once(&gateway, 1..waiting + 1).await;
+        until(|| counters.requests() == waiting).await;
+        gate.send_replace(true);
+        for asked in first {
+            assert_eq!(asked.await.expect("no panic"), 200);
+        }
+        let slow = ask_at_once(&gateway, 101..101 + waiting).await;
+        until(|| counters.requests() == 2 * waiting + 1).await;
+        answer.send_replace(true);
+        for asked in slow {
+            assert_eq!(asked.await.expect("no panic"), 200);
+        }
+        assert_eq!(counters.requests(), 2 * waiting + 1, "{waiting} waiting");
+    }
+}

@@ -125,6 +125,14 @@ impl UpstreamBudget {
         })
     }
 
+    /// Takes one request off the budget if it is free at once and no request waits; returns false if not.
+    #[must_use]
+    pub fn try_acquire(&self) -> bool {
+        let now = self.0.clock.now();
+        let mut schedule = self.0.schedule();
+        schedule.queue.length() == 0 && self.0.take(&mut schedule, now)
+    }
+
     /// Pauses all requests for `duration`, waiting ones included, and halves the rate. Call it after an upstream 429.
     pub fn pause(&self, duration: Duration) {
         let inner = &self.0;
