@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 use serde::de::{Deserialize, Deserializer};
 use serde::{Serialize, Serializer};
 
@@ -12,8 +12,10 @@ use super::schema_as::schema_as;
 /// The address of a server, and limits for connections to it. Made by the tables that name a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// Scheme and authority, no path: `https://api.gocobalt.io`.
+    /// Scheme, authority and the path below which all targets are: `https://api.gocobalt.io`.
     pub base_url: Uri,
+    /// The proxy to connect through.
+    pub proxy: Option<Proxy>,
     /// The certificate authorities to trust instead of the public ones.
     pub ca_file: Option<CaFile>,
     /// Limit for name look-up, TCP and TLS together.
@@ -38,6 +40,15 @@ pub struct Connection {
 pub(super) const MAX_CONNECTION_AGE: Duration = Duration::from_mins(5);
 /// [`Connection::suspect_after`] of servers for which there is no such setting.
 pub(super) const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+
+/// An HTTP proxy that opens tunnels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Scheme and authority, without credentials.
+    pub url: Uri,
+    /// The value of `Proxy-Authorization`.
+    pub authorization: Option<HeaderValue>,
+}
 
 /// A PEM file of certificate authorities. Two are equal if their paths and contents are.
 #[derive(Clone, Debug, PartialEq, Eq)]

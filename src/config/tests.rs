@@ -102,8 +102,8 @@ fn an_error_shows_its_place_and_the_remedy() {
             "postern.toml:2:12: the URL has to begin with http:// or https://; write scheme and host, like \"https://api.gocobalt.io\"",
         ),
         (
-            "[upstream]\nbase_url = \"https://a.example/api\"",
-            "postern.toml:2:12: the URL must not have a path or query; write scheme and host, like \"https://api.gocobalt.io\"",
+            "[upstream]\nbase_url = \"https://a.example/api?x\"",
+            "postern.toml:2:12: the URL must not have a query; write scheme and host, like \"https://api.gocobalt.io\"",
         ),
         (
             "[upstream]\nbase_url = \"https://u:p@a.example\"",

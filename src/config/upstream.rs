@@ -7,8 +7,10 @@ use http::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE, SUSPECT_AFTER};
+use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE, Proxy, SUSPECT_AFTER};
+use super::resolver::Resolver;
 use super::schema_as::schema_as;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::parse_string;
 use super::units::{ByteSize, Count, PositiveDuration, non_zero};
 use super::url::parse_server_url;
@@ -18,14 +20,20 @@ use crate::executions::Dialect;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Upstream {
-    /// Scheme and host of Refold.
+    /// Scheme and host of Refold, and the path below which its API is, if any.
     #[serde(with = "BaseUrl")]
     pub base_url: Uri,
     /// Spelling of filters upstream.
     pub dialect: Dialect,
     /// PEM file of authorities to trust instead of the public ones; relative to the configuration file.
     pub ca_file: Option<CaFile>,
-    /// Time limit for name look-up, TCP and TLS together.
+    /// The HTTP proxy for Refold: its URL, "off", or "environment" for HTTPS_PROXY and NO_PROXY.
+    #[serde(with = "ProxySetting")]
+    pub proxy: ProxySetting,
+    /// The proxy in effect; filled by `check`.
+    #[serde(skip)]
+    resolved_proxy: Option<Proxy>,
+    /// Time limit for name look-up, proxy CONNECT, TCP and TLS together.
     #[serde(with = "PositiveDuration")]
     pub connect_timeout: Duration,
     /// Time limit for connecting and the response head together.
@@ -75,6 +83,8 @@ impl Default for Upstream {
             base_url: Uri::from_static("https://api.gocobalt.io"),
             dialect: Dialect::Documented,
             ca_file: None,
+            proxy: ProxySetting::Environment,
+            resolved_proxy: None,
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(10),
             total_timeout: Duration::from_secs(15),
@@ -97,11 +107,22 @@ impl Default for BreakerSettings {
 }
 
 impl Upstream {
+    pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+        resolver.ca_file(&mut self.ca_file);
+        self.resolved_proxy = match &self.proxy {
+            ProxySetting::Environment => resolver.proxy(&self.base_url, &at.key("proxy"))?,
+            ProxySetting::Off => None,
+            ProxySetting::Url(url) => Some(Proxy { url: url.clone(), authorization: None }),
+        };
+        Ok(())
+    }
+
     /// The connection settings for the client.
     #[must_use]
     pub fn connection(&self) -> Connection {
         Connection {
             base_url: self.base_url.clone(),
+            proxy: self.resolved_proxy.clone(),
             ca_file: self.ca_file.clone(),
             connect_timeout: self.connect_timeout,
             first_byte_timeout: self.first_byte_timeout,
@@ -115,7 +136,42 @@ impl Upstream {
     }
 }
 
-/// Scheme and host of a server, with no path, as `Uri`.
+/// The choice of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxySetting {
+    /// The one that the environment names, if any.
+    Environment,
+    /// None.
+    Off,
+    /// The one with this URL, which has no credentials.
+    Url(Uri),
+}
+
+impl ProxySetting {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_string(deserializer, |text| match text {
+            "environment" => Ok(Self::Environment),
+            "off" => Ok(Self::Off),
+            url => match BaseUrl::parse(url) {
+                Ok(proxy) if proxy.path() == "/" => Ok(Self::Url(proxy)),
+                Ok(_) => Err("the URL of a proxy must not have a path".to_owned()),
+                Err(why) => Err(format!("{why}; write \"environment\", \"off\", or a URL like \"http://proxy:3128\"")),
+            },
+        })
+    }
+
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Environment => serializer.serialize_str("environment"),
+            Self::Off => serializer.serialize_str("off"),
+            Self::Url(url) => BaseUrl::serialize(url, serializer),
+        }
+    }
+}
+
+schema_as!(ProxySetting, { "type": "string", "pattern": "^(environment|off|https?://[^/?#@]+/?)$" });
+
+/// Scheme and host of a server, and a path, as `Uri`.
 struct BaseUrl;
 
 impl BaseUrl {
@@ -130,8 +186,8 @@ impl BaseUrl {
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err("the URL must not hold a user name or password");
         }
-        if uri.path() != "/" || uri.query().is_some() {
-            return Err("the URL must not have a path or query");
+        if uri.query().is_some() {
+            return Err("the URL must not have a query");
         }
         Ok(uri)
     }
@@ -141,7 +197,7 @@ impl BaseUrl {
     }
 }
 
-schema_as!(BaseUrl, { "type": "string", "pattern": "^https?://[^/?#@]+/?$" });
+schema_as!(BaseUrl, { "type": "string", "pattern": "^https?://[^/?#@]+(/[^?#]*)?$" });
 
 #[cfg(test)]
 mod tests {

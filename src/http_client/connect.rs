@@ -1,4 +1,5 @@
-//! Opens connections to one server: name look-up, TCP to any of its addresses, TLS. One time limit covers all of it.
+//! Opens connections to one server: name look-up, TCP to any of its addresses, a tunnel through a proxy if
+//! there is one, TLS. One time limit covers all of it.
 //!
 //! The name is looked up for each connection, so the addresses are never older than the connection.
 
@@ -9,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::dial::dial;
 use super::error::{TransportError, TransportErrorKind};
+use super::tunnel::open_tunnel;
 use crate::log_events;
 
 /// Bytes to and from a server, inside TLS if there is any.
@@ -50,10 +53,25 @@ pub(super) struct Connector {
     pub(super) resolver: Arc<dyn Resolve>,
     pub(super) host: Box<str>,
     pub(super) port: u16,
-    /// The settings and the name to verify; `None` for plain HTTP.
-    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub(super) tls: Option<Tls>,
+    /// The proxy through which the server is reached.
+    pub(super) proxy: Option<Via>,
     /// Limit for all steps together.
     pub(super) timeout: Duration,
+}
+
+/// TLS settings and the name to verify.
+pub(super) type Tls = (Arc<ClientConfig>, ServerName<'static>);
+
+/// A proxy that opens tunnels to servers.
+#[derive(Debug)]
+pub(super) struct Via {
+    pub(super) host: Box<str>,
+    pub(super) port: u16,
+    pub(super) tls: Option<Tls>,
+    pub(super) authorization: Option<HeaderValue>,
+    /// Host and port of the server, as CONNECT names them.
+    pub(super) target: Box<str>,
 }
 
 /// A step of opening a connection.
@@ -61,6 +79,8 @@ pub(super) struct Connector {
 enum Step {
     LookUp,
     Tcp,
+    ProxyTls,
+    Tunnel,
     Tls,
 }
 
@@ -69,6 +89,8 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::LookUp => "name look-up",
             Self::Tcp => "TCP connect",
+            Self::ProxyTls => "TLS handshake with the proxy",
+            Self::Tunnel => "proxy CONNECT",
             Self::Tls => "TLS handshake",
         })
     }
@@ -97,12 +119,34 @@ impl Connector {
 
     async fn open(&self) -> Result<Box<dyn Io>, ConnectError> {
         let deadline = Instant::now() + self.timeout;
-        let addresses = self.step(deadline, Step::LookUp, self.resolver.resolve(&self.host, self.port)).await?;
+        let Some(via) = &self.proxy else {
+            let tcp = self.dial(deadline, &self.host, self.port).await?;
+            return self.secure(deadline, Step::Tls, self.tls.as_ref(), Box::new(tcp)).await;
+        };
+        let tcp = self.dial(deadline, &via.host, via.port).await?;
+        let mut stream = self.secure(deadline, Step::ProxyTls, via.tls.as_ref(), Box::new(tcp)).await?;
+        let tunnel = open_tunnel(&mut stream, &via.target, via.authorization.as_ref());
+        self.step(deadline, Step::Tunnel, tunnel).await?;
+        self.secure(deadline, Step::Tls, self.tls.as_ref(), stream).await
+    }
+
+    async fn dial(&self, deadline: Instant, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+        let addresses = self.step(deadline, Step::LookUp, self.resolver.resolve(host, port)).await?;
         let tcp = self.step(deadline, Step::Tcp, dial(addresses, TcpStream::connect)).await?;
         tcp.set_nodelay(true).map_err(|source| ConnectError { step: Step::Tcp, source })?;
-        let Some((config, name)) = &self.tls else { return Ok(Box::new(tcp)) };
-        let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp);
-        Ok(Box::new(self.step(deadline, Step::Tls, handshake).await?))
+        Ok(tcp)
+    }
+
+    async fn secure(
+        &self,
+        deadline: Instant,
+        step: Step,
+        tls: Option<&Tls>,
+        stream: Box<dyn Io>,
+    ) -> Result<Box<dyn Io>, ConnectError> {
+        let Some((config, name)) = tls else { return Ok(stream) };
+        let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
+        Ok(Box::new(self.step(deadline, step, handshake).await?))
     }
 
     async fn step<T>(
@@ -154,6 +198,7 @@ mod tests {
             host: "refold.example".into(),
             port: 443,
             tls: is_tls.then(|| (Arc::new(config), name)),
+            proxy: None,
             timeout: Duration::from_millis(50),
         }
     }

@@ -26,6 +26,7 @@ pub(super) struct Connection {
 
 /// The reason why a request has no response.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most failures are an unsent request, which is moved once")]
 pub(super) enum SendFailure {
     /// The connection ended before any byte of the request was sent.
     Unsent(Request<RequestBody>),

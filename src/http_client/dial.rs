@@ -23,7 +23,7 @@ where
     T: Send + 'static,
     F: Future<Output = io::Result<T>> + Send + 'static,
 {
-    let mut rest = alternate(addresses);
+    let mut rest = alternate(&addresses);
     let mut error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let mut attempts = JoinSet::new();
     loop {
@@ -45,7 +45,7 @@ where
 }
 
 /// Orders addresses so that the families alternate, beginning with that of the first one, without duplicates.
-fn alternate(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
+fn alternate(addresses: &[SocketAddr]) -> VecDeque<SocketAddr> {
     let is_first_family =
         |address: &SocketAddr| addresses.first().is_some_and(|first| first.is_ipv4() == address.is_ipv4());
     let (mut first, mut second): (VecDeque<_>, VecDeque<_>) = addresses.iter().copied().partition(is_first_family);
@@ -74,7 +74,7 @@ mod tests {
     fn families_alternate_in_the_order_of_the_resolver() {
         let given = addresses(&["[::1]:1", "[::2]:1", "1.1.1.1:1", "[::3]:1", "2.2.2.2:1", "1.1.1.1:1"]);
         let expected = addresses(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"]);
-        assert_eq!(alternate(given), expected);
+        assert_eq!(alternate(&given), expected);
     }
 
     #[tokio::test(start_paused = true)]

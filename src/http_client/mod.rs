@@ -14,6 +14,7 @@ mod resend;
 mod response_body;
 mod stream;
 mod suspicion;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
-use self::connect::{Connector, Resolve, SystemResolver};
+use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
 use self::decompress::decompress;
 pub use self::error::{BodyError, ClientSetupError, TransportError, TransportErrorKind};
 use self::pool::{Pool, PoolLimits};
@@ -42,6 +43,8 @@ use crate::config::{CaFile, Connection};
 pub struct Client {
     pool: Pool,
     host: HeaderValue,
+    /// Path of the base URL without a slash at its end, below which all targets are.
+    path: Arc<str>,
     first_byte_timeout: Duration,
     total_timeout: Duration,
     max_body: usize,
@@ -70,6 +73,7 @@ impl Client {
         };
         Ok(Self {
             host: host_header(&config.base_url),
+            path: config.base_url.path().trim_end_matches('/').into(),
             pool: Pool::new(connector(config, resolver)?, limits),
             first_byte_timeout: config.first_byte_timeout,
             total_timeout: config.total_timeout,
@@ -138,6 +142,9 @@ impl Client {
         permits: Option<&P>,
     ) -> Result<Response<ResponseBody>, TransportError> {
         request.headers_mut().insert(HOST, self.host.clone());
+        if !self.path.is_empty() {
+            *request.uri_mut() = target_below(&self.path, request.uri())?;
+        }
         let start = Instant::now();
         let deadline = start + self.total_timeout.min(time_left);
         let first_byte = deadline.min(start + self.first_byte_timeout);
@@ -156,18 +163,31 @@ fn host_header(base_url: &Uri) -> HeaderValue {
 }
 
 fn connector(config: &Connection, resolver: Arc<dyn Resolve>) -> Result<Connector, ClientSetupError> {
-    let is_tls = config.base_url.scheme_str() == Some("https");
-    let host = config.base_url.host().unwrap_or_default();
+    let tls = Arc::new(tls(config)?);
+    let (host, port, secured) = endpoint(&config.base_url, &tls);
+    let proxy = config.proxy.as_ref().map(|proxy| {
+        let (proxy_host, proxy_port, secured) = endpoint(&proxy.url, &tls);
+        let target = format!("{}:{port}", config.base_url.host().unwrap_or_default()).into();
+        let authorization = proxy.authorization.clone();
+        Via { host: proxy_host, port: proxy_port, tls: secured, authorization, target }
+    });
+    Ok(Connector { resolver, host, port, tls: secured, proxy, timeout: config.connect_timeout })
+}
+
+/// Returns the host, the port and, for https, the TLS of a URL.
+fn endpoint(url: &Uri, tls: &Arc<ClientConfig>) -> (Box<str>, u16, Option<Tls>) {
+    let is_tls = url.scheme_str() == Some("https");
     // A URL has brackets around an IPv6 address, and neither a resolver nor a certificate has.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let tls = if is_tls {
-        let name = ServerName::try_from(host.to_owned()).expect("the configuration checks the host of a URL");
-        Some((Arc::new(tls(config)?), name))
-    } else {
-        None
-    };
-    let port = config.base_url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-    Ok(Connector { resolver, host: host.into(), port, tls, timeout: config.connect_timeout })
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let name = || ServerName::try_from(host.to_owned()).expect("the configuration checks the host of a URL");
+    let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    (host.into(), port, is_tls.then(|| (Arc::clone(tls), name())))
+}
+
+/// Returns a request target below the path of the base URL.
+fn target_below(path: &str, target: &Uri) -> Result<Uri, TransportError> {
+    let target = format!("{path}{target}").parse();
+    target.map_err(|error: http::uri::InvalidUri| TransportError::caused_by(TransportErrorKind::Unreachable, &error))
 }
 
 fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {

@@ -84,6 +84,7 @@ enum Next {
 }
 
 /// The reason why a request has no response on one connection.
+#[expect(clippy::large_enum_variant, reason = "it is moved once")]
 enum Unanswered {
     Failed(SendFailure),
     /// The connection is dead though it was not closed.

@@ -26,6 +26,7 @@ mod limits;
 mod metrics;
 mod pass_through;
 mod process;
+mod reach;
 mod reload;
 mod restart;
 mod rotation;
