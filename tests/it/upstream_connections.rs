@@ -332,7 +332,7 @@ async fn a_connection_is_not_used_again_after_a_gateways_failure() {
 }
 
 /// Opens `count` connections, one for each page from `first`, and returns once all have answered.
-async fn ask_at_once(gateway: &Arc<Gateway>, pages: std::ops::Range<usize>) -> Vec<tokio::task::JoinHandle<u16>> {
+fn ask_at_once(gateway: &Arc<Gateway>, pages: std::ops::Range<usize>) -> Vec<tokio::task::JoinHandle<u16>> {
     pages
         .map(|page| {
             let gateway = Arc::clone(gateway);
@@ -376,13 +376,13 @@ async fn reads_on_dead_connections_move_to_the_one_that_answers() {
         })
         .await;
         let gateway = Arc::new(gateway(address, "suspect_after = \"50ms\"\n[upstream.breaker]\nfailures = 1\n"));
-        let first = ask_at_once(&gateway, 1..dead + 1).await;
+        let first = ask_at_once(&gateway, 1..dead + 1);
         until(|| counters.requests() == dead).await;
         gate.send_replace(true);
         for asked in first {
             assert_eq!(asked.await.expect("no panic"), 200);
         }
-        for asked in ask_at_once(&gateway, 101..101 + dead).await {
+        for asked in ask_at_once(&gateway, 101..101 + dead) {
             assert_eq!(asked.await.expect("no panic"), 200, "{dead} dead connections");
         }
         until(|| counters.open() == counters.opened() - dead).await;
@@ -411,13 +411,13 @@ async fn a_slow_upstream_gets_one_probe_and_all_keep_waiting() {
         })
         .await;
         let gateway = Arc::new(gateway(address, "suspect_after = \"50ms\""));
-        let first = ask_at_once(&gateway, 1..waiting + 1).await;
+        let first = ask_at_once(&gateway, 1..waiting + 1);
         until(|| counters.requests() == waiting).await;
         gate.send_replace(true);
         for asked in first {
             assert_eq!(asked.await.expect("no panic"), 200);
         }
-        let slow = ask_at_once(&gateway, 101..101 + waiting).await;
+        let slow = ask_at_once(&gateway, 101..101 + waiting);
         until(|| counters.requests() == 2 * waiting + 1).await;
         answer.send_replace(true);
         for asked in slow {
