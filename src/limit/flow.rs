@@ -6,7 +6,7 @@ pub type FlowId = u64;
 /// Priority of an upstream request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// A caller waits for the response. Served before all background requests.
+    /// A caller waits for the response. Served before background requests, within the leeway of its flow.
     Foreground,
     /// The response renews a cached one, which callers receive meanwhile.
     Background,

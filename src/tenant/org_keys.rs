@@ -21,13 +21,13 @@ pub enum OrgKey {
 /// The org keys, and which of them Refold accepted last.
 #[derive(Debug)]
 pub struct OrgKeys {
-    current: Key,
-    next: Option<Key>,
+    current: OrgKeyValue,
+    next: Option<OrgKeyValue>,
     active: AtomicU8,
 }
 
 #[derive(Debug)]
-struct Key {
+struct OrgKeyValue {
     secret: Secret,
     header: HeaderValue,
 }
@@ -35,8 +35,8 @@ struct Key {
 impl OrgKeys {
     pub(super) fn new(config: &config::Tenant) -> Self {
         Self {
-            current: Key::new(&config.org_key),
-            next: config.org_key_next.as_ref().map(Key::new),
+            current: OrgKeyValue::new(&config.org_key),
+            next: config.org_key_next.as_ref().map(OrgKeyValue::new),
             active: AtomicU8::new(OrgKey::Current as u8),
         }
     }
@@ -86,7 +86,8 @@ impl OrgKeys {
     /// Finds the key that equals a text, in constant time for texts of the key's length.
     #[must_use]
     pub fn find(&self, text: &[u8]) -> Option<OrgKey> {
-        let is = |key: &Key| constant_time::verify_slices_are_equal(text, key.secret.expose().as_bytes()).is_ok();
+        let is =
+            |key: &OrgKeyValue| constant_time::verify_slices_are_equal(text, key.secret.expose().as_bytes()).is_ok();
         let current = is(&self.current).then_some(OrgKey::Current);
         current.or_else(|| self.next.as_ref().is_some_and(is).then_some(OrgKey::Next))
     }
@@ -112,12 +113,12 @@ impl OrgKeys {
         self.all().any(|key| memmem::find(text, key.secret.expose().as_bytes()).is_some())
     }
 
-    fn all(&self) -> impl Iterator<Item = &Key> {
+    fn all(&self) -> impl Iterator<Item = &OrgKeyValue> {
         std::iter::once(&self.current).chain(&self.next)
     }
 }
 
-impl Key {
+impl OrgKeyValue {
     fn new(secret: &Secret) -> Self {
         let mut header = HeaderValue::from_str(secret.expose()).expect("the configuration accepts only visible ASCII");
         header.set_sensitive(true);

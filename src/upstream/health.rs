@@ -145,7 +145,7 @@ impl CircuitPermit<'_> {
                 tracing::warn!(message = log_events::UPSTREAM_CIRCUIT_OPENED);
                 (BreakerState::Open { until }, FailureEffect::CircuitOpened)
             }
-            // Also sent before the circuit opened: it stays open for no longer.
+            // The request was sent before the circuit opened: its failure does not keep the circuit open for longer.
             BreakerState::Open { until } => (BreakerState::Open { until }, FailureEffect::None),
         };
         *state = next;

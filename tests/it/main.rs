@@ -1,4 +1,5 @@
-//! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave.
+//! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave. One file
+//! has one subject; the subjects share [`support`] and nothing else.
 
 #![expect(clippy::disallowed_methods, reason = "real sockets take real time and threads")]
 
@@ -8,31 +9,31 @@ mod browser;
 mod browser_status_page;
 mod caching;
 mod callers;
-mod chromium;
 mod coalescing;
 mod command_line;
 mod connections;
 mod deploy;
 mod derivation;
+mod directives;
 mod documentation;
 mod drain;
 mod drain_connections;
 mod encryption;
-mod harness;
+mod forged_tokens;
 mod identities;
 mod isolation;
-mod issuer;
 mod limits;
 mod metrics;
 mod pass_through;
-mod process;
 mod reach;
 mod reload;
+mod reload_listeners;
 mod restart;
 mod rotation;
 mod secrecy;
 mod spellings;
 mod staleness;
+mod support;
 mod tokens;
 mod traces;
 mod upstream_connections;

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use http::Method;
 use postern::clock::Clock;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Gateway, Setup, as_account, configuration, spawn_upstream};
+use crate::support::{Configuration, EMPTY_PAGE, EXECUTIONS, Gateway, as_account, read_head, spawn_upstream};
 
-const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{\"docs\":[],\"totalDocs\":0} ";
 const OPEN: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// Records the first line and the `Host` of each request; answers CONNECT with `tunnel` and all others with an empty page.
@@ -27,39 +26,27 @@ async fn recorder(tunnel: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>)
 }
 
 async fn record(mut stream: TcpStream, lines: Arc<Mutex<Vec<String>>>, tunnel: &'static str) {
-    loop {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            match stream.read_u8().await {
-                Ok(byte) => head.push(byte),
-                Err(_) => return,
-            }
-        }
-        let head = String::from_utf8(head).expect("text");
+    while let Some(head) = read_head(&mut stream).await {
         let host = head.lines().find(|line| line.to_ascii_lowercase().starts_with("host:")).expect("a host");
         let first = head.lines().next().expect("a line");
         lines.lock().expect("no panic").push(format!("{first} {}", host["host:".len()..].trim()));
-        let response = if first.starts_with("CONNECT") { tunnel } else { GOOD };
+        let response = if first.starts_with("CONNECT") { tunnel } else { EMPTY_PAGE };
         stream.write_all(response.as_bytes()).await.expect("it is read");
     }
 }
 
-fn gateway(address: SocketAddr, base_url: &str, lines: &str) -> Gateway {
-    let Setup { top, tenant, .. } = Setup::default();
-    let configuration = configuration(address, &format!("{lines}\n{top}"), &tenant);
-    Gateway::start_with(
-        &configuration.replace(&format!("http://{address}\""), &format!("{base_url}\"")),
-        Clock::system(),
-    )
+fn gateway(base_url: &str, change: impl FnOnce(Configuration) -> Configuration) -> Gateway {
+    let config = Configuration::new().set("upstream.base_url", base_url);
+    Gateway::start(&change(config), &Clock::system())
 }
 
 #[tokio::test]
 async fn every_request_is_sent_below_the_path_of_the_base_url() {
     for (path, prefix) in [("/refold", "/refold"), ("/a/b/", "/a/b"), ("/", "")] {
         let (address, lines) = recorder(OPEN).await;
-        let gateway = gateway(address, &format!("http://{address}{path}"), "");
-        assert_eq!(gateway.get("/api/v2/public/execution", &as_account("a")).await.status, 200);
-        let stopped = gateway.send(Method::POST, "/api/v2/public/execution/1/stop", &as_account("a")).await;
+        let gateway = gateway(&format!("http://{address}{path}"), |config| config);
+        assert_eq!(gateway.list("a", "").await.status, 200);
+        let stopped = gateway.send(Method::POST, &format!("{EXECUTIONS}/1/stop"), &as_account("a")).await;
         assert_eq!(stopped.status, 200, "{:?}", stopped.body);
         assert_eq!(
             *lines.lock().expect("no panic"),
@@ -79,8 +66,8 @@ async fn refold_is_reached_through_the_configured_proxy() {
         ("http://[2001:db8::1]:81", "[2001:db8::1]:81", "[2001:db8::1]:81"),
     ] {
         let (address, lines) = recorder(OPEN).await;
-        let gateway = gateway(address, base_url, &format!("proxy = \"http://{address}/\""));
-        let answer = gateway.get("/api/v2/public/execution", &as_account("a")).await;
+        let gateway = gateway(base_url, |config| config.set("upstream.proxy", format!("http://{address}/")));
+        let answer = gateway.list("a", "").await;
         assert_eq!(answer.status, 200, "{:?}", answer.body);
         assert_eq!(
             *lines.lock().expect("no panic"),
@@ -96,9 +83,10 @@ async fn refold_is_reached_through_the_configured_proxy() {
 async fn a_proxy_that_refuses_or_is_silent_makes_refold_unreachable() {
     for tunnel in ["HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 502 Bad Gateway\r\n\r\n", ""] {
         let (address, _lines) = recorder(tunnel).await;
-        let lines = format!("connect_timeout = \"50ms\"\nproxy = \"http://{address}/\"");
-        let gateway = gateway(address, "http://refold.invalid", &lines);
-        let answer = gateway.get("/api/v2/public/execution", &as_account("a")).await;
-        assert_eq!((answer.status.as_u16(), answer.error_code().as_str()), (502, "UPSTREAM_UNREACHABLE"), "{tunnel}");
+        let gateway = gateway("http://refold.invalid", |config| {
+            config.set("upstream.connect_timeout", "50ms").set("upstream.proxy", format!("http://{address}/"))
+        });
+        let answer = gateway.list("a", "").await;
+        assert_eq!(answer.error(), (502, "UPSTREAM_UNREACHABLE".to_owned()), "{tunnel}");
     }
 }

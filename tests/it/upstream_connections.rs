@@ -1,15 +1,20 @@
 //! The life of connections to Refold: opened within a time limit, reused, closed when idle or old, replaced when lost.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use http::Method;
 use postern::clock::Clock;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
-use crate::harness::{Gateway, Setup, as_account, configuration, spawn_upstream, until};
-
-const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{\"docs\":[],\"totalDocs\":0} ";
+use crate::support::{
+    self, Configuration, EMPTY_PAGE, EXECUTIONS, Gateway, PendingAnswer, as_account, spawn_upstream, until, within,
+};
 
 /// Counts the connections and requests of an upstream.
 #[derive(Debug, Default)]
@@ -57,20 +62,12 @@ async fn upstream<F: Future<Output = ()> + Send + 'static>(
 
 /// Reads the head of a request; false at the end of the connection.
 async fn read_head(stream: &mut TcpStream, counters: &Counters) -> bool {
-    use tokio::io::AsyncReadExt;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return false,
-        }
-    }
-    counters.requests.fetch_add(1, Ordering::SeqCst);
-    true
+    let is_request = support::read_head(stream).await.is_some();
+    counters.requests.fetch_add(usize::from(is_request), Ordering::SeqCst);
+    is_request
 }
 
 async fn say(stream: &mut TcpStream, response: &str) {
-    use tokio::io::AsyncWriteExt;
     // The gateway may have closed the connection.
     let _ = stream.write_all(response.as_bytes()).await;
 }
@@ -78,49 +75,51 @@ async fn say(stream: &mut TcpStream, response: &str) {
 /// Answers every request with an empty page.
 async fn answer_all(mut stream: TcpStream, _number: usize, counters: Arc<Counters>) {
     while read_head(&mut stream, &counters).await {
-        say(&mut stream, GOOD).await;
+        say(&mut stream, EMPTY_PAGE).await;
     }
 }
 
-/// Starts a gateway with one worker and these lines in `[upstream]`.
-fn gateway(upstream: SocketAddr, lines: &str) -> Gateway {
-    let Setup { top, tenant, .. } = Setup::default();
-    let top = format!("{lines}\n{top}[server]\nworkers = 1\ndrain_timeout = \"200ms\"\n");
-    Gateway::start(upstream, &top, &tenant, Clock::system())
+/// Starts a gateway with one worker.
+fn gateway(upstream: SocketAddr, change: impl FnOnce(Configuration) -> Configuration) -> Gateway {
+    let config = Configuration::new().upstream(upstream).one_worker();
+    Gateway::start(&change(config), &Clock::system())
+}
+
+/// Opens the circuit at the first failure.
+fn fragile(config: Configuration) -> Configuration {
+    config.set("upstream.breaker.failures", 1)
+}
+
+/// Opens the circuit at the first failure, and suspects connections after 50 ms.
+fn suspicious(config: Configuration) -> Configuration {
+    fragile(config).set("upstream.suspect_after", "50ms")
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_without_traffic() {
-    let gate = tokio::sync::watch::Sender::new(false);
+    let gate = watch::Sender::new(false);
     let gated = gate.clone();
     let (address, counters) = upstream(move |mut stream, _, counters| {
         let mut gate = gated.subscribe();
         async move {
             while read_head(&mut stream, &counters).await {
                 gate.wait_for(|open| *open).await.expect("the test holds it");
-                say(&mut stream, GOOD).await;
+                say(&mut stream, EMPTY_PAGE).await;
             }
         }
     })
     .await;
-    let gateway = Arc::new(gateway(address, "pool_idle_timeout = \"50ms\""));
+    let gateway = gateway(address, |config| config.set("upstream.pool_idle_timeout", "50ms"));
     for round in 0..2 {
         gate.send_replace(false);
-        let asking: Vec<_> = (1..=6)
-            .map(|page| {
-                let gateway = Arc::clone(&gateway);
-                let target = format!("/api/v2/public/execution?page={page}&limit={}", round + 1);
-                tokio::spawn(async move { gateway.get(&target, &as_account("acme-1")).await })
-            })
-            .collect();
+        let asking: Vec<_> =
+            (1..=6).map(|page| gateway.spawn_list("acme-1", &format!("page={page}&limit={}", round + 1))).collect();
         until(|| counters.open() == 6).await;
         gate.send_replace(true);
-        for asked in asking {
-            assert_eq!(asked.await.expect("no panic").status, 200);
-        }
+        assert_answered(asking).await;
         until(|| counters.open() == 0).await;
     }
-    let stopped = gateway.send(http::Method::POST, "/api/v2/public/execution/1/stop", &as_account("acme-1")).await;
+    let stopped = gateway.send(Method::POST, &format!("{EXECUTIONS}/1/stop"), &as_account("acme-1")).await;
     assert_eq!(stopped.status, 200, "{:?}", stopped.body);
     until(|| counters.open() == 0).await;
     assert_eq!(counters.opened(), 13);
@@ -133,14 +132,12 @@ async fn a_tls_handshake_without_an_answer_is_bounded_by_connect_timeout() {
         std::future::pending::<()>().await;
     })
     .await;
-    let Setup { top, tenant, .. } = Setup::default();
-    let configuration = configuration(address, &format!("connect_timeout = \"50ms\"\n{top}"), &tenant);
-    let gateway = Gateway::start_with(&configuration.replace("\"http://", "\"https://"), Clock::system());
-    for target in
-        ["/api/v2/public/execution", "/api/v2/public/execution/1", "/api/v2/public/execution/1/nodes/n/batches"]
-    {
-        let answer = gateway.get(target, &as_account("acme-1")).await;
-        assert_eq!((answer.status.as_u16(), answer.error_code().as_str()), (502, "UPSTREAM_UNREACHABLE"));
+    let config = Configuration::new().set("upstream.connect_timeout", "50ms");
+    let config = config.set("upstream.base_url", format!("https://{address}"));
+    let gateway = Gateway::start(&config, &Clock::system());
+    for below in ["", "/1", "/1/nodes/n/batches"] {
+        let answer = gateway.get(&format!("{EXECUTIONS}{below}"), &as_account("acme-1")).await;
+        assert_eq!(answer.error(), (502, "UPSTREAM_UNREACHABLE".to_owned()));
     }
     assert_eq!(counters.opened(), 3);
 }
@@ -160,13 +157,13 @@ async fn ends_when_reused(mortal: usize, end: End) -> (SocketAddr, Arc<Counters>
             return answer_all(stream, number, counters).await;
         }
         if read_head(&mut stream, &counters).await {
-            say(&mut stream, GOOD).await;
+            say(&mut stream, EMPTY_PAGE).await;
         }
         if read_head(&mut stream, &counters).await {
             match end {
                 End::Close => {}
                 End::Reset => {
-                    let linger = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+                    let linger = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
                     linger.expect("a TCP socket");
                 }
                 End::Say(text) => say(&mut stream, text).await,
@@ -182,10 +179,9 @@ async fn a_read_whose_reused_connection_is_lost_is_sent_on_a_new_one() {
     const TIMEOUT_WITH_BODY: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-length: 6\r\n\r\n<html>";
     for end in [End::Reset, End::Close, End::Say(TIMEOUT), End::Say(TIMEOUT_WITH_BODY)] {
         let (address, counters) = ends_when_reused(1, end).await;
-        let gateway = gateway(address, "[upstream.breaker]\nfailures = 1\n");
-        let get = async |target: &str| gateway.get(target, &as_account("acme-1")).await;
+        let gateway = gateway(address, fragile);
         for page in 1..4 {
-            let answer = get(&format!("/api/v2/public/execution?page={page}")).await;
+            let answer = gateway.list("acme-1", &format!("page={page}")).await;
             assert_eq!(answer.status, 200, "{end:?}: {:?}", answer.body);
         }
         // The lost request arrived twice.
@@ -195,7 +191,7 @@ async fn a_read_whose_reused_connection_is_lost_is_sent_on_a_new_one() {
 
 #[tokio::test]
 async fn many_lost_connections_cost_each_read_one_more_connection() {
-    let gate = tokio::sync::watch::Sender::new(false);
+    let gate = watch::Sender::new(false);
     let gated = gate.clone();
     let (address, counters) = upstream(move |mut stream, number, counters| {
         let mut gate = gated.subscribe();
@@ -205,25 +201,18 @@ async fn many_lost_connections_cost_each_read_one_more_connection() {
             }
             read_head(&mut stream, &counters).await;
             gate.wait_for(|open| *open).await.expect("the test holds it");
-            say(&mut stream, GOOD).await;
+            say(&mut stream, EMPTY_PAGE).await;
             read_head(&mut stream, &counters).await;
         }
     })
     .await;
-    let gateway = Arc::new(gateway(address, "[upstream.breaker]\nfailures = 1\n"));
-    let ask = |page: usize| {
-        let gateway = Arc::clone(&gateway);
-        let target = format!("/api/v2/public/execution?page={page}");
-        tokio::spawn(async move { gateway.get(&target, &as_account("acme-1")).await.status })
-    };
-    let first: Vec<_> = (1..=12).map(ask).collect();
+    let gateway = gateway(address, fragile);
+    let first = ask_at_once(&gateway, 1..13);
     until(|| counters.requests() == 12).await;
     gate.send_replace(true);
-    for asked in first {
-        assert_eq!(asked.await.expect("no panic"), 200);
-    }
+    assert_answered(first).await;
     for page in 21..=24 {
-        assert_eq!(ask(page).await.expect("no panic"), 200, "page {page}");
+        assert_eq!(gateway.list("acme-1", &format!("page={page}")).await.status, 200, "page {page}");
     }
     assert_eq!((counters.requests(), counters.opened()), (17, 13));
 }
@@ -232,10 +221,8 @@ async fn many_lost_connections_cost_each_read_one_more_connection() {
 async fn an_answer_that_began_or_a_new_connection_is_no_reason_to_send_again() {
     // A part of a head arrived: the server has seen the request.
     let (address, counters) = ends_when_reused(1, End::Say("HTTP/1.1 200 OK\r\ncontent-le")).await;
-    let gateway_1 = gateway(address, "");
-    let get = async |gateway: &Gateway, page: u32| {
-        gateway.get(&format!("/api/v2/public/execution?page={page}"), &as_account("acme-1")).await
-    };
+    let gateway_1 = gateway(address, |config| config);
+    let get = async |gateway: &Gateway, page: u32| gateway.list("acme-1", &format!("page={page}")).await;
     assert_eq!(get(&gateway_1, 1).await.status, 200);
     assert_eq!(get(&gateway_1, 2).await.error_code(), "UPSTREAM_UNREACHABLE");
     assert_eq!((counters.requests(), counters.opened()), (2, 1));
@@ -247,7 +234,7 @@ async fn an_answer_that_began_or_a_new_connection_is_no_reason_to_send_again() {
         }
     })
     .await;
-    let gateway_2 = gateway(address, "");
+    let gateway_2 = gateway(address, |config| config);
     assert_eq!(get(&gateway_2, 1).await.error_code(), "UPSTREAM_UNREACHABLE");
     assert_eq!(get(&gateway_2, 2).await.status, 408);
     assert_eq!((counters.requests(), counters.opened()), (2, 2));
@@ -257,9 +244,9 @@ async fn an_answer_that_began_or_a_new_connection_is_no_reason_to_send_again() {
 async fn an_action_is_never_sent_twice() {
     for end in [End::Reset, End::Close] {
         let (address, counters) = ends_when_reused(1, end).await;
-        let gateway = gateway(address, "");
-        assert_eq!(gateway.get("/api/v2/public/execution", &as_account("acme-1")).await.status, 200);
-        let action = gateway.send(http::Method::POST, "/api/v2/public/execution/1/rerun", &as_account("acme-1")).await;
+        let gateway = gateway(address, |config| config);
+        assert_eq!(gateway.list("acme-1", "").await.status, 200);
+        let action = gateway.send(Method::POST, &format!("{EXECUTIONS}/1/rerun"), &as_account("acme-1")).await;
         assert_eq!(action.error_code(), "UPSTREAM_UNREACHABLE", "{end:?}");
         assert_eq!((counters.requests(), counters.opened()), (2, 1), "{end:?}");
     }
@@ -287,8 +274,8 @@ async fn a_read_whose_body_breaks_off_is_retried() {
             say(&mut stream, broken).await;
         })
         .await;
-        let gateway = gateway(address, &format!("retries = {retries}"));
-        let answer = gateway.get("/api/v2/public/execution", &as_account("acme-1")).await;
+        let gateway = gateway(address, |config| config.retries(retries));
+        let answer = gateway.list("acme-1", "").await;
         assert_eq!((answer.status.as_u16(), counters.requests()), (status, requests), "{broken:?}: {:?}", answer.body);
     }
 }
@@ -296,16 +283,15 @@ async fn a_read_whose_body_breaks_off_is_retried() {
 #[tokio::test]
 async fn a_connection_is_replaced_at_its_age_with_traffic_and_without() {
     let (address, counters) = upstream(answer_all).await;
-    let gateway = gateway(address, "max_connection_age = \"50ms\"");
+    let gateway = gateway(address, |config| config.set("upstream.max_connection_age", "50ms"));
     let mut page = 0;
     let traffic = async {
         while counters.opened() < 3 {
             page += 1;
-            let target = format!("/api/v2/public/execution?page={page}");
-            assert_eq!(gateway.get(&target, &as_account("acme-1")).await.status, 200);
+            assert_eq!(gateway.list("acme-1", &format!("page={page}")).await.status, 200);
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), traffic).await.expect("it is replaced");
+    within(traffic).await;
     assert!(page > 3, "a connection is reused before its age");
     until(|| counters.open() == 0).await;
 }
@@ -319,9 +305,9 @@ async fn a_connection_is_not_used_again_after_a_gateways_failure() {
             }
         })
         .await;
-        let gateway = gateway(address, "");
+        let gateway = gateway(address, |config| config);
         for account in ["a", "b", "c"] {
-            let answer = gateway.get("/api/v2/public/execution", &as_account(account)).await;
+            let answer = gateway.list(account, "").await;
             assert!(answer.status.as_u16() >= 400, "{status}");
             if status == 429 {
                 break;
@@ -331,23 +317,24 @@ async fn a_connection_is_not_used_again_after_a_gateways_failure() {
     }
 }
 
-/// Opens `count` connections, one for each page from `first`, and returns once all have answered.
-fn ask_at_once(gateway: &Arc<Gateway>, pages: std::ops::Range<usize>) -> Vec<tokio::task::JoinHandle<u16>> {
-    pages
-        .map(|page| {
-            let gateway = Arc::clone(gateway);
-            let target = format!("/api/v2/public/execution?page={page}");
-            tokio::spawn(async move { gateway.get(&target, &as_account("acme-1")).await.status.as_u16() })
-        })
-        .collect()
+/// Asks for all these pages at once.
+fn ask_at_once(gateway: &Gateway, pages: Range<usize>) -> Vec<PendingAnswer> {
+    pages.map(|page| gateway.spawn_list("acme-1", &format!("page={page}"))).collect()
+}
+
+async fn assert_answered(pending: Vec<PendingAnswer>) {
+    for pending in pending {
+        let answer = pending.answer().await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+    }
 }
 
 /// Answers one request of each of `count` connections at once, and then is as silent on them as `silence` says.
 async fn falls_silent<F: Future<Output = ()> + Send + 'static>(
     count: usize,
     silence: impl Fn(TcpStream, usize, Arc<Counters>) -> F + Clone + Send + Sync + 'static,
-) -> (SocketAddr, Arc<Counters>, tokio::sync::watch::Sender<bool>) {
-    let gate = tokio::sync::watch::Sender::new(false);
+) -> (SocketAddr, Arc<Counters>, watch::Sender<bool>) {
+    let gate = watch::Sender::new(false);
     let gated = gate.clone();
     let (address, counters) = upstream(move |mut stream, number, counters| {
         let (mut gate, silence) = (gated.subscribe(), silence.clone());
@@ -355,7 +342,7 @@ async fn falls_silent<F: Future<Output = ()> + Send + 'static>(
             if number <= count {
                 read_head(&mut stream, &counters).await;
                 gate.wait_for(|open| *open).await.expect("the test holds it");
-                say(&mut stream, GOOD).await;
+                say(&mut stream, EMPTY_PAGE).await;
             }
             silence(stream, number, counters).await;
         }
@@ -375,26 +362,22 @@ async fn reads_on_dead_connections_move_to_the_one_that_answers() {
             while read_head(&mut stream, &counters).await {}
         })
         .await;
-        let gateway = Arc::new(gateway(address, "suspect_after = \"50ms\"\n[upstream.breaker]\nfailures = 1\n"));
+        let gateway = gateway(address, suspicious);
         let first = ask_at_once(&gateway, 1..dead + 1);
         until(|| counters.requests() == dead).await;
         gate.send_replace(true);
-        for asked in first {
-            assert_eq!(asked.await.expect("no panic"), 200);
-        }
-        for asked in ask_at_once(&gateway, 101..101 + dead) {
-            assert_eq!(asked.await.expect("no panic"), 200, "{dead} dead connections");
-        }
+        assert_answered(first).await;
+        assert_answered(ask_at_once(&gateway, 101..101 + dead)).await;
         until(|| counters.open() == counters.opened() - dead).await;
         // Each read was sent once on a dead connection and once on a new one, that of the probe included.
-        assert_eq!(counters.requests(), 3 * dead);
+        assert_eq!(counters.requests(), 3 * dead, "{dead} dead connections");
     }
 }
 
 #[tokio::test]
 async fn a_slow_upstream_gets_one_probe_and_all_keep_waiting() {
     for waiting in [1, 2, 6] {
-        let answer = tokio::sync::watch::Sender::new(false);
+        let answer = watch::Sender::new(false);
         let answered = answer.clone();
         let (address, counters, gate) = falls_silent(waiting, move |mut stream, number, counters| {
             let mut answered = answered.subscribe();
@@ -405,24 +388,20 @@ async fn a_slow_upstream_gets_one_probe_and_all_keep_waiting() {
                         std::future::pending::<()>().await;
                     }
                     answered.wait_for(|open| *open).await.expect("the test holds it");
-                    say(&mut stream, GOOD).await;
+                    say(&mut stream, EMPTY_PAGE).await;
                 }
             }
         })
         .await;
-        let gateway = Arc::new(gateway(address, "suspect_after = \"50ms\""));
+        let gateway = gateway(address, |config| config.set("upstream.suspect_after", "50ms"));
         let first = ask_at_once(&gateway, 1..waiting + 1);
         until(|| counters.requests() == waiting).await;
         gate.send_replace(true);
-        for asked in first {
-            assert_eq!(asked.await.expect("no panic"), 200);
-        }
+        assert_answered(first).await;
         let slow = ask_at_once(&gateway, 101..101 + waiting);
         until(|| counters.requests() == 2 * waiting + 1).await;
         answer.send_replace(true);
-        for asked in slow {
-            assert_eq!(asked.await.expect("no panic"), 200);
-        }
+        assert_answered(slow).await;
         assert_eq!(counters.requests(), 2 * waiting + 1, "{waiting} waiting");
     }
 }
