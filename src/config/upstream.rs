@@ -61,6 +61,9 @@ pub struct Upstream {
     pub max_concurrent: usize,
     /// Retries of a read that failed (no connection, 502, 503, 504), as long as they are at most a fifth of all requests.
     pub retries: u8,
+    /// Longest pause that a `Retry-After` of Refold can ask for: after a 429 nothing is fetched with that org key until then.
+    #[serde(with = "PositiveDuration")]
+    pub max_retry_after: Duration,
     /// Circuit breaker: pauses requests while Refold fails.
     pub breaker: BreakerSettings,
 }
@@ -95,6 +98,7 @@ impl Default for Upstream {
             suspect_after: SUSPECT_AFTER,
             max_concurrent: 100,
             retries: 2,
+            max_retry_after: Duration::from_mins(10),
             breaker: BreakerSettings::default(),
         }
     }

@@ -58,7 +58,12 @@ impl Connection {
     ) -> Result<Self, TransportError> {
         let received = Received::default();
         let io = TokioIo::new(CountedStream::new(io, received.clone(), arrivals));
-        let (sender, connection) = http1::handshake(io).await.map_err(|error| no_response(&error))?;
+        let (sender, connection) = http1::Builder::new()
+            // Some servers send it; a client has to cope with it (RFC 9112, 5.1).
+            .allow_spaces_after_header_name_in_responses(true)
+            .handshake(io)
+            .await
+            .map_err(|error| no_response(&error))?;
         tokio::spawn(async move {
             // The request on this connection gets the error too.
             let _ = connection.await;
@@ -73,7 +78,7 @@ impl Connection {
 
     /// Sends a request, and waits for the head of the response.
     pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendFailure> {
-        // It may still be reading the end of the previous response.
+        // The connection may still be reading the end of the previous response.
         if self.sender.ready().await.is_err() {
             return Err(SendFailure::Unsent(request));
         }

@@ -10,7 +10,8 @@ use super::call::{FetchDemand, UpstreamCall};
 use super::error::{self, FetchError};
 use super::health::{Breaker, CircuitPermit, FailureEffect};
 use super::permit_queue::{PermitQueue, UpstreamPermit};
-use super::{request, response};
+use super::request;
+use super::retry_after::RetryAfter;
 use crate::caller::{Caller, Credential};
 use crate::error::ClientError;
 use crate::http_client::{RequestBody, ResendPermits, TransportError, TransportErrorKind};
@@ -23,6 +24,7 @@ use crate::tenant::{OrgKey, UpstreamVerdict};
 pub(super) struct Exchange<'a> {
     breaker: &'a Breaker,
     permits: &'a PermitQueue,
+    retry_after: &'a RetryAfter,
     call: &'a UpstreamCall<'a>,
     _permit: UpstreamPermit<'a>,
 }
@@ -35,13 +37,14 @@ impl<'a> Exchange<'a> {
     pub(super) async fn begin(
         breaker: &'a Breaker,
         permits: &'a PermitQueue,
+        retry_after: &'a RetryAfter,
         call: &'a UpstreamCall<'a>,
         demand: FetchDemand<'_>,
     ) -> Result<Self, FetchError> {
         // While the circuit is open, no request waits for a permit or spends budget.
         breaker.check().map_err(error::circuit_open)?;
         let permit = permits.acquire(call, demand).await?;
-        Ok(Self { breaker, permits, call, _permit: permit })
+        Ok(Self { breaker, permits, retry_after, call, _permit: permit })
     }
 
     /// Sends a request by means of `transmit`, and records the verdict of the response on the credential and the budget.
@@ -76,7 +79,7 @@ impl<'a> Exchange<'a> {
                 keys.promote(other);
             }
         }
-        record_verdict(caller, &response);
+        self.record_verdict(&response);
         Ok(response)
     }
 
@@ -110,6 +113,27 @@ impl<'a> Exchange<'a> {
         result.map_err(error::transport)
     }
 
+    /// Records what the status of a response says about the credential and the org key's budget.
+    fn record_verdict<B>(&self, response: &Response<B>) {
+        let caller = self.call.caller;
+        match response.status() {
+            StatusCode::TOO_MANY_REQUESTS => {
+                caller.tenant().upstream_budget.pause(self.retry_after.pause(response.headers()));
+            }
+            StatusCode::UNAUTHORIZED => {
+                if !matches!(caller.credential(), Credential::SessionToken(_)) {
+                    tracing::error!(tenant = %caller.tenant().config.id, message = log_events::UPSTREAM_REJECTED_ORG_KEY);
+                }
+                caller.record_upstream_verdict(UpstreamVerdict::Refused);
+            }
+            // A 304 too is only given to a credential that Refold accepts.
+            status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
+                caller.record_upstream_verdict(UpstreamVerdict::Accepted);
+            }
+            _ => {}
+        }
+    }
+
     fn record_failure(&self, permit: CircuitPermit<'_>) {
         if permit.failed() == FailureEffect::CircuitOpened {
             self.call.telemetry.count_opened_circuit();
@@ -134,25 +158,5 @@ fn org_key(caller: &Caller) -> OrgKey {
     match caller.credential() {
         Credential::OrgKey(key) => *key,
         _ => caller.tenant().org_keys().active(),
-    }
-}
-
-/// Records what the status of a response says about the credential and the org key's budget.
-fn record_verdict<B>(caller: &Caller, response: &Response<B>) {
-    match response.status() {
-        StatusCode::TOO_MANY_REQUESTS => {
-            caller.tenant().upstream_budget.pause(response::retry_after(response.headers()));
-        }
-        StatusCode::UNAUTHORIZED => {
-            if !matches!(caller.credential(), Credential::SessionToken(_)) {
-                tracing::error!(tenant = %caller.tenant().config.id, message = log_events::UPSTREAM_REJECTED_ORG_KEY);
-            }
-            caller.record_upstream_verdict(UpstreamVerdict::Refused);
-        }
-        // A 304 too is only given to a credential that Refold accepts.
-        status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
-            caller.record_upstream_verdict(UpstreamVerdict::Accepted);
-        }
-        _ => {}
     }
 }

@@ -6,6 +6,7 @@
 //! - `health`: the circuit breaker
 //! - `request`: requests, built from scratch
 //! - `response`: responses, brought into the contract's form
+//! - `retry_after`: the pause that a response asks for
 //! - `retry`: whether a failed fetch is sent again, and when
 //!
 //! This module does not know the store: the result of a fetch is a document, of which the module `fetch` makes an entry.
@@ -19,6 +20,7 @@ mod permit_queue;
 mod request;
 mod response;
 mod retry;
+mod retry_after;
 mod telemetry;
 
 use std::sync::Arc;
@@ -37,16 +39,19 @@ pub use self::forwarded_body::ForwardedBody;
 use self::health::Breaker;
 pub use self::health::Circuit;
 use self::permit_queue::PermitQueue;
-pub use self::response::{Fetched, FetchedContent};
+pub use self::response::{ActionResult, Fetched, FetchedContent};
 use self::retry::RetryBudget;
+use self::retry_after::RetryAfter;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
 use crate::cache::Demand;
+use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::ClientError;
-use crate::executions::{PathId, Question};
+use crate::executions::{ForwardedParameters, PathId, Question};
 use crate::http_client::{BufferedResponse, RequestBody, TransportErrorKind, buffered, streamed};
 use crate::limit::Urgency;
+use crate::offload;
 use crate::request::body;
 
 /// Largest pass-through request body that is buffered, so that it can be sent again with the other org key; in bytes.
@@ -62,6 +67,7 @@ pub struct Upstream {
     permits: Arc<PermitQueue>,
     breaker: Arc<Breaker>,
     retries: Arc<RetryBudget>,
+    retry_after: RetryAfter,
 }
 
 impl Upstream {
@@ -70,7 +76,8 @@ impl Upstream {
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
         let breaker = Arc::new(Breaker::new(config.upstream.breaker, clock.clone()));
         let permits = Arc::new(PermitQueue::new(&config.upstream, clock.clone()));
-        Self { config, clock, permits, breaker, retries: Arc::default() }
+        let retry_after = RetryAfter::new(clock.clone(), config.upstream.max_retry_after);
+        Self { config, clock, permits, breaker, retries: Arc::default(), retry_after }
     }
 
     /// Makes the upstream of a changed configuration.
@@ -110,8 +117,23 @@ impl Upstream {
         let validator = demand.stale.and_then(|entry| entry.validator.as_ref());
         let (request_time, response) = self.fetch_with_retries(call, question, validator, demand).await?;
         let no_store = self.config.cache.honour_no_store && response::has_no_store(response.headers());
-        let content = response::content(call.caller, question, validator.is_some(), response)?;
+        let content = self.content(call.caller, question, validator.is_some(), response).await?;
         Ok(Fetched { request_time, no_store, content })
+    }
+
+    /// Reads the response to a fetch; a large one off the worker's thread.
+    async fn content(
+        &self,
+        caller: &Caller,
+        question: &Question,
+        is_conditional: bool,
+        response: BufferedResponse,
+    ) -> Result<FetchedContent, ClientError> {
+        if !offload::is_heavy(response.body().len()) {
+            return response::content(caller, question, is_conditional, response, &self.retry_after);
+        }
+        let (caller, question, retry_after) = (caller.clone(), question.clone(), self.retry_after.clone());
+        offload::run(move || response::content(&caller, &question, is_conditional, response, &retry_after)).await
     }
 
     /// Returns the last response, and when its request was sent.
@@ -126,7 +148,7 @@ impl Upstream {
         let mut deadline = None;
         let mut retry = 0;
         loop {
-            let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await?;
+            let exchange = Exchange::begin(&self.breaker, &self.permits, &self.retry_after, call, demand).await?;
             let request_time = self.clock.now();
             // One deadline for all attempts and the pauses between them. The first wait for a permit does not count: the
             // permit queue bounds it.
@@ -139,7 +161,8 @@ impl Upstream {
             let send = |request| call.client.send_with_permits(request, time_left(), &exchange);
             let result = exchange.send(request, send).await;
             drop(exchange);
-            let pause = retry::pause_before(retry, &result).filter(|pause| self.may_retry(retry, *pause, deadline));
+            let pause = retry::pause_before(retry, &result, &self.retry_after)
+                .filter(|pause| self.may_retry(retry, *pause, deadline));
             let Some(pause) = pause else { return Ok((request_time, result?)) };
             self.clock.sleep_until(self.clock.now() + pause).await;
             retry += 1;
@@ -152,27 +175,29 @@ impl Upstream {
         retry < u32::from(self.config.upstream.retries) && in_time && self.retries.withdraw()
     }
 
-    /// Acts on an execution (`stop`, `rerun`), drops the linked account's cached entries, and returns the body of the
-    /// response.
+    /// Acts on an execution (`stop`, `rerun`), drops the linked account's cached entries, and returns the result.
     ///
     /// # Errors
-    /// If there is no response, or the response is an error or invalid.
+    /// If there is no response, or its status is not a 2xx.
     pub async fn act(
         &self,
         call: &UpstreamCall<'_>,
         execution: &PathId,
         action: &str,
+        forwarded: &ForwardedParameters,
         body: Bytes,
-    ) -> Result<Bytes, ClientError> {
+    ) -> Result<ActionResult, ClientError> {
         let exchange = self.begin_unshared(call).await?;
         let deadline = self.clock.now() + self.total_timeout();
-        let request = request::act(execution, action, body)?;
-        let send = |request| call.client.send(request, deadline.since(self.clock.now()));
+        let request = request::act(execution, action, forwarded, body)?;
+        let send = |request| call.client.send_once(request, deadline.since(self.clock.now()));
         let result = exchange.send(request, send).await;
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
         // have come after the action.
         call.caller.tenant().drop_entries(call.caller.partition());
-        response::action_result(call.caller, result?)
+        let (caller, response, retry_after) = (call.caller.clone(), result?, self.retry_after.clone());
+        // Actions are rare, so even small responses are read off the worker's thread.
+        offload::run(move || response::action_result(&caller, response, &retry_after)).await
     }
 
     /// Forwards a request of the allow-list, and the response, whose body streams.
@@ -197,7 +222,7 @@ impl Upstream {
             return Ok((head, ForwardedBody::new(body, scan_for)));
         }
         let body = body.read().await.map_err(error::transport)?;
-        Err(response::not_forwarded(call.caller, &Response::from_parts(head, body)))
+        Err(response::not_forwarded(call.caller, &Response::from_parts(head, body), &self.retry_after))
     }
 
     async fn forwarded_request_body(&self, allowed: &PassThrough, body: Incoming) -> Result<RequestBody, ClientError> {
@@ -211,7 +236,7 @@ impl Upstream {
     /// Begins the exchange of a single caller, whose demand lasts as long as the call.
     async fn begin_unshared<'a>(&'a self, call: &'a UpstreamCall<'a>) -> Result<Exchange<'a>, ClientError> {
         let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
-        let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await;
+        let exchange = Exchange::begin(&self.breaker, &self.permits, &self.retry_after, call, demand).await;
         exchange.map_err(|error| match error {
             FetchError::Failed(error) => error,
             FetchError::NoDemand => error::transport(TransportErrorKind::Timeout.into()),
