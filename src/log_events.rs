@@ -44,7 +44,7 @@ pub const SPANS_DROPPED: &str = "spans_dropped";
 pub const STOPPED: &str = "stopped";
 /// Error, `error`: the thread that exports traces could not start.
 pub const TRACES_FAILED: &str = "traces_failed";
-/// Warn: the circuit to Refold opened.
+/// Warn, `tenant`: the tenant's circuit to Refold opened.
 pub const UPSTREAM_CIRCUIT_OPENED: &str = "upstream_circuit_opened";
 /// Error, `tenant`: Refold answered 401 to a tenant's org key.
 pub const UPSTREAM_REJECTED_ORG_KEY: &str = "upstream_rejected_org_key";

@@ -53,7 +53,8 @@ pub struct Upstream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BreakerSettings {
-    /// Consecutive failures that open the circuit.
+    /// Failures within 10 seconds that open a tenant's circuit, if at least half of its fetches fail, over at least two linked accounts
+    /// or the only active one. Failures: no connection (for all tenants), time-outs, 502, 503, 504.
     #[serde(with = "Count")]
     pub failures: NonZeroU32,
     /// Time that the circuit stays open; then one request probes.

@@ -23,7 +23,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
 use self::decompress::decompress;
-pub use self::error::{BodyError, ClientSetupError, TransportError, TransportErrorKind};
+pub use self::error::{BodyError, ClientSetupError, ExchangePhase, TransportError, TransportErrorKind};
 use self::pool::Pool;
 pub use self::request_body::{RequestBody, buffered, streamed};
 pub use self::response_body::ResponseBody;

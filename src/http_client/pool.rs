@@ -88,7 +88,7 @@ impl Pool {
     async fn connect(&self) -> Result<SendRequest<RequestBody>, TransportError> {
         let connecting = self.0.connector.clone().call(self.0.base_url.clone());
         let io = connecting.await.map_err(|error| {
-            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &*error);
+            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &*error).while_connecting();
             tracing::warn!(%error, message = log_events::CONNECT_FAILED);
             error
         })?;

@@ -42,7 +42,7 @@ pub(super) fn transport(error: TransportError) -> ClientError {
 /// The error while the circuit is open.
 #[must_use]
 pub(super) fn circuit_open(open: CircuitOpen) -> ClientError {
-    let message = "Refold failed several times in a row, so no requests are sent to it for a moment";
+    let message = "too many requests to Refold fail at present, so none are sent to it for a moment";
     ClientError::new(Reason::UpstreamCircuitOpen, message).retry_after(open.retry_after)
 }
 

@@ -7,15 +7,15 @@ use http::{Request, Response, StatusCode};
 
 use super::call::{FetchDemand, UpstreamCall};
 use super::error::{self, FetchError};
-use super::health::{Breaker, CircuitPermit, FailureEffect};
+use super::health::{Breaker, CircuitPermit, Evidence};
 use super::permit_queue::{PermitQueue, UpstreamPermit};
 use super::{request, response};
 use crate::caller::{Caller, Credential};
 use crate::error::ClientError;
-use crate::http_client::{RequestBody, TransportError, TransportErrorKind};
+use crate::http_client::{ExchangePhase, RequestBody, TransportError, TransportErrorKind};
 use crate::log_events;
 use crate::observe::UpstreamOutcome;
-use crate::tenant::{OrgKey, UpstreamVerdict};
+use crate::tenant::{OrgKey, TokenStatus, UpstreamVerdict};
 
 /// One exchange with Refold, which holds its permit until it is dropped.
 #[derive(Debug)]
@@ -23,7 +23,17 @@ pub(super) struct Exchange<'a> {
     breaker: &'a Breaker,
     permits: &'a PermitQueue,
     call: &'a UpstreamCall<'a>,
+    kind: ExchangeKind,
     _permit: UpstreamPermit<'a>,
+}
+
+/// The kind of an exchange, which decides whether its result says something about Refold's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExchangeKind {
+    /// An endpoint of the executions API.
+    Executions,
+    /// A route of the allow-list, whose duration and status only its caller understands.
+    PassThrough,
 }
 
 impl<'a> Exchange<'a> {
@@ -35,12 +45,13 @@ impl<'a> Exchange<'a> {
         breaker: &'a Breaker,
         permits: &'a PermitQueue,
         call: &'a UpstreamCall<'a>,
+        kind: ExchangeKind,
         demand: FetchDemand<'_>,
     ) -> Result<Self, FetchError> {
         // While the circuit is open, no request waits for a permit or spends budget.
-        breaker.check().map_err(error::circuit_open)?;
+        breaker.check(&call.caller.tenant().config.id).map_err(error::circuit_open)?;
         let permit = permits.acquire(call, demand).await?;
-        Ok(Self { breaker, permits, call, _permit: permit })
+        Ok(Self { breaker, permits, call, kind, _permit: permit })
     }
 
     /// Sends a request by means of `transmit`, and records the verdict of the response on the credential and the budget.
@@ -90,29 +101,56 @@ impl<'a> Exchange<'a> {
         F: Future<Output = Result<Response<B>, TransportError>>,
     {
         request::insert_credential(request.headers_mut(), self.call.caller, key);
-        let is_streamed = request::is_streamed(&request);
-        let permit = self.breaker.try_acquire().map_err(error::circuit_open)?;
+        let permit = self.pass_circuit()?;
         let attempt = self.call.telemetry.attempt(&mut request);
         let result = transmit(request).await;
         attempt.end(match &result {
             Ok(response) => UpstreamOutcome::Answered(response.status()),
             Err(error) => UpstreamOutcome::Failed(error.kind()),
         });
-        match &result {
-            Ok(response) if !response.status().is_server_error() => permit.succeeded(),
-            // Refold responded; the size of its response says nothing about its health.
-            Err(error) if matches!(error.kind(), TransportErrorKind::TooLarge { .. }) => permit.succeeded(),
-            // The failure may be the caller's, whose body did not arrive.
-            Err(_) if is_streamed => drop(permit),
-            _ => self.record_failure(permit),
+        if let Some(permit) = permit {
+            for tenant in permit.end(evidence(&result)) {
+                self.call.telemetry.count_opened_circuit(&tenant);
+            }
         }
         result.map_err(error::transport)
     }
 
-    fn record_failure(&self, permit: CircuitPermit<'_>) {
-        if permit.failed() == FailureEffect::CircuitOpened {
-            self.call.telemetry.count_opened_circuit();
-        }
+    /// Passes the tenant's circuit. No permit means that the result does not count, and that this is no probe.
+    ///
+    /// # Errors
+    /// If the circuit is open.
+    fn pass_circuit(&self) -> Result<Option<CircuitPermit<'_>>, ClientError> {
+        let caller = self.call.caller;
+        let (tenant, partition) = (&*caller.tenant().config.id, caller.partition());
+        let counts = self.kind == ExchangeKind::Executions
+            && partition.token_status(self.permits.now()) == TokenStatus::Accepted;
+        let permit = if counts {
+            self.breaker.try_acquire(tenant, partition.flow_id()).map(Some)
+        } else {
+            self.breaker.check(tenant).map(|()| None)
+        };
+        permit.map_err(error::circuit_open)
+    }
+}
+
+/// Returns what the result of an attempt says about Refold's health.
+fn evidence<B>(result: &Result<Response<B>, TransportError>) -> Evidence {
+    match result {
+        Ok(response) => match response.status() {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                Evidence::Failing
+            }
+            status if status.is_server_error() => Evidence::None,
+            _ => Evidence::Healthy,
+        },
+        Err(error) => match (error.kind(), error.phase()) {
+            (_, ExchangePhase::Connect) => Evidence::Unreachable,
+            (TransportErrorKind::Timeout, _) => Evidence::Failing,
+            // Refold responded; the size of its response says nothing about its health.
+            (TransportErrorKind::TooLarge { .. }, _) => Evidence::Healthy,
+            (TransportErrorKind::Unreachable | TransportErrorKind::InvalidResponse, _) => Evidence::None,
+        },
     }
 }
 

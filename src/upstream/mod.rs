@@ -3,7 +3,7 @@
 //! - [`Upstream`]: the public calls: fetch a document, act on an execution, forward a pass-through request
 //! - `exchange`: one exchange: permit, circuit, attempt, the other org key after a 401
 //! - `permit_queue`: the org key's budget, session tokens on probation, requests in flight
-//! - `health`: the circuit breaker
+//! - `health`: the circuit breakers
 //! - `request`: requests, built from scratch
 //! - `response`: responses, brought into the contract's form
 //! - `retry`: whether a failed fetch is sent again, and when
@@ -32,7 +32,7 @@ use hyper::body::{Body, Incoming};
 
 pub use self::call::{FetchDemand, UpstreamCall};
 pub use self::error::FetchError;
-use self::exchange::Exchange;
+use self::exchange::{Exchange, ExchangeKind};
 pub use self::forwarded_body::ForwardedBody;
 use self::health::Breaker;
 pub use self::health::Circuit;
@@ -65,17 +65,18 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Makes the upstream of a configuration, with a closed circuit.
+    /// Makes the upstream of a configuration, with closed circuits.
     #[must_use]
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
         let breaker = Arc::new(Breaker::new(config.upstream.breaker, clock.clone()));
+        breaker.add_circuits(config.tenants.iter().map(|tenant| &tenant.id));
         let permits = Arc::new(PermitQueue::new(&config.upstream, clock.clone()));
         Self { config, clock, permits, breaker, retries: Arc::default() }
     }
 
     /// Makes the upstream of a changed configuration.
     ///
-    /// The circuit's state is kept if the base URL and the breaker's settings are the same, and the requests in flight are
+    /// The circuits' state is kept if the base URL and the breaker's settings are the same, and the requests in flight are
     /// counted on if as many are allowed.
     #[must_use]
     pub fn reconfigured(&self, config: &Arc<Config>) -> Self {
@@ -83,6 +84,9 @@ impl Upstream {
         let same_breaker = old.breaker == new.breaker && old.base_url == new.base_url;
         let same_permits = old.max_concurrent == new.max_concurrent && old.total_timeout == new.total_timeout;
         let fresh = Self::new(Arc::clone(config), self.clock.clone());
+        if same_breaker {
+            self.breaker.add_circuits(config.tenants.iter().map(|tenant| &tenant.id));
+        }
         Self {
             permits: if same_permits { Arc::clone(&self.permits) } else { fresh.permits },
             breaker: if same_breaker { Arc::clone(&self.breaker) } else { fresh.breaker },
@@ -91,10 +95,10 @@ impl Upstream {
         }
     }
 
-    /// Returns the state of the circuit.
+    /// Returns the state of a tenant's circuit.
     #[must_use]
-    pub fn circuit(&self) -> Circuit {
-        self.breaker.circuit()
+    pub fn circuit(&self, tenant: &str) -> Circuit {
+        self.breaker.circuit(tenant)
     }
 
     /// Fetches the document for a question; conditionally if `demand` has a stale entry with a validator.
@@ -126,7 +130,8 @@ impl Upstream {
         let mut deadline = None;
         let mut retry = 0;
         loop {
-            let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await?;
+            let exchange =
+                Exchange::begin(&self.breaker, &self.permits, call, ExchangeKind::Executions, demand).await?;
             let request_time = self.clock.now();
             // One deadline for all attempts and the pauses between them. The first wait for a permit does not count: the
             // permit queue bounds it.
@@ -163,7 +168,7 @@ impl Upstream {
         action: &str,
         body: Bytes,
     ) -> Result<Bytes, ClientError> {
-        let exchange = self.begin_unshared(call).await?;
+        let exchange = self.begin_unshared(call, ExchangeKind::Executions).await?;
         let deadline = self.clock.now() + self.total_timeout();
         let request = request::act(execution, action, body)?;
         let send = |request| call.client.send(request, deadline.since(self.clock.now()));
@@ -187,7 +192,7 @@ impl Upstream {
         body: Incoming,
     ) -> Result<(http_response::Parts, ForwardedBody), ClientError> {
         let body = self.forwarded_request_body(allowed, body).await?;
-        let exchange = self.begin_unshared(call).await?;
+        let exchange = self.begin_unshared(call, ExchangeKind::PassThrough).await?;
         let request = request::forward(allowed, head, body)?;
         let send = |request| call.client.send_streaming(request, allowed.max_body.as_usize());
         let (head, body) = exchange.send(request, send).await?.into_parts();
@@ -208,9 +213,13 @@ impl Upstream {
     }
 
     /// Begins the exchange of a single caller, whose demand lasts as long as the call.
-    async fn begin_unshared<'a>(&'a self, call: &'a UpstreamCall<'a>) -> Result<Exchange<'a>, ClientError> {
+    async fn begin_unshared<'a>(
+        &'a self,
+        call: &'a UpstreamCall<'a>,
+        kind: ExchangeKind,
+    ) -> Result<Exchange<'a>, ClientError> {
         let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
-        let exchange = Exchange::begin(&self.breaker, &self.permits, call, demand).await;
+        let exchange = Exchange::begin(&self.breaker, &self.permits, call, kind, demand).await;
         exchange.map_err(|error| match error {
             FetchError::Failed(error) => error,
             FetchError::NoDemand => error::transport(TransportErrorKind::Timeout.into()),

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::call::{FetchDemand, UpstreamCall};
 use super::error::{self, FetchError};
 use crate::caller::Caller;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::error::ClientError;
 use crate::http_client::TransportErrorKind;
@@ -37,6 +37,11 @@ pub(super) struct UpstreamPermit<'a> {
 impl PermitQueue {
     pub(super) fn new(config: &config::Upstream, clock: Clock) -> Self {
         Self { clock, places: Semaphore::new(config.max_concurrent), max_wait: config.total_timeout }
+    }
+
+    /// The present time.
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
     }
 
     /// Waits for a permit while the fetch is in demand.

@@ -87,12 +87,6 @@ pub(super) fn insert_credential(headers: &mut HeaderMap, caller: &Caller, key: O
     }
 }
 
-/// Returns true if the body is streamed from the caller.
-#[must_use]
-pub(super) fn is_streamed(request: &Request<RequestBody>) -> bool {
-    matches!(request.body(), RequestBody::Right(_))
-}
-
 /// Copies a request; `None` if its body is streamed.
 #[must_use]
 pub(super) fn try_clone(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {

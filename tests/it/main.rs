@@ -9,6 +9,7 @@ mod browser_status_page;
 mod caching;
 mod callers;
 mod chromium;
+mod circuit;
 mod coalescing;
 mod command_line;
 mod connections;

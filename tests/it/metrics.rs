@@ -189,8 +189,8 @@ async fn retries_failures_and_the_circuit_are_counted() {
         samples(&gateway),
         "postern_upstream_retries_total{tenant=\"t\"}" => 1.0,
         "postern_upstream_request_duration_seconds_count{outcome=\"5xx\",tenant=\"t\"}" => 2.0,
-        "postern_upstream_circuit_open" => 1.0,
-        "postern_upstream_circuit_opened_total" => 1.0,
+        "postern_upstream_circuit_open{tenant=\"t\"}" => 1.0,
+        "postern_upstream_circuit_opened_total{tenant=\"t\"}" => 1.0,
         "postern_errors_total{error_code=\"UPSTREAM_CIRCUIT_OPEN\",tenant=\"t\"}" => 1.0,
     );
 }
