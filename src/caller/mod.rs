@@ -28,6 +28,7 @@ mod tenants;
 mod trusted;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -106,6 +107,30 @@ impl Caller {
     #[must_use]
     pub fn is_refusal_of_own_org_key(&self, error: &ClientError) -> bool {
         self.own_org_key().is_some() && error.status() == StatusCode::UNAUTHORIZED
+    }
+
+    /// The org key that the caller's upstream requests are counted by: its own if it has sent one, otherwise the active one.
+    #[must_use]
+    pub fn org_key(&self) -> OrgKey {
+        self.own_org_key().unwrap_or_else(|| self.tenant.org_keys().active())
+    }
+
+    /// Records that the upstream answered 429 to a request of this caller, and asked for a pause. The pause is for the session
+    /// token, or for everyone with the org key that was sent.
+    pub fn record_upstream_pause(&self, key: OrgKey, duration: Duration) {
+        match &self.credential {
+            Credential::SessionToken(token) => self.tenant.pause_token(*token.digest(), &self.partition, duration),
+            _ => self.tenant.org_keys().budget(key).pause(duration),
+        }
+    }
+
+    /// Returns the time for which the upstream has asked this caller's session token to pause, if it has.
+    #[must_use]
+    pub fn token_pause(&self) -> Option<Duration> {
+        match &self.credential {
+            Credential::SessionToken(token) => self.tenant.token_pause(token.digest()),
+            _ => None,
+        }
     }
 
     /// Records the upstream's verdict on the credential that a request of this caller carried: a session token, or an org key

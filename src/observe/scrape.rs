@@ -50,7 +50,7 @@ impl ScrapeState<'_> {
             // A counter that is there from the start shows its first increase.
             let _ = metrics.circuit_opened.with_label_values(&id);
             metrics.circuit_open.with_label_values(&id).set((*circuit_open).into());
-            let budget = tenant.upstream_budget.status();
+            let budget = tenant.upstream_budget().status();
             metrics.budget_waiting.with_label_values(&id).set(signed(budget.waiting as u64));
             metrics.budget_limit.with_label_values(&id).set(budget.per_second.into());
             metrics.budget_pace.with_label_values(&id).set(budget.rate_factor);

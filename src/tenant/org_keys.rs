@@ -1,4 +1,4 @@
-//! The org API keys of a tenant: the current one and, during a rotation, the next one.
+//! The org API keys of a tenant, the current one and, during a rotation, the next one, each with its budget at Refold.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -6,7 +6,10 @@ use aws_lc_rs::{constant_time, hmac};
 use http::HeaderValue;
 use memchr::memmem;
 
-use crate::config::{self, Secret};
+use super::budgets::KeyBudget;
+use crate::clock::Clock;
+use crate::config::{self, Secret, UpstreamLimits};
+use crate::limit::UpstreamBudget;
 
 /// Selects one of a tenant's org keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,23 +30,26 @@ pub struct OrgKeys {
 }
 
 #[derive(Debug)]
-struct Key {
-    secret: Secret,
+pub(super) struct Key {
+    pub(super) secret: Secret,
     header: HeaderValue,
+    pub(super) budget: KeyBudget,
 }
 
 impl OrgKeys {
-    pub(super) fn new(config: &config::Tenant) -> Self {
+    /// Creates the keys with full budgets of their own.
+    pub(super) fn new(config: &config::Tenant, clock: &Clock) -> Self {
+        let key = |secret| Key::new(secret, config.limits.upstream, clock);
         Self {
-            current: Key::new(&config.org_key),
-            next: config.org_key_next.as_ref().map(Key::new),
+            current: key(&config.org_key),
+            next: config.org_key_next.as_ref().map(key),
             active: AtomicU8::new(OrgKey::Current as u8),
         }
     }
 
     /// Creates the keys of another configuration. The active key stays active if it is still configured.
-    pub(super) fn reconfigured(&self, config: &config::Tenant) -> Self {
-        let keys = Self::new(config);
+    pub(super) fn reconfigured(&self, config: &config::Tenant, clock: &Clock) -> Self {
+        let keys = Self::new(config, clock);
         let active = match (self.active(), &self.next) {
             (OrgKey::Next, Some(next)) => &next.secret,
             _ => &self.current.secret,
@@ -77,10 +83,13 @@ impl OrgKeys {
     /// The value of the upstream request's header for a key; marked as sensitive.
     #[must_use]
     pub fn header(&self, key: OrgKey) -> &HeaderValue {
-        match (key, &self.next) {
-            (OrgKey::Next, Some(next)) => &next.header,
-            _ => &self.current.header,
-        }
+        &self.key(key).header
+    }
+
+    /// The budget of a key at the upstream.
+    #[must_use]
+    pub fn budget(&self, key: OrgKey) -> &UpstreamBudget {
+        &self.key(key).budget.budget
     }
 
     /// Finds the key that equals a text, in constant time for texts of the key's length.
@@ -112,15 +121,26 @@ impl OrgKeys {
         self.all().any(|key| memmem::find(text, key.secret.expose().as_bytes()).is_some())
     }
 
-    fn all(&self) -> impl Iterator<Item = &Key> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.current).chain(&self.next)
+    }
+
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Key> {
+        std::iter::once(&mut self.current).chain(&mut self.next)
+    }
+
+    fn key(&self, key: OrgKey) -> &Key {
+        match (key, &self.next) {
+            (OrgKey::Next, Some(next)) => next,
+            _ => &self.current,
+        }
     }
 }
 
 impl Key {
-    fn new(secret: &Secret) -> Self {
+    fn new(secret: &Secret, limits: UpstreamLimits, clock: &Clock) -> Self {
         let mut header = HeaderValue::from_str(secret.expose()).expect("the configuration accepts only visible ASCII");
         header.set_sensitive(true);
-        Self { secret: secret.clone(), header }
+        Self { secret: secret.clone(), header, budget: KeyBudget::new(limits, clock) }
     }
 }

@@ -23,7 +23,8 @@ pub enum CachedEntries {
 }
 
 impl Tenant {
-    /// Creates this tenant with other settings. The tenant stays as it is until [`Tenant::apply_limits`] is called on the
+    /// Creates this tenant with other settings, and with new upstream budgets, until
+    /// [`share_budgets`](super::share_budgets) puts back those of its org keys. The tenant stays as it is until [`Tenant::apply_limits`] is called on the
     /// new one.
     #[must_use]
     pub fn reconfigured(&self, config: Arc<config::Tenant>, cached: CachedEntries) -> Self {
@@ -33,7 +34,6 @@ impl Tenant {
         let unproven_rate = unproven_rate(config.limits.upstream.rate());
         let has_same_keys = org_keys(&self.config) == org_keys(&config);
         Self {
-            upstream_budget: self.upstream_budget.clone(),
             unproven_budget: if unproven_rate == self.unproven_budget.rate() {
                 Arc::clone(&self.unproven_budget)
             } else {
@@ -56,7 +56,7 @@ impl Tenant {
                 0
             }),
             interned_id: intern(&config.id),
-            org_keys: self.org_keys.reconfigured(&config),
+            org_keys: self.org_keys.reconfigured(&config, &self.clock),
             rate_limit_policy: rate_limit_policy(config.limits.client.rate()),
             clock: self.clock.clone(),
             config,
@@ -66,7 +66,9 @@ impl Tenant {
     /// Applies these settings' limits to the state that is shared with the previous tenant. Call it when this tenant begins
     /// to serve.
     pub fn apply_limits(&self) {
-        self.upstream_budget.set_limits(self.config.limits.upstream);
+        for key in self.org_keys.all() {
+            key.budget.budget.set_limits(key.budget.limits);
+        }
         self.accounts.set_capacity(capacity(self.config.limits.client.max_partitions));
     }
 }

@@ -60,7 +60,7 @@ impl Tenant {
     /// Returns the present state.
     #[must_use]
     pub fn status(&self) -> TenantStatus {
-        let upstream = self.upstream_budget.status();
+        let upstream = self.upstream_budget().status();
         TenantStatus {
             id: self.config.id.to_string(),
             mode: match self.config.mode {

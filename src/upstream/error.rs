@@ -53,6 +53,13 @@ pub(super) fn budget_exceeded(exhausted: Exhausted) -> ClientError {
     ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
 }
 
+/// The error while Refold has asked a session token to pause.
+#[must_use]
+pub(super) fn token_paused(retry_after: Duration) -> ClientError {
+    let message = "Refold limits the requests of this session token; try again later";
+    ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(retry_after)
+}
+
 /// The error if a request waited too long for one of the `max_concurrent` places.
 #[must_use]
 pub(super) fn too_many_in_flight() -> ClientError {

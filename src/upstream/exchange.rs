@@ -24,7 +24,7 @@ pub(super) struct Exchange<'a> {
     permits: &'a PermitQueue,
     call: &'a UpstreamCall<'a>,
     kind: ExchangeKind,
-    _permit: UpstreamPermit<'a>,
+    permit: UpstreamPermit<'a>,
 }
 
 /// The kind of an exchange, which decides whether its result says something about Refold's health.
@@ -51,7 +51,7 @@ impl<'a> Exchange<'a> {
         // While the circuit is open, no request waits for a permit or spends budget.
         breaker.check(&call.caller.tenant().config.id).map_err(error::circuit_open)?;
         let permit = permits.acquire(call, demand).await?;
-        Ok(Self { breaker, permits, call, kind, _permit: permit })
+        Ok(Self { breaker, permits, call, kind, permit })
     }
 
     /// Sends a request by means of `transmit`, and records the verdict of the response on the credential and the budget.
@@ -72,21 +72,22 @@ impl<'a> Exchange<'a> {
     {
         let caller = self.call.caller;
         let keys = caller.tenant().org_keys();
-        let key = org_key(caller);
+        let key = self.permit.key;
         let fallback = keys.fallback(key).filter(|_| caller.injects_org_key());
         let fallback = fallback.and_then(|other| Some((other, request::try_clone(&request)?)));
-        let mut response = self.attempt(request, key, &transmit).await?;
+        let (mut response, mut sent) = (self.attempt(request, key, &transmit).await?, key);
         if response.status() == StatusCode::UNAUTHORIZED
             && let Some((other, request)) = fallback
         {
             drop(response);
-            self.permits.acquire_again(self.call).await?;
+            self.permits.acquire_again(self.call, other).await?;
+            sent = other;
             response = self.attempt(request, other, &transmit).await?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 keys.promote(other);
             }
         }
-        record_verdict(caller, &response);
+        record_verdict(caller, sent, &response);
         Ok(response)
     }
 
@@ -154,19 +155,12 @@ fn evidence<B>(result: &Result<Response<B>, TransportError>) -> Evidence {
     }
 }
 
-/// Returns the org key to send on behalf of a caller: the caller's own if it presented one, otherwise the active one.
-fn org_key(caller: &Caller) -> OrgKey {
-    match caller.credential() {
-        Credential::OrgKey(key) => *key,
-        _ => caller.tenant().org_keys().active(),
-    }
-}
-
-/// Records what the status of a response says about the credential and the org key's budget.
-fn record_verdict<B>(caller: &Caller, response: &Response<B>) {
+/// Records what the status of a response says about the credential and its budget. `key` is the org key that was sent, if any
+/// was.
+fn record_verdict<B>(caller: &Caller, key: OrgKey, response: &Response<B>) {
     match response.status() {
         StatusCode::TOO_MANY_REQUESTS => {
-            caller.tenant().upstream_budget.pause(response::retry_after(response.headers()));
+            caller.record_upstream_pause(key, response::retry_after(response.headers()));
         }
         StatusCode::UNAUTHORIZED => {
             if !matches!(caller.credential(), Credential::SessionToken(_)) {

@@ -48,6 +48,7 @@ use crate::executions::{PathId, Question};
 use crate::http_client::{BufferedResponse, RequestBody, TransportErrorKind, buffered, streamed};
 use crate::limit::Urgency;
 use crate::request::body;
+use crate::tenant::TokenStatus;
 
 /// Largest pass-through request body that is buffered, so that it can be sent again with the other org key; in bytes.
 const MAX_BUFFERED_BODY: u64 = 64 << 10;
@@ -61,7 +62,14 @@ pub struct Upstream {
     clock: Clock,
     permits: Arc<PermitQueue>,
     breaker: Arc<Breaker>,
-    retries: Arc<RetryBudget>,
+    retries: Arc<Retries>,
+}
+
+/// The credit for retries of known callers, and of session tokens that Refold has not accepted.
+#[derive(Debug, Default)]
+struct Retries {
+    known: RetryBudget,
+    unproven: RetryBudget,
 }
 
 impl Upstream {
@@ -126,7 +134,8 @@ impl Upstream {
         validator: Option<&HeaderValue>,
         demand: FetchDemand<'_>,
     ) -> Result<(Moment, BufferedResponse), FetchError> {
-        self.retries.deposit();
+        let retries = self.retries_of(call);
+        retries.deposit();
         let mut deadline = None;
         let mut retry = 0;
         loop {
@@ -143,7 +152,8 @@ impl Upstream {
             let send = |request| call.client.send(request, deadline.since(self.clock.now()));
             let result = exchange.send(request, send).await;
             drop(exchange);
-            let pause = retry::pause_before(retry, &result).filter(|pause| self.may_retry(retry, *pause, deadline));
+            let pause = retry::pause_before(retry, &result)
+                .filter(|pause| self.may_retry(retry, *pause, deadline) && retries.withdraw());
             let Some(pause) = pause else { return Ok((request_time, result?)) };
             self.clock.sleep_until(self.clock.now() + pause).await;
             retry += 1;
@@ -153,7 +163,14 @@ impl Upstream {
 
     fn may_retry(&self, retry: u32, pause: Duration, deadline: Moment) -> bool {
         let in_time = self.clock.now() + pause < deadline;
-        retry < u32::from(self.config.upstream.retries) && in_time && self.retries.withdraw()
+        retry < u32::from(self.config.upstream.retries) && in_time
+    }
+
+    fn retries_of(&self, call: &UpstreamCall<'_>) -> &RetryBudget {
+        match call.caller.partition().token_status(self.clock.now()) {
+            TokenStatus::Accepted => &self.retries.known,
+            TokenStatus::Unproven | TokenStatus::Refused => &self.retries.unproven,
+        }
     }
 
     /// Acts on an execution (`stop`, `rerun`), drops the linked account's cached entries, and returns the body of the

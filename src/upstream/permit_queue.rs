@@ -15,8 +15,8 @@ use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::error::ClientError;
 use crate::http_client::TransportErrorKind;
-use crate::limit::Urgency;
-use crate::tenant::{ProbationPermit, TokenStatus};
+use crate::limit::{UpstreamBudget, Urgency};
+use crate::tenant::{OrgKey, ProbationPermit, TokenStatus};
 
 /// The queue for permits, shared by all tenants.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(super) struct PermitQueue {
 /// The right to send a request now. Held until the response has arrived.
 #[derive(Debug)]
 pub(super) struct UpstreamPermit<'a> {
+    /// The org key whose budget was spent.
+    pub(super) key: OrgKey,
     _place: SemaphorePermit<'a>,
     _probation: Option<ProbationPermit<'a>>,
 }
@@ -54,27 +56,33 @@ impl PermitQueue {
         demand: FetchDemand<'_>,
     ) -> Result<UpstreamPermit<'a>, FetchError> {
         let probation = self.pass_probation(call.caller).await?;
-        self.spend_budget(call, demand).await?;
+        check_token_pause(call.caller)?;
+        let key = call.caller.org_key();
+        let budget = call.caller.tenant().org_keys().budget(key);
+        self.spend_budget(call, budget, demand).await?;
         let place = if let Ok(place) = self.places.try_acquire() {
             place
         } else {
             let place = self.acquire_place(demand).await?;
             // The budget granted the request for an earlier moment. Without a second grant, requests that waited for a place
             // would be sent in a burst above the rate.
-            self.spend_budget(call, demand).await?;
+            self.spend_budget(call, budget, demand).await?;
             place
         };
-        Ok(UpstreamPermit { _place: place, _probation: probation })
+        // The token may have been paused while this request waited.
+        check_token_pause(call.caller)?;
+        Ok(UpstreamPermit { key, _place: place, _probation: probation })
     }
 
-    /// Spends the budget for one more request under a permit.
+    /// Spends the budget of an org key for one more request under a permit.
     ///
     /// # Errors
     /// If the budget is used up.
-    pub(super) async fn acquire_again(&self, call: &UpstreamCall<'_>) -> Result<(), ClientError> {
+    pub(super) async fn acquire_again(&self, call: &UpstreamCall<'_>, key: OrgKey) -> Result<(), ClientError> {
         let wait = call.telemetry.budget_wait();
         let (flow, now) = (call.caller.partition().flow_id(), self.clock.now());
-        let granted = call.caller.tenant().upstream_budget.acquire(flow, Urgency::Foreground, now).await;
+        let budget = call.caller.tenant().org_keys().budget(key);
+        let granted = budget.acquire(flow, Urgency::Foreground, now).await;
         wait.end(Urgency::Foreground, &granted);
         granted.map_err(error::budget_exceeded)
     }
@@ -83,7 +91,12 @@ impl PermitQueue {
     ///
     /// A background fetch joins the foreground as soon as a caller waits for it, and goes back when the last one disconnects. A
     /// fetch that began in the foreground is cancelled then.
-    async fn spend_budget(&self, call: &UpstreamCall<'_>, demand: FetchDemand<'_>) -> Result<(), FetchError> {
+    async fn spend_budget(
+        &self,
+        call: &UpstreamCall<'_>,
+        budget: &UpstreamBudget,
+        demand: FetchDemand<'_>,
+    ) -> Result<(), FetchError> {
         let FetchDemand { urgency: first, demand, stale } = demand;
         let wait = call.telemetry.budget_wait();
         let flow = call.caller.partition().flow_id();
@@ -91,7 +104,7 @@ impl PermitQueue {
         let granted = loop {
             // Of one account's fetches, the one that renews the oldest entry is first.
             let renews = stale.map_or(self.clock.now(), |entry| entry.request_time);
-            let granted = call.caller.tenant().upstream_budget.acquire(flow, urgency, renews);
+            let granted = budget.acquire(flow, urgency, renews);
             urgency = match urgency {
                 Urgency::Background => tokio::select! {
                     biased;
@@ -148,4 +161,9 @@ impl PermitQueue {
             },
         }
     }
+}
+
+/// Refuses a request of a session token that Refold has asked to pause.
+fn check_token_pause(caller: &Caller) -> Result<(), ClientError> {
+    caller.token_pause().map_or(Ok(()), |pause| Err(error::token_paused(pause)))
 }

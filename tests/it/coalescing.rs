@@ -146,7 +146,7 @@ async fn a_fetch_that_was_not_asked_yet_ends_with_its_last_caller() {
         let gateway = Arc::clone(&gateway);
         tokio::spawn(async move { gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account("acme-1")).await })
     };
-    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.queue_depth().foreground;
+    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget().queue_depth().foreground;
     assert_eq!(ask(1).await.expect("it is answered").status, StatusCode::OK);
     let stays = ask(2);
     until(|| waiting() == 1).await;
@@ -184,7 +184,7 @@ async fn a_renewal_that_somebody_begins_to_wait_for_goes_before_those_that_nobod
         let headers = [as_account("acme-1").as_slice(), &[("cache-control", directive)]].concat();
         tokio::spawn(async move { gateway.get(&format!("{EXECUTIONS}?page={page}"), &headers).await })
     };
-    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.queue_depth();
+    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget().queue_depth();
     for page in 1..=4 {
         ask(page, "").await.expect("it is answered");
         clock.advance(Duration::from_millis(1020));
@@ -230,7 +230,7 @@ async fn whoever_comes_and_leaves_only_what_somebody_waits_for_is_asked_and_nobo
             gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account(&account)).await.status
         })
     };
-    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget.queue_depth();
+    let waiting = || gateway.server().gateway().tenants()[0].upstream_budget().queue_depth();
     let arrived = |page: u32| arrived(&gateway, &clock, &format!("account-{page}"));
     let mut dice = fastrand::Rng::with_seed(11);
     for round in 0..25 {

@@ -31,6 +31,7 @@ mod reload;
 mod restart;
 mod rotation;
 mod secrecy;
+mod shared_budgets;
 mod spellings;
 mod staleness;
 mod tokens;

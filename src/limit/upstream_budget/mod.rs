@@ -27,6 +27,9 @@ const MIN_RATE: u32 = 100;
 /// Amount by which each granted request raises the rate factor.
 const RATE_STEP: u32 = 10;
 
+/// Two session tokens that are answered 429 within this time show that their org exceeds its budget.
+const TOKENS_AGREE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Maximum wait of a background request. It is long, since callers receive the cached response meanwhile.
 const BACKGROUND_WAIT: Duration = Duration::from_mins(1);
 
@@ -50,6 +53,8 @@ struct Schedule {
     arrival: Moment,
     /// No request is granted before this moment, which an upstream 429 sets.
     paused_until: Moment,
+    /// The accepted session token that was answered 429 last, and when.
+    limited_token: Option<(FlowId, Moment)>,
     /// The present share of the configured rate, in thousandths.
     rate_factor: u32,
     queue: FairQueue,
@@ -71,6 +76,7 @@ impl UpstreamBudget {
         let schedule = Schedule {
             arrival: Moment::default(),
             paused_until: Moment::default(),
+            limited_token: None,
             rate_factor: FULL_RATE,
             queue: FairQueue::default(),
             is_dispatching: false,
@@ -137,6 +143,23 @@ impl UpstreamBudget {
         schedule.paused_until = schedule.paused_until.max(until);
         // No burst after the pause: the upstream would not have answered 429 if any of it were left.
         schedule.arrival = schedule.arrival.max(until + inner.tolerance());
+    }
+
+    /// Records an upstream 429 to a session token that the upstream has accepted. Pauses all requests for `duration` if another
+    /// such token was answered 429 in the last [`TOKENS_AGREE_WITHIN`].
+    pub fn pause_for_tokens(&self, token: FlowId, duration: Duration) {
+        let now = self.0.clock.now();
+        let last = self.0.schedule().limited_token.replace((token, now));
+        let is_agreed = |(other, at): (FlowId, Moment)| other != token && now.since(at) <= TOKENS_AGREE_WITHIN;
+        if last.is_some_and(is_agreed) {
+            self.pause(duration);
+        }
+    }
+
+    /// Returns whether both are the budget of one org key.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Counts the requests that wait now.

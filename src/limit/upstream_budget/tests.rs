@@ -304,3 +304,25 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn two_tokens_that_are_limited_within_ten_seconds_pause_everyone_and_one_does_not() {
+    let minute = Duration::from_mins(1);
+    for (refusals, paused) in [
+        (&[(1, 0), (1, 1), (1, 9)][..], false),
+        (&[(1, 0), (2, 10)], true),
+        (&[(1, 0), (2, 11)], false),
+        (&[(1, 0), (1, 8), (2, 16)], true),
+        (&[(1, 0), (2, 0)], true),
+    ] {
+        let (clock, budget) = budget(Duration::from_secs(1), 100);
+        let mut past = 0;
+        for (token, at) in refusals {
+            clock.advance(Duration::from_secs(at - past));
+            past = *at;
+            budget.pause_for_tokens(*token, minute);
+        }
+        let status = budget.status();
+        assert_eq!((status.paused_for > 0.0, status.rate_factor < 1.0), (paused, paused), "{refusals:?}");
+    }
+}
