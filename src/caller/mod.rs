@@ -27,6 +27,7 @@ mod session_token;
 mod tenants;
 mod trusted;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,9 +41,11 @@ pub use self::jwt::{Identity, IssuerIndex};
 pub use self::session_token::SessionToken;
 pub use self::tenants::TenantIndex;
 pub use self::trusted::ListenerIdentity;
+use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::ClientError;
-use crate::tenant::{OrgKey, Partition, Tenant, UpstreamVerdict};
+use crate::limit::Flow;
+use crate::tenant::{OrgKey, Partition, Tenant, TokenStatus, UpstreamVerdict};
 
 /// The authenticated sender of a request, authorized for one partition of one tenant.
 #[derive(Clone, Debug)]
@@ -107,6 +110,24 @@ impl Caller {
     #[must_use]
     pub fn is_refusal_of_own_org_key(&self, error: &ClientError) -> bool {
         self.own_org_key().is_some() && error.status() == StatusCode::UNAUTHORIZED
+    }
+
+    /// The flow of the caller's upstream requests. Its credential is the client key, certificate or trusted listener, the issuer, the
+    /// org key, or all session tokens of the tenant; those that Refold has not accepted are apart.
+    #[must_use]
+    pub fn flow(&self, now: Moment) -> Flow {
+        let mut hasher = DefaultHasher::new();
+        self.tenant.interned_id().hash(&mut hasher);
+        match &self.credential {
+            Credential::Grant(grant) => ("grant", &*grant.name).hash(&mut hasher),
+            Credential::Jwt(identity) => ("issuer", identity.issuer().position()).hash(&mut hasher),
+            Credential::OrgKey(_) => "org key".hash(&mut hasher),
+            Credential::SessionToken(_) => {
+                let is_accepted = self.partition.token_status(now) == TokenStatus::Accepted;
+                ("session token", is_accepted).hash(&mut hasher);
+            }
+        }
+        Flow { credential: hasher.finish(), account: self.partition.flow_id() }
     }
 
     /// The org key that the caller's upstream requests are counted by: its own if it has sent one, otherwise the active one.

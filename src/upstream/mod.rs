@@ -78,19 +78,21 @@ impl Upstream {
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
         let breaker = Arc::new(Breaker::new(config.upstream.breaker, clock.clone()));
         breaker.add_circuits(config.tenants.iter().map(|tenant| &tenant.id));
-        let permits = Arc::new(PermitQueue::new(&config.upstream, clock.clone()));
+        let permits = Arc::new(PermitQueue::new(&config.upstream, config.tenants.len(), clock.clone()));
         Self { config, clock, permits, breaker, retries: Arc::default() }
     }
 
     /// Makes the upstream of a changed configuration.
     ///
     /// The circuits' state is kept if the base URL and the breaker's settings are the same, and the requests in flight are
-    /// counted on if as many are allowed.
+    /// counted on if as many are allowed, for as many tenants.
     #[must_use]
     pub fn reconfigured(&self, config: &Arc<Config>) -> Self {
         let (old, new) = (&self.config.upstream, &config.upstream);
         let same_breaker = old.breaker == new.breaker && old.base_url == new.base_url;
-        let same_permits = old.max_concurrent == new.max_concurrent && old.total_timeout == new.total_timeout;
+        let same_permits = old.max_concurrent == new.max_concurrent
+            && old.total_timeout == new.total_timeout
+            && self.config.tenants.len() == config.tenants.len();
         let fresh = Self::new(Arc::clone(config), self.clock.clone());
         if same_breaker {
             self.breaker.add_circuits(config.tenants.iter().map(|tenant| &tenant.id));

@@ -19,6 +19,7 @@ mod documentation;
 mod drain;
 mod drain_connections;
 mod encryption;
+mod fairness;
 mod harness;
 mod identities;
 mod isolation;
