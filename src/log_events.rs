@@ -46,7 +46,7 @@ pub const STOPPED: &str = "stopped";
 pub const TRACES_FAILED: &str = "traces_failed";
 /// Warn, `tenant`: the tenant's circuit to Refold opened.
 pub const UPSTREAM_CIRCUIT_OPENED: &str = "upstream_circuit_opened";
-/// Error, `tenant`: Refold answered 401 to a tenant's org key.
+/// Error, `tenant`: Refold refuses every org key of a tenant, by the check of `upstream.verify_key`.
 pub const UPSTREAM_REJECTED_ORG_KEY: &str = "upstream_rejected_org_key";
 /// Error: an upstream body contained an org key and was cut off before it.
 pub const UPSTREAM_RESPONSE_CONTAINS_ORG_KEY: &str = "upstream_response_contains_org_key";

@@ -45,7 +45,7 @@ use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::ClientError;
 use crate::limit::Flow;
-use crate::tenant::{OrgKey, Partition, Tenant, TokenStatus, UpstreamVerdict};
+use crate::tenant::{KeyVerdict, OrgKey, Partition, Tenant, TokenStatus, UpstreamVerdict};
 
 /// The authenticated sender of a request, authorized for one partition of one tenant.
 #[derive(Clone, Debug)]
@@ -119,7 +119,8 @@ impl Caller {
         let mut hasher = DefaultHasher::new();
         self.tenant.interned_id().hash(&mut hasher);
         match &self.credential {
-            Credential::Grant(grant) => ("grant", &*grant.name).hash(&mut hasher),
+            // Names are not unique: a listener's, a certificate's and a key's may be equal.
+            Credential::Grant(grant) => ("grant", Arc::as_ptr(grant).addr()).hash(&mut hasher),
             Credential::Jwt(identity) => ("issuer", identity.issuer().position()).hash(&mut hasher),
             Credential::OrgKey(_) => "org key".hash(&mut hasher),
             Credential::SessionToken(_) => {
@@ -155,10 +156,13 @@ impl Caller {
     }
 
     /// Records the upstream's verdict on the credential that a request of this caller carried: a session token, or an org key
-    /// that Postern has injected.
-    pub fn record_upstream_verdict(&self, verdict: UpstreamVerdict) {
+    /// that Postern has injected. A refusal says nothing about an injected key by itself, so the key is checked.
+    pub fn record_upstream_verdict(&self, key: OrgKey, verdict: UpstreamVerdict) {
         if self.injects_org_key() {
-            self.tenant.record_org_key_verdict(verdict);
+            match verdict {
+                UpstreamVerdict::Accepted => self.tenant.record_key_verdict(key, KeyVerdict::NotRefused),
+                UpstreamVerdict::Refused => self.tenant.want_key_check(),
+            }
         }
         if let Credential::SessionToken(token) = &self.credential {
             self.tenant.record_token_verdict(*token.digest(), &self.partition, verdict);

@@ -45,8 +45,22 @@ pub struct Upstream {
     pub max_concurrent: usize,
     /// Retries of a read that failed (no connection, 502, 503, 504), as long as they are at most a fifth of all requests.
     pub retries: u8,
+    /// Ask Refold whether it accepts the org keys: at start, for each new key, and after a 401 to one.
+    pub verify_key: VerifyKey,
     /// Circuit breaker: pauses requests while Refold fails.
     pub breaker: BreakerSettings,
+}
+
+/// Checks of the org keys, and the effect of a refused one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyKey {
+    /// Refold is never asked.
+    Off,
+    /// Log, metric and status page show it. Readiness is not affected.
+    Warn,
+    /// As `warn`; also, the tenant is not ready at start until Refold has not refused a key.
+    Require,
 }
 
 /// Settings of the circuit breaker, which pauses requests while the upstream fails.
@@ -76,6 +90,7 @@ impl Default for Upstream {
             pool_idle_timeout: Duration::from_mins(1),
             max_concurrent: 100,
             retries: 2,
+            verify_key: VerifyKey::Warn,
             breaker: BreakerSettings::default(),
         }
     }

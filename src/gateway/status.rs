@@ -69,7 +69,7 @@ pub struct TenantReadiness {
     pub id: String,
     /// True if its requests can be answered.
     pub ready: bool,
-    /// False for a minute after Refold has refused its org key.
+    /// False while Refold refuses every org key of the tenant.
     pub credential_accepted: bool,
     /// State of the upstream budget. An exhausted budget does not make a tenant unready: it recovers, and the cache
     /// goes on answering.
@@ -131,13 +131,18 @@ impl Gateway {
     pub fn readiness(&self) -> Readiness {
         let of = |tenant: &Arc<Tenant>| {
             let TenantStatus { id, credential_accepted, budget, .. } = tenant.status();
+            let ready = self.is_ready(tenant);
             // An open circuit does not count: the cache goes on answering, and sending callers elsewhere would turn an
             // outage of Refold into one of the gateway.
             let circuit = self.circuit(tenant);
-            TenantReadiness { id, ready: credential_accepted, credential_accepted, budget, circuit }
+            TenantReadiness { id, ready, credential_accepted, budget, circuit }
         };
         let tenants: Vec<TenantReadiness> = self.callers.tenants().iter().map(of).collect();
         Readiness { ready: tenants.iter().any(|tenant| tenant.ready), circuit: self.worst_circuit(), tenants }
+    }
+
+    fn is_ready(&self, tenant: &Tenant) -> bool {
+        tenant.is_ready(self.config.upstream.verify_key)
     }
 
     fn circuit(&self, tenant: &Tenant) -> Circuit {
@@ -158,7 +163,11 @@ impl Gateway {
                 .callers
                 .tenants()
                 .iter()
-                .map(|tenant| ScrapedTenant { tenant, circuit_open: self.circuit(tenant) != Circuit::Closed })
+                .map(|tenant| ScrapedTenant {
+                    tenant,
+                    is_ready: self.is_ready(tenant),
+                    circuit_open: self.circuit(tenant) != Circuit::Closed,
+                })
                 .collect(),
             reloads,
         })

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::fair_queue::{FairQueue, QueueDepth, QueuedRequest};
 use super::flow::{Flow, Urgency};
-use super::rounds::{Rounds, turn};
+use super::rounds::{Rounds, rounds_ahead, turn};
 use crate::clock::Moment;
 
 /// Maximum number of credentials whose empty queue is kept, for the rounds of its linked accounts.
@@ -69,7 +69,7 @@ impl CredentialQueue {
         };
         let by_rounds = own + others().map(|(_, queue)| before(queue)).sum::<usize>();
         let due = self.rounds.of(flow.credential) + u64::try_from(own).unwrap_or(u64::MAX);
-        by_rounds.max(self.rounds.ahead(due, self.least_round()).saturating_mul(others().count()))
+        by_rounds.max(rounds_ahead(due, self.least_round()).saturating_mul(others().count()))
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Moment> {

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 
 use super::flow::{FlowId, Urgency};
-use super::rounds::{Rounds, turn};
+use super::rounds::{Rounds, rounds_ahead, turn};
 use crate::clock::Moment;
 
 /// Waiting requests in one queue per flow, and the order in which they receive permits.
@@ -162,7 +162,7 @@ impl FairQueue {
         let by_rounds = foreground + self.flows.iter().map(before).sum::<usize>();
         let due = self.rounds.of(flow) + u64::try_from(own).unwrap_or(u64::MAX);
         let others = self.flows.len() - usize::from(own_flow.is_some());
-        by_rounds.max(self.rounds.ahead(due, self.least_round()).saturating_mul(others))
+        by_rounds.max(rounds_ahead(due, self.least_round()).saturating_mul(others))
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Moment> {

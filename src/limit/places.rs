@@ -3,7 +3,7 @@
 //!
 //! A free place goes to the waiting request whose tenant holds the fewest places, then whose credential does, then whose linked
 //! account does. A place is held for as long as the upstream takes, so a tenant whose requests hang could still hold all of them
-//! when another one arrives. Therefore half of all places are divided among the tenants, and nobody else takes a tenant's part;
+//! when another one arrives. Therefore half of all places are divided among the tenants, and no other takes a tenant's part;
 //! the other half is for all.
 
 use std::collections::HashMap;
@@ -77,6 +77,9 @@ impl Places {
     }
 
     /// Waits for a place. Dropping the future gives up the wait.
+    ///
+    /// # Panics
+    /// Never: a waiter is removed only with a place, or when its future is gone.
     pub async fn acquire(&self, holder: PlaceHolder) -> Place {
         let granted = {
             let mut state = self.state();
@@ -239,8 +242,8 @@ mod tests {
             .map(|holder| Box::pin(places.acquire(holder)))
             .into();
         assert!(waiters.iter_mut().all(|waiter| is_ready(waiter.as_mut()).is_none()));
-        // Tenant 2 holds nothing, then tenant 1 holds least; of tenant 0 credential 2 holds nothing, then account 2 holds least.
-        for expected in [holder(2, 6, 6), holder(1, 5, 9)] {
+        // Tenant 2 holds nothing. Then all hold one, but credential 2 none; then all but account 1.
+        for expected in [holder(2, 6, 6), holder(0, 2, 3), holder(0, 1, 1)] {
             drop(held.remove(0));
             let served = waiters.iter_mut().position(|waiter| {
                 is_ready(waiter.as_mut()).is_some_and(|place| {

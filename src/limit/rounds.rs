@@ -31,6 +31,13 @@ pub(super) fn turn(urgency: Urgency, round: u64, oldest: Moment) -> Turn {
     }
 }
 
+/// Returns the rounds by which a flow that is due in a round has used up its leeway. `least` is the round of the least served
+/// flow.
+pub(super) fn rounds_ahead(due: u64, least: Option<u64>) -> usize {
+    let ahead = due.saturating_sub(least.unwrap_or(due).saturating_add(LEEWAY));
+    usize::try_from(ahead).unwrap_or(usize::MAX)
+}
+
 impl Rounds {
     /// Returns the round in which a flow is due.
     pub(super) fn of(&self, flow: u64) -> u64 {
@@ -45,13 +52,6 @@ impl Rounds {
     /// Returns whether a flow that is due in `round` may be served in the present one.
     pub(super) fn is_in_leeway(&self, round: u64) -> bool {
         round <= self.present + LEEWAY
-    }
-
-    /// Returns the rounds by which a flow that is due in a round has used up its leeway. `least` is the round of the least
-    /// served flow.
-    pub(super) fn ahead(&self, due: u64, least: Option<u64>) -> usize {
-        let ahead = due.saturating_sub(least.unwrap_or(due).saturating_add(LEEWAY));
-        usize::try_from(ahead).unwrap_or(usize::MAX)
     }
 
     /// Sets the round in which a flow is due next.

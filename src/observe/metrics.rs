@@ -140,7 +140,9 @@ metrics! {
     partitions: IntGaugeVec, "postern_partitions", ["tenant"], &[],
         "Linked accounts and session tokens with a budget in memory.";
     tenant_ready: IntGaugeVec, "postern_tenant_ready", ["tenant"], &[],
-        "0 while Refold rejects all org keys of the tenant (for a minute after a rejection), otherwise 1.";
+        "0 at start until Refold accepts an org key of the tenant, if verify_key is require; otherwise 1.";
+    org_key_accepted: IntGaugeVec, "postern_org_key_accepted", ["tenant"], &[],
+        "0 while Refold refuses every org key of the tenant, otherwise 1.";
     webhooks: IntCounterVec, "postern_webhooks_total", ["tenant", "outcome"], &[],
         "Webhook deliveries from Refold.";
     config_reloads: IntCounterVec, "postern_config_reloads_total", ["outcome"], &[],

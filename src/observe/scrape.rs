@@ -21,6 +21,8 @@ pub struct ScrapeState<'a> {
 pub struct ScrapedTenant<'a> {
     /// The tenant.
     pub tenant: &'a Tenant,
+    /// True if the tenant counts as ready.
+    pub is_ready: bool,
     /// True unless the tenant's circuit to Refold is closed.
     pub circuit_open: bool,
 }
@@ -45,7 +47,8 @@ impl ScrapeState<'_> {
         metrics.budget_pace.reset();
         metrics.partitions.reset();
         metrics.tenant_ready.reset();
-        for ScrapedTenant { tenant, circuit_open } in &self.tenants {
+        metrics.org_key_accepted.reset();
+        for ScrapedTenant { tenant, is_ready, circuit_open } in &self.tenants {
             let id = [&*tenant.config.id];
             // A counter that is there from the start shows its first increase.
             let _ = metrics.circuit_opened.with_label_values(&id);
@@ -55,7 +58,8 @@ impl ScrapeState<'_> {
             metrics.budget_limit.with_label_values(&id).set(budget.per_second.into());
             metrics.budget_pace.with_label_values(&id).set(budget.rate_factor);
             metrics.partitions.with_label_values(&id).set(signed(tenant.partitions()));
-            metrics.tenant_ready.with_label_values(&id).set(tenant.credential_accepted().into());
+            metrics.tenant_ready.with_label_values(&id).set((*is_ready).into());
+            metrics.org_key_accepted.with_label_values(&id).set(tenant.credential_accepted().into());
         }
     }
 }

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use super::api::{Api, EXECUTIONS_PATH, WEBHOOKS_PATH};
+use super::api::{Api, EXECUTIONS_PATH, LINKED_ACCOUNTS_PATH, WEBHOOKS_PATH};
 use super::fault::{ConnectionReset, Fault, SimulatedBody, plain};
 use super::state::SimulatorState;
 
@@ -56,6 +56,9 @@ async fn respond(
         Some(Fault::Latency(latency)) => state.clock.sleep_until(state.clock.now() + latency).await,
         Some(fault) => return fault.respond(state.request_id()).await,
         None => {}
+    }
+    if path == LINKED_ACCOUNTS_PATH && request.method() == Method::GET {
+        return Ok(SimulatedBody::whole(Api::new(state).linked_accounts(request.headers())));
     }
     Ok(SimulatedBody::whole(Api::new(state).respond(&request)))
 }

@@ -4,25 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Tenant;
-use crate::clock::Clock;
+use super::org_keys::KeyBudget;
 use crate::config::UpstreamLimits;
 use crate::digest::sha256;
 use crate::limit::UpstreamBudget;
-
-/// The budget of one org key.
-#[derive(Clone, Debug)]
-pub(super) struct KeyBudget {
-    pub(super) budget: UpstreamBudget,
-    /// The limits that apply when the tenant begins to serve: of each setting the lowest of all tenants that have the key.
-    pub(super) limits: UpstreamLimits,
-}
-
-impl KeyBudget {
-    /// Creates a full budget.
-    pub(super) fn new(limits: UpstreamLimits, clock: &Clock) -> Self {
-        Self { budget: UpstreamBudget::new(limits, clock.clone()), limits }
-    }
-}
 
 /// Gives all tenants that have an org key in common one budget for it, and continues the budgets that `previous` tenants have
 /// for their keys. To be called before the tenants serve.

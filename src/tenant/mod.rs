@@ -7,16 +7,17 @@
 mod accounts;
 mod budgets;
 mod interned_id;
+mod key_checks;
 mod list_size;
 mod org_keys;
 mod partition;
 mod reload;
 mod session_tokens;
 mod status;
+mod verification;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -24,6 +25,8 @@ use http::HeaderValue;
 use self::accounts::Accounts;
 pub use self::budgets::share_budgets;
 use self::interned_id::intern;
+use self::key_checks::KeyChecks;
+pub use self::key_checks::KeyVerdict;
 pub use self::list_size::{ListSize, ListView, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::{Epoch, Owner};
@@ -45,8 +48,7 @@ pub struct Tenant {
     pub unproven_budget: Arc<ClientBudget>,
     interned_id: usize,
     org_keys: OrgKeys,
-    /// Time until which the refusal of an injected org key counts, in nanoseconds on the clock; 0 if Refold accepted it last.
-    credential_refused_until: AtomicU64,
+    key_checks: Arc<KeyChecks>,
     rate_limit_policy: HeaderValue,
     clock: Clock,
     account_epoch: Arc<Epoch>,
@@ -67,7 +69,7 @@ impl Tenant {
             session_tokens: SessionTokens::new(config.limits.client.max_partitions),
             interned_id: intern(&config.id),
             org_keys: OrgKeys::new(&config, &clock),
-            credential_refused_until: AtomicU64::new(0),
+            key_checks: Arc::default(),
             rate_limit_policy: rate_limit_policy(config.limits.client.rate()),
             config,
             clock,

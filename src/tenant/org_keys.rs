@@ -1,12 +1,13 @@
 //! The org API keys of a tenant, the current one and, during a rotation, the next one, each with its budget at Refold.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use aws_lc_rs::{constant_time, hmac};
 use http::HeaderValue;
 use memchr::memmem;
 
-use super::budgets::KeyBudget;
+use super::key_checks::{KeyVerdict, LastVerdict};
 use crate::clock::Clock;
 use crate::config::{self, Secret, UpstreamLimits};
 use crate::limit::UpstreamBudget;
@@ -34,6 +35,22 @@ pub(super) struct Key {
     pub(super) secret: Secret,
     header: HeaderValue,
     pub(super) budget: KeyBudget,
+    pub(super) verdict: Arc<LastVerdict>,
+}
+
+/// The budget of one org key.
+#[derive(Clone, Debug)]
+pub(super) struct KeyBudget {
+    pub(super) budget: UpstreamBudget,
+    /// The limits that apply when the tenant begins to serve: of each setting the lowest of all tenants that have the key.
+    pub(super) limits: UpstreamLimits,
+}
+
+impl KeyBudget {
+    /// Creates a full budget.
+    pub(super) fn new(limits: UpstreamLimits, clock: &Clock) -> Self {
+        Self { budget: UpstreamBudget::new(limits, clock.clone()), limits }
+    }
 }
 
 impl OrgKeys {
@@ -49,7 +66,12 @@ impl OrgKeys {
 
     /// Creates the keys of another configuration. The active key stays active if it is still configured.
     pub(super) fn reconfigured(&self, config: &config::Tenant, clock: &Clock) -> Self {
-        let keys = Self::new(config, clock);
+        let mut keys = Self::new(config, clock);
+        for key in keys.all_mut() {
+            if let Some(same) = self.all().find(|same| same.secret == key.secret) {
+                key.verdict = Arc::clone(&same.verdict);
+            }
+        }
         let active = match (self.active(), &self.next) {
             (OrgKey::Next, Some(next)) => &next.secret,
             _ => &self.current.secret,
@@ -84,6 +106,16 @@ impl OrgKeys {
     #[must_use]
     pub fn header(&self, key: OrgKey) -> &HeaderValue {
         &self.key(key).header
+    }
+
+    /// Returns whether a key is configured.
+    pub(super) fn has(&self, key: OrgKey) -> bool {
+        key == OrgKey::Current || self.next.is_some()
+    }
+
+    /// Refold's last verdict on a key.
+    pub(super) fn verdict(&self, key: OrgKey) -> &LastVerdict {
+        &self.key(key).verdict
     }
 
     /// The budget of a key at the upstream.
@@ -141,6 +173,11 @@ impl Key {
     fn new(secret: &Secret, limits: UpstreamLimits, clock: &Clock) -> Self {
         let mut header = HeaderValue::from_str(secret.expose()).expect("the configuration accepts only visible ASCII");
         header.set_sensitive(true);
-        Self { secret: secret.clone(), header, budget: KeyBudget::new(limits, clock) }
+        Self {
+            secret: secret.clone(),
+            header,
+            budget: KeyBudget::new(limits, clock),
+            verdict: Arc::new(LastVerdict::new(KeyVerdict::Unasked)),
+        }
     }
 }

@@ -4,7 +4,6 @@
 //! dropped for both, and requests that they spend are spent for both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::interned_id::intern;
 use super::partition::Epoch;
@@ -32,7 +31,6 @@ impl Tenant {
         let keeps_entries = cached == CachedEntries::Keep && shares_org_key(&self.config, &config);
         let epoch = |epoch: &Arc<Epoch>| if keeps_entries { Arc::clone(epoch) } else { Arc::new(Epoch::new()) };
         let unproven_rate = unproven_rate(config.limits.upstream.rate());
-        let has_same_keys = org_keys(&self.config) == org_keys(&config);
         Self {
             unproven_budget: if unproven_rate == self.unproven_budget.rate() {
                 Arc::clone(&self.unproven_budget)
@@ -49,12 +47,7 @@ impl Tenant {
             } else {
                 self.session_tokens.with_capacity(config.limits.client.max_partitions)
             },
-            // Refold has not refused another key yet.
-            credential_refused_until: AtomicU64::new(if has_same_keys {
-                self.credential_refused_until.load(Ordering::Relaxed)
-            } else {
-                0
-            }),
+            key_checks: Arc::clone(&self.key_checks),
             interned_id: intern(&config.id),
             org_keys: self.org_keys.reconfigured(&config, &self.clock),
             rate_limit_policy: rate_limit_policy(config.limits.client.rate()),

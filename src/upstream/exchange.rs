@@ -10,10 +10,9 @@ use super::error::{self, FetchError};
 use super::health::{Breaker, CircuitPermit, Evidence};
 use super::permit_queue::{PermitQueue, UpstreamPermit};
 use super::{request, response};
-use crate::caller::{Caller, Credential};
+use crate::caller::Caller;
 use crate::error::ClientError;
 use crate::http_client::{ExchangePhase, RequestBody, TransportError, TransportErrorKind};
-use crate::log_events;
 use crate::observe::UpstreamOutcome;
 use crate::tenant::{OrgKey, TokenStatus, UpstreamVerdict};
 
@@ -163,14 +162,11 @@ fn record_verdict<B>(caller: &Caller, key: OrgKey, response: &Response<B>) {
             caller.record_upstream_pause(key, response::retry_after(response.headers()));
         }
         StatusCode::UNAUTHORIZED => {
-            if !matches!(caller.credential(), Credential::SessionToken(_)) {
-                tracing::error!(tenant = %caller.tenant().config.id, message = log_events::UPSTREAM_REJECTED_ORG_KEY);
-            }
-            caller.record_upstream_verdict(UpstreamVerdict::Refused);
+            caller.record_upstream_verdict(key, UpstreamVerdict::Refused);
         }
         // A 304 too is only given to a credential that Refold accepts.
         status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
-            caller.record_upstream_verdict(UpstreamVerdict::Accepted);
+            caller.record_upstream_verdict(key, UpstreamVerdict::Accepted);
         }
         _ => {}
     }

@@ -6,6 +6,7 @@
 //! - `health`: the circuit breakers
 //! - `request`: requests, built from scratch
 //! - `response`: responses, brought into the contract's form
+//! - `verify`: checks of the org keys
 //! - `retry`: whether a failed fetch is sent again, and when
 //!
 //! The store is not known here: the result of a fetch is a document, and its entry is made elsewhere.
@@ -20,6 +21,7 @@ mod request;
 mod response;
 mod retry;
 mod telemetry;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;

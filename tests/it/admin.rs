@@ -1,7 +1,6 @@
 //! The admin listener: who may ask there, what it tells, and what it does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -122,47 +121,6 @@ async fn a_purge_drops_a_linked_account_a_tenant_or_everything() {
         assert_eq!((purged.status, &purged.json()["purged"]), (StatusCode::OK, &body));
         assert_eq!((fetched("acme-1").await, fetched("globex").await), (drops_acme, drops_globex), "{body}");
     }
-}
-
-#[tokio::test]
-async fn a_tenant_is_not_ready_while_refold_refuses_its_key() {
-    let good = Arc::new(AtomicBool::new(true));
-    let taken = Arc::clone(&good);
-    let upstream = http_upstream(move |_| {
-        let taken = taken.load(Ordering::Relaxed);
-        async move {
-            let mut page = page_of(&json!({ "_id": "1", "status": "COMPLETED" }));
-            if !taken {
-                *page.status_mut() = StatusCode::UNAUTHORIZED;
-            }
-            page
-        }
-    })
-    .await;
-    let Setup { top, tenant, clock, .. } = Setup::default();
-    let gateway = Gateway::start(upstream, &format!("{top}{ADMIN}"), &tenant, clock.clone());
-    let ask = async |query: &str| gateway.get(&format!("{EXECUTIONS}?{query}"), &as_account("a")).await.status;
-    let ready = async || {
-        let answer = gateway.admin("/readyz", &[]).await;
-        assert_eq!(answer.json()["ready"], answer.status == StatusCode::OK);
-        (answer.status.as_u16(), answer.json()["tenants"][0]["credential_accepted"].clone())
-    };
-    assert_eq!(ready().await, (200, json!(true)));
-    good.store(false, Ordering::Relaxed);
-    assert_eq!(ask("page=2").await, StatusCode::BAD_GATEWAY);
-    assert_eq!(ready().await, (503, json!(false)));
-    assert_eq!(gateway.admin("/status", &[]).await.json()["ready"], false);
-    assert_eq!(gateway.admin("/healthz", &[]).await.status, StatusCode::OK, "a restart would not mend it");
-    good.store(true, Ordering::Relaxed);
-    assert_eq!(ask("page=3").await, StatusCode::OK);
-    assert_eq!(ready().await, (200, json!(true)));
-    // Whoever is sent no requests, since it is not ready, has to try again some time.
-    good.store(false, Ordering::Relaxed);
-    assert_eq!(ask("page=4").await, StatusCode::BAD_GATEWAY);
-    clock.advance(Duration::from_secs(59));
-    assert_eq!(ready().await, (503, json!(false)));
-    clock.advance(Duration::from_secs(1));
-    assert_eq!(ready().await, (200, json!(true)));
 }
 
 #[tokio::test]

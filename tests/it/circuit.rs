@@ -1,4 +1,4 @@
-//! What counts as evidence against Refold's health, and for whom.
+//! Evidence against Refold's health: it opens the circuit of one tenant, or of all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -153,6 +153,7 @@ pub(crate) fn configuration(upstream: SocketAddr, top: &str, tenant: &str) -> St
     let server = if top.contains("[server]") { "" } else { "[server]\nworkers = 2\ndrain_timeout = \"200ms\"" };
     let admin = if top.contains("[admin]") { "" } else { "[admin]\naddress = \"off\"" };
     let retries = if top.contains("retries") { "" } else { "retries = 0" };
+    let verify_key = if top.contains("verify_key") { "" } else { "verify_key = \"off\"" };
     format!(
         r#"
 [[listeners]]
@@ -163,6 +164,7 @@ session_tokens = "t"
 [upstream]
 base_url = "http://{upstream}"
 {retries}
+{verify_key}
 {top}
 [[tenants]]
 id = "t"

@@ -26,6 +26,7 @@ mod isolation;
 mod issuer;
 mod limits;
 mod metrics;
+mod org_key_checks;
 mod pass_through;
 mod process;
 mod reload;

@@ -220,30 +220,6 @@ async fn every_error_status_of_the_upstream_is_counted_as_the_upstreams() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_not_ready_while_refold_takes_none_of_its_org_keys() {
-    let status = Arc::new(AtomicU16::new(401));
-    let upstream = upstream_with(&status).await;
-    let Setup { top, tenant, clock, .. } = Setup::default();
-    let tenant = format!("org_key_next = {{ env = \"NEXT_ORG_KEY\" }}\n{tenant}");
-    let gateway = Gateway::start(upstream, &top, &tenant, clock);
-    let ready = || samples(&gateway).get("postern_tenant_ready{tenant=\"t\"}");
-    assert!(is(ready(), 1.0), "nothing is known of it");
-    // A token's refusal says nothing of the keys.
-    gateway.get(EXECUTIONS, &[("authorization", "Bearer made-up")]).await;
-    assert!(is(ready(), 1.0));
-    assert_eq!(gateway.get(EXECUTIONS, &as_account("acme-1")).await.error_code(), "UPSTREAM_CREDENTIAL_REJECTED");
-    assert!(is(ready(), 0.0));
-    assert_samples!(
-        samples(&gateway),
-        // Both keys, and the token.
-        "postern_upstream_request_duration_seconds_count{outcome=\"401\",tenant=\"t\"}" => 3.0,
-    );
-    status.store(200, Ordering::SeqCst);
-    assert_eq!(gateway.get(EXECUTIONS, &as_account("acme-1")).await.status, StatusCode::OK);
-    assert!(is(ready(), 1.0));
-}
-
-#[tokio::test]
 async fn what_the_org_keys_budget_refuses_is_counted_and_webhooks_are() {
     let Setup { top, tenant, .. } = Setup::default();
     let top = top.replace(

@@ -318,7 +318,7 @@ async fn two_tokens_that_are_limited_within_ten_seconds_pause_everyone_and_one_d
         (&[(1, 0), (2, 10)], true),
         (&[(1, 0), (2, 11)], false),
         (&[(1, 0), (1, 8), (2, 16)], true),
-        (&[(1, 0), (2, 0)], true),
+        (&[(1, 1), (2, 1)], true),
     ] {
         let (clock, budget) = budget(Duration::from_secs(1), 100);
         let mut past = 0;
