@@ -166,7 +166,7 @@ async fn a_new_key_after_a_reload_is_checked_and_off_never_asks() {
     world.key_status.store(200, Ordering::SeqCst);
     world.gateway.reload(&with_next);
     world.until_state(200, true).await;
-    assert!(world.checks.load(Ordering::SeqCst) >= 2);
+    world.until_checked(2).await;
     let off = Checked::start("off", 401, "").await;
     off.status.store(401, Ordering::SeqCst);
     for account in ["a", "b", "c"] {
