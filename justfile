@@ -48,6 +48,11 @@ rollout *args:
     cargo build --release --locked
     benches/rollout {{ args }}
 
+# Send SIGTERM to a gateway with thousands of open connections; it has to end in time and cut no answer off.
+drain *args:
+    cargo build --release --locked
+    benches/drain {{ args }}
+
 # Write the JSON Schema anew, after a setting was added or changed.
 schema:
     cargo run --quiet -- schema > target/schema.json && mv target/schema.json config/postern.schema.json

@@ -26,7 +26,7 @@ pub struct ActiveGeneration {
     number: watch::Sender<u64>,
 }
 
-/// Everything that serves requests between two changes of the configuration or of a certificate.
+/// The gateway, upstream pools and listeners in use between two changes of the configuration or of a certificate.
 #[derive(Clone, Debug)]
 pub struct Generation {
     number: u64,
@@ -50,7 +50,8 @@ pub struct Listener {
     pub identity: Option<ListenerIdentity>,
     /// TLS for its connections; `None` for plain text.
     pub tls: Option<Arc<Tls>>,
-    /// True while its socket accepts connections. Connections in the queue of a closed one get one more answer.
+    /// True while its socket accepts connections. After it closes, each connection from its accept queue may send one more
+    /// request.
     pub open: bool,
 }
 
@@ -99,7 +100,8 @@ impl ActiveGeneration {
         });
     }
 
-    /// Stores a generation under the next number. `number` stands for the sender's lock: no two generations have the same one.
+    /// Stores a generation under the next number. The reference to `number` shows that the caller holds the sender's lock,
+    /// so no two generations get the same number.
     fn activate(&self, number: &mut u64, generation: Generation) {
         *number += 1;
         self.active.store(Arc::new(Generation { number: *number, ..generation }));
@@ -157,8 +159,8 @@ impl Generation {
 
     /// Builds the context of requests that arrive over a connection.
     ///
-    /// A certificate that the listener's present authorities do not vouch for gives no identity, and neither does a listener
-    /// that was removed. `abandon` becomes true when the drain timeout is over.
+    /// A client certificate that does not verify against the listener's present authorities gives no identity, and neither
+    /// does a listener that was removed. `abandon` becomes true when the drain timeout is over.
     #[must_use]
     pub fn connection_context(
         &self,

@@ -18,11 +18,11 @@ const RSA: &[Algorithm] =
 
 /// The keys of one issuer.
 #[derive(Debug)]
-pub struct KeySet(Vec<Key>);
+pub struct KeySet(Vec<VerificationKey>);
 
 /// A key that verifies signatures, with the algorithms that it may be used with.
 #[derive(Debug)]
-pub struct Key {
+pub struct VerificationKey {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
     /// The key itself.
@@ -56,7 +56,7 @@ impl KeySet {
     #[must_use]
     pub fn of_secret(secret: &[u8]) -> Self {
         let key = DecodingKey::from_secret(secret);
-        Self(vec![Key { id: None, algorithms: vec![Algorithm::HS256], key, fingerprint: sha256(secret) }])
+        Self(vec![VerificationKey { id: None, algorithms: vec![Algorithm::HS256], key, fingerprint: sha256(secret) }])
     }
 
     /// Parses a PEM public key or a JWKS document. Keys of a JWKS document that are not for signatures, or of an unsupported
@@ -78,7 +78,7 @@ impl KeySet {
             .into_iter()
             .find_map(|(key, algorithms)| key.ok().map(|key| (key, algorithms)))
             .ok_or(KeySetError::NotPem)?;
-        Ok(Self(vec![Key { id: None, algorithms: algorithms.to_vec(), key, fingerprint: sha256(text) }]))
+        Ok(Self(vec![VerificationKey { id: None, algorithms: algorithms.to_vec(), key, fingerprint: sha256(text) }]))
     }
 
     fn of_jwks(text: &[u8]) -> Result<Self, KeySetError> {
@@ -87,12 +87,12 @@ impl KeySet {
             keys: Vec<serde_json::Value>,
         }
         let jwks: Jwks = serde_json::from_slice(text).map_err(|_| KeySetError::NotJwks)?;
-        let keys: Vec<Key> = jwks.keys.iter().take(MAX_KEYS).filter_map(Key::of_jwk).collect();
+        let keys: Vec<VerificationKey> = jwks.keys.iter().take(MAX_KEYS).filter_map(VerificationKey::of_jwk).collect();
         if keys.is_empty() { Err(KeySetError::NoUsableKey) } else { Ok(Self(keys)) }
     }
 
     /// Returns the keys that may have signed a token whose header has this `alg` and `kid`.
-    pub fn matching(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &Key> {
+    pub fn matching(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &VerificationKey> {
         self.0.iter().filter(move |key| key.may_be(id) && key.algorithms.contains(&algorithm))
     }
 
@@ -118,7 +118,7 @@ impl PartialEq for KeySet {
 
 impl Eq for KeySet {}
 
-impl Key {
+impl VerificationKey {
     fn of_jwk(value: &serde_json::Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {

@@ -1,6 +1,6 @@
 //! Postern: an authenticating, caching gateway in front of the Refold executions API.
 //!
-//! The modules stand in the order in which a request meets them; [`gateway`] is the one to read first.
+//! The modules are listed in the order in which a request meets them. Read [`gateway`] first.
 
 pub mod server;
 

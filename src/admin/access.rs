@@ -38,21 +38,21 @@ fn is_loopback(host: &str) -> bool {
 
 /// The role of a request's sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum AdminRole {
     /// May read and do everything.
     Operator,
-    /// May read what contains no data: health, readiness and the files of the status page.
+    /// May read the resources without data: health, readiness and the files of the status page.
     Anonymous,
 }
 
 /// Determines the role of a request's sender from its `Authorization`, or from the listener's address if there is no token.
-pub(super) fn role(address: &ListenAddress, token: Option<&Secret>, headers: &HeaderMap) -> Role {
+pub(super) fn role(address: &ListenAddress, token: Option<&Secret>, headers: &HeaderMap) -> AdminRole {
     let is_operator = match token {
         // The configuration demands a token for an address that is not local. Without one, such a listener admits no operator.
         None => address.is_local(),
         Some(token) => has_token(headers, token),
     };
-    if is_operator { Role::Operator } else { Role::Anonymous }
+    if is_operator { AdminRole::Operator } else { AdminRole::Anonymous }
 }
 
 fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn only_the_token_makes_an_operator() {
         let is_operator = |address: &ListenAddress, token: Option<&Secret>, headers: &HeaderMap| {
-            role(address, token, headers) == Role::Operator
+            role(address, token, headers) == AdminRole::Operator
         };
         let (loopback, other) =
             (ListenAddress::Tcp(([127, 0, 0, 1], 1).into()), ListenAddress::Tcp(([0, 0, 0, 0], 1).into()));

@@ -26,8 +26,8 @@ use crate::log_events;
 const MAX_CONNECTIONS: usize = 64;
 /// Longest time for a request head to arrive. The connection is closed after it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A request that arrives does not show that the client reads the responses. Without an end to each connection, clients that
-/// never read could occupy all of them.
+/// A client that sends requests need not read the responses. Without a limit on the duration of a connection, clients that
+/// never read could occupy all connections.
 const LIMITS: ConnectionLimits =
     ConnectionLimits { lifetime: Duration::from_secs(30), grace_period: Duration::from_secs(10) };
 /// Largest request head, in bytes.

@@ -1,5 +1,5 @@
-//! `GET /explore?…`: lists executions through the gateway, as a caller would, and reports the result as one JSON object. The
-//! status page uses it, since its policy allows no requests to another origin.
+//! `GET /explore?…`: lists executions through the gateway, as a caller would, and reports the result as one JSON object.
+//! The status page uses this resource, since its `Content-Security-Policy` allows no requests to another origin.
 //!
 //! The credential comes in headers and is never in a URL: `x-api-key` and `linked_account_id` as at the gateway, and
 //! `x-explore-authorization` for the gateway's `Authorization`, since here that header has the admin token.
@@ -82,8 +82,8 @@ impl Explorer {
         Ok(json_response(StatusCode::OK, &exploration))
     }
 
-    /// The connection context of these requests: like that of the first listener that accepts session tokens, but no request
-    /// is trusted because of its listener, and the connections to Refold belong to this thread.
+    /// The connection context of these requests. Session tokens are accepted for the same tenant as on the first listener
+    /// that accepts them. No request is authenticated by a listener alone. The connections to Refold belong to this thread.
     fn connection(&self, config: &Arc<Config>) -> Result<ConnectionContext, ClientError> {
         // The value is only replaced as a whole, so a panic leaves no inconsistent one.
         let mut present = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +97,7 @@ impl Explorer {
         let client = Client::new(&config.upstream.connection())
             .map_err(|error| ClientError::new(Reason::UpstreamUnreachable, error.to_string()))?;
         let identity = ListenerIdentity::for_session_tokens(session_tokens);
-        // No drain gives up these requests: the sender is dropped, so the value never becomes true.
+        // A drain does not abandon these requests: the sender is dropped, so the value never becomes true.
         let connection = ConnectionContext {
             client,
             query_memo: Arc::default(),

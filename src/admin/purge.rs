@@ -66,8 +66,8 @@ pub(super) async fn purge(tenants: &[Arc<Tenant>], request: Request<Incoming>) -
     Ok(json_response(StatusCode::OK, &json!({ "purged": purged })))
 }
 
-/// Checks that the body is JSON. The form of a page of another origin can't send this content type without a preflight,
-/// which this listener does not answer.
+/// Checks that the body is JSON. An HTML form can't send this content type, and a script of another origin only after a
+/// preflight request, which this listener does not allow.
 fn require_json(headers: &HeaderMap) -> Result<(), ClientError> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default();

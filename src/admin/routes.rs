@@ -16,7 +16,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::access::{self, Role};
+use super::access::{self, AdminRole};
 use super::context::AdminContext;
 use super::explorer::Explorer;
 use super::response::{AdminResponse, PROMETHEUS_TEXT, error_response, json_response, response};
@@ -47,7 +47,7 @@ async fn route(
     let admin = &gateway.config().admin;
     let role = match admin.listen_address() {
         Some(_) => access::role(&context.address, admin.token.as_ref(), headers),
-        None => Role::Anonymous,
+        None => AdminRole::Anonymous,
     };
     let path = request.uri().path();
     if let Some((content_type, text)) = page::file(path) {
@@ -95,9 +95,9 @@ fn require_read(method: &Method) -> Result<(), ClientError> {
     }
 }
 
-fn require_operator(role: Role) -> Result<(), ClientError> {
+fn require_operator(role: AdminRole) -> Result<(), ClientError> {
     match role {
-        Role::Operator => Ok(()),
-        Role::Anonymous => Err(ClientError::invalid_credentials()),
+        AdminRole::Operator => Ok(()),
+        AdminRole::Anonymous => Err(ClientError::invalid_credentials()),
     }
 }

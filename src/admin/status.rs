@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde::Serialize;
 
-use super::access::Role;
+use super::access::AdminRole;
 use super::context::AdminContext;
 use super::response::{AdminResponse, json_response};
 use crate::gateway::{Readiness, Status, TenantReadiness};
@@ -70,15 +70,15 @@ struct ReadinessDetails {
 
 /// The response to `GET /readyz`. A probe without a token learns only if the gateway is ready: the details contain the names of
 /// tenants and lines of the configuration.
-pub(super) fn readiness(context: &AdminContext, role: Role) -> AdminResponse {
+pub(super) fn readiness(context: &AdminContext, role: AdminRole) -> AdminResponse {
     let draining = context.lifecycle.is_draining();
     let Readiness { ready, circuit, tenants } = context.generation.gateway().readiness();
     let details = match role {
-        Role::Operator => {
+        AdminRole::Operator => {
             let configuration = ReloadState::of(&context.lifecycle);
             Some(ReadinessDetails { configuration, circuit, tenants })
         }
-        Role::Anonymous => None,
+        AdminRole::Anonymous => None,
     };
     let body = ReadinessBody { ready: ready && !draining, draining, details };
     let status = if body.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -25,9 +25,9 @@ type Shard<C> = HashMap<CollapseKey, SharedFetch<C>, foldhash::fast::RandomState
 
 const SHARDS: usize = 16;
 
-/// Requests with equal collapse keys share a fetch: the cache key, and the org key if the caller presented one itself.
+/// Identifies a shared fetch by the cache key and, if the caller presented an org key itself, that org key.
 ///
-/// The org key belongs to it because the upstream's response also says whether that key is valid.
+/// The collapse key contains the org key because the upstream's response also says whether that key is valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CollapseKey {
     cache_key: CacheKey,
@@ -42,7 +42,7 @@ impl CollapseKey {
     }
 }
 
-/// All fetches in progress by collapse key, each with a context of its leader's that followers receive, such as its trace.
+/// All fetches in progress, by collapse key. Each has a context that its leader gives to the followers, such as a trace context.
 #[derive(Debug)]
 pub struct Group<C> {
     shards: [Mutex<Shard<C>>; SHARDS],
@@ -66,7 +66,7 @@ struct FetchState {
 #[derive(Debug, Default)]
 struct WaitingFollowers {
     count: AtomicUsize,
-    /// Notified when the count becomes zero, and when it ceases to be.
+    /// Notified when the count changes to or from zero.
     changed: Notify,
 }
 
@@ -94,7 +94,7 @@ impl Default for FetchState {
     }
 }
 
-/// The part of a request in a fetch.
+/// The role of a request in a fetch.
 #[derive(Debug)]
 pub enum Role<C> {
     /// The request starts the fetch.
@@ -122,7 +122,7 @@ pub enum Participation {
     Listens,
 }
 
-/// The right and the duty to fetch a key. However it ends, the followers receive a result.
+/// The right and the duty to fetch a key. If it is dropped without a result, the followers receive an error.
 #[derive(Debug)]
 pub struct Leader<C> {
     group: Arc<Group<C>>,

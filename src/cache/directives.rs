@@ -91,14 +91,14 @@ impl Directives {
         }
     }
 
-    /// True if the directives can reject a fresh entry, so that an answer has to exist before it can be judged.
+    /// True if the directives can reject a fresh entry. A fetch for them then answers neither from the store nor by derivation.
     #[must_use]
     pub fn may_reject_fresh(&self) -> bool {
         self.no_cache || self.no_store || self.max_age.is_some() || self.min_fresh.is_some()
     }
 
-    /// True if the result of a shared fetch is rejected: it was requested from the upstream before this request arrived at
-    /// `arrival`.
+    /// True if the directives reject the result of a shared fetch. A result that was requested from the upstream after this
+    /// request's `arrival` is never rejected.
     #[must_use]
     pub fn reject_shared(&self, entry: &Entry, arrival: Moment, now: Moment) -> bool {
         entry.request_time < arrival && self.judge(entry, now) == Acceptance::Rejected

@@ -15,7 +15,7 @@ const MIN_BODY: usize = 1024;
 /// no more memory than the plain body, which is what the entry's weight reserves for them.
 const MIN_SHRINK_FACTOR: usize = 3;
 
-/// A content coding, in order of preference among those that a client accepts equally.
+/// A content coding. The order of the variants is the preference among codings with equal weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// RFC 8878

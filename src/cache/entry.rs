@@ -95,7 +95,7 @@ pub enum Servable {
     WhileFailing,
     /// Served stale only if it can't be renewed.
     IfError,
-    /// Not served; only its validator can be used.
+    /// Not served; the entry can only be revalidated.
     No,
 }
 
@@ -149,7 +149,7 @@ impl Entry {
         self
     }
 
-    /// Time since the upstream was asked.
+    /// Time since the request for the entry was sent to the upstream.
     #[must_use]
     pub fn age(&self, now: Moment) -> Duration {
         now.since(self.request_time)

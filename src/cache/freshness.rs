@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::Freshness;
 use crate::executions::Progress;
 
-/// Margin for time zones: a day has ended everywhere only a day after it has ended in UTC.
+/// Margin for time zones: one day after a date has ended in UTC, it has ended in every time zone.
 const TIME_ZONES: SignedDuration = SignedDuration::from_hours(24);
 
 /// The class of a response by how soon its content can change; each class has a lifetime in the configuration.

@@ -7,7 +7,7 @@ pub enum CacheOutcome {
     NotAsked,
     /// Served fresh from the cache.
     Hit,
-    /// Served stale from the cache, while it is renewed or because it can't be.
+    /// Served stale from the cache: during a renewal, after a failed one, or because the request's `max-stale` accepts it.
     HitStale,
     /// Derived from other entries in the cache.
     Derived,

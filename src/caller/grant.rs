@@ -35,7 +35,7 @@ pub struct TenantGrant {
 }
 
 impl Grant {
-    /// The linked accounts that may be named.
+    /// The linked accounts that a request with this grant may name.
     #[must_use]
     pub fn linked_accounts(&self) -> &[AccountPattern] {
         &self.linked_accounts

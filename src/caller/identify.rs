@@ -19,7 +19,8 @@ use crate::error::ClientError;
 use crate::request::headers::{RequestHeaders, X_API_KEY};
 use crate::tenant::{Partition, Tenant, TokenDigest, TokenStatus};
 
-/// A valid credential that is not authorized for the request: not for its linked account, or no longer.
+/// A known credential and its tenant. If the credential is not authorized for the request, [`Unidentified::NotAuthorized`]
+/// contains them, for the log.
 #[derive(Clone, Debug)]
 pub struct Authenticated {
     /// The tenant that the credential belongs to.
@@ -58,7 +59,7 @@ impl Unidentified {
 }
 
 impl Authenticated {
-    /// Makes a caller of the credential, unless there is no partition that it may read.
+    /// Creates the caller with this credential, if `partition` is `Ok`: the partition that the credential may read.
     fn authorize(self, partition: Result<Arc<Partition>, ClientError>) -> Result<Caller, Unidentified> {
         match partition {
             Ok(partition) => Ok(Caller { tenant: self.tenant, partition, credential: self.credential }),
@@ -154,7 +155,7 @@ impl Callers {
         if let Some(identity) = self.issuers.verified(&digest, now) {
             return Verification::Valid(identity);
         }
-        // A token that Refold has accepted is no issuer's, since issuers' tokens are never sent to Refold.
+        // A token that Refold has accepted is a session token: tokens of configured issuers are never sent to Refold.
         if session_tokens.is_some_and(|tenant| tenant.has_accepted(&digest)) {
             return Verification::NoIssuer;
         }

@@ -9,8 +9,8 @@
 //! - `trusted`: the connection to a trusted listener.
 //! - `certificate`: the client certificate of a TLS connection.
 //!
-//! Only this module creates a [`Caller`], and what belongs to one caller (cache keys, budgets, upstream requests) can only be
-//! created from a [`Caller`].
+//! Only this module creates a [`Caller`], and later steps take a [`Caller`] instead of a credential: a cache key, for
+//! example, can only be created from one.
 
 mod api_key;
 mod callers;
@@ -56,7 +56,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The tenant whose credential the caller has sent.
+    /// The tenant that the caller's credential belongs to.
     #[must_use]
     pub fn tenant(&self) -> &Arc<Tenant> {
         &self.tenant
@@ -86,8 +86,8 @@ impl Caller {
         self.credential.access()
     }
 
-    /// Returns whether upstream requests carry an org key that the caller does not have. Its refusal is then the operator's
-    /// problem, and the key must not reach the caller.
+    /// Returns whether upstream requests carry an org key that the caller does not have. If Refold refuses that key, the
+    /// operator has to act, not the caller; and the key must not reach the caller.
     #[must_use]
     pub fn injects_org_key(&self) -> bool {
         match &self.credential {
@@ -105,8 +105,8 @@ impl Caller {
         }
     }
 
-    /// Returns whether an error is the upstream's refusal of the caller's own org key. It says nothing about other callers
-    /// that read the same entries.
+    /// Returns whether an error is the upstream's refusal of the caller's own org key. Such a refusal says nothing about
+    /// other callers that read the same entries.
     #[must_use]
     pub fn is_refusal_of_own_org_key(&self, error: &ClientError) -> bool {
         self.own_org_key().is_some() && error.status() == StatusCode::UNAUTHORIZED

@@ -12,8 +12,8 @@ use crate::http_client::ClientSetupError;
 use crate::tenant::{CachedEntries, Tenant, share_budgets};
 
 impl Callers {
-    /// Creates the callers of another configuration. It alone decides which credentials are valid; the state of tenants,
-    /// client keys and issuers is kept as far as their settings allow.
+    /// Creates the callers of another configuration. The new configuration alone decides which credentials are valid; the
+    /// state of tenants, client keys and issuers is kept as far as their settings allow.
     ///
     /// # Errors
     /// If the HTTP client for an issuer's keys can't be set up.

@@ -8,8 +8,8 @@ use crate::tenant::Tenant;
 #[derive(Debug)]
 pub(super) struct Tenants(Vec<Arc<Tenant>>);
 
-/// The position of a tenant in a configuration. It survives a reload that keeps the tenants' ids and their order; an
-/// `Arc<Tenant>` would be the tenant before the reload.
+/// The position of a tenant in a configuration. The position stays valid after a reload that keeps the tenants' ids and
+/// their order, whereas an `Arc<Tenant>` would refer to the state before the reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantIndex(usize);
 

@@ -7,7 +7,7 @@ use super::grant::{Grant, TenantGrant};
 use super::tenants::TenantIndex;
 use crate::config::{ListenerConfig, TenantRef, Trusted};
 
-/// The part of the identification that a connection contributes to all its requests.
+/// The identity that a connection gives to all its requests, by its listener and by its client certificate.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerIdentity {
     /// The tenant whose session tokens are accepted on the connection.

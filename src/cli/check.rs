@@ -9,6 +9,8 @@ use crate::config::{Config, Environment, Tenant};
 /// The SHA-256 of the client keys in the example configurations.
 const PLACEHOLDER: [u8; 32] = [0; 32];
 
+/// Validates the configuration file at `path` and prints the number of its listeners, tenants and client keys. An example client
+/// key, whose SHA-256 is all zeros, is an error.
 pub(super) fn run(path: &Path) -> Result<(), CommandError> {
     let config = Config::load(path, &Environment::from_process())?;
     let has_placeholder = |tenant: &Arc<Tenant>| tenant.client_keys.iter().any(|key| key.sha256 == PLACEHOLDER);

@@ -6,14 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::account_pattern::{Access, AccountPattern, AccountPatterns};
-use super::units::SharedText;
 
 /// A caller that is identified by a client certificate from an authority in a listener's `client_ca`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCertificate {
     /// Name of the caller in logs.
-    #[serde(with = "SharedText")]
     pub name: Arc<str>,
     /// DNS or URI subject alternative name of the certificate, such as a SPIFFE id.
     #[schemars(length(min = 1))]

@@ -15,7 +15,7 @@ use super::limits::Rate;
 use super::schema_as::schema_as;
 use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::parse_string;
-use super::units::{Count, SharedText};
+use super::units::Count;
 use crate::digest::Hex;
 use crate::digest::decode_hex;
 
@@ -24,7 +24,6 @@ use crate::digest::decode_hex;
 #[serde(deny_unknown_fields)]
 pub struct ClientKey {
     /// Name of the caller in logs.
-    #[serde(with = "SharedText")]
     #[schemars(length(min = 1))]
     pub name: Arc<str>,
     /// SHA-256 of the key in hexadecimal.

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::files::FileDigests;
 
-/// Keys that identify a table in an array; the first that the table has counts.
+/// Keys that identify a table in an array. The first of them that the table has identifies it.
 const IDENTITIES: [&str; 5] = ["id", "name", "issuer", "address", "path"];
 
 /// A configuration as it was written, with overrides but without defaults, and the digests of the files that it names. It

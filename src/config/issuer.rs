@@ -13,7 +13,7 @@ use super::resolver::Resolver;
 use super::setting_path::{InvalidSetting, SettingPath};
 use super::tenant::Tenant;
 use super::tenant_ref::TenantRef;
-use super::units::{AnyDuration, SharedText};
+use super::units::AnyDuration;
 
 /// Algorithms for public keys.
 const ASYMMETRIC: [Algorithm; 9] = [
@@ -33,7 +33,6 @@ const ASYMMETRIC: [Algorithm; 9] = [
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
     /// The `iss` of its tokens, compared byte by byte.
-    #[serde(with = "SharedText")]
     #[schemars(length(min = 1))]
     pub issuer: Arc<str>,
     /// Names of this service; one of them has to be in `aud`.
@@ -80,7 +79,8 @@ impl Issuer {
     /// The tenant of the issuer's tokens.
     ///
     /// # Panics
-    /// If the configuration is unchecked; `Config::parse` refuses an issuer without both settings.
+    /// If the configuration is unchecked; `Config::parse` refuses an issuer that does not have exactly one of `tenant` and
+    /// `tenant_claim`.
     #[must_use]
     pub fn tenant(&self) -> TenantOf<'_> {
         self.tenant_setting().expect("Config::parse checks that an issuer has a tenant")
@@ -94,6 +94,7 @@ impl Issuer {
         }
     }
 
+    /// Checks the settings, resolves the tenant and the keys, and fills in the default algorithms.
     pub(super) fn check(
         &mut self,
         at: &SettingPath,

@@ -1,5 +1,5 @@
-//! Masks everything in an error message that could be a credential: with a misspelt name or in the wrong setting a secret is
-//! not recognised as one, and the error must not spread it. Masks rather too much than too little.
+//! Masks everything in an error message that could be a credential. A secret under a misspelt name or in the wrong setting
+//! is not recognised as a secret, and the error message must not reveal it. Masks rather too much than too little.
 
 use std::ops::Range;
 
@@ -22,7 +22,8 @@ pub(super) fn line(line: &str) -> String {
 pub(super) fn message(message: &str, text: &str) -> String {
     let words = text.lines().flat_map(|line| words(line).into_iter().map(move |word| &line[word]));
     words.fold(message.to_owned(), |mut message, word| {
-        // A word after a slash belongs to an example URL of ours: in a quotation the slash would be part of the word.
+        // A match after a slash is part of an example URL in the message itself. In a quotation from the text, the slash
+        // would be part of the word.
         let is_quoted = |at: &usize| !message[..*at].ends_with('/');
         let places: Vec<usize> = message.match_indices(word).map(|(at, _)| at).filter(is_quoted).collect();
         for at in places {

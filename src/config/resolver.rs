@@ -1,4 +1,4 @@
-//! Resolves what a configuration only names: secrets, and files relative to it.
+//! Resolves the references in a configuration: the sources of secrets, and paths relative to the configuration file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl<'a> Resolver<'a> {
         self.reader.read(path)
     }
 
-    /// Makes the path of a CA file absolute and takes its digest. Whether its content is usable is up to the client.
+    /// Makes the path of a CA file absolute and takes its digest. The HTTP client checks the content.
     pub(super) fn ca_file(&self, file: &mut Option<CaFile>) {
         if let Some(file) = file {
             self.path(&mut file.path);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::address::ListenAddress;
 use super::admin::AdminConfig;
@@ -52,8 +52,8 @@ pub struct Config {
     #[serde(default)]
     pub limits: Limits,
     /// Refold orgs and environments; at least one.
-    #[serde(default, deserialize_with = "read_tenants", serialize_with = "write_tenants")]
-    #[schemars(with = "Vec<Tenant>", !default, length(min = 1))]
+    #[serde(default)]
+    #[schemars(!default, length(min = 1))]
     pub tenants: Vec<Arc<Tenant>>,
     /// Issuers whose JWTs are accepted (Authorization: Bearer).
     #[serde(default)]
@@ -159,13 +159,4 @@ impl Config {
         }
         Ok(())
     }
-}
-
-// serde reads and writes `Arc` only with its `rc` feature.
-fn read_tenants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<Tenant>>, D::Error> {
-    Vec::deserialize(deserializer).map(|tenants: Vec<Tenant>| tenants.into_iter().map(Arc::new).collect())
-}
-
-fn write_tenants<S: Serializer>(tenants: &[Arc<Tenant>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(tenants.iter().map(|tenant| &**tenant))
 }

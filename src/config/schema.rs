@@ -44,7 +44,7 @@ fn as_toml(schema: &mut Schema) {
             }
         }
     }
-    // The default of a table is that of its settings, and the one of a list is mostly to be empty.
+    // A table needs no default, since its settings have theirs; a list needs none if it is empty by default.
     let is_implied = |default: &Value| match default {
         Value::Array(items) => items.is_empty(),
         default => default.is_null() || default.is_object(),

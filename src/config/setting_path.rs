@@ -1,4 +1,4 @@
-//! Paths of settings, for errors that only show once everything is read.
+//! Paths of settings, for errors that are found only after the whole file has been read.
 
 use std::borrow::Cow;
 
@@ -23,12 +23,12 @@ pub(super) struct InvalidSetting {
 }
 
 impl SettingPath {
-    /// The setting of this name in the table that `self` is.
+    /// The path of the setting with this name in the table at `self`.
     pub(super) fn key(&self, name: impl Into<Cow<'static, str>>) -> Self {
         self.then(PathStep::Key(name.into()))
     }
 
-    /// The item of this number in the array that `self` is.
+    /// The path of the item with this index in the array at `self`.
     pub(super) fn index(&self, index: usize) -> Self {
         self.then(PathStep::Index(index))
     }

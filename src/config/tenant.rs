@@ -15,14 +15,12 @@ use super::resolver::Resolver;
 use super::secret::Secret;
 use super::setting_path::{InvalidSetting, SettingPath};
 use super::tree::Tree;
-use super::units::SharedText;
 
 /// A Refold org and environment.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tenant {
     /// Name of the tenant: 1 to 64 letters, digits, `-`, `_` or `.`.
-    #[serde(with = "SharedText")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]{1,64}$"))]
     pub id: Arc<str>,
     /// Credential that callers present in x-api-key.

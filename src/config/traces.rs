@@ -16,7 +16,7 @@ use super::resolver::Resolver;
 use super::secret::Secret;
 use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::{parse_string, string_setting};
-use super::units::{Share, SharedText};
+use super::units::Share;
 use super::url::ServerUrl;
 
 /// Path of OTLP over HTTP for spans, below the endpoint.
@@ -34,7 +34,6 @@ pub struct Traces {
     #[serde(with = "Share")]
     pub sample: f64,
     /// The service.name of the spans.
-    #[serde(with = "SharedText")]
     pub service_name: Arc<str>,
     /// PEM file of authorities to trust instead of the public ones; relative to the configuration file.
     ca_file: Option<CaFile>,

@@ -56,8 +56,8 @@ impl<'t> Tree<'t> {
         self.root.get_ref()
     }
 
-    /// Sets the value at a path, which is not empty; tables that are missing on the way are added. Where the file has
-    /// something else than a table on the way nothing is set, since reading the tree finds that error.
+    /// Sets the value at a path, which is not empty; tables that are missing on the way are added. Sets nothing if a value
+    /// on the path is not a table; [`Tree::read`] reports that error.
     pub(super) fn set(&mut self, path: &[String], value: DeValue<'t>, from: Override<'t>) {
         // Spans past the end of the text stand for variables.
         let position = self.text_length + 1 + self.overrides.len();
@@ -76,7 +76,8 @@ impl<'t> Tree<'t> {
         }
     }
 
-    /// Gives every table of an array the settings that it lacks in its table `own` from the common table at a path.
+    /// Completes the table `own` in every table of an array: adds the settings that it lacks from the table at the path
+    /// `common`.
     pub(super) fn inherit(&mut self, array: &str, own: &'static str, common: &[&str]) {
         let common = common.iter().try_fold(&self.root, |table, name| table.get_ref().get(*name)).cloned();
         let (Some(common), DeValue::Table(root)) = (common, self.root.get_mut()) else { return };
@@ -115,7 +116,7 @@ impl<'t> Tree<'t> {
     }
 }
 
-/// Sets what is missing in a table, or in the table of that name in it.
+/// Sets `key` to `common` if the table lacks it. If both values are tables, sets their missing settings in the same way.
 fn fill<'t>(table: &mut DeTable<'t>, key: Spanned<Cow<'t, str>>, common: &Spanned<DeValue<'t>>) {
     match table.get_mut(&key) {
         None => drop(table.insert(key, common.clone())),

@@ -1,11 +1,10 @@
 //! Units of settings, as they are written in the file: durations (`250ms`, `10m`), sizes (`16MiB`), counts and shares.
 //!
-//! [`PositiveDuration`], [`AnyDuration`], [`Count`], [`Share`] and [`SharedText`] give fields of ordinary types their form in
-//! the file: `#[serde(with = "PositiveDuration")] timeout: Duration`. The JSON Schema follows from the same attribute.
+//! [`PositiveDuration`], [`AnyDuration`], [`Count`] and [`Share`] give fields of ordinary types their form in the file:
+//! `#[serde(with = "PositiveDuration")] timeout: Duration`. The JSON Schema follows from the same attribute.
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -33,9 +32,6 @@ pub(super) struct Count(pub(super) NonZeroU32);
 /// A fraction from 0 to 1, as `f64`.
 pub(super) struct Share;
 
-/// A text that is shared, as `Arc<str>`.
-pub(super) struct SharedText;
-
 impl ByteSize {
     /// A size of this many bytes.
     #[must_use]
@@ -56,7 +52,7 @@ impl ByteSize {
     }
 }
 
-/// A number of a default, which is not zero.
+/// Converts the number of a default, which must not be zero.
 pub(super) const fn non_zero(number: u32) -> NonZeroU32 {
     match NonZeroU32::new(number) {
         Some(number) => number,
@@ -135,6 +131,7 @@ macro_rules! duration_form {
                 parse_string(deserializer, $read)
             }
 
+            /// Writes the duration as text with its largest exact unit, like `2s`.
             pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(&AnyDuration(*duration))
             }
@@ -177,6 +174,7 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+/// Writes the size as text with its largest exact unit, like `16MiB`.
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -195,7 +193,7 @@ impl Serialize for Count {
     }
 }
 
-/// For fields of any number type that holds every count.
+/// The serde form of fields of any number type to which a count can be converted.
 impl Count {
     pub(super) fn deserialize<'de, T: TryFrom<u32>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
         let number = i64::deserialize(deserializer)?;
@@ -203,6 +201,7 @@ impl Count {
         count.ok_or_else(|| de::Error::custom(format!("{number} is not a whole number from 1 to {}", u32::MAX)))
     }
 
+    /// Writes the count as a number.
     pub(super) fn serialize<T: Serialize, S: Serializer>(count: &T, serializer: S) -> Result<S::Ok, S::Error> {
         count.serialize(serializer)
     }
@@ -224,16 +223,6 @@ impl Share {
     }
 }
 
-impl SharedText {
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
-        String::deserialize(deserializer).map(Arc::from)
-    }
-
-    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(text)
-    }
-}
-
 schema_as!(AnyDuration, { "type": "string", "pattern": r"^[0-9]+\s*(ms|s|m|h)\s*$" });
 schema_as!(PositiveDuration, { "type": "string", "pattern": r"^0*[1-9][0-9]*\s*(ms|s|m|h)\s*$" });
 schema_as!(ByteSize, {
@@ -243,7 +232,6 @@ schema_as!(ByteSize, {
 });
 schema_as!(Count, { "type": "integer", "minimum": 1, "maximum": u32::MAX });
 schema_as!(Share, { "type": "number", "minimum": 0, "maximum": 1 });
-schema_as!(SharedText, { "type": "string" });
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,9 @@
 //! Derives responses from others: a smaller page from a larger one, and a filtered list from the complete list. A derived
 //! response equals the one that Refold would have sent at the same moment byte for byte, or there is none.
 //!
-//! Not derived are lists by date (the time zone of a bare date is up to Refold), by a workflow's name or id, in another
-//! order, pages beyond the last one, and anything from a page with undocumented members.
+//! Some responses are never derived: lists filtered by date (Refold decides the time zone of a bare date) or by a
+//! workflow's name or id, lists in another order, pages beyond the last one, and anything from a page with undocumented
+//! members.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -57,8 +58,9 @@ impl ListQuery {
         larger.chain(complete_lists)
     }
 
-    /// The first page of the list without filters, of this size, if this page can be derived from it in case it turns out to
-    /// be the complete list.
+    /// The query for the first page, of size `limit`, of all executions in the default order. This page can be derived from
+    /// that one if that one is the complete list. `None` if this query is for that page itself, or has parameters that
+    /// derivation can't evaluate.
     #[must_use]
     pub fn on_one_page(&self, limit: u32) -> Option<Self> {
         let list = self.without_filters().unwrap_or_else(|| self.clone()).other_page(1, limit);

@@ -16,7 +16,7 @@ const SLOTS: usize = 256;
 /// Length of the longest query that is remembered, in bytes.
 const MAX_LENGTH: usize = 512;
 
-/// A parsed question.
+/// The result of parsing a query.
 #[derive(Clone, Debug)]
 pub struct ParsedQuestion {
     /// The question.
@@ -93,12 +93,13 @@ impl SlotTable {
         let index = usize::try_from(hash % self.slots.len() as u64).unwrap_or_default();
         let slot = &mut self.slots[index];
         if let Some(remembered) = slot.remembered.as_ref().filter(|remembered| *remembered.raw == *raw) {
-            // Another query of this slot that comes as often, in turns with this one, does not replace it.
+            // If another query alternates with this one in the slot, it is never the last one twice in a row, so it does
+            // not replace this one.
             slot.last_hash = hash;
             return Ok(remembered.parsed.clone());
         }
         let mut parsed = ParsedQuestion::from(Question::List(ListQuery::parse(Some(raw), policy)?));
-        // A query that comes once replaces none.
+        // A query that is seen only once replaces no remembered query.
         if slot.last_hash == hash && raw.len() <= MAX_LENGTH {
             parsed.canonical = Some(parsed.question.to_string().into());
             slot.remembered = Some(RememberedQuery { raw: raw.into(), parsed: parsed.clone() });

@@ -1,5 +1,5 @@
-//! Answers that follow from other pages in the store. Never on the hit path: only questions that would otherwise be
-//! fetched are looked at.
+//! Derives answers from other pages in the store. Not part of the hit path: derivation is tried only for questions that would
+//! otherwise be fetched.
 
 use std::sync::Arc;
 
@@ -53,8 +53,8 @@ impl Fetcher {
         Some(if source.no_store { entry.not_stored() } else { entry })
     }
 
-    /// True if a page that claims to hold a whole list does not allow the derivation after all: its executions lack what
-    /// the question filters by, or it is not whole. A question for a page beyond the end refutes nothing.
+    /// True if the page, by its `total`, is a whole list, but the answer can't be derived from it: its executions lack the field
+    /// that the question filters by, or it is not complete. A question for a page beyond the end refutes nothing.
     pub(super) fn refutes(&self, key: &CacheKey, page: &CacheKey, source: &Entry) -> bool {
         let (Some(wanted), Question::List(query)) = (self.derivable(key), page.question()) else { return false };
         let whole = source.total.is_some_and(|total| total <= u64::from(WHOLE_PAGE));
@@ -108,8 +108,8 @@ impl Fetcher {
     }
 }
 
-/// True if a look-up of a source is worth its cost: most accounts are asked for pages of one size, and the length of most
-/// lists was never seen.
+/// True if a look-up of a source is worth its cost. It mostly is not: most accounts have pages of one size only, and the length
+/// of most lists is unknown.
 fn may_be_stored(caller: &Caller, source: &DerivationSource) -> bool {
     let (size, first) = (&caller.partition().list_size, source.first());
     size.has_pages_of(first.limit())

@@ -1,8 +1,8 @@
 //! Behind the cache: one fetch per question, however many callers wait for it.
 //!
-//! The [`Fetcher`] owns the store, the fetches under way and the way to Refold. It answers a question from what another
-//! fetch has stored meanwhile, by derivation from other pages (`derivation`), or from Refold (`run`), and stores the
-//! result before it tells the callers.
+//! The [`Fetcher`] owns the store, the fetches in progress and the [`Upstream`]. It answers a question (`run`) with an entry
+//! that another fetch has stored meanwhile, by derivation from other pages (`derivation`), or with Refold's response. It
+//! stores the result before it passes it to the callers.
 
 mod derivation;
 mod entries;
@@ -50,8 +50,8 @@ impl Fetcher {
         }
     }
 
-    /// A fetcher for a changed configuration. It keeps the stored entries if the capacity is the same, the fetches under
-    /// way, and of the upstream's state what the settings allow.
+    /// A fetcher for a changed configuration. It keeps the fetches in progress, the stored entries if the
+    /// capacity is the same, and the upstream's state as far as the settings allow.
     #[must_use]
     pub fn reconfigured(&self, config: &Arc<Config>, observer: &Arc<Observer>) -> Self {
         let same_capacity = self.config.cache.capacity == config.cache.capacity;
@@ -75,14 +75,14 @@ impl Fetcher {
         &self.store
     }
 
-    /// The way to Refold, for requests that no cache can answer.
+    /// The upstream, for requests that are never cached.
     #[must_use]
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
     }
 
-    /// Follows the fetch of a question that is under way, or leads a new one in a task of its own, so that it goes on
-    /// when callers disconnect.
+    /// Joins the fetch of a question that is in progress, or starts one in a task of its own, so that the fetch goes on when
+    /// callers disconnect.
     ///
     /// A renewal's follower only observes: it does not count as a caller that waits.
     pub fn join(self: &Arc<Self>, client: Client, request: FetchRequest) -> (Follower, FetchRole) {
@@ -110,10 +110,10 @@ impl Fetcher {
         }
     }
 
-    /// The outcome of a fetch.
+    /// Waits for the outcome of a fetch, for at most `longest`.
     ///
     /// # Errors
-    /// The fetch's own, or 504 if `longest` is over first.
+    /// The error of the fetch, or 504 if the fetch takes longer than `longest`.
     pub async fn wait(&self, mut follower: Follower, longest: Option<Duration>) -> Result<Arc<Entry>, ClientError> {
         let Some(longest) = longest else { return follower.result().await };
         tokio::select! {
@@ -124,7 +124,7 @@ impl Fetcher {
         }
     }
 
-    /// Fetches an answer for one caller alone; nothing of it is stored.
+    /// Fetches a response for one caller alone, and does not store it.
     ///
     /// # Errors
     /// If Refold has no answer, or answers with an error.

@@ -1,4 +1,4 @@
-//! A fetch that is asked for, and the part that its callers have in it.
+//! A request to fetch the answer to a question, and the role of a caller in the fetch.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::limit::Urgency;
 use crate::observe::SpanContext;
 use crate::upstream::UpstreamTelemetry;
 
-/// A fetch that a caller asks for, or that renews an entry.
+/// A request to fetch the answer to a question: for a caller that waits, or to renew an entry in the background.
 pub struct FetchRequest {
     /// The caller whose credential and budget are used.
     pub caller: Caller,
@@ -20,15 +20,15 @@ pub struct FetchRequest {
     pub urgency: Urgency,
     /// Ask Refold even if the store or a derivation could answer.
     pub bypass_cache: bool,
-    /// Held until the fetch ends, so that no other reader of the stale entry joins it.
+    /// The claim of the stale entry's renewal. Held until the fetch ends, so that no other request claims the renewal.
     pub claim: Option<RenewalClaim>,
-    /// Records what the fetch asks of Refold.
+    /// Records the fetch's requests to Refold.
     pub telemetry: UpstreamTelemetry,
 }
 
-/// The part that a caller has in a fetch.
+/// The role of a caller in a fetch.
 pub enum FetchRole {
-    /// The fetch was started for it.
+    /// The fetch was started for the caller.
     Leads,
     /// Another fetch was under way already; this is its trace context.
     Follows(Option<SpanContext>),

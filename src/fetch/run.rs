@@ -1,4 +1,4 @@
-//! One fetch, from its start to what its callers are told.
+//! One fetch, from its start to the result that its callers receive.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::limit::Urgency;
 use crate::observe::SpanContext;
 use crate::upstream::{FetchDemand, FetchError, UpstreamCall};
 
-/// Reasons for which Refold answers no question at present, so that asking another one is of no use.
+/// Reasons that apply to every other question at present too, so that the fetch of another page is of no use.
 const REFOLD_UNAVAILABLE: [Reason; 3] =
     [Reason::UpstreamBudgetExceeded, Reason::UpstreamCircuitOpen, Reason::UpstreamUnreachable];
 /// Reasons for which a list can't be fetched on one page.
@@ -50,7 +50,8 @@ impl Fetcher {
         leader.complete(outcome);
     }
 
-    /// The answer: what another fetch has stored meanwhile, what follows from other pages, or what Refold says.
+    /// Returns the answer: an entry that another fetch has stored meanwhile, a page derived from other pages, or Refold's
+    /// response.
     async fn resolve(
         self: &Arc<Self>,
         client: &Client,
@@ -121,8 +122,8 @@ impl Fetcher {
     }
 }
 
-/// The outcome of a source's fetch. A renewal only observes it until a caller begins to wait for the answer; a fetch whose
-/// last caller disconnects is abandoned.
+/// The outcome of the fetch of a source page. A renewal only listens to it until a caller begins to wait for the answer. A
+/// foreground fetch ends with [`FetchError::NoDemand`] when its last caller disconnects.
 async fn source_outcome(
     mut follower: Follower,
     urgency: Urgency,

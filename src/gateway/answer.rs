@@ -23,20 +23,20 @@ pub(super) enum Answer {
     Preflight(Cow<'static, str>),
 }
 
-/// The response with an entry. Part of the hit path.
+/// Builds the response from a stored entry: 200, or 304 if the request's `If-None-Match` matches. Part of the hit path.
 pub(super) fn serve(head: &Parts, context: &mut RequestContext, entry: &Entry, now: Moment) -> Response<Body> {
     context.age = Some(entry.age(now));
     respond::entry(&mut context.response, &head.headers, entry, now)
 }
 
-/// Compresses an entry off the thread as this request would have preferred it, for the requests that follow.
+/// Compresses an entry on another thread in the coding that this request prefers, for later requests.
 pub(super) fn encode_in_background(response: &ResponseContext, entry: Arc<Entry>) {
     if let Some(coding) = response.coding.filter(|coding| entry.claim_encoding(*coding)) {
         tokio::task::spawn_blocking(move || entry.encode(coding));
     }
 }
 
-/// The answer to `OPTIONS` on a resource with these methods. Only pages of configured origins get one.
+/// The answer to `OPTIONS` on a resource with these methods. Only requests from an origin in `[cors]` get one.
 ///
 /// # Errors
 /// 405 for every other request.

@@ -1,4 +1,4 @@
-//! The context of a request: the connection that it arrived on, and what the steps have found out about it.
+//! The context of a request: the connection that it arrived on, and the results of the steps so far.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,11 @@ pub struct ConnectionContext {
     pub query_memo: Arc<QueryMemo>,
     /// The identity that the listener and the client certificate give to requests.
     pub identity: ListenerIdentity,
-    /// Becomes true when the drain timeout is abandon: unfinished requests are then answered 503.
+    /// Becomes true when the drain timeout ends: unfinished requests are then answered 503.
     pub abandon: watch::Receiver<bool>,
 }
 
-/// Everything that the steps have found out about a request so far.
+/// The results of the steps for one request so far.
 ///
 /// Each step fills in its own fields. When the request ends, response headers, log line, metrics and span are made from
 /// them.
@@ -45,12 +45,12 @@ pub(super) struct RequestContext {
     /// The owner of a credential that is known but was refused.
     pub(super) refused: Option<Authenticated>,
     pub(super) key: Option<CacheKey>,
-    /// The canonical query, if it has been written out already.
+    /// The text of the canonical query, if the query memo has it.
     pub(super) canonical: Option<Arc<str>>,
     /// The age of the entry that was served.
     pub(super) age: Option<Duration>,
     pub(super) span: Span,
-    /// The attempts at Refold for this request, and their duration.
+    /// The attempts to send this request to Refold, and their total duration.
     pub(super) cost: Option<Arc<UpstreamCost>>,
 }
 

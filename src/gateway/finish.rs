@@ -1,4 +1,4 @@
-//! The rest of the way for requests that have to wait: for an issuer's keys, then for Refold.
+//! Completes the requests that have to wait: for an issuer's keys, for Refold, or for the body of a webhook.
 //!
 //! Every request is recorded, also if its caller disconnects or the drain timeout ends first.
 
@@ -30,11 +30,11 @@ use crate::tenant::Tenant;
 use crate::upstream::{UpstreamCall, UpstreamTelemetry};
 use crate::webhook;
 
-/// The status that gateways log when the caller disconnects before its answer, and its code.
+/// The status and error code in the log for a request whose caller disconnects before the response.
 const CLIENT_CLOSED_REQUEST: (u16, &str) = (499, "CLIENT_CLOSED_REQUEST");
 
-/// A request that is being finished. Dropped before its response is there, it is recorded as one whose caller has
-/// disconnected.
+/// A request that is being finished. If it is dropped before it has a response, its caller has disconnected, and it is recorded
+/// with status 499.
 struct InProgress {
     gateway: Arc<Gateway>,
     client: Client,
@@ -44,8 +44,8 @@ struct InProgress {
 }
 
 impl Gateway {
-    /// Answers a request that had to wait. If the drain timeout ends first, the answer is 503 `SHUTTING_DOWN`, which is
-    /// better than a connection that breaks.
+    /// Answers a request that had to wait. If the drain timeout ends first, the answer is 503 `SHUTTING_DOWN`, so
+    /// that the connection does not end without a response.
     pub async fn finish(self: Arc<Self>, unfinished: Box<Unfinished>) -> Response<Body> {
         let Unfinished { connection, head, context, wait, body } = *unfinished;
         let mut abandon = connection.abandon.clone();
@@ -108,7 +108,7 @@ impl InProgress {
                 if entry.derived {
                     self.context.response.cache = CacheOutcome::Derived;
                 }
-                // The caller has waited for Refold: this adds little, and the callers that follow need not wait for it.
+                // Encoding takes little time compared with the fetch, and later requests find the encoded body.
                 if let Some(coding) = self.context.response.coding.filter(|coding| entry.lacks_encoding(*coding)) {
                     entry.encode(coding);
                 }
@@ -124,8 +124,8 @@ impl InProgress {
         }
     }
 
-    /// Leads the fetch of a question or follows the one under way; again if that one brings a response that is older than
-    /// the request accepts.
+    /// Starts the fetch of a question, or joins the one in progress. Repeats this if the joined fetch returns a response that
+    /// the request's directives reject.
     async fn fetch_or_wait(&mut self, miss: &Miss) -> Result<Arc<Entry>, ClientError> {
         let Miss { caller, key, stale, directives } = miss;
         loop {
@@ -182,7 +182,7 @@ impl InProgress {
         let (gateway, client) = (Arc::clone(&self.gateway), self.client.clone());
         let mut telemetry = self.telemetry(&caller);
         telemetry.begin(action.name());
-        // In a task of its own: what Refold has begun to do is noted here even if the caller disconnects.
+        // In a task of its own, so that the linked account's entries are dropped even if the caller disconnects.
         let acting = tokio::spawn(async move {
             let call = UpstreamCall { client: &client, caller: &caller, telemetry: &telemetry };
             let outcome = match body::read(body, &gateway.config.server).await {
@@ -225,13 +225,13 @@ impl InProgress {
         Ok(respond::webhook_accepted(&mut self.context.response))
     }
 
-    /// The response with an entry.
+    /// Builds the response from an entry.
     fn serve(&mut self, entry: &Entry) -> Response<Body> {
         let now = self.gateway.clock.now();
         serve(&self.head, &mut self.context, entry, now)
     }
 
-    /// Starts recording what this request asks of the upstream.
+    /// Returns the recorder of this request's upstream requests.
     fn telemetry(&mut self, caller: &Caller) -> UpstreamTelemetry {
         let observer = Arc::clone(&self.gateway.observer);
         let telemetry = UpstreamTelemetry::new(observer, caller, &self.context.span, &self.head.headers);

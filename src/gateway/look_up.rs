@@ -11,11 +11,11 @@ use crate::error::{ClientError, Reason};
 pub(super) enum Lookup {
     /// The entry is served as it is.
     Hit(Arc<Entry>, CacheOutcome),
-    /// The entry is stale; it is served and, by the holder of the claim, renewed in the background (RFC 5861, 3).
+    /// The entry is stale: this request serves it and holds the claim to renew it in the background (RFC 5861, 3).
     Renewable(Arc<Entry>, RenewalClaim),
     /// Refold has to answer.
     Miss {
-        /// The entry to fall back on while Refold fails, and to revalidate.
+        /// The stale entry: the fetch revalidates it, and it is served if the fetch fails and its stale window allows it.
         stale: Option<Arc<Entry>>,
         /// `Request` if the request's own `Cache-Control` ruled the entry out, else `NotAsked`.
         outcome: CacheOutcome,

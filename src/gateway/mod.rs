@@ -1,10 +1,10 @@
-//! The way of a request, one call a step. Read this file first.
+//! Calls the steps of a request in order, one call per step. Read this file first.
 //!
 //! ```text
 //! route -> identify -> admit -> normalise -> look up -> (fetch -> translate ->) respond
 //! ```
 //!
-//! [`Gateway::handle`] runs the steps up to the look-up on the thread that the request arrived on, and nothing in them
+//! [`Gateway::handle`] runs the steps up to the look-up on the thread that the request arrived on, and none of them
 //! waits. A hit or a refusal is a finished response. A request that needs an issuer's keys or Refold becomes an
 //! [`Unfinished`], which [`Gateway::finish`] (in `finish`) completes.
 
@@ -47,7 +47,7 @@ use crate::request::route::{Route, route};
 use crate::respond::{self, Body, ResponseContext};
 use crate::upstream::UpstreamTelemetry;
 
-/// Everything that requests share: one for all workers, until a reload replaces it.
+/// The state that all requests share. All workers use one gateway until a reload replaces it.
 #[derive(Debug)]
 pub struct Gateway {
     config: Arc<Config>,
@@ -75,10 +75,10 @@ enum Decision {
     Upstream(UpstreamOp),
 }
 
-/// A request that the steps can't decide on.
+/// The reason for which the steps of [`Gateway::decide`] reach no [`Decision`].
 enum Unresolved {
     Refused(ClientError),
-    /// The token's issuer has to be asked for its keys first.
+    /// The JWT names an unknown key, so the issuer's keys have to be fetched first.
     UnknownKey(IssuerIndex),
 }
 
@@ -89,7 +89,7 @@ impl<E: Into<ClientError>> From<E> for Unresolved {
 }
 
 impl Gateway {
-    /// A gateway with an empty cache. Requests leave a line in `access_log`, if there is one.
+    /// A gateway with an empty cache. `access_log`, if given, receives the lines of the access log.
     ///
     /// # Errors
     /// If the TLS settings for an issuer's key server or the trace collector can't be used.
@@ -106,7 +106,7 @@ impl Gateway {
         })
     }
 
-    /// Answers a request, or takes it as far as it gets without waiting.
+    /// Answers a request, or returns it as [`Handled::Unfinished`] if it has to wait.
     ///
     /// The hit path: it takes no lock that a miss can hold, does no I/O and copies no body.
     #[must_use]
@@ -127,7 +127,7 @@ impl Gateway {
         Handled::Unfinished(Unfinished::boxed(connection, head, context, wait, body))
     }
 
-    /// The steps of the line that need no I/O, in order.
+    /// Runs the steps that need no I/O, in order.
     fn decide(
         &self,
         connection: &ConnectionContext,
@@ -135,21 +135,21 @@ impl Gateway {
         context: &mut RequestContext,
         now: Moment,
     ) -> Result<Decision, Unresolved> {
-        // First: before anything is known of the caller, only the shape of the request counts.
+        // First: it needs only the method, the target and the header fields, not the caller.
         let route = route(head, &self.config.server, &self.config.pass_through)?;
         context.resource = route.resource();
         let endpoint = match route {
             Route::Endpoint(endpoint) => endpoint,
-            // Without a credential: a browser asks before it sends one.
+            // A CORS preflight carries no credential.
             Route::Preflight(methods) => return Ok(Decision::Answer(preflight(head, context, methods)?)),
-            // Without a credential: a webhook is signed.
+            // A webhook carries a signature instead of a credential.
             Route::Webhook(tenant) => return self.webhook(context, &tenant),
         };
         let headers = RequestHeaders::of(&head.headers);
-        // Before the query is read, so that an unknown caller learns nothing of what is accepted.
+        // Before the query is parsed, so that a request without valid credentials gets no hint about valid parameters.
         let identified = self.callers.identify(&headers, &connection.identity, now);
         let caller = &*context.caller.insert(identified.map_err(|error| unresolved(error, &mut context.refused))?);
-        // Before the query is judged, so that invalid queries spend the caller's budget too.
+        // Before the query is parsed, so that invalid queries spend the caller's budget too.
         admit(caller, &mut context.response.budget, now)?;
         // Before the look-up, so that every spelling of a question finds the same entry.
         let asked = match normalise(endpoint, caller, head, (&connection.query_memo, &self.config.query))? {
@@ -163,7 +163,7 @@ impl Gateway {
         context.response.is_conditional = headers.is_conditional;
         context.canonical = asked.canonical;
         let key = &*context.key.insert(CacheKey::new(caller, asked.question));
-        // Last of the steps that need no I/O: the entry of this caller's partition, or a fetch.
+        // Last of the steps that need no I/O: finds the entry in this caller's partition, or decides to fetch.
         self.look_up(head, caller, key, &mut context.response, now)
     }
 

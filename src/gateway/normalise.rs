@@ -38,7 +38,7 @@ pub(super) enum UpstreamOp {
 pub(super) struct Miss {
     pub(super) caller: Caller,
     pub(super) key: CacheKey,
-    /// The entry to fall back on while Refold fails, and to revalidate.
+    /// The stale entry: the fetch revalidates it, and it is served if the fetch fails and its stale window allows it.
     pub(super) stale: Option<Arc<Entry>>,
     pub(super) directives: Directives,
 }

@@ -1,7 +1,7 @@
 //! The gateway for a changed configuration.
 //!
-//! It is made whole before anything is swapped, so a configuration that can't be used changes nothing, and a request
-//! that has begun ends with the gateway that it began with.
+//! It is built completely before it replaces the active gateway. So a configuration that can't be used changes nothing, and a
+//! request ends with the gateway that it began with.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Gateway {
     /// If the TLS settings for an issuer's key server or the trace collector can't be used.
     pub fn reconfigured(&self, config: Arc<Config>) -> Result<Self, ClientSetupError> {
         let (before, after) = (&self.config, &config);
-        // Entries stay valid only for the same upstream, asked in the same words, with the same meaning of a query.
+        // Entries stay valid only with the same base URL, the same dialect and the same `[query]` settings.
         let entries_stay_valid = before.upstream.base_url == after.upstream.base_url
             && before.upstream.dialect == after.upstream.dialect
             && before.query == after.query;

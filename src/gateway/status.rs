@@ -1,4 +1,5 @@
-//! The state of the gateway as the admin listener shows it: status page, probes and Prometheus. No part of a request's way.
+//! The state of the gateway as the admin listener shows it: status page, probes and Prometheus. Requests of callers do
+//! not use it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ pub struct TenantState {
 /// The readiness of the gateway, as `/readyz` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// True if at least one tenant is ready: one org's refused key must not take the others' traffic away.
+    /// True if at least one tenant is ready: a refused org key of one tenant must not end the traffic of the other tenants.
     pub ready: bool,
     /// The worst state of the tenants' circuits to Refold.
     pub circuit: Circuit,
@@ -104,7 +105,7 @@ impl Gateway {
         busiest.sort_by_key(|busy| std::cmp::Reverse(busy.requests));
         busiest.truncate(BUSIEST);
         let mut errors = recent.errors(now);
-        // The page shows linked accounts no more openly than the log does.
+        // `log.linked_accounts` applies to the status page too: it hashes or omits linked accounts.
         let shown = self.config.log.linked_accounts;
         let busy = busiest.iter_mut().map(|busy| &mut busy.linked_account);
         for account in busy.chain(errors.iter_mut().map(|error| &mut error.linked_account)) {

@@ -18,7 +18,7 @@ pub struct Unfinished {
 
 /// The obstacle that a request waits for.
 pub(super) enum Wait {
-    /// The keys of an issuer, without which the steps can't decide.
+    /// The keys of an issuer, which are needed to verify the JWT.
     ForIssuer(IssuerIndex),
     ForUpstream(UpstreamOp),
 }

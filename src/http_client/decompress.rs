@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::error::{TransportError, TransportErrorKind};
 
-/// Removes one `Content-Encoding` from a body of which at most `limit` bytes may come out.
+/// Removes one `Content-Encoding` from a body. The decoded body has at most `limit` bytes.
 ///
 /// # Errors
 /// If the coding is not supported, the body is not in this coding, or it is larger than `limit` without it.

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
-/// The error of a body that ends before its end.
+/// The error of a body that fails before it is complete.
 pub type BodyError = Box<dyn Error + Send + Sync>;
 
 /// The error of an exchange without a complete response: its kind and, for the operator alone, its cause.

@@ -41,7 +41,8 @@ pub struct Client {
 
 /// A response with its body in memory and decompressed.
 ///
-/// The body may be a slice of the connection's read buffer, which it keeps in memory, so copy it before you store it.
+/// The body may be a slice of the connection's read buffer, and then keeps the whole buffer in memory; copy the body before
+/// you store it.
 pub type BufferedResponse = Response<Bytes>;
 
 impl Client {

@@ -66,7 +66,7 @@ impl Pool {
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), TransportError> {
         while let Some(mut sender) = self.take_idle() {
-            // It may still be reading the end of the previous response.
+            // The connection may still be reading the end of the previous response.
             if sender.ready().await.is_err() {
                 continue;
             }

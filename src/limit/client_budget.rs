@@ -61,7 +61,7 @@ impl ClientBudget {
     }
 }
 
-/// Returns the time that [`ClientBudget::spend`] was last called with, so that a request reads the system clock only once.
+/// A clock with the time that [`ClientBudget::spend`] was last called with, so that a request reads the system clock only once.
 /// Two concurrent calls may both use the time of either one; they differ by microseconds.
 #[derive(Debug, Default)]
 struct SuppliedClock(AtomicU64);

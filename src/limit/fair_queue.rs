@@ -148,8 +148,8 @@ impl FairQueue {
         longest.is_some_and(|longest| longest > own + 1) && self.drop_last_of_longest(urgency)
     }
 
-    /// Estimates how many requests would be served before one more request of `flow`. Flows are served round by round, so a
-    /// request behind the same number of requests in another flow does not count. A flow that is ahead first lets the other
+    /// Estimates how many requests would be served before one more request of `flow`. Flows are served round by round, so
+    /// of each other flow at most as many requests count as `flow` would have. A flow that is ahead first lets the other
     /// flows catch up.
     pub(super) fn position(&self, flow: FlowId, urgency: Urgency) -> usize {
         let own_flow = self.flows.get(&flow);

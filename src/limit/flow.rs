@@ -15,7 +15,7 @@ pub struct Flow {
 /// Priority of an upstream request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// A caller waits for the response. Served before all background requests.
+    /// A caller waits for the response. Served before background requests, within the leeway of its flow.
     Foreground,
     /// The response renews a cached one, which callers receive meanwhile.
     Background,

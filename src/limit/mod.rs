@@ -1,4 +1,4 @@
-//! Request budgets: what each caller may send to Postern, and what Postern may send to Refold.
+//! Request budgets: one for each caller's requests to Postern, and one for Postern's requests to Refold per org key.
 //!
 //! A [`ClientBudget`] only counts and refuses. An [`UpstreamBudget`] also queues: requests that exceed it wait, and are served
 //! fairly across credentials and their linked accounts. [`Places`] bound the requests in flight, fairly across tenants.

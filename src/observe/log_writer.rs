@@ -163,7 +163,7 @@ impl Drop for LogWriterGuard {
     }
 }
 
-/// For writers of one whole line per call, such as the subscriber of `tracing`.
+/// Takes one whole line per call of `write`, as the subscriber of `tracing` sends them.
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.put(|out| out.extend_from_slice(line));

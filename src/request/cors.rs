@@ -66,8 +66,8 @@ pub fn is_preflight(request: &HeaderMap) -> bool {
     request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Adds the headers that let a page read a response. `Vary: origin` is needed without an allowed origin too: with one, the
-/// response would be another.
+/// Adds the headers that let a page read a response. A response without an allowed origin needs `Vary: origin` too, since
+/// the response to an allowed origin differs.
 pub fn add_headers(origin: Option<&AllowedOrigin>, headers: &mut HeaderMap) {
     headers.append(VARY, ORIGIN_NAME);
     if let Some(AllowedOrigin(origin)) = origin {

@@ -11,7 +11,7 @@ use crate::config::{self, PassThrough};
 use crate::error::{ClientError, Reason};
 use crate::executions::{COLLECTION, PathId};
 
-/// The endpoint of a request that needs a caller.
+/// An endpoint whose requests need an identified caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `GET /api/v2/public/execution`
@@ -155,7 +155,7 @@ pub fn route(head: &Parts, limits: &config::Server, pass_through: &[Arc<PassThro
     }
 }
 
-/// Routes to the resources that the gateway serves itself; `None` if the path is none of theirs.
+/// Routes to the resources that the gateway serves itself; `None` if the path is not that of such a resource.
 fn own_resource(head: &Parts) -> Option<Result<Route, ClientError>> {
     let path = head.uri.path();
     if let Some(tenant) = path.strip_prefix(WEBHOOKS) {
@@ -227,8 +227,8 @@ fn write(method: &Method, route: impl FnOnce() -> Result<Route, ClientError>) ->
     }
 }
 
-/// Checks the request head. hyper accepts heads that RFC 9112 has a server reject, and its size limits are larger, so that
-/// the gateway's own limits are answered in the documented shape.
+/// Checks the request head. hyper accepts some heads that RFC 9112 requires a server to reject. hyper's size limits are
+/// larger than the gateway's, so the gateway answers an oversized head itself, with the documented error body.
 fn check_head(head: &Parts, limits: &config::Server) -> Result<(), ClientError> {
     let malformed = |message| Err(ClientError::new(Reason::MalformedRequest, message));
     let uri_length = head.uri.path_and_query().map_or(0, |target| target.as_str().len());

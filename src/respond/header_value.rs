@@ -11,7 +11,7 @@ use http::HeaderValue;
 
 /// Length of the longest value that is formatted here, in bytes.
 const MAX_LENGTH: usize = 64;
-/// Numbers below this one have prepared values: seconds up to more than the longest default lifetime.
+/// Numbers below this one have prepared values. As seconds, they cover the longest default freshness lifetime, 10 minutes.
 const PREPARED: u64 = 1024;
 
 /// Values that consist of a fixed text and a number. Only for `static`s: the prepared values are never freed.

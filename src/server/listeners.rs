@@ -44,7 +44,7 @@ pub(super) struct ListenerPlan {
     /// The state of each listener once the plan is carried out.
     pub(super) listeners: BTreeMap<ListenerId, Listener>,
     removed: Vec<ActiveListener>,
-    /// Listeners whose connections passed another handshake than new ones will: plain instead of TLS, or other certificates.
+    /// Listeners that change between plain text and TLS, or in their demands on client certificates.
     tls_changed: Vec<ListenerId>,
     staged: Vec<(ListenAddress, StagedPath)>,
 }
@@ -175,7 +175,8 @@ fn handshake_policy(tls: Option<&Tls>) -> Option<(Option<&Path>, ClientCertifica
     tls.map(Tls::files).map(|files| (files.client_ca.as_deref(), files.client_certificate))
 }
 
-/// Loads a listener's TLS files, unless it had the same ones before: then it rereads them by itself when they change.
+/// Loads a listener's TLS files. If the listener had the same files before, returns its loaded [`Tls`], which is refreshed when
+/// the files change.
 fn load_tls(config: &ListenerConfig, kept: Option<&ActiveListener>) -> Result<Option<Arc<Tls>>, StartError> {
     let Some(files) = &config.tls else { return Ok(None) };
     match kept.and_then(|kept| kept.tls.as_ref()).filter(|tls| tls.files() == files) {

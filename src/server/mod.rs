@@ -5,11 +5,11 @@
 mod accept;
 mod activity;
 mod connection;
+mod counted_body;
 mod error;
 mod inherited;
 mod listeners;
 mod monitored_io;
-mod response_body;
 mod service;
 mod socket;
 mod timeouts;
@@ -115,8 +115,8 @@ impl Server {
         Ok(Self { active, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin })
     }
 
-    /// Serves as another configuration says from the next request on. No connection is dropped, and a request in flight
-    /// finishes with the old configuration. Caches and knowledge of callers are kept as far as the settings allow.
+    /// Applies another configuration from the next request on. No connection is dropped, and a request in flight finishes with
+    /// the old configuration. The cache and the state of callers are kept as far as the settings allow.
     ///
     /// # Errors
     /// If the configuration can't be served. Nothing has changed then.

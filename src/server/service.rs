@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::activity::{ConnectionActivity, InFlight};
-use super::response_body::ResponseBody;
+use super::counted_body::CountedBody;
 use crate::executions::QueryMemo;
 use crate::gateway::{ConnectionContext, Handled};
 use crate::generation::{ActiveGeneration, ConnectionOrigin};
@@ -49,7 +49,7 @@ impl GatewayService {
         let generation = self.active.load();
         let mut context = self.context.borrow_mut();
         if context.0 != generation.number() {
-            // The present configuration decides whose requests these are, not the one that accepted the connection.
+            // The active configuration gives the connection its identity, not the one under which it was accepted.
             let (query_memo, abandon) = (Arc::clone(&context.1.query_memo), context.1.abandon.clone());
             *context = (generation.number(), generation.connection_context(&self.origin, query_memo, abandon));
         }
@@ -77,10 +77,10 @@ pub(super) struct ResponseFuture {
 }
 
 impl ResponseFuture {
-    fn respond(&self, response: Response<Body>, mut in_flight: InFlight) -> Response<ResponseBody> {
+    fn respond(&self, response: Response<Body>, mut in_flight: InFlight) -> Response<CountedBody> {
         in_flight.record_response();
         let is_last = in_flight.is_last();
-        let mut response = response.map(|body| ResponseBody::new(body, in_flight));
+        let mut response = response.map(|body| CountedBody::new(body, in_flight));
         // The client then sends its next request over a new connection, to the process that listens by then (RFC 9112, 9.6).
         if self.http_1 && is_last {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -90,7 +90,7 @@ impl ResponseFuture {
 }
 
 impl Future for ResponseFuture {
-    type Output = Result<Response<ResponseBody>, Infallible>;
+    type Output = Result<Response<CountedBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.pending.take() {

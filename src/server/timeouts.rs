@@ -30,7 +30,7 @@ pub(super) struct Timeouts {
     idle: Duration,
     /// Longest time for which a connection without a request in flight stays open once it is to close.
     close: Duration,
-    /// The part of that time in which a silent connection may still send a request.
+    /// The part of `close` in which a silent connection may still send a request.
     linger: Duration,
     /// Time after its last sign of life in which the peer of a half-closed connection is to close too.
     goodbye: Duration,
@@ -120,7 +120,8 @@ impl ConnectionMonitor {
         activity
     }
 
-    /// Closes the connections of a listener. A silent one may send one more request: it may be on its way already.
+    /// Closes the connections of a listener. A silent connection may send one more request, since the
+    /// request may be on its way already.
     pub(super) fn close_listener(&self, listener: ListenerId, now: Instant) {
         let mut state = self.state();
         let its_own = state.connections.iter_mut().filter(|connection| connection.listener == listener);

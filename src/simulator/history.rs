@@ -92,7 +92,7 @@ pub(super) struct SimulatedExecution {
 }
 
 /// Status of an execution, and the times that follow from it.
-struct ExecutionProgress {
+struct ExecutionState {
     status: &'static str,
     finished: Option<i64>,
     changed: i64,
@@ -127,7 +127,7 @@ impl History {
         lock(&self.actions).entry(account.key).or_default().stopped.insert(number, now);
     }
 
-    /// Adds a rerun to a linked account and returns it.
+    /// Adds a new execution, a rerun, to the linked account with this id, and returns the execution.
     pub(super) fn rerun(&self, id: &str, now: i64) -> Option<SimulatedExecution> {
         let account = self.account(id);
         lock(&self.actions).entry(account.key).or_default().reruns.push(now);
@@ -184,8 +184,8 @@ impl SimulatedAccount {
         }
         let hash = mix(self.key, u64::from(number) | 1 << 40);
         let created = self.created(number);
-        let ExecutionProgress { status, finished, changed } = match self.actions.stopped.get(&number) {
-            Some(stopped) => ExecutionProgress { status: "STOPPED", finished: Some(*stopped), changed: *stopped },
+        let ExecutionState { status, finished, changed } = match self.actions.stopped.get(&number) {
+            Some(stopped) => ExecutionState { status: "STOPPED", finished: Some(*stopped), changed: *stopped },
             None => progress(hash, created, now),
         };
         Some(SimulatedExecution {
@@ -237,20 +237,20 @@ impl SimulatedExecution {
 }
 
 /// Returns the progress of an execution that no caller stopped.
-fn progress(hash: u64, created: i64, now: i64) -> ExecutionProgress {
+fn progress(hash: u64, created: i64, now: i64) -> ExecutionState {
     const FINAL_STATUSES: [&str; 9] =
         ["COMPLETED", "COMPLETED", "COMPLETED", "COMPLETED", "COMPLETED", "ERRORED", "ERRORED", "TIMED_OUT", "STOPPED"];
     let last = FINAL_STATUSES[(hash % 9) as usize];
     let end = created + 2_000 + ((hash >> 8) % 88_000).cast_signed();
     let stopped = end + STOPPING_TIME;
     if now < end {
-        ExecutionProgress { status: "RUNNING", finished: None, changed: created }
+        ExecutionState { status: "RUNNING", finished: None, changed: created }
     } else if last != "STOPPED" {
-        ExecutionProgress { status: last, finished: Some(end), changed: end }
+        ExecutionState { status: last, finished: Some(end), changed: end }
     } else if now < stopped {
-        ExecutionProgress { status: "STOPPING", finished: None, changed: end }
+        ExecutionState { status: "STOPPING", finished: None, changed: end }
     } else {
-        ExecutionProgress { status: last, finished: Some(stopped), changed: stopped }
+        ExecutionState { status: last, finished: Some(stopped), changed: stopped }
     }
 }
 

@@ -84,6 +84,7 @@ impl SimulatorState {
         format!("sim.{}.{}", Hex(linked_account.as_bytes()), Hex(&tag[..16]))
     }
 
+    /// Makes the simulator refuse a session token from now on.
     pub(super) fn revoke_session_token(&self, token: &str) {
         lock(&self.revoked_tokens).insert(token.to_owned());
     }

@@ -72,7 +72,7 @@ impl Accounts {
             .map(|(id, partition)| (partition.requests(now), &**id))
             .filter(|(requests, _)| *requests > 0)
             .collect();
-        // Equal ones are sorted by id, so that the list on the status page is stable.
+        // Accounts with equal numbers of requests are sorted by id, so that the list on the status page is stable.
         busy.sort_unstable_by(|(one, id), (other, other_id)| other.cmp(one).then(id.cmp(other_id)));
         busy.truncate(limit);
         busy.into_iter().map(|(requests, id)| (id.to_owned(), requests)).collect()

@@ -1,5 +1,5 @@
-//! Length of a linked account's list of executions, and whether to fetch the list whole. Responses to other queries can be
-//! derived from one page of [`WHOLE_PAGE`] executions that is the whole list, which saves their fetches.
+//! Length of a linked account's list of executions, and whether to fetch the list whole. If the whole list fits on one page
+//! of [`WHOLE_PAGE`] executions, responses to other queries can be derived from that page instead of fetched.
 //!
 //! All of this is a hint: a derived response is proven from the pages themselves, so a wrong hint costs a fetch and never
 //! makes a response wrong.
@@ -20,7 +20,7 @@ pub enum ListView {
     Filtered,
 }
 
-/// Observations about a linked account's list of executions. Dropping the account's entries keeps them.
+/// Observations about a linked account's list of executions. They stay when the account's cached entries are dropped.
 #[derive(Debug)]
 pub struct ListSize {
     /// The length of the list when it was fetched last; `u64::MAX` if it is unknown.

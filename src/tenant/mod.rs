@@ -44,7 +44,7 @@ use crate::limit::{BudgetUse, ClientBudget, UpstreamBudget};
 pub struct Tenant {
     /// The settings.
     pub config: Arc<config::Tenant>,
-    /// The budget that all session tokens share which the upstream has not accepted yet.
+    /// The budget that all session tokens with the status [`TokenStatus::Unproven`] share.
     pub unproven_budget: Arc<ClientBudget>,
     interned_id: usize,
     org_keys: OrgKeys,
@@ -160,8 +160,8 @@ impl Tenant {
         partition.spend(self.config.limits.client.rate(), now)
     }
 
-    /// Returns what the entries of a partition are cached under now: its id, and the epoch that it shares with all linked
-    /// accounts or all session tokens.
+    /// Returns the part of a cache key that selects the entries of a partition: the partition's present id, and the epoch
+    /// that it shares with all linked accounts or all session tokens.
     #[must_use]
     pub fn cache_scope(&self, partition: &Partition) -> (PartitionId, u64) {
         let epoch = match &partition.owner {
@@ -177,13 +177,13 @@ impl Tenant {
         partition.drop_entries();
         match partition.linked_account_id() {
             Some(id) => self.drop_entries_of(id),
-            // A session token may be any linked account's.
+            // A session token may belong to any linked account.
             None => self.drop_all_entries(),
         }
     }
 
-    /// Drops all entries of a linked account, and those of all session tokens: any of them may be this account's, which only
-    /// Refold knows.
+    /// Drops all entries of a linked account, and those of all session tokens: only Refold knows which of the tokens belong
+    /// to this account.
     pub fn drop_entries_of(&self, linked_account: &str) {
         if let Some(partition) = self.accounts.find(linked_account) {
             partition.drop_entries();

@@ -25,13 +25,13 @@ pub enum OrgKey {
 /// The org keys, and which of them Refold accepted last.
 #[derive(Debug)]
 pub struct OrgKeys {
-    current: Key,
-    next: Option<Key>,
+    current: OrgKeyValue,
+    next: Option<OrgKeyValue>,
     active: AtomicU8,
 }
 
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct OrgKeyValue {
     pub(super) secret: Secret,
     header: HeaderValue,
     pub(super) budget: KeyBudget,
@@ -56,7 +56,7 @@ impl KeyBudget {
 impl OrgKeys {
     /// Creates the keys with full budgets of their own.
     pub(super) fn new(config: &config::Tenant, clock: &Clock) -> Self {
-        let key = |secret| Key::new(secret, config.limits.upstream, clock);
+        let key = |secret| OrgKeyValue::new(secret, config.limits.upstream, clock);
         Self {
             current: key(&config.org_key),
             next: config.org_key_next.as_ref().map(key),
@@ -127,7 +127,8 @@ impl OrgKeys {
     /// Finds the key that equals a text, in constant time for texts of the key's length.
     #[must_use]
     pub fn find(&self, text: &[u8]) -> Option<OrgKey> {
-        let is = |key: &Key| constant_time::verify_slices_are_equal(text, key.secret.expose().as_bytes()).is_ok();
+        let is =
+            |key: &OrgKeyValue| constant_time::verify_slices_are_equal(text, key.secret.expose().as_bytes()).is_ok();
         let current = is(&self.current).then_some(OrgKey::Current);
         current.or_else(|| self.next.as_ref().is_some_and(is).then_some(OrgKey::Next))
     }
@@ -153,15 +154,15 @@ impl OrgKeys {
         self.all().any(|key| memmem::find(text, key.secret.expose().as_bytes()).is_some())
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Key> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &OrgKeyValue> {
         std::iter::once(&self.current).chain(&self.next)
     }
 
-    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Key> {
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut OrgKeyValue> {
         std::iter::once(&mut self.current).chain(&mut self.next)
     }
 
-    fn key(&self, key: OrgKey) -> &Key {
+    fn key(&self, key: OrgKey) -> &OrgKeyValue {
         match (key, &self.next) {
             (OrgKey::Next, Some(next)) => next,
             _ => &self.current,
@@ -169,7 +170,7 @@ impl OrgKeys {
     }
 }
 
-impl Key {
+impl OrgKeyValue {
     fn new(secret: &Secret, limits: UpstreamLimits, clock: &Clock) -> Self {
         let mut header = HeaderValue::from_str(secret.expose()).expect("the configuration accepts only visible ASCII");
         header.set_sensitive(true);

@@ -26,7 +26,7 @@ pub struct Partition {
     /// Length of the linked account's list of executions.
     pub list_size: ListSize,
     flow_id: FlowId,
-    /// Held by the one request of an unproven session token that may be at the upstream.
+    /// Locked while a request of an unproven session token is at the upstream, so that there is one at a time.
     probation: tokio::sync::Mutex<()>,
 }
 
@@ -55,7 +55,7 @@ pub enum TokenStatus {
     Refused,
 }
 
-/// Permits the one request of an unproven session token that may be at the upstream.
+/// Permits a request of an unproven session token to go to the upstream; only one permit per token exists at a time.
 #[derive(Debug)]
 pub struct ProbationPermit<'a> {
     _guard: tokio::sync::MutexGuard<'a, ()>,
@@ -128,8 +128,8 @@ impl Partition {
         self.flow_id
     }
 
-    /// Drops all entries of this partition, in O(1): nothing finds what is stored under the previous id, nor what a fetch in
-    /// flight stores under it later.
+    /// Drops all entries of this partition, in O(1), by a new id: no later look-up finds an entry under the previous id,
+    /// even if a fetch in flight stores it afterwards.
     pub fn drop_entries(&self) {
         self.id.store(unique_number(), Ordering::Release);
     }

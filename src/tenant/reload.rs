@@ -1,7 +1,7 @@
 //! A tenant after a reload: the state that it keeps, and the state that the changed settings invalidate.
 //!
-//! Kept state is shared with the previous [`Tenant`], whose last requests may still be in flight: entries that they drop are
-//! dropped for both, and requests that they spend are spent for both.
+//! Kept state is shared with the previous [`Tenant`], whose last requests may still be in flight: entries that these
+//! requests drop are dropped for both tenants, and these requests count against the shared budgets.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{Tenant, capacity, rate_limit_policy, unproven_rate};
 use crate::config::{self, Secret};
 use crate::limit::ClientBudget;
 
-/// Decides what becomes of the entries that were cached before a reload.
+/// Decides whether a reload keeps the cached entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachedEntries {
     /// Refold's responses to the same requests are still the same, so entries stay valid.

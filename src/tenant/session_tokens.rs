@@ -1,5 +1,5 @@
-//! The session tokens of a tenant that callers have sent lately. Postern can't verify them, so it remembers what the upstream
-//! said about each.
+//! The session tokens of a tenant that callers have sent lately. Postern can't verify them, so it records the upstream's
+//! verdict on each.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -94,7 +94,7 @@ impl SessionTokens {
         self.paused.get(digest).max(self.paused_unproven.get(digest))
     }
 
-    /// Accepts a token for [`ACCEPTED_FOR`] from now on.
+    /// Records that the upstream has accepted a token: it is accepted here for [`ACCEPTED_FOR`], and an earlier refusal ends.
     pub(super) fn accept(&self, digest: TokenDigest, partition: &Arc<Partition>) {
         if let Owner::SessionToken { accepted, refused_until } = &partition.owner {
             refused_until.store(0, Ordering::Release);

@@ -24,7 +24,7 @@ pub struct TenantStatus {
     pub linked_accounts: usize,
 }
 
-/// The prospect of a new request to the upstream.
+/// The availability of the upstream budget for a new request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum BudgetAvailability {
     /// A request can be sent at once.

@@ -1,4 +1,4 @@
-//! Errors of the way to Refold, and the table that maps them to a caller's errors.
+//! Errors of requests to Refold, as callers receive them.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -55,8 +55,8 @@ impl<'a> Exchange<'a> {
 
     /// Sends a request by means of `transmit`, and records the verdict of the response on the credential and the budget.
     ///
-    /// If Refold answers 401 to an org key that the gateway put in, the other key follows, so keys are rotated without a failed
-    /// request. A streamed body can't be sent again.
+    /// If Refold answers 401 to an org key that the gateway put in, the request is sent again with the other key, so keys are
+    /// rotated without a failed request. A streamed body can't be sent again.
     ///
     /// # Errors
     /// If the circuit is open, there is no response, or the budget for a second attempt is used up. A response with an error

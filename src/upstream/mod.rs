@@ -1,4 +1,4 @@
-//! Everything between the gateway and Refold. In the order in which a request meets them:
+//! Sends requests to Refold and reads its responses. The files, in the order in which a request meets them:
 //!
 //! - [`Upstream`]: the public calls: fetch a document, act on an execution, forward a pass-through request
 //! - `exchange`: one exchange: permit, circuit, attempt, the other org key after a 401
@@ -9,7 +9,7 @@
 //! - `verify`: checks of the org keys
 //! - `retry`: whether a failed fetch is sent again, and when
 //!
-//! The store is not known here: the result of a fetch is a document, and its entry is made elsewhere.
+//! This module does not know the store: the result of a fetch is a document, of which the module `fetch` makes an entry.
 
 mod call;
 mod error;
@@ -55,7 +55,7 @@ use crate::tenant::TokenStatus;
 /// Largest pass-through request body that is buffered, so that it can be sent again with the other org key; in bytes.
 const MAX_BUFFERED_BODY: u64 = 64 << 10;
 
-/// Refold, as callers reach it: within budgets and time limits, by way of the circuit breaker, with retries.
+/// Sends requests to Refold: within budgets and time limits, through the circuit breaker, with retries.
 ///
 /// One for all workers; a worker's own connections are in the [`UpstreamCall`].
 #[derive(Debug)]
@@ -86,8 +86,8 @@ impl Upstream {
 
     /// Makes the upstream of a changed configuration.
     ///
-    /// The circuits' state is kept if the base URL and the breaker's settings are the same, and the requests in flight are
-    /// counted on if as many are allowed, for as many tenants.
+    /// The circuits' state is kept if the base URL and the breaker's settings are the same. The requests in flight stay counted
+    /// if `max_concurrent` and `total_timeout` are the same, and the number of tenants.
     #[must_use]
     pub fn reconfigured(&self, config: &Arc<Config>) -> Self {
         let (old, new) = (&self.config.upstream, &config.upstream);
@@ -203,8 +203,8 @@ impl Upstream {
     /// Forwards a request of the allow-list, and the response, whose body streams.
     ///
     /// # Errors
-    /// If the request body is too slow, too large or invalid, there is no response, or the response is not a success without a
-    /// content coding, which would hide an org key.
+    /// If the request body is too slow, too large or invalid, there is no response, or the response is not a success or has a
+    /// content coding, in which an org key can't be found.
     pub async fn forward(
         &self,
         call: &UpstreamCall<'_>,

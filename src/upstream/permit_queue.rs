@@ -103,8 +103,8 @@ impl PermitQueue {
 
     /// Waits for the org key's budget, in the queue of the present urgency.
     ///
-    /// A background fetch joins the foreground as soon as a caller waits for it, and goes back when the last one disconnects. A
-    /// fetch that began in the foreground is cancelled then.
+    /// A background fetch moves to the foreground as soon as a caller waits for it. When the last caller disconnects, a fetch
+    /// that began in the background returns there, and a fetch that began in the foreground is cancelled.
     async fn spend_budget(
         &self,
         call: &UpstreamCall<'_>,

@@ -1,6 +1,7 @@
-//! Requests to Refold, built from scratch: nothing of the caller's request is forwarded but what this file names.
+//! Requests to Refold, built from scratch: only those parts of the caller's request that this file names are
+//! forwarded.
 //!
-//! A request is built without its credential, which each attempt puts in.
+//! A request is built without a credential; each attempt inserts one.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, USER_AGENT};
@@ -81,7 +82,7 @@ pub(super) fn forward(
     Ok(request)
 }
 
-/// Puts in the credential of a caller: `key` and the linked account, or the session token as it came.
+/// Inserts the credential: the org key `key` and the caller's linked account, or the caller's session token unchanged.
 pub(super) fn insert_credential(headers: &mut HeaderMap, caller: &Caller, key: OrgKey) {
     match caller.credential() {
         Credential::Grant(_) | Credential::Jwt(_) | Credential::OrgKey(_) => {

@@ -13,7 +13,7 @@ use crate::error::{ClientError, Reason, UpstreamErrorFields};
 use crate::executions::{Question, ValidatedBody};
 use crate::http_client::BufferedResponse;
 
-/// The pause after a 429 or 503 without a `Retry-After`, and the shortest one.
+/// The pause after a 429 or 503 without a `Retry-After`, and the minimum if there is one.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause that the upstream can ask for.
 const MAX_PAUSE: Duration = Duration::from_mins(1);

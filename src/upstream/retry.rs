@@ -19,7 +19,7 @@ const FETCH_CREDIT: u32 = 20;
 const MAX_CREDIT: u32 = 10 * RETRY_COST;
 /// Upper bound of the first pause.
 const FIRST_BOUND: Duration = Duration::from_millis(100);
-/// Upper bound of every pause, beyond what the upstream asks for.
+/// Upper bound of the random part of every pause, which is added to the pause that the upstream asks for.
 const LAST_BOUND: Duration = Duration::from_secs(2);
 
 /// The credit for retries, shared by all fetches. Full at the start, so that a gateway with little traffic can retry too.

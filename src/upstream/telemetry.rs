@@ -1,4 +1,4 @@
-//! Records what is sent to Refold for one request or renewal: in the metrics, in the trace, and as the upstream time of the
+//! Records the requests to Refold of one request or renewal: in the metrics, in the trace, and as the upstream time of the
 //! access log.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::observe::{Observer, Span, SpanContext, TenantMetrics, UpstreamOutcome
 
 /// Records the work of one request or renewal at Refold: a span with a child for each wait and attempt.
 ///
-/// Nothing is exported of a span that never begins, as of a fetch that turns out to be unnecessary.
+/// A span that never begins is not exported, for example the span of a fetch that turns out to be unnecessary.
 #[derive(Debug)]
 pub struct UpstreamTelemetry {
     observer: Arc<Observer>,
@@ -41,7 +41,7 @@ impl UpstreamCost {
 }
 
 impl UpstreamTelemetry {
-    /// Prepares a span below a request's. If the request is not traced here, attempts carry on the trace of its headers.
+    /// Prepares a span below a request's. If the request is not recorded, attempts forward the trace headers of the request.
     pub fn new(observer: Arc<Observer>, caller: &Caller, request: &Span, headers: &HeaderMap) -> Self {
         let below = request.child();
         let span = if below.context().is_some() { below } else { Span::propagated(headers) };
@@ -154,7 +154,7 @@ impl BudgetWait<'_> {
     }
 }
 
-/// A request in flight. Dropped before its end it is only taken off the number of requests in flight.
+/// A request in flight. If it is dropped before [`Attempt::end`], only the number of requests in flight changes.
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
     telemetry: &'a UpstreamTelemetry,

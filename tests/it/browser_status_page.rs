@@ -2,60 +2,52 @@
 //! `cargo test -- --ignored` runs it. The pictures are in `target/status-page-*.png`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http::Method;
 use postern::clock::Clock;
 use serde_json::json;
 
-use crate::chromium::{Chromium, Tab};
-use crate::harness::{ADMIN, ADMIN_TOKEN, EXECUTIONS, KEY, Setup, World};
+use crate::support::chromium::{Chromium, Tab};
+use crate::support::{ADMIN_TOKEN, Client, Configuration, EXECUTIONS, KEY, World};
 
-/// Dashboards that poll, some more than others, one of them with a wrong key and one with a wrong limit.
-async fn load(gateway: SocketAddr) {
-    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+/// Requests as dashboards poll them: more for some linked accounts, one with a wrong key and one with a wrong limit.
+async fn load(gateway: Client) {
+    let mut polls = tokio::time::interval(Duration::from_millis(100));
     for round in 0u64.. {
+        polls.tick().await;
         for (account, questions) in [("acme-1", 9), ("globex", 5), ("initech", 3), ("acme-2", 1)] {
             for question in 0..questions {
                 let page = if question == 0 { round } else { 1 + round % 3 };
                 let query =
                     if account == "initech" && question == 0 { "limit=0".to_owned() } else { format!("page={page}") };
-                let key = if account == "acme-2" && round % 5 == 0 { "pst_nobody" } else { KEY };
-                let request = Request::get(format!("http://{gateway}{EXECUTIONS}?{query}"))
-                    .header("x-api-key", key)
-                    .header("linked_account_id", account)
-                    .body(Full::default())
-                    .expect("a request");
-                let Ok(answer) = client.request(request).await else { return };
-                let _ = answer.into_body().collect().await;
+                let key = if account == "acme-2" && round % 5 == 0 { "pst_unknown" } else { KEY };
+                let headers = [("x-api-key", key), ("linked_account_id", account)];
+                if gateway.try_send(Method::GET, &format!("{EXECUTIONS}?{query}"), &headers).await.is_err() {
+                    return;
+                }
             }
         }
-        // Polls have pauses; the page is what is waited for, by its figures.
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
 
-async fn world(admin: &str) -> World {
-    let setup = Setup::default();
-    let top =
-        format!("[limits.upstream]\nmax_wait = \"1s\"\n[limits.client]\nper_second = 1000\nburst = 1000\n{admin}");
-    Setup { top, clock: Clock::system(), ..setup }.start().await
+async fn world(admin: fn(Configuration) -> Configuration) -> World {
+    let limits = |_| Configuration::with_default_limits().max_wait("1s").client_limit(1000, 1000);
+    World::builder().config(limits).config(admin).clock(Clock::system()).start().await
 }
 
-/// Runs what blocks while the world goes on.
+/// Runs a blocking script while the world goes on.
 async fn drive(script: impl FnOnce() + Send + 'static) {
     tokio::task::spawn_blocking(script).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
 }
 
-/// A page that is wider than the device makes the browser show more than the device is wide.
+/// Asserts that the page is not wider than the device.
 fn fits(tab: &mut Tab<'_>, width: u32) {
     let wide = tab.value("Math.max(document.documentElement.scrollWidth, innerWidth)");
     assert_eq!(wide, json!(width), "nothing sticks out");
 }
 
+/// Asserts that the page logs no error and requests nothing from elsewhere.
 fn is_clean(tab: &Tab<'_>, admin: SocketAddr) {
     assert!(tab.complaints().is_empty(), "{:?}", tab.complaints());
     let own = format!("http://{admin}/");
@@ -66,10 +58,10 @@ fn is_clean(tab: &Tab<'_>, admin: SocketAddr) {
 
 #[tokio::test]
 #[ignore = "needs Chromium"]
-async fn the_status_page_is_live_and_explores_on_a_phone_and_on_a_desk_light_and_dark() {
-    let world = world(ADMIN).await;
+async fn the_status_page_works_in_every_width_and_theme() {
+    let world = world(Configuration::admin).await;
     let admin = world.gateway.admin_address();
-    let polling = tokio::spawn(load(world.gateway.address));
+    let polling = tokio::spawn(load((*world.gateway).clone()));
     drive(move || {
         let mut browser = Chromium::start();
         for width in [1440, 360] {
@@ -92,7 +84,7 @@ async fn the_status_page_is_live_and_explores_on_a_phone_and_on_a_desk_light_and
     polling.abort();
 }
 
-/// Nobody reloads the page, and what it shows is another thing from one look to the next.
+/// Asserts that the figures change without a reload of the page.
 fn figures_change(tab: &mut Tab<'_>) {
     tab.until("document.querySelector('#verdict').textContent.startsWith('Ready')");
     tab.until("parseFloat(document.querySelector('#rate').textContent) > 5");
@@ -108,7 +100,7 @@ fn figures_change(tab: &mut Tab<'_>) {
     assert_eq!(tab.value("document.querySelector('#errors .copy').dataset.id.length"), json!(36), "a request id");
 }
 
-/// A person types a key and an account, picks a filter, and asks; then turns the page.
+/// Types a key and an account, picks a filter and sends the request; then turns the page.
 fn explore(tab: &mut Tab<'_>) {
     tab.click("nav a[data-view=explore]");
     tab.until("!document.querySelector('#explore').hidden && document.querySelector('#status').hidden");
@@ -125,7 +117,7 @@ fn explore(tab: &mut Tab<'_>) {
     assert_eq!(
         tab.value("document.querySelectorAll('#answer td.status .pill.bad').length"),
         json!(5),
-        "they all have failed"
+        "all of them failed"
     );
     let headers = tab.value("document.querySelector('.headers').innerText");
     let headers = headers.as_str().expect("a text");
@@ -146,8 +138,8 @@ fn explore(tab: &mut Tab<'_>) {
 
 #[tokio::test]
 #[ignore = "needs Chromium"]
-async fn the_explorer_shows_an_execution_that_is_null_as_an_empty_row() {
-    let world = world(ADMIN).await;
+async fn the_explorer_shows_a_null_execution_as_an_empty_row() {
+    let world = world(Configuration::admin).await;
     let admin = world.gateway.admin_address();
     drive(move || {
         let mut browser = Chromium::start();
@@ -173,8 +165,8 @@ async fn the_explorer_shows_an_execution_that_is_null_as_an_empty_row() {
 
 #[tokio::test]
 #[ignore = "needs Chromium"]
-async fn the_status_page_asks_for_the_token_and_keeps_it_to_the_tab() {
-    let world = world("[admin]\naddress = \"127.0.0.1:0\"\ntoken = { env = \"ADMIN_TOKEN\" }\n").await;
+async fn the_status_page_keeps_the_token_to_its_tab() {
+    let world = world(Configuration::admin_with_token).await;
     let admin = world.gateway.admin_address();
     drive(move || {
         let mut browser = Chromium::start();
@@ -199,11 +191,11 @@ async fn the_status_page_asks_for_the_token_and_keeps_it_to_the_tab() {
 
 #[tokio::test]
 #[ignore = "needs Chromium"]
-async fn the_status_page_says_so_when_the_gateway_is_gone_and_when_there_is_nothing_to_show() {
-    let world = world(ADMIN).await;
+async fn the_status_page_shows_an_idle_and_a_stopped_gateway() {
+    let world = world(Configuration::admin).await;
     let admin = world.gateway.admin_address();
     let (gone, is_gone) = std::sync::mpsc::channel::<World>();
-    gone.send(world).expect("somebody takes it");
+    gone.send(world).expect("the receiver lives");
     drive(move || {
         let mut browser = Chromium::start();
         let mut tab = browser.tab(1440, "light");

@@ -1,16 +1,22 @@
-//! Who is let in, as whom, and what they are told otherwise.
+//! Credentials: the callers they stand for, and the refusals.
+
+use std::time::Duration;
 
 use http::{Method, StatusCode};
+use serde_json::json;
 
-use crate::harness::{EXECUTIONS, Gateway, KEY, ORG_KEY, Setup, World, as_account, client_key, http_upstream, page_of};
+use crate::support::{
+    ClientKey, Configuration, EXECUTIONS, KEY, Listener, ORG_KEY, OTHER_ORG_KEY, Tenant, World, as_account,
+    http_upstream, page_of,
+};
 
-async fn world_with(keys: &str) -> World {
-    Setup { tenant: keys.to_owned(), ..Setup::default() }.start().await
+async fn world_with(key: ClientKey) -> World {
+    World::builder().client_keys([key]).start().await
 }
 
 #[tokio::test]
-async fn a_key_sees_the_linked_accounts_that_it_is_for_and_no_others() {
-    let world = world_with(&client_key("k", KEY, "linked_accounts = [\"acme-*\", \"globex\"]")).await;
+async fn a_client_key_sees_only_its_linked_accounts() {
+    let world = world_with(ClientKey::new("k", KEY).accounts(&["acme-*", "globex"])).await;
     for (account, status) in [
         ("acme-1", 200),
         ("acme-", 200),
@@ -32,32 +38,31 @@ async fn a_key_sees_the_linked_accounts_that_it_is_for_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_key_that_may_only_read_neither_stops_nor_reruns() {
-    let world = world_with(&client_key("k", KEY, "linked_accounts = [\"*\"]")).await;
-    let id = world.list("acme-2", "limit=1").await.json()["docs"][0]["_id"].as_str().expect("an id").to_owned();
-    let asked = world.refold.requests();
+async fn a_read_only_key_neither_stops_nor_reruns() {
+    let world = world_with(ClientKey::new("k", KEY)).await;
+    let id = world.list("acme-2", "limit=1").await.first_id();
+    let requests = world.refold.requests();
     for action in ["stop", "rerun"] {
         let answer =
             world.gateway.send(Method::POST, &format!("{EXECUTIONS}/{id}/{action}"), &as_account("acme-2")).await;
         assert_eq!((answer.status, answer.error_code().as_str()), (StatusCode::FORBIDDEN, "READ_ONLY_CREDENTIALS"));
     }
-    assert_eq!(world.refold.requests(), asked);
+    assert_eq!(world.refold.requests(), requests);
 }
 
 #[tokio::test]
-async fn an_expired_key_says_so_and_only_a_good_one_does() {
-    let keys = client_key("old", "pst_old", "linked_accounts = [\"*\"]\nexpires = 2026-03-20T12:00:10Z");
-    let world = world_with(&keys).await;
+async fn an_expired_key_is_refused_as_expired() {
+    let world = world_with(ClientKey::new("old", "pst_old").expires("2026-03-20T12:00:10Z")).await;
     let ask = async || world.gateway.get(EXECUTIONS, &[("x-api-key", "pst_old"), ("linked_account_id", "a")]).await;
     assert_eq!(ask().await.status, StatusCode::OK);
-    world.clock.advance(std::time::Duration::from_secs(10));
+    world.clock.advance(Duration::from_secs(10));
     let answer = ask().await;
     assert_eq!((answer.status, answer.error_code().as_str()), (StatusCode::UNAUTHORIZED, "EXPIRED_CREDENTIALS"));
     assert!(!answer.header("www-authenticate").is_empty());
 }
 
 #[tokio::test]
-async fn credentials_that_could_be_read_in_two_ways_are_refused() {
+async fn ambiguous_credentials_are_refused() {
     let world = World::start().await;
     let token = format!("Bearer {}", world.refold.session_token("acme-1"));
     let tables: [&[(&str, &str)]; 7] = [
@@ -78,7 +83,7 @@ async fn credentials_that_could_be_read_in_two_ways_are_refused() {
 }
 
 #[tokio::test]
-async fn a_credential_that_is_not_good_is_refused_always_in_the_same_words() {
+async fn every_invalid_credential_is_refused_with_the_same_body() {
     let world = World::start().await;
     let account = ("linked_account_id", "acme-1");
     let tables: [&[(&str, &str)]; 12] = [
@@ -87,7 +92,7 @@ async fn a_credential_that_is_not_good_is_refused_always_in_the_same_words() {
         &[("x-api-key", "pst_all_account"), account],
         &[("x-api-key", "PST_ALL_ACCOUNTS"), account],
         &[("x-api-key", "pst_all_accounts x"), account],
-        // The org key itself is no credential where a client key is asked for.
+        // In mode `inject` the org key itself is no credential.
         &[("x-api-key", ORG_KEY), account],
         &[("authorization", "Bearer"), account],
         &[("authorization", "Bearer "), account],
@@ -102,7 +107,7 @@ async fn a_credential_that_is_not_good_is_refused_always_in_the_same_words() {
         body["request_id"] = "".into();
         assert_eq!(
             body,
-            serde_json::json!({
+            json!({
                 "status_code": 401, "http_error_type": "UNAUTHORIZED", "error_code": "SERVER_ERROR",
                 "message": "Invalid Credentials", "request_id": "",
             }),
@@ -114,56 +119,55 @@ async fn a_credential_that_is_not_good_is_refused_always_in_the_same_words() {
 #[tokio::test]
 async fn in_mode_validate_the_org_key_is_the_credential() {
     let upstream = http_upstream(|request| async move {
-        // An answer that showed the key would be kept from everybody.
-        page_of(&serde_json::json!({ "as_it_came": request.headers()["x-api-key"] == "tk_other_org" }))
+        // Not the key itself: the gateway withholds a response that contains it.
+        page_of(&json!({ "as_it_came": request.headers()["x-api-key"] == OTHER_ORG_KEY }))
     })
     .await;
-    let text = format!(
-        "[[listeners]]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"off\"\n[server]\nworkers = 1\n[upstream]\nbase_url = \"http://{upstream}\"\n[[tenants]]\nid = \"v\"\nmode = \"validate\"\norg_key = {{ env = \"OTHER_ORG_KEY\" }}\n"
-    );
-    let gateway = Gateway::start_with(&text, Setup::default().clock);
+    let tenant = Tenant::new("v").mode("validate").org_key("OTHER_ORG_KEY");
+    let config = Configuration::bare().listeners([Listener::new()]).tenants([tenant]);
+    let gateway = World::builder().refold(upstream).config(|_| config).start().await.gateway;
     let ask = async |key: &str| gateway.get(EXECUTIONS, &[("x-api-key", key), ("linked_account_id", "a")]).await;
-    let answer = ask("tk_other_org").await;
-    assert_eq!((answer.status, &answer.json()["docs"][0]["as_it_came"]), (StatusCode::OK, &true.into()));
+    let answer = ask(OTHER_ORG_KEY).await;
+    assert_eq!((answer.status, &answer.first_document()["as_it_came"]), (StatusCode::OK, &true.into()));
     assert_eq!(ask("tk_other_orh").await.status, StatusCode::UNAUTHORIZED);
-    // And session tokens are taken only where a listener says so.
+    // Only a listener that is configured for session tokens takes them.
     let token = gateway.get(EXECUTIONS, &[("authorization", "Bearer abc")]).await;
     assert_eq!(token.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
-async fn a_session_token_sees_its_account_and_is_cached_for_itself_alone() {
+async fn a_session_token_sees_its_account_and_has_its_own_cache() {
     let world = World::start().await;
     let bearer = |account: &str| format!("Bearer {}", world.refold.session_token(account));
     let ask = async |authorization: &str| world.gateway.get(EXECUTIONS, &[("authorization", authorization)]).await;
     for account in ["acme-1", "globex"] {
         let first = ask(&bearer(account)).await;
         assert_eq!(first.status, StatusCode::OK);
-        assert_eq!(first.json()["docs"][0]["linked_account_id"], account);
-        assert_eq!(first.header("ratelimit"), "", "its budget is its own only once it is known");
+        assert_eq!(first.first_document()["linked_account_id"], account);
+        assert_eq!(first.header("ratelimit"), "", "an unproven token has no budget of its own");
         let second = ask(&bearer(account)).await;
-        assert!(second.header("cache-status").starts_with("postern; hit"), "{second:?}");
-        assert_eq!(second.json()["docs"][0]["linked_account_id"], account);
+        assert!(second.is_hit(), "{second:?}");
+        assert_eq!(second.first_document()["linked_account_id"], account);
         assert!(!second.header("ratelimit").is_empty());
     }
     assert_eq!(world.refold.requests(), 2);
 }
 
 #[tokio::test]
-async fn a_refused_session_token_is_remembered_for_a_few_seconds() {
+async fn a_refused_session_token_is_remembered_for_five_seconds() {
     let world = World::start().await;
     let ask = async || world.gateway.get(EXECUTIONS, &[("authorization", "Bearer made-up")]).await;
     for _ in 0..5 {
         assert_eq!(ask().await.status, StatusCode::UNAUTHORIZED);
     }
     assert_eq!(world.refold.requests(), 1);
-    world.clock.advance(std::time::Duration::from_secs(5));
+    world.clock.advance(Duration::from_secs(5));
     assert_eq!(ask().await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(world.refold.requests(), 2);
 }
 
 #[tokio::test]
-async fn a_revoked_session_token_loses_what_was_cached_for_it() {
+async fn a_revoked_session_token_loses_its_cached_pages() {
     let world = World::start().await;
     let token = world.refold.session_token("acme-2");
     let authorization = format!("Bearer {token}");
@@ -178,9 +182,8 @@ async fn a_revoked_session_token_loses_what_was_cached_for_it() {
 }
 
 #[tokio::test]
-async fn made_up_tokens_spend_a_small_budget_of_their_own() {
-    let setup = Setup { top: String::new(), ..Setup::default() };
-    let world = setup.start().await;
+async fn made_up_session_tokens_share_a_small_budget() {
+    let world = World::builder().config(|_| Configuration::with_default_limits()).start().await;
     let mut refused = 0;
     for number in 0..50 {
         let authorization = format!("Bearer made-up-{number}");
@@ -189,5 +192,5 @@ async fn made_up_tokens_spend_a_small_budget_of_their_own() {
     }
     // A quarter of the upstream's burst of 5, rounded up.
     assert_eq!((world.refold.requests(), refused), (2, 48));
-    assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK, "a client key is served all the same");
+    assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK, "the client key's budget is untouched");
 }

@@ -1,81 +1,45 @@
-//! The program as it is typed.
+//! The commands of the program, their output and their exit status.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Output, Stdio};
 
-use crate::harness::{EXECUTIONS, client_key};
+use postern::digest::{Hex, sha256};
 
-fn postern() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
-    command.env_remove("POSTERN_CONFIG").env("ORG_KEY", "tk_x");
-    command
-}
+use crate::support::connection::{get, raw};
+use crate::support::{ClientKey, Configuration, EXECUTIONS, Folder, Listener, Process, Running, Tenant, postern};
 
+/// Runs the program to its end.
 fn run(arguments: &[&str]) -> Output {
-    postern().args(arguments).output().expect("it runs")
+    postern().args(arguments).output().expect("the program runs")
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A file that goes with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str, content: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("postern-cli-{}-{name}", std::process::id()));
-        std::fs::write(&path, content).expect("a temporary file");
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("UTF-8")
-    }
+/// Runs the program with a configuration file as its last argument.
+fn run_with(arguments: &[&str], configuration: &str) -> (Output, String) {
+    let folder = Folder::new();
+    let file = folder.write("postern.toml", configuration).display().to_string();
+    (run(&[arguments, &["--config", &file]].concat()), file)
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn postern_alone_answers_the_request_that_it_prints() {
-    let mut child = Running(
-        postern()
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it runs"),
-    );
-    let mut lines = BufReader::new(child.0.stdout.take().expect("piped")).lines().map_while(Result::ok);
+#[tokio::test]
+async fn the_demo_answers_the_request_that_it_prints() {
+    let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let mut demo = Running(postern().args(arguments).stdout(Stdio::piped()).spawn().expect("the program runs"));
+    let mut lines = BufReader::new(demo.0.stdout.take().expect("piped")).lines().map_while(Result::ok);
     let after = |line: String, mark: &str| line.split(mark).nth(1).map(str::to_owned);
     let curl: Vec<String> = lines.by_ref().skip_while(|line| !line.contains("curl")).take(3).collect();
     let url = after(curl[0].clone(), "'").expect("a quoted URL");
     let key = after(curl[1].clone(), "x-api-key: ").expect("a key").trim_end_matches(['\'', '\\', ' ']).to_owned();
     let account = after(curl[2].clone(), "linked_account_id: ").expect("an account").replace('\'', "");
     let (address, target) = url.trim_start_matches("http://").split_once('/').expect("a path");
-    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
-    let request = format!(
-        "GET /{target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nx-api-key: {key}\r\nlinked_account_id: {account}\r\n\r\n"
-    );
-    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
+    let lines_sent = format!("Connection: close\r\nx-api-key: {key}\r\nlinked_account_id: {account}\r\n");
+    let request = get(&format!("/{target}"), &lines_sent);
+    let answer = raw(address.parse().expect("an address"), request.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"totalDocs\":"), "{answer}");
-    let page = lines.find_map(|line| after(line, "explorer: http://")).expect("where the status page is");
+    let page = lines.find_map(|line| after(line, "explorer: http://")).expect("the address of the status page");
     let admin = page.trim_end_matches('/');
     for arguments in
         [vec!["health", address], vec!["health", "--admin", admin], vec!["health", "--admin", admin, "--ready"]]
@@ -114,68 +78,59 @@ fn explain_shows_the_canonical_form_in_both_dialects() {
 }
 
 #[test]
-fn keygen_prints_lines_that_a_configuration_takes() {
+fn keygen_prints_settings_that_check_accepts() {
     let lines = text(&run(&["keygen", "--name", "a \"quoted\" name", "--linked-account", "acme-*", "--write"]).stdout);
     let again = text(&run(&["keygen"]).stdout);
     assert_ne!(lines, again);
     let key = lines.split_whitespace().find(|word| word.starts_with("pst_")).expect("a key").to_owned();
     let settings: String =
         lines.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |all, line| all + line + "\n");
-    let digest = postern::digest::sha256(key.as_bytes());
-    assert!(settings.contains(&postern::digest::Hex(&digest).to_string()), "{settings}");
+    let digest = Hex(&sha256(key.as_bytes())).to_string();
+    assert!(settings.contains(&digest), "{settings}");
     let tenant = "[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = { env = \"ORG_KEY\" }\n";
-    let file = Scratch::new("keygen.toml", &format!("{tenant}{settings}"));
-    let check = run(&["check", "--config", file.path()]);
+    let (check, _) = run_with(&["check"], &format!("{tenant}{settings}"));
     assert!(check.status.success(), "{}", text(&check.stderr));
     assert!(text(&check.stdout).contains("tenants 1, client keys 1"));
-    // An example that was put in as it is.
-    let example = settings.replace(&postern::digest::Hex(&digest).to_string(), &"0".repeat(64));
-    let file = Scratch::new("example.toml", &format!("{tenant}{example}"));
-    let check = run(&["check", "--config", file.path()]);
+    // The digest of the documentation's example.
+    let example = settings.replace(&digest, &"0".repeat(64));
+    let (check, _) = run_with(&["check"], &format!("{tenant}{example}"));
     assert!(!check.status.success());
     assert!(text(&check.stderr).contains("a client key of tenant `a` is an example"), "{}", text(&check.stderr));
 }
 
 #[test]
-fn check_and_serve_refuse_a_wrong_file_with_its_place() {
-    let file = Scratch::new("wrong.toml", "[server]\nworkerz = 1\n");
+fn check_and_serve_name_the_place_of_an_error() {
     for command in ["check", "serve"] {
-        let output = run(&[command, "--config", file.path()]);
+        let (output, file) = run_with(&[command], "[server]\nworkerz = 1\n");
         assert!(!output.status.success());
-        let expected = format!("{}:2:1: unknown key `workerz`; did you mean `workers`?", file.path());
+        let expected = format!("{file}:2:1: unknown key `workerz`; did you mean `workers`?");
         assert!(text(&output.stderr).contains(&expected), "{}", text(&output.stderr));
     }
 }
 
 #[test]
-fn serve_refuses_directives_for_the_log_that_are_none() {
-    let file = Scratch::new("directives.toml", "");
-    let output = postern().args(["serve", "--config", file.path()]).env("POSTERN_LOG", "postern=loud").output();
-    let output = output.expect("it runs");
+fn serve_refuses_invalid_log_directives() {
+    let folder = Folder::new();
+    let mut command = postern();
+    command.args(["serve", "--config"]).arg(folder.write("postern.toml", ""));
+    let output = command.env("POSTERN_LOG", "postern=loud").output().expect("the program runs");
     assert!(!output.status.success());
     assert!(text(&output.stderr).starts_with("postern: POSTERN_LOG: "), "{}", text(&output.stderr));
 }
 
-#[test]
-fn serve_ends_with_0_when_it_is_told_to() {
-    let tenant = "[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = { env = \"ORG_KEY\" }\n";
-    let key = client_key("k", "pst_k", "linked_accounts = [\"*\"]");
-    let socket = Scratch::new("serve.sock", "");
-    std::fs::remove_file(socket.path()).expect("it is ours");
-    let listeners = format!("[[listeners]]\naddress = \"unix:{}\"\n[admin]\naddress = \"off\"\n", socket.path());
-    let file = Scratch::new("serve.toml", &format!("{listeners}{tenant}{key}"));
-    let mut child = postern().args(["serve", "--config", file.path()]).stderr(Stdio::piped()).spawn().expect("it runs");
-    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
-    assert!(log.by_ref().any(|line| line.contains("listening")));
-    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
-    assert!(status.success());
-    let rest: Vec<String> = log.collect();
-    assert!(rest.iter().any(|line| line.contains("stopped")), "{rest:?}");
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+#[tokio::test]
+async fn serve_ends_with_status_0_after_sigterm() {
+    let folder = Folder::new();
+    let listeners = [Listener::unix(&folder.join("postern.sock"))];
+    let tenant = Tenant::new("a").client_key(ClientKey::new("k", "pst_k"));
+    let config = Configuration::bare().listeners(listeners).tenants([tenant]);
+    let ended = Process::serve_configuration(&config, &[]).await.terminate().await;
+    assert!(ended.log.iter().any(|line| line.contains("stopped")), "{:?}", ended.log);
+    assert_eq!(ended.status.code(), Some(0));
 }
 
 #[test]
-fn completions_and_manual_pages_know_every_command() {
+fn completions_and_manual_pages_cover_every_command() {
     let help = text(&run(&["--help"]).stdout);
     let commands: Vec<&str> = help
         .lines()
@@ -185,37 +140,37 @@ fn completions_and_manual_pages_know_every_command() {
         .filter(|command| *command != "help")
         .collect();
     assert!(commands.contains(&"serve") && commands.contains(&"man"), "{help}");
-    let folder = std::env::temp_dir().join(format!("postern-man-{}", std::process::id()));
-    let written = run(&["man", "--directory", folder.to_str().expect("UTF-8")]);
+    let folder = Folder::new();
+    let written = run(&["man", "--directory", folder.path().to_str().expect("UTF-8")]);
     assert!(written.status.success(), "{}", text(&written.stderr));
     let page = text(&run(&["man"]).stdout);
     let scripts = ["bash", "zsh", "fish"].map(|shell| text(&run(&["completions", shell]).stdout));
     for command in commands {
         assert!(page.contains(&format!("postern\\-{command}(1)")), "{command}: {page}");
-        let own = std::fs::read_to_string(folder.join(format!("postern-{command}.1"))).expect("a page of its own");
+        let own = std::fs::read_to_string(folder.join(&format!("postern-{command}.1"))).expect("a page of its own");
         assert!(own.starts_with(".ie") && own.contains(".SH SYNOPSIS"), "{own}");
         for script in &scripts {
             assert!(script.contains(command), "{command}: {script}");
         }
     }
-    std::fs::remove_dir_all(&folder).expect("it is ours");
     assert!(!run(&["completions", "cmd.exe"]).status.success());
 }
 
 #[test]
-fn whoami_explains_what_a_credential_may_do_and_why_not() {
-    let tenant = "[[tenants]]\nid = \"acme\"\nmode = \"inject\"\norg_key = { env = \"ORG_KEY\" }\n";
-    let keys = client_key("dashboards", "pst_dash", "linked_accounts = [\"acme-*\"]")
-        + &client_key("old", "pst_old", "linked_accounts = [\"*\"]\nexpires = 2020-01-01");
-    let file = Scratch::new("whoami.toml", &format!("{tenant}{keys}"));
+fn whoami_explains_permissions_and_refusals() {
+    let keys = [
+        ClientKey::new("dashboards", "pst_dash").accounts(&["acme-*"]),
+        ClientKey::new("old", "pst_old").expires("2020-01-01"),
+    ];
+    let config = Configuration::bare().tenants([Tenant::new("acme").client_keys(keys)]);
+    let folder = Folder::new();
+    let file = folder.write("whoami.toml", config.to_toml());
     let ask = |credential: &str, more: &[&str]| {
-        let arguments = [&["whoami", "--config", file.path()], more].concat();
-        let mut child =
-            postern().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
-        let mut input = child.stdin.take().expect("piped");
-        std::io::Write::write_all(&mut input, credential.as_bytes()).expect("it reads");
-        drop(input);
-        text(&child.wait_with_output().expect("it ends").stdout)
+        let mut whoami = postern();
+        whoami.args(["whoami", "--config"]).arg(&file).args(more);
+        let mut child = whoami.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program runs");
+        child.stdin.take().expect("piped").write_all(credential.as_bytes()).expect("the program reads");
+        text(&child.wait_with_output().expect("the program ends").stdout)
     };
     let good = ask("pst_dash\n", &["--linked-account", "acme-1"]);
     for line in [
@@ -227,7 +182,7 @@ fn whoami_explains_what_a_credential_may_do_and_why_not() {
     ] {
         assert!(good.contains(line), "{good}");
     }
-    assert!(!good.contains("pst_dash"), "it is not echoed: {good}");
+    assert!(!good.contains("pst_dash"), "the credential is not echoed: {good}");
     for (credential, more, why) in [
         ("pst_dash", ["--linked-account", "globex"].as_slice(), "this key is not for that linked account"),
         ("pst_dash", &[], "linked_account_id or org_id is required"),

@@ -1,199 +1,198 @@
-//! Answers that follow from others in the cache with certainty cost no request.
+//! Pages that follow from cached ones with certainty cost no upstream request.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::Method;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
 
-use crate::harness::{EXECUTIONS, Setup, World, as_account};
+use crate::support::{Answer, EXECUTIONS, Gateway, World, as_account, http_upstream, with_directive};
 
-/// Seven executions, and a new one every minute.
+/// A linked account with seven executions, and a new one every minute.
 const SMALL: &str = "umbrella@example.com";
 
 const DERIVED: &str = "postern; hit; ttl=5; detail=derived";
 
 #[tokio::test]
-async fn a_filter_of_a_list_that_is_known_whole_is_derived_and_kept() {
+async fn a_filter_of_a_cached_whole_list_is_derived_and_kept() {
     let world = World::start().await;
     let list = world.list(SMALL, "").await.json();
     for query in ["status=COMPLETED", "execution_source=Event", "limit=3&page=2", "limit=5&execution_type=ASYNC"] {
         let answer = world.list(SMALL, query).await;
-        assert_eq!(answer.header("cache-status"), DERIVED, "{query}");
-        assert_eq!(world.list(SMALL, query).await.header("cache-status"), "postern; hit; ttl=5", "{query}");
+        assert_eq!(answer.cache_status(), DERIVED, "{query}");
+        assert_eq!(world.list(SMALL, query).await.cache_status(), "postern; hit; ttl=5", "{query}");
         for document in answer.json()["docs"].as_array().expect("an array") {
             assert!(list["docs"].as_array().expect("an array").contains(document));
         }
     }
     assert_eq!(world.refold.requests(), 1);
-    // What does not follow is asked.
-    assert_eq!(world.list(SMALL, "workflow_name=x").await.header("cache-status"), "postern; fwd=uri-miss; stored");
-    assert_eq!(world.list("acme-1", "").await.header("cache-status"), "postern; fwd=uri-miss; stored");
-    assert_eq!(world.list("acme-1", "status=ERRORED").await.header("cache-status"), "postern; fwd=uri-miss; stored");
-    assert_eq!(world.list("acme-1", "limit=50").await.header("cache-status"), "postern; fwd=uri-miss; stored");
-    assert_eq!(world.list("acme-1", "limit=10&page=5").await.header("cache-status"), DERIVED);
+    // Every other page is fetched.
+    assert_eq!(world.list(SMALL, "workflow_name=x").await.cache_status(), "postern; fwd=uri-miss; stored");
+    assert_eq!(world.list("acme-1", "").await.cache_status(), "postern; fwd=uri-miss; stored");
+    assert_eq!(world.list("acme-1", "status=ERRORED").await.cache_status(), "postern; fwd=uri-miss; stored");
+    assert_eq!(world.list("acme-1", "limit=50").await.cache_status(), "postern; fwd=uri-miss; stored");
+    assert_eq!(world.list("acme-1", "limit=10&page=5").await.cache_status(), DERIVED);
 }
 
 #[tokio::test]
-async fn what_an_answer_follows_from_is_renewed_in_its_place_for_both() {
+async fn a_stale_derived_page_renews_the_list_it_follows_from() {
     let world = World::start().await;
     world.list(SMALL, "").await;
     world.list(SMALL, "status=ERRORED").await;
     world.clock.advance(Duration::from_secs(6));
     let renewed = world.list(SMALL, "status=ERRORED").await;
-    assert_eq!((renewed.header("cache-status"), renewed.header("age")), ("postern; fwd=stale; stored", "0"));
-    assert_eq!(world.list(SMALL, "").await.header("cache-status"), "postern; hit; ttl=5");
+    assert_eq!((renewed.cache_status(), renewed.header("age")), ("postern; fwd=stale; stored", "0"));
+    assert_eq!(world.list(SMALL, "").await.cache_status(), "postern; hit; ttl=5");
     assert_eq!(world.refold.requests(), 2);
-    // When the list has outgrown the page, the answer follows from it no longer.
+    // When the list has outgrown its page, the filtered page no longer follows from it.
     world.clock.advance(Duration::from_mins(30));
     let fetched = world.list(SMALL, "status=ERRORED").await;
-    assert_eq!(fetched.header("cache-status"), "postern; fwd=stale; stored");
+    assert_eq!(fetched.cache_status(), "postern; fwd=stale; stored");
     assert_eq!(world.refold.requests(), 4);
 }
 
 #[tokio::test]
-async fn what_was_dropped_or_is_not_wanted_from_the_cache_derives_nothing() {
-    let setup = Setup::default();
-    let tenant = format!("request_directives = [\"no-cache\"]\n{}", setup.tenant);
-    let world = Setup { tenant, ..setup }.start().await;
+async fn a_dropped_list_and_a_no_cache_request_derive_nothing() {
+    let world = World::builder().tenant(|tenant| tenant.request_directives(&["no-cache"])).start().await;
     world.list(SMALL, "").await;
-    let headers = [as_account(SMALL).as_slice(), &[("cache-control", "no-cache")]].concat();
-    let asked = world.gateway.get(&format!("{EXECUTIONS}?status=ERRORED"), &headers).await;
-    assert_eq!(asked.header("cache-status"), "postern; fwd=uri-miss; stored");
-    let id = world.list(SMALL, "").await.json()["docs"][0]["_id"].as_str().expect("an id").to_owned();
+    let target = format!("{EXECUTIONS}?status=ERRORED");
+    let fetched = world.gateway.get(&target, &with_directive(SMALL, "no-cache")).await;
+    assert_eq!(fetched.cache_status(), "postern; fwd=uri-miss; stored");
+    let id = world.list(SMALL, "").await.first_id();
     world.gateway.send(Method::POST, &format!("{EXECUTIONS}/{id}/rerun"), &as_account(SMALL)).await;
     let running = world.list(SMALL, "status=RUNNING").await;
-    assert_eq!(running.header("cache-status"), "postern; fwd=uri-miss; stored");
-    assert_eq!(running.json()["totalDocs"], 1);
+    assert_eq!(running.cache_status(), "postern; fwd=uri-miss; stored");
+    assert_eq!(running.total(), 1);
 }
 
 #[tokio::test]
-async fn a_tenant_that_wants_no_derived_answers_gets_none() {
-    let setup = Setup::default();
-    let world = Setup { top: format!("{}[cache]\nderive = false\n", setup.top), ..setup }.start().await;
+async fn derivation_can_be_switched_off() {
+    let world = World::builder().config(|config| config.set("cache.derive", false)).start().await;
     world.list(SMALL, "").await;
-    assert_eq!(world.list(SMALL, "status=ERRORED").await.header("cache-status"), "postern; fwd=uri-miss; stored");
+    assert_eq!(world.list(SMALL, "status=ERRORED").await.cache_status(), "postern; fwd=uri-miss; stored");
 }
 
 #[tokio::test]
-async fn a_short_list_of_which_views_are_asked_for_is_fetched_whole_with_one_request_for_all_of_them() {
+async fn views_of_a_short_list_share_one_request_for_the_whole() {
     let world = World::start().await;
     // 25 executions: two pages and a half.
-    assert_eq!(world.list("acme-2", "").await.json()["totalDocs"], 25);
+    assert_eq!(world.list("acme-2", "").await.total(), 25);
     let views = ["status=ERRORED", "status=COMPLETED&page=2", "execution_source=api-call", "page=3", "limit=50", ""];
     for round in 1..4 {
         for view in views {
             let answer = world.list("acme-2", view).await;
-            assert_eq!(answer.status, http::StatusCode::OK, "{view}");
+            assert_eq!(answer.status, StatusCode::OK, "{view}");
             assert_eq!(answer.json()["limit"], if view == "limit=50" { 50 } else { 10 }, "{view}");
         }
         assert_eq!(world.refold.requests(), 1 + round, "one request for all of them");
         world.clock.advance(Duration::from_secs(6));
     }
-    // Dropped: it is still known that the list is short.
-    let id = world.list("acme-2", "").await.json()["docs"][0]["_id"].as_str().expect("an id").to_owned();
+    // A rerun drops the pages, but the gateway still knows that the list is short.
+    let id = world.list("acme-2", "").await.first_id();
     world.gateway.send(Method::POST, &format!("{EXECUTIONS}/{id}/rerun"), &as_account("acme-2")).await;
-    let asked = world.refold.requests();
+    let requests = world.refold.requests();
     for view in views {
-        let list = world.list("acme-2", view).await.json();
-        assert!(list["totalDocs"].as_u64() <= Some(26), "{view}");
+        assert!(world.list("acme-2", view).await.total() <= 26, "{view}");
     }
-    assert_eq!(world.list("acme-2", "").await.json()["totalDocs"], 26);
-    assert_eq!(world.refold.requests(), asked + 1);
+    assert_eq!(world.list("acme-2", "").await.total(), 26);
+    assert_eq!(world.refold.requests(), requests + 1);
 }
 
-#[tokio::test]
-async fn where_executions_do_not_show_what_they_are_filtered_by_that_is_noticed_once() {
-    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let seen = std::sync::Arc::clone(&asked);
-    let upstream = crate::harness::http_upstream(move |request| {
-        seen.lock().expect("no panic").push(request.uri().query().unwrap_or_default().to_owned());
-        let limit: u64 = if request.uri().query().is_some_and(|query| query.contains("limit=100")) { 100 } else { 10 };
-        let total = 12;
-        let docs: Vec<_> =
-            (0..total.min(limit)).map(|id| serde_json::json!({ "_id": id.to_string(), "status": "ERRORED" })).collect();
-        let page = serde_json::json!({ "docs": docs, "totalDocs": total, "limit": limit });
-        async move { http::Response::new(http_body_util::Full::new(page.to_string().into())) }
-    })
-    .await;
-    let Setup { clock, top, tenant, .. } = Setup::default();
-    let gateway = crate::harness::Gateway::start(upstream, &top, &tenant, clock);
-    for view in
-        ["", "?execution_source=Event", "?execution_source=Schedule", "?status=ERRORED&page=2", "?status=STOPPED"]
-    {
-        let answer = gateway.get(&format!("{EXECUTIONS}{view}"), &as_account("a")).await;
-        assert_eq!(answer.status, http::StatusCode::OK, "{answer:?}");
-    }
-    let limits: Vec<bool> = asked.lock().expect("no panic").iter().map(|query| query.contains("limit=100")).collect();
-    // The list, the list as a whole in vain, the first view, the second; by status the views follow from what is there.
-    assert_eq!(limits, [false, true, false, false], "{asked:?}");
+/// A Refold with a list of 12 executions, for which a test says what a request for a hundred of them gets.
+struct Listed {
+    gateway: Gateway,
+    /// For each request, whether it was for the whole list.
+    whole: Arc<Mutex<Vec<bool>>>,
 }
 
-/// An upstream whose list has 12 executions; it does `as_a_whole` to whoever asks for a hundred at once.
-async fn upstream_with(
-    as_a_whole: fn(&mut http::Response<http_body_util::Full<bytes::Bytes>>),
-) -> (crate::harness::Gateway, std::sync::Arc<std::sync::Mutex<Vec<bool>>>) {
-    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let seen = std::sync::Arc::clone(&asked);
-    let upstream = crate::harness::http_upstream(move |request| {
-        let query = request.uri().query().unwrap_or_default().to_owned();
-        let whole = query.contains("limit=100");
-        seen.lock().expect("no panic").push(whole);
-        let filtered = query.contains("status=");
-        let (total, limit) = (if filtered { 3 } else { 12 }, if whole { 100 } else { 10 });
-        let status = |id: u64| if id < 3 { "ERRORED" } else { "COMPLETED" };
-        let docs: Vec<_> = (0..total.min(limit))
-            .map(|id| serde_json::json!({ "_id": id.to_string(), "status": status(id) }))
-            .collect();
-        let page = serde_json::json!({ "docs": docs, "totalDocs": total, "limit": limit });
-        let mut response = http::Response::new(http_body_util::Full::new(page.to_string().into()));
-        if whole {
-            as_a_whole(&mut response);
+type Page = Response<Full<Bytes>>;
+
+impl Listed {
+    async fn start(document: fn(u64) -> Value, change_whole: fn(&mut Page)) -> Self {
+        let whole = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&whole);
+        let upstream = http_upstream(move |request| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let whole = query.contains("limit=100");
+            seen.lock().expect("no panic").push(whole);
+            let filtered = query.contains("status=") && document(0).get("status") != document(11).get("status");
+            let (total, limit) = (if filtered { 3 } else { 12 }, if whole { 100 } else { 10 });
+            let docs: Vec<_> = (0..total.min(limit)).map(document).collect();
+            let page = json!({ "docs": docs, "totalDocs": total, "limit": limit });
+            let mut response = Response::new(Full::new(page.to_string().into()));
+            if whole {
+                change_whole(&mut response);
+            }
+            async move { response }
+        })
+        .await;
+        Self { gateway: World::builder().refold(upstream).start().await.gateway, whole }
+    }
+
+    /// Three executions have failed, the others are completed.
+    async fn with_statuses(change_whole: fn(&mut Page)) -> Self {
+        fn document(id: u64) -> Value {
+            json!({ "_id": id.to_string(), "status": if id < 3 { "ERRORED" } else { "COMPLETED" } })
         }
-        async move { response }
-    })
-    .await;
-    let Setup { clock, top, tenant, .. } = Setup::default();
-    (crate::harness::Gateway::start(upstream, &top, &tenant, clock), asked)
-}
+        Self::start(document, change_whole).await
+    }
 
-async fn total(gateway: &crate::harness::Gateway, query: &str) -> Option<u64> {
-    let answer = gateway.get(&format!("{EXECUTIONS}{query}"), &as_account("a")).await;
-    answer.json()["totalDocs"].as_u64()
+    async fn list(&self, query: &str) -> Answer {
+        self.gateway.list("a", query).await
+    }
+
+    fn whole(&self) -> Vec<bool> {
+        self.whole.lock().expect("no panic").clone()
+    }
 }
 
 #[tokio::test]
-async fn a_list_that_can_not_be_fetched_whole_keeps_nobody_from_a_part_of_it() {
-    let fails: [fn(&mut http::Response<http_body_util::Full<bytes::Bytes>>); 3] = [
-        |response| *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR,
-        |response| *response.body_mut() = bytes::Bytes::from_static(b"{").into(),
-        |response| *response.status_mut() = http::StatusCode::BAD_REQUEST,
+async fn a_filter_on_a_field_that_executions_lack_is_not_derived() {
+    let refold = Listed::start(|id| json!({ "_id": id.to_string(), "status": "ERRORED" }), |_| {}).await;
+    for view in ["", "execution_source=Event", "execution_source=Schedule", "status=ERRORED&page=2", "status=STOPPED"] {
+        let answer = refold.list(view).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    }
+    // The list, the whole list in vain, the first view, the second; the views by status are derived.
+    assert_eq!(refold.whole(), [false, true, false, false]);
+}
+
+#[tokio::test]
+async fn views_are_served_though_the_whole_list_cannot_be_fetched() {
+    let fails: [fn(&mut Page); 3] = [
+        |response| *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+        |response| *response.body_mut() = Bytes::from_static(b"{").into(),
+        |response| *response.status_mut() = StatusCode::BAD_REQUEST,
     ];
     for fails in fails {
-        let (gateway, _) = upstream_with(fails).await;
-        assert_eq!(total(&gateway, "").await, Some(12));
-        assert_eq!(total(&gateway, "?status=ERRORED").await, Some(3));
+        let refold = Listed::with_statuses(fails).await;
+        assert_eq!(refold.list("").await.total(), 12);
+        assert_eq!(refold.list("status=ERRORED").await.total(), 3);
     }
 }
 
 #[tokio::test]
-async fn what_refold_wants_nobody_to_keep_answers_the_one_question_it_was_fetched_for() {
-    let (gateway, asked) = upstream_with(|response| {
-        response.headers_mut().insert("cache-control", http::HeaderValue::from_static("no-store"));
+async fn an_uncacheable_whole_list_answers_only_the_request_it_served() {
+    let refold = Listed::with_statuses(|response| {
+        response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store"));
     })
     .await;
-    assert_eq!(total(&gateway, "").await, Some(12));
+    assert_eq!(refold.list("").await.total(), 12);
     for _ in 0..2 {
-        let answer = gateway.get(&format!("{EXECUTIONS}?status=ERRORED"), &as_account("a")).await;
-        assert_eq!((answer.json()["totalDocs"].as_u64(), answer.header("cache-control")), (Some(3), "no-store"));
+        let answer = refold.list("status=ERRORED").await;
+        assert_eq!((answer.total(), answer.header("cache-control")), (3, "no-store"));
     }
-    assert_eq!(*asked.lock().expect("no panic"), [false, true, true], "one request for each");
+    assert_eq!(refold.whole(), [false, true, true], "one request for each");
 }
 
 #[tokio::test]
-async fn a_page_beyond_the_end_is_no_reason_to_fetch_no_list_whole_any_more() {
-    let (gateway, asked) = upstream_with(|_| {}).await;
-    assert_eq!(total(&gateway, "").await, Some(12));
-    total(&gateway, "?status=ERRORED&page=7").await;
-    assert_eq!(total(&gateway, "?status=ERRORED").await, Some(3));
-    assert_eq!(total(&gateway, "?status=COMPLETED").await, Some(9));
-    assert_eq!(*asked.lock().expect("no panic"), [false, true, false]);
+async fn a_page_beyond_the_end_does_not_stop_derivation() {
+    let refold = Listed::with_statuses(|_| {}).await;
+    assert_eq!(refold.list("").await.total(), 12);
+    refold.list("status=ERRORED&page=7").await;
+    assert_eq!(refold.list("status=ERRORED").await.total(), 3);
+    assert_eq!(refold.list("status=COMPLETED").await.total(), 9);
+    assert_eq!(refold.whole(), [false, true, false]);
 }

@@ -1,9 +1,11 @@
 //! The request examples of the endpoint's documentation page, with the host and the key changed and nothing else.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{EXECUTIONS, World, as_account};
+use crate::support::{EXECUTIONS, World, as_account};
 
 const PAGE_FIELDS: [&str; 10] = [
     "docs",
@@ -68,7 +70,7 @@ async fn every_request_example_gives_the_documented_response() {
 }
 
 #[tokio::test]
-async fn the_documented_errors_come_out_to_the_letter() {
+async fn the_documented_errors_are_reproduced_exactly() {
     let world = World::start().await;
     let (_, key) = as_account("acme-1")[0];
     let missing = world.gateway.get(EXECUTIONS, &[("x-api-key", key)]).await;
@@ -104,7 +106,7 @@ async fn the_documented_errors_come_out_to_the_letter() {
 #[tokio::test]
 async fn an_execution_and_its_batches_can_be_read() {
     let world = World::start().await;
-    let id = world.list("acme-1", "limit=1").await.json()["docs"][0]["_id"].as_str().expect("an id").to_owned();
+    let id = world.list("acme-1", "limit=1").await.first_id();
     let one = world.gateway.get(&format!("{EXECUTIONS}/{id}"), &as_account("acme-1")).await;
     assert_eq!((one.status, one.json()["_id"].as_str()), (StatusCode::OK, Some(id.as_str())));
     let strange = world.gateway.get(&format!("{EXECUTIONS}/{id}?foo=1"), &as_account("acme-1")).await;
@@ -113,34 +115,31 @@ async fn an_execution_and_its_batches_can_be_read() {
     let batches = world.gateway.get(&target, &as_account("acme-1")).await.json();
     assert_eq!((&batches["limit"], &batches["page"], &batches["totalDocs"]), (&json!(5), &json!(2), &json!(12)));
     let none = world.gateway.get(&format!("{EXECUTIONS}/65ffffffffffffffffffffff"), &as_account("acme-1")).await;
-    // The upstream says `error` there, and the contract `error_code`.
+    // The upstream names the field `error`; the documented contract names it `error_code`.
     assert_eq!((none.status, none.error_code().as_str()), (StatusCode::NOT_FOUND, "EXECUTION_NOT_FOUND"));
     assert_ne!(none.json()["request_id"], none.header("x-request-id"), "the upstream's id is kept");
 }
 
 #[tokio::test]
-async fn after_a_stop_or_rerun_its_caller_sees_what_it_did() {
+async fn after_a_stop_or_rerun_its_caller_sees_the_effect() {
     let world = World::start().await;
     let account = as_account("acme-1");
-    world.clock.advance(std::time::Duration::from_secs(45));
-    let running = world.list("acme-1", "status=RUNNING&limit=1").await.json();
-    let id = running["docs"][0]["_id"].as_str().expect("one runs").to_owned();
-    let before = world.list("acme-1", "").await.json()["totalDocs"].as_u64().expect("a number");
+    world.clock.advance(Duration::from_secs(45));
+    let id = world.list("acme-1", "status=RUNNING&limit=1").await.first_id();
+    let before = world.list("acme-1", "").await.total();
     let stopped = world.gateway.send(Method::POST, &format!("{EXECUTIONS}/{id}/stop"), &account).await;
     assert_eq!(stopped.status, StatusCode::OK);
     let one = world.gateway.get(&format!("{EXECUTIONS}/{id}"), &account).await.json();
     assert_eq!(one["status"], "STOPPED");
     let rerun = world.gateway.send(Method::POST, &format!("{EXECUTIONS}/{id}/rerun"), &account).await;
     assert_eq!(rerun.status, StatusCode::OK);
-    assert_eq!(world.list("acme-1", "").await.json()["totalDocs"], before + 1);
+    assert_eq!(world.list("acme-1", "").await.total(), before + 1);
 }
 
 #[tokio::test]
 async fn both_dialects_are_spoken() {
     for dialect in ["documented", "v3"] {
-        let setup = crate::harness::Setup::default();
-        let top = format!("dialect = \"{dialect}\"\n{}", setup.top);
-        let world = crate::harness::Setup { top, ..setup }.start().await;
+        let world = World::builder().config(|config| config.set("upstream.dialect", dialect)).start().await;
         let query = "execution_source=api-call&start_date=2026-03-01&end_date=2026-03-14&execution_type=sync";
         let answer = world.list("acme-1", query).await;
         assert_eq!(answer.status, StatusCode::OK, "{dialect}: {:?}", answer.body);

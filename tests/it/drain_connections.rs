@@ -2,23 +2,22 @@
 //! reader that makes no progress is closed after the idle timeout, and answers under way are finished.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
 
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use postern::config::ListenAddress;
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpSocket;
-use tokio::sync::oneshot;
+use tokio::net::{TcpSocket, TcpStream};
 
-use crate::encryption::{Folder, client_config, install, tls_lines};
-use crate::harness::{EXECUTIONS, Gateway, KEY, Setup, configuration, http_upstream, page_of, until};
+use crate::support::connection::{get, http_2_request as hyper_request, with_key};
+use crate::support::tls::{connector, folder_with};
+use crate::support::{
+    Configuration, EXECUTIONS, Folder, Gateway, KEY, Listener, World, http_upstream, page_of, until, within,
+};
 
-/// Limit of each wait. Closing takes about five seconds; a server that does not close would take `DRAIN_TIMEOUT`.
-const FAR_TOO_LONG: Duration = Duration::from_mins(1);
+/// Far longer than a test waits. Closing takes about five seconds; a server that does not close would take this long.
 const DRAIN_TIMEOUT: &str = "10m";
 /// Size of an answer in bytes: more than the socket buffers hold.
 const LARGE: usize = 8 << 20;
@@ -53,26 +52,23 @@ const KINDS: [(Transport, Version); 4] = [
 ];
 
 /// A gateway with a plain and a TLS listener, in front of an upstream whose only page has one execution of some size.
-struct World {
+struct Served {
     gateway: Gateway,
-    text: String,
-    _certificates: Folder,
+    config: Configuration,
+    certificates: Folder,
 }
 
-impl World {
-    async fn start(name: &str, execution_bytes: usize, server: &str) -> Self {
+impl Served {
+    async fn start(execution_bytes: usize, change: fn(Configuration) -> Configuration) -> Self {
         let upstream = http_upstream(move |_| async move {
-            page_of(&serde_json::json!({ "status": "COMPLETED", "padding": "x".repeat(execution_bytes) }))
+            page_of(&json!({ "status": "COMPLETED", "padding": "x".repeat(execution_bytes) }))
         })
         .await;
-        let certificates = Folder::new(name);
-        install(&certificates, "server-1");
-        let Setup { top, tenant, clock, .. } = Setup::default();
-        let top = format!("{top}[server]\nworkers = 2\ndrain_timeout = \"{DRAIN_TIMEOUT}\"\n{server}");
-        let encrypted = format!("[[listeners]]\naddress = \"127.0.0.2:0\"\n{}\n", tls_lines(&certificates, ""));
-        let text = configuration(upstream, &top, &tenant) + &encrypted;
-        let gateway = Gateway::start_with(&text, clock);
-        Self { gateway, text, _certificates: certificates }
+        let certificates = folder_with("server-1");
+        let listeners = [Listener::new().session_tokens("t"), Listener::at("127.0.0.2:0").tls(&certificates)];
+        let builder = World::builder().refold(upstream).config(|config| config.listeners(listeners));
+        let world = builder.config(|config| config.drain_timeout(DRAIN_TIMEOUT)).config(change).start().await;
+        Self { config: world.config(), gateway: world.gateway, certificates }
     }
 
     fn address(&self, transport: Transport) -> SocketAddr {
@@ -83,10 +79,10 @@ impl World {
     }
 
     /// Opens a TCP connection; its receive buffer is small, so that an answer that is not read stays at the server.
-    async fn connect(&self, transport: Transport) -> tokio::net::TcpStream {
+    async fn connect(&self, transport: Transport) -> TcpStream {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("it is allowed");
-        socket.connect(self.address(transport)).await.expect("it listens")
+        socket.set_recv_buffer_size(4096).expect("the system allows it");
+        socket.connect(self.address(transport)).await.expect("the server listens")
     }
 
     /// Opens a connection, after a handshake if there is TLS.
@@ -95,8 +91,8 @@ impl World {
         match transport {
             Transport::Plain => Box::new(stream),
             Transport::Tls => {
-                let connector = tokio_rustls::TlsConnector::from(client_config(None));
-                Box::new(connector.connect("localhost".try_into().expect("a name"), stream).await.expect("a handshake"))
+                let name = "localhost".try_into().expect("a name");
+                Box::new(connector(None).connect(name, stream).await.expect("a handshake"))
             }
         }
     }
@@ -115,13 +111,10 @@ impl World {
     async fn open_asked(&self, (transport, version): (Transport, Version)) -> Stream {
         let mut stream = self.open(transport).await;
         let request = match version {
-            Version::Http1 => {
-                format!("GET {EXECUTIONS} HTTP/1.1\r\nHost: a\r\nx-api-key: {KEY}\r\nlinked_account_id: acme-1\r\n\r\n")
-                    .into_bytes()
-            }
+            Version::Http1 => get(EXECUTIONS, &with_key(KEY, "acme-1")).into_bytes(),
             Version::Http2 => [PREFACE, &http_2_request()].concat(),
         };
-        stream.write_all(&request).await.expect("it reads");
+        stream.write_all(&request).await.expect("the server reads");
         stream
     }
 
@@ -133,33 +126,26 @@ impl World {
             Version::Http1 => HALF_A_HEAD.as_bytes().to_vec(),
             Version::Http2 => [PREFACE, &request[..request.len() / 2]].concat(),
         };
-        stream.write_all(&bytes).await.expect("it reads");
+        stream.write_all(&bytes).await.expect("the server reads");
         stream
     }
 
-    /// Drains in a thread of its own.
+    /// Begins to drain.
     async fn stop(self) -> Draining {
-        let lifecycle = Arc::clone(self.gateway.server().lifecycle());
-        let Self { gateway, _certificates: certificates, .. } = self;
-        let (end, ended) = oneshot::channel();
-        std::thread::spawn(move || {
-            drop(gateway);
-            let _ = end.send(());
-        });
-        until(|| lifecycle.is_draining()).await;
-        Draining { ended, _certificates: certificates }
+        Draining { draining: self.gateway.stop().await, _certificates: self.certificates }
     }
 }
 
 /// A server that drains.
 struct Draining {
-    ended: oneshot::Receiver<()>,
+    draining: JoinHandle<()>,
     _certificates: Folder,
 }
 
 impl Draining {
     async fn ended(self) {
-        tokio::time::timeout(FAR_TOO_LONG, self.ended).await.expect("the drain ends").expect("without a panic");
+        until(|| self.draining.is_finished()).await;
+        self.draining.join().expect("no panic");
     }
 }
 
@@ -231,20 +217,20 @@ async fn read_body(stream: &mut Stream, head: &str) -> usize {
 /// Reads until the server closes the connection, with or without an error.
 async fn read_to_end(mut stream: Stream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let _ = tokio::time::timeout(FAR_TOO_LONG, stream.read_to_end(&mut bytes)).await.expect("it is closed");
+    let _ = within(stream.read_to_end(&mut bytes)).await;
     bytes
 }
 
 #[tokio::test]
 async fn connections_without_a_request_under_way_close_soon_after_sigterm() {
-    let world = World::start("drain-quiet", 1, "").await;
+    let world = Served::start(1, |config| config).await;
     let (mut idle, mut half_sent, mut silent) = (Vec::new(), Vec::new(), Vec::new());
     for kind in KINDS {
         idle.push((kind, world.open_idle(kind).await));
         half_sent.push((kind, world.open_half_sent(kind).await));
         let mut stream = world.open(kind.0).await;
         if kind.1 == Version::Http2 {
-            stream.write_all(PREFACE).await.expect("it reads");
+            stream.write_all(PREFACE).await.expect("the server reads");
         }
         silent.push(stream);
     }
@@ -267,7 +253,7 @@ async fn connections_without_a_request_under_way_close_soon_after_sigterm() {
 
 #[tokio::test]
 async fn a_reader_that_stalls_in_mid_answer_is_closed_while_draining() {
-    let world = World::start("drain-stalled", LARGE, "idle_timeout = \"3s\"\n").await;
+    let world = Served::start(LARGE, |config| config.set("server.idle_timeout", "3s")).await;
     let mut stalled = Vec::new();
     for kind in KINDS {
         let mut stream = world.open_asked(kind).await;
@@ -276,7 +262,7 @@ async fn a_reader_that_stalls_in_mid_answer_is_closed_while_draining() {
     }
     // With part of a further request in its buffer, hyper does not read, and so does not find the end of the input.
     let mut pipelined = world.open_asked((Transport::Plain, Version::Http1)).await;
-    pipelined.write_all(HALF_A_HEAD.as_bytes()).await.expect("it reads");
+    pipelined.write_all(HALF_A_HEAD.as_bytes()).await.expect("the server reads");
     pipelined.read_u8().await.expect("an answer");
     stalled.push(pipelined);
     world.stop().await.ended().await;
@@ -286,7 +272,7 @@ async fn a_reader_that_stalls_in_mid_answer_is_closed_while_draining() {
 
 #[tokio::test]
 async fn an_answer_under_way_outlasts_the_idle_connections_of_a_drain() {
-    let world = World::start("drain-slow", LARGE, "").await;
+    let world = Served::start(LARGE, |config| config).await;
     let (mut http_1, mut http_2) = (Vec::new(), Vec::new());
     for transport in [Transport::Plain, Transport::Tls] {
         let mut stream = world.open_asked((transport, Version::Http1)).await;
@@ -297,9 +283,7 @@ async fn an_answer_under_way_outlasts_the_idle_connections_of_a_drain() {
         let (mut sender, connection) =
             builder.initial_stream_window_size(32 << 10).handshake(stream).await.expect("HTTP/2");
         let connection = tokio::spawn(connection);
-        let request = Request::get(format!("http://a{EXECUTIONS}"));
-        let request = request.header("x-api-key", KEY).header("linked_account_id", "acme-1");
-        let request = request.body(Full::<Bytes>::default()).expect("a request");
+        let request = hyper_request("GET", world.address(transport), "acme-1");
         let answer = sender.send_request(request).await.expect("an answer");
         http_2.push((answer, connection));
     }
@@ -314,21 +298,20 @@ async fn an_answer_under_way_outlasts_the_idle_connections_of_a_drain() {
     for (answer, connection) in http_2 {
         assert_eq!(answer.status(), http::StatusCode::OK);
         assert!(answer.into_body().collect().await.expect("a whole body").to_bytes().len() > LARGE);
-        connection.await.expect("it ran").expect("a good end");
+        connection.await.expect("no panic").expect("a graceful end");
     }
     draining.ended().await;
 }
 
 #[tokio::test]
 async fn quiet_connections_of_a_removed_listener_close() {
-    let world = World::start("removed-listener", 1, "").await;
+    let world = Served::start(1, |config| config).await;
     let mut left = vec![Box::new(world.connect(Transport::Tls).await) as Stream];
     for version in [Version::Http1, Version::Http2] {
         left.push(world.open_idle((Transport::Tls, version)).await);
         left.push(world.open_half_sent((Transport::Tls, version)).await);
     }
-    let (plain_only, _) = world.text.rsplit_once("[[listeners]]").expect("the TLS listener");
-    world.gateway.reload(plain_only);
+    world.gateway.reload(&world.config.listeners([Listener::new().session_tokens("t")]));
     for stream in left {
         read_to_end(stream).await;
     }

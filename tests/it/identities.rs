@@ -1,35 +1,19 @@
-//! Who may see what without a key of one's own: trusted listeners, pages of other origins; and keys that change.
+//! Callers without a client key: trusted listeners and pages of other origins. Org keys that change.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use http_body_util::Full;
+use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 
-use crate::harness::{
-    Answer, EXECUTIONS, Gateway, KEY, NEXT_ORG_KEY, ORG_KEY, Setup, World, as_account, configuration, http_upstream,
-    page_of,
+use crate::support::tokens::NOW;
+use crate::support::{
+    Answer, Configuration, EXECUTIONS, KEY, Listener, NEXT_ORG_KEY, ORG_KEY, ScriptedRefold, Tenant, World, as_account,
 };
 
-async fn trusted(lines: &str) -> World {
-    let setup = Setup::default();
-    let settings = setup.settings.clone();
-    let refold = postern::simulator::Simulator::new(settings, setup.clock.clone());
-    let served = refold.clone();
-    let upstream = crate::harness::spawn_upstream(|listener| async move {
-        let _ = served.serve(listener).await;
-    })
-    .await;
-    let text = configuration(upstream, &setup.top, &setup.tenant).replace("session_tokens = \"t\"", lines);
-    let gateway = Gateway::start_with(&text, setup.clock.clone());
-    World { gateway, refold, refold_address: upstream, clock: setup.clock }
-}
-
 #[tokio::test]
-async fn whoever_reaches_a_trusted_listener_needs_no_key() {
-    let world = trusted("trusted = { tenant = \"t\", linked_accounts = [\"acme-*\"] }").await;
+async fn a_trusted_listener_needs_no_key_and_takes_none() {
+    let world = World::builder().listener(|listener| listener.trusted_for(&["acme-*"])).start().await;
     let ask = async |headers: &[(&str, &str)]| world.gateway.get(EXECUTIONS, headers).await;
     let answer = ask(&[("linked_account_id", "acme-1")]).await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -41,102 +25,77 @@ async fn whoever_reaches_a_trusted_listener_needs_no_key() {
     }
     let target = format!("{EXECUTIONS}/1/stop");
     let stop = world.gateway.send(Method::POST, &target, &[("linked_account_id", "acme-1")]);
-    assert_eq!(stop.await.status, StatusCode::FORBIDDEN, "it may read, unless the configuration says more");
+    assert_eq!(stop.await.status, StatusCode::FORBIDDEN, "trusted callers are read-only by default");
 }
 
 #[test]
-fn a_trusted_listener_that_others_could_reach_is_refused_at_the_start() {
-    let mut environment = postern::config::Environment::default();
-    environment.insert("ORG_KEY", ORG_KEY);
+fn a_trusted_listener_off_the_loopback_is_refused() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080"] {
-        let text = configuration(SocketAddr::from(([127, 0, 0, 1], 1)), "", "")
-            .replace("127.0.0.1:0", address)
-            .replace("session_tokens = \"t\"", "trusted = { tenant = \"t\" }");
-        let refused = postern::config::Config::parse(&text, std::path::Path::new("postern.toml"), &environment)
-            .expect_err("it must not start");
+        let config = Configuration::new().listeners([Listener::at(address).trusted()]);
+        let refused = config.parse().expect_err("the configuration is refused");
         assert!(refused.to_string().contains("loopback"), "{refused}");
     }
 }
 
-/// An upstream that takes one org key at a time.
-async fn choosy(good: Arc<Mutex<String>>) -> SocketAddr {
-    http_upstream(move |request| {
-        let good = Arc::clone(&good);
-        async move {
-            let key = request.headers().get("x-api-key").map_or("", |key| key.to_str().expect("ASCII"));
-            if key == *good.lock().expect("no panic") {
-                return page_of(&json!({ "status": "COMPLETED" }));
-            }
-            let mut refused = http::Response::new(Full::default());
-            *refused.status_mut() = StatusCode::UNAUTHORIZED;
-            refused
-        }
-    })
-    .await
+/// A Refold that accepts one org key at a time.
+async fn accepting(org_key: &str) -> ScriptedRefold {
+    let refold = ScriptedRefold::start().await;
+    refold.accept_only(org_key);
+    refold
 }
 
 #[tokio::test]
 async fn an_org_key_is_rotated_with_no_failed_request() {
-    let good = Arc::new(Mutex::new(ORG_KEY.to_owned()));
-    let upstream = choosy(Arc::clone(&good)).await;
-    let Setup { clock, top, tenant, .. } = Setup::default();
-    let text = configuration(upstream, &top, &tenant)
-        .replace("org_key = ", "org_key_next = { env = \"NEXT_ORG_KEY\" }\norg_key = ");
-    let gateway = Gateway::start_with(&text, clock.clone());
+    let builder = World::builder().refold(accepting(ORG_KEY).await);
+    let world = builder.tenant(|tenant| tenant.org_key_next("NEXT_ORG_KEY")).start().await;
     let mut page = 0;
     let mut ask = async || {
         page += 1;
-        gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account("a")).await
+        world.list("a", &format!("page={page}")).await
     };
     for key in [ORG_KEY, NEXT_ORG_KEY, ORG_KEY, NEXT_ORG_KEY] {
-        key.clone_into(&mut good.lock().expect("no panic"));
+        world.refold.accept_only(key);
         for _ in 0..3 {
             assert_eq!(ask().await.status, StatusCode::OK, "{key}");
         }
     }
-    // Neither is good: the operator's fault, and still not the caller's.
-    "another".clone_into(&mut good.lock().expect("no panic"));
+    // With neither accepted, the operator's configuration is at fault and not the caller.
+    world.refold.accept_only("another");
     assert_eq!(ask().await.error_code(), "UPSTREAM_CREDENTIAL_REJECTED");
 }
 
 #[tokio::test]
-async fn a_tenant_that_validates_takes_both_org_keys_and_sends_the_very_one_on() {
-    let good = Arc::new(Mutex::new(NEXT_ORG_KEY.to_owned()));
-    let upstream = choosy(Arc::clone(&good)).await;
-    let Setup { clock, top, .. } = Setup::default();
-    let text = configuration(upstream, &top, "")
-        .replace("mode = \"inject\"", "mode = \"validate\"")
-        .replace("org_key = ", "org_key_next = { env = \"NEXT_ORG_KEY\" }\norg_key = ");
-    let gateway = Gateway::start_with(&text, clock);
-    let ask = async |key| gateway.get(EXECUTIONS, &[("x-api-key", key), ("linked_account_id", "a")]).await.status;
-    assert_eq!(ask(ORG_KEY).await, StatusCode::UNAUTHORIZED, "the upstream does not take it");
+async fn a_validating_tenant_forwards_the_org_key_of_its_caller() {
+    let validating = |tenant: Tenant| tenant.client_keys([]).mode("validate").org_key_next("NEXT_ORG_KEY");
+    let world = World::builder().refold(accepting(NEXT_ORG_KEY).await).tenant(validating).start().await;
+    let headers = |key| [("x-api-key", key), ("linked_account_id", "a")];
+    let ask = async |key| world.gateway.get(EXECUTIONS, &headers(key)).await.status;
+    assert_eq!(ask(ORG_KEY).await, StatusCode::UNAUTHORIZED, "the upstream does not accept it");
     assert_eq!(ask(NEXT_ORG_KEY).await, StatusCode::OK);
     assert_eq!(ask("something else").await, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
 async fn a_cached_page_does_not_outlive_its_session_token() {
-    let upstream = http_upstream(|_| async { page_of(&json!({ "status": "COMPLETED" })) }).await;
-    let Setup { clock, top, tenant, .. } = Setup::default();
-    let gateway = Gateway::start(upstream, &top, &tenant, clock.clone());
-    // Three seconds from now, at the tests' moment; nobody here can verify it.
-    let secret = jsonwebtoken::EncodingKey::from_secret(b"Refold's own");
-    let claims = json!({ "iss": "refold", "exp": 1_774_008_003 });
-    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &secret).expect("a token");
+    let world = World::builder().refold(ScriptedRefold::start().await).start().await;
+    // A token that expires in three seconds; the gateway reads its expiry though it cannot verify it.
+    let secret = EncodingKey::from_secret(b"Refold's own");
+    let claims = json!({ "iss": "refold", "exp": NOW + 3 });
+    let token = jsonwebtoken::encode(&Header::default(), &claims, &secret).expect("a token");
     let authorization = format!("Bearer {token}");
-    let ask = async || gateway.get(EXECUTIONS, &[("authorization", &authorization)]).await;
+    let ask = async || world.gateway.get(EXECUTIONS, &[("authorization", &authorization)]).await;
     assert_eq!(ask().await.header("cache-control"), "private, max-age=3");
-    assert!(ask().await.header("cache-status").contains("hit"));
-    clock.advance(Duration::from_secs(3));
-    assert!(ask().await.header("cache-status").contains("fwd=stale"));
+    assert!(ask().await.cache_status().contains("hit"));
+    world.clock.advance(Duration::from_secs(3));
+    assert!(ask().await.cache_status().contains("fwd=stale"));
 }
 
 const APP: &str = "https://app.example.com";
 
+/// A world that pages of two origins may use.
 async fn with_pages() -> World {
-    let setup = Setup::default();
-    let top = setup.top.clone() + "[cors]\norigins = [\"https://app.example.com\", \"http://localhost:3000\"]\n";
-    Setup { top, ..setup }.start().await
+    let origins = vec![APP, "http://localhost:3000"];
+    World::builder().config(|config| config.set("cors.origins", origins)).start().await
 }
 
 fn vary(answer: &Answer) -> Vec<&str> {
@@ -144,15 +103,15 @@ fn vary(answer: &Answer) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_page_of_a_known_origin_is_answered_and_may_read_what_it_needs() {
+async fn a_page_of_a_configured_origin_may_read_responses() {
     let world = with_pages().await;
-    let asks = [
+    let preflight_headers = [
         ("origin", APP),
         ("access-control-request-method", "GET"),
         ("access-control-request-headers", "authorization"),
     ];
     for (target, methods) in [(EXECUTIONS.to_owned(), "GET, HEAD"), (format!("{EXECUTIONS}/1/stop"), "POST")] {
-        let preflight = world.gateway.send(Method::OPTIONS, &target, &asks).await;
+        let preflight = world.gateway.send(Method::OPTIONS, &target, &preflight_headers).await;
         assert_eq!(preflight.status, StatusCode::NO_CONTENT);
         assert_eq!(preflight.header("access-control-allow-origin"), APP);
         assert_eq!(preflight.header("access-control-allow-methods"), methods);
@@ -180,7 +139,7 @@ async fn a_page_of_a_known_origin_is_answered_and_may_read_what_it_needs() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_is_told_nothing() {
+async fn a_page_of_another_origin_is_refused() {
     let world = with_pages().await;
     for origin in [
         "https://evil.example",
@@ -189,8 +148,8 @@ async fn a_page_of_another_origin_is_told_nothing() {
         "http://app.example.com",
         "https://APP.example.com",
     ] {
-        let asks = [("origin", origin), ("access-control-request-method", "GET")];
-        let preflight = world.gateway.send(Method::OPTIONS, EXECUTIONS, &asks).await;
+        let preflight_headers = [("origin", origin), ("access-control-request-method", "GET")];
+        let preflight = world.gateway.send(Method::OPTIONS, EXECUTIONS, &preflight_headers).await;
         assert_eq!(preflight.status, StatusCode::METHOD_NOT_ALLOWED, "{origin}");
         assert!(!preflight.headers.contains_key("access-control-allow-origin"));
     }

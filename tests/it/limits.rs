@@ -1,16 +1,20 @@
-//! What callers may ask, and what is asked of Refold.
+//! The budgets of callers, and the budget of requests to Refold.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::harness::{EXECUTIONS, KEY, Setup, client_key};
+use crate::support::{Answer, ClientKey, Configuration, EXECUTIONS, KEY, PendingAnswer, World, until};
+
+/// A world with the default limits but for the budget of each linked account.
+async fn client_limited(per_second: u32, burst: u32) -> World {
+    let config = |_| Configuration::with_default_limits().client_limit(per_second, burst);
+    World::builder().config(config).start().await
+}
 
 #[tokio::test]
-async fn each_linked_account_has_a_budget_that_hits_count_against() {
-    let setup = Setup::default();
-    let top = "[limits.client]\nper_second = 2\nburst = 4\n".to_owned();
-    let world = Setup { top, ..setup }.start().await;
+async fn hits_count_against_the_budget_of_their_linked_account() {
+    let world = client_limited(2, 4).await;
     for left in (0..4).rev() {
         let answer = world.list("acme-2", "").await;
         assert_eq!(answer.status, StatusCode::OK);
@@ -18,7 +22,7 @@ async fn each_linked_account_has_a_budget_that_hits_count_against() {
         assert_eq!(answer.header("ratelimit-policy"), "\"default\";q=4;w=2");
     }
     let refused = world.list("acme-2", "").await;
-    assert_eq!((refused.status, refused.error_code().as_str()), (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED"));
+    assert_eq!(refused.error(), (429, "RATE_LIMIT_EXCEEDED".to_owned()));
     assert_eq!(refused.header("retry-after"), "1");
     assert_eq!(refused.header("ratelimit"), "\"default\";r=0;t=2");
     assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK, "another account has its own");
@@ -29,77 +33,81 @@ async fn each_linked_account_has_a_budget_that_hits_count_against() {
 }
 
 #[tokio::test]
-async fn a_bad_query_spends_budget_too_and_a_bad_key_has_none_to_spend() {
-    let world =
-        Setup { top: "[limits.client]\nper_second = 1\nburst = 2\n".to_owned(), ..Setup::default() }.start().await;
+async fn a_bad_query_spends_budget_and_a_bad_key_does_not() {
+    let world = client_limited(1, 2).await;
     for _ in 0..2 {
         assert_eq!(world.list("acme-2", "status=nonsense").await.status, StatusCode::BAD_REQUEST);
     }
     assert_eq!(world.list("acme-2", "status=nonsense").await.status, StatusCode::TOO_MANY_REQUESTS);
     for _ in 0..5 {
-        let answer = world.gateway.get(EXECUTIONS, &[("x-api-key", "nobody"), ("linked_account_id", "acme-3")]).await;
+        let headers = [("x-api-key", "pst_unknown"), ("linked_account_id", "acme-3")];
+        let answer = world.gateway.get(EXECUTIONS, &headers).await;
         assert_eq!((answer.status, answer.header("ratelimit")), (StatusCode::UNAUTHORIZED, ""));
     }
 }
 
 #[tokio::test]
 async fn a_client_key_can_have_a_budget_of_its_own() {
-    let tenant = client_key("k", KEY, "linked_accounts = [\"*\"]\nper_second = 1\nburst = 3");
-    let world = Setup { tenant, ..Setup::default() }.start().await;
+    let world = World::builder().client_keys([ClientKey::new("k", KEY).limit(1, 3)]).start().await;
     for account in ["a", "b", "c"] {
         assert_eq!(world.list(account, "").await.status, StatusCode::OK);
     }
     assert_eq!(world.list("d", "").await.status, StatusCode::TOO_MANY_REQUESTS);
 }
 
+/// The published limit of Refold, which is the gateway's default.
+const RATE: (u32, u32) = (20, 5);
+/// The time between two permits: the gateway keeps 1 % below the limit.
+const PERMIT: Duration = Duration::from_micros(50_500);
+/// The longest wait for a permit, and the number of permits that are granted in it.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+const PERMITS_IN_MAX_WAIT: u64 = 39;
+
 #[tokio::test]
-async fn refold_is_never_asked_more_than_it_grants() {
-    // The published limit on both sides: were the gateway too fast, the simulated Refold would say so.
-    let settings = postern::simulator::SimulatorSettings { rate: Some((20, 5)), ..Setup::default().settings };
-    let top = "[limits.upstream]\nmax_wait = \"2s\"\n".to_owned();
-    let world = std::sync::Arc::new(Setup { settings, top, ..Setup::default() }.start().await);
-    let callers: Vec<_> = (0..80)
-        .map(|number| {
-            let world = std::sync::Arc::clone(&world);
-            tokio::spawn(async move { world.list(&format!("account-{number}"), "").await })
-        })
-        .collect();
-    // Time moves in small steps until everybody has an answer.
-    let mut finished = 0;
-    while finished < callers.len() {
-        world.clock.advance(Duration::from_millis(1));
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        finished = callers.iter().filter(|caller| caller.is_finished()).count();
+async fn the_gateway_keeps_to_the_published_limit_of_refold() {
+    // The simulated Refold has the same limit: it would refuse requests if the gateway were too fast.
+    let builder = World::builder().simulator(|settings| settings.rate = Some((RATE.0, RATE.1)));
+    let world = builder.config(|_| Configuration::with_default_limits().max_wait("2s")).start().await;
+    let ask = |number: u32| world.gateway.spawn_list(&format!("account-{number}"), "");
+    let callers: Vec<PendingAnswer> = (0..80).map(ask).collect();
+    let refused = || callers.iter().filter(|caller| caller.is_finished()).count() as u64 - world.refold.requests();
+    // The burst but for one goes out at once; of the others, those that would wait too long are refused at once.
+    let burst = u64::from(RATE.1) - 1;
+    until(|| callers.iter().filter(|caller| caller.is_finished()).count() as u64 == 80 - PERMITS_IN_MAX_WAIT).await;
+    assert_eq!((world.refold.requests(), refused()), (burst, 80 - PERMITS_IN_MAX_WAIT - burst));
+    for permit in 1..=PERMITS_IN_MAX_WAIT {
+        world.clock.advance(PERMIT);
+        until(|| world.refold.requests() == burst + permit).await;
     }
-    let (mut served, mut refused) = (0, 0);
+    assert!(PERMIT * u32::try_from(PERMITS_IN_MAX_WAIT).expect("few") <= MAX_WAIT);
+    let mut served = 0;
     for caller in callers {
-        let answer = caller.await.expect("nobody has ended it");
+        let answer = caller.answer().await;
         match answer.status {
             StatusCode::OK => served += 1,
-            StatusCode::TOO_MANY_REQUESTS => {
-                assert_eq!(answer.error_code(), "UPSTREAM_BUDGET_EXCEEDED");
-                assert!(answer.header("retry-after").parse::<u64>().expect("a number") >= 1);
-                refused += 1;
-            }
-            other => panic!("{other}"),
+            _ => assert_is_out_of_budget(&answer),
         }
     }
+    assert_eq!(served, burst + PERMITS_IN_MAX_WAIT);
     assert_eq!(world.refold.rate_limited(), 0);
-    // The burst, and what comes back within the two seconds that a fetch may wait; a little more if some came later.
-    assert!((42..=60).contains(&served), "{served} served, {refused} refused");
+}
+
+fn assert_is_out_of_budget(answer: &Answer) {
+    assert_eq!(answer.error(), (429, "UPSTREAM_BUDGET_EXCEEDED".to_owned()));
+    assert!(answer.header("retry-after").parse::<u64>().expect("a number") >= 1);
 }
 
 #[tokio::test]
-async fn a_key_that_has_spent_its_own_budget_takes_nothing_of_its_accounts() {
-    let tenant = client_key("greedy", "pst_greedy", "linked_accounts = [\"*\"]\nper_second = 1\nburst = 1")
-        + &client_key("modest", KEY, "linked_accounts = [\"*\"]");
-    let top = "[limits.client]\nper_second = 1\nburst = 5\n".to_owned();
-    let world = Setup { top, tenant, ..Setup::default() }.start().await;
-    for asked in 0..20 {
-        let answer =
-            world.gateway.get(EXECUTIONS, &[("x-api-key", "pst_greedy"), ("linked_account_id", "acme-2")]).await;
-        assert_eq!(answer.status == StatusCode::OK, asked == 0);
-        if asked > 0 {
+async fn a_key_beyond_its_own_budget_spends_nothing_of_its_account() {
+    let greedy = ClientKey::new("greedy", "pst_greedy").limit(1, 1);
+    let config = Configuration::with_default_limits().client_limit(1, 5);
+    let builder = World::builder().config(|_| config).client_keys([greedy, ClientKey::new("modest", KEY)]);
+    let world = builder.start().await;
+    for number in 0..20 {
+        let headers = [("x-api-key", "pst_greedy"), ("linked_account_id", "acme-2")];
+        let answer = world.gateway.get(EXECUTIONS, &headers).await;
+        assert_eq!(answer.status == StatusCode::OK, number == 0);
+        if number > 0 {
             assert_eq!(answer.header("ratelimit"), "\"default\";r=0;t=1");
         }
     }
@@ -108,33 +116,21 @@ async fn a_key_that_has_spent_its_own_budget_takes_nothing_of_its_accounts() {
 }
 
 #[tokio::test]
-async fn the_first_requests_of_a_session_token_wait_for_its_verdict_and_spend_probation_once() {
-    let top = "[limits.upstream]\nper_second = 4\nburst = 8\n".to_owned();
-    let world = std::sync::Arc::new(Setup { top, ..Setup::default() }.start().await);
-    let token = format!("Bearer {}", world.refold.session_token("acme-1"));
-    let asking: Vec<_> = (1..5)
-        .map(|page| {
-            let (world, token) = (std::sync::Arc::clone(&world), token.clone());
-            tokio::spawn(async move {
-                world.gateway.get(&format!("{EXECUTIONS}?page={page}"), &[("authorization", &token)]).await
-            })
-        })
-        .collect();
-    for answer in asking {
-        assert_eq!(answer.await.expect("no panic").status, StatusCode::OK);
+async fn concurrent_requests_of_a_new_session_token_wait_for_the_first() {
+    let config = Configuration::with_default_limits().upstream_limit(4, 8);
+    let world = World::builder().config(|_| config).start().await;
+    let ask = |token: &str| {
+        let authorization = format!("Bearer {token}");
+        let page = |page: u32| format!("{EXECUTIONS}?page={page}");
+        [1, 2, 3, 4].map(|number| world.gateway.spawn_get(&page(number), &[("authorization", &authorization)]))
+    };
+    for pending in ask(&world.refold.session_token("acme-1")) {
+        assert_eq!(pending.answer().await.status, StatusCode::OK);
     }
-    // A made-up one has one request go, and the others hear of it.
+    // Of a made-up token one request is sent, and its refusal answers the others.
     let before = world.refold.requests();
-    let asking: Vec<_> = (1..5)
-        .map(|page| {
-            let world = std::sync::Arc::clone(&world);
-            tokio::spawn(async move {
-                world.gateway.get(&format!("{EXECUTIONS}?page={page}"), &[("authorization", "Bearer made-up")]).await
-            })
-        })
-        .collect();
-    for answer in asking {
-        assert_eq!(answer.await.expect("no panic").status, StatusCode::UNAUTHORIZED);
+    for pending in ask("made-up") {
+        assert_eq!(pending.answer().await.status, StatusCode::UNAUTHORIZED);
     }
     assert_eq!(world.refold.requests() - before, 1);
 }

@@ -1,4 +1,5 @@
-//! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave.
+//! Integration tests: the gateway over real sockets, in front of the simulated Refold or of upstreams that misbehave. One file
+//! has one subject; the subjects share [`support`] and nothing else.
 
 #![expect(clippy::disallowed_methods, reason = "real sockets take real time and threads")]
 
@@ -8,34 +9,30 @@ mod browser;
 mod browser_status_page;
 mod caching;
 mod callers;
-mod chromium;
-mod circuit;
 mod coalescing;
 mod command_line;
 mod connections;
 mod deploy;
 mod derivation;
+mod directives;
 mod documentation;
 mod drain;
 mod drain_connections;
 mod encryption;
-mod fairness;
-mod harness;
+mod forged_tokens;
 mod identities;
 mod isolation;
-mod issuer;
 mod limits;
 mod metrics;
-mod org_key_checks;
 mod pass_through;
-mod process;
 mod reload;
+mod reload_listeners;
 mod restart;
 mod rotation;
 mod secrecy;
-mod shared_budgets;
 mod spellings;
 mod staleness;
+mod support;
 mod tokens;
 mod traces;
 mod upstream_failures;

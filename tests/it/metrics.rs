@@ -1,33 +1,31 @@
-//! What Prometheus sees.
+//! The metrics, as Prometheus reads them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use postern::clock::Clock;
 use postern::observe::DECLARED;
 
-use crate::harness::{EXECUTIONS, Gateway, KEY, Setup, World, as_account, http_upstream, page_of, parsed};
-use crate::reload::usual;
+use crate::support::{EXECUTIONS, Gateway, KEY, ScriptedRefold, Tenant, World, as_account, refusal};
 
 /// Samples by name and labels as they are written: `name{label="value"}`.
 struct Samples(BTreeMap<String, f64>);
 
 impl Samples {
-    /// Reads the text format as its definition has it: HELP and TYPE stand before a metric's samples, and no sample is
-    /// there twice.
+    /// Reads the text format strictly: HELP, with the declared text, and TYPE come before a metric's samples, and no sample
+    /// comes twice.
     fn of(text: &str) -> Self {
         let (mut samples, mut kinds) = (BTreeMap::new(), BTreeMap::new());
         let mut helped = BTreeSet::new();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 let (name, help) = rest.split_once(' ').expect("a name and a text");
-                assert!(!help.is_empty() && helped.insert(name.to_owned()), "{line}");
+                let declared = DECLARED.iter().find(|metric| metric.name == name);
+                assert_eq!(declared.map(|metric| metric.help), Some(help), "{line}");
+                assert!(helped.insert(name.to_owned()), "{line}");
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect("a name and a kind");
                 assert!(helped.contains(name) && kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "{line}");
@@ -68,7 +66,7 @@ macro_rules! assert_samples {
     };
 }
 
-/// A gateway that was asked in every way that leaves a trace in the metrics.
+/// A world after requests of every kind that the metrics tell apart.
 async fn used() -> World {
     let world = World::start().await;
     for _ in 0..3 {
@@ -83,7 +81,7 @@ async fn used() -> World {
 }
 
 #[tokio::test]
-async fn every_request_is_counted_under_what_became_of_it() {
+async fn every_request_is_counted_by_its_outcome() {
     let world = used().await;
     let requests = |endpoint, tenant, outcome, cache| {
         format!(
@@ -100,7 +98,7 @@ async fn every_request_is_counted_under_what_became_of_it() {
         &requests("document", "t", "4xx", "miss") => 1.0,
         "postern_errors_total{error_code=\"INVALID_PARAMETER\",tenant=\"t\"}" => 1.0,
         "postern_errors_total{error_code=\"NOT_FOUND\",tenant=\"\"}" => 1.0,
-        // What Refold made up is not a label of its own.
+        // An error code of Refold's is not a label value.
         "postern_errors_total{error_code=\"UPSTREAM\",tenant=\"t\"}" => 1.0,
         "postern_request_duration_seconds_count{cache=\"hit\"}" => 2.0,
         "postern_request_duration_seconds_count{cache=\"miss\"}" => 2.0,
@@ -124,7 +122,7 @@ async fn every_request_is_counted_under_what_became_of_it() {
 }
 
 #[tokio::test]
-async fn every_metric_that_is_declared_is_shown_by_a_gateway_in_use_and_no_other() {
+async fn a_used_gateway_shows_exactly_the_declared_metrics() {
     let world = used().await;
     let samples = samples(&world.gateway);
     let mut expected = BTreeSet::new();
@@ -157,76 +155,69 @@ fn the_readme_lists_exactly_the_declared_metrics() {
     assert_eq!(readme, declared);
 }
 
-/// An upstream whose pages have this status.
-async fn upstream_with(status: &Arc<AtomicU16>) -> SocketAddr {
-    let status = Arc::clone(status);
-    http_upstream(move |_| {
-        let status = status.load(Ordering::SeqCst);
-        async move {
-            let mut response = page_of(&serde_json::json!({ "_id": 1 }));
-            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
-            response
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn retries_failures_and_the_circuit_are_counted() {
-    let status = Arc::new(AtomicU16::new(502));
-    let upstream = upstream_with(&status).await;
-    let Setup { top, tenant, .. } = Setup::default();
-    let top = format!("retries = 1\n[upstream.breaker]\nfailures = 2\n{top}");
-    let gateway = Gateway::start(upstream, &top, &tenant, Clock::system());
-    let ask = |page: u32| {
-        let target = format!("{EXECUTIONS}?page={page}");
-        let gateway = &gateway;
-        async move { gateway.get(&target, &as_account("acme-1")).await.status }
-    };
+    let refold = ScriptedRefold::start().await;
+    refold.answer_with(502);
+    let builder = World::builder().refold(refold).clock(Clock::system());
+    let limits = builder.config(|config| config.retries(1).set("upstream.breaker.failures", 2));
+    let gateway = limits.start().await.gateway;
+    let ask = async |page: u32| gateway.list("acme-1", &format!("page={page}")).await.status;
     assert_eq!(ask(1).await, StatusCode::BAD_GATEWAY);
     assert_eq!(ask(2).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_samples!(
         samples(&gateway),
         "postern_upstream_retries_total{tenant=\"t\"}" => 1.0,
         "postern_upstream_request_duration_seconds_count{outcome=\"5xx\",tenant=\"t\"}" => 2.0,
-        "postern_upstream_circuit_open{tenant=\"t\"}" => 1.0,
-        "postern_upstream_circuit_opened_total{tenant=\"t\"}" => 1.0,
+        "postern_upstream_circuit_open" => 1.0,
+        "postern_upstream_circuit_opened_total" => 1.0,
         "postern_errors_total{error_code=\"UPSTREAM_CIRCUIT_OPEN\",tenant=\"t\"}" => 1.0,
     );
 }
 
 #[tokio::test]
-async fn every_error_status_of_the_upstream_is_counted_as_the_upstreams() {
-    let status = Arc::new(AtomicU16::new(0));
-    let sent = Arc::clone(&status);
-    let upstream = http_upstream(move |_| {
-        let mut response = http::Response::<http_body_util::Full<bytes::Bytes>>::default();
-        *response.status_mut() = StatusCode::from_u16(sent.load(Ordering::SeqCst)).expect("three digits");
-        async move { response }
-    })
-    .await;
-    let Setup { top, tenant, clock, .. } = Setup::default();
-    let gateway = Gateway::start(upstream, &top, &tenant, clock);
-    // 499 and 599 are not registered; none of the answers has a body.
+async fn every_upstream_error_is_counted_as_the_upstreams() {
+    let refold = ScriptedRefold::start().await;
+    let world = World::builder().refold(refold).start().await;
+    // 499 and 599 are not registered; none of the bodies has an error code.
     for (page, code) in [(1, 499), (2, 599), (3, 404)] {
-        status.store(code, Ordering::SeqCst);
-        let answer = gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account("acme-1")).await;
+        world.refold.answer_with(code);
+        let answer = world.list("acme-1", &format!("page={page}")).await;
         assert_eq!(answer.status.as_u16(), code);
     }
-    let samples = samples(&gateway);
+    let samples = samples(&world.gateway);
     assert_samples!(&samples, "postern_errors_total{error_code=\"UPSTREAM\",tenant=\"t\"}" => 3.0);
     let labels: Vec<_> = samples.0.keys().filter(|sample| sample.starts_with("postern_errors_total")).collect();
     assert_eq!(labels.len(), 1, "{labels:?}");
 }
 
 #[tokio::test]
-async fn what_the_org_keys_budget_refuses_is_counted_and_webhooks_are() {
-    let Setup { top, tenant, .. } = Setup::default();
-    let top = top.replace(
-        "per_second = 100000\nburst = 100000\n[limits.client]",
-        "per_second = 1\nburst = 1\nmax_wait = \"0s\"\n[limits.client]",
+async fn a_tenant_is_not_ready_while_its_org_keys_are_refused() {
+    let refold = ScriptedRefold::start().await;
+    refold.answer_with(401);
+    let builder = World::builder().refold(refold.clone());
+    let gateway = builder.tenant(|tenant| tenant.org_key_next("NEXT_ORG_KEY")).start().await.gateway;
+    let ready = || samples(&gateway).get("postern_tenant_ready{tenant=\"t\"}");
+    assert!(is(ready(), 1.0), "no key has been refused yet");
+    // The refusal of a session token says nothing about the org keys.
+    gateway.get(EXECUTIONS, &[("authorization", "Bearer made-up")]).await;
+    assert!(is(ready(), 1.0));
+    assert_eq!(gateway.get(EXECUTIONS, &as_account("acme-1")).await.error_code(), "UPSTREAM_CREDENTIAL_REJECTED");
+    assert!(is(ready(), 0.0));
+    assert_samples!(
+        samples(&gateway),
+        // Both keys, and the token.
+        "postern_upstream_request_duration_seconds_count{outcome=\"401\",tenant=\"t\"}" => 3.0,
     );
-    let world = Setup { top, tenant: format!("webhooks = true\n{tenant}"), ..Setup::default() }.start().await;
+    refold.answer_with(200);
+    assert_eq!(gateway.get(EXECUTIONS, &as_account("acme-1")).await.status, StatusCode::OK);
+    assert!(is(ready(), 1.0));
+}
+
+#[tokio::test]
+async fn refusals_of_the_upstream_budget_and_webhooks_are_counted() {
+    let builder = World::builder().config(|config| config.upstream_limit(1, 1).max_wait("0s"));
+    let world = builder.tenant(Tenant::webhooks).start().await;
     assert_eq!(world.list("acme-1", "page=1").await.status, StatusCode::OK);
     assert_eq!(world.list("acme-1", "page=2").await.status, StatusCode::TOO_MANY_REQUESTS);
     let refused = world.gateway.post("/hooks/refold/t", &[("x-cobalt-signature", "00")], "{}").await;
@@ -242,9 +233,8 @@ async fn what_the_org_keys_budget_refuses_is_counted_and_webhooks_are() {
 }
 
 #[tokio::test]
-async fn entries_that_make_room_for_others_are_counted_as_evicted() {
-    let Setup { top, .. } = Setup::default();
-    let world = Setup { top: format!("{top}\n[cache]\ncapacity = \"16KiB\"\n"), ..Setup::default() }.start().await;
+async fn evicted_entries_are_counted() {
+    let world = World::builder().config(|config| config.set("cache.capacity", "16KiB")).start().await;
     for page in 1..=20 {
         assert_eq!(world.list("acme-1", &format!("page={page}")).await.status, StatusCode::OK);
     }
@@ -254,7 +244,7 @@ async fn entries_that_make_room_for_others_are_counted_as_evicted() {
 }
 
 #[tokio::test]
-async fn a_derived_answer_is_counted_as_one_and_took_as_long_as_a_hit() {
+async fn a_derived_page_is_counted_as_quick_as_a_hit() {
     let world = World::start().await;
     assert_eq!(world.list("umbrella@example.com", "").await.status, StatusCode::OK);
     assert_eq!(world.list("umbrella@example.com", "status=ERRORED").await.status, StatusCode::OK);
@@ -268,12 +258,11 @@ async fn a_derived_answer_is_counted_as_one_and_took_as_long_as_a_hit() {
 }
 
 #[tokio::test]
-async fn reloads_are_counted_and_what_was_counted_before_goes_on() {
+async fn reloads_are_counted_and_keep_the_other_counters() {
     let world = World::start().await;
-    let (configuration, server) = (usual(world.refold_address), world.gateway.server());
     assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK);
     world.clock.advance(Duration::from_secs(1));
-    world.gateway.reload(&configuration);
+    world.gateway.reload(&world.config());
     assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK);
     assert_samples!(
         samples(&world.gateway),
@@ -286,7 +275,7 @@ async fn reloads_are_counted_and_what_was_counted_before_goes_on() {
         "postern_config_last_reload_success_timestamp_seconds" => 1_774_008_001.0,
     );
     world.clock.advance(Duration::from_secs(1));
-    server.refuse_reload(&parsed("[x]").expect_err("it is no good"));
+    world.gateway.server().refuse_reload(&refusal("[x]"));
     assert_samples!(
         samples(&world.gateway),
         "postern_config_reloads_total{outcome=\"succeeded\"}" => 1.0,
@@ -297,7 +286,7 @@ async fn reloads_are_counted_and_what_was_counted_before_goes_on() {
 }
 
 #[tokio::test]
-async fn no_label_shows_what_a_caller_made_up() {
+async fn no_label_contains_a_made_up_value() {
     let world = World::start().await;
     world.gateway.get("/made-up-path", &[]).await;
     world.gateway.send(Method::from_bytes(b"MADEUP").expect("a token"), EXECUTIONS, &as_account("made-up")).await;
@@ -309,7 +298,7 @@ async fn no_label_shows_what_a_caller_made_up() {
 
 #[tokio::test]
 #[ignore = "needs Prometheus' promtool"]
-async fn promtool_finds_nothing_wrong() {
+async fn promtool_accepts_the_metrics() {
     let world = used().await;
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -319,8 +308,8 @@ async fn promtool_finds_nothing_wrong() {
         .spawn()
         .expect("promtool is installed");
     let text = world.gateway.metrics();
-    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
-    let output = promtool.wait_with_output().expect("it ends");
+    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("promtool reads");
+    let output = promtool.wait_with_output().expect("promtool ends");
     let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
     assert!(output.status.success() && said.is_empty(), "{said}");
 }

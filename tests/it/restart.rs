@@ -1,10 +1,9 @@
-//! Real processes that reload, end and take over from each other under load: no connection is refused and no request fails.
+//! Processes that reload, end and take over from each other under load: no connection is refused and no request fails.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,23 +13,23 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use postern::simulator::Simulator;
+use postern::clock::Clock;
+use postern::simulator::{Simulator, SimulatorSettings};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-use crate::encryption::Folder;
-use crate::harness::{EXECUTIONS, KEY, Setup, client_key, configuration, spawn_upstream};
-use crate::process::{Port, Process};
+use crate::support::{
+    ClientKey, Configuration, EXECUTIONS, Failure, Folder, KEY, Listener, ORG_KEY, Port, Process, activated_command,
+    command, spawn_upstream, until,
+};
 
-/// Where the load connects to.
+/// The address that the load connects to.
 #[derive(Clone)]
 enum Target {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Target {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
@@ -49,8 +48,8 @@ async fn over(
     Ok(sender)
 }
 
-/// Callers who ask without a pause. Half of them keep their connection until they are told that it ends, the others use a
-/// new one for each request.
+/// Callers that send requests without a pause. Half of them keep their connection until a response announces its end, the
+/// others open one for each request.
 struct Load {
     over: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -77,7 +76,7 @@ impl Load {
                     let (status, last) = (answer.status(), answer.headers().contains_key("connection"));
                     answer.into_body().collect().await?;
                     if !status.is_success() {
-                        return Err(format!("it was answered {status}").into());
+                        return Err(format!("the answer was {status}").into());
                     }
                     answered.fetch_add(1, Ordering::SeqCst);
                     kept = (number % 2 == 0 && !last).then_some(sender);
@@ -89,56 +88,48 @@ impl Load {
         Self { over, answered, callers }
     }
 
-    /// Waits for some more answers.
+    /// Waits for 200 more answers, or for a failure.
     async fn some(&self) {
         let enough = self.answered.load(Ordering::SeqCst) + 200;
-        while self.answered.load(Ordering::SeqCst) < enough && !self.callers.iter().any(JoinHandle::is_finished) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let is_over = || self.callers.iter().any(JoinHandle::is_finished);
+        until(|| self.answered.load(Ordering::SeqCst) >= enough || is_over()).await;
     }
 
-    /// Ends it; not one request has failed.
+    /// Ends the load; panics if a request has failed.
     async fn finish(self) {
         self.over.store(true, Ordering::SeqCst);
         for caller in self.callers {
-            caller.await.expect("it ran").unwrap_or_else(|error| panic!("a request has failed: {error}"));
+            caller.await.expect("no panic").unwrap_or_else(|error| panic!("a request has failed: {error}"));
         }
     }
 }
 
-/// A simulated Refold, and a configuration of a gateway in front of it.
-async fn world(listener: &str) -> String {
-    let Setup { settings, top, tenant, .. } = Setup::default();
-    let refold = Simulator::new(settings, postern::clock::Clock::system());
+/// A configuration in front of a simulated Refold.
+async fn configuration(listener: Listener) -> Configuration {
+    let settings = SimulatorSettings { org_keys: vec![ORG_KEY.to_owned()], rate: None, ..SimulatorSettings::default() };
+    let refold = Simulator::new(settings, Clock::system());
     let upstream = spawn_upstream(|listener| async move {
         let _ = refold.serve(listener).await;
     })
     .await;
-    configuration(upstream, &top, &tenant)
-        .replace("address = \"127.0.0.1:0\"\nsession_tokens = \"t\"", listener)
-        .replace("drain_timeout = \"200ms\"", "drain_timeout = \"10s\"")
+    Configuration::new().upstream(upstream).drain_timeout("10s").listeners([listener])
 }
 
-/// Puts a file into place whole, as every careful writer does.
-fn install(folder: &Folder, text: &str) -> PathBuf {
-    let (fresh, path) = (folder.path().join("fresh"), folder.path().join("postern.toml"));
-    std::fs::write(&fresh, text).expect("a temporary file");
-    std::fs::rename(fresh, &path).expect("it is replaced");
-    path
+fn install(folder: &Folder, configuration: &Configuration) -> PathBuf {
+    folder.write("postern.toml", configuration.to_toml())
 }
 
 #[tokio::test]
-async fn processes_take_over_from_each_other_on_a_port_and_no_request_fails() {
-    let (folder, port) = (Folder::new("takeover-port"), Port::take());
-    let file = install(&folder, &world(&format!("address = \"{}\"", port.address())).await);
+async fn processes_hand_over_a_port_and_no_request_fails() {
+    let (folder, port) = (Folder::new(), Port::take());
+    let file = install(&folder, &configuration(Listener::at(&port.address().to_string())).await);
     let mut present = Process::serve(&file).await;
     let load = Load::start(&Target::Tcp(port.address()));
     for _ in 0..3 {
         load.some().await;
         let next = Process::serve(&file).await;
         load.some().await;
-        present.signal("TERM");
-        assert_eq!(present.ended().await.code(), Some(0));
+        assert_eq!(present.terminate().await.status.code(), Some(0));
         present = next;
     }
     load.some().await;
@@ -146,127 +137,125 @@ async fn processes_take_over_from_each_other_on_a_port_and_no_request_fails() {
 }
 
 #[tokio::test]
-async fn processes_take_over_from_each_other_at_a_unix_path_and_no_request_fails() {
-    let folder = Folder::new("takeover-path");
-    let path = folder.path().join("postern.sock");
-    let file = install(&folder, &world(&format!("address = \"unix:{}\"", path.display())).await);
+async fn processes_hand_over_a_unix_socket_and_no_request_fails() {
+    let folder = Folder::new();
+    let path = folder.join("postern.sock");
+    let file = install(&folder, &configuration(Listener::unix(&path)).await);
     let mut present = Process::serve(&file).await;
     let load = Load::start(&Target::Unix(path.clone()));
     for _ in 0..3 {
         load.some().await;
         let next = Process::serve(&file).await;
-        present.signal("TERM");
-        assert_eq!(present.ended().await.code(), Some(0));
-        assert!(path.exists(), "it is the next one's");
+        assert_eq!(present.terminate().await.status.code(), Some(0));
+        assert!(path.exists(), "the socket belongs to the next process");
         present = next;
     }
     load.some().await;
     load.finish().await;
-    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("it is there").collect();
+    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("the folder is there").collect();
     assert_eq!(left.len(), 2, "the socket and the file: {left:?}");
 }
 
 #[tokio::test]
-async fn ten_reloads_under_load_fail_no_request_and_a_broken_file_changes_nothing() {
-    let (folder, port) = (Folder::new("ten-reloads"), Port::take());
-    let text = world(&format!("address = \"{}\"", port.address())).await;
-    let file = install(&folder, &text);
-    let process = Process::serve(&file).await;
+async fn ten_reloads_under_load_fail_no_request() {
+    let (folder, port) = (Folder::new(), Port::take());
+    let config = configuration(Listener::at(&port.address().to_string())).await;
+    let mut process = Process::serve(&install(&folder, &config)).await;
     let load = Load::start(&Target::Tcp(port.address()));
     for reload in 1..=10 {
         load.some().await;
+        let config = config.clone();
         let changed = match reload % 3 {
-            0 => text.clone(),
-            1 => text.replace("[upstream]\n", "[upstream]\nconnect_timeout = \"3s\"\n"),
-            _ => text.clone() + &client_key("more", "pst_more", "linked_accounts = [\"*\"]"),
+            0 => config,
+            1 => config.set("upstream.connect_timeout", "3s"),
+            _ => config.tenant(|tenant| tenant.client_key(ClientKey::new("more", "pst_more"))),
         };
         install(&folder, &changed);
         process.signal("HUP");
         process.until_logged("\"config_reloaded\"", reload).await;
     }
     load.some().await;
-    let told = process.logged("config_reloaded");
-    assert!(told[0].contains("\"changes\":\"upstream.connect_timeout: (left out) -> \\\"3s\\\"\""), "{}", told[0]);
-    assert!(told[1].contains("tenants.t.client_keys.more.sha256: changed"), "{}", told[1]);
-    // Without a signal: the file alone.
-    install(&folder, &text.replace("[upstream]", "[upstreams]"));
+    let reloads = process.logged("config_reloaded");
+    let change = "\"changes\":\"upstream.connect_timeout: (left out) -> \\\"3s\\\"\"";
+    assert!(reloads[0].contains(change), "{}", reloads[0]);
+    assert!(reloads[1].contains("tenants.t.client_keys.more.sha256: changed"), "{}", reloads[1]);
+    load.finish().await;
+    assert_eq!(process.terminate().await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_changed_file_is_reloaded_and_a_broken_one_refused() {
+    let (folder, port) = (Folder::new(), Port::take());
+    let config = configuration(Listener::at(&port.address().to_string())).await;
+    let file = install(&folder, &config);
+    let mut process = Process::serve(&file).await;
+    let load = Load::start(&Target::Tcp(port.address()));
+    load.some().await;
+    // Without a signal: the change of the file is enough.
+    let broken = config.clone().without("upstream").toml("[upstreams]\nretries = 0\n");
+    install(&folder, &broken);
     process.until_logged("config_refused", 1).await;
     let refused = process.logged("config_refused").remove(0);
-    let line = text.lines().position(|line| line == "[upstream]").expect("it is there") + 1;
+    let line = broken.to_toml().lines().position(|line| line == "[upstreams]").expect("the table is there") + 1;
     let place = format!("{}:{line}:2: unknown key `upstreams`; did you mean `upstream`?", file.display());
     assert!(refused.contains(&place), "{refused}");
     load.some().await;
-    install(&folder, &text.replace("drain_timeout = \"10s\"", "drain_timeout = \"9s\""));
-    process.until_logged("config_reloaded", 11).await;
-    let told = process.logged("config_reloaded").pop().expect("it was logged");
-    assert!(told.contains("server.drain_timeout: \\\"10s\\\" -> \\\"9s\\\""), "{told}");
+    install(&folder, &config.drain_timeout("9s"));
+    process.until_logged("config_reloaded", 1).await;
+    let reloaded = process.logged("config_reloaded").remove(0);
+    assert!(reloaded.contains("server.drain_timeout: \\\"10s\\\" -> \\\"9s\\\""), "{reloaded}");
     load.some().await;
     load.finish().await;
-    process.signal("TERM");
-    assert_eq!(process.ended().await.code(), Some(0));
-}
-
-/// Has the program run with a socket as a service manager would pass it.
-fn activated(configuration: &Path, socket: OwnedFd) -> Command {
-    let serve = Process::command(configuration);
-    let mut shell = Command::new("sh");
-    // The process id stays the same over `exec`.
-    shell.args(["-c", "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\"", "sh"]);
-    shell.arg(serve.get_program()).args(serve.get_args());
-    shell.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell.stdin(Stdio::from(socket));
-    shell
+    assert_eq!(process.terminate().await.status.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_socket_that_the_process_is_started_with_is_served_and_outlives_it() {
-    let folder = Folder::new("activated");
+async fn an_inherited_socket_is_served_and_outlives_its_process() {
+    let folder = Folder::new();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = socket.local_addr().expect("it is bound");
-    let text = world(&format!("address = \"{address}\"")).await;
-    let file = install(&folder, &text);
+    let address = socket.local_addr().expect("the socket is bound");
+    let config = configuration(Listener::at(&address.to_string())).await;
+    let file = install(&folder, &config);
     let pass = || OwnedFd::from(socket.try_clone().expect("another handle"));
-    let target = Target::Tcp(address);
-    let load = Load::start(&target);
+    let load = Load::start(&Target::Tcp(address));
     for _ in 0..2 {
-        // The load waits in the queue until somebody is there.
-        let process = Process::run(activated(&file, pass())).await;
+        // The connections of the load wait in the socket's queue until a process accepts them.
+        let process = Process::run(activated_command(&file, pass())).await;
         load.some().await;
-        process.signal("TERM");
-        assert_eq!(process.ended().await.code(), Some(0));
+        assert_eq!(process.terminate().await.status.code(), Some(0));
     }
-    let _last = Process::run(activated(&file, pass())).await;
+    let _last = Process::run(activated_command(&file, pass())).await;
     load.some().await;
     load.finish().await;
-    // Nobody can have meant a socket that no listener is for.
-    let other = install(&folder, &text.replace(&address.to_string(), "127.0.0.1:0"));
-    let refused = activated(&other, pass()).output().expect("it runs");
+    // A socket that no listener is configured for is a mistake.
+    let other = install(&folder, &config.listener(|listener| listener.address("127.0.0.1:0")));
+    let refused = activated_command(&other, pass()).output().expect("the program runs");
     assert!(!refused.status.success());
     let expected = format!("started with the socket `web` on {address}, and no listener has that address");
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains(&expected), "{said}");
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains(&expected), "{error}");
 }
 
 #[tokio::test]
-async fn a_service_manager_is_told_what_the_process_does() {
-    let folder = Folder::new("notify");
-    let manager = UnixDatagram::bind(folder.path().join("notify.sock")).expect("a socket");
+async fn a_service_manager_is_notified_of_each_state() {
+    let folder = Folder::new();
+    let manager = UnixDatagram::bind(folder.join("notify.sock")).expect("a socket");
     manager.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-    let told = || {
+    let notification = || {
         let mut text = [0; 256];
-        let length = manager.recv(&mut text).expect("it is told");
+        let length = manager.recv(&mut text).expect("a notification");
         String::from_utf8_lossy(&text[..length]).into_owned()
     };
-    let file = install(&folder, &world("address = \"127.0.0.1:0\"").await);
-    let mut command = Process::command(&file);
-    command.env("NOTIFY_SOCKET", folder.path().join("notify.sock"));
-    let process = Process::run(command).await;
-    assert_eq!(told(), "READY=1\n");
+    let file = install(&folder, &configuration(Listener::new()).await);
+    let mut serve = command(&file);
+    serve.env("NOTIFY_SOCKET", folder.join("notify.sock"));
+    let process = Process::run(serve).await;
+    assert_eq!(notification(), "READY=1\n");
     process.signal("HUP");
-    let reloading = told();
+    let reloading = notification();
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
-    assert_eq!(told(), "READY=1\n");
+    assert_eq!(notification(), "READY=1\n");
     process.signal("TERM");
-    assert_eq!(told(), "STOPPING=1\n");
-    assert_eq!(process.ended().await.code(), Some(0));
+    assert_eq!(notification(), "STOPPING=1\n");
+    assert_eq!(process.ended().await.status.code(), Some(0));
 }

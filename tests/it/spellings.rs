@@ -1,10 +1,10 @@
-//! Every spelling of a question costs one upstream request between them.
+//! All spellings of a query share one upstream request.
 
 use http::StatusCode;
 
-use crate::harness::{EXECUTIONS, KEY, World};
+use crate::support::{EXECUTIONS, KEY, World};
 
-/// Questions, each with the ways to ask it.
+/// Queries by their meaning, each with its spellings.
 const QUESTIONS: [(&str, &[&str]); 6] = [
     (
         "the first page",
@@ -30,7 +30,7 @@ const QUESTIONS: [(&str, &[&str]); 6] = [
         ],
     ),
     (
-        "what timed out",
+        "executions that timed out",
         &[
             "status=TIMED_OUT",
             "status=timed_out",
@@ -47,7 +47,7 @@ const QUESTIONS: [(&str, &[&str]); 6] = [
         ],
     ),
     (
-        "what came by API call",
+        "executions by API call",
         &[
             "execution_source=API%20Call",
             "execution_source=API+Call",
@@ -60,7 +60,7 @@ const QUESTIONS: [(&str, &[&str]); 6] = [
         ],
     ),
     (
-        "what was scheduled and ran synchronously",
+        "scheduled, synchronous executions",
         &[
             "execution_source=Schedule&execution_type=SYNC",
             "execution_source=SCHEDULE&execution_type=sync",
@@ -101,14 +101,14 @@ const QUESTIONS: [(&str, &[&str]); 6] = [
 ];
 
 #[tokio::test]
-async fn all_spellings_of_a_question_cost_one_upstream_fetch() {
+async fn all_spellings_of_a_query_cost_one_upstream_request() {
     let world = World::start().await;
     let spellings: usize = QUESTIONS.iter().map(|(_, spellings)| spellings.len()).sum();
     assert!(spellings >= 60, "{spellings}");
-    for (asked, (question, spellings)) in (1u64..).zip(QUESTIONS) {
+    for (requests, (question, spellings)) in (1u64..).zip(QUESTIONS) {
         let mut bodies = Vec::new();
         for (number, spelling) in spellings.iter().enumerate() {
-            // The linked account, too, can be spelled in two ways.
+            // The header of the linked account has several spellings, too.
             let header = ["linked_account_id", "linked-account-id", "Linked-Account-Id"][number % 3];
             let target = if spelling.is_empty() { EXECUTIONS.to_owned() } else { format!("{EXECUTIONS}?{spelling}") };
             let answer = world.gateway.get(&target, &[("x-api-key", KEY), (header, "globex")]).await;
@@ -116,6 +116,6 @@ async fn all_spellings_of_a_question_cost_one_upstream_fetch() {
             bodies.push(answer.body);
         }
         assert!(bodies.iter().all(|body| *body == bodies[0]), "{question}");
-        assert_eq!(world.refold.requests(), asked, "{question}");
+        assert_eq!(world.refold.requests(), requests, "{question}");
     }
 }

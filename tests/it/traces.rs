@@ -1,16 +1,18 @@
-//! Traces: what a collector receives, and what Refold is told.
+//! Traces: the spans that a collector receives, and the headers that Refold receives.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use postern::clock::Clock;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-use crate::harness::{Answer, EXECUTIONS, Gateway, KEY, Setup, World, configuration, http_upstream, page_of, until};
+use crate::support::{
+    Answer, Configuration, EXECUTIONS, JWT_SECRET, KEY, ORG_KEY, ScriptedRefold, World, as_account, http_upstream,
+    manual_clock, until,
+};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const OTHER_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -48,7 +50,7 @@ impl Span {
     }
 }
 
-/// A collector that takes every span.
+/// A collector that accepts every span.
 #[derive(Clone, Default)]
 struct Collector {
     spans: Arc<Mutex<Vec<Span>>>,
@@ -69,14 +71,14 @@ impl Collector {
                 assert_eq!(message["resourceSpans"][0]["resource"]["attributes"][0]["key"], "service.name");
                 let spans = message["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("spans").clone();
                 receiving.spans.lock().expect("no panic").extend(spans.into_iter().map(Span));
-                http::Response::new(Full::new("{}".into()))
+                Response::new(Full::new("{}".into()))
             }
         })
         .await;
         (collector, address)
     }
 
-    /// All spans, once there are as many.
+    /// Waits until so many spans have come in, and returns them.
     async fn spans(&self, count: usize) -> Vec<Span> {
         let arrived = || self.spans.lock().expect("no panic").clone();
         until(|| arrived().len() >= count).await;
@@ -86,86 +88,78 @@ impl Collector {
     }
 }
 
+/// The only span for which a condition holds.
 fn only<'a>(spans: &'a [Span], what: &str, is: impl Fn(&Span) -> bool) -> &'a Span {
     let found: Vec<_> = spans.iter().filter(|span| is(span)).collect();
     assert_eq!(found.len(), 1, "{what}: {found:#?} of {spans:#?}");
     found[0]
 }
 
+/// The only span with a name.
 fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     only(spans, name, |span| span.name() == name)
 }
 
-/// A gateway with a collector, in front of an upstream that notes what it was told.
+/// Changes the tracing of a configuration.
+type Change = fn(Configuration) -> Configuration;
+
+/// A world with a collector, in front of an upstream that records the headers of its requests.
 struct Traced {
-    gateway: Arc<Gateway>,
+    world: World<ScriptedRefold>,
     collector: Collector,
-    told: Arc<Mutex<Vec<HeaderMap>>>,
-    /// The upstream waits for it to turn true.
-    open: watch::Sender<bool>,
-    clock: Clock,
 }
 
 impl Traced {
-    /// `statuses` are the upstream's answers; after the last of them it answers 200.
-    async fn start(lines: &str, statuses: &'static [u16], clock: Clock) -> Self {
+    /// The upstream answers the first requests with `statuses`, all others with 200.
+    async fn start(change: Change, statuses: &[u16], clock: Clock) -> Self {
         let (collector, address) = Collector::start().await;
-        let told = Arc::new(Mutex::new(Vec::<HeaderMap>::new()));
-        let open = watch::Sender::new(true);
-        let (noted, gate) = (Arc::clone(&told), open.clone());
-        let upstream = http_upstream(move |request| {
-            let number = {
-                let mut noted = noted.lock().expect("no panic");
-                noted.push(request.headers().clone());
-                noted.len() - 1
-            };
-            let mut gate = gate.subscribe();
-            async move {
-                gate.wait_for(|open| *open).await.expect("the test holds the gate");
-                let mut response = page_of(&json!({ "_id": number, "status": "COMPLETED" }));
-                let status = statuses.get(number).copied().unwrap_or(200);
-                *response.status_mut() = StatusCode::from_u16(status).expect("a status");
-                response
-            }
-        })
-        .await;
-        let Setup { top, tenant, .. } = Setup::default();
-        let top = top.replace("while_revalidate = \"0s\"", "while_revalidate = \"30s\"");
-        let top = format!("retries = 1\n{top}{}", lines.replace("COLLECTOR", &format!("http://{address}")));
-        let gateway = Arc::new(Gateway::start(upstream, &top, &tenant, clock.clone()));
-        Self { gateway, collector, told, open, clock }
+        let refold = ScriptedRefold::start().await;
+        refold.answer_next_with(statuses);
+        let builder = World::builder().refold(refold).clock(clock);
+        let builder = builder
+            .config(|config| config.one_worker().retries(1).while_revalidate("30s"))
+            .config(|c| traces(c, address, 1));
+        Self { world: builder.config(change).start().await, collector }
+    }
+
+    /// Every request is sampled.
+    async fn sampled() -> Self {
+        Self::start(|config| config, &[], manual_clock()).await
+    }
+
+    /// Only requests are sampled whose callers ask for it.
+    async fn unsampled() -> Self {
+        Self::start(|config| config.set("traces.sample", 0), &[], manual_clock()).await
     }
 
     async fn ask(&self, query: &str, headers: &[(&str, &str)]) -> Answer {
-        ask(&self.gateway, query, headers).await
+        let headers = [as_account("acme-1").as_slice(), headers].concat();
+        self.world.gateway.get(&format!("{EXECUTIONS}?{query}"), &headers).await
     }
 
-    fn told(&self) -> Vec<HeaderMap> {
-        self.told.lock().expect("no panic").clone()
+    /// The headers of all requests to the upstream.
+    fn received(&self) -> Vec<HeaderMap> {
+        self.world.refold.received().into_iter().map(|head| head.headers).collect()
     }
 }
 
-async fn ask(gateway: &Gateway, query: &str, headers: &[(&str, &str)]) -> Answer {
-    let mut all = vec![("x-api-key", KEY), ("linked_account_id", "acme-1")];
-    all.extend_from_slice(headers);
-    gateway.get(&format!("{EXECUTIONS}?{query}"), &all).await
+/// Sends a share of the traces to a collector.
+fn traces(config: Configuration, collector: SocketAddr, sample: u32) -> Configuration {
+    config.set("traces.endpoint", format!("http://{collector}")).set("traces.sample", sample)
 }
 
 fn traceparent(trace: &str, flags: &str) -> String {
     format!("00-{trace}-{CALLER}-{flags}")
 }
 
-const NEVER_BY_CHANCE: &str = "[traces]\nendpoint = \"COLLECTOR\"\nsample = 0\n";
-const ALWAYS: &str = "[traces]\nendpoint = \"COLLECTOR\"\nsample = 1\n";
-
 #[tokio::test]
-async fn a_miss_shows_what_was_done_at_refold_and_a_hit_that_nothing_was() {
-    let traced = Traced::start(NEVER_BY_CHANCE, &[], Setup::default().clock).await;
+async fn a_miss_has_upstream_spans_and_a_hit_has_none() {
+    let traced = Traced::unsampled().await;
     let parent = traceparent(TRACE, "01");
     let headers = [("traceparent", parent.as_str()), ("tracestate", "vendor=1"), ("tracestate", "other=2")];
     let miss = traced.ask("status=errored", &headers).await;
     let hit = traced.ask("status=ERRORED", &headers).await;
-    assert!(hit.header("cache-status").starts_with("postern; hit"));
+    assert!(hit.is_hit());
     let spans = traced.collector.spans(5).await;
     assert!(spans.iter().all(|span| span.trace() == TRACE));
 
@@ -190,51 +184,44 @@ async fn a_miss_shows_what_was_done_at_refold_and_a_hit_that_nothing_was() {
     assert_eq!((fetch.parent(), budget.parent(), attempt.parent()), (missed.id(), fetch.id(), fetch.id()));
     assert_eq!(attempt.0["kind"], 3, "a client's");
     assert_eq!(attempt.attribute("http.response.status_code").as_deref(), Some("200"));
-    assert!(attempt.0.get("status").is_none(), "it did not fail");
+    assert!(attempt.0.get("status").is_none(), "no error");
 
-    // Refold is told which span asks it, and what others on the way have noted.
-    let told = &traced.told()[0];
-    assert_eq!(told["traceparent"], format!("00-{TRACE}-{}-01", attempt.id()));
-    assert_eq!(told.get_all("tracestate").iter().collect::<Vec<_>>(), ["vendor=1", "other=2"]);
+    // The upstream receives the id of the span of its request, and the state of other tracers.
+    let received = &traced.received()[0];
+    assert_eq!(received["traceparent"], format!("00-{TRACE}-{}-01", attempt.id()));
+    assert_eq!(received.get_all("tracestate").iter().collect::<Vec<_>>(), ["vendor=1", "other=2"]);
 }
 
 #[tokio::test]
-async fn a_caller_who_shares_a_fetch_has_a_span_that_points_at_it() {
-    let traced = Traced::start(NEVER_BY_CHANCE, &[], Setup::default().clock).await;
-    let asking = |trace: &'static str, page: usize| {
-        let gateway = Arc::clone(&traced.gateway);
-        let headers = traceparent(trace, "01");
-        tokio::spawn(async move { ask(&gateway, &format!("page={page}"), &[("traceparent", &headers)]).await })
+async fn a_caller_that_shares_a_fetch_links_to_its_span() {
+    let traced = Traced::unsampled().await;
+    let ask = |trace: &str| {
+        let parent = traceparent(trace, "01");
+        let headers = [as_account("acme-1").as_slice(), &[("traceparent", parent.as_str())]].concat();
+        traced.world.gateway.spawn_get(EXECUTIONS, &headers)
     };
-    // Whether the second has joined the fetch before it ends is seen afterwards: if not, they try again.
-    for page in 1.. {
-        traced.open.send_replace(false);
-        let first = asking(TRACE, page);
-        until(|| traced.told().len() == page).await;
-        let second = asking(OTHER_TRACE, page);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        traced.open.send_replace(true);
-        assert_eq!(first.await.expect("nobody has ended it").status, StatusCode::OK);
-        if second.await.expect("nobody has ended it").header("cache-status").contains("collapsed") {
-            break;
-        }
-        assert!(page < 100);
-    }
+    traced.world.refold.hold();
+    let first = ask(TRACE);
+    traced.world.refold.until_received(1).await;
+    let second = ask(OTHER_TRACE);
+    traced.world.gateway.until_joined("acme-1", 2).await;
+    traced.world.refold.release();
+    assert_eq!(first.answer().await.status, StatusCode::OK);
+    assert!(second.answer().await.cache_status().contains("collapsed"));
     let all = || traced.collector.spans.lock().expect("no panic").clone();
-    let waits = |spans: &[Span]| spans.iter().any(|span| span.name() == "wait");
-    until(|| waits(&all())).await;
+    until(|| all().iter().any(|span| span.name() == "wait")).await;
     let spans = all();
     let wait = named(&spans, "wait");
     assert_eq!((wait.trace(), &wait.0["links"][0]["traceId"]), (OTHER_TRACE, &json!(TRACE)));
     let fetch = only(&spans, "the fetch", |span| wait.0["links"][0]["spanId"] == span.id());
     assert_eq!((fetch.name(), fetch.trace()), ("fetch", TRACE));
-    let request = only(&spans, "the one that waits", |span| wait.parent() == span.id());
+    let request = only(&spans, "the request that waits", |span| wait.parent() == span.id());
     assert_eq!((request.trace(), request.parent(), &request.0["kind"]), (OTHER_TRACE, CALLER, &json!(2)));
 }
 
 #[tokio::test]
 async fn a_retry_is_a_second_attempt_of_the_same_fetch() {
-    let traced = Traced::start(ALWAYS, &[502], Clock::system()).await;
+    let traced = Traced::start(|config| config, &[502], Clock::system()).await;
     assert_eq!(traced.ask("", &[]).await.status, StatusCode::OK);
     let spans = traced.collector.spans(6).await;
     let fetch = named(&spans, "fetch");
@@ -245,31 +232,29 @@ async fn a_retry_is_a_second_attempt_of_the_same_fetch() {
     assert_eq!((first.attribute("error.type").as_deref(), &first.0["status"]["code"]), (Some("502"), &json!(2)));
     assert_eq!(second.attribute("http.request.resend_count").as_deref(), Some("1"));
     assert_eq!(spans.iter().filter(|span| span.name() == "budget" && span.parent() == fetch.id()).count(), 2);
-    // Nobody has begun a trace, so this one is of our own making, and Refold hears of each attempt by its name.
-    let told: Vec<_> = traced.told().iter().map(|headers| headers["traceparent"].clone()).collect();
-    assert_eq!(told, [first, second].map(|span| format!("00-{}-{}-01", fetch.trace(), span.id())));
+    // The caller sends no trace, so the gateway begins one, and the upstream receives the id of each attempt's span.
+    let received: Vec<_> = traced.received().iter().map(|headers| headers["traceparent"].clone()).collect();
+    assert_eq!(received, [first, second].map(|span| format!("00-{}-{}-01", fetch.trace(), span.id())));
 }
 
 #[tokio::test]
-async fn a_renewal_behind_the_callers_back_belongs_to_the_request_that_has_caused_it() {
-    let traced = Traced::start(ALWAYS, &[], Setup::default().clock).await;
+async fn a_background_renewal_belongs_to_the_request_that_caused_it() {
+    let traced = Traced::sampled().await;
     assert_eq!(traced.ask("", &[]).await.status, StatusCode::OK);
     traced.collector.spans(4).await;
-    traced.clock.advance(Duration::from_secs(6));
+    traced.world.clock.advance(Duration::from_secs(6));
     let stale = traced.ask("", &[]).await;
-    assert!(stale.header("cache-status").starts_with("postern; hit; ttl=-"), "{stale:?}");
+    assert!(stale.cache_status().starts_with("postern; hit; ttl=-"), "{stale:?}");
     let spans = traced.collector.spans(8).await;
-    let request = only(&spans, "it", |span| span.attribute("postern.cache").as_deref() == Some("hit_stale"));
+    let request = only(&spans, "the request", |span| span.attribute("postern.cache").as_deref() == Some("hit_stale"));
     only(&spans, "its fetch", |span| span.name() == "fetch" && span.parent() == request.id());
 }
 
 #[tokio::test]
-async fn an_answer_that_follows_from_another_fetch_has_a_span_that_points_at_it() {
+async fn a_derived_page_has_a_span_that_links_to_its_fetch() {
     let (collector, address) = Collector::start().await;
-    let setup = Setup::default();
-    let top = format!("{}{}", setup.top, ALWAYS.replace("COLLECTOR", &format!("http://{address}")));
-    let world = Setup { top, ..setup }.start().await;
-    // Its executions fit on one page.
+    let world = World::builder().config(|config| traces(config, address, 1)).start().await;
+    // The executions of this account fit on one page.
     let account = "umbrella@example.com";
     for query in ["", "status=ERRORED"] {
         assert_eq!(world.list(account, query).await.status, StatusCode::OK);
@@ -278,62 +263,63 @@ async fn an_answer_that_follows_from_another_fetch_has_a_span_that_points_at_it(
     world.clock.advance(Duration::from_secs(6));
     assert_eq!(world.list(account, "status=ERRORED").await.status, StatusCode::OK);
     let spans = collector.spans(10).await;
-    let request = only(&spans, "it", |span| span.attribute("postern.cache").as_deref() == Some("stale"));
+    let request = only(&spans, "the request", |span| span.attribute("postern.cache").as_deref() == Some("stale"));
     let wait = named(&spans, "wait");
     assert_eq!(wait.parent(), request.id());
-    let fetch = only(&spans, "what it waits for", |span| wait.0["links"][0]["spanId"] == span.id());
+    let fetch = only(&spans, "the fetch", |span| wait.0["links"][0]["spanId"] == span.id());
     assert_eq!((fetch.name(), fetch.parent()), ("fetch", wait.id()));
     only(&spans, "the attempt", |span| span.name() == "GET" && span.parent() == fetch.id());
 }
 
 #[tokio::test]
-async fn a_collector_that_a_reload_names_hears_of_the_next_request() {
+async fn a_collector_added_by_a_reload_receives_the_next_request() {
     let world = World::start().await;
     let (collector, address) = Collector::start().await;
     assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK);
-    let Setup { top, tenant, .. } = Setup::default();
-    let top = format!("{top}{}", ALWAYS.replace("COLLECTOR", &format!("http://{address}")));
-    world.gateway.reload(&configuration(world.refold_address, &top, &tenant));
+    world.gateway.reload(&traces(world.config(), address, 1));
     assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK);
     assert_eq!(collector.spans(1).await[0].attribute("postern.cache").as_deref(), Some("hit"));
 }
 
 #[tokio::test]
-async fn what_the_caller_does_not_record_is_not_recorded_and_passed_on_as_it_came() {
+async fn an_unsampled_trace_is_forwarded_and_not_recorded() {
     let parent = traceparent(TRACE, "00");
-    for lines in [ALWAYS, ""] {
-        let traced = Traced::start(lines, &[], Setup::default().clock).await;
-        let headers = [("traceparent", parent.as_str()), ("tracestate", "vendor=1")];
+    let headers = [("traceparent", parent.as_str()), ("tracestate", "vendor=1")];
+    let without: Change = |config| config.without("traces");
+    for traced in [Traced::sampled().await, Traced::start(without, &[], manual_clock()).await] {
         assert_eq!(traced.ask("", &headers).await.status, StatusCode::OK);
-        // What comes after it is the first that the collector hears of.
-        let told = &traced.told()[0];
-        assert_eq!(
-            (told["traceparent"].as_bytes(), told["tracestate"].as_bytes()),
-            (parent.as_bytes(), &b"vendor=1"[..])
-        );
-        if lines == ALWAYS {
-            traced.ask("", &[]).await;
-            assert_eq!(traced.collector.spans(1).await[0].attribute("postern.cache").as_deref(), Some("hit"));
-        }
-        let nonsense = [("traceparent", "00-nonsense"), ("tracestate", "vendor=1")];
-        if lines.is_empty() {
-            assert_eq!(traced.ask("page=2", &nonsense).await.status, StatusCode::OK);
-            let told = &traced.told()[1];
-            assert!(!told.contains_key("traceparent") && !told.contains_key("tracestate"), "{told:?}");
-        }
+        let received = &traced.received()[0];
+        assert_eq!(received["traceparent"], parent);
+        assert_eq!(received["tracestate"], "vendor=1");
+        assert!(traced.collector.spans.lock().expect("no panic").is_empty());
     }
+    // The first span that a collector receives is of a later request.
+    let traced = Traced::sampled().await;
+    traced.ask("", &headers).await;
+    traced.ask("", &[]).await;
+    assert_eq!(traced.collector.spans(1).await[0].attribute("postern.cache").as_deref(), Some("hit"));
 }
 
 #[tokio::test]
-async fn a_collector_is_shown_its_secret_and_a_span_no_secret() {
-    let lines = format!("{ALWAYS}headers = {{ authorization = {{ env = \"JWT_SECRET\" }} }}\n");
-    let traced = Traced::start(&lines, &[401], Setup::default().clock).await;
+async fn an_invalid_traceparent_is_not_forwarded() {
+    let traced = Traced::start(|config| config.without("traces"), &[], manual_clock()).await;
+    let nonsense = [("traceparent", "00-nonsense"), ("tracestate", "vendor=1")];
+    assert_eq!(traced.ask("page=2", &nonsense).await.status, StatusCode::OK);
+    let received = &traced.received()[0];
+    assert!(!received.contains_key("traceparent") && !received.contains_key("tracestate"), "{received:?}");
+}
+
+#[tokio::test]
+async fn a_collector_gets_its_secret_and_spans_have_none() {
+    let with_secret: Change =
+        |config| config.toml("[traces]\nheaders = { authorization = { env = \"JWT_SECRET\" } }\n");
+    let traced = Traced::start(with_secret, &[401], manual_clock()).await;
     assert_eq!(traced.ask("", &[]).await.status, StatusCode::BAD_GATEWAY);
     let spans = traced.collector.spans(4).await;
     let shown = traced.collector.headers.lock().expect("no panic")[0].clone();
-    assert_eq!(shown["authorization"], crate::harness::JWT_SECRET);
+    assert_eq!(shown["authorization"], JWT_SECRET);
     let text = format!("{spans:?}");
-    for secret in [KEY, crate::harness::ORG_KEY, crate::harness::JWT_SECRET] {
+    for secret in [KEY, ORG_KEY, JWT_SECRET] {
         assert!(!text.contains(secret), "{text}");
     }
     let request = only(&spans, "the request", |span| span.parent().is_empty());
@@ -341,9 +327,8 @@ async fn a_collector_is_shown_its_secret_and_a_span_no_secret() {
 }
 
 #[tokio::test]
-async fn spans_that_nobody_takes_are_counted() {
-    let lines = "[traces]\nendpoint = \"http://127.0.0.1:1\"\nsample = 1\n";
-    let traced = Traced::start(lines, &[], Setup::default().clock).await;
+async fn spans_that_no_collector_takes_are_counted() {
+    let traced = Traced::start(|config| config.set("traces.endpoint", "http://127.0.0.1:1"), &[], manual_clock()).await;
     assert_eq!(traced.ask("", &[]).await.status, StatusCode::OK);
-    until(|| traced.gateway.metrics().contains("postern_spans_dropped_total 4")).await;
+    until(|| traced.world.gateway.metrics().contains("postern_spans_dropped_total 4")).await;
 }

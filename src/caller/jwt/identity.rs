@@ -61,11 +61,12 @@ impl Identity {
         &self.subject
     }
 
-    /// Returns the linked account of a request: the one that it names if the token names it as well, or the token's only one
-    /// if the request names none.
+    /// Returns the linked account of a request. If the request names a linked account, the token must name the same one. If
+    /// the request names none, the token must name exactly one.
     ///
     /// # Errors
-    /// 400 if the request has to name one of several, 403 if the token does not name it.
+    /// 400 if the request names no linked account and the token names several; 403 if the token does not name the request's
+    /// linked account, or names none.
     pub(in crate::caller) fn linked_account<'a>(&'a self, fields: &RequestHeaders<'a>) -> Result<&'a str, ClientError> {
         match (linked_account::optional(fields)?, self.linked_accounts.as_slice()) {
             (Some(named), granted) if granted.iter().any(|granted| **granted == *named) => Ok(named),

@@ -50,16 +50,16 @@ struct TrustedIssuer {
 pub(super) enum Verification {
     /// A valid token of an issuer.
     Valid(Arc<Identity>),
-    /// A token of an issuer that is not valid.
+    /// An invalid token of a configured issuer.
     Invalid(ClientError),
-    /// A token of an issuer, signed with an unknown key, which a refresh of the issuer's keys may find.
+    /// A token of a configured issuer, signed with an unknown key; a refresh of the issuer's keys may find that key.
     UnknownKey(IssuerIndex),
     /// Not a token of a configured issuer.
     NoIssuer,
 }
 
-/// The reason why an issuer's token is not valid. The operator's log shows it; the caller learns no more than that its token
-/// has expired.
+/// The reason why an issuer's token is not valid. The operator's log shows the reason; the error response distinguishes
+/// only expired tokens from all other invalid ones.
 #[derive(Debug, thiserror::Error)]
 enum InvalidToken {
     #[error("the token is longer than {MAX_TOKEN} bytes")]
@@ -89,7 +89,7 @@ pub(super) fn unknown_key() -> ClientError {
     InvalidToken::Signature(SignatureError::UnknownKey).into()
 }
 
-/// Decides what becomes of verified tokens in a reload.
+/// Decides whether a reload keeps the identities of verified tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VerifiedTokens {
     /// Tenants keep their positions, so identities stay valid unless an issuer has changed.
@@ -175,7 +175,7 @@ impl Issuers {
         tenant: impl Fn(&str) -> Option<TenantIndex>,
     ) -> Result<Identity, InvalidToken> {
         let TrustedIssuer { config, keyring } = self.at(index);
-        // Read before the keys: if one is removed in between, the token is verified again.
+        // The generation is read before the keys: if a key is removed in between, the token is verified again.
         let key_generation = keyring.generation();
         signature::verify(token, &config.algorithms, &keyring.keys())?;
         let wall = self.clock.wall().as_second();

@@ -13,7 +13,7 @@ pub(super) enum SignatureError {
     Algorithm(Algorithm),
     #[error("the header has a parameter that is not supported (a key, `crit`, `enc` or `zip`)")]
     UnsupportedParameter,
-    /// No key of the issuer can be the one that the header names.
+    /// The issuer has no key that the `kid` of the header can refer to.
     #[error("the issuer has no key with the `kid` of the token")]
     UnknownKey,
     #[error("no key of the issuer verifies the signature")]
@@ -42,8 +42,9 @@ pub(super) fn verify(token: &[u8], algorithms: &[Algorithm], keys: &KeySet) -> R
     if is_valid { Ok(()) } else { Err(SignatureError::Mismatch) }
 }
 
-/// Returns whether the header brings or locates a key (`jku`, `jwk`, `x5u`, `x5c`), which a forged token would do as well
-/// (RFC 8725, 3.10), or requires processing that is not supported (`crit`, `enc`, `zip`; RFC 7515, 4.1.11).
+/// Returns whether the header contains a key or the URL of one (`jku`, `jwk`, `x5u`, `x5c`), which the sender of a forged
+/// token can choose (RFC 8725, 3.10), or requires processing that is not supported (`crit`, `enc`, `zip`; RFC 7515,
+/// 4.1.11).
 fn has_unsupported_parameters(header: &Header) -> bool {
     header.jku.is_some()
         || header.jwk.is_some()

@@ -13,7 +13,8 @@ use super::error::QueryError;
 const DAY: i64 = 24 * 60 * 60 * 1000;
 const ACCEPTED: &str = "a date (YYYY-MM-DD) or a date-time with offset (RFC 3339)";
 
-/// The end of a range that a date stands for: a bare date means its first or its last millisecond.
+/// The bound of a time range that a date sets. As the start, a bare date stands for its first millisecond; as the end, for
+/// its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Edge {
     Start,
@@ -85,7 +86,8 @@ impl Milliseconds {
         Timestamp::from_millisecond(self.0).unwrap_or(Timestamp::MAX)
     }
 
-    /// The spelling for the upstream: a date if the dialect has dates and one means the same moment.
+    /// The spelling for the upstream: a bare date if the dialect has them and one stands for this millisecond, otherwise a
+    /// date-time.
     pub(super) fn spelling(self, edge: Edge, dialect: Dialect) -> String {
         let whole_day = match edge {
             Edge::Start => self.0 % DAY == 0,

@@ -58,7 +58,8 @@ impl ListQuery {
 
     /// Evaluates the filters on an execution of the list without filters.
     ///
-    /// A field decides only in the very spelling that is sent to the upstream, which might not treat other spellings alike.
+    /// A field decides a filter only if it is spelled as filters are sent to the upstream; the upstream might treat another
+    /// spelling as a different value.
     pub(in crate::executions) fn evaluate_filters(&self, fields: FilterFields<'_>, dialect: Dialect) -> FilterResult {
         let status = evaluate(self.page_and_status.status, fields.status, ExecutionStatus::spelling, |text| {
             ExecutionStatus::parse(text).ok().flatten()

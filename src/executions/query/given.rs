@@ -121,6 +121,7 @@ impl GivenParameters {
         }
     }
 
+    /// The source to filter by; `None` for executions of all sources.
     pub(super) fn source(&self) -> Option<ExecutionSource> {
         self.source.flatten()
     }

@@ -182,8 +182,8 @@ impl Inner {
         Duration::from_secs(1) / self.limits.load().per_second.get() * 101 / 100
     }
 
-    /// Time by which a request may be ahead of its theoretical arrival time: the burst less one request. Requests reach the
-    /// upstream closer together than they left, so one interval is kept in reserve against its limiter.
+    /// Time by which a request may be ahead of its theoretical arrival time: `burst` - 2 intervals. A GCRA allows `burst` - 1;
+    /// one more interval is held in reserve, because requests can reach the upstream closer together than they left.
     fn tolerance(&self) -> Duration {
         self.full_interval() * self.limits.load().burst.get().saturating_sub(2)
     }

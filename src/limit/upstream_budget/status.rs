@@ -13,7 +13,7 @@ const HISTORY: u32 = 60;
 pub struct BudgetStatus {
     /// Requests per second that the configuration grants.
     pub per_second: u32,
-    /// Requests that the configuration grants at once after a pause.
+    /// Requests that the configuration grants at once when the budget is full.
     pub burst: u32,
     /// The present rate as a share of `per_second`; less than 1 for some time after a 429.
     #[serde(rename = "pace")]

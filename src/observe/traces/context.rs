@@ -20,7 +20,7 @@ pub struct TraceId([u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SpanId([u8; 8]);
 
-/// The ids by which another span refers to a span, as its child or by a link.
+/// The ids of a span. Its child spans, and links to it, refer to it by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanContext {
     /// The id of the trace.

@@ -5,8 +5,8 @@
 //!
 //! `exporter` is a small OTLP exporter of our own. The OpenTelemetry crates were tried and not used, for these reasons: 19
 //! more crates in the tree; an exporter that reads settings from the environment besides our configuration, logs the
-//! headers that it is given, and does not count the spans that it drops; and spans without an id before they begin, which a
-//! fetch needs so that the requests that wait for it can link to it.
+//! headers that it is given, and does not count the spans that it drops; and spans that have no id before they begin. A
+//! fetch needs its id earlier, so that the requests that wait for it can link to it.
 
 mod context;
 mod exporter;

@@ -197,7 +197,8 @@ impl SpanDetails<'_> {
 impl Drop for ActiveSpan {
     fn drop(&mut self) {
         if let Some(mut data) = self.data.take() {
-            // The span of a request gets its attributes with the answer. Without them the caller left before the answer.
+            // The span of a request gets its attributes with the answer. If it has none, the caller disconnected before the
+            // answer.
             if self.identity.kind == SpanKind::Server && data.attributes.is_empty() {
                 data.attributes.push(("error.type", "caller_left".into()));
             }

@@ -2,7 +2,7 @@
 //! own.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use crate::encryption::Folder;
+use super::Folder;
 
-/// Whatever a page does takes no longer than this.
+/// The longest time that a page may take for anything.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A browser, and the events that its pages have told of.
+/// A browser, and the events that its pages have sent.
 pub(crate) struct Chromium {
     child: Child,
     to: ChildStdin,
@@ -33,16 +33,34 @@ pub(crate) struct Tab<'a> {
     session: String,
 }
 
+/// The page at a URL once its scripts have run, as HTML.
+pub(crate) fn rendered(url: &str) -> String {
+    let profile = Folder::new();
+    let mut command = Command::new("chromium");
+    let output = with_profile(&mut command, &profile)
+        .args(["--timeout=20000", "--virtual-time-budget=20000", "--dump-dom", url])
+        .output()
+        .expect("chromium is installed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Adds the arguments that keep a browser to itself: all its files are in the profile's folder.
+fn with_profile<'a>(command: &'a mut Command, profile: &Folder) -> &'a mut Command {
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .env("TMPDIR", profile.path())
+}
+
 impl Chromium {
     pub(crate) fn start() -> Self {
-        let profile = Folder::new(&format!("devtools-{}", fastrand::u64(..)));
-        // It reads commands from descriptor 3 and writes to 4; a shell is what can put pipes there.
-        let mut child = Command::new("sh")
-            .args(["-c", "exec chromium \"$@\" 3<&0 4>&1 </dev/null >/dev/null", "chromium"])
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        let profile = Folder::new();
+        // Chromium reads commands from descriptor 3 and writes to 4; a shell can put pipes there.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec chromium \"$@\" 3<&0 4>&1 </dev/null >/dev/null", "chromium"]);
+        let mut child = with_profile(&mut command, &profile)
             .args(["--remote-debugging-pipe", "--hide-scrollbars"])
-            .arg(format!("--user-data-dir={}", profile.path().display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -57,7 +75,7 @@ impl Chromium {
                 read.extend_from_slice(&chunk[..length]);
                 while let Some(end) = read.iter().position(|byte| *byte == 0) {
                     let message: Vec<u8> = read.drain(..=end).collect();
-                    let message = serde_json::from_slice(&message[..end]).expect("it speaks JSON");
+                    let message = serde_json::from_slice(&message[..end]).expect("the protocol is JSON");
                     if sender.send(message).is_err() {
                         return;
                     }
@@ -73,7 +91,7 @@ impl Chromium {
         if let Some(session) = session {
             command["sessionId"] = json!(session);
         }
-        self.to.write_all(format!("{command}\0").as_bytes()).expect("it runs (is chromium installed?)");
+        self.to.write_all(format!("{command}\0").as_bytes()).expect("chromium runs (is it installed?)");
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -163,7 +181,7 @@ impl Tab<'_> {
         }
     }
 
-    /// Presses a key that has a name.
+    /// Presses a named key.
     pub(crate) fn press(&mut self, key: &str, code: u32) {
         for kind in ["keyDown", "keyUp"] {
             let event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": if key == "Enter" && kind == "keyDown" { "\r" } else { "" } });
@@ -175,30 +193,33 @@ impl Tab<'_> {
     pub(crate) fn screenshot(&mut self, name: &str) {
         let shot = self.call("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
         let picture = BASE64_STANDARD.decode(shot["data"].as_str().expect("a text")).expect("base64");
-        let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(name);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+        std::fs::create_dir_all(&folder).expect("the build folder is writable");
+        let path = folder.join(name);
         std::fs::write(&path, picture).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    fn told(&self, method: &str) -> Vec<&Value> {
+    /// The parameters of all events of this tab with a method.
+    fn events(&self, method: &str) -> Vec<&Value> {
         let own = |event: &&Value| event["sessionId"] == *self.session && event["method"] == *method;
         self.browser.events.iter().filter(own).map(|event| &event["params"]).collect()
     }
 
-    /// What the page has complained of: exceptions, the console, and what the browser logs of it.
+    /// The page's exceptions, console errors and warnings, and the browser's log entries about it.
     pub(crate) fn complaints(&self) -> Vec<&Value> {
-        let exceptions = self.told("Runtime.exceptionThrown");
-        let console = self.told("Runtime.consoleAPICalled");
+        let exceptions = self.events("Runtime.exceptionThrown");
+        let console = self.events("Runtime.consoleAPICalled");
         let console = console.into_iter().filter(|call| call["type"] == "error" || call["type"] == "warning");
-        let log = self.told("Log.entryAdded");
+        let log = self.events("Log.entryAdded");
         let log =
             log.into_iter().filter(|entry| entry["entry"]["level"] == "error" || entry["entry"]["level"] == "warning");
         exceptions.into_iter().chain(console).chain(log).collect()
     }
 
-    /// Every URL that some server was asked for; what is in a `data:` URL nobody was.
+    /// Every URL that the page has requested from a server; `data:` URLs are left out.
     pub(crate) fn requests(&self) -> Vec<String> {
         let url = |request: &Value| request["request"]["url"].as_str().expect("a text").to_owned();
-        self.told("Network.requestWillBeSent").into_iter().map(url).filter(|url| !url.starts_with("data:")).collect()
+        self.events("Network.requestWillBeSent").into_iter().map(url).filter(|url| !url.starts_with("data:")).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use super::activity::InFlight;
 use crate::respond::Body;
 
 /// The body of the response to a request in flight.
-pub(super) struct ResponseBody {
+pub(super) struct CountedBody {
     body: Body,
     /// `None` once the last data hold it.
     in_flight: Option<InFlight>,
@@ -25,13 +25,13 @@ pub(super) struct ResponseData {
     _in_flight: Option<InFlight>,
 }
 
-impl ResponseBody {
+impl CountedBody {
     pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
         Self { body, in_flight: Some(in_flight) }
     }
 }
 
-impl hyper::body::Body for ResponseBody {
+impl hyper::body::Body for CountedBody {
     type Data = ResponseData;
     type Error = <Body as hyper::body::Body>::Error;
 

@@ -1,0 +1,68 @@
+//! The tools that the subjects share: worlds, configurations, upstreams, clients, processes.
+//!
+//! A subject imports from here and from no other subject.
+
+pub(crate) mod chromium;
+pub(crate) mod connection;
+pub(crate) mod rogue;
+pub(crate) mod tls;
+pub(crate) mod tokens;
+
+mod answer;
+mod client;
+mod config;
+mod config_tables;
+mod folder;
+mod gateway;
+mod process;
+mod random;
+mod scripted;
+mod until;
+mod upstream;
+mod world;
+
+pub(crate) use self::answer::{Answer, PendingAnswer};
+pub(crate) use self::client::{Client, Failure};
+pub(crate) use self::config::{Configuration, refusal};
+pub(crate) use self::config_tables::{ClientKey, Issuer, Listener, Tenant};
+pub(crate) use self::folder::Folder;
+pub(crate) use self::gateway::{Gateway, Waiting};
+pub(crate) use self::process::{Port, Process, Running, activated_command, command, postern};
+pub(crate) use self::random::{Dice, seeded};
+pub(crate) use self::scripted::ScriptedRefold;
+pub(crate) use self::until::{eventually, until, within};
+pub(crate) use self::upstream::{http_upstream, page_of, spawn_upstream};
+pub(crate) use self::world::{World, WorldBuilder, manual_clock};
+
+/// The org key of the simulated Refold; no client ever sees it.
+pub(crate) const ORG_KEY: &str = "tk_org_key_that_no_client_sees_93d1";
+/// The org key that follows it in a rotation.
+pub(crate) const NEXT_ORG_KEY: &str = "tk_next_org_key_that_no_client_sees_5c0e";
+/// The org key of another org.
+pub(crate) const OTHER_ORG_KEY: &str = "tk_other_org";
+/// A client key that reads and writes every linked account.
+pub(crate) const KEY: &str = "pst_all_accounts";
+/// The secret that an issuer signs with.
+pub(crate) const JWT_SECRET: &str = "a-secret-of-at-least-thirty-two-bytes-0001";
+/// The token of the admin listener, where one is configured.
+pub(crate) const ADMIN_TOKEN: &str = "an-admin-token-that-no-client-sees-7a11";
+/// The collection of executions.
+pub(crate) const EXECUTIONS: &str = "/api/v2/public/execution";
+/// The environment variables that hold the secrets, with their values.
+pub(crate) const ENVIRONMENT: [(&str, &str); 5] = [
+    ("ORG_KEY", ORG_KEY),
+    ("NEXT_ORG_KEY", NEXT_ORG_KEY),
+    ("OTHER_ORG_KEY", OTHER_ORG_KEY),
+    ("JWT_SECRET", JWT_SECRET),
+    ("ADMIN_TOKEN", ADMIN_TOKEN),
+];
+
+/// The headers of a caller of a linked account with [`KEY`].
+pub(crate) fn as_account(linked_account: &str) -> [(&'static str, &str); 2] {
+    [("x-api-key", KEY), ("linked_account_id", linked_account)]
+}
+
+/// [`as_account`] with a `Cache-Control` directive.
+pub(crate) fn with_directive<'a>(linked_account: &'a str, directive: &'a str) -> [(&'static str, &'a str); 3] {
+    [("x-api-key", KEY), ("linked_account_id", linked_account), ("cache-control", directive)]
+}

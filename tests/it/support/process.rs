@@ -1,0 +1,165 @@
+//! The program in a process of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
+
+use super::until::{until, within};
+use super::{Configuration, ENVIRONMENT, Folder};
+
+/// `postern`, with the secrets in its environment and nothing else of its own.
+pub(crate) fn postern() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    command.env_remove("POSTERN_CONFIG").env_remove("POSTERN_LOG").envs(ENVIRONMENT);
+    command
+}
+
+/// `postern serve`.
+pub(crate) fn command(configuration: &Path) -> Command {
+    let mut command = postern();
+    command.args(["serve", "--config"]).arg(configuration);
+    command
+}
+
+/// `postern serve`, with a socket that a service manager passes as `web`.
+pub(crate) fn activated_command(configuration: &Path, socket: OwnedFd) -> Command {
+    let serve = command(configuration);
+    let mut shell = Command::new("sh");
+    // The process id stays the same over `exec`.
+    shell.args(["-c", "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\"", "sh"]);
+    shell.arg(serve.get_program()).args(serve.get_args());
+    shell.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.stdin(Stdio::from(socket));
+    shell
+}
+
+/// A running process, killed with the test.
+pub(crate) struct Process {
+    child: Running,
+    log: watch::Receiver<Vec<String>>,
+    log_reader: Option<JoinHandle<()>>,
+    output_reader: Option<JoinHandle<String>>,
+    /// The folder of the configuration, if the process has one of its own.
+    #[expect(dead_code, reason = "it is deleted when the process is dropped")]
+    folder: Option<Folder>,
+}
+
+/// The output of a process that has ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) output: String,
+    pub(crate) log: Vec<String>,
+}
+
+impl Process {
+    /// Serves a configuration file; returns when the process listens.
+    pub(crate) async fn serve(configuration: &Path) -> Self {
+        Self::run(command(configuration)).await
+    }
+
+    /// Serves a configuration; returns when the process listens.
+    pub(crate) async fn serve_configuration(configuration: &Configuration, environment: &[(&str, &str)]) -> Self {
+        let folder = Folder::new();
+        let mut command = command(&folder.write("postern.toml", configuration.to_toml()));
+        command.envs(environment.iter().copied());
+        Self { folder: Some(folder), ..Self::run(command).await }
+    }
+
+    /// Runs a command; returns when the process listens.
+    pub(crate) async fn run(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
+        let lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        let mut output = child.stdout.take().expect("piped");
+        let (sender, log) = watch::channel(Vec::new());
+        let log_reader = std::thread::spawn(move || {
+            lines.for_each(|line| sender.send_modify(|log: &mut Vec<String>| log.push(line)));
+        });
+        let output_reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            output.read_to_string(&mut text).expect("UTF-8");
+            text
+        });
+        let (log_reader, output_reader) = (Some(log_reader), Some(output_reader));
+        let child = Running(child);
+        let mut process = Self { child, log, log_reader, output_reader, folder: None };
+        process.until_logged("\"listening\"", 1).await;
+        process
+    }
+
+    /// The address of its first listener, which the log names.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let line: Value = serde_json::from_str(&self.logged("\"listening\"")[0]).expect("JSON");
+        line["address"].as_str().expect("an address").parse().expect("an address")
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.0.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// The lines of the log that contain a text.
+    pub(crate) fn logged(&self, text: &str) -> Vec<String> {
+        self.log.borrow().iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+
+    /// Waits until so many lines of the log contain a text.
+    pub(crate) async fn until_logged(&mut self, text: &str, lines: usize) {
+        let logged = self.log.wait_for(|log| log.iter().filter(|line| line.contains(text)).count() >= lines);
+        let found = within(logged).await.is_ok();
+        assert!(found, "the process ended without {text}: {:#?}", *self.log.borrow());
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) async fn terminate(self) -> Ended {
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(mut self) -> Ended {
+        let mut status = None;
+        until(|| {
+            status = self.child.0.try_wait().expect("a child process");
+            status.is_some()
+        })
+        .await;
+        self.log_reader.take().expect("still there").join().expect("no panic");
+        let output = self.output_reader.take().expect("still there").join().expect("no panic");
+        Ended { status: status.expect("it has ended"), output, log: self.log.borrow().clone() }
+    }
+}
+
+/// A child process, killed with the test.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that no other process is given while this lives, and at which several processes can listen.
+pub(crate) struct Port(Socket);
+
+impl Port {
+    pub(crate) fn take() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_port(true).expect("the system allows it");
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+        // The socket does not listen, so no connection comes to it.
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("the socket is bound").as_socket().expect("an address")
+    }
+}

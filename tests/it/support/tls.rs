@@ -1,0 +1,119 @@
+//! Certificates, and clients that speak TLS.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{EXECUTIONS, Failure, Folder};
+
+/// A file of `tests/data`.
+pub(crate) fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// Puts one of the server certificates of `tests/data` into a folder.
+pub(crate) fn install(folder: &Folder, server: &str) {
+    for ending in ["key", "pem"] {
+        let content = std::fs::read(data(&format!("{server}.{ending}"))).expect("the file is there");
+        folder.write(&format!("server.{ending}"), content);
+    }
+}
+
+/// A folder with a server certificate.
+pub(crate) fn folder_with(server: &str) -> Folder {
+    let folder = Folder::new();
+    install(&folder, server);
+    folder
+}
+
+/// A client of TLS, which may present a certificate of `tests/data`.
+#[derive(Clone)]
+pub(crate) struct TlsClient {
+    address: SocketAddr,
+    connector: TlsConnector,
+}
+
+impl TlsClient {
+    pub(crate) fn new(address: SocketAddr, certificate: Option<&str>) -> Self {
+        Self { address, connector: connector(certificate) }
+    }
+
+    /// Requests the executions over a new connection; returns the status and the server's certificate.
+    pub(crate) async fn ask(&self, headers: &[(&str, &str)]) -> Result<(StatusCode, CertificateDer<'static>), Failure> {
+        let stream = self.connect().await?;
+        let shown = stream.get_ref().1.peer_certificates().expect("a server certificate")[0].clone().into_owned();
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let response = sender.send_request(request(headers)?).await?;
+        let status = response.status();
+        response.into_body().collect().await?;
+        Ok((status, shown))
+    }
+
+    /// [`TlsClient::ask`] where the handshake succeeds.
+    pub(crate) async fn status(&self, headers: &[(&str, &str)]) -> StatusCode {
+        self.ask(headers).await.expect("an answer").0
+    }
+
+    /// Opens a connection that stays open.
+    pub(crate) async fn open(&self) -> TlsConnection {
+        let stream = self.connect().await.expect("a handshake");
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        TlsConnection(sender)
+    }
+
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, Failure> {
+        let stream = TcpStream::connect(self.address).await?;
+        Ok(self.connector.connect("localhost".try_into()?, stream).await?)
+    }
+}
+
+/// An encrypted connection that stays open.
+pub(crate) struct TlsConnection(SendRequest<Full<Bytes>>);
+
+impl TlsConnection {
+    /// Requests the executions; returns the status, and whether the response announces the end of the connection.
+    pub(crate) async fn ask(&mut self, headers: &[(&str, &str)]) -> (StatusCode, bool) {
+        let response = self.0.send_request(request(headers).expect("a request")).await.expect("an answer");
+        let (status, last) = (response.status(), response.headers().contains_key("connection"));
+        response.into_body().collect().await.expect("a body");
+        (status, last)
+    }
+}
+
+fn request(headers: &[(&str, &str)]) -> http::Result<Request<Full<Bytes>>> {
+    let request = Request::get(EXECUTIONS).header("host", "localhost");
+    headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(Full::default())
+}
+
+/// A connector that trusts the authority of `tests/data`, and may present a certificate.
+pub(crate) fn connector(certificate: Option<&str>) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(data("ca.pem")).expect("a certificate")).expect("an authority");
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("TLS")
+        .with_root_certificates(roots);
+    let config: ClientConfig = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(name) => {
+            let chain = vec![CertificateDer::from_pem_file(data(&format!("{name}.pem"))).expect("a certificate")];
+            let key = PrivateKeyDer::from_pem_file(data(&format!("{name}.key"))).expect("a key");
+            builder.with_client_auth_cert(chain, key).expect("the key belongs to the certificate")
+        }
+    };
+    TlsConnector::from(Arc::new(config))
+}
