@@ -44,6 +44,8 @@ pub const SPANS_DROPPED: &str = "spans_dropped";
 pub const STOPPED: &str = "stopped";
 /// Error, `error`: the thread that exports traces could not start.
 pub const TRACES_FAILED: &str = "traces_failed";
+/// Warn, `status`, `error`: Refold has accepted an action with a body that is not forwarded; the caller gets the status alone.
+pub const UPSTREAM_ACTION_BODY_LEFT_OUT: &str = "upstream_action_body_left_out";
 /// Warn, `tenant`: the tenant's circuit to Refold opened.
 pub const UPSTREAM_CIRCUIT_OPENED: &str = "upstream_circuit_opened";
 /// Error, `tenant`: Refold refuses every org key of a tenant, by the check of `upstream.verify_key`.

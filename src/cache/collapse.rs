@@ -313,10 +313,10 @@ fn cancelled() -> FetchResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::executions::{PathId, Question};
+    use crate::executions::{ForwardedParameters, PathId, Question};
 
     fn key() -> CollapseKey {
-        let question = Question::Execution(PathId::parse("a").expect("a valid id"));
+        let question = Question::Execution(PathId::parse("a").expect("a valid id"), ForwardedParameters::default());
         CollapseKey { cache_key: CacheKey::of_one_account(question), presented_org_key: None }
     }
 

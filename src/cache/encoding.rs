@@ -11,6 +11,8 @@ use http::header::{ACCEPT_ENCODING, HeaderMap};
 
 /// Size in bytes from which bodies are encoded; smaller ones fit into a packet or two anyway.
 const MIN_BODY: usize = 1024;
+/// Measured on a page of 65 KB: 3 makes 6.2 KB of it in 0.33 ms, 5 makes 5.5 KB in 1.7 ms, 1 makes 15 KB in 0.28 ms.
+const BROTLI_QUALITY: i32 = 3;
 /// Factor by which an encoded body has to be smaller than the plain one to be stored. All three codings together then take
 /// no more memory than the plain body, which is what the entry's weight reserves for them.
 const MIN_SHRINK_FACTOR: usize = 3;
@@ -60,7 +62,7 @@ impl Coding {
             Self::Zstd => zstd::bulk::compress(body, 3),
             Self::Brotli => {
                 let mut out = Vec::with_capacity(body.len() / 4);
-                let parameters = brotli::enc::BrotliEncoderParams { quality: 5, ..Default::default() };
+                let parameters = brotli::enc::BrotliEncoderParams { quality: BROTLI_QUALITY, ..Default::default() };
                 brotli::BrotliCompress(&mut &body[..], &mut out, &parameters)?;
                 Ok(out)
             }

@@ -22,12 +22,13 @@ pub enum FreshnessClass {
 }
 
 impl FreshnessClass {
-    /// The class of a page of executions; `end` is the end of the requested time range.
+    /// The class of a page of executions; after `closing_time` none enters the list of which it is a page.
     #[must_use]
-    pub fn of_page(progress: Progress, end: Option<Timestamp>, now: Timestamp) -> Self {
+    pub fn of_page(progress: Progress, closing_time: Option<Timestamp>, now: Timestamp) -> Self {
+        let is_over = |end: Timestamp| now.duration_since(end) > TIME_ZONES;
         match progress {
             Progress::Live => Self::Live,
-            Progress::Settled if end.is_some_and(|end| now.duration_since(end) > TIME_ZONES) => Self::Closed,
+            Progress::Settled if closing_time.is_some_and(is_over) => Self::Closed,
             Progress::Settled | Progress::Unknown => Self::Recent,
         }
     }

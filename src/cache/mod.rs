@@ -2,6 +2,7 @@
 
 mod collapse;
 mod directives;
+mod encoder;
 mod encoding;
 mod entry;
 mod freshness;
@@ -11,6 +12,7 @@ mod store;
 
 pub use collapse::{CollapseKey, Demand, Follower, Group, Leader, Participation, Role};
 pub use directives::{Acceptance, Directives};
+pub use encoder::Encoder;
 pub use encoding::{Coding, EncodedBodies, EncodedBody};
 pub use entry::{Entry, RenewalClaim, Servable};
 pub use freshness::FreshnessClass;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde::Serialize;
 
@@ -13,7 +14,9 @@ use super::entry::Entry;
 use super::key::CacheKey;
 use crate::clock::Moment;
 
-/// Stores the entries of all partitions in one TinyLFU cache. A read takes no lock that a writer can hold for long. Clones
+/// Stores the entries of all partitions in one cache, and evicts the least recently used ones. Dropped entries are never
+/// used again, so they leave first; an eviction by frequency (TinyLFU) keeps them instead, and refuses the entries that take
+/// their place under new keys. A read takes no lock that a writer can hold for long. Clones
 /// share the same entries.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -64,6 +67,7 @@ impl Store {
     pub fn new(capacity: u64, evicted: impl Fn() + Send + Sync + 'static) -> Self {
         let entries = (capacity > 0).then(|| {
             Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(capacity)
                 .weigher(|key: &CacheKey, entry: &Arc<Entry>| key.heap_size().saturating_add(entry.weight()))
                 .expire_after(EntryExpiry)
@@ -127,7 +131,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::executions::{PathId, Progress, Question, ValidatedBody};
+    use crate::executions::{ForwardedParameters, PathId, Progress, Question, ValidatedBody};
 
     const LIFETIME: Duration = Duration::from_secs(5);
     const START: Moment = Moment::from_nanos(0);
@@ -137,7 +141,10 @@ mod tests {
     }
 
     fn key(id: &str) -> CacheKey {
-        CacheKey::of_one_account(Question::Execution(PathId::parse(id).expect("a plain id")))
+        CacheKey::of_one_account(Question::Execution(
+            PathId::parse(id).expect("a plain id"),
+            ForwardedParameters::default(),
+        ))
     }
 
     fn requested_at(request_time: Moment) -> Entry {

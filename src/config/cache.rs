@@ -35,7 +35,7 @@ pub struct Freshness {
     /// All executions in it have ended, but more can come.
     #[serde(with = "AnyDuration")]
     pub recent: Duration,
-    /// Its end_date is more than a day ago and all executions in it have ended.
+    /// Its end_date is more than a day ago, all executions in it have ended, and it does not filter by status.
     #[serde(with = "AnyDuration")]
     pub closed: Duration,
 }

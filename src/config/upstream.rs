@@ -47,6 +47,9 @@ pub struct Upstream {
     pub retries: u8,
     /// Ask Refold whether it accepts the org keys: at start, for each new key, and after a 401 to one.
     pub verify_key: VerifyKey,
+    /// Longest pause that a `Retry-After` of Refold can ask for: after a 429 nothing is fetched with that org key until then.
+    #[serde(with = "PositiveDuration")]
+    pub max_retry_after: Duration,
     /// Circuit breaker: pauses requests while Refold fails.
     pub breaker: BreakerSettings,
 }
@@ -91,6 +94,7 @@ impl Default for Upstream {
             max_concurrent: 100,
             retries: 2,
             verify_key: VerifyKey::Warn,
+            max_retry_after: Duration::from_mins(10),
             breaker: BreakerSettings::default(),
         }
     }

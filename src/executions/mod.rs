@@ -10,7 +10,9 @@ mod status;
 
 pub use derivation::{DerivationSource, MAX_PAGES_OF_A_LIST, USUAL_LIMITS};
 pub use page::{NotDocumented, ValidatedBody};
-pub use query::{BatchesQuery, Dialect, ListQuery, PathId, QueryError, QueryPolicy, UnknownParameters, no_parameters};
+pub use query::{
+    BatchesQuery, Dialect, ForwardedParameters, ListQuery, PathId, QueryError, QueryPolicy, UnknownParameters,
+};
 pub use query_memo::{ParsedQuestion, QueryMemo};
 pub use question::{COLLECTION, Question};
 pub use status::Progress;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::query::{BatchesQuery, Dialect, ListQuery, PathId};
+use super::query::{BatchesQuery, Dialect, ForwardedParameters, ListQuery, PathId};
 
 /// The path of the executions collection.
 pub const COLLECTION: &str = "/api/v2/public/execution";
@@ -12,8 +12,8 @@ pub const COLLECTION: &str = "/api/v2/public/execution";
 pub enum Question {
     /// A page of executions.
     List(ListQuery),
-    /// One execution.
-    Execution(PathId),
+    /// One execution, with the parameters that are forwarded.
+    Execution(PathId, ForwardedParameters),
     /// A page of the batches of an execution's node; execution and node by id.
     Batches(PathId, PathId, BatchesQuery),
 }
@@ -43,7 +43,7 @@ impl Question {
                 out.push('?');
                 query.write_upstream(out);
             }
-            Self::Execution(_) => {}
+            Self::Execution(_, forwarded) => forwarded.write_as_query(out),
         }
     }
 
@@ -52,14 +52,14 @@ impl Question {
     pub fn heap_size(&self) -> usize {
         match self {
             Self::List(query) => query.heap_size(),
-            Self::Execution(execution) => execution.len(),
+            Self::Execution(execution, forwarded) => execution.len() + forwarded.heap_size(),
             Self::Batches(execution, node, query) => execution.len() + node.len() + query.heap_size(),
         }
     }
 
     fn write_path(&self, out: &mut String) {
         out.push_str(COLLECTION);
-        if let Self::Execution(execution) | Self::Batches(execution, ..) = self {
+        if let Self::Execution(execution, _) | Self::Batches(execution, ..) = self {
             out.push('/');
             execution.write_upstream(out);
         }

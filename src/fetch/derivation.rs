@@ -65,6 +65,9 @@ impl Fetcher {
     /// the whole list if it is short.
     pub(super) fn source_to_fetch(&self, caller: &Caller, key: &CacheKey) -> Option<(CacheKey, Option<Arc<Entry>>)> {
         let wanted = self.derivable(key)?;
+        if !caller.partition().list_size.allows_substitutes(self.clock.now()) {
+            return None;
+        }
         let stale = self.stale_source(caller, key, wanted).map(|(key, entry)| (key, Some(entry)));
         stale.or_else(|| {
             let whole = wanted.on_one_page(WHOLE_PAGE).filter(|_| self.config.query.max_limit >= WHOLE_PAGE)?;

@@ -65,9 +65,9 @@ impl Entries {
     /// The freshness lifetime of an answer (RFC 9111, 4.2.1), by its content and its tenant's settings.
     fn lifetime(&self, caller: &Caller, question: &Question, progress: Progress) -> Duration {
         let class = match question {
-            Question::List(query) => FreshnessClass::of_page(progress, query.end(), self.clock.wall()),
+            Question::List(query) => FreshnessClass::of_page(progress, query.closing_time(), self.clock.wall()),
             Question::Batches(..) => FreshnessClass::of_page(progress, None, self.clock.wall()),
-            Question::Execution(_) => FreshnessClass::of_execution(progress),
+            Question::Execution(..) => FreshnessClass::of_execution(progress),
         };
         let lifetime = class.lifetime(&caller.tenant().config.freshness);
         match caller.credential() {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::entries::Entries;
-pub use self::request::{FetchRequest, FetchRole};
+pub use self::request::{FetchPurpose, FetchRequest, FetchRole};
 use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Group, Participation, RenewalClaim, Role, Store};
 use crate::caller::Caller;
 use crate::clock::Clock;

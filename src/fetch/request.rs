@@ -20,10 +20,21 @@ pub struct FetchRequest {
     pub urgency: Urgency,
     /// Ask Refold even if the store or a derivation could answer.
     pub bypass_cache: bool,
+    /// The use of the answer.
+    pub purpose: FetchPurpose,
     /// The claim of the stale entry's renewal. Held until the fetch ends, so that no other request claims the renewal.
     pub claim: Option<RenewalClaim>,
     /// Records the fetch's requests to Refold.
     pub telemetry: UpstreamTelemetry,
+}
+
+/// The use of a fetch's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchPurpose {
+    /// A caller gets it, or it renews a stored entry.
+    Response,
+    /// The answer to a smaller question is derived from it.
+    Derivation,
 }
 
 /// The role of a caller in a fetch.
@@ -50,6 +61,7 @@ impl FetchRequest {
             stale: Some(stale),
             urgency: Urgency::Background,
             bypass_cache: false,
+            purpose: FetchPurpose::Response,
             claim: Some(claim),
             telemetry,
         }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Fetcher;
-use super::request::{FetchRequest, FetchRole};
+use super::request::{FetchPurpose, FetchRequest, FetchRole};
 use crate::cache::{Demand, Entry, Follower, Leader};
+use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
@@ -14,8 +15,16 @@ use crate::upstream::{FetchDemand, FetchError, UpstreamCall};
 /// Reasons that apply to every other question at present too, so that the fetch of another page is of no use.
 const REFOLD_UNAVAILABLE: [Reason; 3] =
     [Reason::UpstreamBudgetExceeded, Reason::UpstreamCircuitOpen, Reason::UpstreamUnreachable];
-/// Reasons for which a list can't be fetched on one page.
-const PAGE_TOO_LARGE: [Reason; 2] = [Reason::UpstreamResponseTooLarge, Reason::UpstreamInvalidResponse];
+
+/// The result of fetching a page from which an answer was to be derived.
+enum SourceResult {
+    /// The answer follows from it.
+    Derived(Arc<Entry>),
+    /// There is no such page, or the answer does not follow from it.
+    NotDerived,
+    /// The page could not be fetched.
+    Failed,
+}
 
 impl Fetcher {
     /// Runs a fetch: resolves the question, stores the result, then tells the callers.
@@ -37,6 +46,10 @@ impl Fetcher {
             }
         };
         request.telemetry.end(&outcome);
+        if let (Err(error), FetchPurpose::Derivation) = (&outcome, request.purpose) {
+            // Noted here, since the callers that wait for the derived answer may have left.
+            self.note_failed_source(&request.caller, error);
+        }
         match (&outcome, request.stale) {
             (Ok(entry), _) => self.store.put_if_newer(request.key, Arc::clone(entry), self.clock.now()),
             (Err(error), stale) if error.is_passing() || request.caller.is_refusal_of_own_org_key(error) => {
@@ -66,10 +79,28 @@ impl Fetcher {
             if let Some(entry) = self.derive(&request.caller, &request.key) {
                 return Ok(Arc::new(entry));
             }
-            if let Some(entry) = self.resolve_by_source(client, request, demand).await? {
-                return Ok(entry);
+            match self.resolve_by_source(client, request, demand).await? {
+                SourceResult::Derived(entry) => return Ok(entry),
+                SourceResult::NotDerived => {}
+                SourceResult::Failed => {
+                    let fetched = self.fetch(client, request, demand).await;
+                    if let Err(FetchError::Failed(_)) = &fetched {
+                        request.caller.partition().list_size.resume_substitutes();
+                    }
+                    return fetched;
+                }
             }
         }
+        self.fetch(client, request, demand).await
+    }
+
+    /// Asks Refold the question itself.
+    async fn fetch(
+        &self,
+        client: &Client,
+        request: &mut FetchRequest,
+        demand: &Demand,
+    ) -> Result<Arc<Entry>, FetchError> {
         request.telemetry.begin("fetch");
         let FetchRequest { caller, key, stale, urgency, telemetry, .. } = request;
         let call = UpstreamCall { client, caller, telemetry };
@@ -82,21 +113,22 @@ impl Fetcher {
     }
 
     /// Fetches the page that the answer follows from, so that one fetch serves all questions that follow from it.
-    /// `None` if there is no such page, or if the answer turns out not to follow from it.
     async fn resolve_by_source(
         self: &Arc<Self>,
         client: &Client,
         request: &mut FetchRequest,
         demand: &Demand,
-    ) -> Result<Option<Arc<Entry>>, FetchError> {
-        let Some((key, stale)) = self.source_to_fetch(&request.caller, &request.key) else { return Ok(None) };
+    ) -> Result<SourceResult, FetchError> {
+        let Some((key, stale)) = self.source_to_fetch(&request.caller, &request.key) else {
+            return Ok(SourceResult::NotDerived);
+        };
         // No stored page proves that the list is short enough for one page.
         let guessed = stale.is_none();
         let telemetry = request.telemetry.child();
         let own = telemetry.context();
         let (caller, urgency) = (request.caller.clone(), request.urgency);
-        let (bypass_cache, claim) = (false, None);
-        let source = FetchRequest { caller, key: key.clone(), stale, urgency, bypass_cache, claim, telemetry };
+        let (bypass_cache, purpose, claim) = (false, FetchPurpose::Derivation, None);
+        let source = FetchRequest { caller, key: key.clone(), stale, urgency, bypass_cache, purpose, claim, telemetry };
         let (follower, role) = self.join(client.clone(), source);
         request.telemetry.begin_wait(match role {
             FetchRole::Leads => own,
@@ -108,18 +140,29 @@ impl Fetcher {
                 if guessed && derived.is_none() && self.refutes(&request.key, &key, &source) {
                     request.caller.partition().list_size.refute();
                 }
-                Ok(derived.map(Arc::new))
+                Ok(derived.map_or(SourceResult::NotDerived, |entry| SourceResult::Derived(Arc::new(entry))))
             }
-            Err(error) if REFOLD_UNAVAILABLE.iter().any(|reason| error.is(*reason)) => Err(error.into()),
+            Err(error) if is_refold_unavailable(&error) => Err(error.into()),
             // A smaller page may succeed, and so may this fetch if the source's was abandoned by its other callers.
             Err(error) => {
-                if guessed && PAGE_TOO_LARGE.iter().any(|reason| error.is(*reason)) {
-                    request.caller.partition().list_size.refute();
-                }
-                Ok(None)
+                // Also for a fetch that another question has begun.
+                self.note_failed_source(&request.caller, &error);
+                Ok(SourceResult::Failed)
             }
         }
     }
+
+    /// Notes that a page from which an answer was to be derived could not be fetched.
+    fn note_failed_source(&self, caller: &Caller, error: &ClientError) {
+        let says_nothing_of_the_page = error.is(Reason::Overloaded) || is_refold_unavailable(error);
+        if !says_nothing_of_the_page {
+            caller.partition().list_size.pause_substitutes(self.clock.now());
+        }
+    }
+}
+
+fn is_refold_unavailable(error: &ClientError) -> bool {
+    REFOLD_UNAVAILABLE.iter().any(|reason| error.is(*reason))
 }
 
 /// The outcome of the fetch of a source page. A renewal only listens to it until a caller begins to wait for the answer. A

@@ -11,7 +11,7 @@ use crate::cache::{Entry, RenewalClaim};
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::request::cors;
-use crate::respond::{self, Body, ResponseContext};
+use crate::respond::{self, Body};
 
 /// An answer that needs no upstream.
 pub(super) enum Answer {
@@ -27,13 +27,6 @@ pub(super) enum Answer {
 pub(super) fn serve(head: &Parts, context: &mut RequestContext, entry: &Entry, now: Moment) -> Response<Body> {
     context.age = Some(entry.age(now));
     respond::entry(&mut context.response, &head.headers, entry, now)
-}
-
-/// Compresses an entry on another thread in the coding that this request prefers, for later requests.
-pub(super) fn encode_in_background(response: &ResponseContext, entry: Arc<Entry>) {
-    if let Some(coding) = response.coding.filter(|coding| entry.claim_encoding(*coding)) {
-        tokio::task::spawn_blocking(move || entry.encode(coding));
-    }
 }
 
 /// The answer to `OPTIONS` on a resource with these methods. Only requests from an origin in `[cors]` get one.

@@ -18,8 +18,8 @@ use crate::cache::{CacheOutcome, Entry, Servable};
 use crate::caller::{Caller, Unidentified};
 use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
-use crate::executions::PathId;
-use crate::fetch::{FetchRequest, FetchRole};
+use crate::executions::{ForwardedParameters, PathId};
+use crate::fetch::{FetchPurpose, FetchRequest, FetchRole};
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::{AccessError, WebhookOutcome};
@@ -85,7 +85,9 @@ impl InProgress {
         match op {
             UpstreamOp::Fetch(miss) if miss.directives.no_store() => self.fetch_unstored(&miss).await,
             UpstreamOp::Fetch(miss) => self.fetch(miss).await,
-            UpstreamOp::Act { caller, execution, action } => self.act(caller, execution, action, body).await,
+            UpstreamOp::Act { caller, execution, action, forwarded } => {
+                self.act(caller, execution, action, forwarded, body).await
+            }
             UpstreamOp::Forward { caller, allowed } => self.forward(&caller, &allowed, body).await,
             UpstreamOp::Webhook { tenant } => self.receive_webhook(&tenant, body).await,
         }
@@ -109,8 +111,8 @@ impl InProgress {
                     self.context.response.cache = CacheOutcome::Derived;
                 }
                 // Encoding takes little time compared with the fetch, and later requests find the encoded body.
-                if let Some(coding) = self.context.response.coding.filter(|coding| entry.lacks_encoding(*coding)) {
-                    entry.encode(coding);
+                if let Some(coding) = self.context.response.coding {
+                    self.gateway.encoder.encode(&entry, coding).await;
                 }
                 Ok(self.serve(&entry))
             }
@@ -135,6 +137,7 @@ impl InProgress {
                 stale: stale.clone(),
                 urgency: Urgency::Foreground,
                 bypass_cache: directives.may_reject_fresh(),
+                purpose: FetchPurpose::Response,
                 claim: None,
                 telemetry: self.telemetry(caller),
             };
@@ -177,6 +180,7 @@ impl InProgress {
         caller: Caller,
         execution: PathId,
         action: Action,
+        forwarded: ForwardedParameters,
         body: Incoming,
     ) -> Result<Response<Body>, ClientError> {
         let (gateway, client) = (Arc::clone(&self.gateway), self.client.clone());
@@ -186,14 +190,14 @@ impl InProgress {
         let acting = tokio::spawn(async move {
             let call = UpstreamCall { client: &client, caller: &caller, telemetry: &telemetry };
             let outcome = match body::read(body, &gateway.config.server).await {
-                Ok(body) => gateway.fetcher.upstream().act(&call, &execution, action.name(), body).await,
+                Ok(body) => gateway.fetcher.upstream().act(&call, &execution, action.name(), &forwarded, body).await,
                 Err(error) => Err(error),
             };
             telemetry.end(&outcome);
             outcome
         });
-        let body = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
-        Ok(respond::action_result(&mut self.context.response, body))
+        let result = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
+        Ok(respond::action_result(&mut self.context.response, result.status, result.body))
     }
 
     /// Forwards a request of the allow-list; both bodies are streamed.

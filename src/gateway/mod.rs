@@ -24,7 +24,7 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use self::answer::{Answer, encode_in_background, preflight, serve};
+use self::answer::{Answer, preflight, serve};
 pub use self::context::ConnectionContext;
 use self::context::RequestContext;
 use self::look_up::{Lookup, look_up, not_cached};
@@ -33,7 +33,7 @@ pub use self::status::{Explained, Readiness, Status, TenantReadiness};
 pub use self::unfinished::Unfinished;
 use self::unfinished::Wait;
 use crate::admit::admit;
-use crate::cache::{CacheKey, CacheOutcome, Coding, Directives, Entry, RenewalClaim};
+use crate::cache::{CacheKey, CacheOutcome, Coding, Directives, Encoder, Entry, RenewalClaim};
 use crate::caller::{Authenticated, Caller, Callers, IssuerIndex, Unidentified};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -55,6 +55,7 @@ pub struct Gateway {
     callers: Callers,
     cors: Option<CorsPolicy>,
     fetcher: Arc<Fetcher>,
+    encoder: Encoder,
     observer: Arc<Observer>,
     tracer: Option<Tracer>,
 }
@@ -99,6 +100,7 @@ impl Gateway {
             callers: Callers::new(&config, &clock)?,
             cors: config.cors.as_ref().map(CorsPolicy::new),
             fetcher: Arc::new(Fetcher::new(Arc::clone(&config), clock.clone(), &observer)),
+            encoder: Encoder::default(),
             tracer: observer.tracer(&config.traces)?,
             observer,
             config,
@@ -206,7 +208,10 @@ impl Gateway {
         match answer {
             Answer::Hit(entry) => {
                 let response = serve(head, context, &entry, now);
-                encode_in_background(&context.response, entry);
+                // As this request would have preferred it, for the requests that follow.
+                if let Some(coding) = context.response.coding {
+                    drop(self.encoder.start(&entry, coding));
+                }
                 response
             }
             Answer::Renew(entry, claim) => {

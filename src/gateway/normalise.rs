@@ -10,7 +10,7 @@ use crate::cache::{CacheKey, Directives, Entry};
 use crate::caller::Caller;
 use crate::config::PassThrough;
 use crate::error::ClientError;
-use crate::executions::{BatchesQuery, ParsedQuestion, PathId, QueryMemo, QueryPolicy, Question, no_parameters};
+use crate::executions::{BatchesQuery, ForwardedParameters, ParsedQuestion, PathId, QueryMemo, QueryPolicy, Question};
 use crate::request::route::{Action, Endpoint};
 use crate::tenant::Tenant;
 
@@ -27,7 +27,7 @@ pub(super) enum UpstreamOp {
     /// Fetch the answer to a question.
     Fetch(Box<Miss>),
     /// Stop an execution or run it again.
-    Act { caller: Caller, execution: PathId, action: Action },
+    Act { caller: Caller, execution: PathId, action: Action, forwarded: ForwardedParameters },
     /// Forward a request of the allow-list.
     Forward { caller: Caller, allowed: Arc<PassThrough> },
     /// Receive a webhook.
@@ -57,8 +57,7 @@ pub(super) fn normalise(
     let question = match endpoint {
         Endpoint::List => memo.parse_list(query, policy)?,
         Endpoint::Execution(execution) => {
-            no_parameters(query, policy)?;
-            Question::Execution(execution).into()
+            Question::Execution(execution, ForwardedParameters::parse(query, policy)?).into()
         }
         Endpoint::Batches(execution, node) => {
             Question::Batches(execution, node, BatchesQuery::parse(query, policy)?).into()
@@ -71,8 +70,8 @@ pub(super) fn normalise(
         }
         Endpoint::Action(execution, action) => {
             must_write(caller)?;
-            no_parameters(query, policy)?;
-            return Ok(Normalised::Uncached(UpstreamOp::Act { caller: caller.clone(), execution, action }));
+            let forwarded = ForwardedParameters::parse(query, policy)?;
+            return Ok(Normalised::Uncached(UpstreamOp::Act { caller: caller.clone(), execution, action, forwarded }));
         }
     };
     Ok(Normalised::Question(question))

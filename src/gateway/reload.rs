@@ -28,6 +28,7 @@ impl Gateway {
             callers: self.callers.reconfigured(&config, entries)?,
             cors: after.cors.as_ref().map(CorsPolicy::new),
             fetcher: Arc::new(self.fetcher.reconfigured(&config, &self.observer)),
+            encoder: self.encoder.clone(),
             tracer: if before.traces == after.traces {
                 self.tracer.clone()
             } else {

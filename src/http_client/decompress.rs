@@ -12,6 +12,9 @@ use super::error::{TransportError, TransportErrorKind};
 /// If the coding is not supported, the body is not in this coding, or it is larger than `limit` without it.
 pub(super) fn decompress(coding: &[u8], body: &Bytes, limit: usize) -> Result<Bytes, TransportError> {
     let compressed = &body[..];
+    if coding.eq_ignore_ascii_case(b"identity") {
+        return Ok(body.clone());
+    }
     let plain = if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
         read_bounded(flate2::read::MultiGzDecoder::new(compressed), limit)
     } else if coding.eq_ignore_ascii_case(b"br") {
@@ -47,6 +50,7 @@ mod tests {
         assert!(small.len() < 1000);
         let result = |coding: &[u8], limit| decompress(coding, &small, limit).map_err(|error| error.kind());
         assert_eq!(result(b"zstd", 100_000), Ok(plain.into()));
+        assert_eq!(result(b"Identity", 100_000), Ok(small.clone()));
         assert_eq!(result(b"ZSTD", 99_999), Err(TransportErrorKind::TooLarge { limit: 99_999 }));
         for coding in ["gzip", "br", "deflate", "gzip, zstd", ""] {
             assert_eq!(result(coding.as_bytes(), 1000), Err(TransportErrorKind::InvalidResponse), "{coding}");

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HOST};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, response};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::crypto::aws_lc_rs;
@@ -28,6 +28,10 @@ use self::pool::Pool;
 pub use self::request_body::{RequestBody, buffered, streamed};
 pub use self::response_body::ResponseBody;
 use crate::config::{CaFile, Connection};
+use crate::offload;
+
+/// The byte order mark in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A client of one server, with a pool of connections. Cheap to clone; clones share the pool.
 #[derive(Clone, Debug)]
@@ -77,6 +81,9 @@ impl Client {
 
     /// Sends a request and reads the whole response, within `time_left` and the configured timeouts.
     ///
+    /// A response without a body (to HEAD, 204, 304, or empty) has no content coding to undo, whatever its headers say. The body
+    /// of an error status only explains the status: if it can't be decoded, the response has an empty one.
+    ///
     /// # Errors
     /// If there is no complete and valid response within the bounds of time and size.
     pub async fn send(
@@ -84,14 +91,45 @@ impl Client {
         request: Request<RequestBody>,
         time_left: Duration,
     ) -> Result<BufferedResponse, TransportError> {
-        let response = self.send_within(request, self.max_body, time_left).await?;
-        let (head, body) = response.into_parts();
+        let (head, body) = self.send_within(request, self.max_body, time_left).await?.into_parts();
         let body = body.read().await?;
-        let body = match head.headers.get(CONTENT_ENCODING) {
-            Some(coding) if coding != "identity" => decompress(coding.as_bytes(), &body, self.max_body)?,
-            _ => body,
+        let body = match self.decoded(&head, body).await {
+            Err(_) if head.status.is_client_error() || head.status.is_server_error() => Bytes::new(),
+            decoded => decoded?,
         };
         Ok(Response::from_parts(head, body))
+    }
+
+    /// Sends a request that is not sent again, whose status matters more than its body: a body that is incomplete, too large or
+    /// can't be decoded is an error beside the head.
+    ///
+    /// # Errors
+    /// If there is no valid head within the bounds of time.
+    pub async fn send_once(
+        &self,
+        request: Request<RequestBody>,
+        time_left: Duration,
+    ) -> Result<Response<Result<Bytes, TransportError>>, TransportError> {
+        let (head, body) = self.send_within(request, self.max_body, time_left).await?.into_parts();
+        let body = match body.read().await {
+            Ok(body) => self.decoded(&head, body).await,
+            Err(error) => Err(error),
+        };
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Undoes the content coding of a body, if there is a body, and leaves out a byte order mark before it: the servers of this
+    /// client send JSON, which has none (RFC 8259, 8.1).
+    async fn decoded(&self, head: &response::Parts, body: Bytes) -> Result<Bytes, TransportError> {
+        let body = match head.headers.get(CONTENT_ENCODING) {
+            Some(coding) if !body.is_empty() => {
+                let (coding, limit) = (coding.clone(), self.max_body);
+                // Also a small body: it may become a large one.
+                offload::run(move || decompress(coding.as_bytes(), &body, limit)).await?
+            }
+            _ => body,
+        };
+        Ok(if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body })
     }
 
     /// Sends a request and reads the head of the response; the body streams, up to `max_body` bytes.

@@ -92,7 +92,12 @@ impl Pool {
             tracing::warn!(%error, message = log_events::CONNECT_FAILED);
             error
         })?;
-        let (sender, connection) = http1::handshake(io).await.map_err(|error| no_response(&error))?;
+        let (sender, connection) = http1::Builder::new()
+            // Some servers send it; a client has to cope with it (RFC 9112, 5.1).
+            .allow_spaces_after_header_name_in_responses(true)
+            .handshake(io)
+            .await
+            .map_err(|error| no_response(&error))?;
         tokio::spawn(async move {
             // The request on this connection gets the error too.
             let _ = connection.await;

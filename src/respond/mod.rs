@@ -54,12 +54,15 @@ pub fn entry(context: &mut ResponseContext, request: &HeaderMap, entry: &Entry, 
     with_body(response, context, body.clone())
 }
 
-/// Responds with the upstream's result of an action, which is never cached.
+/// Responds with the upstream's result of an action, which is never cached: its status and, if there is one, its JSON.
 #[must_use]
-pub fn action_result(context: &mut ResponseContext, body: Bytes) -> Response<Body> {
+pub fn action_result(context: &mut ResponseContext, status: StatusCode, body: Bytes) -> Response<Body> {
     let mut response = empty();
+    *response.status_mut() = status;
     let headers = insert_common(response.headers_mut(), context);
-    headers.insert(CONTENT_TYPE, JSON);
+    if !body.is_empty() {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=method"));
     with_body(response, context, body)

@@ -14,12 +14,17 @@ use super::parameters::ListParameters;
 use super::state::SimulatorState;
 use crate::digest::{Hex, sha256};
 
-pub(super) const EXECUTIONS_PATH: &str = "/api/v2/public/execution";
+const EXECUTIONS_PATH: &str = "/api/v2/public/execution";
 pub(super) const LINKED_ACCOUNTS_PATH: &str = "/api/v2/public/linked-account";
 pub(super) const WEBHOOKS_PATH: &str = "/api/v2/public/webhook";
 
 /// Number of batches of every node.
 const BATCHES: u64 = 12;
+
+/// Returns the part of a path below the executions, which is empty or begins with a slash; `None` for every other path.
+pub(super) fn below_executions(path: &str) -> Option<&str> {
+    path.strip_prefix(EXECUTIONS_PATH).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 /// A response before its JSON is written.
 enum SimulatedResponse {
@@ -74,7 +79,7 @@ impl<'a> Api<'a> {
 
     fn executions<B>(&self, request: &Request<B>) -> Result<SimulatedResponse, SimulatedResponse> {
         let path = request.uri().path();
-        let rest = path.strip_prefix(EXECUTIONS_PATH).ok_or_else(|| self.not_found())?;
+        let rest = below_executions(path).ok_or_else(|| self.not_found())?;
         let account_id = self.authenticate(request.headers())?;
         self.state.watch_account(&account_id);
         let account = self.state.history.account(&account_id);
@@ -252,7 +257,7 @@ fn page(parameters: &ListParameters, total: u64, docs: &[Value]) -> Value {
         "limit": parameters.limit,
         "totalPages": pages,
         "page": parameters.page,
-        "pagingCounter": (parameters.page - 1).saturating_mul(parameters.limit) + 1,
+        "pagingCounter": (parameters.page - 1).saturating_mul(parameters.limit).saturating_add(1),
         "hasPrevPage": has_previous,
         "hasNextPage": has_next,
         "prevPage": has_previous.then(|| parameters.page - 1),

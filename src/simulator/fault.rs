@@ -10,10 +10,13 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::variation::Variation;
+
 /// A fault of the simulated Refold.
 ///
 /// Its text form, which `x-simulate` and `POST /simulate/…` take, is the variant in lower case, with a value for some:
-/// `latency=250ms`, `status=503`, `variant=404`, `html=502`, `empty=500`, `garbage`, `truncate`, `hang`, `reset`, `redirect`.
+/// `latency=250ms`, `status=503`, `variant=404`, `html=502`, `empty=500`, `garbage`, `truncate`, `hang`, `reset`, `redirect`,
+/// or that of a [`Variation`]. A status is a final one, 200 to 599.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The regular response, after a delay.
@@ -35,6 +38,8 @@ pub enum Fault {
     Reset,
     /// 302 to another host.
     Redirect,
+    /// The regular response, varied.
+    Variation(Variation),
 }
 
 /// The body of an error status.
@@ -55,7 +60,8 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (kind, value) = text.split_once('=').unwrap_or((text, ""));
-        let status = |body| value.parse().map(|code| Self::Status { code, body }).map_err(|_| ());
+        let code = || value.parse().ok().filter(|code| (200..600).contains(code)).ok_or(());
+        let status = |body| code().map(|code| Self::Status { code, body });
         match kind {
             "latency" => {
                 let milliseconds = value.strip_suffix("ms").and_then(|number| number.parse().ok()).ok_or(())?;
@@ -70,7 +76,7 @@ impl FromStr for Fault {
             "hang" => Ok(Self::Hang),
             "reset" => Ok(Self::Reset),
             "redirect" => Ok(Self::Redirect),
-            _ => Err(()),
+            _ => text.parse().map(Self::Variation),
         }
     }
 }
@@ -86,7 +92,7 @@ impl Fault {
         match self {
             Self::Hang => std::future::pending().await,
             Self::Reset => Err(ConnectionReset),
-            Self::Latency(_) | Self::Garbage => Ok(json(200, "{\"docs\":[{\"_id\":\"65".into())),
+            Self::Latency(_) | Self::Variation(_) | Self::Garbage => Ok(json(200, "{\"docs\":[{\"_id\":\"65".into())),
             Self::Truncate => {
                 let mut response = json(200, "{\"docs\":[{\"_id\":".into());
                 response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("5000"));

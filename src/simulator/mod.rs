@@ -13,6 +13,7 @@ mod rate_limiter;
 mod server;
 mod state;
 mod subscriptions;
+mod variation;
 mod webhooks;
 
 use std::io;
@@ -30,6 +31,7 @@ pub use fault::{Fault, FaultBody};
 use history::PRESET_ACCOUNTS;
 pub use state::SimulatorSettings;
 use state::SimulatorState;
+pub use variation::Variation;
 
 /// Period that [`Simulator::last_change`] searches, in milliseconds.
 const RECENT: i64 = 10 * 60 * 1000;

@@ -2,6 +2,7 @@
 //! request that reaches Refold without normalisation fails.
 
 use jiff::Timestamp;
+use jiff::civil::{Date, DateTime, date};
 use percent_encoding::percent_decode_str;
 
 use super::history::{SimulatedAccount, SimulatedExecution};
@@ -114,11 +115,14 @@ impl ListParameters {
 
 /// Parses a date or a date-time to milliseconds since 1970; `offset_in_day` is added to a date.
 fn milliseconds(value: &str, offset_in_day: i64) -> Option<i64> {
-    match value.len() {
-        10 => format!("{value}T00:00:00Z")
-            .parse::<Timestamp>()
-            .ok()
-            .map(|midnight| midnight.as_millisecond() + offset_in_day),
-        _ => value.parse::<Timestamp>().ok().map(Timestamp::as_millisecond),
-    }
+    // Civil time, because jiff's last timestamps are before the last day of the year 9999.
+    let since_epoch = |time: DateTime| time.duration_since(date(1970, 1, 1).at(0, 0, 0, 0)).as_millis();
+    let milliseconds = match value.strip_suffix('Z') {
+        None if value.len() == 10 => {
+            since_epoch(value.parse::<Date>().ok()?.at(0, 0, 0, 0)) + i128::from(offset_in_day)
+        }
+        Some(time) => since_epoch(time.parse().ok()?),
+        None => return value.parse::<Timestamp>().ok().map(Timestamp::as_millisecond),
+    };
+    i64::try_from(milliseconds).ok()
 }

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use super::api::{Api, EXECUTIONS_PATH, LINKED_ACCOUNTS_PATH, WEBHOOKS_PATH};
+use super::api::{Api, LINKED_ACCOUNTS_PATH, WEBHOOKS_PATH, below_executions};
 use super::fault::{ConnectionReset, Fault, SimulatedBody, plain};
 use super::state::SimulatorState;
 
@@ -48,19 +48,29 @@ async fn respond(
     if path == WEBHOOKS_PATH && request.method() == Method::POST {
         return Ok(register_webhook(state, request).await);
     }
-    if path.starts_with(EXECUTIONS_PATH) {
+    if below_executions(path).is_some() {
         state.requests.fetch_add(1, Ordering::SeqCst);
     }
     let fault = requested_fault(request.headers()).or_else(|| state.fault());
-    match fault {
-        Some(Fault::Latency(latency)) => state.clock.sleep_until(state.clock.now() + latency).await,
+    let variation = match fault {
+        Some(Fault::Variation(variation)) => Some(variation),
+        Some(Fault::Latency(latency)) => {
+            state.clock.sleep_until(state.clock.now() + latency).await;
+            None
+        }
         Some(fault) => return fault.respond(state.request_id()).await,
-        None => {}
-    }
-    if path == LINKED_ACCOUNTS_PATH && request.method() == Method::GET {
-        return Ok(SimulatedBody::whole(Api::new(state).linked_accounts(request.headers())));
-    }
-    Ok(SimulatedBody::whole(Api::new(state).respond(&request)))
+        None => None,
+    };
+    let api = Api::new(state);
+    let response = if path == LINKED_ACCOUNTS_PATH && request.method() == Method::GET {
+        api.linked_accounts(request.headers())
+    } else {
+        api.respond(&request)
+    };
+    Ok(SimulatedBody::whole(match variation {
+        Some(variation) => variation.apply(request.method(), response, state.clock.wall()),
+        None => response,
+    }))
 }
 
 /// Reads the fault of a single request from its `x-simulate` header.
@@ -80,7 +90,7 @@ fn switch_fault(state: &SimulatorState, name: &str) -> Response<SimulatedBody> {
         }
         (_, Err(())) => (
             400,
-            "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset or redirect\n",
+            "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset, redirect, bom, encoded-304, action=204 or retry-date=30s\n",
         ),
     };
     plain(status, message)

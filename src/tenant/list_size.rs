@@ -5,11 +5,15 @@
 //! makes a response wrong.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::executions::USUAL_LIMITS;
 
 /// Page size at which a list is fetched whole: the largest in Refold's documentation.
 pub const WHOLE_PAGE: u32 = 100;
+/// Time for which no larger page is fetched in place of a smaller one after that has failed.
+const FAILURE_PAUSE: Duration = Duration::from_mins(5);
 
 /// The kind of list that a query is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub struct ListSize {
     has_filtered_queries: AtomicBool,
     /// Set once a response could not be derived from the whole list.
     is_refuted: AtomicBool,
+    /// Time until which only the pages that queries ask for are fetched, in nanoseconds on the clock.
+    substitutes_paused_until: AtomicU64,
 }
 
 impl Default for ListSize {
@@ -40,6 +46,7 @@ impl Default for ListSize {
             page_sizes: AtomicU8::default(),
             has_filtered_queries: AtomicBool::default(),
             is_refuted: AtomicBool::default(),
+            substitutes_paused_until: AtomicU64::default(),
         }
     }
 }
@@ -76,6 +83,24 @@ impl ListSize {
         self.is_refuted.store(true, Ordering::Relaxed);
     }
 
+    /// Records that the fetch of a page from which a response was to be derived has failed. Refold may fail for large pages
+    /// only, so for some minutes the requested pages are fetched themselves.
+    pub fn pause_substitutes(&self, now: Moment) {
+        self.substitutes_paused_until.store((now + FAILURE_PAUSE).as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Records that after such a failure the requested page could not be fetched either, so that the failure was not that of
+    /// the other page.
+    pub fn resume_substitutes(&self) {
+        self.substitutes_paused_until.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns whether another page may be fetched from which the response can be derived.
+    #[must_use]
+    pub fn allows_substitutes(&self, now: Moment) -> bool {
+        now.as_nanos() >= self.substitutes_paused_until.load(Ordering::Relaxed)
+    }
+
     /// Returns whether to fetch the list whole instead of the page that a query for `view` asks for.
     #[must_use]
     pub fn is_worth_fetching_whole(&self, view: ListView) -> bool {
@@ -110,5 +135,16 @@ mod tests {
         assert!(size.is_worth_fetching_whole(filtered));
         size.refute();
         assert!(!size.is_worth_fetching_whole(filtered) && !size.is_worth_fetching_whole(unfiltered));
+    }
+
+    #[test]
+    fn a_failed_substitute_pauses_others_for_minutes() {
+        let (size, failed) = (ListSize::default(), Moment::from_nanos(7));
+        assert!(size.allows_substitutes(failed));
+        size.pause_substitutes(failed);
+        assert!(!size.allows_substitutes(failed) && !size.allows_substitutes(failed + Duration::from_secs(299)));
+        assert!(size.allows_substitutes(failed + FAILURE_PAUSE));
+        size.resume_substitutes();
+        assert!(size.allows_substitutes(failed));
     }
 }

@@ -9,7 +9,8 @@ use super::call::{FetchDemand, UpstreamCall};
 use super::error::{self, FetchError};
 use super::health::{Breaker, CircuitPermit, Evidence};
 use super::permit_queue::{PermitQueue, UpstreamPermit};
-use super::{request, response};
+use super::request;
+use super::retry_after::RetryAfter;
 use crate::caller::Caller;
 use crate::error::ClientError;
 use crate::http_client::{ExchangePhase, RequestBody, TransportError, TransportErrorKind};
@@ -54,6 +55,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Sends a request by means of `transmit`, and records the verdict of the response on the credential and the budget.
+    /// `retry_after` reads the pause that a 429 asks for.
     ///
     /// If Refold answers 401 to an org key that the gateway put in, the request is sent again with the other key, so keys are
     /// rotated without a failed request. A streamed body can't be sent again.
@@ -64,6 +66,7 @@ impl<'a> Exchange<'a> {
     pub(super) async fn send<B, F>(
         &self,
         request: Request<RequestBody>,
+        retry_after: &RetryAfter,
         transmit: impl Fn(Request<RequestBody>) -> F,
     ) -> Result<Response<B>, ClientError>
     where
@@ -86,7 +89,7 @@ impl<'a> Exchange<'a> {
                 keys.promote(other);
             }
         }
-        record_verdict(caller, sent, &response);
+        record_verdict(caller, sent, &response, retry_after);
         Ok(response)
     }
 
@@ -156,10 +159,10 @@ fn evidence<B>(result: &Result<Response<B>, TransportError>) -> Evidence {
 
 /// Records what the status of a response says about the credential and its budget. `key` is the org key that was sent, if any
 /// was.
-fn record_verdict<B>(caller: &Caller, key: OrgKey, response: &Response<B>) {
+fn record_verdict<B>(caller: &Caller, key: OrgKey, response: &Response<B>, retry_after: &RetryAfter) {
     match response.status() {
         StatusCode::TOO_MANY_REQUESTS => {
-            caller.record_upstream_pause(key, response::retry_after(response.headers()));
+            caller.record_upstream_pause(key, retry_after.pause(response.headers()));
         }
         StatusCode::UNAUTHORIZED => {
             caller.record_upstream_verdict(key, UpstreamVerdict::Refused);

@@ -7,6 +7,7 @@
 //! - `request`: requests, built from scratch
 //! - `response`: responses, brought into the contract's form
 //! - `verify`: checks of the org keys
+//! - `retry_after`: the pause that a response asks for
 //! - `retry`: whether a failed fetch is sent again, and when
 //!
 //! This module does not know the store: the result of a fetch is a document, of which the module `fetch` makes an entry.
@@ -20,6 +21,7 @@ mod permit_queue;
 mod request;
 mod response;
 mod retry;
+mod retry_after;
 mod telemetry;
 mod verify;
 
@@ -39,16 +41,19 @@ pub use self::forwarded_body::ForwardedBody;
 use self::health::Breaker;
 pub use self::health::Circuit;
 use self::permit_queue::PermitQueue;
-pub use self::response::{Fetched, FetchedContent};
+pub use self::response::{ActionResult, Fetched, FetchedContent};
 use self::retry::RetryBudget;
+use self::retry_after::RetryAfter;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
 use crate::cache::Demand;
+use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough};
 use crate::error::ClientError;
-use crate::executions::{PathId, Question};
+use crate::executions::{ForwardedParameters, PathId, Question};
 use crate::http_client::{BufferedResponse, RequestBody, TransportErrorKind, buffered, streamed};
 use crate::limit::Urgency;
+use crate::offload;
 use crate::request::body;
 use crate::tenant::TokenStatus;
 
@@ -65,6 +70,7 @@ pub struct Upstream {
     permits: Arc<PermitQueue>,
     breaker: Arc<Breaker>,
     retries: Arc<Retries>,
+    retry_after: RetryAfter,
 }
 
 /// The credit for retries of known callers, and of session tokens that Refold has not accepted.
@@ -81,7 +87,8 @@ impl Upstream {
         let breaker = Arc::new(Breaker::new(config.upstream.breaker, clock.clone()));
         breaker.add_circuits(config.tenants.iter().map(|tenant| &tenant.id));
         let permits = Arc::new(PermitQueue::new(&config.upstream, config.tenants.len(), clock.clone()));
-        Self { config, clock, permits, breaker, retries: Arc::default() }
+        let retry_after = RetryAfter::new(clock.clone(), config.upstream.max_retry_after);
+        Self { config, clock, permits, breaker, retries: Arc::default(), retry_after }
     }
 
     /// Makes the upstream of a changed configuration.
@@ -126,8 +133,23 @@ impl Upstream {
         let validator = demand.stale.and_then(|entry| entry.validator.as_ref());
         let (request_time, response) = self.fetch_with_retries(call, question, validator, demand).await?;
         let no_store = self.config.cache.honour_no_store && response::has_no_store(response.headers());
-        let content = response::content(call.caller, question, validator.is_some(), response)?;
+        let content = self.content(call.caller, question, validator.is_some(), response).await?;
         Ok(Fetched { request_time, no_store, content })
+    }
+
+    /// Reads the response to a fetch; a large one off the worker's thread.
+    async fn content(
+        &self,
+        caller: &Caller,
+        question: &Question,
+        is_conditional: bool,
+        response: BufferedResponse,
+    ) -> Result<FetchedContent, ClientError> {
+        if !offload::is_heavy(response.body().len()) {
+            return response::content(caller, question, is_conditional, response, &self.retry_after);
+        }
+        let (caller, question, retry_after) = (caller.clone(), question.clone(), self.retry_after.clone());
+        offload::run(move || response::content(&caller, &question, is_conditional, response, &retry_after)).await
     }
 
     /// Returns the last response, and when its request was sent.
@@ -154,9 +176,9 @@ impl Upstream {
             }
             let request = request::fetch(self.config.upstream.dialect, question, validator)?;
             let send = |request| call.client.send(request, deadline.since(self.clock.now()));
-            let result = exchange.send(request, send).await;
+            let result = exchange.send(request, &self.retry_after, send).await;
             drop(exchange);
-            let pause = retry::pause_before(retry, &result)
+            let pause = retry::pause_before(retry, &result, &self.retry_after)
                 .filter(|pause| self.may_retry(retry, *pause, deadline) && retries.withdraw());
             let Some(pause) = pause else { return Ok((request_time, result?)) };
             self.clock.sleep_until(self.clock.now() + pause).await;
@@ -177,27 +199,29 @@ impl Upstream {
         }
     }
 
-    /// Acts on an execution (`stop`, `rerun`), drops the linked account's cached entries, and returns the body of the
-    /// response.
+    /// Acts on an execution (`stop`, `rerun`), drops the linked account's cached entries, and returns the result.
     ///
     /// # Errors
-    /// If there is no response, or the response is an error or invalid.
+    /// If there is no response, or its status is not a 2xx.
     pub async fn act(
         &self,
         call: &UpstreamCall<'_>,
         execution: &PathId,
         action: &str,
+        forwarded: &ForwardedParameters,
         body: Bytes,
-    ) -> Result<Bytes, ClientError> {
+    ) -> Result<ActionResult, ClientError> {
         let exchange = self.begin_unshared(call, ExchangeKind::Executions).await?;
         let deadline = self.clock.now() + self.total_timeout();
-        let request = request::act(execution, action, body)?;
-        let send = |request| call.client.send(request, deadline.since(self.clock.now()));
-        let result = exchange.send(request, send).await;
+        let request = request::act(execution, action, forwarded, body)?;
+        let send = |request| call.client.send_once(request, deadline.since(self.clock.now()));
+        let result = exchange.send(request, &self.retry_after, send).await;
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
         // have come after the action.
         call.caller.tenant().drop_entries(call.caller.partition());
-        response::action_result(call.caller, result?)
+        let (caller, response, retry_after) = (call.caller.clone(), result?, self.retry_after.clone());
+        // Actions are rare, so even small responses are read off the worker's thread.
+        offload::run(move || response::action_result(&caller, response, &retry_after)).await
     }
 
     /// Forwards a request of the allow-list, and the response, whose body streams.
@@ -216,13 +240,13 @@ impl Upstream {
         let exchange = self.begin_unshared(call, ExchangeKind::PassThrough).await?;
         let request = request::forward(allowed, head, body)?;
         let send = |request| call.client.send_streaming(request, allowed.max_body.as_usize());
-        let (head, body) = exchange.send(request, send).await?.into_parts();
+        let (head, body) = exchange.send(request, &self.retry_after, send).await?.into_parts();
         if head.status.is_success() && !head.headers.contains_key(CONTENT_ENCODING) {
             let scan_for = call.caller.injects_org_key().then(|| Arc::clone(call.caller.tenant()));
             return Ok((head, ForwardedBody::new(body, scan_for)));
         }
         let body = body.read().await.map_err(error::transport)?;
-        Err(response::not_forwarded(call.caller, &Response::from_parts(head, body)))
+        Err(response::not_forwarded(call.caller, &Response::from_parts(head, body), &self.retry_after))
     }
 
     async fn forwarded_request_body(&self, allowed: &PassThrough, body: Incoming) -> Result<RequestBody, ClientError> {

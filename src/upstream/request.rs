@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use crate::caller::{Caller, Credential};
 use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
-use crate::executions::{COLLECTION, Dialect, PathId, Question};
+use crate::executions::{COLLECTION, Dialect, ForwardedParameters, PathId, Question};
 use crate::http_client::{RequestBody, buffered};
 use crate::request::headers::{LINKED_ACCOUNT_ID, X_API_KEY};
 use crate::tenant::OrgKey;
@@ -40,11 +40,17 @@ pub(super) fn fetch(
 ///
 /// # Errors
 /// If the target is too long.
-pub(super) fn act(execution: &PathId, action: &str, body: Bytes) -> Result<Request<RequestBody>, ClientError> {
+pub(super) fn act(
+    execution: &PathId,
+    action: &str,
+    forwarded: &ForwardedParameters,
+    body: Bytes,
+) -> Result<Request<RequestBody>, ClientError> {
     let mut target = format!("{COLLECTION}/");
     execution.write_upstream(&mut target);
     target.push('/');
     target.push_str(action);
+    forwarded.write_as_query(&mut target);
     let has_body = !body.is_empty();
     let mut request = build(Method::POST, &target, buffered(body))?;
     if has_body {

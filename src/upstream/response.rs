@@ -1,22 +1,17 @@
 //! Responses of Refold, brought into the contract's form: pages completed, errors in the documented shape.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, ETAG, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{CACHE_CONTROL, ETAG};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Deserialize;
 
+use super::retry_after::RetryAfter;
 use crate::caller::Caller;
 use crate::clock::Moment;
 use crate::error::{ClientError, Reason, UpstreamErrorFields};
 use crate::executions::{Question, ValidatedBody};
-use crate::http_client::BufferedResponse;
-
-/// The pause after a 429 or 503 without a `Retry-After`, and the minimum if there is one.
-const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause that the upstream can ask for.
-const MAX_PAUSE: Duration = Duration::from_mins(1);
+use crate::http_client::{BufferedResponse, TransportError};
+use crate::log_events;
 
 /// The result of a fetch.
 #[derive(Debug)]
@@ -52,16 +47,17 @@ pub(super) fn content(
     question: &Question,
     is_conditional: bool,
     response: BufferedResponse,
+    retry_after: &RetryAfter,
 ) -> Result<FetchedContent, ClientError> {
     if response.status() == StatusCode::NOT_MODIFIED && is_conditional {
         return Ok(FetchedContent::NotModified);
     }
     let validator = response.headers().get(ETAG).map(stored_validator);
-    let body = ok_body(caller, response)?;
+    let body = ok_body(caller, response, retry_after)?;
     let document = match question {
         Question::List(query) => ValidatedBody::page(body, query.page(), query.limit()),
         Question::Batches(_, _, query) => ValidatedBody::page(body, query.page(), query.limit()),
-        Question::Execution(_) => ValidatedBody::single(body),
+        Question::Execution(..) => ValidatedBody::single(body),
     };
     match document {
         Ok(document) => Ok(FetchedContent::Document { document, validator }),
@@ -69,41 +65,60 @@ pub(super) fn content(
     }
 }
 
-/// Reads the response to an action: any JSON.
+/// The result of an action that Refold has accepted.
+#[derive(Debug)]
+pub struct ActionResult {
+    /// The status of the response: any 2xx.
+    pub status: StatusCode,
+    /// JSON, or empty.
+    pub body: Bytes,
+}
+
+/// Reads the response to an action. With any 2xx the action is a success, whatever the body is: an error would make the caller act
+/// again. A body that is not JSON, is incomplete, or contains an org key is left out.
 ///
 /// # Errors
-/// If its status is an error, or its body is not JSON.
-pub(super) fn action_result(caller: &Caller, response: BufferedResponse) -> Result<Bytes, ClientError> {
-    let body = ok_body(caller, response)?;
-    match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
-        // Copied, so that a slow caller does not keep the connection's read buffer in memory.
-        Ok(_) => Ok(Bytes::copy_from_slice(&body)),
-        Err(error) => {
-            Err(ClientError::new(Reason::UpstreamInvalidResponse, "Refold's response is not JSON").caused_by(error))
-        }
+/// If its status is not a 2xx.
+pub(super) fn action_result(
+    caller: &Caller,
+    response: Response<Result<Bytes, TransportError>>,
+    retry_after: &RetryAfter,
+) -> Result<ActionResult, ClientError> {
+    let status = response.status();
+    if !status.is_success() {
+        // The body only explains the status.
+        return Err(no_document(caller, &response.map(Result::unwrap_or_default), retry_after));
     }
+    let body = response.into_body().map_err(|error| error.to_string()).and_then(|body| action_body(caller, &body));
+    let body = body.unwrap_or_else(|error| {
+        tracing::warn!(status = status.as_u16(), %error, message = log_events::UPSTREAM_ACTION_BODY_LEFT_OUT);
+        Bytes::new()
+    });
+    Ok(ActionResult { status, body })
+}
+
+/// Returns the body of a successful action if it is empty, or JSON without an org key.
+fn action_body(caller: &Caller, body: &[u8]) -> Result<Bytes, String> {
+    if contains_org_key(caller, body) {
+        return Err("it contains an org key".to_owned());
+    }
+    if !body.is_empty() {
+        serde_json::from_slice::<serde::de::IgnoredAny>(body).map_err(|_| "it is not JSON")?;
+    }
+    // Copied, so that a slow caller does not keep the connection's read buffer in memory.
+    Ok(Bytes::copy_from_slice(body))
 }
 
 /// Makes the error for a response to a pass-through request that is not forwarded.
 #[must_use]
-pub(super) fn not_forwarded(caller: &Caller, response: &BufferedResponse) -> ClientError {
+pub(super) fn not_forwarded(caller: &Caller, response: &BufferedResponse, retry_after: &RetryAfter) -> ClientError {
     match response.status() {
         status if status.as_u16() < 400 => {
             let message = format!("Refold responded with status {}, which is not forwarded", status.as_u16());
             ClientError::new(Reason::UpstreamInvalidResponse, message)
         }
-        _ => error_response(caller, response),
+        _ => error_response(caller, response, retry_after),
     }
-}
-
-/// Returns the pause that the upstream asks for, within bounds.
-#[must_use]
-pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
-    headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map_or(DEFAULT_PAUSE, Duration::from_secs)
-        .clamp(DEFAULT_PAUSE, MAX_PAUSE)
 }
 
 /// Returns true if the response must not be stored (RFC 9111, 5.2.2.5).
@@ -124,23 +139,31 @@ fn stored_validator(etag: &HeaderValue) -> HeaderValue {
 }
 
 /// Returns the body of a 200 that contains no org key.
-fn ok_body(caller: &Caller, response: BufferedResponse) -> Result<Bytes, ClientError> {
-    let invalid = |message: String| Err(ClientError::new(Reason::UpstreamInvalidResponse, message));
+fn ok_body(caller: &Caller, response: BufferedResponse, retry_after: &RetryAfter) -> Result<Bytes, ClientError> {
     match response.status() {
         StatusCode::OK if contains_org_key(caller, response.body()) => {
-            invalid("Refold's response has content that must not be shown".to_owned())
+            let message = "Refold's response has content that must not be shown";
+            Err(ClientError::new(Reason::UpstreamInvalidResponse, message))
         }
         StatusCode::OK => Ok(response.into_body()),
+        _ => Err(no_document(caller, &response, retry_after)),
+    }
+}
+
+/// Makes the error for a response whose status promises no document.
+fn no_document(caller: &Caller, response: &BufferedResponse, retry_after: &RetryAfter) -> ClientError {
+    let invalid = |message: String| ClientError::new(Reason::UpstreamInvalidResponse, message);
+    match response.status() {
         status if status.is_redirection() => {
             invalid(format!("Refold responded with a redirect ({}), which is not followed", status.as_u16()))
         }
         status if status.as_u16() < 400 => invalid(format!("Refold responded with status {}", status.as_u16())),
-        _ => Err(error_response(caller, &response)),
+        _ => error_response(caller, response, retry_after),
     }
 }
 
 /// Makes the error for a response with an error status.
-fn error_response(caller: &Caller, response: &BufferedResponse) -> ClientError {
+fn error_response(caller: &Caller, response: &BufferedResponse, retry_after: &RetryAfter) -> ClientError {
     let fields = error_fields(caller, response.body());
     match response.status() {
         // The caller's own credential is good; only the operator can replace the org key.
@@ -150,7 +173,7 @@ fn error_response(caller: &Caller, response: &BufferedResponse) -> ClientError {
         }
         StatusCode::UNAUTHORIZED => ClientError::invalid_credentials().of_upstream_request(fields.request_id),
         status @ (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
-            ClientError::from_upstream(status, fields).retry_after(retry_after(response.headers()))
+            ClientError::from_upstream(status, fields).retry_after(retry_after.pause(response.headers()))
         }
         status => ClientError::from_upstream(status, fields),
     }

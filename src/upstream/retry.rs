@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 
-use super::response;
+use super::retry_after::RetryAfter;
 use crate::error::{ClientError, Reason};
 use crate::http_client::BufferedResponse;
 
@@ -49,13 +49,17 @@ impl RetryBudget {
 
 /// Returns the pause before retry number `retry` (0 is the first) of a fetch with this result; `None` if the result is final.
 #[must_use]
-pub(super) fn pause_before(retry: u32, result: &Result<BufferedResponse, ClientError>) -> Option<Duration> {
+pub(super) fn pause_before(
+    retry: u32,
+    result: &Result<BufferedResponse, ClientError>,
+    retry_after: &RetryAfter,
+) -> Option<Duration> {
     let least = match result {
         Ok(response) => match response.status() {
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => None,
             StatusCode::SERVICE_UNAVAILABLE => {
                 let headers = response.headers();
-                headers.contains_key(RETRY_AFTER).then(|| response::retry_after(headers))
+                headers.contains_key(RETRY_AFTER).then(|| retry_after.pause(headers))
             }
             _ => return None,
         },

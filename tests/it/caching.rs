@@ -47,6 +47,46 @@ async fn running_executions_are_fresh_for_seconds_and_closed_ranges_for_minutes(
 }
 
 #[tokio::test]
+async fn a_page_that_filters_by_status_is_never_closed() {
+    // An execution of a day that is long over still runs, and then ends.
+    let ended = Arc::new(AtomicBool::new(false));
+    let state = Arc::clone(&ended);
+    let upstream = http_upstream(move |request| {
+        let query = request.uri().query().unwrap_or_default();
+        let filters = ["status=", "state="].iter().any(|name| query.contains(name));
+        let response = if state.load(Ordering::SeqCst) || !filters {
+            page_of(&json!({ "status": "ERRORED" }))
+        } else {
+            Response::new(Full::from(r#"{"docs":[],"totalDocs":0}"#))
+        };
+        async move { response }
+    })
+    .await;
+    let builder = World::builder().refold(upstream);
+    let world = builder.config(|config| config.set("query.unknown_parameters", "forward")).start().await;
+    let ask = async |query| world.list("a", query).await;
+    let filtered = [
+        "status=ERRORED&end_date=2026-03-14",
+        "status=timed-out&start_date=2026-03-01&end_date=2026-03-02&execution_type=SYNC",
+        "limit=100&end_date=2026-03-14T12:00:00Z&status=COMPLETED",
+        // Only the upstream knows what this one filters by.
+        "state=failed&end_date=2026-03-14",
+    ];
+    for query in filtered {
+        let answer = ask(query).await;
+        assert_eq!((answer.total(), answer.header("cache-control")), (0, "private, max-age=5"), "{query}");
+    }
+    ended.store(true, Ordering::SeqCst);
+    world.clock.advance(Duration::from_secs(5));
+    for query in filtered {
+        assert_eq!(ask(query).await.total(), 1, "{query}");
+    }
+    for query in ["end_date=2026-03-14", "status=All&execution_source=Event&end_date=2026-03-14T12:00:00Z"] {
+        assert_eq!(ask(query).await.header("cache-control"), "private, max-age=600", "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_document_is_as_fresh_as_its_own_status() {
     let world = World::start().await;
     world.clock.advance(Duration::from_secs(45));

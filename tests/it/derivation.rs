@@ -1,14 +1,18 @@
 //! Pages that follow from cached ones with certainty cost no upstream request.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
+use postern::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, EXECUTIONS, Gateway, World, as_account, http_upstream, with_directive};
+use crate::support::{
+    Answer, Configuration, EXECUTIONS, Gateway, World, as_account, http_upstream, until, with_directive,
+};
 
 /// A linked account with seven executions, and a new one every minute.
 const SMALL: &str = "umbrella@example.com";
@@ -109,6 +113,11 @@ struct Listed {
 
 type Page = Response<Full<Bytes>>;
 
+/// The execution with a number: the first three have failed.
+fn document_with_status(id: u64) -> Value {
+    json!({ "_id": id.to_string(), "status": if id < 3 { "ERRORED" } else { "COMPLETED" } })
+}
+
 impl Listed {
     async fn start(document: fn(u64) -> Value, change_whole: fn(&mut Page)) -> Self {
         let whole = Arc::new(Mutex::new(Vec::new()));
@@ -133,10 +142,7 @@ impl Listed {
 
     /// Three executions have failed, the others are completed.
     async fn with_statuses(change_whole: fn(&mut Page)) -> Self {
-        fn document(id: u64) -> Value {
-            json!({ "_id": id.to_string(), "status": if id < 3 { "ERRORED" } else { "COMPLETED" } })
-        }
-        Self::start(document, change_whole).await
+        Self::start(document_with_status, change_whole).await
     }
 
     async fn list(&self, query: &str) -> Answer {
@@ -171,6 +177,180 @@ async fn views_are_served_though_the_whole_list_cannot_be_fetched() {
         assert_eq!(refold.list("").await.total(), 12);
         assert_eq!(refold.list("status=ERRORED").await.total(), 3);
     }
+}
+
+/// The ways in which the request for a whole list fails.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum WholeFailure {
+    Status(u16),
+    InvalidBody,
+    Hangs,
+    /// For every request, the small ones too.
+    AllStatus(u16),
+}
+
+impl WholeFailure {
+    /// Changes the page that answers a request, for the whole list or for less.
+    async fn change(self, page: &mut Page, whole: bool) {
+        match self {
+            Self::Status(status) if whole => *page.status_mut() = StatusCode::from_u16(status).expect("a status"),
+            Self::AllStatus(status) => *page.status_mut() = StatusCode::from_u16(status).expect("a status"),
+            Self::InvalidBody if whole => *page.body_mut() = Bytes::from_static(b"{").into(),
+            Self::Hangs if whole => std::future::pending().await,
+            _ => {}
+        }
+    }
+}
+
+/// The failures that show that a whole list can't be fetched.
+const FAILURES: [WholeFailure; 5] = [
+    WholeFailure::Status(400),
+    WholeFailure::Status(500),
+    WholeFailure::Hangs,
+    WholeFailure::InvalidBody,
+    WholeFailure::Status(413),
+];
+
+/// A Refold with a list of 12 executions of which no more than 50 can be requested at once, while a switch is on.
+struct Limited {
+    gateway: Gateway,
+    clock: Clock,
+    /// For each request, whether it was for the whole list.
+    whole: Arc<Mutex<Vec<bool>>>,
+    fails: Arc<AtomicBool>,
+    failure: WholeFailure,
+}
+
+impl Limited {
+    async fn start(failure: WholeFailure, fails: bool) -> Self {
+        let (whole, fails) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(fails)));
+        let (seen, switch) = (Arc::clone(&whole), Arc::clone(&fails));
+        let upstream = http_upstream(move |request| {
+            let query = request.uri().query().unwrap_or_default();
+            let limit = query.split('&').find_map(|pair| pair.strip_prefix("limit="));
+            let limit: u64 = limit.and_then(|limit| limit.parse().ok()).unwrap_or(10);
+            seen.lock().expect("no panic").push(limit > 50);
+            let total: u64 = if query.contains("status=") { 3 } else { 12 };
+            let docs: Vec<_> = (0..total.min(limit)).map(document_with_status).collect();
+            let page = json!({ "docs": docs, "totalDocs": total, "limit": limit });
+            let mut response = Response::new(Full::new(page.to_string().into()));
+            let fails = switch.load(Ordering::SeqCst);
+            async move {
+                if fails {
+                    failure.change(&mut response, limit > 50).await;
+                }
+                response
+            }
+        })
+        .await;
+        // One worker, so that requests are handled in the order in which they arrive.
+        let world = World::builder().refold(upstream).config(Configuration::one_worker).start().await;
+        Self { gateway: world.gateway, clock: world.clock, whole, fails, failure }
+    }
+
+    /// A page; lets the time of a request that hangs pass.
+    async fn list(&self, query: &str) -> Answer {
+        let requests = self.requests();
+        let pending = self.gateway.spawn_list("a", query);
+        if self.failure == WholeFailure::Hangs && self.fails.load(Ordering::SeqCst) {
+            let hangs = || self.whole.lock().expect("no panic").get(requests) == Some(&true);
+            until(|| hangs() || pending.is_finished()).await;
+            if hangs() {
+                self.let_time_out();
+            }
+        }
+        pending.answer().await
+    }
+
+    /// Lets more than `first_byte_timeout` pass.
+    fn let_time_out(&self) {
+        self.clock.advance(Duration::from_secs(11));
+    }
+
+    /// Switches the failure on or off.
+    fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// The number of requests since the last [`Limited::take_whole`].
+    fn requests(&self) -> usize {
+        self.whole.lock().expect("no panic").len()
+    }
+
+    /// The number of requests for the whole list since the last call.
+    fn take_whole(&self) -> usize {
+        std::mem::take(&mut *self.whole.lock().expect("no panic")).into_iter().filter(|whole| *whole).count()
+    }
+}
+
+#[tokio::test]
+async fn a_whole_list_that_fails_is_not_tried_for_every_question() {
+    for failure in FAILURES {
+        let refold = Limited::start(failure, true).await;
+        assert_eq!(refold.list("").await.total(), 12);
+        // The first question tries the whole list in vain; those after it do not, in other minutes either.
+        for expected in [1, 0, 0] {
+            for (view, total) in
+                [("status=ERRORED", 3), ("status=COMPLETED", 3), ("status=ERRORED&limit=20", 3), ("", 12)]
+            {
+                assert_eq!(refold.list(view).await.total(), total, "{failure:?}");
+            }
+            assert_eq!(refold.take_whole(), expected, "{failure:?}");
+            refold.clock.advance(Duration::from_mins(1));
+        }
+        // Some minutes later it is tried again.
+        refold.fail(false);
+        refold.clock.advance(Duration::from_mins(10));
+        assert_eq!(refold.list("").await.total(), 12);
+        assert_eq!((refold.list("status=ERRORED").await.total(), refold.take_whole()), (3, 1), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stored_whole_list_that_cannot_be_renewed_is_not_tried_for_every_question() {
+    for failure in FAILURES {
+        let refold = Limited::start(failure, false).await;
+        for view in ["", "status=ERRORED", "status=COMPLETED"] {
+            refold.list(view).await.total();
+        }
+        assert_eq!(refold.take_whole(), 1);
+        refold.fail(true);
+        for expected in [1, 0, 0] {
+            refold.clock.advance(Duration::from_secs(20));
+            for view in ["status=ERRORED", "status=COMPLETED", "status=ERRORED&limit=20"] {
+                assert_eq!(refold.list(view).await.total(), 3, "{failure:?}");
+            }
+            assert_eq!(refold.take_whole(), expected, "{failure:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_list_that_fails_after_its_callers_left_is_noted() {
+    let refold = Limited::start(WholeFailure::Hangs, true).await;
+    assert_eq!(refold.list("").await.total(), 12);
+    let leaves = refold.gateway.spawn_list("a", "status=ERRORED");
+    until(|| refold.requests() == 2).await;
+    // Shares the fetch of the whole list, whose end it shows.
+    let stays = refold.gateway.spawn_list("a", "limit=100");
+    refold.gateway.until_joined("a", 3).await;
+    leaves.abort();
+    assert_eq!(refold.list("").await.total(), 12);
+    refold.let_time_out();
+    assert_eq!(stays.answer().await.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!((refold.list("status=ERRORED").await.total(), refold.take_whole()), (3, 1));
+}
+
+#[tokio::test]
+async fn an_outage_refutes_no_whole_list() {
+    let refold = Limited::start(WholeFailure::AllStatus(500), false).await;
+    assert_eq!(refold.list("").await.total(), 12);
+    refold.clock.advance(Duration::from_secs(6));
+    refold.fail(true);
+    assert_eq!(refold.list("status=ERRORED").await.error(), (500, "INTERNAL_SERVER_ERROR".to_owned()));
+    refold.fail(false);
+    refold.take_whole();
+    assert_eq!((refold.list("status=ERRORED").await.total(), refold.take_whole()), (3, 1));
 }
 
 #[tokio::test]

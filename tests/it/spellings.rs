@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::support::{EXECUTIONS, KEY, World};
 
 /// Queries by their meaning, each with its spellings.
-const QUESTIONS: [(&str, &[&str]); 6] = [
+const QUESTIONS: [(&str, &[&str]); 7] = [
     (
         "the first page",
         &[
@@ -73,15 +73,20 @@ const QUESTIONS: [(&str, &[&str]); 6] = [
         &[
             "start_date=2026-03-10&end_date=2026-03-14",
             "end_date=2026-03-14&start_date=2026-03-10",
-            "start_date=2026-03-10T00:00:00Z&end_date=2026-03-14T23:59:59.999Z",
-            "start_date=2026-03-10T00:00:00.000Z&end_date=2026-03-14",
-            "start_date=2026-03-10t00:00:00z&end_date=2026-03-14",
-            "start_date=2026-03-10%2000:00:00Z&end_date=2026-03-14",
-            "start_date=2026-03-10T02:00:00%2B02:00&end_date=2026-03-14",
-            "start_date=2026-03-10T02:00:00+02:00&end_date=2026-03-14",
-            "start_date=2026-03-09T19:00:00-05:00&end_date=2026-03-15T01:59:59.999%2B02:00",
             "start_date=2026%2D03%2D10&end_date=%202026-03-14%20",
             "start_date=2026-03-10&end_date=2026-03-14&status=All&page=1",
+        ],
+    ),
+    (
+        "five days of March, by instants",
+        &[
+            "start_date=2026-03-10T00:00:00Z&end_date=2026-03-14T23:59:59.999Z",
+            "start_date=2026-03-10T00:00:00.000Z&end_date=2026-03-14T23:59:59.999Z",
+            "start_date=2026-03-10t00:00:00z&end_date=2026-03-14t23:59:59.999z",
+            "start_date=2026-03-10%2000:00:00Z&end_date=2026-03-14%2023:59:59.999Z",
+            "start_date=2026-03-10T02:00:00%2B02:00&end_date=2026-03-15T01:59:59.999%2B02:00",
+            "start_date=2026-03-10T02:00:00+02:00&end_date=2026-03-15T01:59:59.999+02:00",
+            "start_date=2026-03-09T19:00:00-05:00&end_date=2026-03-15T01:59:59.999%2B02:00",
         ],
     ),
     (

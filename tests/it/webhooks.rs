@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use postern::clock::Clock;
-use postern::digest::Hex;
 use serde_json::json;
 
 use crate::support::{
     Answer, Client, Dice, EXECUTIONS, Gateway, NEXT_ORG_KEY, ORG_KEY, Tenant, World, as_account, eventually,
-    http_upstream, page_of, seeded,
+    http_upstream, page_of, seeded, signature,
 };
 
 const SEED: u64 = 7;
@@ -42,11 +41,6 @@ async fn upstream(version: &Arc<AtomicU64>) -> SocketAddr {
         }
     })
     .await
-}
-
-fn signature(key: &str, body: &str) -> String {
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.as_bytes());
-    Hex(aws_lc_rs::hmac::sign(&key, body.as_bytes()).as_ref()).to_string()
 }
 
 impl Versioned {

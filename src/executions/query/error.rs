@@ -39,9 +39,9 @@ pub enum QueryError {
     /// A time range that ends before it begins.
     #[error("start_date ({start}) is after end_date ({end})")]
     DateRange {
-        /// Begin of the range, in UTC.
+        /// Begin of the range: a date, or an instant in UTC.
         start: String,
-        /// End of the range, in UTC.
+        /// End of the range: a date, or an instant in UTC.
         end: String,
     },
     /// A malformed escape, or bytes that are not UTF-8.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::date::{self, Edge, Milliseconds};
+use super::date::{DateBound, Edge};
 use super::encoding::{Pair, pairs};
 use super::error::QueryError;
 use super::parameter::Parameter;
@@ -23,8 +23,8 @@ pub(super) struct GivenParameters {
     status: Option<Option<ExecutionStatus>>,
     source: Option<Option<ExecutionSource>>,
     execution_type: Option<Option<ExecutionType>>,
-    pub(super) start: Option<Milliseconds>,
-    pub(super) end: Option<Milliseconds>,
+    pub(super) start: Option<DateBound>,
+    pub(super) end: Option<DateBound>,
     slugs: Option<Vec<String>>,
     workflow_id: Option<String>,
     workflow_name: Option<String>,
@@ -33,12 +33,14 @@ pub(super) struct GivenParameters {
     forwarded: Vec<(String, String)>,
 }
 
-/// Parses the query of a resource that has no parameters.
-///
-/// # Errors
-/// For any parameter, unless the policy forwards, drops or ignores it.
-pub fn no_parameters(raw: Option<&str>, policy: &QueryPolicy) -> Result<(), QueryError> {
-    GivenParameters::parse(raw, &[], policy).map(drop)
+impl ForwardedParameters {
+    /// Parses the query of a resource that has no parameters of its own.
+    ///
+    /// # Errors
+    /// For any parameter, unless the policy forwards, drops or ignores it.
+    pub fn parse(raw: Option<&str>, policy: &QueryPolicy) -> Result<Self, QueryError> {
+        GivenParameters::parse(raw, &[], policy).map(GivenParameters::into_forwarded)
+    }
 }
 
 impl GivenParameters {
@@ -72,8 +74,8 @@ impl GivenParameters {
             Parameter::Status => set(&mut self.status, name, ExecutionStatus::parse(value)?),
             Parameter::ExecutionSource => set(&mut self.source, name, ExecutionSource::parse(value)?),
             Parameter::ExecutionType => set(&mut self.execution_type, name, ExecutionType::parse(value)?),
-            Parameter::StartDate => set(&mut self.start, name, date::parse(name, value, Edge::Start)?),
-            Parameter::EndDate => set(&mut self.end, name, date::parse(name, value, Edge::End)?),
+            Parameter::StartDate => set(&mut self.start, name, DateBound::parse(name, value, Edge::Start)?),
+            Parameter::EndDate => set(&mut self.end, name, DateBound::parse(name, value, Edge::End)?),
             Parameter::Slug => match value::list(value) {
                 slugs if slugs.is_empty() => Ok(()),
                 slugs => set(&mut self.slugs, name, slugs),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::date::{Edge, Milliseconds};
+use super::date::{DateBound, Edge};
 use super::dialect::Dialect;
 use super::encoding::{push_pair, push_plain_pair};
 use super::error::QueryError;
@@ -20,8 +20,8 @@ pub struct ListQuery {
     pub(super) page_and_status: PageAndStatus,
     pub(super) source: Option<ExecutionSource>,
     pub(super) execution_type: Option<ExecutionType>,
-    pub(super) start: Option<Milliseconds>,
-    pub(super) end: Option<Milliseconds>,
+    pub(super) start: Option<DateBound>,
+    pub(super) end: Option<DateBound>,
     pub(super) rare: Option<Box<RareParameters>>,
 }
 
@@ -33,7 +33,7 @@ impl ListQuery {
     pub fn parse(raw: Option<&str>, policy: &QueryPolicy) -> Result<Self, QueryError> {
         let given = GivenParameters::parse(raw, Parameter::OF_LISTS, policy)?;
         if let (Some(start), Some(end)) = (given.start, given.end)
-            && start > end
+            && start.moment(Edge::Start) > end.moment(Edge::End)
         {
             return Err(QueryError::date_range(&start, &end));
         }
@@ -59,10 +59,14 @@ impl ListQuery {
         self.page_and_status.limit
     }
 
-    /// The end of the requested time range, inclusive.
+    /// The time after which no execution enters the list any more: the end of its time range, inclusive. `None` if it has no
+    /// end, or if executions enter it by changing: it filters by status, or by a parameter whose meaning only the upstream
+    /// knows.
     #[must_use]
-    pub fn end(&self) -> Option<Timestamp> {
-        self.end.map(Milliseconds::timestamp)
+    pub fn closing_time(&self) -> Option<Timestamp> {
+        let filters_by_unknown = self.rare.as_ref().is_some_and(|rare| !rare.forwarded.is_empty());
+        let by_what_changes = self.page_and_status.status.is_some() || filters_by_unknown;
+        if by_what_changes { None } else { self.end.map(|end| end.moment(Edge::End).timestamp()) }
     }
 
     /// Heap memory in bytes.

@@ -26,7 +26,7 @@ pub use self::batches::BatchesQuery;
 pub use self::dialect::Dialect;
 pub use self::error::QueryError;
 pub(super) use self::filters::{FilterFields, FilterResult};
-pub use self::given::no_parameters;
 pub use self::list::ListQuery;
 pub use self::path_id::PathId;
 pub use self::policy::{QueryPolicy, UnknownParameters};
+pub use self::shared::ForwardedParameters;

@@ -25,7 +25,7 @@ pub(super) struct RareParameters {
 
 /// Parameters that are unknown to the API and sent to the upstream as they are, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct ForwardedParameters(Vec<(String, String)>);
+pub struct ForwardedParameters(Vec<(String, String)>);
 
 impl PageAndStatus {
     pub(super) fn write(self, out: &mut String) {
@@ -73,13 +73,30 @@ impl ForwardedParameters {
         Self(pairs)
     }
 
-    pub(super) fn heap_size(&self) -> usize {
+    /// Appends `?` and the parameters to a target that has no query; nothing if there are none.
+    pub fn write_as_query(&self, target: &mut String) {
+        if !self.is_empty() {
+            target.push('?');
+            self.write(target);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Heap memory in bytes.
+    #[must_use]
+    pub fn heap_size(&self) -> usize {
         self.0.iter().map(|(name, value)| string_size(name) + string_size(value)).sum()
     }
 
+    /// Appends the parameters to a query.
     pub(super) fn write(&self, out: &mut String) {
         for (name, value) in &self.0 {
-            out.push('&');
+            if !(out.is_empty() || out.ends_with('?')) {
+                out.push('&');
+            }
             push_encoded(out, name);
             out.push('=');
             push_encoded(out, value);

@@ -67,15 +67,26 @@ const SPELLINGS: &[(&str, &[&str])] = &[
     ("page=1&limit=10&execution_type=ASYNC", &["execution_type=async", "execution_type=Async&page=1"]),
     (
         "page=1&limit=10&start_date=2026-03-10&end_date=2026-03-14",
+        &["end_date=2026-03-14&start_date=2026-03-10", "start_date=%202026-03-10+&end_date=2026%2D03%2D14&status=All"],
+    ),
+    (
+        "page=1&limit=10&start_date=2026-03-10T00%3A00%3A00.000Z&end_date=2026-03-14T23%3A59%3A59.999Z",
         &[
-            "end_date=2026-03-14&start_date=2026-03-10",
             "start_date=2026-03-10T00:00:00Z&end_date=2026-03-14T23:59:59.999Z",
-            "start_date=2026-03-10T02:00:00%2B02:00&end_date=2026-03-14",
-            "start_date=2026-03-10T02:00:00+02:00&end_date=2026-03-14",
-            "start_date=2026-03-09t19:00:00-05:00&end_date=2026-03-14",
-            "start_date=2026-03-10%2000:00:00z&end_date=2026-03-14",
+            "start_date=2026-03-10T02:00:00%2B02:00&end_date=2026-03-14T23:59:59.999000Z",
+            "start_date=2026-03-10T02:00:00+02:00&end_date=2026-03-15T23:58:59.999%2B23:59",
+            "start_date=2026-03-09t19:00:00-05:00&end_date=2026-03-14T23:59:59.9999-00:00",
+            "start_date=2026-03-10%2000:00:00z&end_date=2026-03-14T23:59:59.999Z",
             "start_date=2026-03-09T23:59:59.9991Z&end_date=2026-03-14T23:59:59.999999Z",
         ],
+    ),
+    (
+        "page=1&limit=10&start_date=2026-03-14T12%3A00%3A00.000Z&end_date=2026-03-14",
+        &["end_date=2026-03-14&start_date=2026-03-14T12:00:00Z"],
+    ),
+    (
+        "page=1&limit=10&start_date=0000-01-01T00%3A00%3A00.000Z&end_date=9999-12-31T23%3A59%3A59.999Z",
+        &["start_date=0000-01-01T00:00:00%2B01:00&end_date=9999-12-31T23:59:59-23:59"],
     ),
     (
         "page=1&limit=10&slug=github,slack",
@@ -147,9 +158,10 @@ fn errors_name_the_problem_and_the_accepted_values() {
             "start_date=2026-03-10T00:00:00",
             "start_date: `2026-03-10T00:00:00` is not accepted; use a date (YYYY-MM-DD) or a date-time with offset (RFC 3339)",
         ),
+        ("start_date=2026-03-15&end_date=2026-03-14", "start_date (2026-03-15) is after end_date (2026-03-14)"),
         (
-            "start_date=2026-03-15&end_date=2026-03-14",
-            "start_date (2026-03-15T00:00:00.000Z) is after end_date (2026-03-14T23:59:59.999Z)",
+            "start_date=2026-03-15T00:00:00Z&end_date=2026-03-14",
+            "start_date (2026-03-15T00:00:00.000Z) is after end_date (2026-03-14)",
         ),
         ("page=1&page=2", "page is there twice with different values; send it once"),
         ("status=All&status=ERRORED", "status is there twice with different values; send it once"),
@@ -176,9 +188,17 @@ fn malformed_dates_are_rejected() {
         "20260301",
         "2026-03-01T",
         "2026-13-01",
+        "2026-03-10T24:00:00Z",
         "2026-03-10T25:00:00Z",
         "2026-03-10T00:00Z",
-        "1969-12-31",
+        "0000-12-31",
+        "2026-03-10T00:00:60Z",
+        "2026-03-15T23:59:60Z",
+        "2026-03-10T00:00:00+24:00",
+        "2026-03-10T00:00:00,5Z",
+        "2026-03-10T00:00:00ZZ",
+        "2026-03-10T00:00:00:00Z",
+        "2026-03-10T00:00:00.5",
         "2026-03-10T00:00:00+0200",
         "2026-03-10T00:00:00[UTC]",
         "2026-03-10T00:00:00+02:00[Europe/Paris]",
@@ -216,8 +236,16 @@ fn batches_have_their_own_parameters() {
 }
 
 #[test]
-fn the_end_of_the_time_range_is_parsed() {
-    let end = |raw| list(raw).expect("a valid query").end().map(|end| end.to_string());
-    assert_eq!(end("end_date=2026-03-14").as_deref(), Some("2026-03-14T23:59:59.999Z"));
-    assert_eq!(end("page=3"), None);
+fn a_list_closes_at_its_end_unless_it_filters_by_what_changes() {
+    let parse = |raw| ListQuery::parse(Some(raw), &policy(UnknownParameters::Forward)).expect("a valid query");
+    let closing_time = |raw| parse(raw).closing_time().map(|end| end.to_string());
+    let end = Some("2026-03-14T23:59:59.999Z");
+    for raw in
+        ["end_date=2026-03-14", "end_date=2026-03-14&status=All&execution_type=SYNC&slug=slack&start_date=2026-03-01"]
+    {
+        assert_eq!(closing_time(raw).as_deref(), end, "{raw}");
+    }
+    for raw in ["page=3", "end_date=2026-03-14&status=errored", "end_date=2026-03-14&state=failed"] {
+        assert_eq!(closing_time(raw), None, "{raw}");
+    }
 }

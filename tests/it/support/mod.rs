@@ -14,6 +14,7 @@ mod config;
 mod config_tables;
 mod folder;
 mod gateway;
+mod prepared;
 mod process;
 mod random;
 mod scripted;
@@ -21,12 +22,15 @@ mod until;
 mod upstream;
 mod world;
 
+use postern::digest::Hex;
+
 pub(crate) use self::answer::{Answer, PendingAnswer};
 pub(crate) use self::client::{Client, Failure};
 pub(crate) use self::config::{Configuration, refusal};
 pub(crate) use self::config_tables::{ClientKey, Issuer, Listener, Tenant};
 pub(crate) use self::folder::Folder;
 pub(crate) use self::gateway::{Gateway, Waiting};
+pub(crate) use self::prepared::PreparedRefold;
 pub(crate) use self::process::{Port, Process, Running, activated_command, command, postern};
 pub(crate) use self::random::{Dice, seeded};
 pub(crate) use self::scripted::ScriptedRefold;
@@ -65,4 +69,10 @@ pub(crate) fn as_account(linked_account: &str) -> [(&'static str, &str); 2] {
 /// [`as_account`] with a `Cache-Control` directive.
 pub(crate) fn with_directive<'a>(linked_account: &'a str, directive: &'a str) -> [(&'static str, &'a str); 3] {
     [("x-api-key", KEY), ("linked_account_id", linked_account), ("cache-control", directive)]
+}
+
+/// The signature of a webhook's body, by the org key that Refold signs with.
+pub(crate) fn signature(key: &str, body: &str) -> String {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.as_bytes());
+    Hex(aws_lc_rs::hmac::sign(&key, body.as_bytes()).as_ref()).to_string()
 }

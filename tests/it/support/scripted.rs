@@ -119,6 +119,11 @@ impl ScriptedRefold {
         self.script().received.drain(..).map(|head| page(&head)).collect()
     }
 
+    /// The target of every request that has come in since the last call.
+    pub(crate) fn take_targets(&self) -> Vec<String> {
+        self.script().received.drain(..).map(|head| head.uri.to_string()).collect()
+    }
+
     /// The number of requests that wait for their answer.
     pub(crate) fn in_flight(&self) -> usize {
         self.script().in_flight
