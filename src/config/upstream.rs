@@ -61,6 +61,8 @@ pub struct Upstream {
     pub max_concurrent: usize,
     /// Retries of a read that failed (no connection, 502, 503, 504), as long as they are at most a fifth of all requests.
     pub retries: u8,
+    /// Ask Refold whether it accepts the org keys: at start, for each new key, and after a 401 to one.
+    pub verify_key: VerifyKey,
     /// Longest pause that a `Retry-After` of Refold can ask for: after a 429 nothing is fetched with that org key until then.
     #[serde(with = "PositiveDuration")]
     pub max_retry_after: Duration,
@@ -68,11 +70,24 @@ pub struct Upstream {
     pub breaker: BreakerSettings,
 }
 
+/// Checks of the org keys, and the effect of a refused one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyKey {
+    /// Refold is never asked.
+    Off,
+    /// Log, metric and status page show it. Readiness is not affected.
+    Warn,
+    /// As `warn`; also, the tenant is not ready at start until Refold has not refused a key.
+    Require,
+}
+
 /// Settings of the circuit breaker, which pauses requests while the upstream fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BreakerSettings {
-    /// Consecutive failures that open the circuit.
+    /// Failures within 10 seconds that open a tenant's circuit, if at least half of its fetches fail, over at least two linked accounts
+    /// or the only active one. Failures: no connection (for all tenants), time-outs, 502, 503, 504.
     #[serde(with = "Count")]
     pub failures: NonZeroU32,
     /// Time that the circuit stays open; then one request probes.
@@ -98,6 +113,7 @@ impl Default for Upstream {
             suspect_after: SUSPECT_AFTER,
             max_concurrent: 100,
             retries: 2,
+            verify_key: VerifyKey::Warn,
             max_retry_after: Duration::from_mins(10),
             breaker: BreakerSettings::default(),
         }

@@ -111,7 +111,7 @@ impl Connector {
     /// If a step fails, or all of them together take longer than the limit.
     pub(super) async fn connect(&self) -> Result<Box<dyn Io>, TransportError> {
         self.open().await.map_err(|error| {
-            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &error);
+            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &error).while_connecting();
             tracing::warn!(%error, message = log_events::CONNECT_FAILED);
             error
         })
@@ -169,6 +169,7 @@ mod tests {
     use rustls::crypto::aws_lc_rs;
     use tokio::net::TcpListener;
 
+    use super::super::error::ExchangePhase;
     use super::*;
 
     /// A resolver that knows one answer, or never answers.
@@ -213,7 +214,7 @@ mod tests {
             (Some(vec![silent]), true, "TLS handshake: not done within connect_timeout (50ms)"),
         ] {
             let error = connector(addresses, is_tls).connect().await.err().expect("no connection");
-            assert_eq!(error.kind(), TransportErrorKind::Unreachable);
+            assert_eq!((error.kind(), error.phase()), (TransportErrorKind::Unreachable, ExchangePhase::Connect));
             assert!(error.to_string().ends_with(cause), "{error}");
         }
         assert!(connector(Some(vec![silent]), false).connect().await.is_ok());

@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
 use self::decompress::decompress;
-pub use self::error::{BodyError, ClientSetupError, TransportError, TransportErrorKind};
+pub use self::error::{BodyError, ClientSetupError, ExchangePhase, TransportError, TransportErrorKind};
 use self::pool::{Pool, PoolLimits};
 pub use self::request_body::{RequestBody, buffered, streamed};
 use self::resend::NoPermits;
