@@ -107,14 +107,14 @@ impl ActiveGeneration {
         self.active.store(Arc::new(Generation { number: *number, ..generation }));
     }
 
-    /// Runs the active gateway's background work for as long as it is polled. One worker does this for all.
-    pub async fn run_maintenance(&self) {
+    /// Runs the active gateway's background work for as long as it is polled. One worker, of this index, does this for all.
+    pub async fn run_maintenance(&self, worker: usize) {
         let mut number = self.number.subscribe();
         loop {
             number.mark_unchanged();
-            let gateway = self.gateway();
+            let (gateway, client) = (self.gateway(), self.load().clients[worker].clone());
             tokio::select! {
-                () = gateway.run_maintenance() => {}
+                () = gateway.run_maintenance(&client) => {}
                 _ = number.changed() => continue,
             }
             // This gateway has no background work; the next one may have some.

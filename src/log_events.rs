@@ -46,9 +46,11 @@ pub const STOPPED: &str = "stopped";
 pub const TRACES_FAILED: &str = "traces_failed";
 /// Warn, `status`, `error`: Refold has accepted an action with a body that is not forwarded; the caller gets the status alone.
 pub const UPSTREAM_ACTION_BODY_LEFT_OUT: &str = "upstream_action_body_left_out";
-/// Warn: the circuit to Refold opened.
+/// Warn, `tenant`: the tenant's circuit to Refold opened.
 pub const UPSTREAM_CIRCUIT_OPENED: &str = "upstream_circuit_opened";
-/// Error, `tenant`: Refold answered 401 to a tenant's org key.
+/// Warn: a worker's connections to a server were silent while a new one answered; they are closed.
+pub const UPSTREAM_CONNECTIONS_ABANDONED: &str = "upstream_connections_abandoned";
+/// Error, `tenant`: Refold refuses every org key of a tenant, by the check of `upstream.verify_key`.
 pub const UPSTREAM_REJECTED_ORG_KEY: &str = "upstream_rejected_org_key";
 /// Error: an upstream response contained an org key, and was refused or cut off before it.
 pub const UPSTREAM_RESPONSE_CONTAINS_ORG_KEY: &str = "upstream_response_contains_org_key";

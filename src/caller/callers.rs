@@ -11,7 +11,7 @@ use super::tenants::Tenants;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http_client::ClientSetupError;
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, share_budgets};
 
 /// The tenants and credentials of one configuration.
 #[derive(Debug)]
@@ -29,8 +29,10 @@ impl Callers {
     /// # Errors
     /// If the HTTP client for an issuer's keys can't be set up.
     pub fn new(config: &Config, clock: &Clock) -> Result<Self, ClientSetupError> {
-        let tenants: Vec<_> =
-            config.tenants.iter().map(|tenant| Arc::new(Tenant::new(Arc::clone(tenant), clock.clone()))).collect();
+        let tenant = |tenant| Tenant::new(Arc::clone(tenant), clock.clone());
+        let mut tenants: Vec<_> = config.tenants.iter().map(tenant).collect();
+        share_budgets(&mut tenants, &[]);
+        let tenants: Vec<_> = tenants.into_iter().map(Arc::new).collect();
         Ok(Self {
             api_keys: ApiKeys::new(&tenants, &KeyBudgets::default()),
             issuers: Issuers::new(&config.issuers, clock)?,

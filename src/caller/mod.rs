@@ -27,7 +27,9 @@ mod session_token;
 mod tenants;
 mod trusted;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -39,9 +41,11 @@ pub use self::jwt::{Identity, IssuerIndex};
 pub use self::session_token::SessionToken;
 pub use self::tenants::TenantIndex;
 pub use self::trusted::ListenerIdentity;
+use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::ClientError;
-use crate::tenant::{OrgKey, Partition, Tenant, UpstreamVerdict};
+use crate::limit::Flow;
+use crate::tenant::{KeyVerdict, OrgKey, Partition, Tenant, TokenStatus, UpstreamVerdict};
 
 /// The authenticated sender of a request, authorized for one partition of one tenant.
 #[derive(Clone, Debug)]
@@ -118,11 +122,57 @@ impl Caller {
         self.own_org_key().is_some() && error.status() == StatusCode::UNAUTHORIZED
     }
 
+    /// The flow of the caller's upstream requests. Its credential is the client key, certificate or trusted listener, the issuer, the
+    /// org key, or all session tokens of the tenant; those that Refold has not accepted are apart.
+    #[must_use]
+    pub fn flow(&self, now: Moment) -> Flow {
+        let mut hasher = DefaultHasher::new();
+        self.tenant.interned_id().hash(&mut hasher);
+        match &self.credential {
+            // Names are not unique: a listener's, a certificate's and a key's may be equal.
+            Credential::Grant(grant) => ("grant", Arc::as_ptr(grant).addr()).hash(&mut hasher),
+            Credential::Jwt(identity) => ("issuer", identity.issuer().position()).hash(&mut hasher),
+            Credential::OrgKey(_) => "org key".hash(&mut hasher),
+            Credential::SessionToken(_) => {
+                let is_accepted = self.partition.token_status(now) == TokenStatus::Accepted;
+                ("session token", is_accepted).hash(&mut hasher);
+            }
+        }
+        Flow { credential: hasher.finish(), account: self.partition.flow_id() }
+    }
+
+    /// The org key that the caller's upstream requests are counted by: its own if it has sent one, otherwise the active one.
+    #[must_use]
+    pub fn org_key(&self) -> OrgKey {
+        self.own_org_key().unwrap_or_else(|| self.tenant.org_keys().active())
+    }
+
+    /// Records that the upstream answered 429 to a request of this caller, and asked for a pause. The pause is for the session
+    /// token, or for everyone with the org key that was sent.
+    pub fn record_upstream_pause(&self, key: OrgKey, duration: Duration) {
+        match &self.credential {
+            Credential::SessionToken(token) => self.tenant.pause_token(*token.digest(), &self.partition, duration),
+            _ => self.tenant.org_keys().budget(key).pause(duration),
+        }
+    }
+
+    /// Returns the time for which the upstream has asked this caller's session token to pause, if it has.
+    #[must_use]
+    pub fn token_pause(&self) -> Option<Duration> {
+        match &self.credential {
+            Credential::SessionToken(token) => self.tenant.token_pause(token.digest()),
+            _ => None,
+        }
+    }
+
     /// Records the upstream's verdict on the credential that a request of this caller carried: a session token, or an org key
-    /// that Postern has injected.
-    pub fn record_upstream_verdict(&self, verdict: UpstreamVerdict) {
+    /// that Postern has injected. A refusal says nothing about an injected key by itself, so the key is checked.
+    pub fn record_upstream_verdict(&self, key: OrgKey, verdict: UpstreamVerdict) {
         if self.injects_org_key() {
-            self.tenant.record_org_key_verdict(verdict);
+            match verdict {
+                UpstreamVerdict::Accepted => self.tenant.record_key_verdict(key, KeyVerdict::NotRefused),
+                UpstreamVerdict::Refused => self.tenant.want_key_check(),
+            }
         }
         if let Credential::SessionToken(token) = &self.credential {
             self.tenant.record_token_verdict(*token.digest(), &self.partition, verdict);

@@ -39,8 +39,8 @@ pub(super) fn run(arguments: &WebhookArguments) -> Result<(), CommandError> {
     let body = json!({ "webhook_url": url, "webhook_events": arguments.event, "method": "POST" });
     print("# Registers the webhook with Refold; REFOLD_ORG_KEY is the org API key of this tenant:");
     print(format_args!(
-        "curl -X POST '{}api/v2/public/webhook' \\\n  --header \"x-api-key: $REFOLD_ORG_KEY\" --header 'content-type: application/json' \\\n  --data '{body}'",
-        config.upstream.base_url
+        "curl -X POST '{}/api/v2/public/webhook' \\\n  --header \"x-api-key: $REFOLD_ORG_KEY\" --header 'content-type: application/json' \\\n  --data '{body}'",
+        config.upstream.base_url.to_string().trim_end_matches('/')
     ));
     print(
         "# A delivery drops the cache entries of every `linked_account_id` in its body, or of the whole tenant if there is none.",

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::connection::{CaFile, Connection};
+use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE, Proxy, SUSPECT_AFTER};
 use super::resolver::Resolver;
 use super::secret::Secret;
 use super::setting_path::{InvalidSetting, SettingPath};
@@ -50,6 +50,9 @@ pub struct IssuerKeys {
     /// Shortest pause between two fetches for tokens with unknown keys. 30s unless it is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     cooldown: Option<AnyDuration>,
+    /// The proxy that the environment names for the URL; filled by `check`.
+    #[serde(skip)]
+    proxy: Option<Proxy>,
     /// The keys of `file` or `secret`; filled by `check`.
     #[serde(skip)]
     fixed: Option<Arc<KeySet>>,
@@ -90,6 +93,7 @@ impl IssuerKeys {
         KeyOrigin::Remote(Box::new(RemoteJwks {
             connection: Connection {
                 base_url: url.origin.clone(),
+                proxy: self.proxy.clone(),
                 ca_file: self.ca_file.clone(),
                 connect_timeout: Duration::from_secs(2),
                 first_byte_timeout: Duration::from_secs(5),
@@ -97,6 +101,8 @@ impl IssuerKeys {
                 max_body: LARGEST_JWKS,
                 pool_idle_per_worker: 1,
                 pool_idle_timeout: Duration::from_secs(5),
+                max_connection_age: MAX_CONNECTION_AGE,
+                suspect_after: SUSPECT_AFTER,
             },
             target: url.target.clone(),
             refresh: self.refresh.map_or(REFRESH, |refresh| refresh.0),
@@ -111,7 +117,10 @@ impl IssuerKeys {
 
     pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
         match (&self.url, &mut self.file, &mut self.secret) {
-            (Some(_), None, None) => resolver.ca_file(&mut self.ca_file),
+            (Some(JwksUrl(url)), None, None) => {
+                self.proxy = resolver.proxy(&url.origin, &at.key("url"))?;
+                resolver.ca_file(&mut self.ca_file);
+            }
             (None, Some(path), None) => {
                 resolver.path(path);
                 let refused =

@@ -69,6 +69,17 @@ impl ClientLimits {
 }
 
 impl UpstreamLimits {
+    /// Of each setting the lower one: the limits of a budget that two tenants share.
+    #[must_use]
+    pub fn lowest(self, other: Self) -> Self {
+        Self {
+            per_second: self.per_second.min(other.per_second),
+            burst: self.burst.min(other.burst),
+            max_wait: self.max_wait.min(other.max_wait),
+            max_queue: self.max_queue.min(other.max_queue),
+        }
+    }
+
     /// The quota of the org key.
     #[must_use]
     pub fn rate(self) -> Rate {

@@ -80,5 +80,5 @@ pub use tenant::{Tenant, TenantMode};
 pub use tenant_ref::TenantRef;
 pub use traces::{SpanEndpoint, Traces};
 pub use units::ByteSize;
-pub use upstream::{BreakerSettings, Upstream};
+pub use upstream::{BreakerSettings, Upstream, VerifyKey};
 pub use watch::WatchedConfig;

@@ -98,7 +98,7 @@ impl Config {
             return Err(root.key("query").key("max_limit").refuse("a limit is at least 1"));
         }
         self.server.resolve();
-        resolver.ca_file(&mut self.upstream.ca_file);
+        self.upstream.check(&root.key("upstream"), resolver)?;
         self.admin.check(&root.key("admin"), resolver)?;
         if let Some(cors) = &mut self.cors {
             cors.check(&root.key("cors"))?;

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::connection::{CaFile, Connection};
+use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE, Proxy, SUSPECT_AFTER};
 use super::resolver::Resolver;
 use super::secret::Secret;
 use super::setting_path::{InvalidSetting, SettingPath};
@@ -37,6 +37,9 @@ pub struct Traces {
     pub service_name: Arc<str>,
     /// PEM file of authorities to trust instead of the public ones; relative to the configuration file.
     ca_file: Option<CaFile>,
+    /// The proxy that the environment names for the collector; filled by `check`.
+    #[serde(skip)]
+    proxy: Option<Proxy>,
     /// Headers for the collector, with secrets as values.
     #[serde(with = "Headers")]
     #[schemars(with = "BTreeMap<String, Secret>", extend("writeOnly" = true))]
@@ -59,6 +62,7 @@ impl Traces {
         let endpoint = self.endpoint.as_ref()?;
         let connection = Connection {
             base_url: endpoint.url.origin.clone(),
+            proxy: self.proxy.clone(),
             ca_file: self.ca_file.clone(),
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(10),
@@ -66,15 +70,18 @@ impl Traces {
             max_body: LARGEST_ANSWER,
             pool_idle_per_worker: 1,
             pool_idle_timeout: Duration::from_secs(30),
+            max_connection_age: MAX_CONNECTION_AGE,
+            suspect_after: SUSPECT_AFTER,
         };
         Some(SpanEndpoint { connection, target: endpoint.spans.clone() })
     }
 
     pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
-        if self.endpoint.is_none() {
+        let Some(endpoint) = &self.endpoint else {
             self.headers.clear();
             return Ok(());
-        }
+        };
+        self.proxy = resolver.proxy(&endpoint.url.origin, &at.key("endpoint"))?;
         resolver.ca_file(&mut self.ca_file);
         let at = at.key("headers");
         let mut headers = self.headers.iter_mut();
@@ -84,7 +91,14 @@ impl Traces {
 
 impl Default for Traces {
     fn default() -> Self {
-        Self { endpoint: None, sample: 0.1, service_name: "postern".into(), ca_file: None, headers: Vec::new() }
+        Self {
+            endpoint: None,
+            sample: 0.1,
+            service_name: "postern".into(),
+            ca_file: None,
+            proxy: None,
+            headers: Vec::new(),
+        }
     }
 }
 

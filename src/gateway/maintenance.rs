@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Gateway;
 use crate::caller::ListenerIdentity;
 use crate::config::Config;
+use crate::http_client::Client;
 use crate::observe::OpenConnectionGuard;
 use crate::tenant::Tenant;
 
@@ -41,8 +42,10 @@ impl Gateway {
         }
     }
 
-    /// Runs the periodic work (refreshing issuers' keys) for as long as it is polled. One worker runs it for all.
-    pub async fn run_maintenance(&self) {
-        self.callers.keep_issuers_fresh().await;
+    /// Runs the periodic work (refreshing issuers' keys, checking org keys) for as long as it is polled. One worker runs it for
+    /// all, with its client.
+    pub async fn run_maintenance(&self, client: &Client) {
+        let verified = self.fetcher.upstream().keep_keys_verified(client, self.callers.tenants());
+        tokio::join!(self.callers.keep_issuers_fresh(), verified);
     }
 }

@@ -11,7 +11,7 @@ use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
 use crate::executions::{ListQuery, Question};
 use crate::lifecycle::Reloads;
-use crate::observe::{Latency, RecentError, ScrapeState, Traffic};
+use crate::observe::{Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
 use crate::request::headers::RequestHeaders;
 use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus};
 use crate::upstream::Circuit;
@@ -32,14 +32,24 @@ pub struct Status {
     pub latency: Latency,
     /// Size and number of the cached entries.
     pub cache: Usage,
-    /// State of the circuit breaker to Refold.
+    /// The worst state of the tenants' circuits to Refold.
     pub circuit: Circuit,
     /// All tenants, in the order of the configuration.
-    pub tenants: Vec<TenantStatus>,
+    pub tenants: Vec<TenantState>,
     /// The linked accounts with the most requests in the last minute.
     pub busiest: Vec<BusyAccount>,
     /// The last errors, newest first.
     pub errors: Vec<RecentError>,
+}
+
+/// The state of a tenant and of its circuit.
+#[derive(Clone, Debug, Serialize)]
+pub struct TenantState {
+    /// The state of the tenant.
+    #[serde(flatten)]
+    pub tenant: TenantStatus,
+    /// State of the tenant's circuit to Refold.
+    pub circuit: Circuit,
 }
 
 /// The readiness of the gateway, as `/readyz` shows it.
@@ -47,7 +57,7 @@ pub struct Status {
 pub struct Readiness {
     /// True if at least one tenant is ready: a refused org key of one tenant must not end the traffic of the other tenants.
     pub ready: bool,
-    /// State of the circuit breaker to Refold.
+    /// The worst state of the tenants' circuits to Refold.
     pub circuit: Circuit,
     /// All tenants, in the order of the configuration.
     pub tenants: Vec<TenantReadiness>,
@@ -60,11 +70,13 @@ pub struct TenantReadiness {
     pub id: String,
     /// True if its requests can be answered.
     pub ready: bool,
-    /// False for a minute after Refold has refused its org key.
+    /// False while Refold refuses every org key of the tenant.
     pub credential_accepted: bool,
     /// State of the upstream budget. An exhausted budget does not make a tenant unready: it recovers, and the cache
     /// goes on answering.
     pub budget: BudgetAvailability,
+    /// State of the circuit to Refold. An open one does not make a tenant unready either.
+    pub circuit: Circuit,
 }
 
 /// A query as the gateway reads it, for the explorer.
@@ -105,8 +117,11 @@ impl Gateway {
             traffic: recent.traffic(now),
             latency: recent.latency(now),
             cache: self.fetcher.store().usage(),
-            circuit: self.fetcher.upstream().circuit(),
-            tenants: tenants.iter().map(|tenant| tenant.status()).collect(),
+            circuit: self.worst_circuit(),
+            tenants: tenants
+                .iter()
+                .map(|tenant| TenantState { tenant: tenant.status(), circuit: self.circuit(tenant) })
+                .collect(),
             busiest,
             errors,
         }
@@ -115,15 +130,29 @@ impl Gateway {
     /// The readiness of the gateway and of each tenant.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let circuit = self.fetcher.upstream().circuit();
         let of = |tenant: &Arc<Tenant>| {
             let TenantStatus { id, credential_accepted, budget, .. } = tenant.status();
+            let ready = self.is_ready(tenant);
             // An open circuit does not count: the cache goes on answering, and sending callers elsewhere would turn an
             // outage of Refold into one of the gateway.
-            TenantReadiness { id, ready: credential_accepted, credential_accepted, budget }
+            let circuit = self.circuit(tenant);
+            TenantReadiness { id, ready, credential_accepted, budget, circuit }
         };
         let tenants: Vec<TenantReadiness> = self.callers.tenants().iter().map(of).collect();
-        Readiness { ready: tenants.iter().any(|tenant| tenant.ready), circuit, tenants }
+        Readiness { ready: tenants.iter().any(|tenant| tenant.ready), circuit: self.worst_circuit(), tenants }
+    }
+
+    fn is_ready(&self, tenant: &Tenant) -> bool {
+        tenant.is_ready(self.config.upstream.verify_key)
+    }
+
+    fn circuit(&self, tenant: &Tenant) -> Circuit {
+        self.fetcher.upstream().circuit(&tenant.config.id)
+    }
+
+    fn worst_circuit(&self) -> Circuit {
+        let circuits = self.callers.tenants().iter().map(|tenant| self.circuit(tenant));
+        circuits.max().unwrap_or(Circuit::Closed)
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.
@@ -131,8 +160,16 @@ impl Gateway {
     pub fn metrics(&self, reloads: &Reloads) -> String {
         self.observer.prometheus_text(&ScrapeState {
             cache: self.fetcher.store().usage(),
-            circuit_open: self.fetcher.upstream().circuit() != Circuit::Closed,
-            tenants: self.callers.tenants(),
+            tenants: self
+                .callers
+                .tenants()
+                .iter()
+                .map(|tenant| ScrapedTenant {
+                    tenant,
+                    is_ready: self.is_ready(tenant),
+                    circuit_open: self.circuit(tenant) != Circuit::Closed,
+                })
+                .collect(),
             reloads,
         })
     }

@@ -13,7 +13,17 @@ pub type BodyError = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub struct TransportError {
     kind: TransportErrorKind,
+    phase: ExchangePhase,
     cause: Option<Box<str>>,
+}
+
+/// The part of an exchange in which it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangePhase {
+    /// Opening a connection: name look-up, TCP, TLS.
+    Connect,
+    /// Sending the request and reading the response.
+    Transfer,
 }
 
 /// The kind of a [`TransportError`].
@@ -28,7 +38,9 @@ pub enum TransportErrorKind {
         /// Most bytes that are read.
         limit: usize,
     },
-    /// The response is not HTTP, ended early, or has a content coding that was not asked for.
+    /// The response's body ended early.
+    Incomplete,
+    /// The response is not HTTP, or has a content coding that was not asked for.
     InvalidResponse,
 }
 
@@ -47,7 +59,19 @@ impl TransportError {
             }
             next = source.source();
         }
-        Self { kind, cause: Some(text.into()) }
+        Self { kind, phase: ExchangePhase::Transfer, cause: Some(text.into()) }
+    }
+
+    /// Marks the error as one of opening a connection.
+    #[must_use]
+    pub fn while_connecting(self) -> Self {
+        Self { phase: ExchangePhase::Connect, ..self }
+    }
+
+    /// Returns the part of the exchange that failed.
+    #[must_use]
+    pub fn phase(&self) -> ExchangePhase {
+        self.phase
     }
 
     /// Returns the kind of error.
@@ -59,7 +83,7 @@ impl TransportError {
 
 impl From<TransportErrorKind> for TransportError {
     fn from(kind: TransportErrorKind) -> Self {
-        Self { kind, cause: None }
+        Self { kind, phase: ExchangePhase::Transfer, cause: None }
     }
 }
 
@@ -71,6 +95,7 @@ impl fmt::Display for TransportError {
             TransportErrorKind::Unreachable => f.write_str("the server can't be reached")?,
             TransportErrorKind::Timeout => f.write_str("the server did not respond in time")?,
             TransportErrorKind::TooLarge { limit } => write!(f, "the response is larger than {limit} bytes")?,
+            TransportErrorKind::Incomplete => f.write_str("the response ended early")?,
             TransportErrorKind::InvalidResponse => f.write_str("the response is invalid")?,
         }
         self.cause.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))

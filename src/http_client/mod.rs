@@ -2,30 +2,39 @@
 //!
 //! Each worker has a client of its own for Refold, so a cache miss stays on its thread. JWKS and OTLP use the same client.
 
+mod connect;
+mod connection;
 mod decompress;
+mod dial;
 mod error;
+mod idle;
 mod pool;
 mod request_body;
+mod resend;
 mod response_body;
+mod stream;
+mod suspicion;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HOST};
-use http::{HeaderValue, Request, Response, response};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::connect::HttpConnector;
+use http::{HeaderValue, Request, Response, Uri, response};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
+use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
 use self::decompress::decompress;
-pub use self::error::{BodyError, ClientSetupError, TransportError, TransportErrorKind};
-use self::pool::Pool;
+pub use self::error::{BodyError, ClientSetupError, ExchangePhase, TransportError, TransportErrorKind};
+use self::pool::{Pool, PoolLimits};
 pub use self::request_body::{RequestBody, Upload, UploadFailure, buffered, streamed, upload};
+use self::resend::NoPermits;
+pub use self::resend::ResendPermits;
 pub use self::response_body::ResponseBody;
 use crate::config::{CaFile, Connection};
 use crate::offload;
@@ -38,6 +47,8 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 pub struct Client {
     pool: Pool,
     host: HeaderValue,
+    /// Path of the base URL without a slash at its end, below which all targets are.
+    path: Arc<str>,
     first_byte_timeout: Duration,
     total_timeout: Duration,
     max_body: usize,
@@ -67,25 +78,21 @@ impl Client {
     ///
     /// # Errors
     /// If the file of certificate authorities can't be used.
-    ///
-    /// # Panics
-    /// If the base URL has no authority, which the configuration does not accept.
     pub fn new(config: &Connection) -> Result<Self, ClientSetupError> {
-        let mut tcp = HttpConnector::new();
-        tcp.set_connect_timeout(Some(config.connect_timeout));
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(config)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let base_url = config.base_url.clone();
-        let host = base_url.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        Self::with_resolver(config, Arc::new(SystemResolver))
+    }
+
+    fn with_resolver(config: &Connection, resolver: Arc<dyn Resolve>) -> Result<Self, ClientSetupError> {
+        let limits = PoolLimits {
+            idle: config.pool_idle_per_worker,
+            idle_timeout: config.pool_idle_timeout,
+            max_age: config.max_connection_age,
+            suspect_after: config.suspect_after,
+        };
         Ok(Self {
-            host: host
-                .expect("the configuration only accepts a base URL with an authority, whose characters are ASCII"),
-            pool: Pool::new(connector, base_url, config.pool_idle_per_worker, config.pool_idle_timeout),
+            host: host_header(&config.base_url),
+            path: config.base_url.path().trim_end_matches('/').into(),
+            pool: Pool::new(connector(config, resolver)?, limits),
             first_byte_timeout: config.first_byte_timeout,
             total_timeout: config.total_timeout,
             max_body: config.max_body,
@@ -104,7 +111,29 @@ impl Client {
         request: Request<RequestBody>,
         time_left: Duration,
     ) -> Result<BufferedResponse, TransportError> {
-        let (head, body) = self.send_within(request, self.max_body, time_left).await?.into_parts();
+        self.send_buffered(request, time_left, None::<&NoPermits>).await
+    }
+
+    /// Sends a request like [`Client::send`]; a GET is sent again, with a permit, if its connection turns out to be dead.
+    ///
+    /// # Errors
+    /// If there is no complete and valid response within the bounds of time and size.
+    pub async fn send_with_permits<P: ResendPermits>(
+        &self,
+        request: Request<RequestBody>,
+        time_left: Duration,
+        permits: &P,
+    ) -> Result<BufferedResponse, TransportError> {
+        self.send_buffered(request, time_left, Some(permits)).await
+    }
+
+    async fn send_buffered<P: ResendPermits>(
+        &self,
+        request: Request<RequestBody>,
+        time_left: Duration,
+        permits: Option<&P>,
+    ) -> Result<BufferedResponse, TransportError> {
+        let (head, body) = self.send_within(request, self.max_body, time_left, permits).await?.into_parts();
         let body = body.read().await?;
         let body = match self.decoded(&head, body).await {
             Err(_) if head.status.is_client_error() || head.status.is_server_error() => Bytes::new(),
@@ -123,7 +152,8 @@ impl Client {
         request: Request<RequestBody>,
         time_left: Duration,
     ) -> Result<Response<Result<Bytes, TransportError>>, TransportError> {
-        let (head, body) = self.send_within(request, self.max_body, time_left).await?.into_parts();
+        let response = self.send_within(request, self.max_body, time_left, None::<&NoPermits>).await?;
+        let (head, body) = response.into_parts();
         let body = match body.read().await {
             Ok(body) => self.decoded(&head, body).await,
             Err(error) => Err(error),
@@ -154,11 +184,11 @@ impl Client {
         mut request: Request<RequestBody>,
         limits: StreamLimits,
     ) -> Result<Response<ResponseBody>, TransportError> {
-        request.headers_mut().insert(HOST, self.host.clone());
+        self.address(&mut request)?;
         let upload = upload(request.body());
         let start = Instant::now();
         let deadline = start + limits.total_timeout;
-        let mut sending = Box::pin(self.pool.send(request));
+        let mut sending = Box::pin(self.pool.send(request, None::<&NoPermits>));
         let (response, lease) = loop {
             // The time for the first byte begins anew with each part of the request.
             let moved = || upload.as_ref().map_or(start, |upload| upload.moved());
@@ -174,20 +204,66 @@ impl Client {
         }))
     }
 
-    async fn send_within(
+    /// Addresses a request to the server: its `Host`, and its target below the path of the base URL.
+    fn address(&self, request: &mut Request<RequestBody>) -> Result<(), TransportError> {
+        request.headers_mut().insert(HOST, self.host.clone());
+        if !self.path.is_empty() {
+            *request.uri_mut() = target_below(&self.path, request.uri())?;
+        }
+        Ok(())
+    }
+
+    async fn send_within<P: ResendPermits>(
         &self,
         mut request: Request<RequestBody>,
         max_body: usize,
         time_left: Duration,
+        permits: Option<&P>,
     ) -> Result<Response<ResponseBody>, TransportError> {
-        request.headers_mut().insert(HOST, self.host.clone());
+        self.address(&mut request)?;
         let start = Instant::now();
         let deadline = start + self.total_timeout.min(time_left);
         let first_byte = deadline.min(start + self.first_byte_timeout);
-        let (response, lease) =
-            timeout_at(first_byte, self.pool.send(request)).await.map_err(|_| TransportErrorKind::Timeout)??;
+        let (response, lease) = timeout_at(first_byte, self.pool.send(request, permits))
+            .await
+            .map_err(|_| TransportErrorKind::Timeout)??;
         Ok(response.map(|body| ResponseBody::new(body, lease, deadline, max_body)))
     }
+}
+
+/// The `Host` of requests to a base URL: its authority without a user name and password.
+fn host_header(base_url: &Uri) -> HeaderValue {
+    let authority = base_url.authority().map_or("", |authority| authority.as_str());
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    HeaderValue::from_str(host).expect("the characters of an authority are visible ASCII")
+}
+
+fn connector(config: &Connection, resolver: Arc<dyn Resolve>) -> Result<Connector, ClientSetupError> {
+    let tls = Arc::new(tls(config)?);
+    let (host, port, secured) = endpoint(&config.base_url, &tls);
+    let proxy = config.proxy.as_ref().map(|proxy| {
+        let (proxy_host, proxy_port, secured) = endpoint(&proxy.url, &tls);
+        let target = format!("{}:{port}", config.base_url.host().unwrap_or_default()).into();
+        let authorization = proxy.authorization.clone();
+        Via { host: proxy_host, port: proxy_port, tls: secured, authorization, target }
+    });
+    Ok(Connector { resolver, host, port, tls: secured, proxy, timeout: config.connect_timeout })
+}
+
+/// Returns the host, the port and, for https, the TLS of a URL.
+fn endpoint(url: &Uri, tls: &Arc<ClientConfig>) -> (Box<str>, u16, Option<Tls>) {
+    let is_tls = url.scheme_str() == Some("https");
+    // A URL has brackets around an IPv6 address, and neither a resolver nor a certificate has.
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let name = || ServerName::try_from(host.to_owned()).expect("the configuration checks the host of a URL");
+    let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    (host.into(), port, is_tls.then(|| (Arc::clone(tls), name())))
+}
+
+/// Returns a request target below the path of the base URL.
+fn target_below(path: &str, target: &Uri) -> Result<Uri, TransportError> {
+    let target = format!("{path}{target}").parse();
+    target.map_err(|error: http::uri::InvalidUri| TransportError::caused_by(TransportErrorKind::Unreachable, &error))
 }
 
 fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
@@ -214,21 +290,63 @@ fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpSocket};
 
+    use super::connect::Addresses;
     use super::*;
     use crate::config::{Config, Environment};
 
-    fn client(base_url: &str) -> Client {
+    fn client_config(base_url: &str) -> Connection {
         let mut environment = Environment::default();
         environment.insert("ORG_KEY", "tk_org");
         let tenant = "[[tenants]]\nid = \"a\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
         let text = format!("[upstream]\nbase_url = \"{base_url}\"\n{tenant}");
         let config = Config::parse(&text, Path::new("test.toml"), &environment).expect("it is valid");
-        Client::new(&config.upstream.connection()).expect("it needs no file")
+        config.upstream.connection()
+    }
+
+    fn client(base_url: &str) -> Client {
+        Client::new(&client_config(base_url)).expect("it needs no file")
+    }
+
+    /// A name that moves from address to address, one each time it is looked up.
+    #[derive(Debug)]
+    struct MovingName(Vec<SocketAddr>, AtomicUsize);
+
+    impl Resolve for MovingName {
+        fn resolve<'a>(&'a self, _: &'a str, _: u16) -> Addresses<'a> {
+            let next = self.0[self.1.fetch_add(1, Ordering::Relaxed) % self.0.len()];
+            Box::pin(async move { Ok(vec![next]) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_for_each_connection() {
+        let mut addresses = Vec::new();
+        for name in ["a", "b", "c"] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            addresses.push(listener.local_addr().expect("it is bound"));
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    // A 503, so that the connection is not used again.
+                    let response = format!("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 1\r\n\r\n{name}");
+                    let _ = stream.read(&mut [0; 4096]).await;
+                    let _ = stream.write_all(response.as_bytes()).await;
+                }
+            });
+        }
+        let config = client_config("http://refold.example");
+        let name = MovingName(addresses, AtomicUsize::new(0));
+        let client = Client::with_resolver(&config, Arc::new(name)).expect("it needs no file");
+        for expected in ["a", "b", "c", "a"] {
+            let response = client.send(Request::new(buffered(Bytes::new())), Duration::MAX).await.expect("a response");
+            assert_eq!(response.body(), expected);
+        }
     }
 
     async fn error_of(base_url: &str) -> (TransportErrorKind, String) {
@@ -251,7 +369,7 @@ mod tests {
             (
                 "http",
                 "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{",
-                TransportErrorKind::InvalidResponse,
+                TransportErrorKind::Incomplete,
                 "end of file before message length reached",
             ),
             (

@@ -1,42 +1,69 @@
-//! A pool of keep-alive connections to one server: HTTP/1.1, one request at a time, the most recently used first.
+//! A pool of keep-alive connections to one server, the most recently used first.
+//!
+//! A server, or a device on the way to it, may end an idle connection at any time, also as the next request is sent. A GET that
+//! gets no byte of an answer, or a 408 (RFC 9110, 15.5.9), on a connection that was used before is therefore sent once more, on
+//! a new connection. Other requests may have had an effect: they are never sent twice, and only use a connection that was
+//! idle for less than [`FRESH`], or a new one.
+//!
+//! A name may move to other addresses, so no connection is used for longer than its age, with jitter, or after a 502, 503 or
+//! 504.
 //!
 //! hyper-util's general client looks its pool up by host, races a connect against it and returns connections through tasks
 //! and channels. With one host, and a pool that only one thread uses, a stack is enough.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
-use tokio::time::Instant;
-use tower_service::Service;
+use tokio::time::{Instant, sleep_until};
 
+use super::connect::Connector;
+use super::connection::{Connection, SendFailure};
 use super::error::{TransportError, TransportErrorKind};
+use super::idle::IdleSet;
 use super::request_body::RequestBody;
+use super::resend::ResendPermits;
+use super::suspicion::Suspicion;
 use crate::log_events;
+
+/// A connection that was idle for less is as good as a new one for a request that can't be sent twice.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Pause before a suspected request tries again to get what its probe needs.
+const RECHECK: Duration = Duration::from_millis(100);
+/// Statuses of a gateway or server that can't serve. Another connection may reach another one.
+const FAILED: [StatusCode; 3] = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 
 /// A pool of connections. Cheap to clone; clones share the connections.
 #[derive(Clone, Debug)]
-pub(super) struct Pool(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    connector: HttpsConnector<HttpConnector>,
-    /// Scheme and authority.
-    base_url: Uri,
-    max_idle: usize,
-    idle_timeout: Duration,
-    /// Sorted by `since`.
-    idle: Mutex<Vec<IdleConnection>>,
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    idle: IdleSet<Connection>,
 }
 
 #[derive(Debug)]
-struct IdleConnection {
-    sender: SendRequest<RequestBody>,
-    since: Instant,
+struct Shared {
+    connector: Connector,
+    limits: PoolLimits,
+    suspicion: Suspicion,
+    /// Number of connections that were opened.
+    opened: AtomicU64,
+}
+
+/// Limits for the connections of a pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolLimits {
+    /// Most idle connections.
+    pub(super) idle: usize,
+    /// An idle connection is closed after this time.
+    pub(super) idle_timeout: Duration,
+    /// A connection is used for at most this time.
+    pub(super) max_age: Duration,
+    /// A GET is suspected to be on a dead connection after this time of silence.
+    pub(super) suspect_after: Duration,
 }
 
 /// A connection in use. [`Lease::release`] returns it to the pool once the response was read to its end; dropped before
@@ -44,106 +71,209 @@ struct IdleConnection {
 #[derive(Debug)]
 pub(super) struct Lease {
     pool: Pool,
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
 }
 
+/// The connection for the next attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// An idle one, or a new one if there is none.
+    Idle,
+    /// A new one: what ended the last one may have ended all idle ones too.
+    New,
+}
+
+/// The reason why a request has no response on one connection.
+#[expect(clippy::large_enum_variant, reason = "it is moved once")]
+enum Unanswered {
+    Failed(SendFailure),
+    /// The connection is dead though it was not closed.
+    Abandoned,
+}
+
+/// The answer to a probe and its connection; `None` if there is no answer.
+type ProbeAnswer<'a> = Pin<Box<dyn Future<Output = Option<(Response<Incoming>, Connection)>> + Send + 'a>>;
+
 impl Pool {
-    pub(super) fn new(
-        connector: HttpsConnector<HttpConnector>,
-        base_url: Uri,
-        max_idle: usize,
-        idle_timeout: Duration,
-    ) -> Self {
-        Self(Arc::new(Inner { connector, base_url, max_idle, idle_timeout, idle: Mutex::default() }))
+    pub(super) fn new(connector: Connector, limits: PoolLimits) -> Self {
+        let suspicion = Suspicion::new(limits.suspect_after);
+        Self {
+            shared: Arc::new(Shared { connector, limits, suspicion, opened: AtomicU64::new(0) }),
+            idle: IdleSet::new(),
+        }
     }
 
-    /// Sends a request, whose target is in origin form, over an idle connection or a new one.
+    /// Sends a request, whose target is in origin form, over an idle connection or a new one. A GET with `permits` is sent again
+    /// if its connection turns out to be dead.
     ///
     /// # Errors
     /// If no connection can be opened, or it ends before the response's head.
-    pub(super) async fn send(
+    pub(super) async fn send<P: ResendPermits>(
         &self,
         mut request: Request<RequestBody>,
+        permits: Option<&P>,
     ) -> Result<(Response<Incoming>, Lease), TransportError> {
-        while let Some(mut sender) = self.take_idle() {
-            // The connection may still be reading the end of the previous response.
-            if sender.ready().await.is_err() {
-                continue;
-            }
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, self.lease(sender))),
-                Err(mut failed) => match failed.take_message() {
-                    // The server closed the idle connection before any byte of the request was sent.
-                    Some(unsent) => request = unsent,
-                    None => return Err(no_response(failed.error())),
-                },
-            }
+        let max_idle = if request.method() == Method::GET { Duration::MAX } else { FRESH };
+        let mut next = Next::Idle;
+        loop {
+            let idle = if next == Next::Idle { self.idle.take(max_idle) } else { None };
+            let is_reused = idle.is_some();
+            let connection = match idle {
+                Some(connection) => connection,
+                // Boxed, since most requests find an idle connection and should not carry this large future everywhere.
+                None => Box::pin(self.connect()).await?,
+            };
+            let copy = repeatable(&request);
+            let sent = match (permits, &copy) {
+                (Some(permits), Some(copy)) => {
+                    let suspect = is_reused.then_some(copy);
+                    self.send_watched(connection, request, suspect, permits).await
+                }
+                _ => send_on(connection, request).await,
+            };
+            // A copy of a request is used on a connection that was used before, or by a GET that has permits.
+            (request, next) = match (sent, copy) {
+                (Ok((response, _)), Some(copy)) if is_reused && response.status() == StatusCode::REQUEST_TIMEOUT => {
+                    (copy, Next::New)
+                }
+                (Ok((response, connection)), _) => return Ok(self.lease(connection, response)),
+                (Err(Unanswered::Failed(SendFailure::Unsent(request))), _) if is_reused => (request, Next::Idle),
+                (Err(Unanswered::Failed(SendFailure::NoAnswer(_))), Some(copy)) if is_reused => (copy, Next::New),
+                (Err(Unanswered::Abandoned), Some(copy)) if self.may_move(permits).await => (copy, Next::Idle),
+                (Err(Unanswered::Failed(failure)), _) => return Err(failure.into()),
+                (Err(Unanswered::Abandoned), _) => return Err(TransportErrorKind::Unreachable.into()),
+            };
         }
-        // Boxed, since most requests find an idle connection and should not carry this large future through every step.
-        let mut sender = Box::pin(self.connect()).await?;
-        let response = sender.send_request(request).await.map_err(|error| no_response(&error))?;
-        Ok((response, self.lease(sender)))
     }
 
-    async fn connect(&self) -> Result<SendRequest<RequestBody>, TransportError> {
-        let connecting = self.0.connector.clone().call(self.0.base_url.clone());
-        let io = connecting.await.map_err(|error| {
-            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &*error);
-            tracing::warn!(%error, message = log_events::CONNECT_FAILED);
-            error
-        })?;
-        let (sender, connection) = http1::Builder::new()
-            // Some servers send it; a client has to cope with it (RFC 9112, 5.1).
-            .allow_spaces_after_header_name_in_responses(true)
-            .handshake(io)
-            .await
-            .map_err(|error| no_response(&error))?;
-        tokio::spawn(async move {
-            // The request on this connection gets the error too.
-            let _ = connection.await;
-        });
-        Ok(sender)
+    async fn connect(&self) -> Result<Connection, TransportError> {
+        let Shared { connector, limits, suspicion, opened } = &*self.shared;
+        let io = connector.connect().await?;
+        // Jitter: connections that were opened together are not replaced together.
+        let age = limits.max_age.mul_f64(1.0 - 0.2 * fastrand::f64());
+        let number = opened.fetch_add(1, Ordering::Relaxed) + 1;
+        Connection::begin(io, number, Instant::now() + age, Arc::clone(suspicion.arrivals())).await
     }
 
-    fn lease(&self, sender: SendRequest<RequestBody>) -> Lease {
-        Lease { pool: self.clone(), sender }
+    /// Sends a GET, and gives its connection up if a probe shows that it is dead. `suspect` is a copy of the request for a probe
+    /// of its own; `None` if it may not send one.
+    async fn send_watched<P: ResendPermits>(
+        &self,
+        mut connection: Connection,
+        request: Request<RequestBody>,
+        suspect: Option<&Request<RequestBody>>,
+        permits: &P,
+    ) -> Result<(Response<Incoming>, Connection), Unanswered> {
+        let suspicion = &self.shared.suspicion;
+        suspicion.count_request();
+        let (number, sent) = (connection.number, Instant::now());
+        let mut oldest = suspicion.oldest();
+        let mut check_at = suspicion.suspected_at(sent);
+        let mut probe = None;
+        let result = {
+            let mut sending = pin!(connection.send(request));
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut sending => break result,
+                    _ = oldest.wait_for(|oldest| number < *oldest) => return Err(Unanswered::Abandoned),
+                    answer = poll_probe(&mut probe), if probe.is_some() => match answer {
+                        Some(answer) => return Ok(answer),
+                        None => probe = None,
+                    },
+                    () = sleep_until(check_at), if suspect.is_some() && probe.is_none() => {
+                        check_at = suspicion.suspected_at(sent).max(Instant::now() + RECHECK);
+                        if let Some(copy) = suspect && suspicion.suspected_at(sent) <= Instant::now() {
+                            probe = self.begin_probe(copy, permits);
+                        }
+                    }
+                }
+            }
+        };
+        result.map(|response| (response, connection)).map_err(Unanswered::Failed)
     }
 
-    /// Takes the most recently used connection; closes those that have idled for too long.
-    fn take_idle(&self) -> Option<SendRequest<RequestBody>> {
-        let mut idle = self.idle();
-        let last = idle.pop()?;
-        if last.since.elapsed() < self.0.idle_timeout {
-            return Some(last.sender);
+    /// Sends a copy of a suspected request on a new connection, if it gets a permit at once. Returns `None` from the future if
+    /// there is no answer.
+    fn begin_probe<'a, P: ResendPermits>(
+        &'a self,
+        suspect: &Request<RequestBody>,
+        permits: &P,
+    ) -> Option<ProbeAnswer<'a>>
+    where
+        P::Permit: 'a,
+    {
+        let probe = self.shared.suspicion.begin_probe()?;
+        let Some(permit) = permits.try_acquire() else {
+            probe.refund();
+            return None;
+        };
+        let request = repeatable(suspect)?;
+        Some(Box::pin(async move {
+            let _permit = permit;
+            let mut connection = self.connect().await.ok()?;
+            let response = connection.send(request).await.ok()?;
+            tracing::warn!(message = log_events::UPSTREAM_CONNECTIONS_ABANDONED);
+            probe.won(connection.number);
+            self.idle.retain(|idle| idle.number >= connection.number);
+            Some((response, connection))
+        }))
+    }
+
+    async fn may_move<P: ResendPermits>(&self, permits: Option<&P>) -> bool {
+        match permits {
+            Some(permits) => permits.acquire().await,
+            None => false,
         }
-        // All others have idled for longer.
-        idle.clear();
-        None
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
-        // No code that can panic runs under the lock.
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Holds the connection of a response. It is closed after one that says that what answers there does not work.
+    fn lease(&self, mut connection: Connection, response: Response<Incoming>) -> (Response<Incoming>, Lease) {
+        if FAILED.contains(&response.status()) {
+            connection.retires = Instant::now();
+        }
+        (response, Lease { pool: self.clone(), connection })
     }
 }
 
 impl Lease {
-    /// Returns the connection to the pool, unless the server has closed it or the pool is full.
+    /// Returns the connection to the pool, unless the server has closed it, it has reached its age, or the pool is
+    /// full.
     pub(super) fn release(self) {
-        if self.sender.is_closed() {
+        let Shared { limits, suspicion, .. } = &*self.pool.shared;
+        if self.connection.is_closed() || suspicion.is_abandoned(self.connection.number) {
             return;
         }
-        let now = Instant::now();
-        let mut idle = self.pool.idle();
-        let expired = idle.iter().take_while(|idle| now - idle.since >= self.pool.0.idle_timeout).count();
-        idle.drain(..expired);
-        if idle.len() < self.pool.0.max_idle {
-            idle.push(IdleConnection { sender: self.sender, since: now });
-        }
+        let expires = (Instant::now() + limits.idle_timeout).min(self.connection.retires);
+        self.pool.idle.put(self.connection, expires, limits.idle);
     }
 }
 
-fn no_response(error: &hyper::Error) -> TransportError {
-    let kind = if error.is_parse() { TransportErrorKind::InvalidResponse } else { TransportErrorKind::Unreachable };
-    TransportError::caused_by(kind, error)
+async fn send_on(
+    mut connection: Connection,
+    request: Request<RequestBody>,
+) -> Result<(Response<Incoming>, Connection), Unanswered> {
+    match connection.send(request).await {
+        Ok(response) => Ok((response, connection)),
+        Err(failure) => Err(Unanswered::Failed(failure)),
+    }
+}
+
+async fn poll_probe(probe: &mut Option<ProbeAnswer<'_>>) -> Option<(Response<Incoming>, Connection)> {
+    match probe {
+        Some(probe) => probe.await,
+        None => None,
+    }
+}
+
+/// Copies a request that can be sent twice: it is a GET, and its body is in memory.
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let RequestBody::Left(body) = request.body() else { return None };
+    if request.method() != Method::GET {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::Left(body.clone()));
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
 }

@@ -1,5 +1,7 @@
 //! Bodies of responses from the server.
 
+use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -61,8 +63,7 @@ impl ResponseBody {
         let mut only = Bytes::new();
         let mut joined = BytesMut::new();
         while let Some(frame) = self.body.frame().await {
-            let frame =
-                frame.map_err(|error| TransportError::caused_by(TransportErrorKind::InvalidResponse, &error))?;
+            let frame = frame.map_err(|error| TransportError::caused_by(kind_of(&error), &error))?;
             let Ok(data) = frame.into_data() else { continue };
             if only.len() + joined.len() + data.len() > self.limit {
                 return Err(too_large.into());
@@ -85,6 +86,15 @@ impl ResponseBody {
         if let Some(lease) = self.lease.take() {
             lease.release();
         }
+    }
+}
+
+/// Tells a body whose connection broke off from one that is not valid HTTP, such as a chunk size that is no number.
+fn kind_of(error: &hyper::Error) -> TransportErrorKind {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => TransportErrorKind::InvalidResponse,
+        _ => TransportErrorKind::Incomplete,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Queue of upstream requests that wait for a permit, fair across flows.
 //!
 //! Self-clocked fair queueing (Golestani, 1994) in which every request costs one permit: a flow that receives a permit in one
-//! round is due again one round later. A flow may be at most [`LEEWAY`] rounds ahead of the least served one. Among the flows
+//! round is due again one round later. A flow may be at most 8 rounds ahead of the least served one. Among the flows
 //! that are not further ahead, foreground requests go before background requests, round by round. Of background requests the
 //! one whose cached response is oldest goes first, which minimises the age of the oldest response. So a flow that sends more
 //! than its share soon exhausts its leeway and then delays only itself, however urgent its requests are.
@@ -11,20 +11,13 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 
 use super::flow::{FlowId, Urgency};
+use super::rounds::{Rounds, rounds_ahead, turn};
 use crate::clock::Moment;
-
-/// Rounds by which a flow may be ahead of the least served one.
-const LEEWAY: u64 = 8;
-/// Maximum number of idle flows whose round is remembered.
-const MAX_REMEMBERED: usize = 8192;
 
 /// Waiting requests in one queue per flow, and the order in which they receive permits.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
-    /// The round being served; a flow without a round of its own is due in it.
-    round: u64,
-    /// The rounds in which flows that are ahead are due next.
-    rounds: HashMap<FlowId, u64, foldhash::fast::RandomState>,
+    rounds: Rounds,
     flows: HashMap<FlowId, Flow, foldhash::fast::RandomState>,
     /// Length of all queues, cancelled requests included.
     length: QueueDepth,
@@ -138,19 +131,21 @@ impl FairQueue {
         *self.length.of_mut(urgency) += 1;
     }
 
+    /// Drops the last request of the longest flow; returns `false` if there is none.
+    pub(super) fn drop_last_of_longest(&mut self, urgency: Urgency) -> bool {
+        let queues = self.flows.iter_mut().map(|(id, flow)| (*id, flow.of_mut(urgency)));
+        let longest = queues.max_by_key(|(id, requests)| (requests.len(), *id));
+        let is_dropped = longest.is_some_and(|(_, requests)| requests.pop_back().is_some());
+        *self.length.of_mut(urgency) -= usize::from(is_dropped);
+        is_dropped
+    }
+
     /// Makes room for one more request of `flow` by dropping the last request of the longest flow. Returns `false`, and
     /// drops nothing, if no flow is longer than `flow` would become.
     pub(super) fn make_room(&mut self, flow: FlowId, urgency: Urgency) -> bool {
         let own = self.flows.get(&flow).map_or(0, |flow| flow.of(urgency).len());
-        let queues = self.flows.iter_mut().map(|(id, flow)| (*id, flow.of_mut(urgency)));
-        match queues.max_by_key(|(id, requests)| (requests.len(), *id)) {
-            Some((_, requests)) if requests.len() > own + 1 => {
-                requests.pop_back();
-                *self.length.of_mut(urgency) -= 1;
-                true
-            }
-            _ => false,
-        }
+        let longest = self.flows.values().map(|flow| flow.of(urgency).len()).max();
+        longest.is_some_and(|longest| longest > own + 1) && self.drop_last_of_longest(urgency)
     }
 
     /// Estimates how many requests would be served before one more request of `flow`. Flows are served round by round, so
@@ -165,10 +160,9 @@ impl FairQueue {
         };
         let foreground = if urgency == Urgency::Background { self.length.foreground } else { 0 };
         let by_rounds = foreground + self.flows.iter().map(before).sum::<usize>();
-        let due = self.round_of(flow) + u64::try_from(own).unwrap_or(u64::MAX);
-        let ahead = due.saturating_sub(self.least_round().unwrap_or(due).saturating_add(LEEWAY));
+        let due = self.rounds.of(flow) + u64::try_from(own).unwrap_or(u64::MAX);
         let others = self.flows.len() - usize::from(own_flow.is_some());
-        by_rounds.max(usize::try_from(ahead).unwrap_or(usize::MAX).saturating_mul(others))
+        by_rounds.max(rounds_ahead(due, self.least_round()).saturating_mul(others))
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Moment> {
@@ -179,7 +173,7 @@ impl FairQueue {
     /// Removes and returns the next request that is not cancelled.
     pub(super) fn pop(&mut self) -> Option<QueuedRequest> {
         while let Some((id, urgency)) = self.next_flow() {
-            let next_round = self.round_of(id) + 1;
+            let next_round = self.rounds.of(id) + 1;
             let flow = self.flows.get_mut(&id)?;
             let request = flow.take_oldest(urgency);
             if flow.is_empty() {
@@ -188,7 +182,7 @@ impl FairQueue {
             *self.length.of_mut(urgency) -= usize::from(request.is_some());
             match request {
                 Some(request) if !request.permit.is_closed() => {
-                    self.set_round(id, next_round);
+                    self.rounds.set(id, next_round);
                     return Some(request);
                 }
                 // A cancelled request costs its flow nothing.
@@ -211,42 +205,27 @@ impl FairQueue {
         });
     }
 
-    /// Returns the round in which a flow is due.
-    fn round_of(&self, flow: FlowId) -> u64 {
-        self.rounds.get(&flow).map_or(self.round, |round| self.round.max(*round))
+    /// Returns the urgency of the next request, and the oldest request time of a response that its flow renews.
+    pub(super) fn peek(&mut self) -> Option<(Urgency, Moment)> {
+        let (id, _) = self.next_flow()?;
+        self.flows.get(&id)?.head()
     }
 
     /// Returns the round of the least served flow that has requests.
     fn least_round(&self) -> Option<u64> {
-        self.flows.keys().map(|id| self.round_of(*id)).min()
+        self.flows.keys().map(|id| self.rounds.of(*id)).min()
     }
 
     /// Returns the flow that is served next and the urgency of its next request.
     fn next_flow(&mut self) -> Option<(FlowId, Urgency)> {
         let least = self.least_round()?;
-        self.round = least;
+        self.rounds.serve(least);
         let candidates = self.flows.iter().filter_map(|(id, flow)| {
-            let round = self.round_of(*id);
-            let (urgency, oldest) = flow.head().filter(|_| round <= least + LEEWAY)?;
-            let order = match urgency {
-                Urgency::Foreground => (0, round, oldest, round),
-                Urgency::Background => (1, 0, oldest, round),
-            };
-            Some((order, *id, urgency))
+            let round = self.rounds.of(*id);
+            let (urgency, oldest) = flow.head().filter(|_| self.rounds.is_in_leeway(round))?;
+            Some((turn(urgency, round, oldest), *id, urgency))
         });
-        candidates.min_by_key(|(order, id, _)| (*order, *id)).map(|(_, id, urgency)| (id, urgency))
-    }
-
-    fn set_round(&mut self, flow: FlowId, round: u64) {
-        self.rounds.insert(flow, round);
-        if self.rounds.len() > MAX_REMEMBERED {
-            let current = self.round;
-            self.rounds.retain(|_, next| *next > current);
-            if self.rounds.len() > MAX_REMEMBERED {
-                // With so many flows ahead, none can be far ahead.
-                self.rounds.clear();
-            }
-        }
+        candidates.min_by_key(|(turn, id, _)| (*turn, *id)).map(|(_, id, urgency)| (id, urgency))
     }
 }
 

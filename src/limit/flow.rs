@@ -1,7 +1,16 @@
-//! The unit of fairness in the queue for the upstream, and the two priorities in it.
+//! The units of fairness in the queue for the upstream, and the two priorities in it.
 
 /// Identifies a flow: the upstream requests of one linked account or session token.
 pub type FlowId = u64;
+
+/// A flow and the credential that it belongs to. Fairness is first between credentials, then between the flows of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// Stands for a client key, an issuer or a listener of one tenant.
+    pub credential: u64,
+    /// The linked account or session token.
+    pub account: FlowId,
+}
 
 /// Priority of an upstream request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,18 @@
 //! Request budgets: one for each caller's requests to Postern, and one for Postern's requests to Refold per org key.
 //!
 //! A [`ClientBudget`] only counts and refuses. An [`UpstreamBudget`] also queues: requests that exceed it wait, and are served
-//! fairly across linked accounts.
+//! fairly across credentials and their linked accounts. [`Places`] bound the requests in flight, fairly across tenants.
 
 mod client_budget;
+mod credential_queue;
 mod fair_queue;
 mod flow;
+mod places;
+mod rounds;
 mod upstream_budget;
 
 pub use client_budget::{BudgetUse, ClientBudget};
 pub use fair_queue::QueueDepth;
-pub use flow::{FlowId, Urgency};
+pub use flow::{Flow, FlowId, Urgency};
+pub use places::{Place, PlaceHolder, Places};
 pub use upstream_budget::{BudgetStatus, Exhausted, UpstreamBudget};

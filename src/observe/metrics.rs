@@ -111,10 +111,10 @@ metrics! {
         UPSTREAM_BUCKETS, "Time from a request to Refold to the end of its response; each attempt counts separately.";
     upstream_retries: IntCounterVec, "postern_upstream_retries_total", ["tenant"], &[],
         "Retries of requests to Refold.";
-    circuit_open: IntGauge, "postern_upstream_circuit_open", [], &[],
-        "1 while the circuit to Refold is open or half open, 0 while it is closed.";
-    circuit_opened: IntCounter, "postern_upstream_circuit_opened_total", [], &[],
-        "Times the circuit to Refold opened.";
+    circuit_open: IntGaugeVec, "postern_upstream_circuit_open", ["tenant"], &[],
+        "1 while the tenant's circuit to Refold is open or half open, 0 while it is closed.";
+    circuit_opened: IntCounterVec, "postern_upstream_circuit_opened_total", ["tenant"], &[],
+        "Times the tenant's circuit to Refold opened.";
     upstream_in_flight: IntGauge, "postern_upstream_in_flight", [], &[],
         "Requests to Refold in flight.";
     budget_wait: HistogramVec, "postern_upstream_budget_wait_seconds", ["tenant", "urgency"], WAIT_BUCKETS,
@@ -140,7 +140,9 @@ metrics! {
     partitions: IntGaugeVec, "postern_partitions", ["tenant"], &[],
         "Linked accounts and session tokens with a budget in memory.";
     tenant_ready: IntGaugeVec, "postern_tenant_ready", ["tenant"], &[],
-        "0 while Refold rejects all org keys of the tenant (for a minute after a rejection), otherwise 1.";
+        "0 at start until Refold accepts an org key of the tenant, if verify_key is require; otherwise 1.";
+    org_key_accepted: IntGaugeVec, "postern_org_key_accepted", ["tenant"], &[],
+        "0 while Refold refuses every org key of the tenant, otherwise 1.";
     webhooks: IntCounterVec, "postern_webhooks_total", ["tenant", "outcome"], &[],
         "Webhook deliveries from Refold.";
     config_reloads: IntCounterVec, "postern_config_reloads_total", ["outcome"], &[],

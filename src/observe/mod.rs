@@ -26,7 +26,7 @@ pub(crate) use self::metrics::TenantMetrics;
 pub use self::metrics::{DECLARED, MetricDeclaration, UpstreamOutcome, WebhookOutcome};
 use self::metrics::{Metrics, RequestMetrics};
 pub use self::recent::{Latency, RecentActivity, RecentError, Traffic};
-pub use self::scrape::ScrapeState;
+pub use self::scrape::{ScrapeState, ScrapedTenant};
 pub use self::traces::{Span, SpanContext, TraceId, Tracer};
 use crate::clock::Clock;
 use crate::config;

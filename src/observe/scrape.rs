@@ -1,7 +1,5 @@
 //! Updates the gauges and totals that other modules keep, when Prometheus scrapes.
 
-use std::sync::Arc;
-
 use super::metrics::{Metrics, catch_up};
 use crate::cache::Usage;
 use crate::lifecycle::Reloads;
@@ -12,19 +10,27 @@ use crate::tenant::Tenant;
 pub struct ScrapeState<'a> {
     /// Size and contents of the cache.
     pub cache: Usage,
-    /// True unless the circuit to Refold is closed.
-    pub circuit_open: bool,
     /// All tenants of the configuration.
-    pub tenants: &'a [Arc<Tenant>],
+    pub tenants: Vec<ScrapedTenant<'a>>,
     /// Results of the configuration's reloads.
     pub reloads: &'a Reloads,
+}
+
+/// The state of a tenant at the time of a scrape.
+#[derive(Debug)]
+pub struct ScrapedTenant<'a> {
+    /// The tenant.
+    pub tenant: &'a Tenant,
+    /// True if the tenant counts as ready.
+    pub is_ready: bool,
+    /// True unless the tenant's circuit to Refold is closed.
+    pub circuit_open: bool,
 }
 
 impl ScrapeState<'_> {
     /// Sets the gauges, and brings the counters up to their totals. To be called from one thread at a time: it removes the
     /// tenants of the last scrape before it adds the present ones.
     pub(super) fn update(&self, metrics: &Metrics, log_lines_dropped: u64) {
-        metrics.circuit_open.set(self.circuit_open.into());
         metrics.cache_bytes.set(signed(self.cache.bytes));
         metrics.cache_entries.set(signed(self.cache.entries));
         metrics.cache_capacity.set(signed(self.cache.capacity));
@@ -35,19 +41,25 @@ impl ScrapeState<'_> {
         metrics.config_reload_success.set(self.reloads.last_success.as_duration().as_secs_f64());
         catch_up(&metrics.log_lines_dropped, log_lines_dropped);
         // A reload may have removed a tenant.
+        metrics.circuit_open.reset();
         metrics.budget_waiting.reset();
         metrics.budget_limit.reset();
         metrics.budget_pace.reset();
         metrics.partitions.reset();
         metrics.tenant_ready.reset();
-        for tenant in self.tenants {
+        metrics.org_key_accepted.reset();
+        for ScrapedTenant { tenant, is_ready, circuit_open } in &self.tenants {
             let id = [&*tenant.config.id];
-            let budget = tenant.upstream_budget.status();
+            // A counter that is there from the start shows its first increase.
+            let _ = metrics.circuit_opened.with_label_values(&id);
+            metrics.circuit_open.with_label_values(&id).set((*circuit_open).into());
+            let budget = tenant.upstream_budget().status();
             metrics.budget_waiting.with_label_values(&id).set(signed(budget.waiting as u64));
             metrics.budget_limit.with_label_values(&id).set(budget.per_second.into());
             metrics.budget_pace.with_label_values(&id).set(budget.rate_factor);
             metrics.partitions.with_label_values(&id).set(signed(tenant.partitions()));
-            metrics.tenant_ready.with_label_values(&id).set(tenant.credential_accepted().into());
+            metrics.tenant_ready.with_label_values(&id).set((*is_ready).into());
+            metrics.org_key_accepted.with_label_values(&id).set(tenant.credential_accepted().into());
         }
     }
 }

@@ -62,7 +62,7 @@ impl Worker {
         tokio::spawn(async move { monitored.monitor(stop).await });
         if self.index == 0 {
             let (maintained, refreshed) = (Arc::clone(&self.active), Arc::clone(&self.active));
-            tokio::spawn(async move { maintained.run_maintenance().await });
+            tokio::spawn(async move { maintained.run_maintenance(0).await });
             tokio::spawn(async move { refresh_certificates(&refreshed).await });
         }
         self.run_commands(&connections, open).await;

@@ -15,6 +15,7 @@ use super::state::SimulatorState;
 use crate::digest::{Hex, sha256};
 
 const EXECUTIONS_PATH: &str = "/api/v2/public/execution";
+pub(super) const LINKED_ACCOUNTS_PATH: &str = "/api/v2/public/linked-account";
 pub(super) const WEBHOOKS_PATH: &str = "/api/v2/public/webhook";
 
 /// Number of batches of every node.
@@ -52,6 +53,14 @@ impl<'a> Api<'a> {
         let account = self.state.history.account(linked_account);
         let page = list(&ListParameters::parse(query).ok()?, &account, linked_account, self.state.now());
         Some(into_http(page, None).into_body())
+    }
+
+    /// Answers `GET /api/v2/public/linked-account`: an empty page for a good org key.
+    pub(super) fn linked_accounts(&self, headers: &HeaderMap) -> Response<Bytes> {
+        let key = headers.get("x-api-key").and_then(|value| value.to_str().ok());
+        let is_accepted = key.is_some_and(|key| self.state.accepts_org_key(key));
+        let page = json!({ "docs": [], "totalDocs": 0, "limit": 1, "totalPages": 1, "page": 1 });
+        into_http(if is_accepted { SimulatedResponse::Ok(page) } else { self.unauthorized() }, None)
     }
 
     /// Answers `POST /api/v2/public/webhook`.

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use super::api::{Api, WEBHOOKS_PATH, below_executions};
+use super::api::{Api, LINKED_ACCOUNTS_PATH, WEBHOOKS_PATH, below_executions};
 use super::fault::{ConnectionReset, Fault, SimulatedBody, plain};
 use super::state::SimulatorState;
 
@@ -61,7 +61,12 @@ async fn respond(
         Some(fault) => return fault.respond(state.request_id()).await,
         None => None,
     };
-    let response = Api::new(state).respond(&request);
+    let api = Api::new(state);
+    let response = if path == LINKED_ACCOUNTS_PATH && request.method() == Method::GET {
+        api.linked_accounts(request.headers())
+    } else {
+        api.respond(&request)
+    };
     Ok(SimulatedBody::whole(match variation {
         Some(variation) => variation.apply(request.method(), response, state.clock.wall()),
         None => response,

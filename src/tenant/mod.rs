@@ -5,7 +5,9 @@
 //! partition a new id.
 
 mod accounts;
+mod budgets;
 mod interned_id;
+mod key_checks;
 mod key_forms;
 mod list_size;
 mod org_keys;
@@ -13,15 +15,19 @@ mod partition;
 mod reload;
 mod session_tokens;
 mod status;
+mod verification;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use http::HeaderValue;
 
 use self::accounts::Accounts;
+pub use self::budgets::share_budgets;
 use self::interned_id::intern;
+use self::key_checks::KeyChecks;
+pub use self::key_checks::KeyVerdict;
 pub use self::list_size::{ListSize, ListView, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::{Epoch, Owner};
@@ -39,14 +45,11 @@ use crate::limit::{BudgetUse, ClientBudget, UpstreamBudget};
 pub struct Tenant {
     /// The settings.
     pub config: Arc<config::Tenant>,
-    /// The org key's budget at the upstream.
-    pub upstream_budget: UpstreamBudget,
     /// The budget that all session tokens with the status [`TokenStatus::Unproven`] share.
     pub unproven_budget: Arc<ClientBudget>,
     interned_id: usize,
     org_keys: OrgKeys,
-    /// Time until which the refusal of an injected org key counts, in nanoseconds on the clock; 0 if Refold accepted it last.
-    credential_refused_until: AtomicU64,
+    key_checks: Arc<KeyChecks>,
     rate_limit_policy: HeaderValue,
     clock: Clock,
     account_epoch: Arc<Epoch>,
@@ -60,15 +63,14 @@ impl Tenant {
     #[must_use]
     pub fn new(config: Arc<config::Tenant>, clock: Clock) -> Self {
         Self {
-            upstream_budget: UpstreamBudget::new(config.limits.upstream, clock.clone()),
             unproven_budget: Arc::new(ClientBudget::new(unproven_rate(config.limits.upstream.rate()))),
             account_epoch: Arc::new(Epoch::new()),
             token_epoch: Arc::new(Epoch::new()),
             accounts: Arc::new(Accounts::new(capacity(config.limits.client.max_partitions))),
             session_tokens: SessionTokens::new(config.limits.client.max_partitions),
             interned_id: intern(&config.id),
-            org_keys: OrgKeys::new(&config),
-            credential_refused_until: AtomicU64::new(0),
+            org_keys: OrgKeys::new(&config, &clock),
+            key_checks: Arc::default(),
             rate_limit_policy: rate_limit_policy(config.limits.client.rate()),
             config,
             clock,
@@ -92,6 +94,12 @@ impl Tenant {
     #[must_use]
     pub fn org_keys(&self) -> &OrgKeys {
         &self.org_keys
+    }
+
+    /// The budget at the upstream of the org key in use.
+    #[must_use]
+    pub fn upstream_budget(&self) -> &UpstreamBudget {
+        self.org_keys.budget(self.org_keys.active())
     }
 
     /// `RateLimit-Policy` for its callers (draft-ietf-httpapi-ratelimit-headers-11, section 3).
@@ -126,6 +134,25 @@ impl Tenant {
             UpstreamVerdict::Accepted => self.session_tokens.accept(digest, partition),
             UpstreamVerdict::Refused => self.session_tokens.refuse(digest, partition, self.clock.now()),
         }
+    }
+
+    /// Records that the upstream has answered 429 to a session token: no request of this token is sent for `duration`. If another
+    /// accepted token was answered 429 in the last moments, it is the org that exceeds its budget, so all its requests pause.
+    pub fn pause_token(&self, digest: TokenDigest, partition: &Partition, duration: Duration) {
+        let now = self.clock.now();
+        let status = partition.token_status(now);
+        self.session_tokens.pause(digest, status, now + duration);
+        // A token that Refold never accepted may be made up, and is no evidence about the org.
+        if status == TokenStatus::Accepted {
+            self.upstream_budget().pause_for_tokens(partition.flow_id(), duration);
+        }
+    }
+
+    /// Returns the time for which no request of a session token is sent; `None` if it may be sent now.
+    #[must_use]
+    pub fn token_pause(&self, digest: &TokenDigest) -> Option<Duration> {
+        let pause = self.session_tokens.paused_until(digest)?.since(self.clock.now());
+        (!pause.is_zero()).then_some(pause)
     }
 
     /// Takes one request off a partition's budget, if it has one left. Part of the hit path.

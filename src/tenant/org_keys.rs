@@ -1,13 +1,17 @@
-//! The org API keys of a tenant: the current one and, during a rotation, the next one.
+//! The org API keys of a tenant, the current one and, during a rotation, the next one, each with its budget at Refold.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use aws_lc_rs::{constant_time, hmac};
 use http::HeaderValue;
 use memchr::memmem;
 
+use super::key_checks::{KeyVerdict, LastVerdict};
 use super::key_forms::KeyForms;
-use crate::config::{self, Secret};
+use crate::clock::Clock;
+use crate::config::{self, Secret, UpstreamLimits};
+use crate::limit::UpstreamBudget;
 
 /// Selects one of a tenant's org keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,24 +32,48 @@ pub struct OrgKeys {
 }
 
 #[derive(Debug)]
-struct OrgKeyValue {
-    secret: Secret,
+pub(super) struct OrgKeyValue {
+    pub(super) secret: Secret,
     header: HeaderValue,
     forms: KeyForms,
+    pub(super) budget: KeyBudget,
+    pub(super) verdict: Arc<LastVerdict>,
+}
+
+/// The budget of one org key.
+#[derive(Clone, Debug)]
+pub(super) struct KeyBudget {
+    pub(super) budget: UpstreamBudget,
+    /// The limits that apply when the tenant begins to serve: of each setting the lowest of all tenants that have the key.
+    pub(super) limits: UpstreamLimits,
+}
+
+impl KeyBudget {
+    /// Creates a full budget.
+    pub(super) fn new(limits: UpstreamLimits, clock: &Clock) -> Self {
+        Self { budget: UpstreamBudget::new(limits, clock.clone()), limits }
+    }
 }
 
 impl OrgKeys {
-    pub(super) fn new(config: &config::Tenant) -> Self {
+    /// Creates the keys with full budgets of their own.
+    pub(super) fn new(config: &config::Tenant, clock: &Clock) -> Self {
+        let key = |secret| OrgKeyValue::new(secret, config.limits.upstream, clock);
         Self {
-            current: OrgKeyValue::new(&config.org_key),
-            next: config.org_key_next.as_ref().map(OrgKeyValue::new),
+            current: key(&config.org_key),
+            next: config.org_key_next.as_ref().map(key),
             active: AtomicU8::new(OrgKey::Current as u8),
         }
     }
 
     /// Creates the keys of another configuration. The active key stays active if it is still configured.
-    pub(super) fn reconfigured(&self, config: &config::Tenant) -> Self {
-        let keys = Self::new(config);
+    pub(super) fn reconfigured(&self, config: &config::Tenant, clock: &Clock) -> Self {
+        let mut keys = Self::new(config, clock);
+        for key in keys.all_mut() {
+            if let Some(same) = self.all().find(|same| same.secret == key.secret) {
+                key.verdict = Arc::clone(&same.verdict);
+            }
+        }
         let active = match (self.active(), &self.next) {
             (OrgKey::Next, Some(next)) => &next.secret,
             _ => &self.current.secret,
@@ -79,10 +107,23 @@ impl OrgKeys {
     /// The value of the upstream request's header for a key; marked as sensitive.
     #[must_use]
     pub fn header(&self, key: OrgKey) -> &HeaderValue {
-        match (key, &self.next) {
-            (OrgKey::Next, Some(next)) => &next.header,
-            _ => &self.current.header,
-        }
+        &self.key(key).header
+    }
+
+    /// Returns whether a key is configured.
+    pub(super) fn has(&self, key: OrgKey) -> bool {
+        key == OrgKey::Current || self.next.is_some()
+    }
+
+    /// Refold's last verdict on a key.
+    pub(super) fn verdict(&self, key: OrgKey) -> &LastVerdict {
+        &self.key(key).verdict
+    }
+
+    /// The budget of a key at the upstream.
+    #[must_use]
+    pub fn budget(&self, key: OrgKey) -> &UpstreamBudget {
+        &self.key(key).budget.budget
     }
 
     /// Finds the key that equals a text, in constant time for texts of the key's length.
@@ -121,15 +162,32 @@ impl OrgKeys {
         self.all().any(|key| key.forms.appear_in(value.as_bytes()))
     }
 
-    fn all(&self) -> impl Iterator<Item = &OrgKeyValue> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &OrgKeyValue> {
         std::iter::once(&self.current).chain(&self.next)
+    }
+
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut OrgKeyValue> {
+        std::iter::once(&mut self.current).chain(&mut self.next)
+    }
+
+    fn key(&self, key: OrgKey) -> &OrgKeyValue {
+        match (key, &self.next) {
+            (OrgKey::Next, Some(next)) => next,
+            _ => &self.current,
+        }
     }
 }
 
 impl OrgKeyValue {
-    fn new(secret: &Secret) -> Self {
+    fn new(secret: &Secret, limits: UpstreamLimits, clock: &Clock) -> Self {
         let mut header = HeaderValue::from_str(secret.expose()).expect("the configuration accepts only visible ASCII");
         header.set_sensitive(true);
-        Self { secret: secret.clone(), header, forms: KeyForms::new(secret.expose().as_bytes()) }
+        Self {
+            secret: secret.clone(),
+            header,
+            forms: KeyForms::new(secret.expose().as_bytes()),
+            budget: KeyBudget::new(limits, clock),
+            verdict: Arc::new(LastVerdict::new(KeyVerdict::Unasked)),
+        }
     }
 }

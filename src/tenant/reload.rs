@@ -4,7 +4,6 @@
 //! requests drop are dropped for both tenants, and these requests count against the shared budgets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::interned_id::intern;
 use super::partition::Epoch;
@@ -23,7 +22,8 @@ pub enum CachedEntries {
 }
 
 impl Tenant {
-    /// Creates this tenant with other settings. The tenant stays as it is until [`Tenant::apply_limits`] is called on the
+    /// Creates this tenant with other settings, and with new upstream budgets, until
+    /// [`share_budgets`](super::share_budgets) puts back those of its org keys. The tenant stays as it is until [`Tenant::apply_limits`] is called on the
     /// new one.
     #[must_use]
     pub fn reconfigured(&self, config: Arc<config::Tenant>, cached: CachedEntries) -> Self {
@@ -31,9 +31,7 @@ impl Tenant {
         let keeps_entries = cached == CachedEntries::Keep && shares_org_key(&self.config, &config);
         let epoch = |epoch: &Arc<Epoch>| if keeps_entries { Arc::clone(epoch) } else { Arc::new(Epoch::new()) };
         let unproven_rate = unproven_rate(config.limits.upstream.rate());
-        let has_same_keys = org_keys(&self.config) == org_keys(&config);
         Self {
-            upstream_budget: self.upstream_budget.clone(),
             unproven_budget: if unproven_rate == self.unproven_budget.rate() {
                 Arc::clone(&self.unproven_budget)
             } else {
@@ -49,14 +47,9 @@ impl Tenant {
             } else {
                 self.session_tokens.with_capacity(config.limits.client.max_partitions)
             },
-            // A refusal of the previous keys does not count for other keys.
-            credential_refused_until: AtomicU64::new(if has_same_keys {
-                self.credential_refused_until.load(Ordering::Relaxed)
-            } else {
-                0
-            }),
+            key_checks: Arc::clone(&self.key_checks),
             interned_id: intern(&config.id),
-            org_keys: self.org_keys.reconfigured(&config),
+            org_keys: self.org_keys.reconfigured(&config, &self.clock),
             rate_limit_policy: rate_limit_policy(config.limits.client.rate()),
             clock: self.clock.clone(),
             config,
@@ -66,7 +59,9 @@ impl Tenant {
     /// Applies these settings' limits to the state that is shared with the previous tenant. Call it when this tenant begins
     /// to serve.
     pub fn apply_limits(&self) {
-        self.upstream_budget.set_limits(self.config.limits.upstream);
+        for key in self.org_keys.all() {
+            key.budget.budget.set_limits(key.budget.limits);
+        }
         self.accounts.set_capacity(capacity(self.config.limits.client.max_partitions));
     }
 }

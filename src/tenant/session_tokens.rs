@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::partition::{Owner, Partition};
+use super::partition::{Owner, Partition, TokenStatus};
 use crate::clock::Moment;
 use crate::config::Rate;
 
@@ -17,6 +17,9 @@ const ACCEPTED_FOR: Duration = Duration::from_mins(1);
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Maximum number of session tokens that are remembered and not accepted.
 const MAX_UNPROVEN: u64 = 1024;
+
+/// Longest time for which a token's pause after an upstream 429 is remembered.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// SHA-256 of a session token.
 pub type TokenDigest = [u8; 32];
@@ -36,19 +39,28 @@ pub enum UpstreamVerdict {
 pub(super) struct SessionTokens {
     accepted: Partitions,
     unproven: Partitions,
+    paused: Pauses,
+    paused_unproven: Pauses,
 }
 
+/// The ends of the pauses that the upstream has asked tokens for with a 429. Longer than a token is remembered otherwise.
+type Pauses = Cache<TokenDigest, Moment, foldhash::fast::RandomState>;
 type Partitions = Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>;
 
 impl SessionTokens {
     /// Creates an empty table for so many accepted tokens.
     pub(super) fn new(capacity: u64) -> Self {
-        Self { accepted: partitions(capacity), unproven: partitions(MAX_UNPROVEN) }
+        Self {
+            accepted: bounded(capacity, ACCEPTED_FOR),
+            unproven: bounded(MAX_UNPROVEN, ACCEPTED_FOR),
+            paused: bounded(capacity, LONGEST_PAUSE),
+            paused_unproven: bounded(MAX_UNPROVEN, LONGEST_PAUSE),
+        }
     }
 
-    /// Returns a table that shares the unproven tokens with this one, and has no accepted ones.
+    /// Returns a table that shares the unproven tokens and the pauses with this one, and has no accepted tokens.
     pub(super) fn with_capacity(&self, capacity: u64) -> Self {
-        Self { accepted: partitions(capacity), unproven: self.unproven.clone() }
+        Self { accepted: bounded(capacity, ACCEPTED_FOR), ..self.clone() }
     }
 
     /// The approximate number of tokens.
@@ -67,6 +79,19 @@ impl SessionTokens {
     /// Returns whether the upstream has accepted a token lately.
     pub(super) fn is_accepted(&self, digest: &TokenDigest) -> bool {
         self.accepted.contains_key(digest)
+    }
+
+    /// Pauses a token of this status until a moment.
+    pub(super) fn pause(&self, digest: TokenDigest, status: TokenStatus, until: Moment) {
+        match status {
+            TokenStatus::Accepted => self.paused.insert(digest, until),
+            TokenStatus::Unproven | TokenStatus::Refused => self.paused_unproven.insert(digest, until),
+        }
+    }
+
+    /// Returns the end of a token's last pause.
+    pub(super) fn paused_until(&self, digest: &TokenDigest) -> Option<Moment> {
+        self.paused.get(digest).max(self.paused_unproven.get(digest))
     }
 
     /// Records that the upstream has accepted a token: it is accepted here for [`ACCEPTED_FOR`], and an earlier refusal ends.
@@ -94,9 +119,12 @@ impl SessionTokens {
     }
 }
 
-fn partitions(capacity: u64) -> Partitions {
+fn bounded<V: Clone + Send + Sync + 'static>(
+    capacity: u64,
+    kept_for: Duration,
+) -> Cache<TokenDigest, V, foldhash::fast::RandomState> {
     Cache::builder()
         .max_capacity(capacity)
-        .time_to_live(ACCEPTED_FOR)
+        .time_to_live(kept_for)
         .build_with_hasher(foldhash::fast::RandomState::default())
 }

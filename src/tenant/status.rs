@@ -1,18 +1,11 @@
 //! The state of a tenant, for the status page, metrics and readiness.
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
 use serde::Serialize;
 
 use super::Tenant;
-use super::session_tokens::UpstreamVerdict;
 use crate::clock::Moment;
 use crate::config::TenantMode;
 use crate::limit::BudgetStatus;
-
-/// Time for which a refused org key makes a tenant not ready.
-const REFUSAL_COUNTS_FOR: Duration = Duration::from_mins(1);
 
 /// The state of a tenant.
 #[derive(Clone, Debug, Serialize)]
@@ -21,7 +14,7 @@ pub struct TenantStatus {
     pub id: String,
     /// The kind of key that callers send: `inject` or `validate`.
     pub mode: &'static str,
-    /// False for a minute after Refold has refused an injected org key.
+    /// False while Refold refuses every configured org key.
     pub credential_accepted: bool,
     /// The availability of the upstream budget.
     pub budget: BudgetAvailability,
@@ -60,7 +53,7 @@ impl Tenant {
     /// Returns the present state.
     #[must_use]
     pub fn status(&self) -> TenantStatus {
-        let upstream = self.upstream_budget.status();
+        let upstream = self.upstream_budget().status();
         TenantStatus {
             id: self.config.id.to_string(),
             mode: match self.config.mode {
@@ -84,25 +77,5 @@ impl Tenant {
         let tenant = &self.config.id;
         let busy = |(id, requests)| BusyAccount { tenant: tenant.to_string(), linked_account: Some(id), requests };
         self.accounts.busiest(limit, now).into_iter().map(busy).collect()
-    }
-
-    /// Returns whether Refold accepted the org key when it was last injected for a caller. A refusal counts only for a minute:
-    /// a gateway that is not ready gets no requests, so it would not find out that the key is accepted again.
-    #[must_use]
-    pub fn credential_accepted(&self) -> bool {
-        let until = Moment::from_nanos(self.credential_refused_until.load(Ordering::Relaxed));
-        self.clock.now() >= until
-    }
-
-    /// Records the upstream's verdict on an org key that Postern has injected.
-    pub fn record_org_key_verdict(&self, verdict: UpstreamVerdict) {
-        let until = match verdict {
-            UpstreamVerdict::Accepted => 0,
-            UpstreamVerdict::Refused => (self.clock.now() + REFUSAL_COUNTS_FOR).as_nanos(),
-        };
-        // A store of the same value would still invalidate the cache line of the other workers.
-        if self.credential_refused_until.load(Ordering::Relaxed) != until {
-            self.credential_refused_until.store(until, Ordering::Relaxed);
-        }
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn transport(error: TransportError) -> ClientError {
         TransportErrorKind::TooLarge { limit } => {
             (Reason::UpstreamResponseTooLarge, format!("Refold's response is larger than {limit} bytes").into())
         }
-        TransportErrorKind::InvalidResponse => {
+        TransportErrorKind::Incomplete | TransportErrorKind::InvalidResponse => {
             (Reason::UpstreamInvalidResponse, "Refold's response is not valid HTTP or ended early".into())
         }
     };
@@ -42,7 +42,7 @@ pub(super) fn transport(error: TransportError) -> ClientError {
 /// The error while the circuit is open.
 #[must_use]
 pub(super) fn circuit_open(open: CircuitOpen) -> ClientError {
-    let message = "Refold failed several times in a row, so no requests are sent to it for a moment";
+    let message = "too many requests to Refold fail at present, so none are sent to it for a moment";
     ClientError::new(Reason::UpstreamCircuitOpen, message).retry_after(open.retry_after)
 }
 
@@ -51,6 +51,13 @@ pub(super) fn circuit_open(open: CircuitOpen) -> ClientError {
 pub(super) fn budget_exceeded(exhausted: Exhausted) -> ClientError {
     let message = "the org's request budget at Refold is used up; try again later";
     ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
+}
+
+/// The error while Refold has asked a session token to pause.
+#[must_use]
+pub(super) fn token_paused(retry_after: Duration) -> ClientError {
+    let message = "Refold limits the requests of this session token; try again later";
+    ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(retry_after)
 }
 
 /// The error if a request waited too long for one of the `max_concurrent` places.
@@ -80,6 +87,7 @@ mod tests {
             (TransportErrorKind::Unreachable, Reason::UpstreamUnreachable),
             (TransportErrorKind::Timeout, Reason::UpstreamTimeout),
             (TransportErrorKind::TooLarge { limit: 7 }, Reason::UpstreamResponseTooLarge),
+            (TransportErrorKind::Incomplete, Reason::UpstreamInvalidResponse),
             (TransportErrorKind::InvalidResponse, Reason::UpstreamInvalidResponse),
         ] {
             let error = transport(TransportError::caused_by(kind, &refused));

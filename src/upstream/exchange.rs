@@ -7,25 +7,34 @@ use http::{Request, Response, StatusCode};
 
 use super::call::{FetchDemand, UpstreamCall};
 use super::error::{self, FetchError};
-use super::health::{Breaker, CircuitPermit, FailureEffect};
+use super::health::{Breaker, CircuitPermit, Evidence};
 use super::permit_queue::{PermitQueue, UpstreamPermit};
 use super::request;
 use super::retry_after::RetryAfter;
-use crate::caller::{Caller, Credential};
+use crate::caller::Caller;
 use crate::error::ClientError;
-use crate::http_client::{RequestBody, TransportError, TransportErrorKind};
-use crate::log_events;
+use crate::http_client::{ExchangePhase, RequestBody, ResendPermits, TransportError, TransportErrorKind};
+use crate::limit::Place;
 use crate::observe::UpstreamOutcome;
-use crate::tenant::{OrgKey, UpstreamVerdict};
+use crate::tenant::{OrgKey, TokenStatus, UpstreamVerdict};
 
 /// One exchange with Refold, which holds its permit until it is dropped.
 #[derive(Debug)]
 pub(super) struct Exchange<'a> {
     breaker: &'a Breaker,
     permits: &'a PermitQueue,
-    retry_after: &'a RetryAfter,
     call: &'a UpstreamCall<'a>,
-    _permit: UpstreamPermit<'a>,
+    kind: ExchangeKind,
+    permit: UpstreamPermit<'a>,
+}
+
+/// The kind of an exchange, which decides whether its result says something about Refold's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExchangeKind {
+    /// An endpoint of the executions API.
+    Executions,
+    /// A route of the allow-list, whose duration and status only its caller understands.
+    PassThrough,
 }
 
 impl<'a> Exchange<'a> {
@@ -36,17 +45,18 @@ impl<'a> Exchange<'a> {
     pub(super) async fn begin(
         breaker: &'a Breaker,
         permits: &'a PermitQueue,
-        retry_after: &'a RetryAfter,
         call: &'a UpstreamCall<'a>,
+        kind: ExchangeKind,
         demand: FetchDemand<'_>,
     ) -> Result<Self, FetchError> {
         // While the circuit is open, no request waits for a permit or spends budget.
-        breaker.check().map_err(error::circuit_open)?;
+        breaker.check(&call.caller.tenant().config.id).map_err(error::circuit_open)?;
         let permit = permits.acquire(call, demand).await?;
-        Ok(Self { breaker, permits, retry_after, call, _permit: permit })
+        Ok(Self { breaker, permits, call, kind, permit })
     }
 
-    /// Sends a request by means of `transmit`, and records the verdict of the response on the credential and the budget.
+    /// Sends a request by means of `transmit`, which also gets the permits for further requests, and records the verdict of the response on the credential and the budget.
+    /// `retry_after` reads the pause that a 429 asks for.
     ///
     /// If Refold answers 401 to an org key that the gateway put in, the request is sent again with the other key, so keys are
     /// rotated without a failed request. A streamed body can't be sent again.
@@ -57,28 +67,30 @@ impl<'a> Exchange<'a> {
     pub(super) async fn send<B, F>(
         &self,
         request: Request<RequestBody>,
-        transmit: impl Fn(Request<RequestBody>) -> F,
+        retry_after: &RetryAfter,
+        transmit: impl Fn(Request<RequestBody>, AttemptPermits<'a>) -> F,
     ) -> Result<Response<B>, ClientError>
     where
         F: Future<Output = Result<Response<B>, TransportError>>,
     {
         let caller = self.call.caller;
         let keys = caller.tenant().org_keys();
-        let key = org_key(caller);
+        let key = self.permit.key;
         let fallback = keys.fallback(key).filter(|_| caller.injects_org_key());
         let fallback = fallback.and_then(|other| Some((other, request::try_clone(&request)?)));
-        let mut response = self.attempt(request, key, &transmit).await?;
+        let (mut response, mut sent) = (self.attempt(request, key, &transmit).await?, key);
         if response.status() == StatusCode::UNAUTHORIZED
             && let Some((other, request)) = fallback
         {
             drop(response);
-            self.permits.acquire_again(self.call).await?;
+            self.permits.acquire_again(self.call, other).await?;
+            sent = other;
             response = self.attempt(request, other, &transmit).await?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 keys.promote(other);
             }
         }
-        self.record_verdict(&response);
+        record_verdict(caller, sent, &response, retry_after);
         Ok(response)
     }
 
@@ -87,63 +99,102 @@ impl<'a> Exchange<'a> {
         &self,
         mut request: Request<RequestBody>,
         key: OrgKey,
-        transmit: impl Fn(Request<RequestBody>) -> F,
+        transmit: impl Fn(Request<RequestBody>, AttemptPermits<'a>) -> F,
     ) -> Result<Response<B>, ClientError>
     where
         F: Future<Output = Result<Response<B>, TransportError>>,
     {
         request::insert_credential(request.headers_mut(), self.call.caller, key);
-        let is_streamed = request::is_streamed(&request);
-        let permit = self.breaker.try_acquire().map_err(error::circuit_open)?;
+        let permit = self.pass_circuit()?;
         let attempt = self.call.telemetry.attempt(&mut request);
-        let result = transmit(request).await;
+        let result = transmit(request, AttemptPermits { permits: self.permits, call: self.call, key }).await;
         attempt.end(match &result {
             Ok(response) => UpstreamOutcome::Answered(response.status()),
             Err(error) => UpstreamOutcome::Failed(error.kind()),
         });
-        match &result {
-            Ok(response) if !response.status().is_server_error() => permit.succeeded(),
-            // Refold responded; the size of its response says nothing about its health.
-            Err(error) if matches!(error.kind(), TransportErrorKind::TooLarge { .. }) => permit.succeeded(),
-            // The caller may have caused the failure: its request body may not have arrived.
-            Err(_) if is_streamed => drop(permit),
-            _ => self.record_failure(permit),
+        if let Some(permit) = permit {
+            for tenant in permit.end(evidence(&result)) {
+                self.call.telemetry.count_opened_circuit(&tenant);
+            }
         }
         result.map_err(error::transport)
     }
 
-    /// Records what the status of a response says about the credential and the org key's budget.
-    fn record_verdict<B>(&self, response: &Response<B>) {
+    /// Passes the tenant's circuit. No permit means that the result does not count, and that this is no probe.
+    ///
+    /// # Errors
+    /// If the circuit is open.
+    fn pass_circuit(&self) -> Result<Option<CircuitPermit<'_>>, ClientError> {
         let caller = self.call.caller;
-        match response.status() {
-            StatusCode::TOO_MANY_REQUESTS => {
-                caller.tenant().upstream_budget.pause(self.retry_after.pause(response.headers()));
-            }
-            StatusCode::UNAUTHORIZED => {
-                if !matches!(caller.credential(), Credential::SessionToken(_)) {
-                    tracing::error!(tenant = %caller.tenant().config.id, message = log_events::UPSTREAM_REJECTED_ORG_KEY);
-                }
-                caller.record_upstream_verdict(UpstreamVerdict::Refused);
-            }
-            // A 304 too is only given to a credential that Refold accepts.
-            status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
-                caller.record_upstream_verdict(UpstreamVerdict::Accepted);
-            }
-            _ => {}
-        }
-    }
-
-    fn record_failure(&self, permit: CircuitPermit<'_>) {
-        if permit.failed() == FailureEffect::CircuitOpened {
-            self.call.telemetry.count_opened_circuit();
-        }
+        let (tenant, partition) = (&*caller.tenant().config.id, caller.partition());
+        let counts = self.kind == ExchangeKind::Executions
+            && partition.token_status(self.permits.now()) == TokenStatus::Accepted;
+        let permit = if counts {
+            self.breaker.try_acquire(tenant, partition.flow_id()).map(Some)
+        } else {
+            self.breaker.check(tenant).map(|()| None)
+        };
+        permit.map_err(error::circuit_open)
     }
 }
 
-/// Returns the org key to send on behalf of a caller: the caller's own if it presented one, otherwise the active one.
-fn org_key(caller: &Caller) -> OrgKey {
-    match caller.credential() {
-        Credential::OrgKey(key) => *key,
-        _ => caller.tenant().org_keys().active(),
+/// Permits for the further requests of one attempt, from the budget of the org key that it sends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AttemptPermits<'a> {
+    permits: &'a PermitQueue,
+    call: &'a UpstreamCall<'a>,
+    key: OrgKey,
+}
+
+impl ResendPermits for AttemptPermits<'_> {
+    type Permit = Place;
+
+    fn try_acquire(&self) -> Option<Place> {
+        self.permits.try_acquire(self.call, self.key)
+    }
+
+    async fn acquire(&self) -> bool {
+        self.permits.acquire_again(self.call, self.key).await.is_ok()
+    }
+}
+
+/// Returns what the result of an attempt says about Refold's health.
+fn evidence<B>(result: &Result<Response<B>, TransportError>) -> Evidence {
+    match result {
+        Ok(response) => match response.status() {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                Evidence::Failing
+            }
+            status if status.is_server_error() => Evidence::None,
+            _ => Evidence::Healthy,
+        },
+        Err(error) => match (error.kind(), error.phase()) {
+            (_, ExchangePhase::Connect) => Evidence::Unreachable,
+            (TransportErrorKind::Timeout, _) => Evidence::Failing,
+            // Refold responded; the size of its response says nothing about its health.
+            (TransportErrorKind::TooLarge { .. }, _) => Evidence::Healthy,
+            (
+                TransportErrorKind::Unreachable | TransportErrorKind::Incomplete | TransportErrorKind::InvalidResponse,
+                _,
+            ) => Evidence::None,
+        },
+    }
+}
+
+/// Records what the status of a response says about the credential and its budget. `key` is the org key that was sent, if any
+/// was.
+fn record_verdict<B>(caller: &Caller, key: OrgKey, response: &Response<B>, retry_after: &RetryAfter) {
+    match response.status() {
+        StatusCode::TOO_MANY_REQUESTS => {
+            caller.record_upstream_pause(key, retry_after.pause(response.headers()));
+        }
+        StatusCode::UNAUTHORIZED => {
+            caller.record_upstream_verdict(key, UpstreamVerdict::Refused);
+        }
+        // A 304 too is only given to a credential that Refold accepts.
+        status if status.is_success() || status == StatusCode::NOT_MODIFIED => {
+            caller.record_upstream_verdict(key, UpstreamVerdict::Accepted);
+        }
+        _ => {}
     }
 }

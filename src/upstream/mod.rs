@@ -3,11 +3,12 @@
 //! - [`Upstream`]: the public calls: fetch a document, act on an execution, forward a pass-through request
 //! - `exchange`: one exchange: permit, circuit, attempt, the other org key after a 401
 //! - `permit_queue`: the org key's budget, session tokens on probation, requests in flight
-//! - `health`: the circuit breaker
+//! - `health`: the circuit breakers
 //! - `request`: requests, built from scratch
 //! - `key_scan`: the search for org keys in a pass-through response
 //! - `passed_headers`: the headers of a pass-through response that reach the caller
 //! - `response`: responses, brought into the contract's form
+//! - `verify`: checks of the org keys
 //! - `retry_after`: the pause that a response asks for
 //! - `retry`: whether a failed fetch is sent again, and when
 //!
@@ -26,6 +27,7 @@ mod response;
 mod retry;
 mod retry_after;
 mod telemetry;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +41,7 @@ use tokio::sync::oneshot;
 
 pub use self::call::{FetchDemand, UpstreamCall};
 pub use self::error::FetchError;
-use self::exchange::Exchange;
+use self::exchange::{Exchange, ExchangeKind};
 pub use self::forwarded_body::ForwardedBody;
 use self::forwarded_body::forwarded;
 use self::health::Breaker;
@@ -64,6 +66,7 @@ use crate::http_client::{
 use crate::limit::Urgency;
 use crate::offload;
 use crate::request::{body, other_account};
+use crate::tenant::TokenStatus;
 
 /// Largest pass-through request body that is buffered, so that it can be sent again with the other org key; in bytes.
 const MAX_BUFFERED_BODY: u64 = 64 << 10;
@@ -77,30 +80,43 @@ pub struct Upstream {
     clock: Clock,
     permits: Arc<PermitQueue>,
     breaker: Arc<Breaker>,
-    retries: Arc<RetryBudget>,
+    retries: Arc<Retries>,
     retry_after: RetryAfter,
 }
 
+/// The credit for retries of known callers, and of session tokens that Refold has not accepted.
+#[derive(Debug, Default)]
+struct Retries {
+    known: RetryBudget,
+    unproven: RetryBudget,
+}
+
 impl Upstream {
-    /// Makes the upstream of a configuration, with a closed circuit.
+    /// Makes the upstream of a configuration, with closed circuits.
     #[must_use]
     pub fn new(config: Arc<Config>, clock: Clock) -> Self {
         let breaker = Arc::new(Breaker::new(config.upstream.breaker, clock.clone()));
-        let permits = Arc::new(PermitQueue::new(&config.upstream, clock.clone()));
+        breaker.add_circuits(config.tenants.iter().map(|tenant| &tenant.id));
+        let permits = Arc::new(PermitQueue::new(&config.upstream, config.tenants.len(), clock.clone()));
         let retry_after = RetryAfter::new(clock.clone(), config.upstream.max_retry_after);
         Self { config, clock, permits, breaker, retries: Arc::default(), retry_after }
     }
 
     /// Makes the upstream of a changed configuration.
     ///
-    /// The circuit's state is kept if the base URL and the breaker's settings are the same. The requests in flight stay counted
-    /// if `max_concurrent` and `total_timeout` are the same.
+    /// The circuits' state is kept if the base URL and the breaker's settings are the same. The requests in flight stay counted
+    /// if `max_concurrent` and `total_timeout` are the same, and the number of tenants.
     #[must_use]
     pub fn reconfigured(&self, config: &Arc<Config>) -> Self {
         let (old, new) = (&self.config.upstream, &config.upstream);
         let same_breaker = old.breaker == new.breaker && old.base_url == new.base_url;
-        let same_permits = old.max_concurrent == new.max_concurrent && old.total_timeout == new.total_timeout;
+        let same_permits = old.max_concurrent == new.max_concurrent
+            && old.total_timeout == new.total_timeout
+            && self.config.tenants.len() == config.tenants.len();
         let fresh = Self::new(Arc::clone(config), self.clock.clone());
+        if same_breaker {
+            self.breaker.add_circuits(config.tenants.iter().map(|tenant| &tenant.id));
+        }
         Self {
             permits: if same_permits { Arc::clone(&self.permits) } else { fresh.permits },
             breaker: if same_breaker { Arc::clone(&self.breaker) } else { fresh.breaker },
@@ -109,10 +125,10 @@ impl Upstream {
         }
     }
 
-    /// Returns the state of the circuit.
+    /// Returns the state of a tenant's circuit.
     #[must_use]
-    pub fn circuit(&self) -> Circuit {
-        self.breaker.circuit()
+    pub fn circuit(&self, tenant: &str) -> Circuit {
+        self.breaker.circuit(tenant)
     }
 
     /// Fetches the document for a question; conditionally if `demand` has a stale entry with a validator.
@@ -155,11 +171,13 @@ impl Upstream {
         validator: Option<&HeaderValue>,
         demand: FetchDemand<'_>,
     ) -> Result<(Moment, BufferedResponse), FetchError> {
-        self.retries.deposit();
+        let retries = self.retries_of(call);
+        retries.deposit();
         let mut deadline = None;
         let mut retry = 0;
         loop {
-            let exchange = Exchange::begin(&self.breaker, &self.permits, &self.retry_after, call, demand).await?;
+            let exchange =
+                Exchange::begin(&self.breaker, &self.permits, call, ExchangeKind::Executions, demand).await?;
             let request_time = self.clock.now();
             // One deadline for all attempts and the pauses between them. The first wait for a permit does not count: the
             // permit queue bounds it.
@@ -168,11 +186,14 @@ impl Upstream {
                 return Err(error::transport(TransportErrorKind::Timeout.into()).into());
             }
             let request = request::fetch(self.config.upstream.dialect, question, validator)?;
-            let send = |request| call.client.send(request, deadline.since(self.clock.now()));
-            let result = exchange.send(request, send).await;
+            let send = |request, permits| {
+                let time_left = deadline.since(self.clock.now());
+                async move { call.client.send_with_permits(request, time_left, &permits).await }
+            };
+            let result = exchange.send(request, &self.retry_after, send).await;
             drop(exchange);
             let pause = retry::pause_before(retry, &result, &self.retry_after)
-                .filter(|pause| self.may_retry(retry, *pause, deadline));
+                .filter(|pause| self.may_retry(retry, *pause, deadline) && retries.withdraw());
             let Some(pause) = pause else { return Ok((request_time, result?)) };
             self.clock.sleep_until(self.clock.now() + pause).await;
             retry += 1;
@@ -182,7 +203,14 @@ impl Upstream {
 
     fn may_retry(&self, retry: u32, pause: Duration, deadline: Moment) -> bool {
         let in_time = self.clock.now() + pause < deadline;
-        retry < u32::from(self.config.upstream.retries) && in_time && self.retries.withdraw()
+        retry < u32::from(self.config.upstream.retries) && in_time
+    }
+
+    fn retries_of(&self, call: &UpstreamCall<'_>) -> &RetryBudget {
+        match call.caller.partition().token_status(self.clock.now()) {
+            TokenStatus::Accepted => &self.retries.known,
+            TokenStatus::Unproven | TokenStatus::Refused => &self.retries.unproven,
+        }
     }
 
     /// Acts on an execution (`stop`, `rerun`), drops the linked account's cached entries, and returns the result.
@@ -197,11 +225,11 @@ impl Upstream {
         forwarded: &ForwardedParameters,
         body: Bytes,
     ) -> Result<ActionResult, ClientError> {
-        let exchange = self.begin_unshared(call).await?;
+        let exchange = self.begin_unshared(call, ExchangeKind::Executions).await?;
         let deadline = self.clock.now() + self.total_timeout();
         let request = request::act(execution, action, forwarded, body)?;
-        let send = |request| call.client.send_once(request, deadline.since(self.clock.now()));
-        let result = exchange.send(request, send).await;
+        let send = |request, _| call.client.send_once(request, deadline.since(self.clock.now()));
+        let result = exchange.send(request, &self.retry_after, send).await;
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
         // have come after the action.
         call.caller.tenant().drop_entries(call.caller.partition());
@@ -225,10 +253,10 @@ impl Upstream {
     ) -> Result<(), ClientError> {
         let body = self.forwarded_request_body(call.caller, allowed, &head.headers, body).await?;
         let upload = upload(&body);
-        let exchange = self.begin_unshared(call).await?;
+        let exchange = self.begin_unshared(call, ExchangeKind::PassThrough).await?;
         let request = request::forward(allowed, &head, body)?;
-        let send = |request| call.client.send_streaming(request, stream_limits(allowed));
-        let result = exchange.send(request, send).await;
+        let send = |request, _| call.client.send_streaming(request, stream_limits(allowed));
+        let result = exchange.send(request, &self.retry_after, send).await;
         let failure = upload.and_then(|upload| upload.failure());
         let (mut response_head, body) = result.map_err(|error| upload_failed(failure, allowed, error))?.into_parts();
         let base_url = &self.config.upstream.base_url;
@@ -274,9 +302,13 @@ impl Upstream {
     }
 
     /// Begins the exchange of a single caller, whose demand lasts as long as the call.
-    async fn begin_unshared<'a>(&'a self, call: &'a UpstreamCall<'a>) -> Result<Exchange<'a>, ClientError> {
+    async fn begin_unshared<'a>(
+        &'a self,
+        call: &'a UpstreamCall<'a>,
+        kind: ExchangeKind,
+    ) -> Result<Exchange<'a>, ClientError> {
         let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
-        let exchange = Exchange::begin(&self.breaker, &self.permits, &self.retry_after, call, demand).await;
+        let exchange = Exchange::begin(&self.breaker, &self.permits, call, kind, demand).await;
         exchange.map_err(|error| match error {
             FetchError::Failed(error) => error,
             FetchError::NoDemand => error::transport(TransportErrorKind::Timeout.into()),

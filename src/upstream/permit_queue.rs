@@ -1,8 +1,9 @@
-//! Hands out permits for requests to Refold: within the org key's budget, fairly between linked accounts, and at most
-//! `max_concurrent` at once.
+//! Hands out permits for requests to Refold: within the org key's budget, fairly between credentials and their linked accounts, and
+//! at most `max_concurrent` at once, fairly between tenants too.
 //!
 //! A session token that Refold has not accepted yet also needs a share of the tenant's probation budget, and only one of its
-//! requests is sent at a time, so made-up tokens can't spend what Refold grants to known callers.
+//! requests is sent at a time, so made-up tokens can't spend what Refold grants to known callers. All of them together hold at most
+//! a quarter of the places, so they can't fill those either with requests that hang.
 
 use std::time::Duration;
 
@@ -11,18 +12,23 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::call::{FetchDemand, UpstreamCall};
 use super::error::{self, FetchError};
 use crate::caller::Caller;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::error::ClientError;
 use crate::http_client::TransportErrorKind;
-use crate::limit::Urgency;
-use crate::tenant::{ProbationPermit, TokenStatus};
+use crate::limit::{Place, PlaceHolder, Places, UpstreamBudget, Urgency};
+use crate::tenant::{OrgKey, ProbationPermit, TokenStatus};
+
+/// Session tokens that Refold has not accepted may hold one of so many places.
+const UNPROVEN_SHARE: usize = 4;
 
 /// The queue for permits, shared by all tenants.
 #[derive(Debug)]
 pub(super) struct PermitQueue {
     clock: Clock,
-    places: Semaphore,
+    places: Places,
+    /// Places that session tokens may hold which Refold has not accepted; they need one of these first.
+    unproven_places: Semaphore,
     /// Longest wait for a place, or for the verdict on a session token.
     max_wait: Duration,
 }
@@ -30,13 +36,25 @@ pub(super) struct PermitQueue {
 /// The right to send a request now. Held until the response has arrived.
 #[derive(Debug)]
 pub(super) struct UpstreamPermit<'a> {
-    _place: SemaphorePermit<'a>,
-    _probation: Option<ProbationPermit<'a>>,
+    /// The org key whose budget was spent.
+    pub(super) key: OrgKey,
+    _place: Place,
+    _probation: Option<(ProbationPermit<'a>, SemaphorePermit<'a>)>,
 }
 
 impl PermitQueue {
-    pub(super) fn new(config: &config::Upstream, clock: Clock) -> Self {
-        Self { clock, places: Semaphore::new(config.max_concurrent), max_wait: config.total_timeout }
+    pub(super) fn new(config: &config::Upstream, tenants: usize, clock: Clock) -> Self {
+        Self {
+            clock,
+            places: Places::new(config.max_concurrent, tenants),
+            unproven_places: Semaphore::new(config.max_concurrent.div_ceil(UNPROVEN_SHARE)),
+            max_wait: config.total_timeout,
+        }
+    }
+
+    /// The present time.
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
     }
 
     /// Waits for a permit while the fetch is in demand.
@@ -49,44 +67,71 @@ impl PermitQueue {
         demand: FetchDemand<'_>,
     ) -> Result<UpstreamPermit<'a>, FetchError> {
         let probation = self.pass_probation(call.caller).await?;
-        self.spend_budget(call, demand).await?;
-        let place = if let Ok(place) = self.places.try_acquire() {
+        check_token_pause(call.caller)?;
+        let key = call.caller.org_key();
+        let budget = call.caller.tenant().org_keys().budget(key);
+        self.spend_budget(call, budget, demand).await?;
+        let (tenant, flow) = (call.caller.tenant().interned_id(), call.caller.flow(self.clock.now()));
+        let holder = PlaceHolder { tenant, flow };
+        let place = if let Some(place) = self.places.try_acquire(holder) {
             place
         } else {
-            let place = self.acquire_place(demand).await?;
+            let place = self.acquire_place(holder, demand).await?;
             // The budget granted the request for an earlier moment. Without a second grant, requests that waited for a place
             // would be sent in a burst above the rate.
-            self.spend_budget(call, demand).await?;
+            self.spend_budget(call, budget, demand).await?;
             place
         };
-        Ok(UpstreamPermit { _place: place, _probation: probation })
+        // The token may have been paused while this request waited.
+        check_token_pause(call.caller)?;
+        Ok(UpstreamPermit { key, _place: place, _probation: probation })
     }
 
-    /// Spends the budget for one more request under a permit.
+    /// Spends the budget of an org key for one more request under a permit.
     ///
     /// # Errors
     /// If the budget is used up.
-    pub(super) async fn acquire_again(&self, call: &UpstreamCall<'_>) -> Result<(), ClientError> {
+    pub(super) async fn acquire_again(&self, call: &UpstreamCall<'_>, key: OrgKey) -> Result<(), ClientError> {
         let wait = call.telemetry.budget_wait();
-        let (flow, now) = (call.caller.partition().flow_id(), self.clock.now());
-        let granted = call.caller.tenant().upstream_budget.acquire(flow, Urgency::Foreground, now).await;
+        let now = self.clock.now();
+        let flow = call.caller.flow(now);
+        let budget = call.caller.tenant().org_keys().budget(key);
+        let granted = budget.acquire(flow, Urgency::Foreground, now).await;
         wait.end(Urgency::Foreground, &granted);
         granted.map_err(error::budget_exceeded)
+    }
+
+    /// Takes a permit for one more request in flight with an org key, if one is free at once. A session token that Refold has not
+    /// accepted, or has asked to pause, gets none.
+    #[must_use]
+    pub(super) fn try_acquire(&self, call: &UpstreamCall<'_>, key: OrgKey) -> Option<Place> {
+        let (caller, now) = (call.caller, self.clock.now());
+        if caller.partition().token_status(now) != TokenStatus::Accepted || caller.token_pause().is_some() {
+            return None;
+        }
+        let holder = PlaceHolder { tenant: caller.tenant().interned_id(), flow: caller.flow(now) };
+        let place = self.places.try_acquire(holder)?;
+        caller.tenant().org_keys().budget(key).try_acquire().then_some(place)
     }
 
     /// Waits for the org key's budget, in the queue of the present urgency.
     ///
     /// A background fetch moves to the foreground as soon as a caller waits for it. When the last caller disconnects, a fetch
     /// that began in the background returns there, and a fetch that began in the foreground is cancelled.
-    async fn spend_budget(&self, call: &UpstreamCall<'_>, demand: FetchDemand<'_>) -> Result<(), FetchError> {
+    async fn spend_budget(
+        &self,
+        call: &UpstreamCall<'_>,
+        budget: &UpstreamBudget,
+        demand: FetchDemand<'_>,
+    ) -> Result<(), FetchError> {
         let FetchDemand { urgency: first, demand, stale } = demand;
         let wait = call.telemetry.budget_wait();
-        let flow = call.caller.partition().flow_id();
+        let flow = call.caller.flow(self.clock.now());
         let mut urgency = first;
         let granted = loop {
             // Of one account's fetches, the one that renews the oldest entry is first.
             let renews = stale.map_or(self.clock.now(), |entry| entry.request_time);
-            let granted = call.caller.tenant().upstream_budget.acquire(flow, urgency, renews);
+            let granted = budget.acquire(flow, urgency, renews);
             urgency = match urgency {
                 Urgency::Background => tokio::select! {
                     biased;
@@ -111,7 +156,7 @@ impl PermitQueue {
     }
 
     /// Waits for one of the places in flight.
-    async fn acquire_place(&self, demand: FetchDemand<'_>) -> Result<SemaphorePermit<'_>, FetchError> {
+    async fn acquire_place(&self, holder: PlaceHolder, demand: FetchDemand<'_>) -> Result<Place, FetchError> {
         let lost = async {
             match demand.urgency {
                 Urgency::Foreground => demand.demand.lost().await,
@@ -119,28 +164,40 @@ impl PermitQueue {
             }
         };
         tokio::select! {
-            Ok(place) = self.places.acquire() => Ok(place),
+            place = self.places.acquire(holder) => Ok(place),
             () = lost => Err(FetchError::NoDemand),
             () = self.clock.sleep_until(self.clock.now() + self.max_wait) => Err(error::too_many_in_flight().into()),
         }
     }
 
     /// Lets one request of an unproven session token pass at a time; the others wait for Refold's verdict on it.
-    async fn pass_probation<'a>(&self, caller: &'a Caller) -> Result<Option<ProbationPermit<'a>>, ClientError> {
+    async fn pass_probation<'a>(
+        &'a self,
+        caller: &'a Caller,
+    ) -> Result<Option<(ProbationPermit<'a>, SemaphorePermit<'a>)>, ClientError> {
         let partition = caller.partition();
         if partition.token_status(self.clock.now()) == TokenStatus::Accepted {
             return Ok(None);
         }
-        let first = tokio::time::timeout(self.max_wait, partition.acquire_probation()).await;
-        let probation = first.map_err(|_| error::transport(TransportErrorKind::Timeout.into()))?;
+        let turn = async {
+            let probation = partition.acquire_probation().await;
+            (probation, self.unproven_places.acquire().await.expect("the semaphore is never closed"))
+        };
+        let first = tokio::time::timeout(self.max_wait, turn).await;
+        let turn = first.map_err(|_| error::transport(TransportErrorKind::Timeout.into()))?;
         let now = self.clock.now();
         match partition.token_status(now) {
             TokenStatus::Accepted => Ok(None),
             TokenStatus::Refused => Err(ClientError::invalid_credentials()),
             TokenStatus::Unproven => match caller.tenant().unproven_budget.spend(now).refused {
-                None => Ok(Some(probation)),
+                None => Ok(Some(turn)),
                 Some(retry_after) => Err(error::too_many_unproven_tokens(retry_after)),
             },
         }
     }
+}
+
+/// Refuses a request of a session token that Refold has asked to pause.
+fn check_token_pause(caller: &Caller) -> Result<(), ClientError> {
+    caller.token_pause().map_or(Ok(()), |pause| Err(error::token_paused(pause)))
 }

@@ -59,6 +59,16 @@ pub(super) fn act(
     Ok(request)
 }
 
+/// Builds the request that checks an org key, which names no linked account.
+///
+/// # Errors
+/// Never; the target is short.
+pub(super) fn key_check(key: HeaderValue) -> Result<Request<RequestBody>, ClientError> {
+    let mut request = build(Method::GET, "/api/v2/public/linked-account?page=1&limit=1", buffered(Bytes::new()))?;
+    request.headers_mut().insert(X_API_KEY, key);
+    Ok(request)
+}
+
 /// Builds a pass-through request: method, target and body are the caller's, and so are the headers that the allow-list names.
 ///
 /// # Errors
@@ -94,12 +104,6 @@ pub(super) fn insert_credential(headers: &mut HeaderMap, caller: &Caller, key: O
             headers.insert(AUTHORIZATION, token.authorization().clone());
         }
     }
-}
-
-/// Returns true if the body is streamed from the caller.
-#[must_use]
-pub(super) fn is_streamed(request: &Request<RequestBody>) -> bool {
-    matches!(request.body(), RequestBody::Right(_))
 }
 
 /// Copies a request; `None` if its body is streamed.

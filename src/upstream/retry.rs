@@ -9,7 +9,7 @@ use http::header::RETRY_AFTER;
 
 use super::retry_after::RetryAfter;
 use crate::error::{ClientError, Reason};
-use crate::http_client::BufferedResponse;
+use crate::http_client::{BufferedResponse, TransportError, TransportErrorKind};
 
 /// Credit that a retry costs.
 const RETRY_COST: u32 = 100;
@@ -63,10 +63,16 @@ pub(super) fn pause_before(
             }
             _ => return None,
         },
-        Err(error) if error.is(Reason::UpstreamUnreachable) => None,
+        Err(error) if error.is(Reason::UpstreamUnreachable) || broke_off(error) => None,
         Err(_) => return None,
     };
     Some(backoff(retry, least))
+}
+
+/// Returns true if the response began and its body ended early.
+fn broke_off(error: &ClientError) -> bool {
+    let transport = error.cause().and_then(|cause| cause.downcast_ref::<TransportError>());
+    transport.is_some_and(|error| error.kind() == TransportErrorKind::Incomplete)
 }
 
 /// Full jitter: any time up to a bound that doubles with each retry, so that many fetches do not come back together; added to

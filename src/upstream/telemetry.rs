@@ -120,9 +120,9 @@ impl UpstreamTelemetry {
         self.tenant.retried();
     }
 
-    /// Counts that the circuit to Refold opened.
-    pub(super) fn count_opened_circuit(&self) {
-        self.observer.metrics.circuit_opened.inc();
+    /// Counts that a tenant's circuit to Refold opened.
+    pub(super) fn count_opened_circuit(&self, tenant: &str) {
+        self.observer.metrics.circuit_opened.with_label_values(&[tenant]).inc();
     }
 
     fn clock(&self) -> &Clock {

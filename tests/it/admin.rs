@@ -124,35 +124,6 @@ async fn a_purge_drops_a_linked_account_a_tenant_or_everything() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_not_ready_while_refold_refuses_its_key() {
-    let builder = World::builder().refold(ScriptedRefold::start().await).config(Configuration::admin);
-    let World { gateway, refold, clock, .. } = builder.start().await;
-    let accept = |org_key: &str| refold.accept_only(org_key);
-    let ask = async |query: &str| gateway.list("a", query).await.status;
-    let ready = async || {
-        let answer = gateway.admin("/readyz", &[]).await;
-        assert_eq!(answer.json()["ready"], answer.status == StatusCode::OK);
-        (answer.status.as_u16(), answer.json()["tenants"][0]["credential_accepted"].clone())
-    };
-    assert_eq!(ready().await, (200, json!(true)));
-    accept("another");
-    assert_eq!(ask("page=2").await, StatusCode::BAD_GATEWAY);
-    assert_eq!(ready().await, (503, json!(false)));
-    assert_eq!(gateway.admin("/status", &[]).await.json()["ready"], false);
-    assert_eq!(gateway.admin("/healthz", &[]).await.status, StatusCode::OK, "a restart would not help");
-    accept(ORG_KEY);
-    assert_eq!(ask("page=3").await, StatusCode::OK);
-    assert_eq!(ready().await, (200, json!(true)));
-    // A gateway that is not ready gets no requests, so it becomes ready again by itself.
-    accept("another");
-    assert_eq!(ask("page=4").await, StatusCode::BAD_GATEWAY);
-    clock.advance(Duration::from_secs(59));
-    assert_eq!(ready().await, (503, json!(false)));
-    clock.advance(Duration::from_secs(1));
-    assert_eq!(ready().await, (200, json!(true)));
-}
-
-#[tokio::test]
 async fn an_open_circuit_is_shown_and_stays_ready() {
     let world = World::builder().config(|config| config.admin().breaker(1, "5s")).start().await;
     world.refold.set_fault(Some("status=503".parse().expect("a fault")));

@@ -65,7 +65,8 @@ function showVerdict(status) {
   if (!status.configuration.ok) all.push(["bad", "The new configuration was refused.", "The previous configuration stays in effect.", status.configuration.error]);
   const refused = status.tenants.filter((tenant) => !tenant.credential_accepted).map((tenant) => tenant.id);
   if (refused.length) all.push(["bad", `Refold rejects the org key of ${refused.join(", ")}.`, "Requests that the cache can't answer fail with 502. Check the key, or set org_key_next."]);
-  if (status.circuit === "open") all.push(["bad", "The circuit to Refold is open.", "Refold failed several times in a row, so it receives no requests for a moment. The cache still answers."]);
+  const open = status.tenants.filter((tenant) => tenant.circuit === "open").map((tenant) => tenant.id);
+  if (open.length) all.push(["bad", `The circuit to Refold is open for ${open.join(", ")}.`, "Too many requests to Refold fail, so none are sent for a moment. The cache still answers."]);
   notices(...all);
   if (status.draining) verdict("warn", "Draining");
   else if (status.ready) verdict(all.length ? "warn" : "good", all.length ? "Ready, with a warning" : "Ready");

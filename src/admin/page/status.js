@@ -129,7 +129,7 @@ function showLatency(latency) {
 const CIRCUIT = {
   closed: ["good", "closed", "Refold answers"],
   half_open: ["warn", "half open", "one trial request checks if Refold answers again"],
-  open: ["bad", "open", "Refold failed several times and receives no requests for a moment"],
+  open: ["bad", "open", "too many requests fail, so none are sent for a moment"],
 };
 
 function showReadiness(status) {
@@ -137,7 +137,7 @@ function showReadiness(status) {
   const tenant = (one) => {
     const accounts = `${count(one.linked_accounts)} linked ${one.linked_accounts === 1 ? "account" : "accounts"}, mode ${one.mode}`;
     if (!one.credential_accepted) return state(one.id, "Refold rejects the org key", ["bad", "key rejected"]);
-    if (status.circuit === "open") return state(one.id, accounts, ["bad", "circuit open"]);
+    if (one.circuit === "open") return state(one.id, accounts, ["bad", "circuit open"]);
     if (one.budget === "held") return state(one.id, accounts, ["warn", "paused by Refold"]);
     return state(one.id, accounts, ["good", "ready"]);
   };

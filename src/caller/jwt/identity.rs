@@ -11,6 +11,13 @@ use crate::request::headers::RequestHeaders;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IssuerIndex(pub(super) usize);
 
+impl IssuerIndex {
+    /// The position, from 0.
+    pub(in crate::caller) fn position(self) -> usize {
+        self.0
+    }
+}
+
 /// The claims of a verified token that Postern uses.
 #[derive(Debug)]
 pub struct Identity {
@@ -29,6 +36,11 @@ impl Identity {
     /// The tenant that the token is for.
     pub(in crate::caller) fn tenant(&self) -> TenantIndex {
         self.tenant
+    }
+
+    /// The issuer that signed the token.
+    pub(in crate::caller) fn issuer(&self) -> IssuerIndex {
+        self.issuer
     }
 
     /// The linked accounts that the token names.

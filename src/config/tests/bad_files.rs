@@ -75,8 +75,8 @@ pub(super) fn bad_files() -> Vec<(String, &'static str)> {
             "postern.toml:2:12: the URL has to begin with http:// or https://; write scheme and host, like \"https://api.gocobalt.io\"",
         ),
         (
-            "[upstream]\nbase_url = \"https://a.example/api\"".into(),
-            "postern.toml:2:12: the URL must not have a path or query; write scheme and host, like \"https://api.gocobalt.io\"",
+            "[upstream]\nbase_url = \"https://a.example/api?x\"".into(),
+            "postern.toml:2:12: the URL must not have a query; write scheme and host, like \"https://api.gocobalt.io\"",
         ),
         (
             "[upstream]\nbase_url = \"https://u:p@a.example\"".into(),

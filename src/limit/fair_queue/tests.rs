@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::rounds::LEEWAY;
 use super::*;
 
 /// One step of a generated history.

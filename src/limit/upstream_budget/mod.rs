@@ -1,7 +1,7 @@
 //! Limits the requests to Refold: one GCRA quota per org key, shared fairly.
 //!
-//! A request that exceeds the quota waits in its flow, one per linked account and session token; `fair_queue` says in which
-//! order flows are served. The wait is bounded by a deadline, and the queue by `max_queue`: a request that meets a full queue
+//! A request that exceeds the quota waits in its flow, one per linked account and session token of a credential; `fair_queue` and
+//! `credential_queue` say in which order flows are served. The wait is bounded by a deadline, and the queue by `max_queue`: a request that meets a full queue
 //! replaces the last one of the longest flow. After an upstream 429 all requests pause for the time that it asks for; the rate
 //! halves and then recovers (additive increase, multiplicative decrease).
 
@@ -14,8 +14,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 pub use self::status::BudgetStatus;
-use super::fair_queue::{FairQueue, QueueDepth, QueuedRequest};
-use super::flow::{FlowId, Urgency};
+use super::credential_queue::CredentialQueue;
+use super::fair_queue::{QueueDepth, QueuedRequest};
+use super::flow::{Flow, FlowId, Urgency};
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamLimits;
 use crate::window_counter::{CounterRing, SECOND, unit};
@@ -26,6 +27,9 @@ const FULL_RATE: u32 = 1000;
 const MIN_RATE: u32 = 100;
 /// Amount by which each granted request raises the rate factor.
 const RATE_STEP: u32 = 10;
+
+/// Two session tokens that are answered 429 within this time show that their org exceeds its budget.
+const TOKENS_AGREE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Maximum wait of a background request. It is long, since callers receive the cached response meanwhile.
 const BACKGROUND_WAIT: Duration = Duration::from_mins(1);
@@ -50,9 +54,11 @@ struct Schedule {
     arrival: Moment,
     /// No request is granted before this moment, which an upstream 429 sets.
     paused_until: Moment,
+    /// The accepted session token that was answered 429 last, and when.
+    limited_token: Option<(FlowId, Moment)>,
     /// The present share of the configured rate, in thousandths.
     rate_factor: u32,
-    queue: FairQueue,
+    queue: CredentialQueue,
     /// True while a task runs [`Inner::dispatch`], which it does while requests wait.
     is_dispatching: bool,
 }
@@ -71,8 +77,9 @@ impl UpstreamBudget {
         let schedule = Schedule {
             arrival: Moment::default(),
             paused_until: Moment::default(),
+            limited_token: None,
             rate_factor: FULL_RATE,
-            queue: FairQueue::default(),
+            queue: CredentialQueue::default(),
             is_dispatching: false,
         };
         let limits = ArcSwap::from_pointee(limits);
@@ -90,7 +97,7 @@ impl UpstreamBudget {
     /// # Errors
     /// At once if the queue is full or the wait would be too long. Later if the upstream has asked for a pause and the request
     /// reaches its deadline, or if a request of a shorter flow takes its place in a full queue.
-    pub async fn acquire(&self, flow: FlowId, urgency: Urgency, renews: Moment) -> Result<(), Exhausted> {
+    pub async fn acquire(&self, flow: Flow, urgency: Urgency, renews: Moment) -> Result<(), Exhausted> {
         let inner = &self.0;
         let permit = {
             let now = inner.clock.now();
@@ -125,6 +132,14 @@ impl UpstreamBudget {
         })
     }
 
+    /// Takes one request off the budget if it is free at once and no request waits; returns false if not.
+    #[must_use]
+    pub fn try_acquire(&self) -> bool {
+        let now = self.0.clock.now();
+        let mut schedule = self.0.schedule();
+        schedule.queue.length() == 0 && self.0.take(&mut schedule, now)
+    }
+
     /// Pauses all requests for `duration`, waiting ones included, and halves the rate. Call it after an upstream 429.
     pub fn pause(&self, duration: Duration) {
         let inner = &self.0;
@@ -137,6 +152,23 @@ impl UpstreamBudget {
         schedule.paused_until = schedule.paused_until.max(until);
         // No burst after the pause: the upstream would not have answered 429 if any of it were left.
         schedule.arrival = schedule.arrival.max(until + inner.tolerance());
+    }
+
+    /// Records an upstream 429 to a session token that the upstream has accepted. Pauses all requests for `duration` if another
+    /// such token was answered 429 in the last [`TOKENS_AGREE_WITHIN`].
+    pub fn pause_for_tokens(&self, token: FlowId, duration: Duration) {
+        let now = self.0.clock.now();
+        let last = self.0.schedule().limited_token.replace((token, now));
+        let is_agreed = |(other, at): (FlowId, Moment)| other != token && now.since(at) <= TOKENS_AGREE_WITHIN;
+        if last.is_some_and(is_agreed) {
+            self.pause(duration);
+        }
+    }
+
+    /// Returns whether both are the budget of one org key.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Counts the requests that wait now.
@@ -181,7 +213,7 @@ impl Inner {
     }
 
     /// Estimates the moment at which one more request of `flow` would be granted.
-    fn estimate(&self, schedule: &Schedule, flow: FlowId, urgency: Urgency, now: Moment) -> Moment {
+    fn estimate(&self, schedule: &Schedule, flow: Flow, urgency: Urgency, now: Moment) -> Moment {
         let position = schedule.queue.position(flow, urgency);
         self.next_grant(schedule, now) + self.interval(schedule) * u32::try_from(position).unwrap_or(u32::MAX)
     }

@@ -17,6 +17,11 @@ fn budget(max_wait: Duration, max_queue: usize) -> (Clock, UpstreamBudget) {
     (clock.clone(), UpstreamBudget::new(limits(max_wait, max_queue), clock))
 }
 
+/// A flow of the only credential.
+fn of(account: FlowId) -> Flow {
+    Flow { credential: 0, account }
+}
+
 /// Lets all tasks run as far as they can.
 async fn settle() {
     for _ in 0..64 {
@@ -38,7 +43,7 @@ type Log = Arc<Mutex<Vec<FlowId>>>;
 fn request(budget: &UpstreamBudget, flow: FlowId, log: &Log) -> JoinHandle<Result<(), Exhausted>> {
     let (budget, log) = (budget.clone(), Arc::clone(log));
     tokio::spawn(async move {
-        let result = budget.acquire(flow, Urgency::Foreground, Moment::default()).await;
+        let result = budget.acquire(of(flow), Urgency::Foreground, Moment::default()).await;
         if result.is_ok() {
             log.lock().expect("no panic").push(flow);
         }
@@ -49,7 +54,7 @@ fn request(budget: &UpstreamBudget, flow: FlowId, log: &Log) -> JoinHandle<Resul
 /// Spends what the burst allows.
 async fn exhaust(budget: &UpstreamBudget) {
     for _ in 0..4 {
-        assert_eq!(budget.acquire(0, Urgency::Foreground, Moment::default()).await, Ok(()));
+        assert_eq!(budget.acquire(of(0), Urgency::Foreground, Moment::default()).await, Ok(()));
     }
 }
 
@@ -75,7 +80,7 @@ async fn too_long_a_wait_is_refused_at_once_with_retry_after() {
     let (_clock, budget) = budget(Duration::ZERO, 100);
     exhaust(&budget).await;
     assert_eq!(
-        budget.acquire(0, Urgency::Foreground, Moment::default()).await,
+        budget.acquire(of(0), Urgency::Foreground, Moment::default()).await,
         Err(Exhausted { retry_after: Duration::from_micros(50_500) })
     );
 }
@@ -87,13 +92,13 @@ async fn a_cancelled_request_makes_room_in_a_full_queue() {
     exhaust(&budget).await;
     let waiting = request(&budget, 1, &log);
     settle().await;
-    assert!(budget.acquire(2, Urgency::Foreground, Moment::default()).await.is_err());
+    assert!(budget.acquire(of(2), Urgency::Foreground, Moment::default()).await.is_err());
     waiting.abort();
     settle().await;
     clock.advance(Duration::from_secs(1));
     settle().await;
     assert_eq!(budget.queue_depth(), QueueDepth::default());
-    assert_eq!(budget.acquire(2, Urgency::Foreground, Moment::default()).await, Ok(()));
+    assert_eq!(budget.acquire(of(2), Urgency::Foreground, Moment::default()).await, Ok(()));
 }
 
 #[tokio::test]
@@ -122,7 +127,7 @@ async fn a_modest_flow_is_queued_where_a_greedy_one_is_refused() {
         request(&budget, 7, &log);
     }
     settle().await;
-    assert!(budget.acquire(7, Urgency::Foreground, Moment::default()).await.is_err(), "its flow is a second long");
+    assert!(budget.acquire(of(7), Urgency::Foreground, Moment::default()).await.is_err(), "its flow is a second long");
     let modest = request(&budget, 8, &log);
     settle().await;
     assert!(!modest.is_finished(), "it waits, since it is soon due");
@@ -168,7 +173,7 @@ async fn renewals_go_oldest_first_across_and_within_flows() {
     let renew = |flow: FlowId, renews: u64| {
         let (budget, order) = (budget.clone(), Arc::clone(&order));
         tokio::spawn(async move {
-            budget.acquire(flow, Urgency::Background, Moment::from_nanos(renews)).await.expect("it is granted");
+            budget.acquire(of(flow), Urgency::Background, Moment::from_nanos(renews)).await.expect("it is granted");
             order.lock().expect("no panic").push((flow, renews));
         })
     };
@@ -255,7 +260,7 @@ impl History {
         let (budget, granted, clock) = (budget.clone(), Arc::clone(&self.granted), clock.clone());
         tokio::spawn(async move {
             let begun = clock.now();
-            if budget.acquire(flow, urgency, begun).await.is_ok() {
+            if budget.acquire(of(flow), urgency, begun).await.is_ok() {
                 granted.lock().expect("no panic").push(clock.now());
             }
             (urgency, clock.now().since(begun))
@@ -302,5 +307,27 @@ proptest! {
             history.check_waits().await?;
             history.check_grants()
         })?;
+    }
+}
+
+#[tokio::test]
+async fn two_tokens_that_are_limited_within_ten_seconds_pause_everyone_and_one_does_not() {
+    let minute = Duration::from_mins(1);
+    for (refusals, paused) in [
+        (&[(1, 0), (1, 1), (1, 9)][..], false),
+        (&[(1, 0), (2, 10)], true),
+        (&[(1, 0), (2, 11)], false),
+        (&[(1, 0), (1, 8), (2, 16)], true),
+        (&[(1, 1), (2, 1)], true),
+    ] {
+        let (clock, budget) = budget(Duration::from_secs(1), 100);
+        let mut past = 0;
+        for (token, at) in refusals {
+            clock.advance(Duration::from_secs(at - past));
+            past = *at;
+            budget.pause_for_tokens(*token, minute);
+        }
+        let status = budget.status();
+        assert_eq!((status.paused_for > 0.0, status.rate_factor < 1.0), (paused, paused), "{refusals:?}");
     }
 }

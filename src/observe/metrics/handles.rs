@@ -116,7 +116,11 @@ impl UpstreamOutcome {
             },
             Self::Failed(TransportErrorKind::Unreachable) => 7,
             Self::Failed(TransportErrorKind::Timeout) => 8,
-            Self::Failed(TransportErrorKind::TooLarge { .. } | TransportErrorKind::InvalidResponse) => 9,
+            Self::Failed(
+                TransportErrorKind::TooLarge { .. }
+                | TransportErrorKind::Incomplete
+                | TransportErrorKind::InvalidResponse,
+            ) => 9,
         }
     }
 
@@ -230,11 +234,12 @@ mod tests {
             TransportErrorKind::Unreachable,
             TransportErrorKind::Timeout,
             TransportErrorKind::InvalidResponse,
+            TransportErrorKind::Incomplete,
             TransportErrorKind::TooLarge { limit: 1 },
         ];
         assert_eq!(
             failed.map(|error| UpstreamOutcome::Failed(error).name()),
-            ["unreachable", "timeout", "invalid", "invalid"]
+            ["unreachable", "timeout", "invalid", "invalid", "invalid"]
         );
     }
 }

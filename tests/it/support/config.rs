@@ -38,10 +38,11 @@ impl Configuration {
         Self { listeners: Self::new().listeners, tenants: Self::new().tenants, ..Self::bare() }
     }
 
-    /// Neither listeners nor tenants; the admin listener is off.
+    /// Neither listeners nor tenants; the admin listener is off, and no org key is verified.
     pub(crate) fn bare() -> Self {
         let empty = Self { root: Table::new(), listeners: Vec::new(), tenants: Vec::new(), issuers: Vec::new() };
-        empty.set("admin.address", "off").set("server.workers", 2).drain_timeout("200ms").retries(0)
+        let empty = empty.set("admin.address", "off").set("server.workers", 2).drain_timeout("200ms").retries(0);
+        empty.verify_key("off")
     }
 
     /// Sets one setting by its dotted name.
@@ -69,6 +70,11 @@ impl Configuration {
 
     pub(crate) fn retries(self, retries: u32) -> Self {
         self.set("upstream.retries", retries)
+    }
+
+    /// Sets when Refold is asked whether it accepts the org keys.
+    pub(crate) fn verify_key(self, setting: &str) -> Self {
+        self.set("upstream.verify_key", setting)
     }
 
     pub(crate) fn breaker(self, failures: u32, open_for: &str) -> Self {

@@ -83,7 +83,7 @@ impl Gateway {
 
     /// The fetches that wait for a permit of the upstream budget.
     pub(crate) fn waiting(&self) -> Waiting {
-        let waiting = self.server.gateway().tenants()[0].upstream_budget.queue_depth();
+        let waiting = self.server.gateway().tenants()[0].upstream_budget().queue_depth();
         Waiting { callers: waiting.foreground, renewals: waiting.background }
     }
 

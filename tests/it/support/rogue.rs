@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postern::clock::Clock;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::upstream::spawn_upstream;
+use super::upstream::{EMPTY_PAGE, read_head, spawn_upstream};
 use super::world::Upstream;
 
 /// The bytes of a flood that its upstream stops after.
@@ -33,8 +33,7 @@ pub(crate) enum Deed {
 }
 
 impl Deed {
-    pub(crate) const GOOD: Self =
-        Self::Say("HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{\"docs\":[],\"totalDocs\":0} ");
+    pub(crate) const GOOD: Self = Self::Say(EMPTY_PAGE);
 }
 
 /// An upstream that does what a test tells it to.
@@ -82,15 +81,7 @@ impl Upstream for RogueRefold {
 }
 
 async fn serve(mut stream: TcpStream, deed: Arc<Mutex<Deed>>, flooded: Arc<AtomicU64>) {
-    let mut head = Vec::new();
-    loop {
-        while !head.ends_with(b"\r\n\r\n") {
-            match stream.read_u8().await {
-                Ok(byte) => head.push(byte),
-                Err(_) => return,
-            }
-        }
-        head.clear();
+    while read_head(&mut stream).await.is_some() {
         let deed = *deed.lock().expect("no panic");
         match deed {
             Deed::Say(text) => stream.write_all(text.as_bytes()).await.expect("the gateway reads"),

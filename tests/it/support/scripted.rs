@@ -25,6 +25,8 @@ pub(crate) struct ScriptedRefold {
     open: watch::Sender<bool>,
 }
 
+type Rule = Box<dyn Fn(&Parts) -> Option<u16> + Send>;
+
 #[derive(Default)]
 struct Script {
     received: Vec<Parts>,
@@ -32,6 +34,8 @@ struct Script {
     most_in_flight: usize,
     /// The statuses of the next answers.
     next: VecDeque<StatusCode>,
+    /// Chooses the status by the request; `None` leaves it to `status`.
+    rule: Option<Rule>,
     /// The status of all answers after those.
     status: StatusCode,
     headers: HeaderMap,
@@ -77,6 +81,11 @@ impl ScriptedRefold {
     /// Answers the next requests with these statuses.
     pub(crate) fn answer_next_with(&self, statuses: &[u16]) {
         self.script().next = statuses.iter().copied().map(code).collect();
+    }
+
+    /// Answers a request with the status that a rule chooses for it, if it chooses one, from now on.
+    pub(crate) fn answer_by(&self, rule: impl Fn(&Parts) -> Option<u16> + Send + 'static) {
+        self.script().rule = Some(Box::new(rule));
     }
 
     /// Sends a header with every answer from now on.
@@ -157,10 +166,11 @@ async fn answer(
     let mut script = script.lock().expect("no panic");
     script.in_flight -= 1;
     let mut response = page_of(&json!({ "_id": number, "status": "COMPLETED", "version": number }));
+    let chosen = script.rule.as_ref().and_then(|rule| rule(&script.received[number - 1]));
     *response.status_mut() = match script.next.pop_front() {
         _ if refused => StatusCode::UNAUTHORIZED,
         Some(next) => next,
-        None => script.status,
+        None => chosen.map_or(script.status, code),
     };
     response.headers_mut().extend(script.headers.clone());
     response

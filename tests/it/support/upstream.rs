@@ -11,7 +11,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+
+/// A response that is a page of no execution.
+pub(crate) const EMPTY_PAGE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\n{\"docs\":[],\"totalDocs\":0} ";
 
 /// Runs an upstream in the background of the test.
 pub(crate) async fn spawn_upstream<F: Future<Output = ()> + Send + 'static>(
@@ -48,4 +52,13 @@ where
 pub(crate) fn page_of(document: &Value) -> Response<Full<Bytes>> {
     let page = json!({ "docs": [document], "totalDocs": 1 });
     Response::new(Full::new(page.to_string().into()))
+}
+
+/// Reads the head of the next request; `None` at the end of the connection.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).expect("text"))
 }

@@ -1,0 +1,52 @@
+//! Checks of the org keys: Postern asks Refold for a page of linked accounts, which needs nothing but the key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{HeaderValue, Request, StatusCode};
+
+use super::{Upstream, request};
+use crate::clock::Moment;
+use crate::http_client::Client;
+use crate::limit::{Flow, Urgency};
+use crate::tenant::{KeyVerdict, OrgKey, Tenant};
+
+/// Time between two looks for keys that are to be checked.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The flow of checks in the queue for the budget, which belongs to no caller.
+const FLOW: Flow = Flow { credential: 0, account: 0 };
+
+impl Upstream {
+    /// Checks the tenants' org keys whenever a check is due, for as long as it is polled; ends at once if keys are never checked.
+    pub async fn keep_keys_verified(&self, client: &Client, tenants: &[Arc<Tenant>]) {
+        if self.config.upstream.verify_key == crate::config::VerifyKey::Off {
+            return;
+        }
+        loop {
+            let now = self.clock.now();
+            join_all(tenants.iter().map(|tenant| self.verify_keys(client, tenant, now))).await;
+            self.clock.sleep_until(self.clock.now() + INTERVAL).await;
+        }
+    }
+
+    async fn verify_keys(&self, client: &Client, tenant: &Tenant, now: Moment) {
+        for key in tenant.keys_to_check(self.config.upstream.verify_key, now) {
+            let verdict = self.verify_key(client, tenant, key).await;
+            tenant.record_key_verdict(key, verdict);
+        }
+    }
+
+    async fn verify_key(&self, client: &Client, tenant: &Tenant, key: OrgKey) -> KeyVerdict {
+        let budget = tenant.org_keys().budget(key);
+        let granted = budget.acquire(FLOW, Urgency::Foreground, self.clock.now()).await;
+        let header: HeaderValue = tenant.org_keys().header(key).clone();
+        let (Ok(()), Ok(request)) = (granted, request::key_check(header)) else { return KeyVerdict::NotRefused };
+        let request: Request<_> = request;
+        match client.send(request, self.total_timeout()).await {
+            Ok(response) if response.status() == StatusCode::UNAUTHORIZED => KeyVerdict::Refused,
+            // Without a clear answer the key counts as good: callers find out.
+            _ => KeyVerdict::NotRefused,
+        }
+    }
+}
