@@ -243,8 +243,10 @@ impl Limited {
             }
         })
         .await;
-        // One worker, so that requests are handled in the order in which they arrive.
-        let world = World::builder().refold(upstream).config(Configuration::one_worker).start().await;
+        // One worker, so that requests are handled in the order in which they arrive; and a request that hangs is not sent
+        // again as a probe of its connection.
+        let config = |config: Configuration| config.one_worker().set("upstream.suspect_after", "1m");
+        let world = World::builder().refold(upstream).config(config).start().await;
         Self { gateway: world.gateway, clock: world.clock, whole, fails, failure }
     }
 
