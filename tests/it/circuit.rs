@@ -151,7 +151,7 @@ async fn fewer_failures_than_half_of_all_leave_the_circuit_closed() {
 
 #[tokio::test]
 async fn pass_through_routes_do_not_touch_the_circuit() {
-    let route = "[[pass_through]]\npath = \"/api/v1/workflow\"\nmethods = [\"GET\"]";
+    let route = "[[pass_through]]\npath = \"/api/v1/workflow\"\nmethods = [\"GET\"]\nscope = \"org\"";
     let world = Statuses::start_with(|config| config.toml(route)).await;
     for status in [502, 503, 504] {
         for number in 0..12 {
