@@ -34,7 +34,7 @@ impl Callers {
         })
     }
 
-    fn reconfigured_tenant(&self, config: &Arc<config::Tenant>, cached: CachedEntries) -> Tenant {
+    fn reconfigured_tenant(&self, config: &Arc<config::TenantConfig>, cached: CachedEntries) -> Tenant {
         match self.tenants.find(&config.id) {
             Some(previous) => previous.reconfigured(Arc::clone(config), cached),
             None => Tenant::new(Arc::clone(config), self.clock.clone()),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::output::{CommandError, print};
-use crate::config::{Config, Environment, Tenant};
+use crate::config::{Config, Environment, TenantConfig};
 
 /// The SHA-256 of the client keys in the example configurations.
 const PLACEHOLDER: [u8; 32] = [0; 32];
@@ -13,7 +13,7 @@ const PLACEHOLDER: [u8; 32] = [0; 32];
 /// key, whose SHA-256 is all zeros, is an error. Names the operations of `[[pass_through]]` that need `scope = "org"`.
 pub(super) fn run(path: &Path) -> Result<(), CommandError> {
     let config = Config::load(path, &Environment::from_process())?;
-    let has_placeholder = |tenant: &Arc<Tenant>| tenant.client_keys.iter().any(|key| key.sha256 == PLACEHOLDER);
+    let has_placeholder = |tenant: &Arc<TenantConfig>| tenant.client_keys.iter().any(|key| key.sha256 == PLACEHOLDER);
     if let Some(tenant) = config.tenants.iter().find(|tenant| has_placeholder(tenant)) {
         let reason = "no key has its sha256; replace it by the output of `postern keygen`";
         return Err(

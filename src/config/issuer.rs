@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::issuer_keys::IssuerKeys;
 use super::resolver::Resolver;
 use super::setting_path::{InvalidSetting, SettingPath};
-use super::tenant::Tenant;
+use super::tenant::TenantConfig;
 use super::tenant_ref::TenantRef;
 use super::units::AnyDuration;
 
@@ -98,7 +98,7 @@ impl Issuer {
     pub(super) fn check(
         &mut self,
         at: &SettingPath,
-        tenants: &[Arc<Tenant>],
+        tenants: &[Arc<TenantConfig>],
         resolver: &Resolver<'_>,
     ) -> Result<(), InvalidSetting> {
         if self.issuer.is_empty() {

@@ -10,7 +10,7 @@ use super::address::ListenAddress;
 use super::resolver::Resolver;
 use super::setting_path::{InvalidSetting, SettingPath};
 use super::socket_file::SocketFile;
-use super::tenant::Tenant;
+use super::tenant::TenantConfig;
 use super::tenant_ref::TenantRef;
 use crate::tls::{ClientCertificates, Tls, TlsFiles};
 
@@ -67,7 +67,7 @@ impl ListenerConfig {
     pub(super) fn check(
         &mut self,
         at: &SettingPath,
-        tenants: &[Arc<Tenant>],
+        tenants: &[Arc<TenantConfig>],
         resolver: &Resolver<'_>,
     ) -> Result<(), InvalidSetting> {
         if let Some(tenant) = &mut self.session_tokens {

@@ -35,7 +35,7 @@ pub struct PassThrough {
     #[serde(default)]
     pub scope: Scope,
     /// Request headers that go upstream beside Accept and Content-Type.
-    #[serde(default, with = "RequestHeaders")]
+    #[serde(default, with = "HeaderNames")]
     pub request_headers: Vec<HeaderName>,
     /// Largest body, in either direction.
     #[serde(default = "max_body")]
@@ -204,9 +204,9 @@ impl Methods {
 }
 
 /// A list of request headers that the gateway does not write itself.
-struct RequestHeaders;
+struct HeaderNames;
 
-impl RequestHeaders {
+impl HeaderNames {
     fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderName>, D::Error> {
         let headers: Vec<Forwarded<HeaderName>> = Vec::deserialize(deserializer)?;
         Ok(headers.into_iter().map(|header| header.0).collect())
@@ -244,4 +244,4 @@ impl<'de> Deserialize<'de> for Forwarded<HeaderName> {
 }
 
 schema_as!(Methods, { "type": "array", "items": { "type": "string" } });
-schema_as!(RequestHeaders, { "type": "array", "items": { "type": "string" } });
+schema_as!(HeaderNames, { "type": "array", "items": { "type": "string" } });

@@ -16,12 +16,12 @@ use super::listener::ListenerConfig;
 use super::log::Log;
 use super::pass_through::PassThrough;
 use super::resolver::Resolver;
-use super::server::Server;
+use super::server::ServerConfig;
 use super::setting_path::{InvalidSetting, SettingPath};
-use super::tenant::{Tenant, TenantMode, UniqueValues};
+use super::tenant::{TenantConfig, TenantMode, UniqueValues};
 use super::tenant_ref::TenantRef;
 use super::traces::Traces;
-use super::upstream::Upstream;
+use super::upstream::UpstreamConfig;
 use crate::executions::QueryPolicy;
 
 /// The configuration of Postern.
@@ -38,10 +38,10 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Limits for callers' connections and requests.
     #[serde(default)]
-    pub server: Server,
+    pub server: ServerConfig,
     /// The address of Refold, and limits for requests to it.
     #[serde(default)]
-    pub upstream: Upstream,
+    pub upstream: UpstreamConfig,
     /// Handling of query parameters.
     #[serde(default)]
     pub query: QueryPolicy,
@@ -54,7 +54,7 @@ pub struct Config {
     /// Refold orgs and environments; at least one.
     #[serde(default)]
     #[schemars(!default, length(min = 1))]
-    pub tenants: Vec<Arc<Tenant>>,
+    pub tenants: Vec<Arc<TenantConfig>>,
     /// Issuers whose JWTs are accepted (Authorization: Bearer).
     #[serde(default)]
     pub issuers: Vec<Issuer>,

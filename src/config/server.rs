@@ -10,7 +10,7 @@ use super::units::{AnyDuration, ByteSize, PositiveDuration};
 /// Limits for callers' connections and requests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Server {
+pub struct ServerConfig {
     /// Worker threads, each with its own runtime, listeners and upstream connections; 0 starts one per core.
     #[serde(deserialize_with = "workers")]
     #[schemars(with = "u16")]
@@ -35,7 +35,7 @@ pub struct Server {
     pub drain_timeout: Duration,
 }
 
-impl Default for Server {
+impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             workers: 0,
@@ -50,7 +50,7 @@ impl Default for Server {
     }
 }
 
-impl Server {
+impl ServerConfig {
     /// Replaces 0 workers by the number of cores.
     pub(super) fn resolve(&mut self) {
         if self.workers == 0 {

@@ -19,7 +19,7 @@ use super::tree::Tree;
 /// A Refold org and environment.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Tenant {
+pub struct TenantConfig {
     /// Name of the tenant: 1 to 64 letters, digits, `-`, `_` or `.`.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]{1,64}$"))]
     pub id: Arc<str>,
@@ -84,7 +84,7 @@ pub(super) fn inherit_common_settings(tree: &mut Tree<'_>) {
     tree.inherit("tenants", "limits", &["limits"]);
 }
 
-impl Tenant {
+impl TenantConfig {
     /// Checks the tenant and reads its secrets. `has_client_ca` says whether any listener asks for client certificates.
     pub(super) fn check(
         &mut self,

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::schema_as::schema_as;
 use super::setting_path::{InvalidSetting, SettingPath};
-use super::tenant::Tenant;
+use super::tenant::TenantConfig;
 use crate::suggest::suggest;
 
 /// A tenant that another table names.
@@ -35,7 +35,7 @@ impl TenantRef {
     }
 
     /// Finds the tenant.
-    pub(super) fn resolve(&mut self, tenants: &[Arc<Tenant>], at: &SettingPath) -> Result<(), InvalidSetting> {
+    pub(super) fn resolve(&mut self, tenants: &[Arc<TenantConfig>], at: &SettingPath) -> Result<(), InvalidSetting> {
         self.index = tenants.iter().position(|tenant| tenant.id == self.id);
         if self.index.is_some() {
             return Ok(());

@@ -19,7 +19,7 @@ use crate::executions::Dialect;
 /// The address of Refold, and limits for requests to it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// Scheme and host of Refold, and the path below which its API is, if any.
     #[serde(with = "BaseUrl")]
     pub base_url: Uri,
@@ -95,7 +95,7 @@ pub struct BreakerSettings {
     pub open_for: Duration,
 }
 
-impl Default for Upstream {
+impl Default for UpstreamConfig {
     fn default() -> Self {
         Self {
             base_url: Uri::from_static("https://api.gocobalt.io"),
@@ -126,7 +126,7 @@ impl Default for BreakerSettings {
     }
 }
 
-impl Upstream {
+impl UpstreamConfig {
     pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
         resolver.ca_file(&mut self.ca_file);
         self.resolved_proxy = match &self.proxy {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_base_url_that_cannot_be_connected_to_is_refused() {
-        let parsed = |url: &str| toml::from_str::<Upstream>(&format!("base_url = \"{url}\""));
+        let parsed = |url: &str| toml::from_str::<UpstreamConfig>(&format!("base_url = \"{url}\""));
         assert!(parsed("https://a.example:8443").is_ok());
         for url in ["https://a.example:99999", "http://a.example:0", "https://a.example:", "https://[::1]:65536"] {
             let error = parsed(url).expect_err(url).to_string();

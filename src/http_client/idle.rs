@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Idle connections, the most recently used last. Clones share them.
 #[derive(Debug)]
-pub(super) struct IdleSet<C>(Arc<Mutex<State<C>>>);
+pub(super) struct IdleSet<C>(Arc<Mutex<IdleState<C>>>);
 
 impl<C> Clone for IdleSet<C> {
     fn clone(&self) -> Self {
@@ -17,7 +17,7 @@ impl<C> Clone for IdleSet<C> {
 }
 
 #[derive(Debug)]
-struct State<C> {
+struct IdleState<C> {
     /// Sorted by `since`.
     connections: Vec<Idle<C>>,
     /// The task that closes expired connections, and when it does so next. It runs while there are connections.
@@ -34,7 +34,7 @@ struct Idle<C> {
 impl<C: Send + 'static> IdleSet<C> {
     /// Makes an empty set.
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State { connections: Vec::new(), closer: None })))
+        Self(Arc::new(Mutex::new(IdleState { connections: Vec::new(), closer: None })))
     }
 
     /// Takes the most recently used connection, if it has been idle for less than `max_idle`.
@@ -71,7 +71,7 @@ impl<C: Send + 'static> IdleSet<C> {
 }
 
 /// Closes connections as they expire, first at `wakes`, until none is left.
-async fn close_expired<C>(set: Weak<Mutex<State<C>>>, mut wakes: Instant) {
+async fn close_expired<C>(set: Weak<Mutex<IdleState<C>>>, mut wakes: Instant) {
     loop {
         sleep_until(wakes).await;
         let Some(set) = set.upgrade() else { return };
@@ -89,7 +89,7 @@ async fn close_expired<C>(set: Weak<Mutex<State<C>>>, mut wakes: Instant) {
     }
 }
 
-fn lock<C>(state: &Mutex<State<C>>) -> MutexGuard<'_, State<C>> {
+fn lock<C>(state: &Mutex<IdleState<C>>) -> MutexGuard<'_, IdleState<C>> {
     // No code that can panic runs under the lock.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::error::BodyError;
 
 /// The body of a request: buffered, so that the request can be sent again, or streamed from a caller.
-pub type RequestBody = Either<Full<Bytes>, StreamedBody>;
+pub type RequestBody = Either<Full<Bytes>, ForwardedUpload>;
 
 /// Makes a body of bytes in memory.
 #[must_use]
@@ -27,7 +27,12 @@ pub fn buffered(bytes: Bytes) -> RequestBody {
 #[must_use]
 pub fn streamed(body: Incoming, limit: usize, idle_timeout: Duration) -> RequestBody {
     let upload = Upload { start: Instant::now(), moved: AtomicU64::new(0), failure: OnceLock::new() };
-    Either::Right(StreamedBody { body: Limited::new(body, limit), idle_timeout, pause: None, upload: Arc::new(upload) })
+    Either::Right(ForwardedUpload {
+        body: Limited::new(body, limit),
+        idle_timeout,
+        pause: None,
+        upload: Arc::new(upload),
+    })
 }
 
 /// Returns the progress of a request's body, if it is streamed.
@@ -41,7 +46,7 @@ pub fn upload(body: &RequestBody) -> Option<Arc<Upload>> {
 
 /// A body that is sent while it arrives.
 #[derive(Debug)]
-pub struct StreamedBody {
+pub struct ForwardedUpload {
     body: Limited<Incoming>,
     idle_timeout: Duration,
     /// The timer while the caller pauses. Time in which the server does not read is not the caller's.
@@ -92,7 +97,7 @@ impl Upload {
     }
 }
 
-impl Body for StreamedBody {
+impl Body for ForwardedUpload {
     type Data = Bytes;
     type Error = BodyError;
 

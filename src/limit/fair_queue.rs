@@ -18,14 +18,14 @@ use crate::clock::Moment;
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     rounds: Rounds,
-    flows: HashMap<FlowId, Flow, foldhash::fast::RandomState>,
+    flows: HashMap<FlowId, FlowQueue, foldhash::fast::RandomState>,
     /// Length of all queues, cancelled requests included.
     length: QueueDepth,
 }
 
 /// The waiting requests of one flow.
 #[derive(Debug, Default)]
-struct Flow {
+struct FlowQueue {
     foreground: VecDeque<QueuedRequest>,
     background: VecDeque<QueuedRequest>,
 }
@@ -71,7 +71,7 @@ impl QueueDepth {
     }
 }
 
-impl Flow {
+impl FlowQueue {
     fn of(&self, urgency: Urgency) -> &VecDeque<QueuedRequest> {
         match urgency {
             Urgency::Foreground => &self.foreground,
@@ -154,7 +154,7 @@ impl FairQueue {
     pub(super) fn position(&self, flow: FlowId, urgency: Urgency) -> usize {
         let own_flow = self.flows.get(&flow);
         let own = own_flow.map_or(0, |flow| flow.of(urgency).len());
-        let before = |(id, other): (&FlowId, &Flow)| {
+        let before = |(id, other): (&FlowId, &FlowQueue)| {
             let requests = other.of(urgency).len();
             if *id == flow { own } else { requests.min(own + 1) }
         };

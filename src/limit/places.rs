@@ -15,7 +15,7 @@ use super::flow::Flow;
 
 /// The places of all tenants.
 #[derive(Clone, Debug)]
-pub struct Places(Arc<Mutex<State>>);
+pub struct Places(Arc<Mutex<PlacesState>>);
 
 /// The holder of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +34,7 @@ pub struct Place {
 }
 
 #[derive(Debug)]
-struct State {
+struct PlacesState {
     free: usize,
     /// Places that no other tenant takes from a tenant.
     guaranteed: usize,
@@ -66,7 +66,7 @@ impl Places {
     pub fn new(total: usize, tenants: usize) -> Self {
         let tenants = tenants.max(1);
         let guaranteed = if tenants > total { 0 } else { (total / (2 * tenants)).max(1) };
-        let state = State { free: total, guaranteed, tenants, held: HeldPlaces::default(), waiting: Vec::new() };
+        let state = PlacesState { free: total, guaranteed, tenants, held: HeldPlaces::default(), waiting: Vec::new() };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -94,7 +94,7 @@ impl Places {
     }
 
     /// Gives free places to waiters.
-    fn grant(&self, state: &mut State) {
+    fn grant(&self, state: &mut PlacesState) {
         while let Some(waiter) = state.next_waiter() {
             let holder = waiter.holder;
             if !state.take(holder) {
@@ -108,7 +108,7 @@ impl Places {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PlacesState> {
         // No code that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,7 +122,7 @@ impl Drop for Place {
     }
 }
 
-impl State {
+impl PlacesState {
     /// Takes a place, unless the free ones are kept for other tenants.
     fn take(&mut self, holder: PlaceHolder) -> bool {
         let can_take = self.can_take(holder.tenant);

@@ -13,7 +13,7 @@ use crate::error::{ClientError, Reason};
 ///
 /// # Errors
 /// 413 if it is larger than `max_request_body`, 408 if it takes longer than `body_timeout`, 400 if it is not valid HTTP.
-pub async fn read(body: Incoming, config: &config::Server) -> Result<Bytes, ClientError> {
+pub async fn read(body: Incoming, config: &config::ServerConfig) -> Result<Bytes, ClientError> {
     read_within(body, config.max_request_body.as_usize(), config.body_timeout).await
 }
 

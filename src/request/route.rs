@@ -162,7 +162,11 @@ const WRITE_METHODS: &str = "POST";
 ///
 /// # Errors
 /// 431 or 414 for a head beyond the limits, 400 for one that HTTP forbids or that servers could read differently, 404, 405.
-pub fn route(head: &Parts, limits: &config::Server, pass_through: &[Arc<PassThrough>]) -> Result<Route, ClientError> {
+pub fn route(
+    head: &Parts,
+    limits: &config::ServerConfig,
+    pass_through: &[Arc<PassThrough>],
+) -> Result<Route, ClientError> {
     check_head(head, limits)?;
     match own_resource(head) {
         Some(route) => route,
@@ -261,7 +265,7 @@ fn write(method: &Method, route: impl FnOnce() -> Result<Route, ClientError>) ->
 
 /// Checks the request head. hyper accepts some heads that RFC 9112 requires a server to reject. hyper's size limits are
 /// larger than the gateway's, so the gateway answers an oversized head itself, with the documented error body.
-fn check_head(head: &Parts, limits: &config::Server) -> Result<(), ClientError> {
+fn check_head(head: &Parts, limits: &config::ServerConfig) -> Result<(), ClientError> {
     let malformed = |message| Err(ClientError::new(Reason::MalformedRequest, message));
     let uri_length = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if uri_length > limits.max_uri_length.as_usize() {
@@ -300,7 +304,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: config::Server = config::Server {
+    const LIMITS: config::ServerConfig = config::ServerConfig {
         workers: 1,
         header_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(1),

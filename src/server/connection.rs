@@ -50,7 +50,7 @@ struct ProtocolSettings {
 }
 
 impl ProtocolSettings {
-    fn new(settings: &config::Server) -> Self {
+    fn new(settings: &config::ServerConfig) -> Self {
         // Twice the configured limits: the gateway enforces those itself, with responses of the documented shape.
         let largest_head = 2 * (settings.max_header_size.as_usize() + settings.max_uri_length.as_usize());
         let mut http = auto::Builder::new(TokioExecutor::new());
@@ -70,7 +70,7 @@ impl ProtocolSettings {
 
 impl Connections {
     pub(super) fn new(
-        settings: &config::Server,
+        settings: &config::ServerConfig,
         active: Arc<ActiveGeneration>,
         lifecycle: Arc<Lifecycle>,
         worker: usize,
@@ -82,7 +82,7 @@ impl Connections {
     }
 
     /// Applies settings: protocol settings to new connections, timeouts to all.
-    pub(super) fn apply(&self, settings: &config::Server) {
+    pub(super) fn apply(&self, settings: &config::ServerConfig) {
         self.protocols.store(Arc::new(ProtocolSettings::new(settings)));
         self.monitor.set_timeouts(Timeouts::of(settings));
     }

@@ -37,7 +37,7 @@ pub(super) struct Timeouts {
 }
 
 impl Timeouts {
-    pub(super) fn of(settings: &config::Server) -> Self {
+    pub(super) fn of(settings: &config::ServerConfig) -> Self {
         let close = LONGEST_CLOSE.min(settings.drain_timeout / 2);
         Self {
             head: settings.header_timeout,

@@ -28,7 +28,7 @@ pub(super) struct Worker {
     pub(super) lifecycle: Arc<Lifecycle>,
     /// Its position among the workers.
     pub(super) index: usize,
-    pub(super) settings: config::Server,
+    pub(super) settings: config::ServerConfig,
     /// Changes while it runs.
     pub(super) commands: mpsc::UnboundedReceiver<WorkerCommand>,
     pub(super) stop: watch::Receiver<bool>,
@@ -46,7 +46,7 @@ pub(super) enum WorkerCommand {
     /// Closes the connections of a listener, each after its next answer.
     CloseConnections(ListenerId),
     /// Applies other settings.
-    Apply(config::Server),
+    Apply(config::ServerConfig),
 }
 
 impl Worker {

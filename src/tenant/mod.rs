@@ -44,7 +44,7 @@ use crate::limit::{BudgetUse, ClientBudget, UpstreamBudget};
 #[derive(Debug)]
 pub struct Tenant {
     /// The settings.
-    pub config: Arc<config::Tenant>,
+    pub config: Arc<config::TenantConfig>,
     /// The budget that all session tokens with the status [`TokenStatus::Unproven`] share.
     pub unproven_budget: Arc<ClientBudget>,
     interned_id: usize,
@@ -61,7 +61,7 @@ pub struct Tenant {
 impl Tenant {
     /// Creates a tenant with full budgets, and without linked accounts and session tokens.
     #[must_use]
-    pub fn new(config: Arc<config::Tenant>, clock: Clock) -> Self {
+    pub fn new(config: Arc<config::TenantConfig>, clock: Clock) -> Self {
         Self {
             unproven_budget: Arc::new(ClientBudget::new(unproven_rate(config.limits.upstream.rate()))),
             account_epoch: Arc::new(Epoch::new()),

@@ -57,7 +57,7 @@ impl KeyBudget {
 
 impl OrgKeys {
     /// Creates the keys with full budgets of their own.
-    pub(super) fn new(config: &config::Tenant, clock: &Clock) -> Self {
+    pub(super) fn new(config: &config::TenantConfig, clock: &Clock) -> Self {
         let key = |secret| OrgKeyValue::new(secret, config.limits.upstream, clock);
         Self {
             current: key(&config.org_key),
@@ -67,7 +67,7 @@ impl OrgKeys {
     }
 
     /// Creates the keys of another configuration. The active key stays active if it is still configured.
-    pub(super) fn reconfigured(&self, config: &config::Tenant, clock: &Clock) -> Self {
+    pub(super) fn reconfigured(&self, config: &config::TenantConfig, clock: &Clock) -> Self {
         let mut keys = Self::new(config, clock);
         for key in keys.all_mut() {
             if let Some(same) = self.all().find(|same| same.secret == key.secret) {

@@ -26,7 +26,7 @@ impl Tenant {
     /// [`share_budgets`](super::share_budgets) puts back those of its org keys. The tenant stays as it is until [`Tenant::apply_limits`] is called on the
     /// new one.
     #[must_use]
-    pub fn reconfigured(&self, config: Arc<config::Tenant>, cached: CachedEntries) -> Self {
+    pub fn reconfigured(&self, config: Arc<config::TenantConfig>, cached: CachedEntries) -> Self {
         // A tenant without a common key is another org, whatever its id.
         let keeps_entries = cached == CachedEntries::Keep && shares_org_key(&self.config, &config);
         let epoch = |epoch: &Arc<Epoch>| if keeps_entries { Arc::clone(epoch) } else { Arc::new(Epoch::new()) };
@@ -68,10 +68,10 @@ impl Tenant {
 
 /// Returns whether two tenants have an org key in common, so that they can be the same org.
 #[must_use]
-pub fn shares_org_key(one: &config::Tenant, other: &config::Tenant) -> bool {
+pub fn shares_org_key(one: &config::TenantConfig, other: &config::TenantConfig) -> bool {
     org_keys(one).into_iter().flatten().any(|key| org_keys(other).into_iter().flatten().any(|other| other == key))
 }
 
-fn org_keys(tenant: &config::Tenant) -> [Option<&Secret>; 2] {
+fn org_keys(tenant: &config::TenantConfig) -> [Option<&Secret>; 2] {
     [Some(&tenant.org_key), tenant.org_key_next.as_ref()]
 }

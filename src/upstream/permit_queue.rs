@@ -43,7 +43,7 @@ pub(super) struct UpstreamPermit<'a> {
 }
 
 impl PermitQueue {
-    pub(super) fn new(config: &config::Upstream, tenants: usize, clock: Clock) -> Self {
+    pub(super) fn new(config: &config::UpstreamConfig, tenants: usize, clock: Clock) -> Self {
         Self {
             clock,
             places: Places::new(config.max_concurrent, tenants),

@@ -155,7 +155,7 @@ impl UpstreamBudget {
     }
 
     /// Records an upstream 429 to a session token that the upstream has accepted. Pauses all requests for `duration` if another
-    /// such token was answered 429 in the last [`TOKENS_AGREE_WITHIN`].
+    /// such token was answered 429 in the last `TOKENS_AGREE_WITHIN`.
     pub fn pause_for_tokens(&self, token: FlowId, duration: Duration) {
         let now = self.0.clock.now();
         let last = self.0.schedule().limited_token.replace((token, now));
