@@ -98,13 +98,14 @@ impl InProgress {
                 }
             }
         };
+        // The rare operations are boxed: their futures are large, and a fetch should not carry that room.
         match op {
             UpstreamOp::Fetch(miss) if miss.directives.no_store() => self.fetch_unstored(&miss).await,
             UpstreamOp::Fetch(miss) => self.fetch(miss).await,
             UpstreamOp::Act { caller, execution, action, forwarded } => {
-                self.act(caller, execution, action, forwarded, body).await
+                Box::pin(self.act(caller, execution, action, forwarded, body)).await
             }
-            UpstreamOp::Forward { caller, allowed } => self.forward(caller, allowed, body).await,
+            UpstreamOp::Forward { caller, allowed } => Box::pin(self.forward(caller, allowed, body)).await,
             UpstreamOp::Webhook { tenant } => self.receive_webhook(&tenant, body).await,
         }
     }

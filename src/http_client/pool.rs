@@ -127,7 +127,7 @@ impl Pool {
             let sent = match (permits, &copy) {
                 (Some(permits), Some(copy)) => {
                     let suspect = is_reused.then_some(copy);
-                    self.send_watched(connection, request, suspect, permits).await
+                    Box::pin(self.send_watched(connection, request, suspect, permits)).await
                 }
                 _ => send_on(connection, request).await,
             };

@@ -142,7 +142,9 @@ impl Upstream {
         demand: FetchDemand<'_>,
     ) -> Result<Fetched, FetchError> {
         let validator = demand.stale.and_then(|entry| entry.validator.as_ref());
-        let (request_time, response) = self.fetch_with_retries(call, question, validator, demand).await?;
+        // Boxed: this future is large, and the tasks and futures around it are moved several times.
+        let exchange = Box::pin(self.fetch_with_retries(call, question, validator, demand));
+        let (request_time, response) = exchange.await?;
         let no_store = self.config.cache.honour_no_store && response::has_no_store(response.headers());
         let content = self.content(call.caller, question, validator.is_some(), response).await?;
         Ok(Fetched { request_time, no_store, content })
