@@ -155,6 +155,14 @@ impl ClientError {
         Self::with(Kind::InvalidCredentials, status, "UNAUTHORIZED", "SERVER_ERROR", "Invalid Credentials")
     }
 
+    /// The error for a request to Refold that ended without a result: its task panicked, or no caller waited any longer.
+    #[must_use]
+    #[cold]
+    pub fn abandoned() -> Self {
+        Self::new(Reason::Overloaded, "the request to Refold was abandoned; try again")
+            .retry_after(Duration::from_secs(1))
+    }
+
     /// 405, with the methods that the resource supports (RFC 9110, 15.5.6).
     #[must_use]
     #[cold]

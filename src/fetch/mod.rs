@@ -141,7 +141,7 @@ impl Fetcher {
         let fetched = self.upstream.fetch(&call, key.question(), demand).await;
         let fetched = fetched.map_err(|error| match error {
             FetchError::Failed(error) => error,
-            FetchError::NoDemand => abandoned(),
+            FetchError::NoDemand => ClientError::abandoned(),
         });
         telemetry.end(&fetched);
         Ok(self.entries.of_fetch(caller, key.question(), None, fetched?).not_stored())
@@ -161,9 +161,4 @@ fn hold_until_done(claim: RenewalClaim, follower: &Follower) {
         let _ = listener.result().await;
         drop(claim);
     });
-}
-
-fn abandoned() -> ClientError {
-    ClientError::new(Reason::Overloaded, "the request to Refold was abandoned; try again")
-        .retry_after(Duration::from_secs(1))
 }

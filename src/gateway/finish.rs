@@ -213,7 +213,7 @@ impl InProgress {
             telemetry.end(&outcome);
             outcome
         });
-        let result = acting.await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)))?;
+        let result = acting.await.unwrap_or_else(|panic| Err(ClientError::abandoned().caused_by(panic)))?;
         Ok(respond::action_result(&mut self.context.response, result.status, result.body))
     }
 
@@ -240,8 +240,9 @@ impl InProgress {
             forwarding.has_response = true;
             return Ok(respond::pass_through(&mut self.context.response, head, body));
         }
-        let failed = (&mut forwarding.task).await.unwrap_or_else(|panic| Err(abandoned().caused_by(panic)));
-        Err(failed.err().unwrap_or_else(abandoned))
+        let failed =
+            (&mut forwarding.task).await.unwrap_or_else(|panic| Err(ClientError::abandoned().caused_by(panic)));
+        Err(failed.err().unwrap_or_else(ClientError::abandoned))
     }
 
     /// Receives a webhook: checks its signature, and drops the entries of the linked accounts that it names.
@@ -296,12 +297,6 @@ impl Drop for InProgress {
             );
         }
     }
-}
-
-/// The error for a request whose task has panicked.
-fn abandoned() -> ClientError {
-    ClientError::new(Reason::Overloaded, "the request to Refold was abandoned; try again")
-        .retry_after(Duration::from_secs(1))
 }
 
 fn shutting_down() -> ClientError {
