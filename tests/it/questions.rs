@@ -1,7 +1,7 @@
 //! Questions as they reach the upstream: dates and instants stay apart, and unknown parameters are forwarded where that is
 //! configured.
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::support::{Configuration, EXECUTIONS, ScriptedRefold, World, as_account};
 
@@ -146,7 +146,7 @@ async fn an_action_is_sent_without_the_callers_body() {
         }
     }
     for head in world.refold.received() {
-        let length = head.headers.get("content-length").map(|length| length.as_bytes());
+        let length = head.headers.get("content-length").map(HeaderValue::as_bytes);
         assert!(length.is_none_or(|length| length == b"0"), "{head:?}");
         assert!(
             !head.headers.contains_key("content-type") && !head.headers.contains_key("transfer-encoding"),
