@@ -99,12 +99,12 @@ impl FileReader {
 
     /// Reads a file that has to be UTF-8.
     pub(super) fn read_text(&self, path: &Path) -> io::Result<Zeroizing<String>> {
-        text_of(self.read(path)?)
+        text_of(&self.read(path)?)
     }
 
     /// Reads the file of a secret.
     pub(super) fn read_secret(&self, path: &Path) -> io::Result<Zeroizing<String>> {
-        text_of(self.read_within(path, MAX_SECRET)?)
+        text_of(&self.read_within(path, MAX_SECRET)?)
     }
 
     fn read_within(&self, path: &Path, limit: u64) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -123,8 +123,8 @@ impl FileReader {
     }
 }
 
-fn text_of(content: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
-    match std::str::from_utf8(&content) {
+fn text_of(content: &[u8]) -> io::Result<Zeroizing<String>> {
+    match std::str::from_utf8(content) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")),
     }

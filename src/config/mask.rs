@@ -4,6 +4,9 @@
 use std::ops::Range;
 use std::path::Path;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+
 use super::units::parse_duration;
 
 /// Shortest word that could be a credential.
@@ -109,10 +112,15 @@ fn within(line: &str, part: Range<usize>) -> impl Iterator<Item = Range<usize>> 
 /// The positions of possible credentials in a word: the whole word, or parts of a URL, an address or a `name:value`.
 fn credentials_in(word: &str) -> Vec<Range<usize>> {
     const DELIMITERS: [char; 6] = [':', '?', '&', '@', '#', '|'];
+    if word.parse::<Timestamp>().is_ok() || word.parse::<DateTime>().is_ok() {
+        return Vec::new();
+    }
     let is_a_url = word.contains("://");
     let is_a_url_with_a_password = is_a_url && word.contains('@');
-    if is_a_url_with_a_password || !word.contains(DELIMITERS) {
-        return if is_a_url_with_a_password || could_be_a_credential(word) { vec![0..word.len()] } else { Vec::new() };
+    let is_a_path = is_a_path(word);
+    if is_a_url_with_a_password || !is_a_path && !word.contains(DELIMITERS) {
+        let is_one = is_a_url_with_a_password || could_be_a_credential(word);
+        return is_one.then_some(0..word.len()).into_iter().collect();
     }
     let is_a_host_and_a_port = word
         .rsplit_once(':')
@@ -120,10 +128,11 @@ fn credentials_in(word: &str) -> Vec<Range<usize>> {
     let query = word.find(['?', '#']).unwrap_or(word.len());
     let mut found = Vec::new();
     let mut start = 0;
-    for piece in word.split_inclusive(|letter| DELIMITERS.contains(&letter) || is_a_url && "/=".contains(letter)) {
-        let part = piece.trim_end_matches(|letter| DELIMITERS.contains(&letter) || is_a_url && "/=".contains(letter));
+    let delimits = |letter| DELIMITERS.contains(&letter) || (is_a_url || is_a_path) && "/=".contains(letter);
+    for piece in word.split_inclusive(delimits) {
+        let part = piece.trim_end_matches(delimits);
         // Scheme, host and path are plain words, and so are the names of a query.
-        let is_plain = is_a_host_and_a_port || is_a_url && (start < query || piece.ends_with('='));
+        let is_plain = is_a_host_and_a_port || is_a_path || is_a_url && (start < query || piece.ends_with('='));
         if could_be_a_credential(part) && (!is_plain || looks_random(part)) {
             found.push(start..start + part.len());
         }
@@ -146,13 +155,16 @@ fn ends_a_word(letter: char) -> bool {
     letter.is_whitespace() || "\"'=,[]{}#".contains(letter)
 }
 
+fn is_a_path(word: &str) -> bool {
+    ["/", "./", "../"].iter().any(|start| word.starts_with(start))
+}
+
 fn could_be_a_credential(word: &str) -> bool {
-    let is_a_path = word.starts_with('/') || word.starts_with("./") || word.starts_with("../");
     let is_a_file = FILE_ENDINGS.iter().any(|ending| word.ends_with(ending));
     let is_a_variable = word.contains('_')
         && word.starts_with(|letter: char| letter.is_ascii_uppercase())
         && word.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_');
-    let is_plain = is_a_path || is_a_file || is_a_variable || parse_duration(word).is_some();
+    let is_plain = is_a_path(word) || is_a_file || is_a_variable || parse_duration(word).is_some();
     let has_the_letters = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.+/=~-".contains(letter));
     word.len() >= SHORTEST && has_the_letters && !is_plain
 }

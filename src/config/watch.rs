@@ -153,7 +153,8 @@ mod tests {
             assert!(refused.contains("it is a directory"), "{refused}");
             assert!(!watched.has_changed() && !watched.has_changed(), "it is refused once");
             std::fs::remove_dir(folder.0.join(name)).expect("it is ours");
-            folder.write(name, if name == "org-key" { "tk_two" } else { &*text(2) }.to_owned().as_str());
+            let again = if name == "org-key" { "tk_two".to_owned() } else { text(2) };
+            folder.write(name, &again);
             assert!(!watched.has_changed() && watched.has_changed(), "{name}");
             watched.load().expect("it is good");
         }

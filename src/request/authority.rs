@@ -50,8 +50,9 @@ fn is_registered_name(name: &[u8]) -> bool {
     let mut rest = name;
     while let Some((byte, after)) = rest.split_first() {
         rest = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => after,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => after,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
+            // The sub-delimiters.
+            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => after,
             b'%' => match after {
                 [one, two, after @ ..] if one.is_ascii_hexdigit() && two.is_ascii_hexdigit() => after,
                 _ => return false,

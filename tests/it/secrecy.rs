@@ -9,7 +9,9 @@ use serde_json::json;
 
 use crate::support::connection::raw;
 use crate::support::tokens::token_of;
-use crate::support::{Configuration, EXECUTIONS, KEY, ORG_KEY, Process, World, as_account, http_upstream};
+use crate::support::{
+    Configuration, EXECUTIONS, KEY, ORG_KEY, Process, World, as_account, http_upstream, leaks, postern,
+};
 
 /// An upstream that shows the request's headers: in a page, in error fields, in HTML, in headers.
 async fn indiscreet_upstream() -> SocketAddr {
@@ -103,4 +105,30 @@ async fn no_response_that_contains_the_org_key_is_cached() {
             assert!(!String::from_utf8_lossy(&answer.body).contains(ORG_KEY), "{page}: {answer:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_captured_secret_would_be_found() {
+    for secret in [ORG_KEY, KEY, crate::support::JWT_SECRET, crate::support::ADMIN_TOKEN, crate::support::NEXT_ORG_KEY]
+    {
+        assert_eq!(leaks::find(&format!("{{\"cause\":\"{secret}x\"}}")), Some(secret));
+    }
+    let key = include_str!("../data/server-1.key");
+    assert!(leaks::find(key).is_some() && leaks::find("org_key = { env = \"ORG_KEY\" }").is_none());
+}
+
+#[tokio::test]
+async fn a_process_that_holds_secrets_leaves_no_core_dump() {
+    let limit = |id: u32| {
+        let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).expect("Linux has it");
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+        line.split_whitespace().skip(4).take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let config = Configuration::new().upstream(indiscreet_upstream().await);
+    let serve = Process::serve_configuration(&config, &[]).await;
+    assert_eq!(limit(serve.id()), ["0", "0"]);
+    let mut demo = postern();
+    demo.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let demo = Process::run(demo).await;
+    assert_eq!(limit(demo.id()), ["0", "0"]);
 }
