@@ -26,6 +26,7 @@ mod forged_tokens;
 mod identities;
 mod isolation;
 mod limits;
+mod listener_addresses;
 mod metrics;
 mod org_key_checks;
 mod pass_through;
