@@ -38,6 +38,7 @@ mod schema;
 mod schema_as;
 mod secret;
 mod server;
+mod service_variables;
 mod setting_path;
 mod socket_file;
 mod tenant;

@@ -94,16 +94,15 @@ impl ListenerSet {
         let kept: Vec<Endpoint> =
             wanted.iter().filter_map(|(_, kept, _)| kept.as_ref()).map(ActiveListener::endpoint).collect();
         for (config, kept_listener, tls) in wanted {
-            match kept_listener {
-                Some(kept) => plan.keep(config, kept, tls),
-                None => {
-                    require_disjoint(&config.endpoint(), kept.iter().chain(&surroundings.admin))?;
-                    let replaces = before.iter().any(|old| old.endpoint().overlaps(&config.endpoint()));
-                    let occupied = if replaces { OccupiedAddress::TakeOver } else { surroundings.occupied };
-                    let socket = bind(config, inherited, plan.added.len(), occupied)?;
-                    plan.add(config, socket, tls);
-                }
+            if let Some(kept) = kept_listener {
+                plan.keep(config, kept, tls);
+                continue;
             }
+            require_disjoint(&config.endpoint(), kept.iter().chain(&surroundings.admin))?;
+            let replaces = before.iter().any(|old| old.endpoint().overlaps(&config.endpoint()));
+            let occupied = if replaces { OccupiedAddress::TakeOver } else { surroundings.occupied };
+            let socket = bind(config, inherited, plan.added.len(), occupied)?;
+            plan.add(config, socket, tls);
         }
         plan.remove(before);
         inherited.require_all_taken()?;
