@@ -47,7 +47,7 @@ fn is_port_link(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What Kubernetes sets for a Service with one named port.
+    /// The variables of a Service with one named port.
     fn service(name: &str, protocol: &str) -> Vec<(String, String)> {
         let (lower, url) = (protocol.to_lowercase(), format!("{}://10.0.0.11:6379", protocol.to_lowercase()));
         let link = format!("{name}_PORT_6379_{protocol}");
