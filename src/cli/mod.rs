@@ -44,11 +44,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway with a configuration file.
-    Serve {
-        /// Configuration file (TOML).
-        #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
-        config: PathBuf,
-    },
+    Serve(serve::ServeArguments),
     /// Validate a configuration file and report an error with its line and column.
     Check {
         /// Configuration file (TOML).
@@ -90,7 +86,7 @@ pub fn run() -> ExitCode {
     forbid_core_dumps();
     let result = match &cli.command {
         None => demo::run(cli.listen, cli.admin),
-        Some(Command::Serve { config }) => serve::run(config),
+        Some(Command::Serve(arguments)) => serve::run(arguments),
         Some(Command::Check { config }) => check::run(config),
         Some(Command::Explain(arguments)) => explain::run(arguments),
         Some(Command::Keygen(arguments)) => keygen::run(arguments),
