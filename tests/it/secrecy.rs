@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::connection::raw;
 use crate::support::tokens::token_of;
 use crate::support::{
-    Configuration, EXECUTIONS, KEY, ORG_KEY, Process, World, as_account, http_upstream, leaks, postern,
+    Configuration, EXECUTIONS, Folder, KEY, ORG_KEY, Process, World, as_account, command, http_upstream, leaks,
 };
 
 /// An upstream that shows the request's headers: in a page, in error fields, in HTML, in headers.
@@ -127,8 +127,14 @@ async fn a_process_that_holds_secrets_leaves_no_core_dump() {
     let config = Configuration::new().upstream(indiscreet_upstream().await);
     let serve = Process::serve_configuration(&config, &[]).await;
     assert_eq!(limit(serve.id()), ["0", "0"]);
-    let mut demo = postern();
-    demo.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let demo = Process::run(demo).await;
-    assert_eq!(limit(demo.id()), ["0", "0"]);
+    // Also where the limits of the surroundings permit one.
+    let folder = Folder::new();
+    let file = folder.write("postern.toml", config.to_toml());
+    for raise in ["ulimit -Sc $(ulimit -Hc)", "ulimit -c 1"] {
+        let serve = command(&file);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("{raise}; exec \"$@\""), "sh"]).arg(serve.get_program()).args(serve.get_args());
+        shell.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        assert_eq!(limit(Process::run(shell).await.id()), ["0", "0"], "{raise}");
+    }
 }
