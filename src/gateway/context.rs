@@ -15,6 +15,7 @@ use crate::http_client::Client;
 use crate::observe::{AccessError, AccessRecord, CallerIdentity, Span, Tracer};
 use crate::request::RequestId;
 use crate::request::cors::CorsPolicy;
+use crate::request::method::method_name;
 use crate::request::route::Resource;
 use crate::respond::ResponseContext;
 use crate::upstream::UpstreamCost;
@@ -88,7 +89,7 @@ impl RequestContext {
     ) -> AccessRecord<'a> {
         AccessRecord {
             request_id: self.response.request_id,
-            method: &head.method,
+            method: method_name(&head.method),
             resource: self.resource,
             caller: match (&self.caller, &self.refused) {
                 (Some(caller), _) => Some(CallerIdentity::from(caller)),
