@@ -8,7 +8,7 @@
 /// text, so that the compiler can look at many bytes at once. Part of the hit path.
 #[expect(clippy::needless_bitwise_bool, reason = "lazy operators end at the first hit, byte by byte")]
 pub(super) fn may_have_escapes(text: &str) -> bool {
-    text.bytes().fold(false, |found, byte| found | (byte < b' ') | (byte >= 0x7f) | (byte == b'"') | (byte == b'\\'))
+    text.bytes().fold(false, |found, byte| found | !(b' '..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\'))
 }
 
 /// Appends JSON, in which all characters that change the display are replaced by their escapes. They occur within strings only.

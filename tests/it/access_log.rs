@@ -170,7 +170,7 @@ async fn no_text_of_a_peer_changes_the_display_of_a_line() {
     for account in accounts {
         let named =
             |line: &&String| serde_json::from_str::<Value>(line).is_ok_and(|it| it["linked_account"] == account);
-        assert!(lines.iter().any(|line| named(line)), "{account:?} in {lines:?}");
+        assert!(lines.iter().any(named), "{account:?} in {lines:?}");
     }
     assert!(lines.iter().any(|line| line.contains("Zoë 北京")), "{lines:?}");
 }
