@@ -44,6 +44,8 @@ struct Fields {
     /// Headers of the upstream's response.
     headers: HeaderMap,
     cause: Option<Cause>,
+    /// The precise reason of a refused credential, for metrics.
+    credential_problem: Option<&'static str>,
 }
 
 /// The source of an error. Metrics and the gateway's decisions depend on it, never on the texts of the body.
@@ -89,6 +91,7 @@ pub enum Reason {
     UpstreamTimeout,
     NotCached,
     UpstreamCircuitOpen,
+    IssuerKeysUnavailable,
 }
 
 impl Reason {
@@ -119,6 +122,7 @@ impl Reason {
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "SHUTTING_DOWN"),
             Self::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT"),
             Self::UpstreamCircuitOpen => (StatusCode::SERVICE_UNAVAILABLE, "UPSTREAM_CIRCUIT_OPEN"),
+            Self::IssuerKeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "ISSUER_KEYS_UNAVAILABLE"),
             Self::NotCached => (StatusCode::GATEWAY_TIMEOUT, "NOT_CACHED"),
         }
     }
@@ -213,6 +217,7 @@ impl ClientError {
             allow: None,
             headers: HeaderMap::new(),
             cause: None,
+            credential_problem: None,
         }))
     }
 
@@ -235,6 +240,19 @@ impl ClientError {
     pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.0.cause = Some(Arc::new(cause));
         self
+    }
+
+    /// Names what was wrong with a credential, for the operator's metrics: a word from a bounded set.
+    #[must_use]
+    pub fn with_credential_problem(mut self, problem: &'static str) -> Self {
+        self.0.credential_problem = Some(problem);
+        self
+    }
+
+    /// The precise reason of a refused credential, for the operator's metrics.
+    #[must_use]
+    pub fn credential_problem(&self) -> Option<&'static str> {
+        self.0.credential_problem
     }
 
     /// Adds headers of the upstream's response, as `Content-Range` of a 416.

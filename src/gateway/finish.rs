@@ -88,7 +88,7 @@ impl InProgress {
         let op = match wait {
             Wait::ForUpstream(op) => op,
             Wait::ForIssuer(issuer) => {
-                self.gateway.callers.ask_issuer(issuer).await;
+                self.gateway.callers.ask_issuer(issuer).await?;
                 let now = self.gateway.clock.now();
                 match self.gateway.decide(connection, &self.head, &mut self.context, now) {
                     Ok(Decision::Upstream(op)) => op,
@@ -315,7 +315,7 @@ impl InProgress {
         if !std::mem::replace(&mut self.recorded, true) {
             let (status, code) = CLIENT_CLOSED_REQUEST;
             let status = StatusCode::from_u16(status).expect("499 is within the range of statuses");
-            let error = AccessError { code, label: code, cause: None };
+            let error = AccessError { code, label: code, credential_problem: None, cause: None };
             self.gateway.record(&self.head, &mut self.context, status, Some(error));
         }
     }
