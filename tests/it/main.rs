@@ -27,6 +27,7 @@ mod identities;
 mod isolation;
 mod issuer_keys;
 mod limits;
+mod listener_addresses;
 mod metrics;
 mod org_key_checks;
 mod pass_through;
