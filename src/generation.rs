@@ -179,6 +179,7 @@ impl Generation {
             query_memo,
             identity: self.gateway.connection_identity(&identity, certificate.as_ref()),
             abandon,
+            half_close: None,
         }
     }
 }
