@@ -73,7 +73,13 @@ fn words(line: &str) -> Vec<Range<usize>> {
             _ if !ends_a_word(next) => {
                 end = at + rest.find(ends_a_word).unwrap_or(rest.len());
                 let is_name = !is_value && (names_a_table || line[end..].trim_start().starts_with('='));
-                if !is_name || looks_random(&line[at..end]) {
+                if is_name {
+                    let mut start = at;
+                    for part in line[at..end].split('.') {
+                        found.extend(looks_random(part).then_some(start..start + part.len()));
+                        start += part.len() + 1;
+                    }
+                } else {
                     // Padding of base64.
                     end += line[end..].len() - line[end..].trim_start_matches('=').len();
                     found.extend(within(line, at..end));
