@@ -117,7 +117,7 @@ fn within(line: &str, part: Range<usize>) -> impl Iterator<Item = Range<usize>> 
 
 /// The positions of possible credentials in a word: the whole word, or parts of a URL, an address or a `name:value`.
 fn credentials_in(word: &str) -> Vec<Range<usize>> {
-    const DELIMITERS: [char; 6] = [':', '?', '&', '@', '#', '|'];
+    const DELIMITERS: [char; 7] = [':', '?', '&', '@', '#', '|', '*'];
     if word.parse::<Timestamp>().is_ok() || word.parse::<DateTime>().is_ok() {
         return Vec::new();
     }
@@ -137,8 +137,9 @@ fn credentials_in(word: &str) -> Vec<Range<usize>> {
     let delimits = |letter| DELIMITERS.contains(&letter) || (is_a_url || is_a_path) && "/=".contains(letter);
     for piece in word.split_inclusive(delimits) {
         let part = piece.trim_end_matches(delimits);
-        // Scheme, host and path are plain words, and so are the names of a query.
-        let is_plain = is_a_host_and_a_port || is_a_path || is_a_url && (start < query || piece.ends_with('='));
+        // Scheme, host and path are plain words, and so are the names of a query and the start of a pattern.
+        let is_named = is_a_url && (start < query || piece.ends_with('='));
+        let is_plain = is_a_host_and_a_port || is_a_path || is_named || piece.ends_with('*');
         if could_be_a_credential(part) && (!is_plain || looks_random(part)) {
             found.push(start..start + part.len());
         }
