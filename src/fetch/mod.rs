@@ -145,7 +145,7 @@ impl Fetcher {
             FetchError::NoDemand => ClientError::abandoned(),
         });
         telemetry.end(&fetched);
-        Ok(self.entries.of_fetch(caller, key.question(), None, fetched?).not_stored())
+        Ok(self.entries.of_fetch(caller, key.question(), None, fetched?).await.not_stored())
     }
 }
 
