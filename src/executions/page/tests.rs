@@ -125,7 +125,7 @@ proptest! {
         values in prop::collection::vec(prop::sample::select(VALUES), 12),
         docs in prop::sample::select(DOCUMENTS),
         at in any::<prop::sample::Index>(),
-        with in prop_oneof![9 => Just(None), 1 => r#"[ -~]?"#.prop_map(Some)],
+        with in prop_oneof![9 => Just(None), 1 => r"[ -~]?".prop_map(Some)],
     ) {
         let members = names.iter().zip(&values).map(|(name, value)| format!("\"{name}\":{value}"));
         let members: Vec<_> = std::iter::once(format!("\"docs\":{docs}")).chain(members).collect();
@@ -144,7 +144,7 @@ proptest! {
             prop_assert_eq!(scanned.is_some(), parsed.is_some(), "{}", text);
         }
         if let Some(scanned) = scanned {
-            prop_assert_eq!(Some(content(scanned)), parsed.map(content), "{}", text);
+            prop_assert_eq!(Some(content(&scanned)), parsed.as_ref().map(content), "{}", text);
         }
     }
 }
@@ -176,11 +176,11 @@ const DOCUMENTS: &[&str] = &[
     r#"[{"status":["RUNNING"]},[]]"#,
 ];
 
-fn content(page: PageObject) -> String {
-    let SentPagination { total_docs, limit, total_pages, page: number, paging_counter, .. } = page.pagination;
-    let SentPagination { has_prev_page, has_next_page, prev_page, next_page, .. } = page.pagination;
+fn content(page: &PageObject) -> String {
+    let SentPagination { total_docs, limit, total_pages, page: number, paging_counter, .. } = &page.pagination;
+    let SentPagination { has_prev_page, has_next_page, prev_page, next_page, .. } = &page.pagination;
     let numbers = (total_docs, limit, total_pages, number, paging_counter);
-    let DocsSummary { count, progress } = page.docs;
+    let DocsSummary { count, progress } = &page.docs;
     format!("{count} {progress:?} {numbers:?} {has_prev_page:?} {has_next_page:?} {prev_page:?} {next_page:?}")
 }
 
