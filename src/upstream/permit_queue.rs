@@ -16,7 +16,7 @@ use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::error::ClientError;
 use crate::http_client::TransportErrorKind;
-use crate::limit::{Place, PlaceHolder, Places, UpstreamBudget, Urgency};
+use crate::limit::{BudgetSlot, Place, PlaceHolder, Places, UpstreamBudget, Urgency};
 use crate::tenant::{OrgKey, ProbationPermit, TokenStatus};
 
 /// Session tokens that Refold has not accepted may hold one of so many places.
@@ -70,20 +70,20 @@ impl PermitQueue {
         check_token_pause(call.caller)?;
         let key = call.caller.org_key();
         let budget = call.caller.tenant().org_keys().budget(key);
-        self.spend_budget(call, budget, demand).await?;
+        let slot = self.acquire_slot(call, budget, demand).await?;
         let (tenant, flow) = (call.caller.tenant().interned_id(), call.caller.flow(self.clock.now()));
         let holder = PlaceHolder { tenant, flow };
-        let place = if let Some(place) = self.places.try_acquire(holder) {
-            place
+        let (place, slot) = if let Some(place) = self.places.try_acquire(holder) {
+            (place, slot)
         } else {
-            let place = self.acquire_place(holder, demand).await?;
-            // The budget granted the request for an earlier moment. Without a second grant, requests that waited for a place
-            // would be sent in a burst above the rate.
-            self.spend_budget(call, budget, demand).await?;
-            place
+            // The budget grants a request for the present moment: requests that wait for a place with their slot would be sent in
+            // a burst above the rate.
+            drop(slot);
+            (self.acquire_place(holder, demand).await?, self.acquire_slot(call, budget, demand).await?)
         };
         // The token may have been paused while this request waited.
         check_token_pause(call.caller)?;
+        slot.spend();
         Ok(UpstreamPermit { key, _place: place, _probation: probation })
     }
 
@@ -98,7 +98,7 @@ impl PermitQueue {
         let budget = call.caller.tenant().org_keys().budget(key);
         let granted = budget.acquire(flow, Urgency::Foreground, now).await;
         wait.end(Urgency::Foreground, &granted);
-        granted.map_err(error::budget_exceeded)
+        granted.map(BudgetSlot::spend).map_err(error::budget_exceeded)
     }
 
     /// Takes a permit for one more request in flight with an org key, if one is free at once. A session token that Refold has not
@@ -111,19 +111,20 @@ impl PermitQueue {
         }
         let holder = PlaceHolder { tenant: caller.tenant().interned_id(), flow: caller.flow(now) };
         let place = self.places.try_acquire(holder)?;
-        caller.tenant().org_keys().budget(key).try_acquire().then_some(place)
+        caller.tenant().org_keys().budget(key).try_acquire()?.spend();
+        Some(place)
     }
 
     /// Waits for the org key's budget, in the queue of the present urgency.
     ///
     /// A background fetch moves to the foreground as soon as a caller waits for it. When the last caller disconnects, a fetch
     /// that began in the background returns there, and a fetch that began in the foreground is cancelled.
-    async fn spend_budget(
+    async fn acquire_slot(
         &self,
         call: &UpstreamCall<'_>,
         budget: &UpstreamBudget,
         demand: FetchDemand<'_>,
-    ) -> Result<(), FetchError> {
+    ) -> Result<BudgetSlot, FetchError> {
         let FetchDemand { urgency: first, demand, stale } = demand;
         let wait = call.telemetry.budget_wait();
         let flow = call.caller.flow(self.clock.now());

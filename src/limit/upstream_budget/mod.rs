@@ -5,21 +5,24 @@
 //! replaces the last one of the longest flow. After an upstream 429 all requests pause for the time that it asks for; the rate
 //! halves and then recovers (additive increase, multiplicative decrease).
 
+mod slot;
 mod status;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+pub use self::slot::BudgetSlot;
+use self::slot::QueuedSlot;
 pub use self::status::BudgetStatus;
 use super::credential_queue::CredentialQueue;
 use super::fair_queue::{QueueDepth, QueuedRequest};
 use super::flow::{Flow, FlowId, Urgency};
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamLimits;
-use crate::window_counter::{CounterRing, SECOND, unit};
+use crate::window_counter::CounterRing;
 
 /// The rate factor at the configured rate; smaller factors are thousandths of it.
 const FULL_RATE: u32 = 1000;
@@ -43,8 +46,10 @@ struct Inner {
     clock: Clock,
     limits: ArcSwap<UpstreamLimits>,
     schedule: Mutex<Schedule>,
-    /// Granted requests by the second.
+    /// Requests by the second in which they were sent.
     granted: CounterRing<64>,
+    /// Wakes the task that runs [`Inner::dispatch`] when a slot comes back.
+    returned: Notify,
 }
 
 /// The state of the GCRA and the queue.
@@ -83,7 +88,13 @@ impl UpstreamBudget {
             is_dispatching: false,
         };
         let limits = ArcSwap::from_pointee(limits);
-        Self(Arc::new(Inner { clock, limits, schedule: Mutex::new(schedule), granted: CounterRing::default() }))
+        Self(Arc::new(Inner {
+            clock,
+            limits,
+            schedule: Mutex::new(schedule),
+            granted: CounterRing::default(),
+            returned: Notify::new(),
+        }))
     }
 
     /// Changes the limits, also for the requests that wait. Granted requests stay counted.
@@ -92,18 +103,19 @@ impl UpstreamBudget {
     }
 
     /// Takes one request off the budget, and waits for it in the queue if necessary. `renews` is the request time of the
-    /// cached response that the request renews, or the present if there is none.
+    /// cached response that the request renews, or the present if there is none. A future that is dropped takes nothing, also if
+    /// the request was granted already.
     ///
     /// # Errors
     /// At once if the queue is full or the wait would be too long. Later if the upstream has asked for a pause and the request
     /// reaches its deadline, or if a request of a shorter flow takes its place in a full queue.
-    pub async fn acquire(&self, flow: Flow, urgency: Urgency, renews: Moment) -> Result<(), Exhausted> {
+    pub async fn acquire(&self, flow: Flow, urgency: Urgency, renews: Moment) -> Result<BudgetSlot, Exhausted> {
         let inner = &self.0;
-        let permit = {
+        let queued = {
             let now = inner.clock.now();
             let mut schedule = inner.schedule();
             if schedule.queue.length() == 0 && inner.take(&mut schedule, now) {
-                return Ok(());
+                return Ok(BudgetSlot::new(inner, None));
             }
             let retry_after = inner.estimate(&schedule, flow, urgency, now).since(now);
             let max_wait = match urgency {
@@ -124,20 +136,21 @@ impl UpstreamBudget {
                 schedule.is_dispatching = true;
                 tokio::spawn(Arc::clone(inner).dispatch());
             }
-            permit
+            QueuedSlot::new(inner, flow, permit)
         };
-        permit.await.map_err(|_| {
+        queued.granted().await.map_err(|_| {
             let now = inner.clock.now();
             Exhausted { retry_after: inner.estimate(&inner.schedule(), flow, urgency, now).since(now) }
         })
     }
 
-    /// Takes one request off the budget if it is free at once and no request waits; returns false if not.
+    /// Takes one request off the budget if it is free at once and no request waits.
     #[must_use]
-    pub fn try_acquire(&self) -> bool {
+    pub fn try_acquire(&self) -> Option<BudgetSlot> {
         let now = self.0.clock.now();
         let mut schedule = self.0.schedule();
-        schedule.queue.length() == 0 && self.0.take(&mut schedule, now)
+        let is_granted = schedule.queue.length() == 0 && self.0.take(&mut schedule, now);
+        is_granted.then(|| BudgetSlot::new(&self.0, None))
     }
 
     /// Pauses all requests for `duration`, waiting ones included, and halves the rate. Call it after an upstream 429.
@@ -207,9 +220,22 @@ impl Inner {
         if is_available {
             schedule.arrival = schedule.arrival.max(now) + self.interval(schedule);
             schedule.rate_factor = (schedule.rate_factor + RATE_STEP).min(FULL_RATE);
-            self.granted.add(unit(now, SECOND));
         }
         is_available
+    }
+
+    /// Takes back a slot that was not spent. `queued` is the flow of a request that has waited for it, which has its turn again.
+    fn give_back(&self, queued: Option<Flow>) {
+        let now = self.clock.now();
+        let mut schedule = self.schedule();
+        if let Some(flow) = queued {
+            schedule.queue.give_turn_back(flow);
+        }
+        // A pause leaves nothing of the burst, so there is nothing to return to.
+        if schedule.paused_until <= now {
+            schedule.arrival = schedule.arrival - self.interval(&schedule);
+            self.returned.notify_one();
+        }
     }
 
     /// Estimates the moment at which one more request of `flow` would be granted.
@@ -240,7 +266,10 @@ impl Inner {
                 let grant = self.next_grant(&schedule, now);
                 deadline.map_or(grant, |deadline| deadline.min(grant))
             };
-            self.clock.sleep_until(next).await;
+            tokio::select! {
+                () = self.clock.sleep_until(next) => {}
+                () = self.returned.notified() => {}
+            }
         }
     }
 
