@@ -9,7 +9,7 @@ use super::grant::TenantGrant;
 use super::jwt::{IssuerIndex, Issuers};
 use super::tenants::Tenants;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, TrustedProxy};
 use crate::http_client::ClientSetupError;
 use crate::tenant::{Tenant, share_budgets};
 
@@ -20,6 +20,7 @@ pub struct Callers {
     pub(super) api_keys: ApiKeys,
     pub(super) issuers: Issuers,
     pub(super) certificates: Certificates,
+    pub(super) trusted_proxies: Vec<TrustedProxy>,
     pub(super) clock: Clock,
 }
 
@@ -38,6 +39,7 @@ impl Callers {
             issuers: Issuers::new(&config.issuers, clock)?,
             certificates: Certificates::new(config),
             tenants: Tenants::new(tenants),
+            trusted_proxies: config.server.trusted_proxies.clone(),
             clock: clock.clone(),
         })
     }

@@ -5,6 +5,7 @@ pub mod cors;
 pub mod headers;
 mod id;
 pub mod other_account;
+pub mod peer;
 pub mod route;
 
 pub use self::id::RequestId;

@@ -43,6 +43,7 @@ mod shared_budgets;
 mod simulator;
 mod spellings;
 mod staleness;
+mod strangers;
 mod support;
 mod tokens;
 mod traces;

@@ -1,4 +1,5 @@
-//! Limits the requests to Refold: one GCRA quota per org key, shared fairly.
+//! Limits the requests to Refold: one GCRA quota per org key, shared fairly. Each tenant has a second one for strangers' session
+//! tokens, which is shared between the peers that sent them.
 //!
 //! A request that exceeds the quota waits in its flow, one per linked account and session token of a credential; `fair_queue` and
 //! `credential_queue` say in which order flows are served. The wait is bounded by a deadline, and the queue by `max_queue`: a request that meets a full queue
@@ -37,7 +38,7 @@ const TOKENS_AGREE_WITHIN: Duration = Duration::from_secs(10);
 /// Maximum wait of a background request. It is long, since callers receive the cached response meanwhile.
 const BACKGROUND_WAIT: Duration = Duration::from_mins(1);
 
-/// The budget of one org key at the upstream. Cheap to clone; clones share one budget.
+/// The budget of one org key at the upstream, or of strangers' session tokens. Cheap to clone; clones share one budget.
 #[derive(Clone, Debug)]
 pub struct UpstreamBudget(Arc<Inner>);
 
