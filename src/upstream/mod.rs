@@ -190,9 +190,9 @@ impl Upstream {
                 return Err(error::transport(TransportErrorKind::Timeout.into()).into());
             }
             let request = request::fetch(self.config.upstream.dialect, question, validator)?;
-            let send = |request, permits| {
+            let send = |request, connection, permits| {
                 let time_left = deadline.since(self.clock.now());
-                async move { call.client.send_with_permits(request, time_left, &permits).await }
+                async move { call.client.send_with_permits(request, time_left, connection, &permits).await }
             };
             let result = exchange.send(request, &self.retry_after, send).await;
             drop(exchange);
@@ -232,7 +232,8 @@ impl Upstream {
         let exchange = self.begin_unshared(call, ExchangeKind::Executions).await?;
         let deadline = self.clock.now() + self.total_timeout();
         let request = request::act(execution, action, forwarded, body)?;
-        let send = |request, _| call.client.send_once(request, deadline.since(self.clock.now()));
+        let send =
+            |request, connection, _| call.client.send_once(request, deadline.since(self.clock.now()), connection);
         let result = exchange.send(request, &self.retry_after, send).await;
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
         // have come after the action. But a session token that Refold has not accepted has changed nothing.
@@ -261,7 +262,9 @@ impl Upstream {
         let upload = upload(&body);
         let exchange = self.begin_unshared(call, ExchangeKind::PassThrough).await?;
         let request = request::forward(allowed, &head, body)?;
-        let send = |request, _| call.client.send_streaming(request, stream_limits(allowed));
+        let send = |request, _, permits| async move {
+            call.client.send_streaming(request, stream_limits(allowed), &permits).await
+        };
         let result = exchange.send(request, &self.retry_after, send).await;
         let failure = upload.and_then(|upload| upload.failure());
         let (mut response_head, body) = result.map_err(|error| upload_failed(failure, allowed, error))?.into_parts();

@@ -10,6 +10,7 @@ mod browser_status_page;
 mod caching;
 mod callers;
 mod circuit;
+mod circuit_probes;
 mod coalescing;
 mod command_line;
 mod connections;

@@ -6,7 +6,6 @@
 //! replaces the last one of the longest flow. After an upstream 429 all requests pause for the time that it asks for; the rate
 //! halves and then recovers (additive increase, multiplicative decrease).
 
-mod slot;
 mod status;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,15 +14,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 
-pub use self::slot::BudgetSlot;
-use self::slot::QueuedSlot;
 pub use self::status::BudgetStatus;
 use super::credential_queue::CredentialQueue;
 use super::fair_queue::{QueueDepth, QueuedRequest};
 use super::flow::{Flow, FlowId, Urgency};
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamLimits;
-use crate::window_counter::CounterRing;
+use crate::window_counter::{CounterRing, SECOND, unit};
 
 /// The rate factor at the configured rate; smaller factors are thousandths of it.
 const FULL_RATE: u32 = 1000;
@@ -67,6 +64,24 @@ struct Schedule {
     queue: CredentialQueue,
     /// True while a task runs [`Inner::dispatch`], which it does while requests wait.
     is_dispatching: bool,
+}
+
+/// A request that the budget grants. Dropped before it is spent, it goes back to the budget.
+#[derive(Debug)]
+#[must_use]
+pub struct BudgetSlot {
+    budget: Arc<Inner>,
+    /// The flow of a request that waited in the queue.
+    queued: Option<Flow>,
+    is_spent: bool,
+}
+
+/// A request in the queue. If it is dropped when it has been granted and its task has not noticed, the slot goes back.
+#[derive(Debug)]
+struct QueuedSlot<'a> {
+    budget: &'a Arc<Inner>,
+    flow: Flow,
+    permit: oneshot::Receiver<()>,
 }
 
 /// The budget grants no request within the permitted wait.
@@ -277,6 +292,51 @@ impl Inner {
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
         // Nothing that can panic runs under the lock; if it did, the numbers would still be consistent.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BudgetSlot {
+    fn new(budget: &Arc<Inner>, queued: Option<Flow>) -> Self {
+        Self { budget: Arc::clone(budget), queued, is_spent: false }
+    }
+
+    /// Spends the slot, since the request is sent now.
+    pub fn spend(mut self) {
+        self.is_spent = true;
+        self.budget.granted.add(unit(self.budget.clock.now(), SECOND));
+    }
+}
+
+impl Drop for BudgetSlot {
+    fn drop(&mut self) {
+        if !self.is_spent {
+            self.budget.give_back(self.queued);
+        }
+    }
+}
+
+impl<'a> QueuedSlot<'a> {
+    fn new(budget: &'a Arc<Inner>, flow: Flow, permit: oneshot::Receiver<()>) -> Self {
+        Self { budget, flow, permit }
+    }
+
+    /// Waits until the request is granted.
+    ///
+    /// # Errors
+    /// If it is refused.
+    async fn granted(mut self) -> Result<BudgetSlot, oneshot::error::RecvError> {
+        (&mut self.permit).await?;
+        Ok(BudgetSlot::new(self.budget, Some(self.flow)))
+    }
+}
+
+impl Drop for QueuedSlot<'_> {
+    fn drop(&mut self) {
+        // Closed first, so that a permit either is here or is not sent any more.
+        self.permit.close();
+        if self.permit.try_recv().is_ok() {
+            self.budget.give_back(Some(self.flow));
+        }
     }
 }
 
