@@ -378,7 +378,8 @@ async fn reads_on_dead_connections_move_to_the_one_that_answers() {
         assert_answered(first).await;
         let ask = |page: usize| gateway.spawn_get(&format!("{path}?page={page}"), &as_account("acme-1"));
         assert_answered((101..101 + dead).map(ask).collect()).await;
-        until(|| counters.open() == counters.opened() - dead).await;
+        // The connection of a forwarded response may be closed too.
+        until(|| counters.open() <= counters.opened() - dead).await;
         // Each read was sent once on a dead connection and once on a new one, that of the probe included.
         assert_eq!(counters.requests(), 3 * dead, "{dead} dead connections, {path}");
     }
@@ -406,7 +407,9 @@ async fn an_answer_that_has_begun_is_waited_for() {
             }
         })
         .await;
-        let gateway = gateway(address, |config| with_pass_through(suspicious(config)));
+        // Long enough for the answer to begin in time on a busy machine.
+        let patient = |config: Configuration| fragile(config).set("upstream.suspect_after", "1s");
+        let gateway = gateway(address, |config| with_pass_through(patient(config)));
         let first = ask_at_once(&gateway, 1..3);
         until(|| counters.requests() == 2).await;
         gate.send_replace(true);
@@ -414,7 +417,7 @@ async fn an_answer_that_has_begun_is_waited_for() {
         let ask = |page: usize| gateway.spawn_get(&format!("{path}?page={page}"), &as_account("acme-1"));
         let reads: Vec<_> = (101..103).map(ask).collect();
         // The read on the silent connection is answered on a new one, and the silent one is closed.
-        until(|| reads.iter().any(PendingAnswer::is_finished) && counters.open() == 2).await;
+        until(|| reads.iter().any(PendingAnswer::is_finished) && counters.open() <= 2).await;
         assert_eq!(counters.requests(), 5, "{path}");
         rest.send_replace(true);
         assert_answered(reads).await;
