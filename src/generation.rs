@@ -185,6 +185,7 @@ impl Generation {
                 ..self.gateway.identity_with_certificate(&identity, &names)
             },
             abandon,
+            half_close: None,
         }
     }
 }
