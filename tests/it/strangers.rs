@@ -15,6 +15,9 @@ use crate::support::{
 /// The time in which one stranger's request is granted, by the default limits.
 const PERMIT: Duration = Duration::from_millis(203);
 
+/// The header fields of each request of a flood.
+type Fields = Box<dyn Fn(usize) -> Vec<(&'static str, String)>>;
+
 /// The default limits, with time to wait. The probation budget grants two requests at once and five a second.
 fn patient(config: Configuration) -> Configuration {
     config.upstream_limit(20, 5).max_wait("60s")
@@ -74,7 +77,7 @@ async fn the_flood_of_one_peer_does_not_starve_another_behind_a_proxy() {
     let same = |name: &'static str, value: &'static str| move |_: usize| vec![(name, value.to_owned())];
     let forwarded = |number: usize| vec![("forwarded", format!("for={}.9.9.9, for=192.0.2.1;proto=https", number + 1))];
     let in_one_network = |number: usize| vec![("x-forwarded-for", format!("2001:db8::{number:x}"))];
-    let floods: [(Box<dyn Fn(usize) -> Vec<(&'static str, String)>>, (&str, &str)); 4] = [
+    let floods: [(Fields, (&str, &str)); 4] = [
         (Box::new(same("x-forwarded-for", "192.0.2.1")), ("x-forwarded-for", "198.51.100.7")),
         (Box::new(same("x-forwarded-for", "192.0.2.1, 127.0.0.1")), ("x-forwarded-for", "192.0.2.1, 192.0.2.2")),
         (Box::new(forwarded), ("forwarded", "for=192.0.2.1, for=\"198.51.100.7:80\"")),
