@@ -28,7 +28,7 @@ mod session_token;
 mod tenants;
 mod trusted;
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,6 +154,7 @@ impl Caller {
             Credential::SessionToken(token) => token.sender(),
             _ => Peer::Unknown,
         };
+        // A hash for which collisions are hard to find: the peer chooses its address.
         let mut hasher = DefaultHasher::new();
         sender.network().hash(&mut hasher);
         Flow { credential: hasher.finish(), account: self.partition.flow_id() }
