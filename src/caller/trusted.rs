@@ -14,8 +14,9 @@ use crate::config::{HostName, ListenAddress, ListenerConfig, TenantRef, Trusted}
 use crate::error::{ClientError, Reason};
 use crate::request::authority::HostAndPort;
 use crate::request::cors::AllowedOrigin;
+use crate::request::peer::Peer;
 
-/// The identity that a connection gives to all its requests, by its listener and by its client certificate.
+/// The identity that a connection gives to all its requests, by its listener, its client certificate and its peer.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerIdentity {
     /// The tenant whose session tokens are accepted on the connection.
@@ -28,6 +29,8 @@ pub struct ListenerIdentity {
     /// The hosts that a request may name beside loopback ones, if the listener's address alone is the credential and a web page
     /// can reach it: on TCP.
     pub trusted_hosts: Option<Arc<[HostName]>>,
+    /// The other end of the connection, which may be a trusted proxy.
+    pub peer: Peer,
 }
 
 impl ListenerIdentity {
