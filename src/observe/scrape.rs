@@ -2,6 +2,7 @@
 
 use super::metrics::{Metrics, catch_up};
 use crate::cache::Usage;
+use crate::executions::DerivationKind;
 use crate::lifecycle::Reloads;
 use crate::tenant::Tenant;
 
@@ -25,6 +26,8 @@ pub struct ScrapedTenant<'a> {
     pub is_ready: bool,
     /// True unless the tenant's circuit to Refold is closed.
     pub circuit_open: bool,
+    /// The kinds of derivation, each with true if answers are derived in this way.
+    pub derivations: Vec<(DerivationKind, bool)>,
 }
 
 impl ScrapeState<'_> {
@@ -48,11 +51,15 @@ impl ScrapeState<'_> {
         metrics.partitions.reset();
         metrics.tenant_ready.reset();
         metrics.org_key_accepted.reset();
-        for ScrapedTenant { tenant, is_ready, circuit_open } in &self.tenants {
+        metrics.derivation_in_use.reset();
+        for ScrapedTenant { tenant, is_ready, circuit_open, derivations } in &self.tenants {
             let id = [&*tenant.config.id];
             // A counter that is there from the start shows its first increase.
             let _ = metrics.circuit_opened.with_label_values(&id);
             metrics.circuit_open.with_label_values(&id).set((*circuit_open).into());
+            for (kind, in_use) in derivations {
+                metrics.derivation_in_use.with_label_values(&[id[0], kind.name()]).set((*in_use).into());
+            }
             let budget = tenant.upstream_budget().status();
             metrics.budget_waiting.with_label_values(&id).set(signed(budget.waiting as u64));
             metrics.budget_limit.with_label_values(&id).set(budget.per_second.into());

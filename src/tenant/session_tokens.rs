@@ -68,6 +68,11 @@ impl SessionTokens {
         self.accepted.entry_count() + self.unproven.entry_count()
     }
 
+    /// The approximate number of accepted tokens.
+    pub(super) fn accepted_len(&self) -> u64 {
+        self.accepted.entry_count()
+    }
+
     /// Returns the partition of a token, and creates it if there is none.
     pub(super) fn get(&self, digest: &TokenDigest, rate: Rate) -> Arc<Partition> {
         match self.accepted.get(digest) {
