@@ -86,7 +86,7 @@ impl InProgress {
         let op = match wait {
             Wait::ForUpstream(op) => op,
             Wait::ForIssuer(issuer) => {
-                self.gateway.callers.ask_issuer(issuer).await;
+                self.gateway.callers.ask_issuer(issuer).await?;
                 let now = self.gateway.clock.now();
                 match self.gateway.decide(connection, &self.head, &mut self.context, now) {
                     Ok(Decision::Upstream(op)) => op,
@@ -210,7 +210,8 @@ impl InProgress {
         let acting = tokio::spawn(async move {
             let call = UpstreamCall { client: &client, caller: &caller, telemetry: &telemetry };
             let outcome = match body::read(body, &gateway.config.server).await {
-                Ok(body) => gateway.fetcher.upstream().act(&call, &execution, action.name(), &forwarded, body).await,
+                // The body is not forwarded: Refold documents none.
+                Ok(_) => gateway.fetcher.upstream().act(&call, &execution, action.name(), &forwarded).await,
                 Err(error) => Err(error),
             };
             telemetry.end(&outcome);
@@ -296,7 +297,7 @@ impl Drop for InProgress {
                 &self.head,
                 &mut self.context,
                 status,
-                Some(AccessError { code, label: code, cause: None }),
+                Some(AccessError { code, label: code, credential_problem: None, cause: None }),
             );
         }
     }

@@ -105,6 +105,8 @@ metrics! {
         "Requests answered.";
     errors: IntCounterVec, "postern_errors_total", ["tenant", "error_code"], &[],
         "Error responses by error code; UPSTREAM for all errors that Refold answered.";
+    refused_credentials: IntCounterVec, "postern_refused_credentials_total", ["reason"], &[],
+        "Requests refused for their credential, by what was wrong with it.";
     request_duration: HistogramVec, "postern_request_duration_seconds", ["cache"], REQUEST_BUCKETS,
         "Time from the head of a request to the head of its response.";
     upstream_request_duration: HistogramVec, "postern_upstream_request_duration_seconds", ["tenant", "outcome"],
@@ -149,6 +151,8 @@ metrics! {
         "Times a confirmed difference from Refold's answer put a kind of derivation out of use.";
     derivation_in_use: IntGaugeVec, "postern_derivation_in_use", ["tenant", "kind"], &[],
         "1 while answers are derived in this way, otherwise 0.";
+    issuer_keys_available: IntGaugeVec, "postern_issuer_keys_available", ["issuer"], &[],
+        "0 while the keys of an issuer of tokens could never be read, otherwise 1.";
     webhooks: IntCounterVec, "postern_webhooks_total", ["tenant", "outcome"], &[],
         "Webhook deliveries from Refold.";
     config_reloads: IntCounterVec, "postern_config_reloads_total", ["outcome"], &[],
