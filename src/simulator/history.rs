@@ -232,7 +232,7 @@ impl SimulatedExecution {
 
     /// Returns true for one execution in seven, which another one has started.
     pub(super) fn is_child(&self) -> bool {
-        (self.hash >> 40) % 7 == 0
+        (self.hash >> 40).is_multiple_of(7)
     }
 
     /// The place in a search index.
