@@ -187,7 +187,7 @@ async fn large_pages_of_shorter_documents_are_contradicted() {
 
 #[tokio::test]
 async fn filters_of_a_late_index_are_contradicted() {
-    is_found(Contrary::LateFilters, &["execution_source"]).await;
+    is_found(Contrary::LateFilters, &["status"]).await;
 }
 
 #[tokio::test]
