@@ -15,6 +15,7 @@ mod org_keys;
 mod partition;
 mod reload;
 mod session_tokens;
+mod signature_check;
 mod status;
 mod trust;
 mod verification;
@@ -38,6 +39,7 @@ pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus, 
 pub use self::reload::{CachedEntries, shares_org_key};
 use self::session_tokens::SessionTokens;
 pub use self::session_tokens::{TokenDigest, UpstreamVerdict};
+pub use self::signature_check::SignatureCheck;
 pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
 pub use self::trust::{DerivationEpochs, DerivationMark, DerivationUse, KindStatus, SourceOrigin, Trust, TrustStatus};
 use crate::clock::{Clock, Moment};
