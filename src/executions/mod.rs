@@ -3,6 +3,7 @@
 
 mod derivation;
 mod derivation_kind;
+mod json_scanner;
 mod page;
 mod query;
 mod query_memo;

@@ -208,16 +208,19 @@ impl ComparisonTask {
                 }
             };
             after = page.response_time;
-            if self.fetcher.refutes(&self.key, &key, &page) {
-                self.caller.partition().list_size.refute();
-                return Ok(None);
-            }
             pages.push((query.clone(), page));
         }
-        Ok(self
-            .fetcher
-            .derive_from(&self.caller, &self.key, pages, (&epochs, SourceOrigin::Fetched))
-            .map(Snapshot::from))
+        let size = pages.iter().map(|(_, page)| page.body.len()).sum();
+        let derive = move |fetcher: &Fetcher, caller: &Caller, key: &CacheKey| {
+            for (query, page) in &pages {
+                if fetcher.refutes(key, &key.with_question(Question::List(query.clone())), page) {
+                    caller.partition().list_size.refute();
+                    return None;
+                }
+            }
+            fetcher.derive_from(caller, key, pages, (&epochs, SourceOrigin::Fetched)).map(Snapshot::from)
+        };
+        Ok(self.fetcher.run_derivation(size, (&self.caller, &self.key), derive).await)
     }
 
     /// Fetches the answer to a question, with a request that is sent after a moment.

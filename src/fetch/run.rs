@@ -7,7 +7,7 @@ use super::comparison::{Comparison, ComparisonTask};
 use super::derivation::{DerivedEntry, SourceToFetch};
 use super::failed_source::is_refold_unavailable;
 use super::request::{FetchPurpose, FetchRequest, FetchRole};
-use crate::cache::{Demand, Entry, Follower, Leader};
+use crate::cache::{CacheKey, Demand, Entry, Follower, Leader};
 use crate::caller::Caller;
 use crate::error::ClientError;
 use crate::http_client::Client;
@@ -94,7 +94,9 @@ impl Fetcher {
             if let Some(entry) = stored.filter(|entry| entry.is_fresh(self.clock.now())) {
                 return Ok(Resolved { entry, comparison });
             }
-            let derived = match self.derive(&request.caller, &request.key) {
+            let asked = (&request.caller, &request.key);
+            let size = self.largest_source(&request.caller, &request.key);
+            let derived = match self.run_derivation(size, asked, Self::derive).await {
                 Some(derived) => self.use_derived(&request.caller, derived),
                 None => self.resolve_by_source(client, request, demand).await?,
             };
@@ -136,11 +138,11 @@ impl Fetcher {
         request.telemetry.begin("fetch");
         let FetchRequest { caller, key, stale, urgency, purpose, telemetry, .. } = request;
         let call = UpstreamCall { client, caller, telemetry };
-        let stale = stale.as_deref();
-        let demand = FetchDemand { urgency: *urgency, demand, stale, is_due: *purpose == FetchPurpose::Comparison };
+        let is_due = *purpose == FetchPurpose::Comparison;
+        let demand = FetchDemand { urgency: *urgency, demand, stale: stale.as_deref(), is_due };
         let fetched = self.upstream.fetch(&call, key.question(), demand).await?;
-        let entry = Arc::new(self.entries.of_fetch(caller, key.question(), stale, fetched));
-        if *purpose != FetchPurpose::Comparison {
+        let entry = Arc::new(self.entries.of_fetch(caller, key.question(), stale.as_ref(), fetched).await);
+        if !is_due {
             caller.tenant().trust().count_fetch();
         }
         Self::note_list_size(caller, key, &entry);
@@ -154,8 +156,9 @@ impl Fetcher {
         request: &mut FetchRequest,
         demand: &Demand,
     ) -> Result<SourceResult, FetchError> {
-        let Some(SourceToFetch { key, query, stale, kinds }) = self.source_to_fetch(&request.caller, &request.key)
-        else {
+        let size = self.largest_source(&request.caller, &request.key);
+        let to_fetch = self.run_derivation(size, (&request.caller, &request.key), Self::source_to_fetch).await;
+        let Some(SourceToFetch { key, query, stale, kinds }) = to_fetch else {
             return Ok(SourceResult::NotDerived(None));
         };
         if !self.serves(&request.caller, kinds) {
@@ -178,11 +181,16 @@ impl Fetcher {
         });
         match source_outcome(follower, urgency, demand).await? {
             Ok(source) => {
-                let pages = vec![(query, Arc::clone(&source))];
-                let derived = self.derive_from(&request.caller, &request.key, pages, (&epochs, SourceOrigin::Fetched));
-                if guessed && derived.is_none() && self.refutes(&request.key, &key, &source) {
-                    request.caller.partition().list_size.refute();
-                }
+                let size = source.body.len();
+                let derive = move |fetcher: &Self, caller: &Caller, wanted: &CacheKey| {
+                    let pages = vec![(query, Arc::clone(&source))];
+                    let derived = fetcher.derive_from(caller, wanted, pages, (&epochs, SourceOrigin::Fetched));
+                    if guessed && derived.is_none() && fetcher.refutes(wanted, &key, &source) {
+                        caller.partition().list_size.refute();
+                    }
+                    derived
+                };
+                let derived = self.run_derivation(size, (&request.caller, &request.key), derive).await;
                 Ok(match derived {
                     Some(derived) => self.use_derived(&request.caller, derived),
                     None => SourceResult::NotDerived(None),
