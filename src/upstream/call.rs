@@ -29,3 +29,13 @@ pub struct FetchDemand<'a> {
     /// Put the fetch before all others in the background, however old the entries are that those renew.
     pub is_due: bool,
 }
+
+impl FetchDemand<'_> {
+    /// Waits until the fetch is of no use: the last caller of a fetch that began for callers disconnects.
+    pub(super) async fn ended(&self) {
+        match self.urgency {
+            Urgency::Foreground => self.demand.lost().await,
+            Urgency::Background => std::future::pending().await,
+        }
+    }
+}
