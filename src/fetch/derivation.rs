@@ -287,7 +287,7 @@ mod tests {
             let (offloaded, derived) = offloads(fetcher.run_derivation(size, asked, Fetcher::derive));
             assert_eq!(offloaded, expected, "a source of {size} bytes");
             let derived = derived.expect("it follows from the source");
-            assert_eq!((derived.derived, derived.total), (true, Some(20)));
+            assert_eq!((derived.entry.derived.is_some(), derived.entry.total), (true, Some(20)));
         }
     }
 }
