@@ -59,7 +59,7 @@ mod tests;
 pub use account_pattern::{Access, AccountPattern};
 pub use address::ListenAddress;
 pub use admin::{AdminAddress, AdminConfig};
-pub use cache::{Cache, Freshness, Stale};
+pub use cache::{Cache, Derive, Freshness, Stale};
 pub use client_certificate::ClientCertificate;
 pub use client_key::ClientKey;
 pub use connection::{CaFile, Connection};

@@ -328,7 +328,7 @@ fn an_override_reaches_every_kind_of_setting() {
         ("POSTERN_QUERY_IGNORED_PARAMETERS", r#"["a", "b"]"#),
         ("POSTERN_QUERY_UNKNOWN_PARAMETERS", "\"drop\""),
         ("POSTERN_CACHE_CAPACITY", "4096"),
-        ("POSTERN_CACHE_DERIVE", "false"),
+        ("POSTERN_CACHE_DERIVE", "off"),
         ("POSTERN_CORS_ORIGINS", r#"["https://app.example.com"]"#),
         ("POSTERN_ADMIN_TOKEN_ENV", "POSTERN_ADMIN_TOKEN"),
         ("POSTERN_ADMIN_TOKEN", "s3cret-admin-token"),
@@ -342,7 +342,7 @@ fn an_override_reaches_every_kind_of_setting() {
     assert_eq!(&*config.traces.service_name, "1234");
     assert_eq!(config.query.ignored, ["a", "b"]);
     assert_eq!(config.query.unknown, crate::executions::UnknownParameters::Drop);
-    assert_eq!((config.cache.capacity, config.cache.derive), (ByteSize::from_bytes(4096), false));
+    assert_eq!((config.cache.capacity, config.cache.derive), (ByteSize::from_bytes(4096), super::Derive::Off));
     assert_eq!(config.cors.expect("the table is added").origins, ["https://app.example.com"]);
     assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("s3cret-admin-token"));
     assert_eq!(config.tenants[0].limits.upstream.max_queue, 7);

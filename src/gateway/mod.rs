@@ -185,9 +185,9 @@ impl Gateway {
         response: &mut ResponseContext,
         now: Moment,
     ) -> Result<Decision, Unresolved> {
-        let settings = &caller.tenant().config;
-        let directives = Directives::of(&head.headers, &settings.request_directives);
-        let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, &settings.stale, now) {
+        let tenant = caller.tenant();
+        let directives = Directives::of(&head.headers, &tenant.config.request_directives);
+        let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, tenant, now) {
             Lookup::Hit(entry, outcome) => (outcome, Answer::Hit(entry)),
             Lookup::Renewable(entry, claim) => (CacheOutcome::HitStale, Answer::Renew(entry, claim)),
             Lookup::Miss { stale, outcome } => {

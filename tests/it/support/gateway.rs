@@ -10,6 +10,7 @@ use postern::config::ListenAddress;
 use postern::lifecycle::{Lifecycle, Reloads};
 use postern::observe::RecentError;
 use postern::server::{Server, StartError};
+use postern::tenant::TrustStatus;
 
 use super::until::until;
 use super::{Answer, Client, Configuration, leaks};
@@ -80,6 +81,16 @@ impl Gateway {
         let busiest = self.server.gateway().tenants()[0].busiest(1000, self.clock.now());
         let busy = busiest.iter().find(|busy| busy.linked_account.as_deref() == Some(linked_account));
         busy.map_or(0, |busy| busy.requests)
+    }
+
+    /// The trust in derived answers.
+    pub(crate) fn trust(&self) -> TrustStatus {
+        self.server.gateway().tenants()[0].trust().status(self.clock.now())
+    }
+
+    /// Waits until no comparison of a derived answer is under way.
+    pub(crate) async fn until_compared(&self) {
+        until(|| self.trust().comparisons == 0).await;
     }
 
     /// The fetches that wait for a permit of the upstream budget.
