@@ -12,6 +12,7 @@
 
 mod poll;
 mod report;
+mod trouble;
 mod upstream;
 mod variant;
 
