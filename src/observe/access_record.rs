@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use super::traces::TraceId;
 use crate::cache::{CacheKey, CacheOutcome};
@@ -23,8 +23,8 @@ const MAX_CAUSE: usize = 512;
 pub struct AccessRecord<'a> {
     /// The id of the request, which the caller receives in `x-request-id`.
     pub request_id: RequestId,
-    /// The request method.
-    pub method: &'a Method,
+    /// The request method, from a bounded set of names.
+    pub method: &'static str,
     /// The resource that the request target names.
     pub resource: Resource,
     /// The sender of the request, if its credential is known.
@@ -82,13 +82,20 @@ pub struct AccessError<'a> {
     pub code: &'a str,
     /// The value of the metrics' label `error_code`, from a bounded set: see [`ClientError::label`].
     pub label: &'static str,
+    /// The precise reason of a refused credential, from a bounded set: see [`ClientError::credential_problem`].
+    pub credential_problem: Option<&'static str>,
     /// The underlying error, for the operator only.
     pub cause: Option<&'a (dyn Error + Send + Sync + 'static)>,
 }
 
 impl<'a> From<&'a ClientError> for AccessError<'a> {
     fn from(error: &'a ClientError) -> Self {
-        Self { code: error.error_code(), label: error.label(), cause: error.cause().map(|cause| &**cause) }
+        Self {
+            code: error.error_code(),
+            label: error.label(),
+            credential_problem: error.credential_problem(),
+            cause: error.cause().map(|cause| &**cause),
+        }
     }
 }
 

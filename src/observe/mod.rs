@@ -7,6 +7,7 @@
 mod access_log;
 mod access_record;
 mod latency;
+mod log_text;
 mod log_writer;
 mod metrics;
 mod recent;
@@ -141,6 +142,9 @@ fn count(requests: &RequestMetrics, record: &AccessRecord<'_>) {
     requests.answered(record.resource, record.status, record.cache, record.duration);
     if let Some(error) = record.error {
         requests.failed(error.label);
+        if let Some(problem) = error.credential_problem {
+            requests.credential_refused(problem);
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 use std::time::Duration;
 
-use http::Method;
-
 use super::*;
 use crate::observe::access_record::AccessError;
 
@@ -15,13 +13,18 @@ fn answer(recent: &RecentActivity, at: u64, status: u16, cache: CacheOutcome, er
     let request_id = RequestId::new();
     recent.answered(&AccessRecord {
         request_id,
-        method: &Method::GET,
+        method: "GET",
         resource: Resource::List,
         caller: None,
         key: None,
         canonical: None,
         status: StatusCode::from_u16(status).expect("a status"),
-        error: error_code.map(|code| AccessError { code, label: "", cause: Some(&std::fmt::Error) }),
+        error: error_code.map(|code| AccessError {
+            code,
+            label: "",
+            credential_problem: None,
+            cause: Some(&std::fmt::Error),
+        }),
         cache,
         age: None,
         answered_at: second(at),
