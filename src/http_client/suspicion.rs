@@ -35,7 +35,7 @@ pub(super) struct Suspicion {
 #[derive(Debug, Default)]
 struct Connections {
     opened: u64,
-    /// Those that are open, and those that were closed so lately that what arrived on them still counts.
+    /// Open connections, and those that were closed so lately that what arrived on them still counts.
     arrivals: Vec<(u64, Arc<Arrivals>)>,
 }
 

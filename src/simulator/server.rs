@@ -13,7 +13,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::api::{Api, LINKED_ACCOUNTS_PATH, WEBHOOKS_PATH, below_executions};
+use super::disruption::Disruption;
 use super::fault::{ConnectionReset, Fault, SimulatedBody, plain};
+use super::habit::Habit;
 use super::state::SimulatorState;
 
 /// Prefix of the control routes: `POST /simulate/status=503` makes the following requests fail, `/simulate/none` ends that.
@@ -102,11 +104,11 @@ fn requested_fault(headers: &HeaderMap) -> Option<Fault> {
 fn switch(state: &SimulatorState, behaviour: &str) -> Response<SimulatedBody> {
     if behaviour == "none" {
         state.behave();
-    } else if let Ok(disruption) = behaviour.parse() {
+    } else if let Ok(disruption) = behaviour.parse::<Disruption>() {
         state.connections.disrupt(disruption);
-    } else if let Ok(habit) = behaviour.parse() {
+    } else if let Ok(habit) = behaviour.parse::<Habit>() {
         state.set_habit(habit);
-    } else if let Ok(fault) = behaviour.parse() {
+    } else if let Ok(fault) = behaviour.parse::<Fault>() {
         state.set_fault(Some(fault));
     } else {
         return plain(400, USAGE);
