@@ -122,7 +122,10 @@ struct Intake {
 impl Intake {
     fn spawn<A: Acceptor>(self, acceptor: A, owner: SocketOwner, close: watch::Receiver<bool>) {
         tokio::spawn(async move {
-            let serve = |stream| self.connections.serve(stream, self.listener, self.open.clone());
+            let serve = |stream| {
+                let peer = A::peer(&stream);
+                self.connections.serve(stream, (self.listener, peer), self.open.clone());
+            };
             accept(acceptor, owner, close, serve).await;
         });
     }

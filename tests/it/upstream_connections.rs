@@ -13,28 +13,27 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::support::{
-    self, Configuration, EMPTY_PAGE, EXECUTIONS, Gateway, PendingAnswer, as_account, manual_clock, spawn_upstream,
-    until, within,
+    self, Configuration, EMPTY_PAGE, EXECUTIONS, Gateway, PendingAnswer, as_account, spawn_upstream, until, within,
 };
 
 /// Counts the connections and requests of an upstream.
 #[derive(Debug, Default)]
-struct Counters {
+pub(crate) struct Counters {
     open: AtomicUsize,
     opened: AtomicUsize,
     requests: AtomicUsize,
 }
 
 impl Counters {
-    fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    fn opened(&self) -> usize {
+    pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::SeqCst)
     }
 
-    fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
@@ -62,7 +61,7 @@ async fn upstream<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// Reads the head of a request; false at the end of the connection.
-async fn read_head(stream: &mut TcpStream, counters: &Counters) -> bool {
+pub(crate) async fn read_head(stream: &mut TcpStream, counters: &Counters) -> bool {
     let is_request = support::read_head(stream).await.is_some();
     counters.requests.fetch_add(usize::from(is_request), Ordering::SeqCst);
     is_request
@@ -74,14 +73,14 @@ async fn say(stream: &mut TcpStream, response: &str) {
 }
 
 /// Answers every request with an empty page.
-async fn answer_all(mut stream: TcpStream, _number: usize, counters: Arc<Counters>) {
+pub(crate) async fn answer_all(mut stream: TcpStream, _number: usize, counters: Arc<Counters>) {
     while read_head(&mut stream, &counters).await {
         say(&mut stream, EMPTY_PAGE).await;
     }
 }
 
 /// Starts a gateway with one worker.
-fn gateway(upstream: SocketAddr, change: impl FnOnce(Configuration) -> Configuration) -> Gateway {
+pub(crate) fn gateway(upstream: SocketAddr, change: impl FnOnce(Configuration) -> Configuration) -> Gateway {
     let config = Configuration::new().upstream(upstream).one_worker();
     Gateway::start(&change(config), &Clock::system())
 }
@@ -92,7 +91,7 @@ fn fragile(config: Configuration) -> Configuration {
 }
 
 /// Opens the circuit at the first failure, and suspects connections after 50 ms.
-fn suspicious(config: Configuration) -> Configuration {
+pub(crate) fn suspicious(config: Configuration) -> Configuration {
     fragile(config).set("upstream.suspect_after", "50ms")
 }
 
@@ -319,11 +318,11 @@ async fn a_connection_is_not_used_again_after_a_gateways_failure() {
 }
 
 /// Asks for all these pages at once.
-fn ask_at_once(gateway: &Gateway, pages: Range<usize>) -> Vec<PendingAnswer> {
+pub(crate) fn ask_at_once(gateway: &Gateway, pages: Range<usize>) -> Vec<PendingAnswer> {
     pages.map(|page| gateway.spawn_list("acme-1", &format!("page={page}"))).collect()
 }
 
-async fn assert_answered(pending: Vec<PendingAnswer>) {
+pub(crate) async fn assert_answered(pending: Vec<PendingAnswer>) {
     for pending in pending {
         let answer = pending.answer().await;
         assert_eq!(answer.status, 200, "{:?}", answer.body);
@@ -331,7 +330,7 @@ async fn assert_answered(pending: Vec<PendingAnswer>) {
 }
 
 /// Answers one request of each of `count` connections at once, and then is as silent on them as `silence` says.
-async fn falls_silent<F: Future<Output = ()> + Send + 'static>(
+pub(crate) async fn falls_silent<F: Future<Output = ()> + Send + 'static>(
     count: usize,
     silence: impl Fn(TcpStream, usize, Arc<Counters>) -> F + Clone + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<Counters>, watch::Sender<bool>) {
@@ -352,15 +351,77 @@ async fn falls_silent<F: Future<Output = ()> + Send + 'static>(
     (address, counters, gate)
 }
 
+/// A route of the allow-list.
+const WORKFLOWS: &str = "/api/v1/workflow";
+
+fn with_pass_through(config: Configuration) -> Configuration {
+    config.toml(&format!("[[pass_through]]\npath = \"{WORKFLOWS}\"\nmethods = [\"GET\"]\nscope = \"org\""))
+}
+
 #[tokio::test]
 async fn reads_on_dead_connections_move_to_the_one_that_answers() {
-    for dead in [1, 2, 6] {
-        let (address, counters, gate) = dead_up_to(dead).await;
-        let gateway = gateway(address, suspicious);
-        assert_answered(unanswered(&gateway, &counters, &gate, dead).await).await;
-        until(|| counters.open() == counters.opened() - dead).await;
+    for (dead, path) in
+        [(1, EXECUTIONS), (2, EXECUTIONS), (6, EXECUTIONS), (1, WORKFLOWS), (2, WORKFLOWS), (6, WORKFLOWS)]
+    {
+        let (address, counters, gate) = falls_silent(dead, move |mut stream, number, counters| async move {
+            if number > dead {
+                return answer_all(stream, number, counters).await;
+            }
+            // Takes requests and never answers, like a route that drops packets.
+            while read_head(&mut stream, &counters).await {}
+        })
+        .await;
+        let gateway = gateway(address, |config| with_pass_through(suspicious(config)));
+        let first = ask_at_once(&gateway, 1..dead + 1);
+        until(|| counters.requests() == dead).await;
+        gate.send_replace(true);
+        assert_answered(first).await;
+        let ask = |page: usize| gateway.spawn_get(&format!("{path}?page={page}"), &as_account("acme-1"));
+        assert_answered((101..101 + dead).map(ask).collect()).await;
+        // The connection of a forwarded response may be closed too.
+        until(|| counters.open() <= counters.opened() - dead).await;
         // Each read was sent once on a dead connection and once on a new one, that of the probe included.
-        assert_eq!(counters.requests(), 3 * dead, "{dead} dead connections");
+        assert_eq!(counters.requests(), 3 * dead, "{dead} dead connections, {path}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_is_waited_for() {
+    for path in [EXECUTIONS, WORKFLOWS] {
+        let rest = watch::Sender::new(false);
+        let sent = rest.clone();
+        let (address, counters, gate) = falls_silent(2, move |mut stream, number, counters| {
+            let mut sent = sent.subscribe();
+            async move {
+                if number > 2 {
+                    return answer_all(stream, number, counters).await;
+                }
+                while read_head(&mut stream, &counters).await {
+                    if number == 1 {
+                        let (begin, end) = EMPTY_PAGE.split_at(20);
+                        say(&mut stream, begin).await;
+                        sent.wait_for(|sent| *sent).await.expect("the test holds it");
+                        say(&mut stream, end).await;
+                    }
+                }
+            }
+        })
+        .await;
+        // Long enough for the answer to begin in time on a busy machine.
+        let patient = |config: Configuration| fragile(config).set("upstream.suspect_after", "1s");
+        let gateway = gateway(address, |config| with_pass_through(patient(config)));
+        let first = ask_at_once(&gateway, 1..3);
+        until(|| counters.requests() == 2).await;
+        gate.send_replace(true);
+        assert_answered(first).await;
+        let ask = |page: usize| gateway.spawn_get(&format!("{path}?page={page}"), &as_account("acme-1"));
+        let reads: Vec<_> = (101..103).map(ask).collect();
+        // The read on the silent connection is answered on a new one, and the silent one is closed.
+        until(|| reads.iter().any(PendingAnswer::is_finished) && counters.open() <= 2).await;
+        assert_eq!(counters.requests(), 5, "{path}");
+        rest.send_replace(true);
+        assert_answered(reads).await;
+        assert_eq!(counters.requests(), 5, "{path}");
     }
 }
 
@@ -393,83 +454,5 @@ async fn a_slow_upstream_gets_one_probe_and_all_keep_waiting() {
         answer.send_replace(true);
         assert_answered(slow).await;
         assert_eq!(counters.requests(), 2 * waiting + 1, "{waiting} waiting");
-    }
-}
-
-/// Takes requests and never answers, like a route that drops packets, on the connections up to number `dead`, once they have
-/// answered one request each; later ones are fine.
-async fn dead_up_to(dead: usize) -> (SocketAddr, Arc<Counters>, watch::Sender<bool>) {
-    falls_silent(dead, move |mut stream, number, counters| async move {
-        if number > dead {
-            return answer_all(stream, number, counters).await;
-        }
-        while read_head(&mut stream, &counters).await {}
-    })
-    .await
-}
-
-/// Leaves a read unanswered on each of `dead` connections.
-async fn unanswered(
-    gateway: &Gateway,
-    counters: &Counters,
-    gate: &watch::Sender<bool>,
-    dead: usize,
-) -> Vec<PendingAnswer> {
-    let first = ask_at_once(gateway, 1..dead + 1);
-    until(|| counters.requests() == dead).await;
-    gate.send_replace(true);
-    assert_answered(first).await;
-    let unanswered = ask_at_once(gateway, 101..101 + dead);
-    until(|| counters.requests() == 2 * dead).await;
-    unanswered
-}
-
-#[tokio::test]
-async fn reads_on_dead_connections_move_while_newer_connections_answer() {
-    for dead in [1, 2, 6] {
-        let (address, counters, gate) = dead_up_to(dead).await;
-        let gateway = gateway(address, suspicious);
-        let unanswered = unanswered(&gateway, &counters, &gate, dead).await;
-        let busy = async {
-            for page in 1000.. {
-                assert_eq!(gateway.list("acme-2", &format!("page={page}")).await.status, 200);
-            }
-        };
-        tokio::select! {
-            () = assert_answered(unanswered) => {}
-            () = busy => {}
-        }
-        until(|| counters.open() == counters.opened() - dead).await;
-    }
-}
-
-#[tokio::test]
-async fn reads_on_dead_connections_move_while_others_wait_for_the_budget() {
-    const OTHERS: usize = 60;
-    for dead in [1_u32, 2, 4] {
-        let (address, counters, gate) = dead_up_to(dead as usize).await;
-        let config = suspicious(Configuration::new()).upstream(address).one_worker();
-        let clock = manual_clock();
-        // The burst is spent when the dead connections have a read each, as one request of it is kept in reserve.
-        let gateway = Gateway::start(&config.upstream_limit(20, 2 * dead + 1).max_wait("1m"), &clock);
-        let unanswered = unanswered(&gateway, &counters, &gate, dead as usize).await;
-        let others = (0..OTHERS).map(|name| gateway.spawn_list("acme-2", &format!("workflow_name={name}")));
-        let others: Vec<_> = others.collect();
-        // The probe waits for its turn, too.
-        gateway.until_waiting(OTHERS + 1).await;
-        let grants = async {
-            loop {
-                let before = counters.requests();
-                // One more request at 20 per second, of which the budget keeps a little in reserve.
-                clock.advance(Duration::from_millis(51));
-                until(|| counters.requests() > before).await;
-            }
-        };
-        tokio::select! {
-            () = assert_answered(unanswered) => {}
-            () = grants => {}
-        }
-        assert!(gateway.waiting().callers > OTHERS / 2, "they took their turns");
-        drop(others);
     }
 }
