@@ -23,7 +23,7 @@ use super::state::SimulatorState;
 const CONTROL_PREFIX: &str = "/simulate/";
 
 /// The behaviours that the control routes take.
-const USAGE: &str = "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset, redirect, bom, encoded-304, action=204, retry-date=30s, bad-ids=500, unknown-tokens=500,429, connections=black-hole, connections=reset or connections=timeout\n";
+const USAGE: &str = "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset, redirect, bom, encoded-304, action=204, retry-date=30s, contrary=all or one of its ways, bad-ids=500, unknown-tokens=500,429, connections=black-hole, connections=reset or connections=timeout\n";
 
 /// Accepts connections and serves each in a task of its own.
 pub(super) async fn accept(state: &Arc<SimulatorState>, listener: TcpListener) -> io::Result<()> {
@@ -75,8 +75,13 @@ async fn respond(
         state.requests.fetch_add(1, Ordering::SeqCst);
     }
     let fault = requested_fault(request.headers()).or_else(|| state.fault());
+    let mut api = Api::new(state);
     let variation = match fault {
         Some(Fault::Variation(variation)) => Some(variation),
+        Some(Fault::Contrary(contrary)) => {
+            api = api.contrary(contrary);
+            None
+        }
         Some(Fault::Latency(latency)) => {
             state.clock.sleep_until(state.clock.now() + latency).await;
             None
@@ -84,7 +89,6 @@ async fn respond(
         Some(fault) => return fault.respond(state.request_id()).await,
         None => None,
     };
-    let api = Api::new(state);
     let response = if path == LINKED_ACCOUNTS_PATH && request.method() == Method::GET {
         api.linked_accounts(request.headers())
     } else {
