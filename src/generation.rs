@@ -179,6 +179,7 @@ impl Generation {
             query_memo,
             identity: self.gateway.identity_with_certificate(&identity, &names),
             abandon,
+            half_close: None,
         }
     }
 }

@@ -28,10 +28,11 @@ mod session_token;
 mod tenants;
 mod trusted;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
 use http::StatusCode;
 
 pub use self::callers::Callers;
@@ -127,7 +128,8 @@ impl Caller {
     /// org key, or all session tokens of the tenant; those that Refold has not accepted are apart.
     #[must_use]
     pub fn flow(&self, now: Moment) -> Flow {
-        let mut hasher = DefaultHasher::new();
+        // Not keyed: nothing that a caller sends is hashed.
+        let mut hasher = FixedState::default().build_hasher();
         self.tenant.interned_id().hash(&mut hasher);
         match &self.credential {
             // Names are not unique: a listener's, a certificate's and a key's may be equal.

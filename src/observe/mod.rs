@@ -7,6 +7,7 @@
 mod access_log;
 mod access_record;
 mod latency;
+mod log_text;
 mod log_writer;
 mod metrics;
 mod recent;

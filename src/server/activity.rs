@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use tokio::sync::watch;
+
 use crate::lifecycle::Lifecycle;
 
 /// The phases in which a connection comes to its end. Phases only advance; each includes the earlier ones.
@@ -51,6 +53,14 @@ pub(super) struct ConnectionActivity {
     write_blocked: AtomicBool,
     /// The end of the output was written.
     half_closed: AtomicBool,
+    /// Requests whose content was not read to its end.
+    reading_content: AtomicU32,
+    /// The head that was read last has a `Content-Length`.
+    has_content_length: AtomicBool,
+    /// The peer has ended its output while a request waited for its response, or for the end of it.
+    peer_half_closed: AtomicBool,
+    /// Tells requests of `peer_half_closed`.
+    half_close: watch::Sender<bool>,
     /// A part of a request head was read and its request has not begun.
     in_head: AtomicBool,
     http_2: AtomicBool,
@@ -70,6 +80,10 @@ impl ConnectionActivity {
             in_flight: AtomicU32::new(0),
             write_blocked: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
+            reading_content: AtomicU32::new(0),
+            has_content_length: AtomicBool::new(false),
+            peer_half_closed: AtomicBool::new(false),
+            half_close: watch::Sender::new(false),
             in_head: AtomicBool::new(false),
             http_2: AtomicBool::new(false),
             has_had_request: AtomicBool::new(false),
@@ -97,17 +111,68 @@ impl ConnectionActivity {
         self.http_2.load(Ordering::Relaxed)
     }
 
-    /// Records bytes that were read. Outside of a request they begin the head of the next one.
-    pub(super) fn record_read(&self) {
-        if !self.awaits_response() && !self.in_head.load(Ordering::Relaxed) {
-            self.in_head.store(true, Ordering::Relaxed);
-            self.record_event();
+    /// Records bytes that were read. Outside of a request they belong to the head of the next one. Part of the hit path.
+    pub(super) fn record_read(&self) -> ReadPart {
+        if self.awaits_response() || self.reading_content.load(Ordering::Relaxed) > 0 {
+            return ReadPart::Other;
         }
+        if self.in_head.load(Ordering::Relaxed) {
+            return ReadPart::MoreOfHead;
+        }
+        self.in_head.store(true, Ordering::Relaxed);
+        self.record_event();
+        ReadPart::BeginningOfHead
+    }
+
+    /// Records whether the head that is read has a `Content-Length`.
+    pub(super) fn set_content_length(&self, has_content_length: bool) {
+        self.has_content_length.store(has_content_length, Ordering::Relaxed);
+    }
+
+    /// Returns true if the head that was read last has a `Content-Length`.
+    pub(super) fn has_content_length(&self) -> bool {
+        self.has_content_length.load(Ordering::Relaxed)
+    }
+
+    /// Begins to read the content of a request.
+    pub(super) fn begin_content(self: &Arc<Self>) -> UnreadRequest {
+        change(&self.reading_content, |others| others + 1);
+        UnreadRequest(Arc::clone(self))
+    }
+
+    /// Records the end of the peer's output. Returns true if it is to be ignored for now: a request was read whole, and its
+    /// peer can still read the response (RFC 9112, 9.6). The connection's task is woken at the end of the response.
+    pub(super) fn end_input(&self) -> bool {
+        let waits = self.is_answering() && self.reading_content.load(Ordering::Relaxed) == 0 && !self.is_http_2();
+        if waits {
+            self.peer_half_closed.store(true, Ordering::Relaxed);
+            self.half_close.send_if_modified(|half_closed| !std::mem::replace(half_closed, true));
+        }
+        waits
+    }
+
+    /// Becomes true when the peer ends its output while it waits for a response.
+    pub(super) fn peer_half_closed(&self) -> watch::Receiver<bool> {
+        self.half_close.subscribe()
     }
 
     /// Records whether the socket accepts more data.
     pub(super) fn set_write_blocked(&self, blocked: bool) {
+        let was_blocked = self.write_blocked.load(Ordering::Relaxed);
         self.write_blocked.store(blocked, Ordering::Relaxed);
+        if was_blocked && !blocked {
+            self.wake_at_end_of_response();
+        }
+    }
+
+    /// Wakes the connection's task if the end of its input was ignored until now.
+    fn wake_at_end_of_response(&self) {
+        if self.peer_half_closed.load(Ordering::Relaxed)
+            && !self.is_answering()
+            && let Some(waker) = &*self.task()
+        {
+            waker.wake_by_ref();
+        }
     }
 
     /// Records that the end of the output was written.
@@ -186,6 +251,27 @@ fn change(count: &AtomicU32, change: impl FnOnce(u32) -> u32) {
     count.store(change(count.load(Ordering::Relaxed)), Ordering::Relaxed);
 }
 
+/// The part of a request that bytes belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadPart {
+    /// The first bytes of a head.
+    BeginningOfHead,
+    /// Further bytes of a head.
+    MoreOfHead,
+    /// Content, or a request behind one that has no response yet.
+    Other,
+}
+
+/// Counts a request as one with unread content, as long as it lives.
+#[derive(Debug)]
+pub(super) struct UnreadRequest(Arc<ConnectionActivity>);
+
+impl Drop for UnreadRequest {
+    fn drop(&mut self) {
+        change(&self.0.reading_content, |all| all - 1);
+    }
+}
+
 /// Counts a request as in flight, from its head until the last of its response was written.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -206,7 +292,9 @@ impl InFlight {
     /// Returns true if the response is to be the last one of its connection.
     pub(super) fn is_last(&self) -> bool {
         // The lifecycle changes first; the monitor then takes a moment to reach each connection.
-        self.activity.phase() >= DrainPhase::Closing || self.activity.lifecycle.is_draining()
+        self.activity.phase() >= DrainPhase::Closing
+            || self.activity.lifecycle.is_draining()
+            || self.activity.peer_half_closed.load(Ordering::Relaxed)
     }
 }
 
@@ -222,5 +310,6 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.record_response();
         change(&self.activity.in_flight, |all| all - 1);
+        self.activity.wake_at_end_of_response();
     }
 }

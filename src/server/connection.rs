@@ -12,13 +12,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::HandshakeKind;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::{ConnectionActivity, DrainPhase};
 use super::monitored_io::MonitoredIo;
+use super::plain_http::TlsSocket;
+use super::refusal::HeadRefusals;
 use super::service::GatewayService;
 use super::timeouts::{ConnectionMonitor, Timeouts};
 use crate::config;
@@ -120,10 +122,19 @@ impl Connections {
             return;
         };
         tokio::spawn(async move {
-            let handshake = TlsAcceptor::from(tls.config()).accept(stream);
-            let handshake = tokio::time::timeout(protocols.handshake_timeout, until_drain(&activity, handshake));
+            let handshake = TlsAcceptor::from(tls.config()).accept(TlsSocket::new(stream)).into_fallible();
+            let handshake = until_phase(DrainPhase::Draining, &activity, handshake);
             // Failures are not logged: scanners, and clients that do not trust this certificate, are common.
-            let Ok(Some(Ok(stream))) = handshake.await else { return };
+            let stream = match tokio::time::timeout(protocols.handshake_timeout, handshake).await {
+                Ok(Some(Ok(stream))) => stream,
+                Ok(Some(Err((_, socket)))) => {
+                    if let Some(plain) = socket.into_plain() {
+                        connections.refuse_plain_http(plain, activity).await;
+                    }
+                    return;
+                }
+                Ok(None) | Err(_) => return,
+            };
             let session = stream.get_ref().1;
             let certificates = session.peer_certificates().unwrap_or_default();
             if session.handshake_kind() == Some(HandshakeKind::Resumed) && !tls.admits_resumed(certificates) {
@@ -133,6 +144,22 @@ impl Connections {
             connections.serve_http(stream, &protocols, origin, activity).await;
             drop(open);
         });
+    }
+
+    /// Answers plain HTTP on a port that serves TLS.
+    async fn refuse_plain_http<S>(&self, stream: S, activity: Arc<ConnectionActivity>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let refusals = HeadRefusals::recorded_by(&self.active);
+        let response = refusals.without_tls();
+        let mut io = MonitoredIo::new(stream, Arc::clone(&activity), refusals);
+        let answer = pin!(async {
+            io.write_all(&response).await?;
+            io.shutdown().await
+        });
+        // An error concerns only the peer, which knows it.
+        drop(until_phase(DrainPhase::Dropped, &activity, answer).await);
     }
 
     async fn serve_http<S>(
@@ -145,7 +172,7 @@ impl Connections {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let _connected = self.active.gateway().connected();
-        let io = MonitoredIo::new(stream, Arc::clone(&activity));
+        let io = MonitoredIo::new(stream, Arc::clone(&activity), HeadRefusals::recorded_by(&self.active));
         let (query_memo, abandon) = (Arc::clone(&self.query_memo), self.abandon.clone());
         let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, abandon);
         let service = service_fn(move |request| service.call(request));
@@ -179,12 +206,12 @@ impl Connections {
     }
 }
 
-/// Polls a future until its connection drains; returns `None` if the drain comes first.
-async fn until_drain<F: Future>(activity: &ConnectionActivity, future: F) -> Option<F::Output> {
+/// Polls a future until its connection reaches a phase; returns `None` if the phase comes first.
+async fn until_phase<F: Future>(phase: DrainPhase, activity: &ConnectionActivity, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|context| {
         activity.set_waker(context.waker());
-        if activity.phase() >= DrainPhase::Draining {
+        if activity.phase() >= phase {
             return Poll::Ready(None);
         }
         future.as_mut().poll(context).map(Some)
@@ -196,7 +223,7 @@ async fn until_drain<F: Future>(activity: &ConnectionActivity, future: F) -> Opt
 mod tests {
     use std::collections::BTreeMap;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -233,7 +260,7 @@ mod tests {
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let abandon = watch::Sender::new(false);
         let connections = Arc::new(Connections::new(&settings, active, lifecycle, 0, abandon.subscribe()));
-        for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"\x15\x03"), (2, b"")] {
+        for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"HTTP/1.1 400"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
             let (open, _drained) = mpsc::channel::<()>(1);
             connections.serve(stream, ListenerId(listener), open);

@@ -1,5 +1,5 @@
-//! A connection's socket, which reports reads and writes to the connection's activity and ends the input of a connection that
-//! has timed out.
+//! A connection's socket, which reports reads and writes to the connection's activity, ends the input of a connection that
+//! has timed out, puts the documented responses in place of hyper's own, and closes in stages.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::activity::{ConnectionActivity, DrainPhase};
-use crate::error::{ClientError, Reason};
-use crate::request::RequestId;
+use super::activity::{ConnectionActivity, DrainPhase, ReadPart};
+use super::head_scan::HeadScan;
+use super::refusal::HeadRefusals;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113, 3.4), on which no HTTP/1.1 response can be written.
 const HTTP_2_PREFACE: &[u8] = b"PRI ";
@@ -18,17 +18,45 @@ const HTTP_2_PREFACE: &[u8] = b"PRI ";
 /// Bytes of a PING frame (RFC 9113, 6.7), the largest frame that an idle HTTP/2 connection sends from time to time.
 const PING_FRAME: usize = 17;
 
+/// Most bytes that are read after the end of the output.
+const MAX_LATE_INPUT: usize = 8 << 20;
+
 /// A socket that reports reads and writes.
 #[derive(Debug)]
 pub(super) struct MonitoredIo<S> {
     stream: S,
     activity: Arc<ConnectionActivity>,
     has_read: bool,
+    /// The head that is read, or was read last.
+    head: HeadScan,
+    refusals: HeadRefusals,
+    /// The response that is written in place of hyper's own.
+    replacement: Option<Replacement>,
+    /// The connection ends after a response that hyper does not know of.
+    is_ending: bool,
+    /// Bytes that were read after the end of the output.
+    late_input: usize,
+}
+
+/// A response that is written in place of hyper's own.
+#[derive(Debug)]
+struct Replacement {
+    response: Vec<u8>,
+    written: usize,
 }
 
 impl<S> MonitoredIo<S> {
-    pub(super) fn new(stream: S, activity: Arc<ConnectionActivity>) -> Self {
-        Self { stream, activity, has_read: false }
+    pub(super) fn new(stream: S, activity: Arc<ConnectionActivity>, refusals: HeadRefusals) -> Self {
+        Self {
+            stream,
+            activity,
+            has_read: false,
+            head: HeadScan::default(),
+            refusals,
+            replacement: None,
+            is_ending: false,
+            late_input: 0,
+        }
     }
 
     fn record_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -40,34 +68,105 @@ impl<S> MonitoredIo<S> {
         }
         result
     }
+
+    /// Records bytes that were read. Part of the hit path.
+    fn record_read(&mut self, new: &[u8]) {
+        if !self.has_read {
+            self.activity.set_http_2(new.starts_with(HTTP_2_PREFACE));
+            self.has_read = true;
+        }
+        match self.activity.record_read() {
+            ReadPart::BeginningOfHead => self.head = HeadScan::default(),
+            ReadPart::MoreOfHead => {}
+            ReadPart::Other => return,
+        }
+        if !self.activity.is_http_2() {
+            self.head.read(new);
+            self.activity.set_content_length(self.head.has_content_length());
+        }
+    }
+
+    /// Returns true if bytes are to be replaced: they are a response of hyper's own. Part of the hit path.
+    fn replaces(&mut self, bytes: &[u8]) -> bool {
+        // All other responses have a request, which is in flight until the last of its body was written.
+        if self.replacement.is_none() && !self.activity.is_answering() && !self.activity.is_http_2() {
+            self.replacement =
+                self.refusals.in_place_of(bytes, self.head).map(|response| Replacement { response, written: 0 });
+        }
+        self.replacement.is_some()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> MonitoredIo<S> {
+    /// Writes the replacement; returns `replaced`, the number of bytes that it replaces, once it is written whole.
+    fn poll_replacement(&mut self, cx: &mut Context<'_>, replaced: usize) -> Poll<io::Result<usize>> {
+        while let Some(Replacement { response, written }) = &mut self.replacement {
+            let rest = &response[*written..];
+            if rest.is_empty() {
+                self.replacement = None;
+                break;
+            }
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                more => *written += more,
+            }
+        }
+        Poll::Ready(Ok(replaced))
+    }
+
+    /// Ends the output, then reads until the peer closes, sends more than [`MAX_LATE_INPUT`], or the monitor drops the
+    /// connection: if the socket were closed with input unread, the kernel would reset the connection and discard what it has
+    /// not sent (RFC 9112, 9.6).
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.activity.is_half_closed() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.activity.set_half_closed();
+        }
+        let mut discarded = [0; 1024];
+        while self.late_input < MAX_LATE_INPUT {
+            let mut buffer = ReadBuf::new(&mut discarded);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+            self.late_input += buffer.filled().len();
+            self.activity.record_event();
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for MonitoredIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.activity.phase() >= DrainPhase::InputEnded {
             if self.activity.abandon_head() {
+                let response = self.refusals.too_slow();
                 // One attempt, without waiting: a peer this slow has had its time.
-                let _ = Pin::new(&mut self.stream).poll_write(cx, &request_timeout());
+                let _ = Pin::new(&mut self.stream).poll_write(cx, &response);
+                self.is_ending = true;
             }
-            return Poll::Ready(Ok(()));
+            // hyper finds the end of the input in the middle of a head, and closes the socket at once.
+            return if self.is_ending { self.poll_close(cx) } else { Poll::Ready(Ok(())) };
         }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let new = buffer.filled().get(before..).unwrap_or_default();
-        if read.is_ready() && !new.is_empty() {
-            if !self.has_read {
-                self.activity.set_http_2(new.starts_with(HTTP_2_PREFACE));
-                self.has_read = true;
-            }
-            self.activity.record_read();
+        if !new.is_empty() {
+            self.record_read(new);
+        } else if buffer.remaining() > 0 && self.activity.end_input() {
+            return Poll::Pending;
         }
-        read
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MonitoredIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let result = if self.replaces(bytes) {
+            self.poll_replacement(cx, bytes.len())
+        } else {
+            Pin::new(&mut self.stream).poll_write(cx, bytes)
+        };
         self.record_write(result)
     }
 
@@ -77,25 +176,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MonitoredIo<S> {
         result
     }
 
-    /// Ends the output. A connection that drains then reads until its peer closes, or the monitor drops it: if the socket were
-    /// closed with input unread, the kernel would reset the connection and discard what it has not sent (RFC 9112, 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.activity.is_half_closed() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            if self.activity.phase() < DrainPhase::Closing {
-                return Poll::Ready(Ok(()));
-            }
-            self.activity.set_half_closed();
-        }
-        let mut discarded = [0; 1024];
-        loop {
-            let mut buffer = ReadBuf::new(&mut discarded);
-            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
-            if read.is_err() || buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            self.activity.record_event();
-        }
+        self.poll_close(cx)
     }
 
     fn poll_write_vectored(
@@ -103,27 +185,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MonitoredIo<S> {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        let result = match bytes {
+            // hyper's own responses are one head without a body.
+            [only] if self.replaces(only) => self.poll_replacement(cx, only.len()),
+            _ => Pin::new(&mut self.stream).poll_write_vectored(cx, bytes),
+        };
         self.record_write(result)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
-}
-
-/// Writes the whole response to a request head that did not arrive in time. hyper has no request to respond to yet.
-fn request_timeout() -> Vec<u8> {
-    let id = RequestId::new().to_string();
-    let error = ClientError::new(Reason::RequestTimeout, "the request head took too long to arrive");
-    let body = error.body(&id);
-    let mut response = format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncache-control: no-store\r\nx-request-id: {id}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    response.extend_from_slice(&body);
-    response
 }
 
 #[cfg(test)]
@@ -137,31 +209,59 @@ mod tests {
     use crate::lifecycle::Lifecycle;
 
     #[tokio::test]
-    async fn a_draining_connection_reads_until_its_peer_closes() {
-        for (phase, waits) in [(DrainPhase::Serving, false), (DrainPhase::Closing, true)] {
+    async fn a_connection_reads_until_its_peer_closes() {
+        for phase in [DrainPhase::Serving, DrainPhase::Closing] {
             let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH))));
             activity.advance(phase);
             let (mut peer, stream) = duplex(64);
-            let mut io = MonitoredIo::new(stream, Arc::clone(&activity));
+            let mut io = MonitoredIo::new(stream, Arc::clone(&activity), HeadRefusals::unrecorded());
             io.write_all(b"response").await.expect("it fits");
             {
                 let mut shutdown = pin!(io.shutdown());
-                let pending = poll_fn(|cx| Poll::Ready(shutdown.as_mut().poll(cx).is_pending())).await;
-                assert_eq!((pending, activity.is_half_closed()), (waits, waits));
-                if waits {
-                    peer.write_all(b"late").await.expect("it is read");
-                    let events = activity.events();
-                    assert!(poll_fn(|cx| Poll::Ready(shutdown.as_mut().poll(cx).is_pending())).await);
-                    assert!(activity.events() > events);
-                }
+                assert!(poll_fn(|cx| Poll::Ready(shutdown.as_mut().poll(cx).is_pending())).await);
+                assert!(activity.is_half_closed());
+                peer.write_all(b"late").await.expect("it is read");
+                let events = activity.events();
+                assert!(poll_fn(|cx| Poll::Ready(shutdown.as_mut().poll(cx).is_pending())).await);
+                assert!(activity.events() > events);
                 let mut response = String::new();
                 peer.read_to_string(&mut response).await.expect("UTF-8");
                 assert_eq!(response, "response");
                 drop(peer);
-                if waits {
-                    shutdown.await.expect("the peer has closed");
-                }
+                shutdown.await.expect("the peer has closed");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_stops_sending_is_read_for_a_bounded_length() {
+        let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH))));
+        let (mut peer, stream) = duplex(1 << 20);
+        let mut io = MonitoredIo::new(stream, Arc::clone(&activity), HeadRefusals::unrecorded());
+        let sending = tokio::spawn(async move {
+            let (mut sent, block) = (0, vec![b'x'; 1 << 16]);
+            while peer.write_all(&block).await.is_ok() {
+                sent += 1 << 16;
+            }
+            sent
+        });
+        io.shutdown().await.expect("the bound is reached");
+        drop(io);
+        let sent = sending.await.expect("no panic");
+        assert!((MAX_LATE_INPUT..=MAX_LATE_INPUT + (2 << 20)).contains(&sent), "{sent}");
+    }
+
+    #[tokio::test]
+    async fn a_replacement_is_written_whole_however_little_the_peer_reads() {
+        let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH))));
+        let (mut peer, stream) = duplex(16);
+        let mut io = MonitoredIo::new(stream, activity, HeadRefusals::unrecorded());
+        let writing = tokio::spawn(async move {
+            io.write_all(b"HTTP/1.1 431 Request Header Fields Too Large\r\n\r\n").await.expect("the peer reads");
+        });
+        let mut response = String::new();
+        peer.read_to_string(&mut response).await.expect("UTF-8");
+        writing.await.expect("no panic");
+        assert!(response.starts_with("HTTP/1.1 414 ") && response.ends_with('}'), "{response}");
     }
 }

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::{mpsc, watch};
 
 use super::error::StartError;
-use super::spread::{HandOver, HandedConnection};
+use super::worker_loads::{HandOver, HandedConnection};
 use crate::config::{Endpoint, ListenAddress, SocketFile};
 use crate::generation::ListenerId;
 
@@ -52,11 +52,11 @@ pub(super) enum SocketOwner {
 /// The way in which a worker gets the connections of a listener.
 #[derive(Debug)]
 pub(super) enum ConnectionSource {
-    /// It accepts on a socket of its own.
+    /// The worker accepts on a socket of its own.
     Own(TcpListener),
-    /// It accepts for all workers and hands the connections over.
+    /// The worker accepts for all workers and hands the connections over.
     Shared(BoundSocket, HandOver),
-    /// It gets connections that another worker accepts.
+    /// The worker gets connections that another worker accepts.
     Handed(mpsc::UnboundedReceiver<HandedConnection>),
 }
 

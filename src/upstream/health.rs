@@ -32,7 +32,7 @@ pub(super) struct Breaker {
 struct BreakerState {
     /// The fetches of all tenants. Those that found no connection have failed.
     connects: FailureWindow,
-    circuits: HashMap<Arc<str>, TenantCircuit>,
+    circuits: HashMap<Arc<str>, TenantCircuit, foldhash::fast::RandomState>,
 }
 
 /// The circuit of one tenant.

@@ -38,6 +38,8 @@ mod questions;
 mod reach;
 mod reload;
 mod reload_listeners;
+mod request_content;
+mod request_heads;
 mod restart;
 mod rotation;
 mod secrecy;
