@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::trusted_proxy::TrustedProxy;
 use super::units::{AnyDuration, ByteSize, PositiveDuration};
 
 /// Limits for callers' connections and requests.
@@ -15,6 +16,9 @@ pub struct ServerConfig {
     #[serde(deserialize_with = "workers")]
     #[schemars(with = "u16")]
     pub workers: usize,
+    /// Proxies in front of the gateway: addresses, networks (`10.0.0.0/8`), or `unix` for those on Unix sockets. Of a request that
+    /// they forward, the peer is the last other address in `Forwarded` or `X-Forwarded-For`.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Time limit for a request head; 408 after it.
     #[serde(with = "PositiveDuration")]
     pub header_timeout: Duration,
@@ -39,6 +43,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             workers: 0,
+            trusted_proxies: Vec::new(),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),

@@ -309,6 +309,7 @@ mod tests {
     use super::*;
 
     const LIMITS: config::ServerConfig = config::ServerConfig {
+        trusted_proxies: Vec::new(),
         workers: 1,
         header_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(1),

@@ -9,12 +9,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::socket::{SocketOwner, drop_new_handshakes};
 use crate::log_events;
+use crate::request::peer::Peer;
 
 /// Pause in accepting after an error, such as that the process has no file descriptors left.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
@@ -63,6 +64,16 @@ pub(super) fn stop_tcp_handshakes(listener: &impl AsFd) -> Duration {
         tracing::debug!(%error, message = log_events::LISTENER_CLOSE_FAILED);
     }
     HANDSHAKE_TIME
+}
+
+/// Returns the other end of a TCP connection.
+pub(super) fn tcp_peer(stream: &TcpStream) -> Peer {
+    stream.peer_addr().map_or(Peer::Unknown, |address| Peer::at(address.ip()))
+}
+
+/// Returns the other end of a connection at a Unix path.
+pub(super) fn unix_peer(stream: &UnixStream) -> Peer {
+    stream.peer_cred().map_or(Peer::Unknown, |credentials| Peer::LocalUser(credentials.uid()))
 }
 
 /// Turns off Nagle's algorithm: responses are written whole, so there is nothing to collect.

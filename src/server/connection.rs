@@ -27,6 +27,7 @@ use crate::config;
 use crate::executions::QueryMemo;
 use crate::generation::{ActiveGeneration, ConnectionOrigin, Listener, ListenerId};
 use crate::lifecycle::Lifecycle;
+use crate::request::peer::Peer;
 
 /// Streams that one HTTP/2 connection can have open at once.
 const MAX_STREAMS: u32 = 256;
@@ -100,8 +101,8 @@ impl Connections {
         self.monitor.close_listener(listener, Instant::now());
     }
 
-    /// Serves a connection in a task of its own. The task holds `open` until the connection ends.
-    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, listener: ListenerId, open: impl Send + 'static)
+    /// Serves a connection of a listener with a peer, in a task of its own. The task holds `open` until the connection ends.
+    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, (listener, peer): (ListenerId, Peer), open: impl Send + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -113,7 +114,7 @@ impl Connections {
         let protocols = self.protocols.load_full();
         // Added before the handshake, which a drain bounds too.
         let activity = self.monitor.add(listener, accepts, Instant::now());
-        let mut origin = ConnectionOrigin { worker: self.worker, listener, certificates: Vec::new() };
+        let mut origin = ConnectionOrigin { worker: self.worker, listener, peer, certificates: Vec::new() };
         let Some(tls) = tls else {
             tokio::spawn(async move {
                 connections.serve_http(stream, &protocols, origin, activity).await;
@@ -263,7 +264,7 @@ mod tests {
         for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"HTTP/1.1 400"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
             let (open, _drained) = mpsc::channel::<()>(1);
-            connections.serve(stream, ListenerId(listener), open);
+            connections.serve(stream, (ListenerId(listener), Peer::Unknown), open);
             let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             let mut answer = Vec::new();
             let _ = peer.read_to_end(&mut answer).await;

@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::accept::accept;
+use super::accept::{accept, tcp_peer, unix_peer};
 use super::connection::Connections;
 use super::socket::{ConnectionSource, WorkerSocket};
 use super::spread::{SharedListener, Spread};
@@ -136,7 +136,10 @@ fn listen(
             let (acceptor, loads) = (TcpListener::from_std(socket)?, Arc::clone(loads));
             tokio::spawn(async move {
                 let open = || (intake.open.clone(), loads.count(index));
-                let serve = |stream| intake.connections.serve(stream, listener, open());
+                let serve = |stream| {
+                    let peer = tcp_peer(&stream);
+                    intake.connections.serve(stream, (listener, peer), open());
+                };
                 accept(acceptor, owner, close, serve).await;
             });
         }
@@ -174,10 +177,14 @@ impl Intake {
         let open = (self.open.clone(), handed.counted);
         match handed.stream {
             AcceptedStream::Tcp(stream) => {
-                self.connections.serve(TcpStream::from_std(stream)?, self.listener, open);
+                let stream = TcpStream::from_std(stream)?;
+                let peer = tcp_peer(&stream);
+                self.connections.serve(stream, (self.listener, peer), open);
             }
             AcceptedStream::Unix(stream) => {
-                self.connections.serve(UnixStream::from_std(stream)?, self.listener, open);
+                let stream = UnixStream::from_std(stream)?;
+                let peer = unix_peer(&stream);
+                self.connections.serve(stream, (self.listener, peer), open);
             }
         }
         Ok(())
