@@ -295,7 +295,7 @@ impl FileContents {
 
     /// Returns the previous sessions if their clients have met the same demands, and else none.
     fn sessions(&self, files: &TlsFiles, previous: Option<&Sessions>) -> Result<Sessions, rustls::Error> {
-        let demand = (self.client_ca.as_deref().map(sha256), files.client_certificate);
+        let demand = (self.client_ca.as_deref().map(|authorities| sha256(authorities)), files.client_certificate);
         match previous.filter(|previous| previous.demand == demand) {
             Some(previous) => Ok(previous.clone()),
             None => Ok(Sessions {
