@@ -15,6 +15,7 @@ mod coalescing;
 mod command_line;
 mod connections;
 mod contrary;
+mod dead_connections;
 mod demo;
 mod deploy;
 mod derivation;
