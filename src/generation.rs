@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::caller::ListenerIdentity;
 use crate::executions::QueryMemo;
-use crate::gateway::{ConnectionContext, Gateway};
+use crate::gateway::{ConnectionContext, Gateway, KnownCaller};
 use crate::http_client::Client;
 use crate::log_events;
 use crate::tls::Tls;
@@ -167,6 +167,7 @@ impl Generation {
         origin: &ConnectionOrigin,
         query_memo: Arc<QueryMemo>,
         abandon: watch::Receiver<bool>,
+        known_caller: KnownCaller,
     ) -> ConnectionContext {
         let configured = self
             .listeners
@@ -179,6 +180,7 @@ impl Generation {
             query_memo,
             identity: self.gateway.identity_with_certificate(&identity, &names),
             abandon,
+            known_caller,
         }
     }
 }

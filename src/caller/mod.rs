@@ -141,6 +141,12 @@ impl Caller {
         Flow { credential: hasher.finish(), account: self.partition.flow_id() }
     }
 
+    /// Returns whether the credential is verified: false for a session token that Refold has not accepted.
+    #[must_use]
+    pub fn is_known(&self, now: Moment) -> bool {
+        self.partition.token_status(now) == TokenStatus::Accepted
+    }
+
     /// The org key that the caller's upstream requests are counted by: its own if it has sent one, otherwise the active one.
     #[must_use]
     pub fn org_key(&self) -> OrgKey {

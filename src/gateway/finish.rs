@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::answer::serve;
-use super::context::{ConnectionContext, RequestContext};
+use super::context::{ConnectionContext, KnownCaller, RequestContext};
 use super::normalise::{Miss, UpstreamOp};
 use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
@@ -42,6 +42,7 @@ struct InProgress {
     client: Client,
     head: Parts,
     context: RequestContext,
+    known_caller: KnownCaller,
     answered: bool,
 }
 
@@ -65,8 +66,8 @@ impl Gateway {
     pub async fn finish(self: Arc<Self>, unfinished: Box<Unfinished>) -> Response<Body> {
         let Unfinished { connection, head, context, wait, body } = *unfinished;
         let mut abandon = connection.abandon.clone();
-        let client = connection.client.clone();
-        let mut request = InProgress { gateway: self, client, head, context, answered: false };
+        let (client, known_caller) = (connection.client.clone(), connection.known_caller.clone());
+        let mut request = InProgress { gateway: self, client, head, context, known_caller, answered: false };
         let outcome = tokio::select! {
             biased;
             outcome = request.run(&connection, wait, body) => outcome,
@@ -254,6 +255,7 @@ impl InProgress {
         let outcome = if received.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
         self.gateway.observer.webhook(tenant, outcome);
         received?;
+        self.known_caller.record();
         Ok(respond::webhook_accepted(&mut self.context.response))
     }
 
@@ -274,6 +276,10 @@ impl InProgress {
     /// Ends the request with its response, and records it.
     fn respond(mut self, outcome: Result<Response<Body>, ClientError>) -> Response<Body> {
         self.answered = true;
+        // Refold may just have accepted the caller's session token.
+        if self.context.caller.as_ref().is_some_and(|caller| caller.is_known(self.gateway.clock.now())) {
+            self.known_caller.record();
+        }
         match outcome {
             Ok(response) => {
                 self.gateway.record(&self.head, &mut self.context, response.status(), None);

@@ -17,13 +17,17 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::{ConnectionActivity, DrainPhase};
-use super::monitored_io::MonitoredIo;
+use super::admission::Admission;
+use super::handshake_io::HandshakeIo;
+use super::monitored_io::{CONNECTION_WINDOW, MonitoredIo, STREAM_WINDOW};
+use super::occupancy::OpenConnection;
 use super::service::GatewayService;
 use super::timeouts::{ConnectionMonitor, Timeouts};
 use crate::config;
 use crate::executions::QueryMemo;
 use crate::generation::{ActiveGeneration, ConnectionOrigin, Listener, ListenerId};
 use crate::lifecycle::Lifecycle;
+use crate::observe::OpenConnectionGuard;
 
 /// Streams that one HTTP/2 connection can have open at once.
 const MAX_STREAMS: u32 = 256;
@@ -34,7 +38,8 @@ pub(super) struct Connections {
     active: Arc<ActiveGeneration>,
     worker: usize,
     protocols: ArcSwap<ProtocolSettings>,
-    monitor: ConnectionMonitor,
+    admission: Arc<Admission>,
+    monitor: Arc<ConnectionMonitor>,
     /// The memo of parsed queries that all connections of this worker share.
     query_memo: Arc<QueryMemo>,
     /// Turns true when the worker gives up requests in flight.
@@ -45,6 +50,8 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct ProtocolSettings {
     http: auto::Builder<TokioExecutor>,
+    /// Most bytes of a request head that a connection keeps.
+    largest_head: usize,
     /// Longest time for a TLS handshake.
     handshake_timeout: Duration,
 }
@@ -53,18 +60,21 @@ impl ProtocolSettings {
     fn new(settings: &config::ServerConfig) -> Self {
         // Twice the configured limits: the gateway enforces those itself, with responses of the documented shape.
         let largest_head = 2 * (settings.max_header_size.as_usize() + settings.max_uri_length.as_usize());
+        let largest_head = largest_head.max(16 * 1024);
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             // The monitor enforces the header timeout, without a timer per request.
             .header_read_timeout(None)
-            .max_buf_size(largest_head.max(16 * 1024));
+            .max_buf_size(largest_head);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(STREAM_WINDOW)
             .keep_alive_interval(settings.header_timeout)
             .keep_alive_timeout(settings.header_timeout)
             .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX));
-        Self { http, handshake_timeout: settings.header_timeout }
+        Self { http, largest_head, handshake_timeout: settings.header_timeout }
     }
 }
 
@@ -73,12 +83,14 @@ impl Connections {
         settings: &config::ServerConfig,
         active: Arc<ActiveGeneration>,
         lifecycle: Arc<Lifecycle>,
-        worker: usize,
-        abandon: watch::Receiver<bool>,
+        admission: Arc<Admission>,
+        (worker, abandon): (usize, watch::Receiver<bool>),
     ) -> Self {
         let protocols = ArcSwap::from_pointee(ProtocolSettings::new(settings));
-        let monitor = ConnectionMonitor::new(Timeouts::of(settings), lifecycle);
-        Self { active, worker, protocols, monitor, query_memo: Arc::default(), abandon }
+        let occupancy = Arc::clone(admission.occupancy());
+        let monitor = Arc::new(ConnectionMonitor::new(Timeouts::of(settings), lifecycle, occupancy));
+        admission.watch(&monitor);
+        Self { active, worker, protocols, admission, monitor, query_memo: Arc::default(), abandon }
     }
 
     /// Applies settings: protocol settings to new connections, timeouts to all.
@@ -97,9 +109,18 @@ impl Connections {
         self.monitor.close_listener(listener, Instant::now());
     }
 
-    /// Serves a connection in a task of its own. The task holds `open` until the connection ends.
-    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, listener: ListenerId, open: mpsc::Sender<()>)
-    where
+    /// Returns what admits new connections.
+    pub(super) fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Serves a connection that was admitted, in a task of its own. The task holds `open` until the connection ends.
+    pub(super) fn serve<S>(
+        self: &Arc<Self>,
+        (stream, admitted): (S, OpenConnection),
+        listener: ListenerId,
+        open: mpsc::Sender<()>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         // A listener that an earlier reload closed: its TLS settings are gone, so its connection is dropped.
@@ -110,23 +131,32 @@ impl Connections {
         let protocols = self.protocols.load_full();
         // Added before the handshake, which a drain bounds too.
         let activity = self.monitor.add(listener, accepts, Instant::now());
+        let served = ServedConnection {
+            activity: Arc::clone(&activity),
+            active: Arc::clone(&self.active),
+            _counted: self.active.gateway().connected(),
+            _admitted: admitted,
+        };
         let mut origin = ConnectionOrigin { worker: self.worker, listener, certificates: Vec::new() };
         let Some(tls) = tls else {
             tokio::spawn(async move {
                 connections.serve_http(stream, &protocols, origin, activity).await;
-                drop(open);
+                drop((served, open));
             });
             return;
         };
         tokio::spawn(async move {
+            let stream = HandshakeIo::new(stream, Arc::clone(&activity), Arc::clone(&connections.admission));
             let handshake = TlsAcceptor::from(tls.config()).accept(stream);
             let handshake = tokio::time::timeout(protocols.handshake_timeout, until_drain(&activity, handshake));
             // Failures are not logged: scanners, and clients that do not trust this certificate, are common.
-            let Ok(Some(Ok(stream))) = handshake.await else { return };
+            let Ok(Some(Ok(mut stream))) = handshake.await else { return };
+            stream.get_mut().0.complete();
+            activity.complete_handshake();
             let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
             origin.certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
             connections.serve_http(stream, &protocols, origin, activity).await;
-            drop(open);
+            drop((served, open));
         });
     }
 
@@ -139,8 +169,8 @@ impl Connections {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let _connected = self.active.gateway().connected();
-        let io = MonitoredIo::new(stream, Arc::clone(&activity));
+        let io =
+            MonitoredIo::new(stream, Arc::clone(&activity), Arc::clone(&self.admission), protocols.largest_head);
         let (query_memo, abandon) = (Arc::clone(&self.query_memo), self.abandon.clone());
         let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, abandon);
         let service = service_fn(move |request| service.call(request));
@@ -174,6 +204,24 @@ impl Connections {
     }
 }
 
+/// A connection that is being served, counted from its acceptance to its end.
+#[derive(Debug)]
+struct ServedConnection {
+    activity: Arc<ConnectionActivity>,
+    active: Arc<ActiveGeneration>,
+    _counted: OpenConnectionGuard,
+    _admitted: OpenConnection,
+}
+
+impl Drop for ServedConnection {
+    fn drop(&mut self) {
+        self.activity.end();
+        if let Some(reason) = self.activity.close_reason() {
+            self.active.gateway().connection_closed(reason);
+        }
+    }
+}
+
 /// Polls a future until its connection drains; returns `None` if the drain comes first.
 async fn until_drain<F: Future>(activity: &ConnectionActivity, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
@@ -195,6 +243,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
+    use crate::server::admission::Bounds;
     use crate::config::{Config, Environment};
     use crate::gateway::Gateway;
     use crate::generation::Generation;
@@ -226,11 +275,13 @@ mod tests {
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, vec![client], listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let abandon = watch::Sender::new(false);
-        let connections = Arc::new(Connections::new(&settings, active, lifecycle, 0, abandon.subscribe()));
+        let admission = Arc::new(Admission::new(Bounds { connections: 9, unidentified_bytes: 1 << 20 }));
+        let connections =
+            Arc::new(Connections::new(&settings, active, lifecycle, Arc::clone(&admission), (0, abandon.subscribe())));
         for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"\x15\x03"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
             let (open, _drained) = mpsc::channel(1);
-            connections.serve(stream, ListenerId(listener), open);
+            connections.serve((stream, admission.admit().await), ListenerId(listener), open);
             let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             let mut answer = Vec::new();
             let _ = peer.read_to_end(&mut answer).await;

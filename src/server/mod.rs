@@ -4,12 +4,17 @@
 
 mod accept;
 mod activity;
+mod admission;
 mod connection;
 mod counted_body;
+mod descriptors;
 mod error;
+mod frame_budget;
+mod handshake_io;
 mod inherited;
 mod listeners;
 mod monitored_io;
+mod occupancy;
 mod service;
 mod socket;
 mod timeouts;
@@ -21,6 +26,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 
+use self::admission::Admission;
 pub use self::error::StartError;
 pub use self::inherited::InheritedSockets;
 use self::listeners::ListenerSet;
@@ -42,6 +48,7 @@ pub struct Server {
     active: Arc<ActiveGeneration>,
     lifecycle: Arc<Lifecycle>,
     clock: Clock,
+    admission: Arc<Admission>,
     listeners: Mutex<ListenerSet>,
     workers: Vec<WorkerHandle>,
     stop: watch::Sender<bool>,
@@ -74,6 +81,7 @@ impl Server {
         mut inherited: InheritedSockets,
         access_log: Option<LogWriter>,
     ) -> Result<Self, StartError> {
+        descriptors::raise_limit();
         let config = Arc::new(config);
         let settings = config.server.clone();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log)?);
@@ -84,6 +92,8 @@ impl Server {
         let admin = admin.map(publish_admin).transpose()?;
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, clients, plan.listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
+        let admission = Arc::new(Admission::new(descriptors::bounds(&config, settings.workers)));
+        active.gateway().set_connections_limit(admission.max_connections());
         let (stop, drained) = (watch::Sender::new(false), watch::Sender::new(0));
         let mut workers = Vec::with_capacity(settings.workers);
         for (index, sockets) in plan.added.into_iter().enumerate() {
@@ -95,6 +105,7 @@ impl Server {
             let worker = Worker {
                 active: Arc::clone(&active),
                 lifecycle: Arc::clone(&lifecycle),
+                admission: Arc::clone(&admission),
                 index,
                 settings: settings.clone(),
                 commands: received,
@@ -112,7 +123,7 @@ impl Server {
                 Some((address, AdminListener::start(socket, context).map_err(StartError::Worker)?))
             }
         };
-        Ok(Self { active, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin })
+        Ok(Self { active, lifecycle, clock, admission, listeners: Mutex::new(plan.after), workers, stop, admin })
     }
 
     /// Applies another configuration from the next request on. No connection is dropped, and a request in flight finishes with
@@ -166,6 +177,8 @@ impl Server {
         let _ = generation.refresh_certificates();
         generation.gateway.take_over();
         self.active.replace(generation);
+        self.admission.set_bounds(descriptors::bounds(config, self.workers.len()));
+        self.gateway().set_connections_limit(self.admission.max_connections());
         let closing;
         (closing, *listeners) = plan.carry_out();
         for (worker, sockets) in self.workers.iter().zip(added) {

@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::{ConnectionActivity, DrainPhase};
+use super::admission::Admission;
+use super::frame_budget::FrameCounter;
 use crate::error::{ClientError, Reason};
 use crate::request::RequestId;
 
@@ -18,17 +20,31 @@ const HTTP_2_PREFACE: &[u8] = b"PRI ";
 /// Bytes of a PING frame (RFC 9113, 6.7), the largest frame that an idle HTTP/2 connection sends from time to time.
 const PING_FRAME: usize = 17;
 
+/// Most bytes of request bodies that an HTTP/2 connection keeps until they are read (RFC 9113, 6.9.2), and one of its streams.
+pub(super) const CONNECTION_WINDOW: u32 = 256 << 10;
+pub(super) const STREAM_WINDOW: u32 = 128 << 10;
+
 /// A socket that reports reads and writes.
 #[derive(Debug)]
 pub(super) struct MonitoredIo<S> {
     stream: S,
     activity: Arc<ConnectionActivity>,
+    admission: Arc<Admission>,
+    /// Most bytes of a request head that hyper keeps.
+    largest_head: usize,
     has_read: bool,
+    /// Counts frames, on an HTTP/2 connection.
+    frames: Option<FrameCounter>,
 }
 
 impl<S> MonitoredIo<S> {
-    pub(super) fn new(stream: S, activity: Arc<ConnectionActivity>) -> Self {
-        Self { stream, activity, has_read: false }
+    pub(super) fn new(
+        stream: S,
+        activity: Arc<ConnectionActivity>,
+        admission: Arc<Admission>,
+        largest_head: usize,
+    ) -> Self {
+        Self { stream, activity, admission, largest_head, has_read: false, frames: None }
     }
 
     fn record_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -51,15 +67,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for MonitoredIo<S> {
             }
             return Poll::Ready(Ok(()));
         }
+        if self.activity.is_flooded() {
+            // The next phase wakes the connection's task.
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let new = buffer.filled().get(before..).unwrap_or_default();
         if read.is_ready() && !new.is_empty() {
             if !self.has_read {
-                self.activity.set_http_2(new.starts_with(HTTP_2_PREFACE));
                 self.has_read = true;
+                if new.starts_with(HTTP_2_PREFACE) {
+                    self.activity.set_http_2(true);
+                    self.frames = Some(FrameCounter::new());
+                }
             }
-            self.activity.record_read();
+            if let Some(frames) = &mut self.frames {
+                let empty = frames.count(new);
+                self.activity.record_empty_frames(empty);
+            }
+            let bodies = if self.activity.is_http_2() { CONNECTION_WINDOW as usize } else { 0 };
+            if self.activity.record_read(new.len(), self.largest_head + bodies) {
+                self.admission.relieve_memory();
+            }
         }
         read
     }
@@ -134,15 +164,17 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+    use crate::server::admission::Bounds;
     use crate::lifecycle::Lifecycle;
 
     #[tokio::test]
     async fn a_draining_connection_reads_until_its_peer_closes() {
         for (phase, waits) in [(DrainPhase::Serving, false), (DrainPhase::Closing, true)] {
-            let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH))));
+            let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH)), Arc::default()));
             activity.advance(phase);
             let (mut peer, stream) = duplex(64);
-            let mut io = MonitoredIo::new(stream, Arc::clone(&activity));
+            let admission = Arc::new(Admission::new(Bounds { connections: 1, unidentified_bytes: 1 }));
+            let mut io = MonitoredIo::new(stream, Arc::clone(&activity), admission, 1);
             io.write_all(b"response").await.expect("it fits");
             {
                 let mut shutdown = pin!(io.shutdown());

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::accept::{Acceptor, accept};
+use super::admission::Admission;
 use super::connection::Connections;
 use super::socket::{BoundSocket, SocketOwner, WorkerSocket};
 use crate::config;
@@ -26,6 +27,8 @@ const LAST_RESPONSES: Duration = Duration::from_secs(1);
 pub(super) struct Worker {
     pub(super) active: Arc<ActiveGeneration>,
     pub(super) lifecycle: Arc<Lifecycle>,
+    /// Admits the connections of all workers.
+    pub(super) admission: Arc<Admission>,
     /// Its position among the workers.
     pub(super) index: usize,
     pub(super) settings: config::ServerConfig,
@@ -57,7 +60,8 @@ impl Worker {
         let abandon = watch::Sender::new(false);
         let (active, lifecycle) = (Arc::clone(&self.active), Arc::clone(&self.lifecycle));
         let connections =
-            Arc::new(Connections::new(&self.settings, active, lifecycle, self.index, abandon.subscribe()));
+            Connections::new(&self.settings, active, lifecycle, Arc::clone(&self.admission), (self.index, abandon.subscribe()));
+        let connections = Arc::new(connections);
         let (monitored, stop) = (Arc::clone(&connections), self.stop.clone());
         tokio::spawn(async move { monitored.monitor(stop).await });
         if self.index == 0 {
@@ -122,8 +126,8 @@ struct Intake {
 impl Intake {
     fn spawn<A: Acceptor>(self, acceptor: A, owner: SocketOwner, close: watch::Receiver<bool>) {
         tokio::spawn(async move {
-            let serve = |stream| self.connections.serve(stream, self.listener, self.open.clone());
-            accept(acceptor, owner, close, serve).await;
+            let serve = |admitted| self.connections.serve(admitted, self.listener, self.open.clone());
+            accept(acceptor, owner, close, self.connections.admission(), serve).await;
         });
     }
 }
