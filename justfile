@@ -35,6 +35,10 @@ check: && lint doc house-rules test
 ci:
     .ci/run
 
+# Run what is too slow for every change, or the named steps of it: `just full prism`, `just full --list`.
+full *args:
+    .ci/full {{ args }}
+
 # Measure Postern side by side with nginx (needs nginx and wrk).
 bench *args:
     benches/compare {{ args }}

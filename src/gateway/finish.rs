@@ -208,7 +208,8 @@ impl InProgress {
         let acting = tokio::spawn(async move {
             let call = UpstreamCall { client: &client, caller: &caller, telemetry: &telemetry };
             let outcome = match body::read(body, &gateway.config.server).await {
-                Ok(body) => gateway.fetcher.upstream().act(&call, &execution, action.name(), &forwarded, body).await,
+                // The body is not forwarded: Refold documents none.
+                Ok(_) => gateway.fetcher.upstream().act(&call, &execution, action.name(), &forwarded).await,
                 Err(error) => Err(error),
             };
             telemetry.end(&outcome);

@@ -32,7 +32,6 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Response, response as http_response};
@@ -225,11 +224,10 @@ impl Upstream {
         execution: &PathId,
         action: &str,
         forwarded: &ForwardedParameters,
-        body: Bytes,
     ) -> Result<ActionResult, ClientError> {
         let exchange = self.begin_unshared(call, ExchangeKind::Executions).await?;
         let deadline = self.clock.now() + self.total_timeout();
-        let request = request::act(execution, action, forwarded, body)?;
+        let request = request::act(execution, action, forwarded)?;
         let send = |request, _| call.client.send_once(request, deadline.since(self.clock.now()));
         let result = exchange.send(request, &self.retry_after, send).await;
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may

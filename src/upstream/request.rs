@@ -36,7 +36,7 @@ pub(super) fn fetch(
     Ok(request)
 }
 
-/// Builds the request for an action (`stop`, `rerun`) on an execution.
+/// Builds the request for an action (`stop`, `rerun`) on an execution. Refold documents no request body for it.
 ///
 /// # Errors
 /// If the target is too long.
@@ -44,19 +44,13 @@ pub(super) fn act(
     execution: &PathId,
     action: &str,
     forwarded: &ForwardedParameters,
-    body: Bytes,
 ) -> Result<Request<RequestBody>, ClientError> {
     let mut target = format!("{COLLECTION}/");
     execution.write_upstream(&mut target);
     target.push('/');
     target.push_str(action);
     forwarded.write_as_query(&mut target);
-    let has_body = !body.is_empty();
-    let mut request = build(Method::POST, &target, buffered(body))?;
-    if has_body {
-        request.headers_mut().insert(CONTENT_TYPE, JSON);
-    }
-    Ok(request)
+    build(Method::POST, &target, buffered(Bytes::new()))
 }
 
 /// Builds the request that checks an org key, which names no linked account.

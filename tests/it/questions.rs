@@ -1,7 +1,7 @@
 //! Questions as they reach the upstream: dates and instants stay apart, and unknown parameters are forwarded where that is
 //! configured.
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::support::{Configuration, EXECUTIONS, ScriptedRefold, World, as_account};
 
@@ -132,4 +132,26 @@ async fn unknown_parameters_are_forwarded_on_every_resource() {
     }
     let twice = world.get(&format!("{EXECUTIONS}/e1?expand=a&expand=b")).await;
     assert_eq!((twice, world.take()), (StatusCode::BAD_REQUEST, Vec::new()));
+}
+
+#[tokio::test]
+async fn an_action_is_sent_without_the_callers_body() {
+    let world = World::builder().refold(ScriptedRefold::start().await).start().await;
+    let json = [&as_account("a")[..], &[("content-type", "application/json")]].concat();
+    let text = [&as_account("a")[..], &[("content-type", "text/plain")]].concat();
+    for (headers, body) in [(&json, "{}"), (&json, r#"{"reason":"by hand"}"#), (&text, "by hand"), (&json, "")] {
+        for action in ["stop", "rerun"] {
+            let answer = world.gateway.post(&format!("{EXECUTIONS}/e1/{action}"), headers, body).await;
+            assert_eq!(answer.status, StatusCode::OK, "{action} {body}");
+        }
+    }
+    for head in world.refold.received() {
+        let length = head.headers.get("content-length").map(HeaderValue::as_bytes);
+        assert!(length.is_none_or(|length| length == b"0"), "{head:?}");
+        assert!(
+            !head.headers.contains_key("content-type") && !head.headers.contains_key("transfer-encoding"),
+            "{head:?}"
+        );
+    }
+    assert_eq!(world.refold.requests(), 8);
 }
