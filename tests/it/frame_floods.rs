@@ -16,6 +16,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const PRIORITY_UPDATE: u8 = 16;
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -36,6 +37,7 @@ struct Frames {
 impl Frames {
     async fn open(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("TCP");
         let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
         stream.write_all(&opening).await.expect("the server reads");
         Self { stream, next_stream: 1 }
@@ -77,7 +79,11 @@ impl Frames {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; usize::try_from(length).expect("it fits")];
         within(self.stream.read_exact(&mut payload)).await.ok()?;
-        Some((head[3], head[4]))
+        let (kind, flags) = (head[3], head[4]);
+        if (kind, flags) == (PING, 0) {
+            self.write(&frame(PING, ACK, 0, &payload)).await;
+        }
+        Some((kind, flags))
     }
 
     /// Reads to the end of a response.
@@ -108,7 +114,7 @@ async fn impatient() -> World {
     World::builder().config(timeouts).start().await
 }
 
-fn floods_closed(world: &World<impl Sized>) -> bool {
+fn flood_was_closed(world: &World) -> bool {
     world.gateway.metrics().contains("postern_connections_closed_total{reason=\"frame_flood\"} 1\n")
 }
 
@@ -129,23 +135,26 @@ async fn a_flood_of_frames_without_content_ends_with_goaway() {
         frames.receive().await;
         frames.write(&frame(kind, 0, stream, payload).repeat(FLOOD)).await;
         assert!(frames.ends_with_goaway().await, "{kind}");
-        until(|| floods_closed(&world)).await;
+        until(|| flood_was_closed(&world)).await;
     }
 }
 
 #[tokio::test]
 async fn requests_that_are_reset_before_their_response_are_a_flood() {
-    let world = World::builder().refold(ScriptedRefold::gated().await).start().await;
+    // The monitor allows no more frames in the meantime.
+    let patient = |config: Configuration| config.set("server.header_timeout", "60s");
+    let world = World::builder().refold(ScriptedRefold::gated().await).config(patient).start().await;
     let mut frames = Frames::open(world.gateway.address).await;
     let mut ended = false;
-    for number in 0..20_000_u32 {
+    // The PINGs alone would reach the bound of 1,000 later.
+    for number in 0..800_u32 {
         // Each waits for Refold when it is reset, so that h2 has no reason to object.
         let stream = frames.next_stream;
         let request = frames.request(&format!("a{}", number % 8));
         frames.write(&[request, frame(PING, 0, 0, &[0; 8])].concat()).await;
         while let Some((kind, flags)) = frames.read().await {
             ended |= kind == GOAWAY;
-            if ended || (kind, flags) == (PING, 1) {
+            if ended || (kind, flags) == (PING, ACK) {
                 break;
             }
         }
@@ -155,7 +164,6 @@ async fn requests_that_are_reset_before_their_response_are_a_flood() {
         frames.write(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])).await;
     }
     assert!(ended);
-    until(|| world.gateway.metrics().contains("reason=\"frame_flood\"} 0") || floods_closed(&world)).await;
 }
 
 #[tokio::test]
