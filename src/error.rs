@@ -37,6 +37,8 @@ struct Fields {
     /// Headers of the upstream's response.
     headers: HeaderMap,
     cause: Option<Cause>,
+    /// The precise reason of a refused credential, for metrics.
+    credential_problem: Option<&'static str>,
 }
 
 /// The source of an error. Metrics and the gateway's decisions depend on it, never on the texts of the body.
@@ -82,6 +84,7 @@ pub enum Reason {
     UpstreamTimeout,
     NotCached,
     UpstreamCircuitOpen,
+    IssuerKeysUnavailable,
 }
 
 impl Reason {
@@ -112,6 +115,7 @@ impl Reason {
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "SHUTTING_DOWN"),
             Self::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT"),
             Self::UpstreamCircuitOpen => (StatusCode::SERVICE_UNAVAILABLE, "UPSTREAM_CIRCUIT_OPEN"),
+            Self::IssuerKeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "ISSUER_KEYS_UNAVAILABLE"),
             Self::NotCached => (StatusCode::GATEWAY_TIMEOUT, "NOT_CACHED"),
         }
     }
@@ -203,6 +207,7 @@ impl ClientError {
             allow: None,
             headers: HeaderMap::new(),
             cause: None,
+            credential_problem: None,
         }))
     }
 
@@ -225,6 +230,19 @@ impl ClientError {
     pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.0.cause = Some(Arc::new(cause));
         self
+    }
+
+    /// Names what was wrong with a credential, for the operator's metrics: a word from a bounded set.
+    #[must_use]
+    pub fn with_credential_problem(mut self, problem: &'static str) -> Self {
+        self.0.credential_problem = Some(problem);
+        self
+    }
+
+    /// The precise reason of a refused credential, for the operator's metrics.
+    #[must_use]
+    pub fn credential_problem(&self) -> Option<&'static str> {
+        self.0.credential_problem
     }
 
     /// Adds headers of the upstream's response, as `Content-Range` of a 416.

@@ -52,6 +52,12 @@ impl KeySet {
         Self(Vec::new())
     }
 
+    /// Returns whether there is no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Creates the set of an issuer that signs with HMAC-SHA-256 and one shared secret.
     #[must_use]
     pub fn of_secret(secret: &[u8]) -> Self {

@@ -115,7 +115,7 @@ impl AdminConnection {
 
     /// Removes the connection: it has ended.
     pub(super) fn end(&self) {
-        self.table.lock().retain(|other| !std::ptr::eq(&**other, self));
+        self.table.lock().retain(|other| !std::ptr::eq(Arc::as_ptr(other), self));
     }
 
     fn touch(&self) {
@@ -168,8 +168,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AdminIo<S> {
 mod tests {
     use super::*;
 
-    fn peer(address: &str) -> Option<IpAddr> {
-        Some(address.parse().expect("an address"))
+    fn peer(address: &str) -> IpAddr {
+        address.parse().expect("an address")
     }
 
     #[tokio::test]
@@ -178,11 +178,11 @@ mod tests {
             [("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::2"), ("::ffff:192.0.2.1", "192.0.2.1")]
         {
             let table = Arc::<ConnectionTable>::default();
-            let (other, _) = table.add(peer("198.51.100.7"));
-            let all: Vec<_> = (0..MAX_PER_PEER).map(|_| table.add(peer(attacker))).collect();
+            let (other, _) = table.add(Some(peer("198.51.100.7")));
+            let all: Vec<_> = (0..MAX_PER_PEER).map(|_| table.add(Some(peer(attacker)))).collect();
             assert!(all.iter().all(|(_, closed)| closed.is_none()));
             all[0].0.touch();
-            assert_eq!(table.add(peer(same)).1, Some(AdminCloseReason::PeerLimit), "{attacker}");
+            assert_eq!(table.add(Some(peer(same))).1, Some(AdminCloseReason::PeerLimit), "{attacker}");
             all[1].0.closed().await;
             assert!(table.lock().iter().any(|open| Arc::ptr_eq(open, &other)));
             assert_eq!(table.lock().len(), MAX_PER_PEER + 1);

@@ -19,7 +19,7 @@ use crate::caller::ListenerIdentity;
 use crate::config::{Config, TenantRef};
 use crate::error::{ClientError, Reason};
 use crate::executions::COLLECTION;
-use crate::gateway::{ConnectionContext, KnownCaller, Explained, Gateway, Handled};
+use crate::gateway::{ConnectionContext, Explained, Gateway, Handled, KnownCaller};
 use crate::http_client::Client;
 use crate::request::headers::{LINKED_ACCOUNT_ID, X_API_KEY};
 

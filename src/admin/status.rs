@@ -1,5 +1,7 @@
 //! `GET /status` and `GET /readyz`: the state of the gateway and of its process.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde::Serialize;
 
@@ -66,17 +68,18 @@ struct ReadinessDetails {
     configuration: ReloadState,
     circuit: Circuit,
     tenants: Vec<TenantReadiness>,
+    issuers_without_keys: Vec<Arc<str>>,
 }
 
 /// The response to `GET /readyz`. A probe without a token learns only if the gateway is ready: the details contain the names of
 /// tenants and lines of the configuration.
 pub(super) fn readiness(context: &AdminContext, role: AdminRole) -> AdminResponse {
     let draining = context.lifecycle.is_draining();
-    let Readiness { ready, circuit, tenants } = context.generation.gateway().readiness();
+    let Readiness { ready, circuit, tenants, issuers_without_keys } = context.generation.gateway().readiness();
     let details = match role {
         AdminRole::Operator => {
             let configuration = ReloadState::of(&context.lifecycle);
-            Some(ReadinessDetails { configuration, circuit, tenants })
+            Some(ReadinessDetails { configuration, circuit, tenants, issuers_without_keys })
         }
         AdminRole::Anonymous => None,
     };

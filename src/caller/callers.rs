@@ -6,10 +6,11 @@ use super::api_key::ApiKeys;
 use super::certificate::Certificates;
 use super::client_key::KeyBudgets;
 use super::grant::TenantGrant;
-use super::jwt::{IssuerIndex, Issuers};
+use super::jwt::{IssuerIndex, Issuers, KeyState};
 use super::tenants::Tenants;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::error::ClientError;
 use crate::http_client::ClientSetupError;
 use crate::tenant::{Tenant, share_budgets};
 
@@ -60,9 +61,17 @@ impl Callers {
         self.certificates.find(names).cloned()
     }
 
-    /// Fetches the keys of an issuer, unless they were fetched within its cooldown.
-    pub async fn ask_issuer(&self, issuer: IssuerIndex) {
-        self.issuers.refresh(issuer).await;
+    /// Fetches the keys of an issuer for a token that names an unknown one, unless they were fetched within its cooldown.
+    ///
+    /// # Errors
+    /// 503 if the issuer's keys could not be read yet, if the fetch takes too long, or if too many requests wait for it.
+    pub async fn ask_issuer(&self, issuer: IssuerIndex) -> Result<(), ClientError> {
+        self.issuers.refresh(issuer).await
+    }
+
+    /// The names of all issuers of tokens, each with the state of its keys.
+    pub fn issuer_keys(&self) -> impl Iterator<Item = (&Arc<str>, KeyState)> {
+        self.issuers.key_states()
     }
 
     /// Fetches the keys of all issuers periodically. Ends at once if no issuer has keys behind a URL, else never.

@@ -66,7 +66,8 @@ impl Grant {
     pub(super) fn check_expiry(&self, clock: &Clock) -> Result<(), ClientError> {
         match self.expires {
             Some(expires) if clock.wall() >= expires => {
-                Err(ClientError::new(Reason::ExpiredCredentials, "this key has expired; ask for a new one"))
+                let message = "this key has expired; ask for a new one";
+                Err(ClientError::new(Reason::ExpiredCredentials, message).with_credential_problem("expired_key"))
             }
             _ => Ok(()),
         }

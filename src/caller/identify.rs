@@ -11,6 +11,7 @@ use super::credential::Credential;
 use super::grant::Grant;
 use super::jwt::{Identity, IssuerIndex, Verification, unknown_key};
 use super::linked_account::{self, ambiguous, single};
+use super::problem::CredentialProblem;
 use super::session_token::{SessionToken, bearer};
 use super::trusted::ListenerIdentity;
 use crate::clock::Moment;
@@ -38,6 +39,12 @@ pub enum Unidentified {
     NotAuthorized(ClientError, Authenticated),
     /// An issuer's token whose key is unknown; [`Callers::ask_issuer`] may find it.
     UnknownKey(IssuerIndex),
+}
+
+impl From<CredentialProblem> for Unidentified {
+    fn from(problem: CredentialProblem) -> Self {
+        Self::Refused(problem.into())
+    }
 }
 
 impl From<ClientError> for Unidentified {
@@ -95,16 +102,16 @@ impl Callers {
             }
             (Some(key), None) => self.by_api_key(key, fields, now),
             (None, Some(authorization)) => self.by_bearer_token(authorization, fields, connection, now),
-            (None, None) => Err(ClientError::invalid_credentials().into()),
+            (None, None) => Err(CredentialProblem::Missing.into()),
         }
     }
 
     fn by_api_key(&self, key: &HeaderValue, fields: &RequestHeaders<'_>, now: Moment) -> Result<Caller, Unidentified> {
         match self.api_keys.find(key.as_bytes()) {
-            None => Err(ClientError::invalid_credentials().into()),
+            None => Err(CredentialProblem::UnknownKey.into()),
             Some(ApiKey::Client(tenant, grant)) => self.by_grant(tenant, grant, fields, now),
             Some(ApiKey::Org(tenant)) => {
-                let key = tenant.org_keys().find(key.as_bytes()).ok_or_else(ClientError::invalid_credentials)?;
+                let key = tenant.org_keys().find(key.as_bytes()).ok_or(CredentialProblem::UnknownKey)?;
                 let partition = linked_account::required(fields).map(|account| tenant.linked_account(account, now));
                 Authenticated { tenant: Arc::clone(tenant), credential: Credential::OrgKey(key) }.authorize(partition)
             }
@@ -132,7 +139,7 @@ impl Callers {
         now: Moment,
     ) -> Result<Caller, Unidentified> {
         let tenant = connection.session_tokens.map(|index| self.tenants.at(index));
-        let token = bearer(authorization).ok_or_else(ClientError::invalid_credentials)?;
+        let token = bearer(authorization).ok_or(CredentialProblem::NoBearerToken)?;
         let digest = sha256(token);
         match self.verify_jwt(token, digest, tenant, now) {
             Verification::Valid(identity) => self.by_jwt(identity, fields, now),
@@ -152,8 +159,8 @@ impl Callers {
         if self.issuers.is_empty() {
             return Verification::NoIssuer;
         }
-        if let Some(identity) = self.issuers.verified(&digest, now) {
-            return Verification::Valid(identity);
+        if let Some(verification) = self.issuers.verified(&digest, now) {
+            return verification;
         }
         // A token that Refold has accepted is a session token: tokens of configured issuers are never sent to Refold.
         if session_tokens.is_some_and(|tenant| tenant.has_accepted(&digest)) {
@@ -181,10 +188,10 @@ fn by_session_token(
     tenant: Option<&Arc<Tenant>>,
     now: Moment,
 ) -> Result<Caller, ClientError> {
-    let tenant = tenant.ok_or_else(ClientError::invalid_credentials)?;
+    let tenant = tenant.ok_or(CredentialProblem::NoIssuer)?;
     let partition = tenant.session_token(&digest);
     if partition.token_status(now) == TokenStatus::Refused {
-        return Err(ClientError::invalid_credentials());
+        return Err(CredentialProblem::RefusedSessionToken.into());
     }
     let credential = Credential::SessionToken(SessionToken::new(token, digest));
     Ok(Caller { tenant: Arc::clone(tenant), partition, credential })

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use zeroize::Zeroizing;
 
 use super::output::{CommandError, print};
 use crate::caller::{Caller, Callers, Credential, ListenerIdentity, Unidentified};
@@ -14,9 +15,6 @@ use crate::config::{Access, AccountPattern, Config, Environment, ListenAddress};
 use crate::digest::{Hex, sha256};
 use crate::error::ClientError;
 use crate::request::headers::{LINKED_ACCOUNT_ID, RequestHeaders, X_API_KEY};
-
-/// Longest credential that is read, in bytes.
-const MAX_CREDENTIAL: u64 = 16 << 10;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WhoamiArguments {
@@ -36,9 +34,14 @@ pub(super) struct WhoamiArguments {
 
 pub(super) fn run(arguments: &WhoamiArguments) -> Result<(), CommandError> {
     let config = Config::load(&arguments.config, &Environment::from_process())?;
-    let mut credential = String::new();
-    std::io::stdin().take(MAX_CREDENTIAL).read_to_string(&mut credential)?;
+    // The header section of a request is bounded, and so is each credential in it.
+    let longest = config.server.max_header_size.bytes();
+    let mut credential = Zeroizing::new(String::new());
+    std::io::stdin().take(longest + 1).read_to_string(&mut credential)?;
     let credential = credential.trim();
+    if credential.len() as u64 > longest {
+        return Err(format!("the credential is longer than max_header_size, {longest} bytes").into());
+    }
     let is_chosen =
         |address: &ListenAddress| arguments.listener.as_ref().is_none_or(|chosen| *chosen == address.to_string());
     let listener =
@@ -50,7 +53,7 @@ pub(super) fn run(arguments: &WhoamiArguments) -> Result<(), CommandError> {
         Ok(caller) => explain_caller(&caller, credential),
         Err(error) => {
             print(format_args!("refused         {} {}", error.status().as_u16(), error.error_code()));
-            print(format_args!("why             {}", reason(&config, &identity, arguments, credential, &error)));
+            print(format_args!("why             {}", reason(&config, arguments, credential, &error)));
         }
     }
     Ok(())
@@ -85,10 +88,10 @@ fn identify(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
         let identified = match callers.identify(&fields, listener, clock.now()) {
-            Err(Unidentified::UnknownKey(issuer)) => {
-                callers.ask_issuer(issuer).await;
-                callers.identify(&fields, listener, clock.now())
-            }
+            Err(Unidentified::UnknownKey(issuer)) => match callers.ask_issuer(issuer).await {
+                Ok(()) => callers.identify(&fields, listener, clock.now()),
+                Err(error) => Err(error.into()),
+            },
             identified => identified,
         };
         identified.map_err(Unidentified::into_error)
@@ -133,29 +136,14 @@ fn patterns(patterns: &[AccountPattern]) -> String {
 }
 
 /// Returns the reason of a refusal in more detail than the response to the caller has.
-fn reason(
-    config: &Config,
-    listener: &ListenerIdentity,
-    arguments: &WhoamiArguments,
-    credential: &str,
-    error: &ClientError,
-) -> String {
-    if error.status() != http::StatusCode::UNAUTHORIZED || error.error_code() == "EXPIRED_CREDENTIALS" {
-        return error.message().to_owned();
+fn reason(config: &Config, arguments: &WhoamiArguments, credential: &str, error: &ClientError) -> String {
+    let Some(cause) = error.cause() else { return error.message().to_owned() };
+    if arguments.bearer || credential.is_empty() {
+        return cause.to_string();
     }
-    if arguments.bearer {
-        let accepts = if listener.session_tokens.is_some() { "accepts" } else { "does not accept" };
-        return format!(
-            "the token is not valid for any of the {} configured issuers (`iss`, `aud`, times, algorithm, key and signature have to match), and the listener {accepts} session tokens",
-            config.issuers.len()
-        );
-    }
-    if credential.is_empty() {
-        return "there is no credential, and the listener is not trusted".to_owned();
+    if jsonwebtoken::decode_header(credential).is_ok() {
+        return format!("{cause}; this is a token (JWT): with --bearer it is sent as one");
     }
     let keys: usize = config.tenants.iter().map(|tenant| tenant.client_keys.len()).sum();
-    format!(
-        "none of the {keys} client keys has the SHA-256 {}, and it is not the org key of a tenant with mode `validate`",
-        Hex(&sha256(credential.as_bytes()))
-    )
+    format!("{cause}: none of the {keys} client keys has the SHA-256 {}", Hex(&sha256(credential.as_bytes())))
 }

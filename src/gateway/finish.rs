@@ -87,7 +87,7 @@ impl InProgress {
         let op = match wait {
             Wait::ForUpstream(op) => op,
             Wait::ForIssuer(issuer) => {
-                self.gateway.callers.ask_issuer(issuer).await;
+                self.gateway.callers.ask_issuer(issuer).await?;
                 let now = self.gateway.clock.now();
                 match self.gateway.decide(connection, &self.head, &mut self.context, now) {
                     Ok(Decision::Upstream(op)) => op,
@@ -300,7 +300,7 @@ impl Drop for InProgress {
                 &self.head,
                 &mut self.context,
                 status,
-                Some(AccessError { code, label: code, cause: None }),
+                Some(AccessError { code, label: code, credential_problem: None, cause: None }),
             );
         }
     }

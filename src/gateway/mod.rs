@@ -25,8 +25,8 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use self::answer::{Answer, preflight, serve};
-pub use self::context::{ConnectionContext, KnownCaller};
 use self::context::RequestContext;
+pub use self::context::{ConnectionContext, KnownCaller};
 use self::look_up::{Lookup, look_up, not_cached};
 use self::normalise::{Miss, Normalised, UpstreamOp, normalise};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness};

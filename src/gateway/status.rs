@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
+use crate::caller::KeyState;
 use crate::executions::{ListQuery, Question};
 use crate::lifecycle::Reloads;
 use crate::observe::{Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
@@ -61,6 +62,9 @@ pub struct Readiness {
     pub circuit: Circuit,
     /// All tenants, in the order of the configuration.
     pub tenants: Vec<TenantReadiness>,
+    /// The issuers of tokens whose keys could never be read, so that their tokens are answered 503. They do not make the gateway
+    /// unready: its other callers are served.
+    pub issuers_without_keys: Vec<Arc<str>>,
 }
 
 /// The readiness of one tenant.
@@ -139,7 +143,13 @@ impl Gateway {
             TenantReadiness { id, ready, credential_accepted, budget, circuit }
         };
         let tenants: Vec<TenantReadiness> = self.callers.tenants().iter().map(of).collect();
-        Readiness { ready: tenants.iter().any(|tenant| tenant.ready), circuit: self.worst_circuit(), tenants }
+        let issuers = self.callers.issuer_keys().filter(|(_, keys)| *keys == KeyState::NeverRead);
+        Readiness {
+            ready: tenants.iter().any(|tenant| tenant.ready),
+            circuit: self.worst_circuit(),
+            tenants,
+            issuers_without_keys: issuers.map(|(id, _)| Arc::clone(id)).collect(),
+        }
     }
 
     fn is_ready(&self, tenant: &Tenant) -> bool {
@@ -170,6 +180,7 @@ impl Gateway {
                     circuit_open: self.circuit(tenant) != Circuit::Closed,
                 })
                 .collect(),
+            issuers: self.callers.issuer_keys().map(|(id, keys)| (&**id, keys == KeyState::Available)).collect(),
             reloads,
         })
     }

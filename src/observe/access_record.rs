@@ -82,13 +82,20 @@ pub struct AccessError<'a> {
     pub code: &'a str,
     /// The value of the metrics' label `error_code`, from a bounded set: see [`ClientError::label`].
     pub label: &'static str,
+    /// The precise reason of a refused credential, from a bounded set: see [`ClientError::credential_problem`].
+    pub credential_problem: Option<&'static str>,
     /// The underlying error, for the operator only.
     pub cause: Option<&'a (dyn Error + Send + Sync + 'static)>,
 }
 
 impl<'a> From<&'a ClientError> for AccessError<'a> {
     fn from(error: &'a ClientError) -> Self {
-        Self { code: error.error_code(), label: error.label(), cause: error.cause().map(|cause| &**cause) }
+        Self {
+            code: error.error_code(),
+            label: error.label(),
+            credential_problem: error.credential_problem(),
+            cause: error.cause().map(|cause| &**cause),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub enum CloseReason {
     FirstByteTimeout,
     /// A request head did not arrive in time.
     HeaderTimeout,
-    /// It was idle, or its peer did not read the response.
+    /// The connection was idle, or its peer did not read the response.
     IdleTimeout,
 }
 
@@ -57,7 +57,7 @@ pub enum AdminCloseReason {
     PeerLimit,
     /// A request head did not arrive in time.
     HeaderTimeout,
-    /// It was open for too long.
+    /// The connection was open for too long.
     Lifetime,
 }
 

@@ -106,6 +106,8 @@ metrics! {
         "Requests answered.";
     errors: IntCounterVec, "postern_errors_total", ["tenant", "error_code"], &[],
         "Error responses by error code; UPSTREAM for all errors that Refold answered.";
+    refused_credentials: IntCounterVec, "postern_refused_credentials_total", ["reason"], &[],
+        "Requests refused for their credential, by what was wrong with it.";
     request_duration: HistogramVec, "postern_request_duration_seconds", ["cache"], REQUEST_BUCKETS,
         "Time from the head of a request to the head of its response.";
     upstream_request_duration: HistogramVec, "postern_upstream_request_duration_seconds", ["tenant", "outcome"],
@@ -144,6 +146,8 @@ metrics! {
         "0 at start until Refold accepts an org key of the tenant, if verify_key is require; otherwise 1.";
     org_key_accepted: IntGaugeVec, "postern_org_key_accepted", ["tenant"], &[],
         "0 while Refold refuses every org key of the tenant, otherwise 1.";
+    issuer_keys_available: IntGaugeVec, "postern_issuer_keys_available", ["issuer"], &[],
+        "0 while the keys of an issuer of tokens could never be read, otherwise 1.";
     webhooks: IntCounterVec, "postern_webhooks_total", ["tenant", "outcome"], &[],
         "Webhook deliveries from Refold.";
     config_reloads: IntCounterVec, "postern_config_reloads_total", ["outcome"], &[],

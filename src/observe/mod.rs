@@ -158,6 +158,9 @@ fn count(requests: &RequestMetrics, record: &AccessRecord<'_>) {
     requests.answered(record.resource, record.status, record.cache, record.duration);
     if let Some(error) = record.error {
         requests.failed(error.label);
+        if let Some(problem) = error.credential_problem {
+            requests.credential_refused(problem);
+        }
     }
 }
 

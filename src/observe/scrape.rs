@@ -12,6 +12,8 @@ pub struct ScrapeState<'a> {
     pub cache: Usage,
     /// All tenants of the configuration.
     pub tenants: Vec<ScrapedTenant<'a>>,
+    /// The issuers of tokens, each with whether its keys were ever read.
+    pub issuers: Vec<(&'a str, bool)>,
     /// Results of the configuration's reloads.
     pub reloads: &'a Reloads,
 }
@@ -48,6 +50,10 @@ impl ScrapeState<'_> {
         metrics.partitions.reset();
         metrics.tenant_ready.reset();
         metrics.org_key_accepted.reset();
+        metrics.issuer_keys_available.reset();
+        for (issuer, has_keys) in &self.issuers {
+            metrics.issuer_keys_available.with_label_values(&[*issuer]).set((*has_keys).into());
+        }
         for ScrapedTenant { tenant, is_ready, circuit_open } in &self.tenants {
             let id = [&*tenant.config.id];
             // A counter that is there from the start shows its first increase.

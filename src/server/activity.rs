@@ -180,13 +180,12 @@ impl ConnectionActivity {
 
     /// Records HTTP/2 frames without content. If there are too many, the connection is told to drain, and reads nothing more.
     pub(super) fn record_empty_frames(&self, frames: u32) {
-        match self.frames_left.load(Ordering::Relaxed).checked_sub(frames) {
-            Some(left) => self.frames_left.store(left, Ordering::Relaxed),
-            None => {
-                self.flooded.store(true, Ordering::Relaxed);
-                self.set_close_reason(CloseReason::FrameFlood);
-                self.advance(DrainPhase::Draining);
-            }
+        if let Some(left) = self.frames_left.load(Ordering::Relaxed).checked_sub(frames) {
+            self.frames_left.store(left, Ordering::Relaxed);
+        } else {
+            self.flooded.store(true, Ordering::Relaxed);
+            self.set_close_reason(CloseReason::FrameFlood);
+            self.advance(DrainPhase::Draining);
         }
     }
 
@@ -326,8 +325,7 @@ impl ConnectionActivity {
 
     /// Forgets a request head of which a part was read; returns true if an HTTP/1.1 answer to it can be written.
     pub(super) fn abandon_head(&self) -> bool {
-        let answerable =
-            self.is_in_http_1_head() && !self.is_answering() && !self.evicted.load(Ordering::Relaxed);
+        let answerable = self.is_in_http_1_head() && !self.is_answering() && !self.evicted.load(Ordering::Relaxed);
         self.in_head.store(false, Ordering::Relaxed);
         answerable
     }

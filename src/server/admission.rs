@@ -89,10 +89,8 @@ impl Admission {
             return 0;
         }
         let mut candidates = self.connections();
-        let mut ranked: Vec<_> = candidates
-            .drain(..)
-            .filter_map(|activity| activity.eviction_rank().map(|rank| (rank, activity)))
-            .collect();
+        let mut ranked: Vec<_> =
+            candidates.drain(..).filter_map(|activity| activity.eviction_rank().map(|rank| (rank, activity))).collect();
         if ranked.len() > batch {
             ranked.select_nth_unstable_by_key(batch, |(rank, _)| *rank);
             ranked.truncate(batch);

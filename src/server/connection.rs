@@ -169,8 +169,7 @@ impl Connections {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io =
-            MonitoredIo::new(stream, Arc::clone(&activity), Arc::clone(&self.admission), protocols.largest_head);
+        let io = MonitoredIo::new(stream, Arc::clone(&activity), Arc::clone(&self.admission), protocols.largest_head);
         let (query_memo, abandon) = (Arc::clone(&self.query_memo), self.abandon.clone());
         let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, abandon);
         let service = service_fn(move |request| service.call(request));
@@ -243,10 +242,10 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::server::admission::Bounds;
     use crate::config::{Config, Environment};
     use crate::gateway::Gateway;
     use crate::generation::Generation;
+    use crate::server::admission::Bounds;
     use crate::tls::{ClientCertificates, Tls, TlsFiles};
 
     #[tokio::test]

@@ -95,8 +95,8 @@ mod tests {
         let bytes = [vec![b'P'; PREFACE], cases.iter().flat_map(|(bytes, _)| bytes.clone()).collect()].concat();
         let expected: u32 = cases.iter().map(|(_, count)| count).sum();
         for size in [1, 2, 7, 9, 13, 64, bytes.len()] {
-            let mut counter = FrameCounter::new();
-            let counted: u32 = bytes.chunks(size).map(|chunk| counter.count(chunk)).sum();
+            let mut frames = FrameCounter::new();
+            let counted: u32 = bytes.chunks(size).map(|chunk| frames.count(chunk)).sum();
             assert_eq!(counted, expected, "{size}");
         }
     }

@@ -164,13 +164,16 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
-    use crate::server::admission::Bounds;
     use crate::lifecycle::Lifecycle;
+    use crate::server::admission::Bounds;
 
     #[tokio::test]
     async fn a_draining_connection_reads_until_its_peer_closes() {
         for (phase, waits) in [(DrainPhase::Serving, false), (DrainPhase::Closing, true)] {
-            let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH)), Arc::default()));
+            let activity = Arc::new(ConnectionActivity::new(
+                Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH)),
+                Arc::default(),
+            ));
             activity.advance(phase);
             let (mut peer, stream) = duplex(64);
             let admission = Arc::new(Admission::new(Bounds { connections: 1, unidentified_bytes: 1 }));

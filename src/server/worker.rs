@@ -59,8 +59,13 @@ impl Worker {
         let (open, mut all_closed) = mpsc::channel(1);
         let abandon = watch::Sender::new(false);
         let (active, lifecycle) = (Arc::clone(&self.active), Arc::clone(&self.lifecycle));
-        let connections =
-            Connections::new(&self.settings, active, lifecycle, Arc::clone(&self.admission), (self.index, abandon.subscribe()));
+        let connections = Connections::new(
+            &self.settings,
+            active,
+            lifecycle,
+            Arc::clone(&self.admission),
+            (self.index, abandon.subscribe()),
+        );
         let connections = Arc::new(connections);
         let (monitored, stop) = (Arc::clone(&connections), self.stop.clone());
         tokio::spawn(async move { monitored.monitor(stop).await });

@@ -1,7 +1,7 @@
 //! The linked accounts of a tenant that were requested lately. A look-up takes no lock, and their number is bounded.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use papaya::HashMap;
@@ -85,8 +85,13 @@ impl Accounts {
         if !is_full && now.as_nanos() < self.next_sweep.load(Ordering::Relaxed) {
             return;
         }
-        // If another thread holds the lock, it is making room already.
-        let Ok(_sweeping) = self.sweeping.try_lock() else { return };
+        let _sweeping = match self.sweeping.try_lock() {
+            Ok(sweeping) => sweeping,
+            // The lock protects no data, so a panic under it leaves nothing inconsistent.
+            Err(TryLockError::Poisoned(sweeping)) => sweeping.into_inner(),
+            // Another thread is making room already.
+            Err(TryLockError::WouldBlock) => return,
+        };
         self.next_sweep.store((now + SWEEP).as_nanos(), Ordering::Relaxed);
         let partitions = self.partitions.pin();
         partitions.retain(|_, partition| now.since(partition.last_seen()) < IDLE);
@@ -141,6 +146,28 @@ mod tests {
         assert_eq!(busiest, [("b".to_owned(), 5), ("c".to_owned(), 5), ("a".to_owned(), 2)]);
         let later = Moment::from_nanos(8) + Duration::from_mins(2);
         assert_eq!(accounts.busiest(3, later), []);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a panic that poisons the lock")]
+    fn the_bound_holds_after_a_panic_under_the_sweep_lock() {
+        let accounts = Arc::new(Accounts::new(100));
+        let poisoned = Arc::clone(&accounts);
+        let panicked = std::thread::spawn(move || {
+            let _sweeping = poisoned.sweeping.lock().expect("it is free");
+            panic!("under the lock");
+        });
+        assert!(panicked.join().is_err() && accounts.sweeping.is_poisoned());
+        for number in 0..1000 {
+            account(&accounts, &format!("account-{number}"), number);
+            assert!(accounts.partitions.len() <= 100, "{number}");
+        }
+        accounts.set_capacity(10);
+        account(&accounts, "one more", 1001);
+        (0..20).for_each(|number| drop(account(&accounts, &format!("later-{number}"), 1002 + number)));
+        let idle = 2 * u64::try_from(IDLE.as_nanos()).expect("it fits");
+        account(&accounts, "after all", idle);
+        assert_eq!(accounts.len(), 1, "idle accounts are evicted");
     }
 
     #[test]

@@ -188,7 +188,7 @@ fn whoami_explains_permissions_and_refusals() {
         ("pst_dash", &[], "linked_account_id or org_id is required"),
         ("pst_old", &["--linked-account", "a"], "this key has expired"),
         ("pst_none", &["--linked-account", "a"], "none of the 2 client keys has the SHA-256"),
-        ("", &["--linked-account", "a"], "there is no credential"),
+        ("", &["--linked-account", "a"], "the request has no credential"),
         ("a.b.c", &["--bearer"], "does not accept session tokens"),
     ] {
         let answer = ask(credential, more);

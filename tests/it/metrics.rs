@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use postern::clock::Clock;
 use postern::observe::DECLARED;
 
-use crate::support::{EXECUTIONS, Gateway, KEY, ScriptedRefold, Tenant, World, as_account, refusal};
+use crate::support::{EXECUTIONS, Gateway, Issuer, KEY, ScriptedRefold, Tenant, World, as_account, refusal};
 
 /// Samples by name and labels as they are written: `name{label="value"}`.
 struct Samples(BTreeMap<String, f64>);
@@ -68,7 +68,7 @@ macro_rules! assert_samples {
 
 /// A world after requests of every kind that the metrics tell apart.
 async fn used() -> World {
-    let world = World::start().await;
+    let world = World::builder().config(|config| config.issuer(Issuer::with_secret())).start().await;
     for _ in 0..3 {
         assert_eq!(world.list("acme-1", "page=1").await.status, StatusCode::OK);
     }

@@ -239,7 +239,9 @@ async fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
     let refold = ScriptedRefold::start().await;
     let folder = Folder::new();
     let file = folder.write("postern.toml", Configuration::new().upstream(refold.address()).to_toml());
-    for (limits, expected) in [("-Sn 100; ulimit -Hn 1500", "1500"), ("-Sn 699; ulimit -Hn 700", "700"), ("-n 300", "300")] {
+    for (limits, expected) in
+        [("-Sn 100; ulimit -Hn 1500", "1500"), ("-Sn 699; ulimit -Hn 700", "700"), ("-n 300", "300")]
+    {
         let process = Process::run(limited_command(&file, limits)).await;
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).expect("Linux");
         let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");

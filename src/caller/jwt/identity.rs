@@ -2,7 +2,7 @@
 
 use crate::caller::linked_account;
 use crate::caller::tenants::TenantIndex;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::config::Access;
 use crate::error::{ClientError, Reason};
 use crate::request::headers::RequestHeaders;
@@ -29,7 +29,24 @@ pub struct Identity {
     pub(super) issuer: IssuerIndex,
     /// The generation of the issuer's keys in which the token was verified.
     pub(super) key_generation: u64,
-    pub(super) valid_until: Moment,
+    pub(super) validity: Validity,
+}
+
+/// The end of a token's validity by both clocks. The token has expired when either one gets there: the wall clock can be set
+/// back, and monotonic time knows nothing of a wall clock that is set forward.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Validity {
+    /// By monotonic time.
+    pub(super) moment: Moment,
+    /// By the wall clock, in seconds since 1970.
+    pub(super) second: i64,
+}
+
+impl Validity {
+    /// Returns whether either clock has reached the end.
+    pub(super) fn is_over(&self, clock: &Clock, now: Moment) -> bool {
+        now >= self.moment || clock.wall().as_second() >= self.second
+    }
 }
 
 impl Identity {

@@ -15,7 +15,9 @@ use jsonwebtoken::dangerous;
 use moka::sync::Cache;
 
 use self::claims::{ClaimError, Claims};
+use self::identity::Validity;
 pub use self::identity::{Identity, IssuerIndex};
+pub use self::keyring::KeyState;
 use self::keyring::Keyring;
 use self::signature::SignatureError;
 use super::tenants::TenantIndex;
@@ -24,8 +26,6 @@ use crate::config::{Issuer, TenantOf};
 use crate::error::{ClientError, Reason};
 use crate::http_client::ClientSetupError;
 
-/// Maximum length of a token, in bytes.
-const MAX_TOKEN: usize = 8 << 10;
 /// Maximum number of cached identities.
 const MAX_VERIFIED: u64 = 50_000;
 
@@ -62,14 +62,30 @@ pub(super) enum Verification {
 /// only expired tokens from all other invalid ones.
 #[derive(Debug, thiserror::Error)]
 enum InvalidToken {
-    #[error("the token is longer than {MAX_TOKEN} bytes")]
-    TooLong,
     #[error(transparent)]
     Signature(#[from] SignatureError),
     #[error(transparent)]
     Claim(#[from] ClaimError),
     #[error("the claim `{0}` names no tenant")]
     UnknownTenant(Box<str>),
+}
+
+impl InvalidToken {
+    /// The value of the metrics' label `reason`.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Signature(SignatureError::Header(_)) => "token_malformed",
+            Self::Signature(SignatureError::Algorithm(_)) => "token_algorithm",
+            Self::Signature(SignatureError::UnsupportedParameter) => "token_parameter",
+            Self::Signature(SignatureError::UnknownKey) => "token_unknown_key",
+            Self::Signature(SignatureError::Mismatch) => "token_signature",
+            Self::Claim(ClaimError::Audience) => "token_audience",
+            Self::Claim(ClaimError::NoExpiry | ClaimError::NotADate(_)) => "token_dates",
+            Self::Claim(ClaimError::Expired) => "token_expired",
+            Self::Claim(ClaimError::NotYetValid) => "token_not_yet_valid",
+            Self::UnknownTenant(_) => "token_tenant",
+        }
+    }
 }
 
 impl From<InvalidToken> for ClientError {
@@ -80,7 +96,7 @@ impl From<InvalidToken> for ClientError {
             }
             _ => Self::invalid_credentials(),
         };
-        refused.caused_by(error)
+        refused.with_credential_problem(error.label()).caused_by(error)
     }
 }
 
@@ -131,11 +147,18 @@ impl Issuers {
         self.trusted.is_empty()
     }
 
-    /// Returns the identity of a token that was verified before and is still valid. Part of the hit path.
-    pub(super) fn verified(&self, digest: &[u8; 32], now: Moment) -> Option<Arc<Identity>> {
+    /// Returns the identity of a token that was verified before, or the refusal of one that has expired since; `None` for a token
+    /// that has to be verified. Part of the hit path: one reading of the wall clock.
+    pub(super) fn verified(&self, digest: &[u8; 32], now: Moment) -> Option<Verification> {
         let identity = self.verified.get(digest)?;
-        let is_current = identity.key_generation == self.at(identity.issuer).keyring.generation();
-        (is_current && now < identity.valid_until).then_some(identity)
+        if identity.key_generation != self.at(identity.issuer).keyring.generation() {
+            return None;
+        }
+        // Not verified again: the wall clock may have been set back since.
+        if identity.validity.is_over(&self.clock, now) {
+            return Some(Verification::Invalid(InvalidToken::Claim(ClaimError::Expired).into()));
+        }
+        Some(Verification::Valid(identity))
     }
 
     /// Verifies a token. `digest` is its SHA-256, and `tenant` finds a tenant by its id.
@@ -146,15 +169,19 @@ impl Issuers {
         now: Moment,
         tenant: impl Fn(&str) -> Option<TenantIndex>,
     ) -> Verification {
-        if token.len() > MAX_TOKEN {
-            return Verification::Invalid(InvalidToken::TooLong.into());
-        }
         // Until the signature is verified, the claims only select the issuer whose keys are tried.
         let Ok(claims) = dangerous::insecure_decode_claims(token) else { return Verification::NoIssuer };
         let claims = Claims(claims);
         let Some(index) = claims.issuer().and_then(|iss| self.position(iss)) else { return Verification::NoIssuer };
         match self.check(token, &claims, index, now, tenant) {
-            Ok(identity) => {
+            Ok(mut identity) => {
+                // A token that is verified again, for new keys of its issuer, ends no later than before.
+                if let Some(earlier) = self.verified.get(&digest) {
+                    identity.validity.moment = identity.validity.moment.min(earlier.validity.moment);
+                    if identity.validity.is_over(&self.clock, now) {
+                        return Verification::Invalid(InvalidToken::Claim(ClaimError::Expired).into());
+                    }
+                }
                 let identity = Arc::new(identity);
                 self.verified.insert(digest, Arc::clone(&identity));
                 Verification::Valid(identity)
@@ -194,13 +221,31 @@ impl Issuers {
             subject: claims.subject().into(),
             issuer: index,
             key_generation,
-            valid_until: now + Duration::from_secs(u64::try_from(end - wall).unwrap_or(0)),
+            validity: Validity {
+                moment: now + Duration::from_secs(u64::try_from(end.saturating_sub(wall)).unwrap_or(0)),
+                second: end,
+            },
         })
     }
 
-    /// Fetches the keys of an issuer, unless they were fetched within its cooldown.
-    pub(super) async fn refresh(&self, issuer: IssuerIndex) {
-        self.at(issuer).keyring.refresh(&self.clock).await;
+    /// Fetches the keys of an issuer for a token that names an unknown one, unless they were fetched within its cooldown.
+    ///
+    /// # Errors
+    /// 503 if the issuer's keys could not be read yet, if the fetch takes too long, or if too many requests wait for it.
+    pub(super) async fn refresh(&self, issuer: IssuerIndex) -> Result<(), ClientError> {
+        let keyring = &self.at(issuer).keyring;
+        keyring.refresh_for_token(&self.clock).await.map_err(|unavailable| {
+            let message = "the keys of this token's issuer can't be read at present; try again";
+            ClientError::new(Reason::IssuerKeysUnavailable, message)
+                .retry_after(keyring.until_next_fetch(self.clock.now()))
+                .with_credential_problem("issuer_keys_unavailable")
+                .caused_by(unavailable)
+        })
+    }
+
+    /// The names of all issuers, each with whether its keys could ever be read.
+    pub(super) fn key_states(&self) -> impl Iterator<Item = (&Arc<str>, KeyState)> {
+        self.trusted.iter().map(|issuer| (&issuer.config.issuer, issuer.keyring.state()))
     }
 
     /// Fetches the keys of all issuers periodically. Ends at once if no issuer has keys behind a URL, else never.
@@ -210,7 +255,9 @@ impl Issuers {
             Some(async move {
                 loop {
                     issuer.keyring.refresh(&self.clock).await;
-                    self.clock.sleep_until(self.clock.now() + interval).await;
+                    // After a failure, the pause between two fetches is shorter.
+                    let pause = issuer.keyring.retry_pause().unwrap_or(interval);
+                    self.clock.sleep_until(self.clock.now() + pause).await;
                 }
             })
         });

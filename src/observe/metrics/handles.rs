@@ -64,6 +64,11 @@ impl RequestMetrics {
     pub(crate) fn failed(&self, error_code: &str) {
         self.metrics.errors.with_label_values(&[&*self.tenant, error_code]).inc();
     }
+
+    /// Counts a refused credential. Not part of the hit path.
+    pub(crate) fn credential_refused(&self, reason: &str) {
+        self.metrics.refused_credentials.with_label_values(&[reason]).inc();
+    }
 }
 
 /// The index of a status among [`OUTCOMES`].

@@ -21,7 +21,12 @@ fn answer(recent: &RecentActivity, at: u64, status: u16, cache: CacheOutcome, er
         key: None,
         canonical: None,
         status: StatusCode::from_u16(status).expect("a status"),
-        error: error_code.map(|code| AccessError { code, label: "", cause: Some(&std::fmt::Error) }),
+        error: error_code.map(|code| AccessError {
+            code,
+            label: "",
+            credential_problem: None,
+            cause: Some(&std::fmt::Error),
+        }),
         cache,
         age: None,
         answered_at: second(at),

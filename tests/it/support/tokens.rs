@@ -97,14 +97,14 @@ pub(crate) fn sign(header: &Header, claims: &Value, key: &EncodingKey) -> String
 #[derive(Clone)]
 pub(crate) struct KeyServer {
     pub(crate) address: SocketAddr,
-    /// The document, or the status of the failure.
-    answer: Arc<Mutex<Result<String, StatusCode>>>,
+    /// The document, or the status of the failure; `None` if it never answers.
+    answer: Arc<Mutex<Option<Result<String, StatusCode>>>>,
     requests: Arc<AtomicU64>,
 }
 
 impl KeyServer {
     pub(crate) async fn start(keys: &[Value]) -> Self {
-        let answer = Arc::new(Mutex::new(Ok(json!({ "keys": keys }).to_string())));
+        let answer = Arc::new(Mutex::new(Some(Ok(json!({ "keys": keys }).to_string()))));
         let requests = Arc::new(AtomicU64::new(0));
         let (given, count) = (Arc::clone(&answer), Arc::clone(&requests));
         let address = http_upstream(move |_| {
@@ -112,9 +112,11 @@ impl KeyServer {
             async move {
                 count.fetch_add(1, Ordering::SeqCst);
                 let mut response = http::Response::new(Full::default());
-                match &*given.lock().expect("no panic") {
-                    Ok(document) => *response.body_mut() = Full::new(document.clone().into()),
-                    Err(status) => *response.status_mut() = *status,
+                let given = given.lock().expect("no panic").clone();
+                match given {
+                    Some(Ok(document)) => *response.body_mut() = Full::new(document.into()),
+                    Some(Err(status)) => *response.status_mut() = status,
+                    None => std::future::pending().await,
                 }
                 response
             }
@@ -125,12 +127,17 @@ impl KeyServer {
 
     /// Replaces the document.
     pub(crate) fn publish(&self, keys: &[Value]) {
-        *self.answer.lock().expect("no panic") = Ok(json!({ "keys": keys }).to_string());
+        *self.answer.lock().expect("no panic") = Some(Ok(json!({ "keys": keys }).to_string()));
+    }
+
+    /// Leaves all requests unanswered from now on.
+    pub(crate) fn hang(&self) {
+        *self.answer.lock().expect("no panic") = None;
     }
 
     /// Answers with an error status from now on.
     pub(crate) fn fail(&self, status: StatusCode) {
-        *self.answer.lock().expect("no panic") = Err(status);
+        *self.answer.lock().expect("no panic") = Some(Err(status));
     }
 
     pub(crate) fn requests(&self) -> u64 {
