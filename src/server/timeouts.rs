@@ -402,11 +402,16 @@ mod tests {
     #[test]
     fn an_idle_connection_times_out_and_an_active_one_does_not() {
         let connection = Watched::new();
+        connection.activity.record_event();
+        connection.phase_after(0.0);
         assert_eq!(connection.phase_after(70.0), DrainPhase::Serving);
         connection.activity.record_event();
         assert_eq!(connection.phase_after(75.0), DrainPhase::Serving);
         assert_eq!(connection.phase_after(149.0), DrainPhase::Serving);
         assert_eq!(connection.phase_after(150.0), DrainPhase::InputEnded);
+        let silent = Watched::new();
+        assert_eq!(silent.phase_after(9.0), DrainPhase::Serving);
+        assert_eq!(silent.phase_after(10.0), DrainPhase::InputEnded);
         let other = Watched::new();
         other.activity.set_http_2(true);
         drop(other.activity.begin_request());

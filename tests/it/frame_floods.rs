@@ -174,7 +174,7 @@ async fn a_peer_that_answers_each_response_with_frames_is_served() {
         let request = frames.request("acme-2");
         frames.write(&request).await;
         frames.receive().await;
-        let update = [frame(WINDOW_UPDATE, 0, 0, &[0, 0, 8, 0]), frame(PING, 0, 0, &[0; 8])].concat();
+        let update = [frame(WINDOW_UPDATE, 0, 0, &[0, 0, 64, 0]), frame(PING, 0, 0, &[0; 8])].concat();
         frames.write(&update.repeat(2)).await;
     }
     assert!(world.gateway.metrics().contains("reason=\"frame_flood\"} 0\n"));
