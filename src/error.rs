@@ -16,6 +16,13 @@ use serde::Serialize;
 
 use crate::executions::QueryError;
 
+/// Longest `error_code` and `http_error_type` of an upstream error that are passed on.
+const MAX_UPSTREAM_CODE: usize = 64;
+/// Longest `message` of an upstream error, in bytes; the rest is replaced by an ellipsis.
+const MAX_UPSTREAM_MESSAGE: usize = 2048;
+/// Longest `request_id` of an upstream error that is passed on, in bytes.
+const MAX_UPSTREAM_REQUEST_ID: usize = 128;
+
 /// The cause of an error, for the operator's log.
 pub type Cause = Arc<dyn Error + Send + Sync>;
 
@@ -121,7 +128,8 @@ impl Reason {
     }
 }
 
-/// Fields of an upstream error body; [`ClientError::from_upstream`] fills in the missing ones.
+/// Fields of an upstream error body, as the upstream has sent them. [`ClientError::from_upstream`] fills in the missing ones, and
+/// those that are too large or of another form than the contract's.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamErrorFields {
     /// `http_error_type`
@@ -178,14 +186,16 @@ impl ClientError {
     }
 
     /// An upstream response with an error status. The status keeps its number, even if it is not a registered one.
+    ///
+    /// Errors are kept, logged and shown to operators, so each field is bounded. A code is upper snake case.
     #[must_use]
     pub fn from_upstream(status: StatusCode, fields: UpstreamErrorFields) -> Self {
         let message = fields.message.map_or_else(
-            || format!("Refold answered with status {} and no message", status.as_u16()).into(),
-            Cow::<'static, str>::Owned,
+            || format!("Refold answered with status {} and no message", status.as_u16()),
+            |message| shortened(message, MAX_UPSTREAM_MESSAGE),
         );
-        let error_type = fields.http_error_type.map_or_else(|| class(status), Cow::Owned);
-        let code = fields.error_code.map_or_else(|| class(status), Cow::Owned);
+        let code = |text: Option<String>| text.filter(|text| is_code(text)).map_or_else(|| class(status), Cow::Owned);
+        let (error_type, code) = (code(fields.http_error_type), code(fields.error_code));
         Self::with(Kind::Upstream, status, error_type, code, message).of_upstream_request(fields.request_id)
     }
 
@@ -211,10 +221,10 @@ impl ClientError {
         }))
     }
 
-    /// Sets the upstream's own id for the request.
+    /// Sets the upstream's own id for the request, unless it is too long for one.
     #[must_use]
     pub fn of_upstream_request(mut self, request_id: Option<String>) -> Self {
-        self.0.upstream_request_id = request_id;
+        self.0.upstream_request_id = request_id.filter(|id| id.len() <= MAX_UPSTREAM_REQUEST_ID);
         self
     }
 
@@ -342,6 +352,17 @@ impl ClientError {
     }
 }
 
+/// Returns true for an upper snake case name of a bounded length.
+fn is_code(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=MAX_UPSTREAM_CODE).contains(&text.len()) && text.bytes().all(is_plain)
+}
+
+/// Returns a text of at most `limit` bytes and an ellipsis, in memory of its own size.
+fn shortened(text: String, limit: usize) -> String {
+    if text.len() <= limit { text } else { format!("{}…", &text[..text.floor_char_boundary(limit)]) }
+}
+
 /// The reason phrase in upper snake case: `NOT_FOUND`. A status that is not registered counts as the x00 of its class
 /// (RFC 9110, 15).
 fn class(status: StatusCode) -> Cow<'static, str> {
@@ -406,6 +427,48 @@ mod tests {
         }
         assert_eq!(ClientError::invalid_credentials().label(), "SERVER_ERROR");
         assert_eq!(ClientError::no_linked_account().label(), "BAD_REQUEST");
+    }
+
+    #[test]
+    fn an_upstream_code_is_short_upper_snake_case_or_the_class() {
+        let long = "A".repeat(MAX_UPSTREAM_CODE + 1);
+        for (code, shown) in [
+            ("NO_SUCH_2", "NO_SUCH_2"),
+            (&long[1..], &long[1..]),
+            (&long, "NOT_FOUND"),
+            ("no_such", "NOT_FOUND"),
+            ("NO SUCH", "NOT_FOUND"),
+            ("NO_SÜCH", "NOT_FOUND"),
+            ("\u{1b}[31m", "NOT_FOUND"),
+            ("", "NOT_FOUND"),
+        ] {
+            let fields = UpstreamErrorFields {
+                error_code: Some(code.to_owned()),
+                http_error_type: Some(code.to_owned()),
+                ..UpstreamErrorFields::default()
+            };
+            let error = ClientError::from_upstream(StatusCode::NOT_FOUND, fields);
+            assert_eq!((error.error_code(), &*error.0.http_error_type), (shown, shown), "{code}");
+        }
+    }
+
+    #[test]
+    fn upstream_texts_are_bounded() {
+        for (text, message, keeps_id) in [
+            ("x".repeat(MAX_UPSTREAM_REQUEST_ID), "x".repeat(MAX_UPSTREAM_REQUEST_ID), true),
+            ("x".repeat(MAX_UPSTREAM_MESSAGE), "x".repeat(MAX_UPSTREAM_MESSAGE), false),
+            ("x".repeat(10_000_000), "x".repeat(MAX_UPSTREAM_MESSAGE) + "…", false),
+            ("€".repeat(10_000), "€".repeat(MAX_UPSTREAM_MESSAGE / 3) + "…", false),
+        ] {
+            let fields = UpstreamErrorFields {
+                message: Some(text.clone()),
+                request_id: Some(text),
+                ..UpstreamErrorFields::default()
+            };
+            let error = ClientError::from_upstream(StatusCode::BAD_REQUEST, fields);
+            assert_eq!((error.message(), error.0.upstream_request_id.is_some()), (&*message, keeps_id));
+            assert!(error.body("id").len() < 8192);
+        }
     }
 
     #[test]

@@ -181,6 +181,7 @@ impl Generation {
             identity: self.gateway.identity_with_certificate(&identity, &names),
             abandon,
             known_caller,
+            half_close: None,
         }
     }
 }

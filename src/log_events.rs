@@ -40,6 +40,8 @@ pub const PURGED: &str = "purged";
 pub const RESTART_NEEDED: &str = "restart_needed";
 /// Debug, `error`: the service manager could not be notified.
 pub const SERVICE_MANAGER_NOTIFY_FAILED: &str = "service_manager_notify_failed";
+/// Debug, `variable`: Kubernetes set this environment variable for a Service; it overrides no setting.
+pub const SERVICE_VARIABLE_IGNORED: &str = "service_variable_ignored";
 /// Error, `error`: the simulated Refold ended.
 pub const SIMULATOR_FAILED: &str = "simulator_failed";
 /// Warn, `spans`, `reason`: the collector did not accept spans; they are lost.

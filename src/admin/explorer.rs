@@ -21,6 +21,7 @@ use crate::error::{ClientError, Reason};
 use crate::executions::COLLECTION;
 use crate::gateway::{ConnectionContext, Explained, Gateway, Handled, KnownCaller};
 use crate::http_client::Client;
+use crate::request::body::{CallerBody, UnreadContent};
 use crate::request::headers::{LINKED_ACCOUNT_ID, X_API_KEY};
 
 const EXPLORE_AUTHORIZATION: HeaderName = HeaderName::from_static("x-explore-authorization");
@@ -59,7 +60,7 @@ impl Explorer {
         let target = Uri::try_from(format!("{COLLECTION}?{query}")).map_err(|error| {
             ClientError::new(Reason::MalformedRequest, "the query can't be part of a request target").caused_by(error)
         })?;
-        let mut request = Request::new(body);
+        let mut request = Request::new(CallerBody::new(body, None, UnreadContent::Left));
         *request.uri_mut() = target.clone();
         *request.headers_mut() = credential_headers(&head.headers);
         let headers = request.headers().clone();
@@ -104,6 +105,7 @@ impl Explorer {
             identity,
             abandon: watch::Sender::new(false).subscribe(),
             known_caller: KnownCaller::default(),
+            half_close: None,
         };
         *present = Some((Arc::clone(config), connection.clone()));
         Ok(connection)

@@ -248,6 +248,14 @@ impl Follower {
         }
     }
 
+    /// Turns a waiting follower into a listening one.
+    pub fn stop_waiting(&mut self) {
+        if self.participation == Participation::Waits {
+            self.participation = Participation::Listens;
+            self.state.waiting.remove();
+        }
+    }
+
     /// Another follower of the same fetch, which only listens.
     #[must_use]
     pub fn listener(&self) -> Self {

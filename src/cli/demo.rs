@@ -10,7 +10,7 @@ use super::signals::Signals;
 use super::simulate;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
-use crate::server::{InheritedSockets, Server};
+use crate::server::{Server, StartOptions};
 use crate::simulator::{Simulator, SimulatorSettings};
 
 const ORG_KEY_VARIABLE: &str = "REFOLD_ORG_KEY";
@@ -29,7 +29,8 @@ pub(super) fn run(listen: SocketAddr, admin: SocketAddr) -> Result<(), CommandEr
     environment.insert(ORG_KEY_VARIABLE, &org_key);
     let text = configuration(listen, admin, refold, &client_key);
     let config = Config::parse(&text, Path::new("demo.toml"), &environment)?;
-    let server = Server::start_with(config, clock, InheritedSockets::default(), logging.access_log.clone())?;
+    let options = StartOptions { access_log: logging.access_log.clone(), ..StartOptions::default() };
+    let server = Server::start_with(config, clock, options)?;
     let address = &server.addresses()[0];
     print(introduction(&address.to_string(), refold, &client_key, &simulator));
     if let Some(address) = server.admin_address() {

@@ -43,11 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway with a configuration file.
-    Serve {
-        /// Configuration file (TOML).
-        #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
-        config: PathBuf,
-    },
+    Serve(serve::ServeArguments),
     /// Validate a configuration file and report an error with its line and column.
     Check {
         /// Configuration file (TOML).
@@ -80,7 +76,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         None => demo::run(cli.listen, cli.admin),
-        Some(Command::Serve { config }) => serve::run(config),
+        Some(Command::Serve(arguments)) => serve::run(arguments),
         Some(Command::Check { config }) => check::run(config),
         Some(Command::Explain(arguments)) => explain::run(arguments),
         Some(Command::Keygen(arguments)) => keygen::run(arguments),

@@ -2,9 +2,10 @@
 //!
 //! SIGHUP, or a change of the file or of a file that it names, reloads the configuration.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use sd_notify::NotifyState;
 
 use super::logging::start_logging;
@@ -13,18 +14,30 @@ use super::signals::{SignalEvent, Signals};
 use crate::clock::Clock;
 use crate::config::{Environment, WatchedConfig};
 use crate::log_events;
-use crate::server::{InheritedSockets, Server};
+use crate::server::{InheritedSockets, OccupiedAddress, Server, StartOptions};
 
 /// Interval between two checks for changed files.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) fn run(config: &Path) -> Result<(), CommandError> {
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
+    config: PathBuf,
+    /// Listen also where another process listens, to replace it: it can be ended once this one is ready.
+    #[arg(long)]
+    take_over: bool,
+}
+
+pub(super) fn run(arguments: &ServeArguments) -> Result<(), CommandError> {
     // First of all, because it changes the environment, which is only safe while the process has one thread.
     let inherited = InheritedSockets::from_environment()?;
     let logging = start_logging()?;
     let mut signals = Signals::register()?.with_hangup()?;
-    let mut source = WatchedConfig::new(config, Environment::from_process());
-    let server = Server::start_with(source.load()?, Clock::system(), inherited, logging.access_log.clone())?;
+    let mut source = WatchedConfig::new(&arguments.config, Environment::from_process());
+    let occupied = if arguments.take_over { OccupiedAddress::TakeOver } else { OccupiedAddress::Refuse };
+    let options = StartOptions { inherited, access_log: logging.access_log.clone(), occupied };
+    let server = Server::start_with(source.load()?, Clock::system(), options)?;
     for address in server.addresses() {
         tracing::info!(%address, message = log_events::LISTENING);
     }

@@ -1,7 +1,7 @@
 //! Addresses that a listener binds.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::text::string_setting;
@@ -16,6 +16,15 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
+    /// A TCP address in canonical form: an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) is the IPv4 address that it names.
+    #[must_use]
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self::Tcp(match address.ip().to_canonical() {
+            IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+            IpAddr::V6(_) => address,
+        })
+    }
+
     /// Returns true if only processes on this host can connect.
     #[must_use]
     pub fn is_local(&self) -> bool {
@@ -30,7 +39,7 @@ impl ListenAddress {
         match text.strip_prefix("unix:") {
             Some("") => Err("the path after `unix:` is missing".to_owned()),
             Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| {
+            None => text.parse().map(Self::tcp).map_err(|_| {
                 format!(
                     "`{text}` is no address; write an IP address and a port like \"127.0.0.1:8080\", or \"unix:/path\""
                 )

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address::ListenAddress;
+use super::endpoint::Endpoint;
 use super::resolver::Resolver;
 use super::secret::Secret;
 use super::setting_path::{InvalidSetting, SettingPath};
@@ -38,6 +39,12 @@ impl AdminConfig {
             AdminAddress::Off => None,
             AdminAddress::At(address) => Some(address),
         }
+    }
+
+    /// The endpoint to bind; `None` if the listener is off.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        self.listen_address().map(|address| Endpoint { address: address.clone(), ipv6_only: false })
     }
 
     pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {

@@ -1,5 +1,6 @@
 //! `[[listeners]]`: sockets for callers.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::account_pattern::{Access, AccountPattern, AccountPatterns};
 use super::address::ListenAddress;
+use super::endpoint::Endpoint;
 use super::resolver::Resolver;
 use super::setting_path::{InvalidSetting, SettingPath};
 use super::socket_file::SocketFile;
@@ -20,6 +22,9 @@ use crate::tls::{ClientCertificates, Tls, TlsFiles};
 pub struct ListenerConfig {
     /// An IP address and a port, or `unix:` and a path.
     pub address: ListenAddress,
+    /// `[::]` accepts IPv6 connections only, so that another listener can have the port's IPv4 addresses.
+    #[serde(default)]
+    pub ipv6_only: bool,
     /// Accept Refold session tokens (Authorization: Bearer) here, on behalf of this tenant.
     pub session_tokens: Option<TenantRef>,
     /// Treat every connection as this tenant's caller, with no credential: for an app in the same pod. Only on loopback
@@ -51,12 +56,25 @@ impl ListenerConfig {
     /// A listener with no other setting than its address.
     #[must_use]
     pub fn at(address: ListenAddress) -> Self {
-        Self { address, session_tokens: None, trusted: None, tls: None, socket: SocketFile::default() }
+        Self {
+            address,
+            ipv6_only: false,
+            session_tokens: None,
+            trusted: None,
+            tls: None,
+            socket: SocketFile::default(),
+        }
     }
 
     /// The listeners if the file has none.
     pub(super) fn defaults() -> Vec<Self> {
         vec![Self::at(ListenAddress::Tcp(([127, 0, 0, 1], 8080).into()))]
+    }
+
+    /// The address, and the connections that it leaves out.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { address: self.address.clone(), ipv6_only: self.ipv6_only }
     }
 
     /// Returns true if connections are asked for a client certificate.
@@ -84,6 +102,11 @@ impl ListenerConfig {
         }
         if let Some(tls) = &mut self.tls {
             check_tls(tls, &at.key("tls"), resolver)?;
+        }
+        let is_ipv6_wildcard =
+            matches!(&self.address, ListenAddress::Tcp(address) if address.ip() == Ipv6Addr::UNSPECIFIED);
+        if self.ipv6_only && !is_ipv6_wildcard {
+            return Err(at.key("ipv6_only").refuse("only the address `[::]` can accept IPv4 connections as well"));
         }
         if matches!(self.address, ListenAddress::Tcp(_)) && self.socket != SocketFile::default() {
             return Err(at.key("socket").refuse("only a Unix socket has a mode and an owner"));

@@ -1,7 +1,8 @@
 //! Overrides of settings by the environment: `POSTERN_UPSTREAM_BASE_URL` stands for `base_url` in `[upstream]`.
 //!
 //! Every setting of the JSON Schema that is reached through tables alone can be overridden; an array as a whole. A variable
-//! that the file, or an override such as `POSTERN_ADMIN_TOKEN_ENV`, names as a secret's source is no override.
+//! that the file, or an override such as `POSTERN_ADMIN_TOKEN_ENV`, names as a secret's source is no override, and
+//! neither is one that Kubernetes sets for a Service (`service_variables.rs`).
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,9 @@ use toml::de::DeValue;
 use super::diagnostic::ConfigError;
 use super::environment::Environment;
 use super::schema::schema_value;
+use super::service_variables::is_service_variable;
 use super::tree::{Override, Tree};
+use crate::log_events;
 use crate::suggest::suggest;
 
 const PREFIX: &str = "POSTERN_";
@@ -42,6 +45,10 @@ pub(super) fn apply<'t>(tree: &mut Tree<'t>, environment: &'t Environment) -> Re
     collect_settings(&schema_value(), &[], &mut settings);
     for (variable, text) in variables {
         let Some(setting) = settings.get(variable) else {
+            if is_service_variable(variable, text, environment) {
+                tracing::debug!(variable, message = log_events::SERVICE_VARIABLE_IGNORED);
+                continue;
+            }
             let suggestion = suggest(variable, settings.keys().map(String::as_str));
             let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean {name}?"));
             return Err(ConfigError::variable(variable, format!("there is no such setting{suggestion}")));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::address::ListenAddress;
-use super::admin::AdminConfig;
+use super::admin::{AdminAddress, AdminConfig};
 use super::cache::Cache;
 use super::cors::CorsConfig;
 use super::diff::WrittenConfig;
+use super::endpoint::Endpoint;
 use super::issuer::{Issuer, TenantOf};
 use super::limits::Limits;
 use super::listener::ListenerConfig;
@@ -100,6 +100,7 @@ impl Config {
         self.server.resolve();
         self.upstream.check(&root.key("upstream"), resolver)?;
         self.admin.check(&root.key("admin"), resolver)?;
+        self.check_that_addresses_are_disjoint(&root)?;
         if let Some(cors) = &mut self.cors {
             cors.check(&root.key("cors"))?;
         }
@@ -126,12 +127,30 @@ impl Config {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             listener.check(&at.index(index), &self.tenants, resolver)?;
         }
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let any_port = matches!(&listener.address, ListenAddress::Tcp(address) if address.port() == 0);
-            if !any_port && self.listeners[..index].iter().any(|other| other.address == listener.address) {
-                let message = format!("there are two listeners on {}", listener.address);
-                return Err(at.index(index).key("address").refuse(message));
+        Ok(())
+    }
+
+    /// Checks that each connection reaches exactly one listener, the admin listener among them.
+    fn check_that_addresses_are_disjoint(&self, root: &SettingPath) -> Result<(), InvalidSetting> {
+        let refuse = |at: &SettingPath, other: &Endpoint, owner: &str| {
+            let address = &other.address;
+            let message =
+                format!("this address overlaps {address}, the address of {owner}; each connection needs exactly one");
+            Err(at.key("address").refuse(message))
+        };
+        let endpoints: Vec<Endpoint> = self.listeners.iter().map(ListenerConfig::endpoint).collect();
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let at = root.key("listeners").index(index);
+            if let Some(other) = endpoints[..index].iter().find(|other| other.overlaps(endpoint)) {
+                return refuse(&at, other, "another listener");
             }
+            let Some(admin) = self.admin.endpoint().filter(|admin| admin.overlaps(endpoint)) else { continue };
+            // The defaults do not overlap, so one of the two addresses is written somewhere.
+            return if self.admin.address == AdminAddress::default() {
+                refuse(&at, &admin, "the admin listener")
+            } else {
+                refuse(&root.key("admin"), endpoint, "a listener")
+            };
         }
         Ok(())
     }

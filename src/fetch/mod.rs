@@ -114,7 +114,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// The error of the fetch, or 504 if the fetch takes longer than `longest`.
-    pub async fn wait(&self, mut follower: Follower, longest: Option<Duration>) -> Result<Arc<Entry>, ClientError> {
+    pub async fn wait(&self, follower: &mut Follower, longest: Option<Duration>) -> Result<Arc<Entry>, ClientError> {
         let Some(longest) = longest else { return follower.result().await };
         tokio::select! {
             outcome = follower.result() => outcome,

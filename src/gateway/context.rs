@@ -16,6 +16,7 @@ use crate::http_client::Client;
 use crate::observe::{AccessError, AccessRecord, CallerIdentity, Span, Tracer};
 use crate::request::RequestId;
 use crate::request::cors::CorsPolicy;
+use crate::request::method::method_name;
 use crate::request::route::Resource;
 use crate::respond::ResponseContext;
 use crate::upstream::UpstreamCost;
@@ -33,6 +34,17 @@ pub struct ConnectionContext {
     pub abandon: watch::Receiver<bool>,
     /// Records that a known caller sends a request over the connection.
     pub known_caller: KnownCaller,
+    /// Becomes true when the peer ends its output while it waits for a response. Most such peers have disconnected, but one may
+    /// still read. `None` if the protocol has no such state.
+    pub half_close: Option<watch::Receiver<bool>>,
+}
+
+impl ConnectionContext {
+    /// The same connection, which tells its requests of a peer that ends its output.
+    #[must_use]
+    pub fn with_half_close(self, half_close: watch::Receiver<bool>) -> Self {
+        Self { half_close: Some(half_close), ..self }
+    }
 }
 
 /// Records whether a known caller has ever sent a request over a connection. A credential that only Refold can verify makes a
@@ -111,7 +123,7 @@ impl RequestContext {
     ) -> AccessRecord<'a> {
         AccessRecord {
             request_id: self.response.request_id,
-            method: &head.method,
+            method: method_name(&head.method),
             resource: self.resource,
             caller: match (&self.caller, &self.refused) {
                 (Some(caller), _) => Some(CallerIdentity::from(caller)),

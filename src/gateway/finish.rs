@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::answer::serve;
@@ -16,7 +15,7 @@ use super::context::{ConnectionContext, KnownCaller, RequestContext};
 use super::normalise::{Miss, UpstreamOp};
 use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
-use crate::cache::{CacheOutcome, Entry, Servable};
+use crate::cache::{CacheOutcome, Entry, Follower, Servable};
 use crate::caller::{Caller, Unidentified};
 use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
@@ -25,12 +24,12 @@ use crate::fetch::{FetchPurpose, FetchRequest, FetchRole};
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::{AccessError, WebhookOutcome};
-use crate::request::body;
+use crate::request::body::{self, CallerBody};
 use crate::request::route::Action;
 use crate::respond::{self, Body};
 use crate::tenant::Tenant;
 use crate::upstream::{UpstreamCall, UpstreamTelemetry};
-use crate::webhook;
+use crate::webhook::{self, Signature};
 
 /// The status and error code in the log for a request whose caller disconnects before the response.
 const CLIENT_CLOSED_REQUEST: (u16, &str) = (499, "CLIENT_CLOSED_REQUEST");
@@ -43,7 +42,9 @@ struct InProgress {
     head: Parts,
     context: RequestContext,
     known_caller: KnownCaller,
-    answered: bool,
+    /// The connection's [`ConnectionContext::half_close`].
+    half_close: Option<watch::Receiver<bool>>,
+    recorded: bool,
 }
 
 /// A task that forwards a request. Dropped before there is a response, it is cancelled: the caller has disconnected.
@@ -67,7 +68,9 @@ impl Gateway {
         let Unfinished { connection, head, context, wait, body } = *unfinished;
         let mut abandon = connection.abandon.clone();
         let (client, known_caller) = (connection.client.clone(), connection.known_caller.clone());
-        let mut request = InProgress { gateway: self, client, head, context, known_caller, answered: false };
+        let half_close = connection.half_close.clone();
+        let mut request =
+            InProgress { gateway: self, client, head, context, known_caller, half_close, recorded: false };
         let outcome = tokio::select! {
             biased;
             outcome = request.run(&connection, wait, body) => outcome,
@@ -82,7 +85,7 @@ impl InProgress {
         &mut self,
         connection: &ConnectionContext,
         wait: Wait,
-        body: Incoming,
+        body: CallerBody,
     ) -> Result<Response<Body>, ClientError> {
         let op = match wait {
             Wait::ForUpstream(op) => op,
@@ -107,7 +110,7 @@ impl InProgress {
                 Box::pin(self.act(caller, execution, action, forwarded, body)).await
             }
             UpstreamOp::Forward { caller, allowed } => Box::pin(self.forward(caller, allowed, body)).await,
-            UpstreamOp::Webhook { tenant } => self.receive_webhook(&tenant, body).await,
+            UpstreamOp::Webhook { tenant, signature } => Box::pin(self.receive_webhook(tenant, signature, body)).await,
         }
     }
 
@@ -173,7 +176,7 @@ impl InProgress {
                 (_, Some(_)) => CacheOutcome::Stale { collapsed },
                 (_, None) => CacheOutcome::Miss { collapsed },
             };
-            let outcome = self.gateway.fetcher.wait(follower, self.longest_wait(miss)).await;
+            let outcome = self.wait(follower, self.longest_wait(miss)).await;
             drop(wait_span);
             match outcome {
                 Ok(entry)
@@ -182,6 +185,22 @@ impl InProgress {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Waits for a fetch. A peer that ends its output has disconnected, as far as can be known: the request is recorded, and is no
+    /// demand for the fetch any more. The peer may still read, so it is sent the response all the same.
+    async fn wait(&mut self, mut follower: Follower, longest: Option<Duration>) -> Result<Arc<Entry>, ClientError> {
+        let gateway = Arc::clone(&self.gateway);
+        if let Some(half_close) = &mut self.half_close {
+            tokio::select! {
+                biased;
+                outcome = gateway.fetcher.wait(&mut follower, longest) => return outcome,
+                Ok(_) = half_close.wait_for(|half_closed| *half_closed) => {}
+            }
+            follower.stop_waiting();
+            self.record_disconnect();
+        }
+        gateway.fetcher.wait(&mut follower, longest).await
     }
 
     /// The longest wait for a fetch: bounded only if a stale entry could answer instead.
@@ -199,7 +218,7 @@ impl InProgress {
         execution: PathId,
         action: Action,
         forwarded: ForwardedParameters,
-        body: Incoming,
+        body: CallerBody,
     ) -> Result<Response<Body>, ClientError> {
         let (gateway, client) = (Arc::clone(&self.gateway), self.client.clone());
         let mut telemetry = self.telemetry(&caller);
@@ -224,7 +243,7 @@ impl InProgress {
         &mut self,
         caller: Caller,
         allowed: Arc<PassThrough>,
-        body: Incoming,
+        body: CallerBody,
     ) -> Result<Response<Body>, ClientError> {
         let (gateway, client, head) = (Arc::clone(&self.gateway), self.client.clone(), self.head.clone());
         let mut telemetry = self.telemetry(&caller);
@@ -248,13 +267,16 @@ impl InProgress {
     }
 
     /// Receives a webhook: checks its signature, and drops the entries of the linked accounts that it names.
-    async fn receive_webhook(&mut self, tenant: &Arc<Tenant>, body: Incoming) -> Result<Response<Body>, ClientError> {
-        let received = match body::read(body, &self.gateway.config.server).await {
-            Ok(body) => webhook::receive(tenant, &self.head.headers, &body),
-            Err(error) => Err(error),
-        };
+    async fn receive_webhook(
+        &mut self,
+        tenant: Option<Arc<Tenant>>,
+        signature: Signature,
+        body: CallerBody,
+    ) -> Result<Response<Body>, ClientError> {
+        let Gateway { config, deliveries, .. } = &*self.gateway;
+        let received = webhook::receive(tenant.as_deref(), signature, body, deliveries, &config.server).await;
         let outcome = if received.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
-        self.gateway.observer.webhook(tenant, outcome);
+        self.gateway.count_webhook(tenant.as_deref(), outcome);
         received?;
         self.known_caller.record();
         Ok(respond::webhook_accepted(&mut self.context.response))
@@ -276,33 +298,39 @@ impl InProgress {
 
     /// Ends the request with its response, and records it.
     fn respond(mut self, outcome: Result<Response<Body>, ClientError>) -> Response<Body> {
-        self.answered = true;
         // Refold may just have accepted the caller's session token.
         if self.context.caller.as_ref().is_some_and(|caller| caller.is_known(self.gateway.clock.now())) {
             self.known_caller.record();
         }
         match outcome {
+            Ok(response) if self.recorded => response,
+            Err(error) if self.recorded => respond::error(&mut self.context.response, &error),
             Ok(response) => {
+                self.recorded = true;
                 self.gateway.record(&self.head, &mut self.context, response.status(), None);
                 response
             }
-            Err(error) => self.gateway.refuse(&self.head, &mut self.context, &error),
+            Err(error) => {
+                self.recorded = true;
+                self.gateway.refuse(&self.head, &mut self.context, &error)
+            }
+        }
+    }
+
+    /// Records that the caller has disconnected, unless the request is recorded already.
+    fn record_disconnect(&mut self) {
+        if !std::mem::replace(&mut self.recorded, true) {
+            let (status, code) = CLIENT_CLOSED_REQUEST;
+            let status = StatusCode::from_u16(status).expect("499 is within the range of statuses");
+            let error = AccessError { code, label: code, credential_problem: None, cause: None };
+            self.gateway.record(&self.head, &mut self.context, status, Some(error));
         }
     }
 }
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        if !self.answered {
-            let (status, code) = CLIENT_CLOSED_REQUEST;
-            let status = StatusCode::from_u16(status).expect("499 is within the range of statuses");
-            self.gateway.record(
-                &self.head,
-                &mut self.context,
-                status,
-                Some(AccessError { code, label: code, credential_problem: None, cause: None }),
-            );
-        }
+        self.record_disconnect();
     }
 }
 

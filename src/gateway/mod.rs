@@ -17,12 +17,12 @@ mod normalise;
 mod reload;
 mod status;
 mod unfinished;
+mod unparsed;
 
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use self::answer::{Answer, preflight, serve};
 use self::context::RequestContext;
@@ -40,12 +40,15 @@ use crate::config::Config;
 use crate::error::ClientError;
 use crate::fetch::{FetchRequest, Fetcher};
 use crate::http_client::ClientSetupError;
-use crate::observe::{AccessError, AccessRecord, LogWriter, Observer, Tracer};
+use crate::observe::{AccessError, AccessRecord, LogWriter, Observer, Tracer, WebhookOutcome};
+use crate::request::body::CallerBody;
 use crate::request::cors::CorsPolicy;
 use crate::request::headers::RequestHeaders;
 use crate::request::route::{Route, route};
 use crate::respond::{self, Body, ResponseContext};
+use crate::tenant::Tenant;
 use crate::upstream::UpstreamTelemetry;
+use crate::webhook::{DeliveryMemory, Signature};
 
 /// The state that all requests share. All workers use one gateway until a reload replaces it.
 #[derive(Debug)]
@@ -56,6 +59,7 @@ pub struct Gateway {
     cors: Option<CorsPolicy>,
     fetcher: Arc<Fetcher>,
     encoder: Encoder,
+    deliveries: DeliveryMemory,
     observer: Arc<Observer>,
     tracer: Option<Tracer>,
 }
@@ -101,6 +105,7 @@ impl Gateway {
             cors: config.cors.as_ref().map(CorsPolicy::new),
             fetcher: Arc::new(Fetcher::new(Arc::clone(&config), clock.clone(), &observer)),
             encoder: Encoder::default(),
+            deliveries: DeliveryMemory::default(),
             tracer: observer.tracer(&config.traces)?,
             observer,
             config,
@@ -112,7 +117,7 @@ impl Gateway {
     ///
     /// The hit path: it takes no lock that a miss can hold, does no I/O and copies no body.
     #[must_use]
-    pub fn handle(self: &Arc<Self>, connection: &ConnectionContext, request: Request<Incoming>) -> Handled {
+    pub fn handle(self: &Arc<Self>, connection: &ConnectionContext, request: Request<CallerBody>) -> Handled {
         let (head, body) = request.into_parts();
         let now = self.clock.now();
         let mut context = RequestContext::new(&head, now, self.cors.as_ref(), self.tracer.as_ref());
@@ -145,7 +150,7 @@ impl Gateway {
             // A CORS preflight carries no credential.
             Route::Preflight(permitted) => return Ok(Decision::Answer(preflight(head, context, permitted)?)),
             // A webhook carries a signature instead of a credential.
-            Route::Webhook(tenant) => return self.webhook(context, &tenant),
+            Route::Webhook(tenant) => return self.webhook(head, context, &tenant),
         };
         let headers = RequestHeaders::of(&head.headers);
         // Before the query is parsed, so that a request without valid credentials gets no hint about valid parameters.
@@ -240,11 +245,20 @@ impl Gateway {
         let (_follower, _role) = self.fetcher.join(connection.client.clone(), renewal);
     }
 
-    /// A webhook for a tenant. Its signature is checked once its body has arrived.
-    fn webhook(&self, context: &mut RequestContext, tenant: &str) -> Result<Decision, Unresolved> {
-        let tenant = self.callers.tenant_with_webhooks(tenant).ok_or_else(ClientError::invalid_credentials)?;
+    /// A webhook for a tenant. The form of its signature is checked before its body is read, the signature afterwards.
+    fn webhook(&self, head: &Parts, context: &mut RequestContext, tenant: &str) -> Result<Decision, Unresolved> {
+        let tenant = self.callers.tenant_with_webhooks(tenant).cloned();
+        let signature = Signature::of(&head.headers)
+            .inspect_err(|_| self.count_webhook(tenant.as_deref(), WebhookOutcome::Refused))?;
         context.response.cache = CacheOutcome::Bypass;
-        Ok(Decision::Upstream(UpstreamOp::Webhook { tenant: Arc::clone(tenant) }))
+        Ok(Decision::Upstream(UpstreamOp::Webhook { tenant, signature }))
+    }
+
+    /// Counts a webhook of a tenant, if the tenant exists.
+    fn count_webhook(&self, tenant: Option<&Tenant>, outcome: WebhookOutcome) {
+        if let Some(tenant) = tenant {
+            self.observer.webhook(tenant, outcome);
+        }
     }
 
     /// The error response.

@@ -14,6 +14,7 @@ use crate::executions::{BatchesQuery, ForwardedParameters, ParsedQuestion, PathI
 use crate::request::other_account::check_form;
 use crate::request::route::{Action, Endpoint};
 use crate::tenant::Tenant;
+use crate::webhook::Signature;
 
 /// The canonical form of a request.
 pub(super) enum Normalised {
@@ -31,8 +32,8 @@ pub(super) enum UpstreamOp {
     Act { caller: Caller, execution: PathId, action: Action, forwarded: ForwardedParameters },
     /// Forward a request of the allow-list.
     Forward { caller: Caller, allowed: Arc<PassThrough> },
-    /// Receive a webhook.
-    Webhook { tenant: Arc<Tenant> },
+    /// Receive a webhook. Without a tenant that takes webhooks, it is read and refused.
+    Webhook { tenant: Option<Arc<Tenant>>, signature: Signature },
 }
 
 /// A question that the cache did not answer.

@@ -29,6 +29,7 @@ impl Gateway {
             cors: after.cors.as_ref().map(CorsPolicy::new),
             fetcher: Arc::new(self.fetcher.reconfigured(&config, &self.observer)),
             encoder: self.encoder.clone(),
+            deliveries: self.deliveries.clone(),
             tracer: if before.traces == after.traces {
                 self.tracer.clone()
             } else {

@@ -1,11 +1,11 @@
 //! A request that has to wait, for an issuer's keys or for Refold.
 
 use http::request::Parts;
-use hyper::body::Incoming;
 
 use super::context::{ConnectionContext, RequestContext};
 use super::normalise::UpstreamOp;
 use crate::caller::IssuerIndex;
+use crate::request::body::CallerBody;
 
 /// A request that [`Gateway::handle`](super::Gateway::handle) could not answer without waiting.
 pub struct Unfinished {
@@ -13,7 +13,7 @@ pub struct Unfinished {
     pub(super) head: Parts,
     pub(super) context: RequestContext,
     pub(super) wait: Wait,
-    pub(super) body: Incoming,
+    pub(super) body: CallerBody,
 }
 
 /// The obstacle that a request waits for.
@@ -31,7 +31,7 @@ impl Unfinished {
         head: Parts,
         context: RequestContext,
         wait: Wait,
-        body: Incoming,
+        body: CallerBody,
     ) -> Box<Self> {
         Box::new(Self { connection: connection.clone(), head, context, wait, body })
     }

@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{Either, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::error::BodyError;
@@ -25,10 +26,14 @@ pub fn buffered(bytes: Bytes) -> RequestBody {
 /// Makes a body that is sent while it arrives. More than `limit` bytes, or a pause of the caller's longer than `idle_timeout`,
 /// end it with an error.
 #[must_use]
-pub fn streamed(body: Incoming, limit: usize, idle_timeout: Duration) -> RequestBody {
+pub fn streamed(
+    body: impl Body<Data = Bytes, Error = hyper::Error> + Send + Sync + 'static,
+    limit: usize,
+    idle_timeout: Duration,
+) -> RequestBody {
     let upload = Upload { start: Instant::now(), moved: AtomicU64::new(0), failure: OnceLock::new() };
     Either::Right(ForwardedUpload {
-        body: Limited::new(body, limit),
+        body: Limited::new(body.boxed(), limit),
         idle_timeout,
         pause: None,
         upload: Arc::new(upload),
@@ -47,7 +52,7 @@ pub fn upload(body: &RequestBody) -> Option<Arc<Upload>> {
 /// A body that is sent while it arrives.
 #[derive(Debug)]
 pub struct ForwardedUpload {
-    body: Limited<Incoming>,
+    body: Limited<BoxBody<Bytes, hyper::Error>>,
     idle_timeout: Duration,
     /// The timer while the caller pauses. Time in which the server does not read is not the caller's.
     pause: Option<Pin<Box<Sleep>>>,

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
 use super::access_record::{AccessRecord, write_cause};
+use super::log_text::{may_have_escapes, push_escaped};
 use super::log_writer::LogWriter;
 use crate::clock::{Clock, Moment};
 use crate::config::{self, LoggedRequests};
@@ -73,8 +74,7 @@ fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, cloc
         }
     }
     push_plain(line, b",\"endpoint\":\"", record.resource.name());
-    // A token of RFC 9110, 5.6.2.
-    push_plain(line, b",\"method\":\"", record.method.as_str());
+    push_plain(line, b",\"method\":\"", record.method);
     if let Some(key) = record.key {
         let canonical = record.canonical.unwrap_or_else(|| {
             scratch.clear();
@@ -123,24 +123,17 @@ fn push_plain(line: &mut Vec<u8>, name: &[u8], text: &str) {
     line.push(b'"');
 }
 
-/// Appends any string, escaped where JSON demands it.
+/// Appends any string, escaped where JSON demands it and where a display would act on it.
 fn push_string(line: &mut Vec<u8>, name: &[u8], text: &str) {
     line.extend_from_slice(name);
-    if has_escapes(text) {
-        // Writing to memory does not fail, and every string can be serialised.
-        let _ = serde_json::to_writer(&mut *line, text);
+    if may_have_escapes(text) {
+        // Every string can be serialised.
+        push_escaped(line, &serde_json::to_string(text).unwrap_or_default());
     } else {
         line.push(b'"');
         line.extend_from_slice(text.as_bytes());
         line.push(b'"');
     }
-}
-
-/// True if JSON escapes a character of the text (RFC 8259, 7). Reads the whole text, so that the compiler can look at many
-/// bytes at once.
-#[expect(clippy::needless_bitwise_bool, reason = "lazy operators end at the first hit, byte by byte")]
-fn has_escapes(text: &str) -> bool {
-    text.bytes().fold(false, |found, byte| found | (byte < b' ') | (byte == b'"') | (byte == b'\\'))
 }
 
 impl TimestampCache {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use super::traces::TraceId;
 use crate::cache::{CacheKey, CacheOutcome};
@@ -23,8 +23,8 @@ const MAX_CAUSE: usize = 512;
 pub struct AccessRecord<'a> {
     /// The id of the request, which the caller receives in `x-request-id`.
     pub request_id: RequestId,
-    /// The request method.
-    pub method: &'a Method,
+    /// The request method, from a bounded set of names.
+    pub method: &'static str,
     /// The resource that the request target names.
     pub resource: Resource,
     /// The sender of the request, if its credential is known.

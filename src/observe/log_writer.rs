@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::Thread;
 use std::time::Duration;
 
+use super::log_text::push_escaped;
 use super::stripe::stripe_of_thread;
 
 const BUFFERS: usize = 16;
@@ -163,10 +164,14 @@ impl Drop for LogWriterGuard {
     }
 }
 
-/// Takes one whole line per call of `write`, as the subscriber of `tracing` sends them.
+/// Takes one whole line of JSON per call of `write`, as the subscriber of `tracing` sends them, and escapes the characters in
+/// it that a display would act on.
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.put(|out| out.extend_from_slice(line));
+        match std::str::from_utf8(line) {
+            Ok(text) if line.iter().any(|byte| *byte >= 0x7f) => self.put(|out| push_escaped(out, text)),
+            _ => self.put(|out| out.extend_from_slice(line)),
+        }
         Ok(line.len())
     }
 

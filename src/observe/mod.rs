@@ -8,6 +8,7 @@ mod access_log;
 mod access_record;
 mod close_reason;
 mod latency;
+mod log_text;
 mod log_writer;
 mod metrics;
 mod recent;

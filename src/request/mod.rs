@@ -4,6 +4,7 @@ pub mod body;
 pub mod cors;
 pub mod headers;
 mod id;
+pub mod method;
 pub mod other_account;
 pub mod route;
 

@@ -3,19 +3,17 @@
 //!
 //! Socket, requests and monitor of a connection share one thread, so counts are changed by a load and a store.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::frame_budget::{self, PER_RESPONSE, allowed_by_data};
+use tokio::sync::watch;
+
+use super::footprint::Footprint;
+use super::frame_budget::{PER_RESPONSE, allowed_by_data};
 use super::occupancy::Occupancy;
-use crate::gateway::KnownCaller;
 use crate::lifecycle::Lifecycle;
 use crate::observe::CloseReason;
-
-/// Estimated memory of a request under way over a connection without a known caller, beside the bytes of its head: the task
-/// of an HTTP/2 stream, and the response.
-const REQUEST_MEMORY: usize = 4 << 10;
 
 /// The phases in which a connection comes to its end. Phases only advance; each includes the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,8 +58,7 @@ pub(super) enum EvictionClass {
 #[derive(Debug)]
 pub(super) struct ConnectionActivity {
     lifecycle: Arc<Lifecycle>,
-    occupancy: Arc<Occupancy>,
-    known_caller: KnownCaller,
+    footprint: Footprint,
     /// Request heads begun, requests begun and response writes.
     events: AtomicU64,
     /// Requests without a response yet.
@@ -72,27 +69,20 @@ pub(super) struct ConnectionActivity {
     write_blocked: AtomicBool,
     /// The end of the output was written.
     half_closed: AtomicBool,
+    /// Requests whose content was not read to its end.
+    reading_content: AtomicU32,
+    /// The head that was read last has a `Content-Length`.
+    has_content_length: AtomicBool,
+    /// The peer has ended its output while a request waited for its response, or for the end of it.
+    peer_half_closed: AtomicBool,
+    /// Tells requests of `peer_half_closed`.
+    half_close: watch::Sender<bool>,
     /// A part of a request head was read and its request has not begun.
     in_head: AtomicBool,
     http_2: AtomicBool,
     /// At least one request has begun.
     has_had_request: AtomicBool,
     phase: AtomicU8,
-    /// The [`CloseReason`], 0 if there is none.
-    close_reason: AtomicU8,
-    /// The connection was told to close to make room.
-    evicted: AtomicBool,
-    /// The tick of the last sign of life; kept exactly until a known caller sends a request, and by the monitor after that.
-    last_tick: AtomicU64,
-    /// HTTP/2 frames without content that the peer may still send.
-    frames_left: AtomicU32,
-    /// The peer has sent too many of them.
-    flooded: AtomicBool,
-    /// Bytes read since the last response, and the most there have been.
-    head_bytes: AtomicUsize,
-    most_head_bytes: AtomicUsize,
-    /// Estimated bytes that the connection holds and [`Occupancy`] counts; 0 once there is a known caller.
-    unidentified_bytes: AtomicUsize,
     /// Wakes the connection's task. Waking leaves the waker in place, so that the next phase finds it too.
     task: Mutex<Option<Waker>>,
 }
@@ -101,27 +91,61 @@ impl ConnectionActivity {
     pub(super) fn new(lifecycle: Arc<Lifecycle>, occupancy: Arc<Occupancy>) -> Self {
         Self {
             lifecycle,
-            known_caller: KnownCaller::default(),
-            last_tick: AtomicU64::new(occupancy.next_tick()),
-            occupancy,
+            footprint: Footprint::new(occupancy),
             events: AtomicU64::new(0),
             awaiting_response: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             write_blocked: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
+            reading_content: AtomicU32::new(0),
+            has_content_length: AtomicBool::new(false),
+            peer_half_closed: AtomicBool::new(false),
+            half_close: watch::Sender::new(false),
             in_head: AtomicBool::new(false),
             http_2: AtomicBool::new(false),
             has_had_request: AtomicBool::new(false),
             phase: AtomicU8::new(DrainPhase::Serving as u8),
-            close_reason: AtomicU8::new(0),
-            evicted: AtomicBool::new(false),
-            frames_left: AtomicU32::new(frame_budget::BURST),
-            flooded: AtomicBool::new(false),
-            head_bytes: AtomicUsize::new(0),
-            most_head_bytes: AtomicUsize::new(0),
-            unidentified_bytes: AtomicUsize::new(0),
             task: Mutex::new(None),
         }
+    }
+
+    /// Returns the share of the server's bounds that the connection takes.
+    pub(super) fn footprint(&self) -> &Footprint {
+        &self.footprint
+    }
+
+    /// Records bytes that stay in memory until a request takes them: see [`Footprint::hold`]. Part of the hit path.
+    pub(super) fn hold(&self, bytes: usize, most_buffered: usize) -> bool {
+        self.footprint.hold(bytes, most_buffered, self.in_flight.load(Ordering::Relaxed))
+    }
+
+    /// Records HTTP/2 frames without content. If there are too many, the connection is told to drain, and reads nothing more.
+    pub(super) fn record_empty_frames(&self, frames: u32) {
+        if self.footprint.record_empty_frames(frames) {
+            self.advance(DrainPhase::Draining);
+        }
+    }
+
+    /// Returns the place of the connection in the order in which connections close to make room; `None` if it is not to close:
+    /// a known caller's request is in flight, or it closes already.
+    pub(super) fn eviction_rank(&self) -> Option<(EvictionClass, u64)> {
+        let class = match self.footprint.known_caller().is_known() {
+            _ if self.phase() == DrainPhase::Dropped => return None,
+            true if self.is_answering() => return None,
+            true => EvictionClass::Idle,
+            false if self.awaits_response() => EvictionClass::UnidentifiedWaiting,
+            false => EvictionClass::Unidentified,
+        };
+        Some((class, self.footprint.last_tick()))
+    }
+
+    /// Closes the connection to make room; returns false if it closes already.
+    pub(super) fn evict(&self, reason: CloseReason) -> bool {
+        let evicted = self.footprint.evict(reason);
+        if evicted {
+            self.advance(DrainPhase::Dropped);
+        }
+        evicted
     }
 
     /// Counts a sign of life.
@@ -143,145 +167,68 @@ impl ConnectionActivity {
         self.http_2.load(Ordering::Relaxed)
     }
 
-    /// Records bytes that were read. Outside of a request they begin the head of the next one. Returns as
-    /// [`ConnectionActivity::hold`] does.
-    pub(super) fn record_read(&self, bytes: usize, most_buffered: usize) -> bool {
-        if !self.awaits_response() && !self.in_head.load(Ordering::Relaxed) {
-            self.in_head.store(true, Ordering::Relaxed);
-            self.record_event();
+    /// Records bytes that were read. Outside of a request they belong to the head of the next one. Part of the hit path.
+    pub(super) fn record_read(&self) -> ReadPart {
+        if self.awaits_response() || self.reading_content.load(Ordering::Relaxed) > 0 {
+            return ReadPart::Other;
         }
-        self.hold(bytes, most_buffered)
-    }
-
-    /// Records bytes that stay in memory until a request takes them, `most_buffered` of them at most. Returns true if peers
-    /// without a known caller, this one among them, hold more memory than before.
-    pub(super) fn hold(&self, bytes: usize, most_buffered: usize) -> bool {
-        if self.known_caller.is_known() {
-            return false;
+        if self.in_head.load(Ordering::Relaxed) {
+            return ReadPart::MoreOfHead;
         }
-        self.touch();
-        let head = (self.head_bytes.load(Ordering::Relaxed) + bytes).min(most_buffered);
-        self.head_bytes.store(head, Ordering::Relaxed);
-        if head <= self.most_head_bytes.load(Ordering::Relaxed) {
-            return false;
+        self.in_head.store(true, Ordering::Relaxed);
+        self.record_event();
+        ReadPart::BeginningOfHead
+    }
+
+    /// Records whether the head that is read has a `Content-Length`.
+    pub(super) fn set_content_length(&self, has_content_length: bool) {
+        self.has_content_length.store(has_content_length, Ordering::Relaxed);
+    }
+
+    /// Returns true if the head that was read last has a `Content-Length`.
+    pub(super) fn has_content_length(&self) -> bool {
+        self.has_content_length.load(Ordering::Relaxed)
+    }
+
+    /// Begins to read the content of a request.
+    pub(super) fn begin_content(self: &Arc<Self>) -> UnreadRequest {
+        change(&self.reading_content, |others| others + 1);
+        UnreadRequest(Arc::clone(self))
+    }
+
+    /// Records the end of the peer's output. Returns true if it is to be ignored for now: a request was read whole, and its
+    /// peer can still read the response (RFC 9112, 9.6). The connection's task is woken at the end of the response.
+    pub(super) fn end_input(&self) -> bool {
+        let waits = self.is_answering() && self.reading_content.load(Ordering::Relaxed) == 0 && !self.is_http_2();
+        if waits {
+            self.peer_half_closed.store(true, Ordering::Relaxed);
+            self.half_close.send_if_modified(|half_closed| !std::mem::replace(half_closed, true));
         }
-        // A buffer keeps its size when its content is parsed.
-        self.most_head_bytes.store(head, Ordering::Relaxed);
-        self.count_memory();
-        true
+        waits
     }
 
-    /// Forgets the bytes of the TLS handshake, which is complete.
-    pub(super) fn complete_handshake(&self) {
-        self.head_bytes.store(0, Ordering::Relaxed);
-        self.most_head_bytes.store(0, Ordering::Relaxed);
-        self.count_memory();
-    }
-
-    /// Records HTTP/2 frames without content. If there are too many, the connection is told to drain, and reads nothing more.
-    pub(super) fn record_empty_frames(&self, frames: u32) {
-        if let Some(left) = self.frames_left.load(Ordering::Relaxed).checked_sub(frames) {
-            self.frames_left.store(left, Ordering::Relaxed);
-        } else {
-            self.flooded.store(true, Ordering::Relaxed);
-            self.set_close_reason(CloseReason::FrameFlood);
-            self.advance(DrainPhase::Draining);
-        }
-    }
-
-    /// Allows more HTTP/2 frames without content.
-    fn allow_frames(&self, frames: u32) {
-        let left = self.frames_left.load(Ordering::Relaxed).saturating_add(frames);
-        self.frames_left.store(left.min(frame_budget::MOST), Ordering::Relaxed);
-    }
-
-    /// Allows at least as many frames without content as a new connection may send.
-    pub(super) fn refill_frames(&self) {
-        let left = self.frames_left.load(Ordering::Relaxed);
-        self.frames_left.store(left.max(frame_budget::BURST), Ordering::Relaxed);
-    }
-
-    /// Returns whether the peer has sent too many HTTP/2 frames without content.
-    pub(super) fn is_flooded(&self) -> bool {
-        self.flooded.load(Ordering::Relaxed)
-    }
-
-    /// Records a sign of life for the order of silence.
-    pub(super) fn touch(&self) {
-        self.last_tick.store(self.occupancy.next_tick(), Ordering::Relaxed);
-    }
-
-    /// Returns whether a known caller has sent a request.
-    pub(super) fn known_caller(&self) -> &KnownCaller {
-        &self.known_caller
-    }
-
-    /// Counts the memory that the connection holds, unless it has a known caller or is to close.
-    fn count_memory(&self) {
-        let bytes = if self.known_caller.is_known() || self.evicted.load(Ordering::Relaxed) {
-            0
-        } else {
-            let requests = self.in_flight.load(Ordering::Relaxed) as usize;
-            self.most_head_bytes.load(Ordering::Relaxed) + requests * REQUEST_MEMORY
-        };
-        let before = self.unidentified_bytes.swap(bytes, Ordering::Relaxed);
-        self.occupancy.replace_bytes(before, bytes);
-    }
-
-    /// Returns the bytes that the connection holds without a known caller.
-    pub(super) fn unidentified_bytes(&self) -> usize {
-        self.unidentified_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Returns the place of the connection in the order in which connections close to make room; `None` if it is not to close:
-    /// a known caller's request is in flight, or it closes already.
-    pub(super) fn eviction_rank(&self) -> Option<(EvictionClass, u64)> {
-        let class = match self.known_caller.is_known() {
-            _ if self.phase() == DrainPhase::Dropped => return None,
-            true if self.is_answering() => return None,
-            true => EvictionClass::Idle,
-            false if self.awaits_response() => EvictionClass::UnidentifiedWaiting,
-            false => EvictionClass::Unidentified,
-        };
-        Some((class, self.last_tick.load(Ordering::Relaxed)))
-    }
-
-    /// Closes the connection to make room; returns false if it was told so before.
-    pub(super) fn evict(&self, reason: CloseReason) -> bool {
-        // Counted first, since the connection may end at the same time.
-        self.occupancy.add_evicted();
-        if self.evicted.swap(true, Ordering::Relaxed) {
-            self.occupancy.remove_evicted();
-            return false;
-        }
-        self.set_close_reason(reason);
-        self.count_memory();
-        self.advance(DrainPhase::Dropped);
-        true
-    }
-
-    /// Records that the connection has ended: it is no longer told to close.
-    pub(super) fn end(&self) {
-        if self.evicted.swap(true, Ordering::Relaxed) {
-            self.occupancy.remove_evicted();
-        }
-        self.count_memory();
-    }
-
-    /// Records the reason for which the connection closes, unless there is an earlier one.
-    pub(super) fn set_close_reason(&self, reason: CloseReason) {
-        let _ = self.close_reason.compare_exchange(0, reason as u8, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Returns the reason for which Postern closed the connection; `None` if it ended by itself.
-    pub(super) fn close_reason(&self) -> Option<CloseReason> {
-        let reason = self.close_reason.load(Ordering::Relaxed);
-        CloseReason::ALL.into_iter().find(|known| *known as u8 == reason)
+    /// Becomes true when the peer ends its output while it waits for a response.
+    pub(super) fn peer_half_closed(&self) -> watch::Receiver<bool> {
+        self.half_close.subscribe()
     }
 
     /// Records whether the socket accepts more data.
     pub(super) fn set_write_blocked(&self, blocked: bool) {
+        let was_blocked = self.write_blocked.load(Ordering::Relaxed);
         self.write_blocked.store(blocked, Ordering::Relaxed);
+        if was_blocked && !blocked {
+            self.wake_at_end_of_response();
+        }
+    }
+
+    /// Wakes the connection's task if the end of its input was ignored until now.
+    fn wake_at_end_of_response(&self) {
+        if self.peer_half_closed.load(Ordering::Relaxed)
+            && !self.is_answering()
+            && let Some(waker) = &*self.task()
+        {
+            waker.wake_by_ref();
+        }
     }
 
     /// Records that the end of the output was written.
@@ -301,9 +248,7 @@ impl ConnectionActivity {
         change(&self.in_flight, |others| others + 1);
         self.in_head.store(false, Ordering::Relaxed);
         self.has_had_request.store(true, Ordering::Relaxed);
-        if !self.known_caller.is_known() {
-            self.count_memory();
-        }
+        self.footprint.begin_request(self.in_flight.load(Ordering::Relaxed));
         InFlight { activity: Arc::clone(self), responded: false }
     }
 
@@ -325,7 +270,7 @@ impl ConnectionActivity {
 
     /// Forgets a request head of which a part was read; returns true if an HTTP/1.1 answer to it can be written.
     pub(super) fn abandon_head(&self) -> bool {
-        let answerable = self.is_in_http_1_head() && !self.is_answering() && !self.evicted.load(Ordering::Relaxed);
+        let answerable = self.is_in_http_1_head() && !self.is_answering() && !self.footprint.is_evicted();
         self.in_head.store(false, Ordering::Relaxed);
         answerable
     }
@@ -363,6 +308,27 @@ fn change(count: &AtomicU32, change: impl FnOnce(u32) -> u32) {
     count.store(change(count.load(Ordering::Relaxed)), Ordering::Relaxed);
 }
 
+/// The part of a request that bytes belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadPart {
+    /// The first bytes of a head.
+    BeginningOfHead,
+    /// Further bytes of a head.
+    MoreOfHead,
+    /// Content, or a request behind one that has no response yet.
+    Other,
+}
+
+/// Counts a request as one with unread content, as long as it lives.
+#[derive(Debug)]
+pub(super) struct UnreadRequest(Arc<ConnectionActivity>);
+
+impl Drop for UnreadRequest {
+    fn drop(&mut self) {
+        change(&self.0.reading_content, |all| all - 1);
+    }
+}
+
 /// Counts a request as in flight, from its head until the last of its response was written.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -375,7 +341,7 @@ impl InFlight {
     pub(super) fn record_response(&mut self) {
         self.end_wait();
         // A stream that the peer resets before its response allows none.
-        self.activity.allow_frames(PER_RESPONSE);
+        self.activity.footprint.allow_frames(PER_RESPONSE);
     }
 
     fn end_wait(&mut self) {
@@ -383,25 +349,23 @@ impl InFlight {
             change(&self.activity.awaiting_response, |all| all - 1);
             // Bytes read since the head were the request's body.
             self.activity.in_head.store(false, Ordering::Relaxed);
-            self.activity.head_bytes.store(0, Ordering::Relaxed);
-            // The caller of this request may be the first known one.
-            if self.activity.unidentified_bytes() > 0 {
-                self.activity.count_memory();
-            }
+            self.activity.footprint.end_head(self.activity.in_flight.load(Ordering::Relaxed));
         }
     }
 
     /// Records a part of the response's body.
     pub(super) fn record_data(&self, bytes: usize) {
         if self.activity.is_http_2() {
-            self.activity.allow_frames(allowed_by_data(bytes));
+            self.activity.footprint.allow_frames(allowed_by_data(bytes));
         }
     }
 
     /// Returns true if the response is to be the last one of its connection.
     pub(super) fn is_last(&self) -> bool {
         // The lifecycle changes first; the monitor then takes a moment to reach each connection.
-        self.activity.phase() >= DrainPhase::Closing || self.activity.lifecycle.is_draining()
+        self.activity.phase() >= DrainPhase::Closing
+            || self.activity.lifecycle.is_draining()
+            || self.activity.peer_half_closed.load(Ordering::Relaxed)
     }
 }
 
@@ -417,14 +381,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.end_wait();
         change(&self.activity.in_flight, |all| all - 1);
-        if self.activity.unidentified_bytes() > 0 {
-            self.activity.count_memory();
-        }
-    }
-}
-
-impl Drop for ConnectionActivity {
-    fn drop(&mut self) {
-        self.occupancy.replace_bytes(*self.unidentified_bytes.get_mut(), 0);
+        self.activity.footprint.end_request(self.activity.in_flight.load(Ordering::Relaxed));
+        self.activity.wake_at_end_of_response();
     }
 }

@@ -111,10 +111,10 @@ impl Admission {
             return;
         }
         let mut holders = self.connections();
-        holders.sort_unstable_by_key(|activity| std::cmp::Reverse(activity.unidentified_bytes()));
+        holders.sort_unstable_by_key(|activity| std::cmp::Reverse(activity.footprint().unidentified_bytes()));
         // Some more than needed, since the look at all connections is dear.
         let target = bound - bound / 16;
-        for activity in holders.into_iter().filter(|activity| !activity.known_caller().is_known()) {
+        for activity in holders.into_iter().filter(|activity| !activity.footprint().known_caller().is_known()) {
             if self.occupancy.unidentified_bytes() <= target {
                 break;
             }

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -21,6 +21,8 @@ use super::admission::Admission;
 use super::handshake_io::HandshakeIo;
 use super::monitored_io::{CONNECTION_WINDOW, MonitoredIo, STREAM_WINDOW};
 use super::occupancy::OpenConnection;
+use super::plain_http::TlsSocket;
+use super::refusal::HeadRefusals;
 use super::service::GatewayService;
 use super::timeouts::{ConnectionMonitor, Timeouts};
 use crate::config;
@@ -146,18 +148,57 @@ impl Connections {
             return;
         };
         tokio::spawn(async move {
-            let stream = HandshakeIo::new(stream, Arc::clone(&activity), Arc::clone(&connections.admission));
-            let handshake = TlsAcceptor::from(tls.config()).accept(stream);
-            let handshake = tokio::time::timeout(protocols.handshake_timeout, until_drain(&activity, handshake));
+            let socket = connections.in_handshake(TlsSocket::new(stream), &activity);
+            let handshake = TlsAcceptor::from(tls.config()).accept(socket).into_fallible();
+            let handshake = until_phase(DrainPhase::Draining, &activity, handshake);
             // Failures are not logged: scanners, and clients that do not trust this certificate, are common.
-            let Ok(Some(Ok(mut stream))) = handshake.await else { return };
+            let mut stream = match tokio::time::timeout(protocols.handshake_timeout, handshake).await {
+                Ok(Some(Ok(stream))) => stream,
+                Ok(Some(Err((_, socket)))) => {
+                    if let Some(plain) = socket.into_inner().into_plain() {
+                        connections.refuse_plain_http(plain, &protocols, activity).await;
+                    }
+                    return;
+                }
+                Ok(None) | Err(_) => return,
+            };
             stream.get_mut().0.complete();
-            activity.complete_handshake();
+            activity.footprint().complete_handshake();
             let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
             origin.certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
             connections.serve_http(stream, &protocols, origin, activity).await;
             drop((served, open));
         });
+    }
+
+    fn in_handshake<S>(&self, stream: S, activity: &Arc<ConnectionActivity>) -> HandshakeIo<S> {
+        HandshakeIo::new(stream, Arc::clone(activity), Arc::clone(&self.admission))
+    }
+
+    fn monitored<S>(
+        &self,
+        stream: S,
+        protocols: &ProtocolSettings,
+        activity: Arc<ConnectionActivity>,
+        refusals: HeadRefusals,
+    ) -> MonitoredIo<S> {
+        MonitoredIo::new(stream, activity, Arc::clone(&self.admission), protocols.largest_head, refusals)
+    }
+
+    /// Answers plain HTTP on a port that serves TLS.
+    async fn refuse_plain_http<S>(&self, stream: S, protocols: &ProtocolSettings, activity: Arc<ConnectionActivity>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let refusals = HeadRefusals::recorded_by(&self.active);
+        let response = refusals.without_tls();
+        let mut io = self.monitored(stream, protocols, Arc::clone(&activity), refusals);
+        let answer = pin!(async {
+            io.write_all(&response).await?;
+            io.shutdown().await
+        });
+        // An error concerns only the peer, which knows it.
+        drop(until_phase(DrainPhase::Dropped, &activity, answer).await);
     }
 
     async fn serve_http<S>(
@@ -169,7 +210,7 @@ impl Connections {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = MonitoredIo::new(stream, Arc::clone(&activity), Arc::clone(&self.admission), protocols.largest_head);
+        let io = self.monitored(stream, protocols, Arc::clone(&activity), HeadRefusals::recorded_by(&self.active));
         let (query_memo, abandon) = (Arc::clone(&self.query_memo), self.abandon.clone());
         let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, abandon);
         let service = service_fn(move |request| service.call(request));
@@ -214,19 +255,19 @@ struct ServedConnection {
 
 impl Drop for ServedConnection {
     fn drop(&mut self) {
-        self.activity.end();
-        if let Some(reason) = self.activity.close_reason() {
+        self.activity.footprint().end();
+        if let Some(reason) = self.activity.footprint().close_reason() {
             self.active.gateway().connection_closed(reason);
         }
     }
 }
 
-/// Polls a future until its connection drains; returns `None` if the drain comes first.
-async fn until_drain<F: Future>(activity: &ConnectionActivity, future: F) -> Option<F::Output> {
+/// Polls a future until its connection reaches a phase; returns `None` if the phase comes first.
+async fn until_phase<F: Future>(phase: DrainPhase, activity: &ConnectionActivity, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|context| {
         activity.set_waker(context.waker());
-        if activity.phase() >= DrainPhase::Draining {
+        if activity.phase() >= phase {
             return Poll::Ready(None);
         }
         future.as_mut().poll(context).map(Some)
@@ -238,7 +279,7 @@ async fn until_drain<F: Future>(activity: &ConnectionActivity, future: F) -> Opt
 mod tests {
     use std::collections::BTreeMap;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
 
     use super::*;
     use crate::clock::Clock;
@@ -277,7 +318,7 @@ mod tests {
         let admission = Arc::new(Admission::new(Bounds { connections: 9, unidentified_bytes: 1 << 20 }));
         let connections =
             Arc::new(Connections::new(&settings, active, lifecycle, Arc::clone(&admission), (0, abandon.subscribe())));
-        for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"\x15\x03"), (2, b"")] {
+        for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"HTTP/1.1 400"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
             let (open, _drained) = mpsc::channel(1);
             connections.serve((stream, admission.admit().await), ListenerId(listener), open);

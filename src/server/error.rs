@@ -17,6 +17,24 @@ pub enum StartError {
         /// The operating system's error.
         source: io::Error,
     },
+    /// Another process listens at an address.
+    #[error(
+        "can't listen on {address}: another process listens there ({source}); `postern serve --take-over` replaces it"
+    )]
+    Occupied {
+        /// The address as it is configured.
+        address: ListenAddress,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// An address overlaps one on which this process listens.
+    #[error("can't listen on {address}: it overlaps {other}, on which this process listens")]
+    Overlap {
+        /// The address as it is configured.
+        address: ListenAddress,
+        /// The address of the other listener.
+        other: ListenAddress,
+    },
     /// A socket that the process was started with can't be used.
     #[error("the socket `{name}` that this process was started with can't be used: {source}")]
     Inherited {

@@ -27,6 +27,11 @@ impl<S> HandshakeIo<S> {
         Self { stream, reports_to: Some((activity, admission)) }
     }
 
+    /// Returns the socket.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// Ends the count: the handshake is complete.
     pub(super) fn complete(&mut self) {
         self.reports_to = None;

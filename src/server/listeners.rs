@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use super::error::StartError;
 use super::inherited::InheritedSockets;
-use super::socket::{self, BoundAddress, SocketOwner, StagedPath, WorkerSocket};
+use super::socket::{self, BoundAddress, OccupiedAddress, SocketOwner, StagedPath, WorkerSocket};
 use crate::caller::ListenerIdentity;
-use crate::config::{ListenAddress, ListenerConfig};
+use crate::config::{Endpoint, ListenAddress, ListenerConfig};
 use crate::generation::{Listener, ListenerId};
 use crate::tls::{ClientCertificates, Tls};
 
@@ -32,6 +32,21 @@ struct ActiveListener {
     tls: Option<Arc<Tls>>,
     /// Set to true to make the workers stop accepting.
     close: watch::Sender<bool>,
+}
+
+/// The circumstances in which new sockets are bound.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Surroundings {
+    /// The endpoint of the admin listener, which no listener may overlap.
+    pub(super) admin: Option<Endpoint>,
+    pub(super) occupied: OccupiedAddress,
+}
+
+impl ActiveListener {
+    /// The endpoint that is bound, with the port that the kernel chose in place of port 0.
+    fn endpoint(&self) -> Endpoint {
+        Endpoint { address: self.address.clone(), ..self.config.endpoint() }
+    }
 }
 
 /// The steps from one set of listeners to that of another configuration. A plan has bound new sockets and changed nothing
@@ -56,6 +71,7 @@ impl ListenerSet {
         configs: &[ListenerConfig],
         workers: usize,
         inherited: &mut InheritedSockets,
+        surroundings: &Surroundings,
     ) -> Result<ListenerPlan, StartError> {
         let mut before = self.listeners.clone();
         let mut plan = ListenerPlan {
@@ -70,16 +86,23 @@ impl ListenerSet {
         let mut wanted = Vec::with_capacity(configs.len());
         for config in configs {
             let same =
-                |old: &ActiveListener| old.config.address == config.address && old.config.socket == config.socket;
+                |old: &ActiveListener| old.config.endpoint() == config.endpoint() && old.config.socket == config.socket;
             let kept = before.iter().position(same).map(|index| before.remove(index));
             let tls = load_tls(config, kept.as_ref())?;
             wanted.push((config, kept, tls));
         }
-        for (config, kept, tls) in wanted {
-            match kept {
-                Some(kept) => plan.keep(config, kept, tls),
-                None => plan.add(config, tls, inherited)?,
+        let kept: Vec<Endpoint> =
+            wanted.iter().filter_map(|(_, kept, _)| kept.as_ref()).map(ActiveListener::endpoint).collect();
+        for (config, kept_listener, tls) in wanted {
+            if let Some(kept) = kept_listener {
+                plan.keep(config, kept, tls);
+                continue;
             }
+            require_disjoint(&config.endpoint(), kept.iter().chain(&surroundings.admin))?;
+            let replaces = before.iter().any(|old| old.endpoint().overlaps(&config.endpoint()));
+            let occupied = if replaces { OccupiedAddress::TakeOver } else { surroundings.occupied };
+            let socket = bind(config, inherited, plan.added.len(), occupied)?;
+            plan.add(config, socket, tls);
         }
         plan.remove(before);
         inherited.require_all_taken()?;
@@ -111,23 +134,8 @@ impl ListenerPlan {
         self.activate(ActiveListener { config: config.clone(), tls, ..kept });
     }
 
-    fn add(
-        &mut self,
-        config: &ListenerConfig,
-        tls: Option<Arc<Tls>>,
-        inherited: &mut InheritedSockets,
-    ) -> Result<(), StartError> {
-        let workers = self.added.len();
-        let address = config.address.clone();
-        let (owner, bound) = match inherited.take(&address) {
-            Some(socket) => {
-                let sockets = socket.share(workers);
-                (SocketOwner::ServiceManager, sockets.map(|sockets| BoundAddress { address, sockets, staged: None }))
-            }
-            None => (SocketOwner::ThisProcess, socket::bind(&address, &config.socket, workers)),
-        };
-        let BoundAddress { address, sockets, staged } =
-            bound.map_err(|source| StartError::Listen { address: config.address.clone(), source })?;
+    fn add(&mut self, config: &ListenerConfig, socket: (SocketOwner, BoundAddress), tls: Option<Arc<Tls>>) {
+        let (owner, BoundAddress { address, sockets, staged }) = socket;
         self.staged.extend(staged.map(|staged| (address.clone(), staged)));
         let close = watch::Sender::new(false);
         let id = ListenerId(self.after.next_id);
@@ -136,7 +144,6 @@ impl ListenerPlan {
             worker.push(WorkerSocket { socket, owner, listener: id, close: close.subscribe() });
         }
         self.activate(ActiveListener { config: config.clone(), address, id, tls, close });
-        Ok(())
     }
 
     fn activate(&mut self, active: ActiveListener) {
@@ -166,6 +173,32 @@ impl ListenerPlan {
             listener.id
         });
         (closed.chain(self.tls_changed).collect(), self.after)
+    }
+}
+
+/// Takes the inherited socket of a listener, or else binds its endpoint.
+fn bind(
+    config: &ListenerConfig,
+    inherited: &mut InheritedSockets,
+    workers: usize,
+    occupied: OccupiedAddress,
+) -> Result<(SocketOwner, BoundAddress), StartError> {
+    let Some(socket) = inherited.take(config) else {
+        let bound = socket::bind(&config.endpoint(), &config.socket, workers, occupied)?;
+        return Ok((SocketOwner::ThisProcess, bound));
+    };
+    let address = config.address.clone();
+    let sockets =
+        socket.share(workers).map_err(|source| StartError::Listen { address: config.address.clone(), source })?;
+    Ok((SocketOwner::ServiceManager, BoundAddress { address, sockets, staged: None }))
+}
+
+/// Refuses an endpoint that overlaps one on which this process goes on listening. The configuration has no such pair, but a
+/// port that the kernel chose, and an admin address that needs a restart, are not in it.
+fn require_disjoint<'a>(endpoint: &Endpoint, mut others: impl Iterator<Item = &'a Endpoint>) -> Result<(), StartError> {
+    match others.find(|other| other.overlaps(endpoint)) {
+        None => Ok(()),
+        Some(other) => Err(StartError::Overlap { address: endpoint.address.clone(), other: other.address.clone() }),
     }
 }
 
@@ -206,17 +239,21 @@ mod tests {
         );
         let plain = "[[listeners]]\naddress = \"127.0.0.2:0\"\n";
         let first = ListenerSet::default()
-            .plan(&listeners(&encrypted), 1, &mut InheritedSockets::default())
+            .plan(&listeners(&encrypted), 1, &mut InheritedSockets::default(), &Surroundings::default())
             .expect("it listens");
         let id = first.after.listeners[0].id;
         assert!(first.listeners[&id].open && first.listeners[&id].tls.is_some());
         let (_, after) = first.carry_out();
-        let second = after.plan(&listeners(plain), 1, &mut InheritedSockets::default()).expect("it listens");
+        let second = after
+            .plan(&listeners(plain), 1, &mut InheritedSockets::default(), &Surroundings::default())
+            .expect("it listens");
         let closed = &second.listeners[&id];
         assert!(!closed.open && closed.identity.is_none() && closed.tls.is_some());
         let (closing, after) = second.carry_out();
         assert_eq!(closing, [id]);
-        let third = after.plan(&listeners(plain), 1, &mut InheritedSockets::default()).expect("it listens");
+        let third = after
+            .plan(&listeners(plain), 1, &mut InheritedSockets::default(), &Surroundings::default())
+            .expect("it listens");
         assert!(!third.listeners.contains_key(&id));
     }
 }

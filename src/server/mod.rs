@@ -9,12 +9,16 @@ mod connection;
 mod counted_body;
 mod descriptors;
 mod error;
+mod footprint;
 mod frame_budget;
 mod handshake_io;
+mod head_scan;
 mod inherited;
 mod listeners;
 mod monitored_io;
 mod occupancy;
+mod plain_http;
+mod refusal;
 mod service;
 mod socket;
 mod timeouts;
@@ -29,12 +33,13 @@ use tokio::sync::{mpsc, watch};
 use self::admission::Admission;
 pub use self::error::StartError;
 pub use self::inherited::InheritedSockets;
-use self::listeners::ListenerSet;
+use self::listeners::{ListenerSet, Surroundings};
+pub use self::socket::OccupiedAddress;
 use self::socket::{BoundAddress, BoundSocket};
 use self::worker::{Worker, WorkerCommand};
 use crate::admin::{self, AdminListener};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, ListenAddress, SocketFile};
+use crate::config::{Config, ConfigError, Endpoint, ListenAddress, SocketFile};
 use crate::gateway::Gateway;
 use crate::generation::{ActiveGeneration, Generation};
 use crate::http_client::Client;
@@ -53,6 +58,18 @@ pub struct Server {
     workers: Vec<WorkerHandle>,
     stop: watch::Sender<bool>,
     admin: Option<(ListenAddress, AdminListener)>,
+    occupied: OccupiedAddress,
+}
+
+/// The circumstances of a start.
+#[derive(Debug, Default)]
+pub struct StartOptions {
+    /// Sockets that listen already; each needs a listener with its address.
+    pub inherited: InheritedSockets,
+    /// Writes the access log; `None` for no log.
+    pub access_log: Option<LogWriter>,
+    /// Treatment of addresses at which another process listens, at the start and on reload.
+    pub occupied: OccupiedAddress,
 }
 
 /// A worker's thread and the way to send commands to it.
@@ -68,27 +85,26 @@ impl Server {
     /// # Errors
     /// If a socket can't be bound, the upstream client can't be built, or a worker can't be started.
     pub fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
-        Self::start_with(config, clock, InheritedSockets::default(), None)
+        Self::start_with(config, clock, StartOptions::default())
     }
 
-    /// Starts with an access log, and with sockets that listen already, each of which needs a listener with its address.
+    /// Starts with options.
     ///
     /// # Errors
-    /// Those of [`Server::start`], or if no listener has the address of a socket.
-    pub fn start_with(
-        config: Config,
-        clock: Clock,
-        mut inherited: InheritedSockets,
-        access_log: Option<LogWriter>,
-    ) -> Result<Self, StartError> {
+    /// Those of [`Server::start`], or if no listener has the address of an inherited socket.
+    pub fn start_with(config: Config, clock: Clock, options: StartOptions) -> Result<Self, StartError> {
+        let StartOptions { mut inherited, access_log, occupied } = options;
         descriptors::raise_limit();
         let config = Arc::new(config);
         let settings = config.server.clone();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log)?);
         let client = |_| Client::new(&config.upstream.connection());
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
-        let admin = config.admin.listen_address().map(bind_admin).transpose()?;
-        let plan = ListenerSet::default().plan(&config.listeners, settings.workers, &mut inherited)?;
+        // First, because such a socket may have an address that is bound below.
+        inherited.require_listeners(&config.listeners)?;
+        let admin = config.admin.endpoint().map(|endpoint| bind_admin(&endpoint, occupied)).transpose()?;
+        let surroundings = Surroundings { admin: admin.as_ref().map(BoundAddress::endpoint), occupied };
+        let plan = ListenerSet::default().plan(&config.listeners, settings.workers, &mut inherited, &surroundings)?;
         let admin = admin.map(publish_admin).transpose()?;
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, clients, plan.listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
@@ -123,7 +139,17 @@ impl Server {
                 Some((address, AdminListener::start(socket, context).map_err(StartError::Worker)?))
             }
         };
-        Ok(Self { active, lifecycle, clock, admission, listeners: Mutex::new(plan.after), workers, stop, admin })
+        Ok(Self {
+            active,
+            lifecycle,
+            clock,
+            admission,
+            listeners: Mutex::new(plan.after),
+            workers,
+            stop,
+            admin,
+            occupied,
+        })
     }
 
     /// Applies another configuration from the next request on. No connection is dropped, and a request in flight finishes with
@@ -170,7 +196,10 @@ impl Server {
             let client = |_: &WorkerHandle| Client::new(&config.upstream.connection());
             self.workers.iter().map(client).collect::<Result<_, _>>()?
         };
-        let mut plan = listeners.plan(&config.listeners, self.workers.len(), &mut InheritedSockets::default())?;
+        let admin = self.admin_address().map(|address| Endpoint { address: address.clone(), ipv6_only: false });
+        let surroundings = Surroundings { admin, occupied: self.occupied };
+        let mut inherited = InheritedSockets::default();
+        let mut plan = listeners.plan(&config.listeners, self.workers.len(), &mut inherited, &surroundings)?;
         let added = std::mem::take(&mut plan.added);
         let generation = Generation::new(gateway, clients, std::mem::take(&mut plan.listeners));
         // A client certificate that is no longer valid gives no identity from the first request on.
@@ -247,9 +276,8 @@ impl Drop for Server {
 }
 
 /// Binds the admin listener, without publishing a Unix path.
-fn bind_admin(address: &ListenAddress) -> Result<BoundAddress, StartError> {
-    socket::bind(address, &SocketFile::default(), 1)
-        .map_err(|source| StartError::Listen { address: address.clone(), source })
+fn bind_admin(endpoint: &Endpoint, occupied: OccupiedAddress) -> Result<BoundAddress, StartError> {
+    socket::bind(endpoint, &SocketFile::default(), 1, occupied)
 }
 
 /// Publishes the admin listener. Called when nothing else can fail: another process may use the path until then.

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::sync::watch;
 
 use super::activity::{ConnectionActivity, InFlight};
@@ -16,6 +16,8 @@ use super::counted_body::CountedBody;
 use crate::executions::QueryMemo;
 use crate::gateway::{ConnectionContext, Handled};
 use crate::generation::{ActiveGeneration, ConnectionOrigin};
+use crate::request::body::{CallerBody, ContentGuard, UnreadContent};
+use crate::request::route::RemovedContentLength;
 use crate::respond::Body;
 
 /// Passes the requests of one connection to the active gateway.
@@ -37,8 +39,9 @@ impl GatewayService {
         abandon: watch::Receiver<bool>,
     ) -> Self {
         let generation = active.load();
-        let known_caller = activity.known_caller().clone();
+        let known_caller = activity.footprint().known_caller().clone();
         let context = generation.connection_context(&origin, query_memo, abandon, known_caller);
+        let context = context.with_half_close(activity.peer_half_closed());
         let context = RefCell::new((generation.number(), context));
         Self { active: Arc::clone(active), origin, activity, context }
     }
@@ -47,13 +50,18 @@ impl GatewayService {
     pub(super) fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         let in_flight = self.activity.begin_request();
         let http_1 = request.version() < Version::HTTP_2;
+        let request = if http_1 && !request.body().is_end_stream() {
+            self.with_content(request)
+        } else {
+            request.map(|content| CallerBody::new(content, None, UnreadContent::Left))
+        };
         let generation = self.active.load();
         let mut context = self.context.borrow_mut();
         if context.0 != generation.number() {
             // The active configuration gives the connection its identity, not the one under which it was accepted.
             let ConnectionContext { query_memo, abandon, known_caller, .. } = context.1.clone();
             let renewed = generation.connection_context(&self.origin, query_memo, abandon, known_caller);
-            *context = (generation.number(), renewed);
+            *context = (generation.number(), renewed.with_half_close(self.activity.peer_half_closed()));
         }
         let response = match generation.gateway.handle(&context.1, request) {
             Handled::Response(response) => PendingResponse::Ready(response),
@@ -62,6 +70,18 @@ impl GatewayService {
             }
         };
         ResponseFuture { pending: Some((response, in_flight)), http_1 }
+    }
+
+    /// An HTTP/1.1 request with content: the connection reads it before the next request.
+    fn with_content(&self, mut request: Request<Incoming>) -> Request<CallerBody> {
+        if request.headers().contains_key(TRANSFER_ENCODING) && self.activity.has_content_length() {
+            request.extensions_mut().insert(RemovedContentLength);
+        }
+        // A client that expects 100 (Continue) sends no content once it has another response.
+        let expects = request.headers().contains_key(EXPECT);
+        let unread = if expects { UnreadContent::Left } else { UnreadContent::Discarded };
+        let guard: ContentGuard = Box::new(self.activity.begin_content());
+        request.map(|content| CallerBody::new(content, Some(guard), unread))
     }
 }
 

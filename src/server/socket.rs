@@ -2,7 +2,8 @@
 //! Unix path has one socket that the workers share.
 //!
 //! Another process can listen at the same address at the same time and so take over from this one: on TCP ports by
-//! `SO_REUSEPORT`, at a Unix path by a new socket renamed over the old one.
+//! `SO_REUSEPORT`, at a Unix path by a new socket renamed over the old one. It does so only on request
+//! ([`OccupiedAddress::TakeOver`]).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::watch;
 
-use crate::config::{ListenAddress, SocketFile};
+use super::error::StartError;
+use crate::config::{Endpoint, ListenAddress, SocketFile};
 use crate::generation::ListenerId;
 
 /// Connections that can wait to be accepted, per socket.
@@ -40,6 +42,16 @@ impl BoundSocket {
         handles.push(self);
         Ok(handles)
     }
+}
+
+/// Treatment of an address at which another process listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OccupiedAddress {
+    /// The server does not start.
+    #[default]
+    Refuse,
+    /// The server listens there too, to take over from the other process.
+    TakeOver,
 }
 
 /// The process in which a socket stays open.
@@ -72,34 +84,86 @@ pub(super) struct BoundAddress {
     pub(super) staged: Option<StagedPath>,
 }
 
-/// Binds an address for a number of workers. `file` holds the mode and owner of a Unix socket.
-pub(super) fn bind(address: &ListenAddress, file: &SocketFile, workers: usize) -> io::Result<BoundAddress> {
-    match address {
+impl BoundAddress {
+    /// Returns the endpoint of the admin listener, which accepts IPv4 and IPv6.
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint { address: self.address.clone(), ipv6_only: false }
+    }
+}
+
+/// Binds an endpoint for a number of workers. `file` holds the mode and owner of a Unix socket.
+pub(super) fn bind(
+    endpoint: &Endpoint,
+    file: &SocketFile,
+    workers: usize,
+    occupied: OccupiedAddress,
+) -> Result<BoundAddress, StartError> {
+    let failed = |source| StartError::Listen { address: endpoint.address.clone(), source };
+    if occupied == OccupiedAddress::Refuse {
+        require_free(endpoint).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => StartError::Occupied { address: endpoint.address.clone(), source },
+            _ => failed(source),
+        })?;
+    }
+    bind_shared(endpoint, file, workers).map_err(failed)
+}
+
+fn bind_shared(endpoint: &Endpoint, file: &SocketFile, workers: usize) -> io::Result<BoundAddress> {
+    match &endpoint.address {
         ListenAddress::Tcp(address) => {
-            let first = bind_tcp(*address)?;
+            let listen_at = |address: SocketAddr| -> io::Result<TcpListener> {
+                let socket = tcp_socket(address, endpoint.ipv6_only)?;
+                socket.set_reuse_port(true)?;
+                socket.bind(&address.into())?;
+                socket.listen(BACKLOG)?;
+                Ok(socket.into())
+            };
+            let first = listen_at(*address)?;
             let bound = first.local_addr()?;
             let mut sockets = vec![BoundSocket::Tcp(first)];
             for _ in 1..workers {
-                sockets.push(BoundSocket::Tcp(bind_tcp(bound)?));
+                sockets.push(BoundSocket::Tcp(listen_at(bound)?));
             }
             Ok(BoundAddress { address: ListenAddress::Tcp(bound), sockets, staged: None })
         }
         ListenAddress::Unix(path) => {
             let (socket, staged) = bind_unix(path, file)?;
             let sockets = BoundSocket::Unix(socket).share(workers)?;
-            Ok(BoundAddress { address: address.clone(), sockets, staged: Some(staged) })
+            Ok(BoundAddress { address: endpoint.address.clone(), sockets, staged: Some(staged) })
         }
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+/// Fails with [`io::ErrorKind::AddrInUse`] if a socket listens at an endpoint already.
+///
+/// With `SO_REUSEPORT` two processes of one user can listen on one port, and a Unix path can be replaced, so binding alone
+/// does not find that out.
+fn require_free(endpoint: &Endpoint) -> io::Result<()> {
+    match &endpoint.address {
+        ListenAddress::Tcp(address) => tcp_socket(*address, endpoint.ipv6_only)?.bind(&(*address).into()),
+        ListenAddress::Unix(path) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            // A connection to a socket whose queue is full would wait otherwise.
+            socket.set_nonblocking(true)?;
+            match socket.connect(&SockAddr::unix(path)?).map_err(|error| (error.kind(), error)) {
+                Err((io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, _)) => Ok(()),
+                Ok(()) | Err((io::ErrorKind::WouldBlock, _)) => Err(io::ErrorKind::AddrInUse.into()),
+                Err((_, error)) => Err(error),
+            }
+        }
+    }
+}
+
+/// Makes a TCP socket that can be bound while connections of an earlier process end.
+fn tcp_socket(address: SocketAddr, ipv6_only: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        // Set in both cases, so that the host's default does not decide.
+        socket.set_only_v6(ipv6_only)?;
+    }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// A Unix socket that listens under a temporary name, to be renamed to its path: at every moment there is a socket to connect

@@ -204,11 +204,11 @@ impl MonitoredConnection {
         let events = activity.events();
         if events != self.seen || activity.awaits_response() {
             (self.seen, self.quiet_since) = (events, now);
-            if activity.known_caller().is_known() {
-                activity.touch();
+            if activity.footprint().known_caller().is_known() {
+                activity.footprint().touch();
             }
         }
-        activity.refill_frames();
+        activity.footprint().refill_frames();
         let (bound, reason) = if activity.is_in_http_1_head() {
             (timeouts.head, CloseReason::HeaderTimeout)
         } else if events == 0 {
@@ -216,10 +216,10 @@ impl MonitoredConnection {
         } else {
             (timeouts.idle, CloseReason::IdleTimeout)
         };
-        let timed_out = activity.is_flooded() || now - self.quiet_since >= bound;
+        let timed_out = activity.footprint().is_flooded() || now - self.quiet_since >= bound;
         if self.timed_out_since.is_none() && timed_out {
             self.timed_out_since = Some(now);
-            activity.set_close_reason(reason);
+            activity.footprint().set_close_reason(reason);
         }
         if self.half_closed_since.is_none() && activity.is_half_closed() {
             self.half_closed_since = Some(now);
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn half_a_head_is_answered_at_the_end_of_a_drain() {
         let connection = Watched::new();
-        connection.activity.record_read(1, 1);
+        connection.activity.record_read();
         connection.close_after(0.0);
         assert_eq!(connection.phase_after(3.9), DrainPhase::Closing);
         assert_eq!(connection.phase_after(4.0), DrainPhase::InputEnded);
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(connection.phase_after(74.0), DrainPhase::Draining);
         assert_eq!(connection.phase_after(75.0), DrainPhase::InputEnded);
         // No 408 into the middle of a response.
-        connection.activity.record_read(1, 1);
+        connection.activity.record_read();
         assert!(!connection.activity.abandon_head());
         connection.phase_after(76.0);
         assert_eq!(connection.phase_after(79.0), DrainPhase::InputEnded);

@@ -14,6 +14,7 @@ mod org_keys;
 mod partition;
 mod reload;
 mod session_tokens;
+mod signature_check;
 mod status;
 mod verification;
 
@@ -35,6 +36,7 @@ pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus};
 pub use self::reload::{CachedEntries, shares_org_key};
 use self::session_tokens::SessionTokens;
 pub use self::session_tokens::{TokenDigest, UpstreamVerdict};
+pub use self::signature_check::SignatureCheck;
 pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Rate};

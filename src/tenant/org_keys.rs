@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::constant_time;
 use http::HeaderValue;
 use memchr::memmem;
 
 use super::key_checks::{KeyVerdict, LastVerdict};
 use super::key_forms::KeyForms;
+use super::signature_check::SignatureCheck;
 use crate::clock::Clock;
 use crate::config::{self, Secret, UpstreamLimits};
 use crate::limit::UpstreamBudget;
@@ -135,13 +136,10 @@ impl OrgKeys {
         current.or_else(|| self.next.as_ref().is_some_and(is).then_some(OrgKey::Next))
     }
 
-    /// Returns whether `signature` is the HMAC-SHA-256 of a text with one of the keys; compares in constant time.
+    /// Begins to check the signature of a text with one of the keys.
     #[must_use]
-    pub fn have_signed(&self, text: &[u8], signature: &[u8]) -> bool {
-        self.all().any(|key| {
-            let key = hmac::Key::new(hmac::HMAC_SHA256, key.secret.expose().as_bytes());
-            hmac::verify(&key, text, signature).is_ok()
-        })
+    pub fn signature_check(&self) -> SignatureCheck {
+        SignatureCheck::new(self.all().map(|key| key.secret.expose().as_bytes()))
     }
 
     /// The length of the longest key, in bytes.

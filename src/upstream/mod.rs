@@ -32,10 +32,10 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
+use http::header::{CONTENT_ENCODING, HeaderValue};
 use http::request::Parts;
-use http::{Response, response as http_response};
-use hyper::body::{Body, Incoming};
+use http::{Method, Response, response as http_response};
+use hyper::body::Body;
 use tokio::sync::oneshot;
 
 pub use self::call::{FetchDemand, UpstreamCall};
@@ -64,7 +64,8 @@ use crate::http_client::{
 };
 use crate::limit::Urgency;
 use crate::offload;
-use crate::request::{body, other_account};
+use crate::request::body::{self, CallerBody};
+use crate::request::other_account;
 use crate::tenant::TokenStatus;
 
 /// Largest pass-through request body that is buffered, so that it can be sent again with the other org key; in bytes.
@@ -248,10 +249,10 @@ impl Upstream {
         &self,
         call: &UpstreamCall<'_>,
         allowed: &PassThrough,
-        (head, body): (Parts, Incoming),
+        (head, body): (Parts, CallerBody),
         responds: oneshot::Sender<(http_response::Parts, ForwardedBody)>,
     ) -> Result<(), ClientError> {
-        let body = self.forwarded_request_body(call.caller, allowed, &head.headers, body).await?;
+        let body = self.forwarded_request_body(call.caller, allowed, &head, body).await?;
         let upload = upload(&body);
         let exchange = self.begin_unshared(call, ExchangeKind::PassThrough).await?;
         let request = request::forward(allowed, &head, body)?;
@@ -281,9 +282,10 @@ impl Upstream {
         &self,
         caller: &Caller,
         allowed: &PassThrough,
-        headers: &HeaderMap,
-        body: Incoming,
+        head: &Parts,
+        body: CallerBody,
     ) -> Result<RequestBody, ClientError> {
+        let headers = &head.headers;
         let confined_to = caller.partition().linked_account_id().filter(|_| allowed.scope == Scope::Account);
         if let Some(own) = confined_to.filter(|_| other_account::can_name_account(headers)) {
             if headers.contains_key(CONTENT_ENCODING) && allowed.request_headers.contains(&CONTENT_ENCODING) {
@@ -294,7 +296,10 @@ impl Upstream {
             other_account::check_body(headers, &body, own)?;
             return Ok(buffered(body));
         }
-        if body.size_hint().upper().is_some_and(|size| size <= MAX_BUFFERED_BODY) {
+        let is_small = body.size_hint().upper().is_some_and(|size| size <= MAX_BUFFERED_BODY);
+        // Proxies send GET and HEAD with a Transfer-Encoding and no content, which is not passed on as content.
+        let reads = head.method == Method::GET || head.method == Method::HEAD;
+        if is_small || reads {
             Ok(buffered(body::read(body, &self.config.server).await?))
         } else {
             Ok(streamed(body, allowed.max_body.as_usize(), allowed.idle_timeout))

@@ -12,6 +12,7 @@ use crate::clock::{Clock, Moment};
 use crate::error::ClientError;
 use crate::limit::Urgency;
 use crate::observe::{Observer, Span, SpanContext, TenantMetrics, UpstreamOutcome};
+use crate::request::method::method_name;
 
 /// Records the work of one request or renewal at Refold: a span with a child for each wait and attempt.
 ///
@@ -104,8 +105,9 @@ impl UpstreamTelemetry {
         let mut span = self.span.client_child();
         span.begin("attempt");
         span.describe(|span| {
-            span.name(request.method().to_string());
-            span.attribute("http.request.method", request.method().as_str());
+            let method = method_name(request.method());
+            span.name(method.to_owned());
+            span.attribute("http.request.method", method);
             if earlier_attempts > 0 {
                 span.attribute("http.request.resend_count", earlier_attempts);
             }

@@ -150,3 +150,38 @@ async fn settings_and_directives_reduce_the_access_log() {
         assert_eq!(logged, statuses, "{settings} {directives:?}");
     }
 }
+
+#[tokio::test]
+async fn no_text_of_a_peer_changes_the_display_of_a_line() {
+    let program = Program::start(|config| config, None).await;
+    let accounts =
+        ["a\u{9b}31m", "line\u{2028}forged\u{2029}", "a\u{202e}b\u{2066}c\u{200f}", "\u{85}\u{61c}", "Zoë 北京"];
+    for account in accounts {
+        assert!(program.list(account, "").await.starts_with("HTTP/1.1 200 "), "{account:?}");
+    }
+    let ended = program.0.terminate().await;
+    let lines: Vec<_> = ended.log.iter().filter(|line| line.contains("\"message\":\"request\"")).collect();
+    assert_eq!(lines.len(), accounts.len());
+    for line in &lines {
+        let unsafe_one = |letter: char| letter.is_control() || "\u{61c}\u{200e}\u{200f}".contains(letter);
+        let display = |letter: char| unsafe_one(letter) || ('\u{2028}'..='\u{2069}').contains(&letter);
+        assert!(!line.contains(display), "{line:?}");
+    }
+    for account in accounts {
+        let named =
+            |line: &&String| serde_json::from_str::<Value>(line).is_ok_and(|it| it["linked_account"] == account);
+        assert!(lines.iter().any(named), "{account:?} in {lines:?}");
+    }
+    assert!(lines.iter().any(|line| line.contains("Zoë 北京")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_a_common_one_is_logged_as_other() {
+    let program = Program::start(|config| config, None).await;
+    for method in ["A".repeat(3000), "get".to_owned(), "PURGE".to_owned()] {
+        let request = format!("{method} {EXECUTIONS} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", once_as("acme-1"));
+        assert!(raw(program.address(), request.as_bytes()).await.starts_with("HTTP/1.1 405 "));
+    }
+    let lines = program.end().await;
+    assert!(lines.len() == 3 && lines.iter().all(|line| line["method"] == "_OTHER"), "{lines:#?}");
+}

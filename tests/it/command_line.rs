@@ -195,3 +195,39 @@ fn whoami_explains_permissions_and_refusals() {
         assert!(answer.contains("refused") && answer.contains(why), "{credential}: {answer}");
     }
 }
+
+#[tokio::test]
+async fn variables_of_kubernetes_services_are_ignored_and_misspelt_ones_refused() {
+    let services = [
+        ("POSTERN_SERVICE_HOST", "10.0.0.11"),
+        ("POSTERN_SERVICE_PORT", "8080"),
+        ("POSTERN_PORT", "tcp://10.0.0.11:8080"),
+        ("POSTERN_PORT_8080_TCP_ADDR", "10.0.0.11"),
+        ("POSTERN_PORT_8080_TCP", "tcp://10.0.0.11:8080"),
+        ("POSTERN_SERVER_PORT_53_UDP", "udp://10.0.0.12:53"),
+        ("POSTERN_ADMIN_SERVICE_PORT_HTTP", "9180"),
+        ("POSTERN_ADMIN_SERVICE_HOST", "10.0.0.13"),
+    ];
+    let environment = [services.as_slice(), &[("POSTERN_LOG", "debug"), ("POSTERN_SERVER_WORKERS", "1")]].concat();
+    let process = Process::serve_configuration(&Configuration::new(), &environment).await;
+    let ignored = process.logged("\"service_variable_ignored\"");
+    for (name, _) in services {
+        assert!(ignored.iter().any(|line| line.contains(&format!("\"variable\":\"{name}\""))), "{name}: {ignored:#?}");
+    }
+    assert_eq!(ignored.len(), services.len());
+    let folder = Folder::new();
+    let file = folder.write("postern.toml", Configuration::new().to_toml());
+    for (name, value) in [
+        ("POSTERN_PORT", "8080"),
+        ("POSTERN_SERVER_SERVICE_PORT", "8080"),
+        ("POSTERN_SERVER_WORKER", "tcp://10.0.0.11:8080"),
+    ] {
+        for command in ["check", "serve"] {
+            let mut postern = postern();
+            postern.args([command, "--config"]).arg(&file).envs(services).env(name, value);
+            let output = postern.output().expect("the program runs");
+            let expected = format!("environment variable {name}: there is no such setting");
+            assert!(!output.status.success() && text(&output.stderr).contains(&expected), "{}", text(&output.stderr));
+        }
+    }
+}

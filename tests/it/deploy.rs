@@ -1,4 +1,4 @@
-//! The dashboard and the alert rules in `deploy/`.
+//! The dashboard, the alert rules and the manifests in `deploy/`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,5 +25,15 @@ fn dashboard_and_alert_rules_name_only_declared_metrics() {
         for name in named {
             assert!(declared.contains(name), "{file}: {name} is not declared");
         }
+    }
+}
+
+#[test]
+fn pods_get_no_variables_for_services() {
+    for name in ["sidecar", "shared-service"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("deploy/kubernetes/{name}.yaml"));
+        let text = std::fs::read_to_string(path).expect("the file is there");
+        let pods = text.matches("      containers:").count();
+        assert!(pods > 0 && text.matches("\n      enableServiceLinks: false\n").count() == pods, "{name}");
     }
 }

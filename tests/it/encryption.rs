@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use http::StatusCode;
 
-use crate::support::connection::raw;
 use crate::support::tls::{TlsClient, data, folder_with, install};
 use crate::support::{Configuration, Folder, Listener, Process, ScriptedRefold, World, as_account, eventually};
 
@@ -38,9 +37,6 @@ async fn a_changed_certificate_is_used_and_a_broken_one_is_not() {
         shown != first
     })
     .await;
-    // A plain request gets no HTTP response.
-    let plain = raw(process.address(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert!(!plain.contains("HTTP/1.1"), "{plain}");
 }
 
 #[tokio::test]

@@ -127,7 +127,7 @@ async fn processes_hand_over_a_port_and_no_request_fails() {
     let load = Load::start(&Target::Tcp(port.address()));
     for _ in 0..3 {
         load.some().await;
-        let next = Process::serve(&file).await;
+        let next = Process::take_over(&file).await;
         load.some().await;
         assert_eq!(present.terminate().await.status.code(), Some(0));
         present = next;
@@ -145,7 +145,7 @@ async fn processes_hand_over_a_unix_socket_and_no_request_fails() {
     let load = Load::start(&Target::Unix(path.clone()));
     for _ in 0..3 {
         load.some().await;
-        let next = Process::serve(&file).await;
+        let next = Process::take_over(&file).await;
         assert_eq!(present.terminate().await.status.code(), Some(0));
         assert!(path.exists(), "the socket belongs to the next process");
         present = next;

@@ -332,3 +332,16 @@ async fn spans_that_no_collector_takes_are_counted() {
     assert_eq!(traced.ask("", &[]).await.status, StatusCode::OK);
     until(|| traced.world.gateway.metrics().contains("postern_spans_dropped_total 4")).await;
 }
+
+#[tokio::test]
+async fn a_method_of_any_length_is_no_name_of_a_span() {
+    let traced = Traced::sampled().await;
+    for (target, method) in [(EXECUTIONS, &*"A".repeat(3000)), ("/elsewhere", "PURGE"), (EXECUTIONS, "get")] {
+        let method = http::Method::from_bytes(method.as_bytes()).expect("a token");
+        traced.world.gateway.send(method, target, &as_account("acme-1")).await;
+    }
+    for span in traced.collector.spans(3).await {
+        assert!(["_OTHER", &format!("_OTHER {EXECUTIONS}")].contains(&span.name()), "{span:?}");
+        assert_eq!(span.attribute("http.request.method").as_deref(), Some("_OTHER"));
+    }
+}

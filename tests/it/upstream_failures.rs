@@ -6,7 +6,9 @@ use http::{Method, StatusCode};
 use postern::clock::Clock;
 
 use crate::support::rogue::{Deed, RogueRefold};
-use crate::support::{Answer, Configuration, EXECUTIONS, Port, ScriptedRefold, World, as_account, until, within};
+use crate::support::{
+    Answer, Configuration, EXECUTIONS, Port, PreparedRefold, ScriptedRefold, World, as_account, until, within,
+};
 
 /// Bounds that a misbehaving upstream reaches soon.
 fn bounds(config: Configuration) -> Configuration {
@@ -189,5 +191,26 @@ async fn requests_beyond_the_concurrency_limit_wait_for_a_permit() {
     world.refold.release();
     for stuck in stuck {
         assert_eq!(stuck.answer().await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_error_of_any_size_is_kept_and_sent_as_a_small_one() {
+    let long = "X".repeat(200_000);
+    for (code, shown) in
+        [(&*long, "NOT_FOUND"), ("<script>", "NOT_FOUND"), ("NO\u{202e}PE", "NOT_FOUND"), ("NO_SUCH", "NO_SUCH")]
+    {
+        let body = serde_json::json!({
+            "error_code": code, "http_error_type": code, "message": long, "request_id": long,
+        });
+        let body = body.to_string();
+        let head = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\n\r\n", body.len());
+        let refold = PreparedRefold::new([(head + &body).into_bytes()]);
+        let world = World::builder().refold(refold).config(bounds).start().await;
+        let answer = world.list("acme-1", "").await;
+        assert_eq!(error_of(&answer), (404, shown.to_owned()));
+        assert!(answer.body.len() < 4096, "{}", answer.body.len());
+        assert_eq!(answer.json()["request_id"], answer.header("x-request-id"));
+        assert_eq!(world.gateway.recent_errors()[0].error_code, shown);
     }
 }

@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use postern::clock::Clock;
 use serde_json::json;
 
+use crate::support::connection::Connection;
 use crate::support::{
     Answer, Client, Dice, EXECUTIONS, Gateway, NEXT_ORG_KEY, ORG_KEY, Tenant, World, as_account, eventually,
     http_upstream, page_of, seeded, signature,
@@ -110,15 +111,87 @@ async fn a_delivery_with_a_wrong_signature_changes_nothing() {
     }
     let elsewhere = world.gateway.post("/hooks/refold/other", &[("x-cobalt-signature", &good)], &body).await;
     assert_eq!(elsewhere.status, StatusCode::UNAUTHORIZED);
-    let large = " ".repeat(1_100_000);
-    // The gateway closes the connection without reading the body, so this delivery has a connection of its own.
-    let other = Client::new(world.gateway.address);
-    let signed = signature(ORG_KEY, &large);
-    let refused = other.post("/hooks/refold/t", &[("x-cobalt-signature", &signed)], &large).await;
-    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let large = "x".repeat(1_100_000);
+    assert_eq!(world.deliver(&large, &signature(ORG_KEY, "x")).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(world.list("a").await, 1);
     let off = Versioned::start(|tenant| tenant).await;
     assert_eq!(off.deliver(&body, &good).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_delivery_without_a_signature_is_refused_before_its_body() {
+    let world = Versioned::start(Tenant::webhooks).await;
+    let digits = "0".repeat(64);
+    let twice = format!("x-cobalt-signature: {digits}\r\n").repeat(2);
+    let mut bodies = Vec::new();
+    for tenant in ["t", "unknown", "%00"] {
+        for lines in ["", "x-cobalt-signature: \r\n", "x-cobalt-signature: 00\r\n", &twice] {
+            for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+                let mut connection = Connection::open(world.gateway.address).await;
+                let head = format!("POST /hooks/refold/{tenant} HTTP/1.1\r\nHost: a\r\n{framing}\r\n{lines}\r\n");
+                connection.write(head).await;
+                let answer = connection.receive_until("}").await;
+                assert!(answer.starts_with("HTTP/1.1 401 "), "{tenant} {lines}: {answer}");
+                bodies.push(
+                    answer.split("\r\n\r\n").nth(1).expect("a body").split("request_id").next().map(str::to_owned),
+                );
+            }
+        }
+    }
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:?}");
+    // With the form of a signature, an unknown tenant's body is read too.
+    for tenant in ["t", "unknown"] {
+        let mut connection = Connection::open(world.gateway.address).await;
+        let lines = format!("Content-Length: 70000\r\nExpect: 100-continue\r\nx-cobalt-signature: {digits}\r\n");
+        connection.write(format!("POST /hooks/refold/{tenant} HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).await;
+        assert!(connection.receive_until("\r\n\r\n").await.starts_with("HTTP/1.1 100 "), "{tenant}");
+        connection.write("x".repeat(70_000)).await;
+        assert!(connection.receive().await.starts_with("HTTP/1.1 401 "), "{tenant}");
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_not_kept_drops_all_pages_of_the_tenant() {
+    for (length, versions) in [(60_000, (2, 1)), (65_536, (2, 1)), (65_537, (2, 2)), (3_000_000, (2, 2))] {
+        let world = Versioned::start(Tenant::webhooks).await;
+        assert_eq!((world.list("a").await, world.list("b").await), (1, 1));
+        world.version.store(2, Ordering::SeqCst);
+        let named = json!({ "linked_account_id": "a" }).to_string();
+        let body = named.clone() + &" ".repeat(length - named.len());
+        assert_eq!(world.deliver(&body, &signature(ORG_KEY, &body)).await.status, StatusCode::NO_CONTENT);
+        assert_eq!((world.list("a").await, world.list("b").await), versions, "{length}");
+    }
+    let world = Versioned::start(Tenant::webhooks).await;
+    let mut connection = Connection::open(world.gateway.address).await;
+    let lines = format!("Content-Length: 20000000\r\nx-cobalt-signature: {}\r\n", "0".repeat(64));
+    connection.write(format!("POST /hooks/refold/t HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).await;
+    assert!(connection.receive_until("}").await.starts_with("HTTP/1.1 413 "));
+}
+
+#[tokio::test]
+async fn all_deliveries_together_keep_a_bounded_length() {
+    let world = Versioned::start(Tenant::webhooks).await;
+    let lines = format!("Content-Length: 65536\r\nx-cobalt-signature: {}\r\n", "0".repeat(64));
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        let mut connection = Connection::open(world.gateway.address).await;
+        let head = format!("POST /hooks/refold/unknown HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        connection.write(head + &"x".repeat(65_535)).await;
+        open.push(connection);
+    }
+    let body = format!("{:<100}", json!({ "linked_account_id": "a" }).to_string());
+    let signed = signature(ORG_KEY, &body);
+    // The pages of other accounts are dropped too while the memory is in use.
+    let mut drops_others = async || {
+        assert_eq!((world.list("a").await, world.list("b").await).0, world.version.load(Ordering::SeqCst));
+        let next = world.version.fetch_add(1, Ordering::SeqCst) + 1;
+        assert_eq!(world.deliver(&body, &signed).await.status, StatusCode::NO_CONTENT);
+        assert_eq!(world.list("a").await, next);
+        world.list("b").await == next
+    };
+    eventually(&mut drops_others).await;
+    drop(open);
+    eventually(async || !drops_others().await).await;
 }
 
 #[tokio::test]

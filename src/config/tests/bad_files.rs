@@ -87,6 +87,25 @@ pub(super) fn bad_files() -> Vec<(String, &'static str)> {
             "postern.toml:2:11: `localhost:8080` is no address; write an IP address and a port like \"127.0.0.1:8080\", or \"unix:/path\"",
         ),
         (
+            format!(
+                "[[listeners]]\naddress = \"127.0.0.1:1\"\n[[listeners]]\naddress = \"0.0.0.0:1\"\n{}",
+                with_key("")
+            ),
+            "postern.toml:4:11: this address overlaps 127.0.0.1:1, the address of another listener; each connection needs exactly one",
+        ),
+        (
+            format!("[[listeners]]\naddress = \"[::]:9180\"\n{}", with_key("")),
+            "postern.toml:2:11: this address overlaps 127.0.0.1:9180, the address of the admin listener; each connection needs exactly one",
+        ),
+        (
+            format!("[admin]\naddress = \"[::ffff:127.0.0.1]:8080\"\n{}", with_key("")),
+            "postern.toml:2:11: this address overlaps 127.0.0.1:8080, the address of a listener; each connection needs exactly one",
+        ),
+        (
+            format!("[[listeners]]\naddress = \"127.0.0.1:1\"\nipv6_only = true\n{}", with_key("")),
+            "postern.toml:3:13: only the address `[::]` can accept IPv4 connections as well",
+        ),
+        (
             format!("listeners = []\n{}", with_key("")),
             "postern.toml:1:13: the list of listeners is empty; at least one is needed",
         ),

@@ -1,6 +1,6 @@
 use std::io;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,7 +14,7 @@ use crate::request::route::Resource;
 fn line_with(error: Option<AccessError<'_>>) -> Value {
     let record = AccessRecord {
         request_id: RequestId::new(),
-        method: &Method::GET,
+        method: "GET",
         resource: Resource::List,
         caller: None,
         key: None,

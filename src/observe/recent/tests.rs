@@ -1,7 +1,5 @@
 use std::time::Duration;
 
-use http::Method;
-
 use super::*;
 use crate::observe::access_record::AccessError;
 
@@ -15,7 +13,7 @@ fn answer(recent: &RecentActivity, at: u64, status: u16, cache: CacheOutcome, er
     let request_id = RequestId::new();
     recent.answered(&AccessRecord {
         request_id,
-        method: &Method::GET,
+        method: "GET",
         resource: Resource::List,
         caller: None,
         key: None,

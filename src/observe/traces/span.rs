@@ -120,8 +120,8 @@ impl Span {
     pub fn answered(&mut self, path: &str, record: &AccessRecord<'_>) {
         self.describe(|span| {
             let route = record.resource.route();
-            span.name(route.map_or_else(|| record.method.to_string(), |route| format!("{} {route}", record.method)));
-            span.attribute("http.request.method", record.method.as_str());
+            span.name(route.map_or_else(|| record.method.to_owned(), |route| format!("{} {route}", record.method)));
+            span.attribute("http.request.method", record.method);
             if let Some(route) = route {
                 span.attribute("http.route", route);
             }

@@ -70,6 +70,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         String::from_utf8(bytes).expect("UTF-8")
     }
 
+    /// Ends the output, so that the server reads the end of its input.
+    pub(crate) async fn half_close(&mut self) {
+        self.0.shutdown().await.expect("the connection is open");
+    }
+
     /// Reads until the connection ends.
     pub(crate) async fn rest(mut self) -> String {
         let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
 //! The program in a process of its own.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -71,6 +71,13 @@ impl Process {
     /// Serves a configuration file; returns when the process listens.
     pub(crate) async fn serve(configuration: &Path) -> Self {
         Self::run(command(configuration)).await
+    }
+
+    /// Serves a configuration file beside a process that listens at the same addresses.
+    pub(crate) async fn take_over(configuration: &Path) -> Self {
+        let mut command = command(configuration);
+        command.arg("--take-over");
+        Self::run(command).await
     }
 
     /// Serves a configuration; returns when the process listens.
@@ -175,9 +182,20 @@ pub(crate) struct Port(Socket);
 
 impl Port {
     pub(crate) fn take() -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        Self::take_at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// A port of all addresses, of both versions of IP.
+    pub(crate) fn take_everywhere() -> Self {
+        Self::take_at((Ipv6Addr::UNSPECIFIED, 0).into())
+    }
+
+    fn take_at(address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
         socket.set_reuse_port(true).expect("the system allows it");
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+        // As this socket does not listen, a process that checks whether the port is free finds it free.
+        socket.set_reuse_address(true).expect("the system allows it");
+        socket.bind(&address.into()).expect("a free port");
         // The socket does not listen, so no connection comes to it.
         Self(socket)
     }
