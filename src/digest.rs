@@ -1,6 +1,6 @@
 //! SHA-256 and hexadecimal digits, for keys, entity tags, identifiers and signatures.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use aws_lc_rs::digest;
 
@@ -16,9 +16,17 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 #[derive(Clone, Copy, Debug)]
 pub struct Hex<'a>(pub &'a [u8]);
 
+impl Hex<'_> {
+    /// Returns the digits.
+    pub fn digits(self) -> impl Iterator<Item = u8> {
+        let digit = |value: u8| b"0123456789abcdef"[usize::from(value & 0x0f)];
+        self.0.iter().flat_map(move |byte| [digit(byte >> 4), digit(*byte)])
+    }
+}
+
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.digits().try_for_each(|digit| f.write_char(digit.into()))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::executions::QueryMemo;
 use crate::gateway::{ConnectionContext, Gateway, KnownCaller};
 use crate::http_client::Client;
 use crate::log_events;
+use crate::request::peer::Peer;
 use crate::tls::Tls;
 
 /// Holds the active generation and replaces it on reload; one per server.
@@ -62,6 +63,8 @@ pub struct ConnectionOrigin {
     pub worker: usize,
     /// The listener that accepted it.
     pub listener: ListenerId,
+    /// The other end.
+    pub peer: Peer,
     /// The peer's certificate chain, its own certificate first; empty without mutual TLS.
     pub certificates: Vec<CertificateDer<'static>>,
 }
@@ -178,7 +181,10 @@ impl Generation {
         ConnectionContext {
             client: self.clients[origin.worker].clone(),
             query_memo,
-            identity: self.gateway.identity_with_certificate(&identity, &names),
+            identity: ListenerIdentity {
+                peer: origin.peer,
+                ..self.gateway.identity_with_certificate(&identity, &names)
+            },
             abandon,
             known_caller,
             half_close: None,

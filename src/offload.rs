@@ -28,6 +28,11 @@ pub fn is_heavy(size: usize) -> bool {
     size > MAX_ON_THREAD
 }
 
+/// Runs work on a body of this size: at once if it is small, on a thread of its own if not.
+pub async fn run_sized<T: Send + 'static>(size: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if is_heavy(size) { run(work).await } else { work() }
+}
+
 /// Runs work on a thread of its own. If the future is dropped, work that has begun still runs to its end.
 ///
 /// # Panics
@@ -43,6 +48,34 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::sync::mpsc;
+    use std::task::Poll;
+
+    use super::spawn_blocking;
+
+    /// Runs a future that waits for nothing but offloaded work. Returns whether there was any, and the output.
+    pub(crate) fn offloads<T>(future: impl Future<Output = T>) -> (bool, T) {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            // Holds the only thread for offloaded work.
+            let (release, released) = mpsc::channel::<()>();
+            drop(spawn_blocking(move || released.recv()));
+            let mut future = pin!(future);
+            match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+                Poll::Ready(output) => (false, output),
+                Poll::Pending => {
+                    drop(release);
+                    (true, future.await)
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,6 +88,13 @@ mod tests {
         let own = thread::current().id();
         assert_ne!(run(|| thread::current().id()).await, own);
         assert!(!is_heavy(64 << 10) && is_heavy((64 << 10) + 1));
+    }
+
+    #[test]
+    fn only_work_on_large_bodies_is_offloaded() {
+        for (size, expected) in [(0, false), (64 << 10, false), ((64 << 10) + 1, true), (usize::MAX, true)] {
+            assert_eq!(testing::offloads(run_sized(size, || 7)), (expected, 7), "{size} bytes");
+        }
     }
 
     #[tokio::test]

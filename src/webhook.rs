@@ -5,7 +5,7 @@
 //!
 //! Any peer can send a delivery, and its signature is known to be wrong only at the end of its body. So a request without a
 //! signature of the right form is refused before its body is read, the body is hashed while it arrives, and no more of it is
-//! kept than [`MAX_KEPT`], and of all deliveries together [`MAX_KEPT_IN_ALL`]. A body that is not kept can't be read for linked
+//! kept than 64 KiB, and of all deliveries together 4 MiB. A body that is not kept can't be read for linked
 //! accounts: its valid signature drops all entries of the tenant. A tenant that does not exist, or takes no webhooks, is
 //! answered like one whose key did not sign, and at the same time.
 

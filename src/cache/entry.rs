@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::encoding::{Coding, EncodedBodies};
 use crate::clock::Moment;
 use crate::config::Stale;
+use crate::digest::Hex;
 use crate::executions::{Progress, ValidatedBody};
 
 /// Pause after a failed renewal, in which the stale entry is served without another attempt.
@@ -225,10 +226,12 @@ impl Entry {
 fn with_etag(body: &[u8]) -> (Bytes, HeaderValue) {
     // A collision could only affect the client's own partition, so the hash need not be cryptographic. It has no seed, so
     // that all replicas send the same tag.
-    let etag = format!("\"{:032x}\"", xxh3_128(body));
-    let mut both = Vec::with_capacity(body.len() + etag.len());
+    let hash = xxh3_128(body).to_be_bytes();
+    let mut both = Vec::with_capacity(body.len() + 2 * hash.len() + 2);
     both.extend_from_slice(body);
-    both.extend_from_slice(etag.as_bytes());
+    both.push(b'"');
+    both.extend(Hex(&hash).digits());
+    both.push(b'"');
     let mut body_part = Bytes::from(both);
     let etag = body_part.split_off(body.len());
     (body_part, HeaderValue::from_maybe_shared(etag).expect("hexadecimal digits in quotes are a header value"))

@@ -9,7 +9,7 @@ use super::grant::TenantGrant;
 use super::jwt::{IssuerIndex, Issuers, KeyState};
 use super::tenants::Tenants;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, TrustedProxy};
 use crate::error::ClientError;
 use crate::http_client::ClientSetupError;
 use crate::tenant::{Tenant, share_budgets};
@@ -21,6 +21,7 @@ pub struct Callers {
     pub(super) api_keys: ApiKeys,
     pub(super) issuers: Issuers,
     pub(super) certificates: Certificates,
+    pub(super) trusted_proxies: Vec<TrustedProxy>,
     pub(super) clock: Clock,
 }
 
@@ -39,6 +40,7 @@ impl Callers {
             issuers: Issuers::new(&config.issuers, clock)?,
             certificates: Certificates::new(config),
             tenants: Tenants::new(tenants),
+            trusted_proxies: config.server.trusted_proxies.clone(),
             clock: clock.clone(),
         })
     }

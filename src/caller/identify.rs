@@ -18,6 +18,7 @@ use crate::clock::Moment;
 use crate::digest::sha256;
 use crate::error::ClientError;
 use crate::request::headers::{RequestHeaders, X_API_KEY};
+use crate::request::peer::Peer;
 use crate::tenant::{Partition, Tenant, TokenDigest, TokenStatus};
 
 /// A known credential and its tenant. If the credential is not authorized for the request, [`Unidentified::NotAuthorized`]
@@ -143,7 +144,10 @@ impl Callers {
         let digest = sha256(token);
         match self.verify_jwt(token, digest, tenant, now) {
             Verification::Valid(identity) => self.by_jwt(identity, fields, now),
-            Verification::NoIssuer => Ok(by_session_token(token, digest, tenant, now)?),
+            Verification::NoIssuer => {
+                let tenant = tenant.ok_or(CredentialProblem::NoIssuer)?;
+                self.by_session_token((token, digest), tenant, fields, connection, now)
+            }
             Verification::UnknownKey(issuer) => Err(Unidentified::UnknownKey(issuer)),
             Verification::Invalid(error) => Err(error.into()),
         }
@@ -163,7 +167,7 @@ impl Callers {
             return verification;
         }
         // A token that Refold has accepted is a session token: tokens of configured issuers are never sent to Refold.
-        if session_tokens.is_some_and(|tenant| tenant.has_accepted(&digest)) {
+        if session_tokens.is_some_and(|tenant| tenant.has_accepted(&digest, now)) {
             return Verification::NoIssuer;
         }
         self.issuers.verify(token, digest, now, |id| self.tenants.position(id))
@@ -179,22 +183,26 @@ impl Callers {
         let partition = identity.linked_account(fields).map(|account| tenant.linked_account(account, now));
         Authenticated { tenant: Arc::clone(tenant), credential: Credential::Jwt(identity) }.authorize(partition)
     }
-}
 
-/// Identifies the caller by a session token, which the upstream verifies with the first request.
-fn by_session_token(
-    token: &[u8],
-    digest: TokenDigest,
-    tenant: Option<&Arc<Tenant>>,
-    now: Moment,
-) -> Result<Caller, ClientError> {
-    let tenant = tenant.ok_or(CredentialProblem::NoIssuer)?;
-    let partition = tenant.session_token(&digest);
-    if partition.token_status(now) == TokenStatus::Refused {
-        return Err(CredentialProblem::RefusedSessionToken.into());
+    /// Identifies the caller by a session token, which the upstream verifies with the first request.
+    fn by_session_token(
+        &self,
+        (token, digest): (&[u8], TokenDigest),
+        tenant: &Arc<Tenant>,
+        fields: &RequestHeaders<'_>,
+        connection: &ListenerIdentity,
+        now: Moment,
+    ) -> Result<Caller, Unidentified> {
+        let partition = tenant.session_token(&digest, now);
+        let sender = match partition.token_status(now) {
+            TokenStatus::Refused => return Err(CredentialProblem::RefusedSessionToken.into()),
+            // Looking for proxies' fields costs time, and an accepted token's sender does not matter.
+            TokenStatus::Accepted => Peer::Unknown,
+            TokenStatus::Unproven => connection.peer.sender(fields.all, &self.trusted_proxies),
+        };
+        let credential = Credential::SessionToken(SessionToken::new(token, digest, sender));
+        Ok(Caller { tenant: Arc::clone(tenant), partition, credential })
     }
-    let credential = Credential::SessionToken(SessionToken::new(token, digest));
-    Ok(Caller { tenant: Arc::clone(tenant), partition, credential })
 }
 
 #[cfg(test)]

@@ -28,10 +28,11 @@ mod session_token;
 mod tenants;
 mod trusted;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
 use http::StatusCode;
 
 pub use self::callers::Callers;
@@ -46,6 +47,7 @@ use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::ClientError;
 use crate::limit::Flow;
+use crate::request::peer::Peer;
 use crate::tenant::{KeyVerdict, OrgKey, Partition, Tenant, TokenStatus, UpstreamVerdict};
 
 /// The authenticated sender of a request, authorized for one partition of one tenant.
@@ -124,10 +126,12 @@ impl Caller {
     }
 
     /// The flow of the caller's upstream requests. Its credential is the client key, certificate or trusted listener, the issuer, the
-    /// org key, or all session tokens of the tenant; those that Refold has not accepted are apart.
+    /// org key, or all session tokens of the tenant; those that Refold accepted some time ago, and those that it never accepted,
+    /// are apart.
     #[must_use]
     pub fn flow(&self, now: Moment) -> Flow {
-        let mut hasher = DefaultHasher::new();
+        // Not keyed: nothing that a caller sends is hashed.
+        let mut hasher = FixedState::default().build_hasher();
         self.tenant.interned_id().hash(&mut hasher);
         match &self.credential {
             // Names are not unique: a listener's, a certificate's and a key's may be equal.
@@ -136,7 +140,7 @@ impl Caller {
             Credential::OrgKey(_) => "org key".hash(&mut hasher),
             Credential::SessionToken(_) => {
                 let is_accepted = self.partition.token_status(now) == TokenStatus::Accepted;
-                ("session token", is_accepted).hash(&mut hasher);
+                ("session token", is_accepted, self.partition.was_accepted()).hash(&mut hasher);
             }
         }
         Flow { credential: hasher.finish(), account: self.partition.flow_id() }
@@ -146,6 +150,20 @@ impl Caller {
     #[must_use]
     pub fn is_known(&self, now: Moment) -> bool {
         self.partition.token_status(now) == TokenStatus::Accepted
+    }
+
+    /// The flow of a session token that Refold has not accepted, in the queue for the probation budget. Instead of a credential it
+    /// has the network of the peer that sent the token.
+    #[must_use]
+    pub fn probation_flow(&self) -> Flow {
+        let sender = match &self.credential {
+            Credential::SessionToken(token) => token.sender(),
+            _ => Peer::Unknown,
+        };
+        // A hash for which collisions are hard to find: the peer chooses its address.
+        let mut hasher = DefaultHasher::new();
+        sender.network().hash(&mut hasher);
+        Flow { credential: hasher.finish(), account: self.partition.flow_id() }
     }
 
     /// The org key that the caller's upstream requests are counted by: its own if it has sent one, otherwise the active one.

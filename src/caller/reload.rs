@@ -30,6 +30,7 @@ impl Callers {
             issuers: self.issuers.reconfigured(&config.issuers, verified)?,
             certificates: Certificates::new(config),
             tenants,
+            trusted_proxies: config.server.trusted_proxies.clone(),
             clock: self.clock.clone(),
         })
     }

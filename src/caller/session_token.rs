@@ -2,6 +2,7 @@
 
 use http::HeaderValue;
 
+use crate::request::peer::Peer;
 use crate::tenant::TokenDigest;
 
 /// A session token, kept only to send it upstream.
@@ -10,16 +11,18 @@ pub struct SessionToken {
     /// The value of `Authorization`; marked as sensitive.
     authorization: HeaderValue,
     digest: TokenDigest,
+    sender: Peer,
 }
 
 impl SessionToken {
-    /// Creates a session token; `digest` is the token's SHA-256. `Authorization` gets one canonical spelling.
-    pub(super) fn new(token: &[u8], digest: TokenDigest) -> Self {
+    /// Creates a session token; `digest` is the token's SHA-256. `Authorization` gets one canonical spelling. `sender` has sent it,
+    /// and counts only until the token is accepted.
+    pub(super) fn new(token: &[u8], digest: TokenDigest, sender: Peer) -> Self {
         let mut value = b"Bearer ".to_vec();
         value.extend_from_slice(token);
         let mut authorization = HeaderValue::try_from(value).expect("the token is part of a received header value");
         authorization.set_sensitive(true);
-        Self { authorization, digest }
+        Self { authorization, digest, sender }
     }
 
     /// The value of `Authorization` for upstream requests.
@@ -31,6 +34,11 @@ impl SessionToken {
     /// SHA-256 of the token.
     pub(super) fn digest(&self) -> &TokenDigest {
         &self.digest
+    }
+
+    /// The peer that sent the token.
+    pub(super) fn sender(&self) -> Peer {
+        self.sender
     }
 
     /// The token's `exp` claim, in seconds since 1970, if it is a JWT. Not verified, so use it only to shorten a lifetime.

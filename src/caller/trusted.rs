@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::grant::{Grant, TenantGrant};
 use super::tenants::TenantIndex;
 use crate::config::{ListenerConfig, TenantRef, Trusted};
+use crate::request::peer::Peer;
 
-/// The identity that a connection gives to all its requests, by its listener and by its client certificate.
+/// The identity that a connection gives to all its requests, by its listener, its client certificate and its peer.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerIdentity {
     /// The tenant whose session tokens are accepted on the connection.
@@ -15,6 +16,8 @@ pub struct ListenerIdentity {
     /// The grant of every request on the connection: a trusted listener's or a client certificate's. Such a request must not
     /// carry another credential.
     pub grant: Option<TenantGrant>,
+    /// The other end of the connection, which may be a trusted proxy.
+    pub peer: Peer,
 }
 
 impl ListenerIdentity {
@@ -31,7 +34,7 @@ impl ListenerIdentity {
     /// accepted.
     #[must_use]
     pub fn for_session_tokens(tenant: Option<usize>) -> Self {
-        Self { session_tokens: tenant.map(TenantIndex::of_config), grant: None }
+        Self { session_tokens: tenant.map(TenantIndex::of_config), ..Self::default() }
     }
 }
 

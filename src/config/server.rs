@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::trusted_proxy::TrustedProxy;
 use super::units::{AnyDuration, ByteSize, Count, PositiveDuration, non_zero};
 
 /// Smallest [`ServerConfig::max_unidentified_memory`]: less would refuse ordinary requests.
@@ -20,6 +21,9 @@ pub struct ServerConfig {
     #[serde(deserialize_with = "workers")]
     #[schemars(with = "u16")]
     pub workers: usize,
+    /// Proxies in front of the gateway: addresses, networks (`10.0.0.0/8`), or `unix` for those on Unix sockets. Of a request that
+    /// they forward, the peer is the last other address in `Forwarded` or `X-Forwarded-For`.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Most connections of callers; when there are more, others close: first those over which no known caller has ever sent a
     /// request, then idle ones.
     #[serde(with = "Count")]
@@ -54,6 +58,7 @@ impl Default for ServerConfig {
             workers: 0,
             max_connections: non_zero(16_384),
             max_unidentified_memory: ByteSize::from_bytes(64 << 20),
+            trusted_proxies: Vec::new(),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),

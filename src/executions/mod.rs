@@ -2,6 +2,7 @@
 //! HTTP, no clock, no callers.
 
 mod derivation;
+mod json_scanner;
 mod page;
 mod query;
 mod query_memo;

@@ -7,10 +7,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use serde::de::value::BorrowedBytesDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::json_scanner::Scanner;
 use super::status::Progress;
 
 /// An upstream body that has the documented shape.
@@ -42,7 +44,7 @@ impl ValidatedBody {
     /// # Errors
     /// If the body is not a JSON object with an array `docs` of objects, or its pagination can't be computed.
     pub fn page(body: Bytes, page: u64, limit: u32) -> Result<Self, NotDocumented> {
-        let PageObject { docs, pagination } = from_json(&body)?;
+        let PageObject { docs, pagination } = read(&body, PageObject::scan)?;
         let total = pagination.total_docs;
         let (body, total) = match pagination.complete(page, u64::from(limit), docs.count)? {
             None => (body, total),
@@ -56,9 +58,20 @@ impl ValidatedBody {
     /// # Errors
     /// If the body is not a JSON object.
     pub fn single(body: Bytes) -> Result<Self, NotDocumented> {
-        let ExecutionProgress(progress) = from_json(&body)?;
+        let ExecutionProgress(progress) = read(&body, ExecutionProgress::scan)?;
         Ok(Self { body, progress, total: None })
     }
+}
+
+/// Reads JSON with a scan, or parses it if the scan gives up. A page of 3.8 KB takes 37,000 instructions instead of 51,000, of
+/// 138,000 for a whole miss.
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8], scan: impl Fn(&mut Scanner<'a>) -> Option<T>) -> serde_json::Result<T> {
+    let scanned = std::str::from_utf8(body).ok().and_then(|text| {
+        let mut scanner = Scanner::new(text)?;
+        let value = scan(&mut scanner)?;
+        scanner.end().map(|()| value)
+    });
+    scanned.map_or_else(|| from_json(body), Ok)
 }
 
 /// Parses JSON. Checking the whole body for UTF-8 is much faster than checking string by string; if that check fails, the
@@ -72,6 +85,24 @@ pub(super) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> serde_json::R
 
 /// The progress of an execution object. Deserialised by hand, since derived code would accept an array too.
 struct ExecutionProgress(Progress);
+
+impl ExecutionProgress {
+    fn scan(scanner: &mut Scanner<'_>) -> Option<Self> {
+        let mut progress = Progress::Unknown;
+        scanner.object(|scanner, name| {
+            let value = scanner.value()?;
+            if name == b"status" {
+                progress = match value {
+                    [b'"', status @ .., b'"'] if status.contains(&b'\\') => return None,
+                    [b'"', status @ .., b'"'] => Progress::of(std::str::from_utf8(status).ok()),
+                    _ => Progress::Unknown,
+                };
+            }
+            Some(())
+        })?;
+        Some(Self(progress))
+    }
+}
 
 impl<'de> Deserialize<'de> for ExecutionProgress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -118,6 +149,19 @@ fn text(value: &RawValue) -> Option<Cow<'_, str>> {
 struct DocsSummary {
     count: u64,
     progress: Progress,
+}
+
+impl DocsSummary {
+    fn scan(scanner: &mut Scanner<'_>) -> Option<Self> {
+        let mut docs = Self { count: 0, progress: Progress::Settled };
+        scanner.array(|scanner| {
+            let execution = ExecutionProgress::scan(scanner)?;
+            docs.count += 1;
+            docs.progress = docs.progress.and(execution.0);
+            Some(())
+        })?;
+        Some(docs)
+    }
 }
 
 impl<'de> Deserialize<'de> for DocsSummary {
@@ -209,6 +253,27 @@ enum PageMember {
     Other,
 }
 
+impl PageObject {
+    fn scan(scanner: &mut Scanner<'_>) -> Option<Self> {
+        let (mut docs, mut pagination, mut seen) = (None, SentPagination::default(), 0_u16);
+        scanner.object(|scanner, name| {
+            let name = BorrowedBytesDeserializer::<serde::de::value::Error>::new(name);
+            let member = PageMember::deserialize(name).ok()?;
+            let bit = 1 << member as u16;
+            if seen & bit != 0 && member != PageMember::Other {
+                return None;
+            }
+            seen |= bit;
+            if member == PageMember::Docs {
+                docs = Some(DocsSummary::scan(scanner)?);
+                return Some(());
+            }
+            pagination.set(member, scanner.value()?)
+        })?;
+        Some(Self { docs: docs?, pagination })
+    }
+}
+
 impl<'de> Deserialize<'de> for PageObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
@@ -266,6 +331,26 @@ pub(super) struct Pagination {
 }
 
 impl SentPagination {
+    /// Sets a member to a value in JSON; `None` if it has another type.
+    fn set(&mut self, member: PageMember, value: &[u8]) -> Option<()> {
+        fn parsed<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Option<T> {
+            serde_json::from_slice(value).ok()
+        }
+        match member {
+            PageMember::TotalDocs => self.total_docs = parsed(value)?,
+            PageMember::Limit => self.limit = parsed(value)?,
+            PageMember::TotalPages => self.total_pages = parsed(value)?,
+            PageMember::Page => self.page = parsed(value)?,
+            PageMember::PagingCounter => self.paging_counter = parsed(value)?,
+            PageMember::HasPrevPage => self.has_prev_page = parsed(value)?,
+            PageMember::HasNextPage => self.has_next_page = parsed(value)?,
+            PageMember::PrevPage => self.prev_page = Some(parsed(value)?),
+            PageMember::NextPage => self.next_page = Some(parsed(value)?),
+            PageMember::Docs | PageMember::Other => {}
+        }
+        Some(())
+    }
+
     /// The complete pagination, with missing members computed; `None` if no member is missing.
     fn complete(
         self,

@@ -9,6 +9,7 @@ use super::Fetcher;
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
 use crate::executions::{DerivationSource, ListQuery, MAX_PAGES_OF_A_LIST, Question};
+use crate::offload;
 use crate::tenant::{ListView, WHOLE_PAGE};
 
 impl Fetcher {
@@ -89,6 +90,35 @@ impl Fetcher {
         }
     }
 
+    /// Runs a part of a derivation that reads up to `size` bytes; off the worker's thread if that is much.
+    pub(super) async fn run_derivation<T: Send + 'static>(
+        self: &Arc<Self>,
+        size: usize,
+        (caller, key): (&Caller, &CacheKey),
+        work: impl FnOnce(&Self, &Caller, &CacheKey) -> T + Send + 'static,
+    ) -> T {
+        if !offload::is_heavy(size) {
+            return work(self, caller, key);
+        }
+        let (fetcher, caller, key) = (Arc::clone(self), caller.clone(), key.clone());
+        offload::run(move || work(&fetcher, &caller, &key)).await
+    }
+
+    /// Size in bytes of the largest source that is stored and from which the answer may be derived. The pages of a list are taken
+    /// to be as large as its first one.
+    pub(super) fn largest_source(&self, caller: &Caller, key: &CacheKey) -> usize {
+        let sources = self.derivable(key).into_iter().flat_map(ListQuery::sources);
+        let stored = sources.filter(|source| may_be_stored(caller, source)).filter_map(|source| {
+            let first = self.page(key, source.first())?;
+            let pages = match source {
+                DerivationSource::Page(_) => 1,
+                DerivationSource::CompleteList(query) => first.total?.div_ceil(query.limit().into()),
+            };
+            Some(first.body.len().saturating_mul(usize::try_from(pages).unwrap_or(usize::MAX)))
+        });
+        stored.max().unwrap_or(0)
+    }
+
     fn stale_source(&self, caller: &Caller, key: &CacheKey, wanted: &ListQuery) -> Option<(CacheKey, Arc<Entry>)> {
         wanted.sources().filter(|source| may_be_stored(caller, source)).find_map(|source| {
             let query = source.first();
@@ -120,4 +150,75 @@ fn may_be_stored(caller: &Caller, source: &DerivationSource) -> bool {
             DerivationSource::Page(_) => true,
             DerivationSource::CompleteList(_) => first.is_plain() && size.fits(MAX_PAGES_OF_A_LIST, first.limit()),
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use http::{HeaderMap, HeaderValue};
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::caller::{Callers, ListenerIdentity};
+    use crate::clock::{Clock, Moment};
+    use crate::config::{Config, Environment};
+    use crate::executions::{QueryPolicy, UnknownParameters, ValidatedBody};
+    use crate::observe::Observer;
+    use crate::offload::testing::offloads;
+    use crate::request::headers::RequestHeaders;
+
+    fn fetcher_and_caller() -> (Arc<Fetcher>, Caller) {
+        let mut environment = Environment::default();
+        environment.insert("ORG_KEY", "tk_org");
+        let text = "[[tenants]]\nid = \"t\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
+        let config = Config::parse(text, Path::new("test.toml"), &environment).expect("a valid configuration");
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let callers = Callers::new(&config, &clock).expect("an HTTP client");
+        let mut headers = HeaderMap::new();
+        headers.insert("x-api-key", HeaderValue::from_static("tk_org"));
+        headers.insert("linked_account_id", HeaderValue::from_static("acme-1"));
+        let identified =
+            callers.identify(&RequestHeaders::of(&headers), &ListenerIdentity::default(), Moment::default());
+        let caller = identified.unwrap_or_else(|_| panic!("the credential is good"));
+        let observer = Arc::new(Observer::new(clock.clone(), None));
+        (Arc::new(Fetcher::new(Arc::new(config), clock, &observer)), caller)
+    }
+
+    fn query(text: &str) -> Question {
+        let policy = QueryPolicy { max_limit: 100, unknown: UnknownParameters::Reject, ignored: Vec::new() };
+        Question::List(ListQuery::parse(Some(text), &policy).unwrap_or_else(|error| panic!("{text}: {error}")))
+    }
+
+    /// The first page of a list of 20 executions, each with a name of this length.
+    fn page_of_20(name: usize) -> ValidatedBody {
+        let execution = |id| format!(r#"{{"_id":"{id}","status":"COMPLETED","name":"{}"}}"#, "a".repeat(name));
+        let docs: Vec<_> = (0..20).map(execution).collect();
+        let body = format!(
+            r#"{{"docs":[{}],"totalDocs":20,"limit":20,"totalPages":1,"page":1,"pagingCounter":1,"hasPrevPage":false,"hasNextPage":false,"prevPage":null,"nextPage":null}}"#,
+            docs.join(",")
+        );
+        ValidatedBody::page(body.into(), 1, 20).expect("a page")
+    }
+
+    #[test]
+    fn large_sources_are_parsed_off_the_thread() {
+        for (name, expected) in [(10, false), (3000, false), (3300, true), (50_000, true)] {
+            let (fetcher, caller) = fetcher_and_caller();
+            let source = CacheKey::new(&caller, query("limit=20"));
+            let (wanted, now) = (source.with_question(query("limit=5&page=2")), Moment::from_nanos(1));
+            let asked = (&caller, &wanted);
+            assert_eq!(fetcher.largest_source(&caller, &wanted), 0, "nothing is stored");
+            let entry = Arc::new(Entry::new(&page_of_20(name), Duration::from_secs(9), now, now));
+            Fetcher::note_list_size(&caller, &source, &entry);
+            fetcher.store.put_if_newer(source, Arc::clone(&entry), now);
+            let size = fetcher.largest_source(&caller, &wanted);
+            assert_eq!(size, entry.body.len());
+            let (offloaded, derived) = offloads(fetcher.run_derivation(size, asked, Fetcher::derive));
+            assert_eq!(offloaded, expected, "a source of {size} bytes");
+            let derived = derived.expect("it follows from the source");
+            assert_eq!((derived.derived, derived.total), (true, Some(20)));
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! Entries made from documents, with the lifetime that their tenant's settings give them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::{Entry, FreshnessClass};
 use crate::caller::{Caller, Credential};
 use crate::clock::{Clock, Moment};
 use crate::executions::{Progress, Question, ValidatedBody};
+use crate::offload;
 use crate::upstream::{Fetched, FetchedContent};
 
 /// Makes entries.
@@ -14,17 +16,45 @@ pub(super) struct Entries {
     clock: Clock,
 }
 
+/// The times of an entry, known before the entry is made.
+#[derive(Clone, Copy, Debug)]
+struct EntryTimes {
+    request_time: Moment,
+    response_time: Moment,
+    lifetime: Duration,
+    stale_for: Duration,
+}
+
+impl EntryTimes {
+    fn entry(self, document: &ValidatedBody) -> Entry {
+        let mut entry = Entry::new(document, self.lifetime, self.request_time, self.response_time);
+        entry.stale_for = self.stale_for;
+        entry
+    }
+
+    /// The entry of a document, which shares the body of an older entry if it is the same. A large body is copied, hashed and
+    /// compared off the worker's thread.
+    async fn entry_sharing(self, document: ValidatedBody, older: Option<Arc<Entry>>) -> Entry {
+        let size = document.body.len();
+        let make = move || {
+            let entry = self.entry(&document);
+            if let Some(older) = older { entry.sharing(&older) } else { entry }
+        };
+        offload::run_sized(size, make).await
+    }
+}
+
 impl Entries {
     pub(super) fn new(clock: Clock) -> Self {
         Self { clock }
     }
 
     /// The entry of a fetch's result; `stale` is the entry that was revalidated, if there is one.
-    pub(super) fn of_fetch(
+    pub(super) async fn of_fetch(
         &self,
         caller: &Caller,
         question: &Question,
-        stale: Option<&Entry>,
+        stale: Option<&Arc<Entry>>,
         fetched: Fetched,
     ) -> Entry {
         let Fetched { request_time, no_store, content } = fetched;
@@ -36,10 +66,8 @@ impl Entries {
                 stale.renewed(lifetime, request_time, self.clock.now())
             }
             FetchedContent::Document { document, validator } => {
-                let mut entry = self.of(caller, question, &document, request_time);
-                if let Some(stale) = stale {
-                    entry = entry.sharing(stale);
-                }
+                let times = self.times(caller, question, document.progress, request_time);
+                let mut entry = times.entry_sharing(document, stale.cloned()).await;
                 entry.validator = validator;
                 entry
             }
@@ -55,11 +83,17 @@ impl Entries {
         document: &ValidatedBody,
         request_time: Moment,
     ) -> Entry {
-        let lifetime = self.lifetime(caller, question, document.progress);
-        let mut entry = Entry::new(document, lifetime, request_time, self.clock.now());
+        self.times(caller, question, document.progress, request_time).entry(document)
+    }
+
+    fn times(&self, caller: &Caller, question: &Question, progress: Progress, request_time: Moment) -> EntryTimes {
         let stale = &caller.tenant().config.stale;
-        entry.stale_for = stale.while_revalidate.max(stale.if_error);
-        entry
+        EntryTimes {
+            request_time,
+            response_time: self.clock.now(),
+            lifetime: self.lifetime(caller, question, progress),
+            stale_for: stale.while_revalidate.max(stale.if_error),
+        }
     }
 
     /// The freshness lifetime of an answer (RFC 9111, 4.2.1), by its content and its tenant's settings.
@@ -77,6 +111,38 @@ impl Entries {
                 lifetime.min(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
             }),
             _ => lifetime,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::offload::testing::offloads;
+
+    #[test]
+    fn an_entry_with_a_large_body_is_made_off_the_thread() {
+        let times = EntryTimes {
+            request_time: Moment::from_nanos(1),
+            response_time: Moment::from_nanos(2),
+            lifetime: Duration::from_secs(5),
+            stale_for: Duration::from_secs(7),
+        };
+        let document = |size, total| ValidatedBody {
+            body: Bytes::from(vec![b' '; size]),
+            progress: Progress::Settled,
+            total: Some(total),
+        };
+        for (size, expected) in [(2, false), (64 << 10, false), ((64 << 10) + 1, true), (3 << 20, true)] {
+            let (offloaded, older) = offloads(times.entry_sharing(document(size, 1), None));
+            assert_eq!(offloaded, expected, "{size} bytes");
+            let older = Arc::new(older);
+            let (offloaded, newer) = offloads(times.entry_sharing(document(size, 2), Some(Arc::clone(&older))));
+            assert_eq!(offloaded, expected, "{size} bytes, compared with an older entry");
+            assert_eq!((newer.body.as_ptr(), newer.total), (older.body.as_ptr(), Some(2)));
+            assert_eq!((newer.lifetime, newer.stale_for), (times.lifetime, times.stale_for));
         }
     }
 }

@@ -104,7 +104,8 @@ impl Fetcher {
                 (follower, FetchRole::Follows(leader_context))
             }
             Role::Leads { leader, follower } => {
-                tokio::spawn(Arc::clone(self).run(client, request, leader));
+                // Boxed, since the runtime moves a future several times before it begins and when it ends.
+                tokio::spawn(Box::pin(Arc::clone(self).run(client, request, leader)));
                 (follower, FetchRole::Leads)
             }
         }
@@ -144,7 +145,7 @@ impl Fetcher {
             FetchError::NoDemand => ClientError::abandoned(),
         });
         telemetry.end(&fetched);
-        Ok(self.entries.of_fetch(caller, key.question(), None, fetched?).not_stored())
+        Ok(self.entries.of_fetch(caller, key.question(), None, fetched?).await.not_stored())
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Fetcher;
 use super::request::{FetchPurpose, FetchRequest, FetchRole};
-use crate::cache::{Demand, Entry, Follower, Leader};
+use crate::cache::{CacheKey, Demand, Entry, Follower, Leader};
 use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
@@ -76,7 +76,9 @@ impl Fetcher {
             if let Some(entry) = self.store.get(&request.key).filter(|entry| entry.is_fresh(self.clock.now())) {
                 return Ok(entry);
             }
-            if let Some(entry) = self.derive(&request.caller, &request.key) {
+            let asked = (&request.caller, &request.key);
+            let size = self.largest_source(&request.caller, &request.key);
+            if let Some(entry) = self.run_derivation(size, asked, Self::derive).await {
                 return Ok(Arc::new(entry));
             }
             match self.resolve_by_source(client, request, demand).await? {
@@ -104,10 +106,9 @@ impl Fetcher {
         request.telemetry.begin("fetch");
         let FetchRequest { caller, key, stale, urgency, telemetry, .. } = request;
         let call = UpstreamCall { client, caller, telemetry };
-        let stale = stale.as_deref();
-        let demand = FetchDemand { urgency: *urgency, demand, stale };
+        let demand = FetchDemand { urgency: *urgency, demand, stale: stale.as_deref() };
         let fetched = self.upstream.fetch(&call, key.question(), demand).await?;
-        let entry = Arc::new(self.entries.of_fetch(caller, key.question(), stale, fetched));
+        let entry = Arc::new(self.entries.of_fetch(caller, key.question(), stale.as_ref(), fetched).await);
         Self::note_list_size(caller, key, &entry);
         Ok(entry)
     }
@@ -119,9 +120,9 @@ impl Fetcher {
         request: &mut FetchRequest,
         demand: &Demand,
     ) -> Result<SourceResult, FetchError> {
-        let Some((key, stale)) = self.source_to_fetch(&request.caller, &request.key) else {
-            return Ok(SourceResult::NotDerived);
-        };
+        let size = self.largest_source(&request.caller, &request.key);
+        let to_fetch = self.run_derivation(size, (&request.caller, &request.key), Self::source_to_fetch).await;
+        let Some((key, stale)) = to_fetch else { return Ok(SourceResult::NotDerived) };
         // No stored page proves that the list is short enough for one page.
         let guessed = stale.is_none();
         let telemetry = request.telemetry.child();
@@ -136,10 +137,15 @@ impl Fetcher {
         });
         match source_outcome(follower, urgency, demand).await? {
             Ok(source) => {
-                let derived = self.derive_from(&request.caller, &request.key, &key, &source);
-                if guessed && derived.is_none() && self.refutes(&request.key, &key, &source) {
-                    request.caller.partition().list_size.refute();
-                }
+                let size = source.body.len();
+                let derive = move |fetcher: &Self, caller: &Caller, wanted: &CacheKey| {
+                    let derived = fetcher.derive_from(caller, wanted, &key, &source);
+                    if guessed && derived.is_none() && fetcher.refutes(wanted, &key, &source) {
+                        caller.partition().list_size.refute();
+                    }
+                    derived
+                };
+                let derived = self.run_derivation(size, (&request.caller, &request.key), derive).await;
                 Ok(derived.map_or(SourceResult::NotDerived, |entry| SourceResult::Derived(Arc::new(entry))))
             }
             Err(error) if is_refold_unavailable(&error) => Err(error.into()),

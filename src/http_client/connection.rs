@@ -71,6 +71,11 @@ impl Connection {
         Ok(Self { sender, received, number, retires })
     }
 
+    /// The count of the bytes that arrived.
+    pub(super) fn received(&self) -> &Received {
+        &self.received
+    }
+
     /// Returns true if the server has closed the connection.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()

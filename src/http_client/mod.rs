@@ -22,6 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HOST};
 use http::{HeaderValue, Request, Response, Uri, response};
+use hyper::body::Body;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -31,6 +32,7 @@ use tokio::time::{Instant, timeout_at};
 use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
 use self::decompress::decompress;
 pub use self::error::{BodyError, ClientSetupError, ExchangePhase, TransportError, TransportErrorKind};
+pub use self::pool::ConnectionChoice;
 use self::pool::{Pool, PoolLimits};
 pub use self::request_body::{RequestBody, Upload, UploadFailure, buffered, streamed, upload};
 use self::resend::NoPermits;
@@ -111,10 +113,11 @@ impl Client {
         request: Request<RequestBody>,
         time_left: Duration,
     ) -> Result<BufferedResponse, TransportError> {
-        self.send_buffered(request, time_left, None::<&NoPermits>).await
+        self.send_buffered(request, time_left, ConnectionChoice::Idle, None::<&NoPermits>).await
     }
 
-    /// Sends a request like [`Client::send`]; a GET is sent again, with a permit, if its connection turns out to be dead.
+    /// Sends a request like [`Client::send`], first on the chosen connection; a GET is sent again, with a permit, if its connection
+    /// turns out to be dead.
     ///
     /// # Errors
     /// If there is no complete and valid response within the bounds of time and size.
@@ -122,18 +125,20 @@ impl Client {
         &self,
         request: Request<RequestBody>,
         time_left: Duration,
+        connection: ConnectionChoice,
         permits: &P,
     ) -> Result<BufferedResponse, TransportError> {
-        self.send_buffered(request, time_left, Some(permits)).await
+        self.send_buffered(request, time_left, connection, Some(permits)).await
     }
 
     async fn send_buffered<P: ResendPermits>(
         &self,
         request: Request<RequestBody>,
         time_left: Duration,
+        connection: ConnectionChoice,
         permits: Option<&P>,
     ) -> Result<BufferedResponse, TransportError> {
-        let (head, body) = self.send_within(request, self.max_body, time_left, permits).await?.into_parts();
+        let (head, body) = self.send_within(request, time_left, connection, permits).await?.into_parts();
         let body = body.read().await?;
         let body = match self.decoded(&head, body).await {
             Err(_) if head.status.is_client_error() || head.status.is_server_error() => Bytes::new(),
@@ -151,8 +156,9 @@ impl Client {
         &self,
         request: Request<RequestBody>,
         time_left: Duration,
+        connection: ConnectionChoice,
     ) -> Result<Response<Result<Bytes, TransportError>>, TransportError> {
-        let response = self.send_within(request, self.max_body, time_left, None::<&NoPermits>).await?;
+        let response = self.send_within(request, time_left, connection, None::<&NoPermits>).await?;
         let (head, body) = response.into_parts();
         let body = match body.read().await {
             Ok(body) => self.decoded(&head, body).await,
@@ -175,20 +181,23 @@ impl Client {
         Ok(if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body })
     }
 
-    /// Sends a request and reads the head of the response; both bodies stream, within `limits`.
+    /// Sends a request and reads the head of the response; both bodies stream, within `limits`. A GET without a body is sent again,
+    /// with a permit, if its connection turns out to be dead.
     ///
     /// # Errors
     /// If there is no valid head within the limits.
-    pub async fn send_streaming(
+    pub async fn send_streaming<P: ResendPermits>(
         &self,
         mut request: Request<RequestBody>,
         limits: StreamLimits,
+        permits: &P,
     ) -> Result<Response<ResponseBody>, TransportError> {
         self.address(&mut request)?;
         let upload = upload(request.body());
         let start = Instant::now();
         let deadline = start + limits.total_timeout;
-        let mut sending = Box::pin(self.pool.send(request, None::<&NoPermits>));
+        let permits = request.body().is_end_stream().then_some(permits);
+        let mut sending = Box::pin(self.pool.send(request, ConnectionChoice::Idle, permits));
         let (response, lease) = loop {
             // The time for the first byte begins anew with each part of the request.
             let moved = || upload.as_ref().map_or(start, |upload| upload.moved());
@@ -216,18 +225,18 @@ impl Client {
     async fn send_within<P: ResendPermits>(
         &self,
         mut request: Request<RequestBody>,
-        max_body: usize,
         time_left: Duration,
+        connection: ConnectionChoice,
         permits: Option<&P>,
     ) -> Result<Response<ResponseBody>, TransportError> {
         self.address(&mut request)?;
         let start = Instant::now();
         let deadline = start + self.total_timeout.min(time_left);
         let first_byte = deadline.min(start + self.first_byte_timeout);
-        let (response, lease) = timeout_at(first_byte, self.pool.send(request, permits))
+        let (response, lease) = timeout_at(first_byte, self.pool.send(request, connection, permits))
             .await
             .map_err(|_| TransportErrorKind::Timeout)??;
-        Ok(response.map(|body| ResponseBody::new(body, lease, deadline, max_body)))
+        Ok(response.map(|body| ResponseBody::new(body, lease, deadline, self.max_body)))
     }
 }
 

@@ -74,12 +74,12 @@ pub(super) struct Lease {
     connection: Connection,
 }
 
-/// The connection for the next attempt.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
+/// The connection that a request is sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionChoice {
     /// An idle one, or a new one if there is none.
     Idle,
-    /// A new one: what ended the last one may have ended all idle ones too.
+    /// A new one: what is wrong with the last one may be wrong with all idle ones.
     New,
 }
 
@@ -103,7 +103,7 @@ impl Pool {
         }
     }
 
-    /// Sends a request, whose target is in origin form, over an idle connection or a new one. A GET with `permits` is sent again
+    /// Sends a request, whose target is in origin form, first over the chosen connection. A GET with `permits` is sent again
     /// if its connection turns out to be dead.
     ///
     /// # Errors
@@ -111,12 +111,13 @@ impl Pool {
     pub(super) async fn send<P: ResendPermits>(
         &self,
         mut request: Request<RequestBody>,
+        first: ConnectionChoice,
         permits: Option<&P>,
     ) -> Result<(Response<Incoming>, Lease), TransportError> {
         let max_idle = if request.method() == Method::GET { Duration::MAX } else { FRESH };
-        let mut next = Next::Idle;
+        let mut next = first;
         loop {
-            let idle = if next == Next::Idle { self.idle.take(max_idle) } else { None };
+            let idle = if next == ConnectionChoice::Idle { self.idle.take(max_idle) } else { None };
             let is_reused = idle.is_some();
             let connection = match idle {
                 Some(connection) => connection,
@@ -134,12 +135,18 @@ impl Pool {
             // A copy of a request is used on a connection that was used before, or by a GET that has permits.
             (request, next) = match (sent, copy) {
                 (Ok((response, _)), Some(copy)) if is_reused && response.status() == StatusCode::REQUEST_TIMEOUT => {
-                    (copy, Next::New)
+                    (copy, ConnectionChoice::New)
                 }
                 (Ok((response, connection)), _) => return Ok(self.lease(connection, response)),
-                (Err(Unanswered::Failed(SendFailure::Unsent(request))), _) if is_reused => (request, Next::Idle),
-                (Err(Unanswered::Failed(SendFailure::NoAnswer(_))), Some(copy)) if is_reused => (copy, Next::New),
-                (Err(Unanswered::Abandoned), Some(copy)) if self.may_move(permits).await => (copy, Next::Idle),
+                (Err(Unanswered::Failed(SendFailure::Unsent(request))), _) if is_reused => {
+                    (request, ConnectionChoice::Idle)
+                }
+                (Err(Unanswered::Failed(SendFailure::NoAnswer(_))), Some(copy)) if is_reused => {
+                    (copy, ConnectionChoice::New)
+                }
+                (Err(Unanswered::Abandoned), Some(copy)) if self.may_move(permits).await => {
+                    (copy, ConnectionChoice::Idle)
+                }
                 (Err(Unanswered::Failed(failure)), _) => return Err(failure.into()),
                 (Err(Unanswered::Abandoned), _) => return Err(TransportErrorKind::Unreachable.into()),
             };
@@ -167,6 +174,10 @@ impl Pool {
         let suspicion = &self.shared.suspicion;
         suspicion.count_request();
         let (number, sent) = (connection.number, Instant::now());
+        // An answer that has begun is waited for: the connection is alive.
+        let received = connection.received().clone();
+        let before = received.bytes();
+        let is_silent = || received.bytes() == before;
         let mut oldest = suspicion.oldest();
         let mut check_at = suspicion.suspected_at(sent);
         let mut probe = None;
@@ -176,14 +187,18 @@ impl Pool {
                 tokio::select! {
                     biased;
                     result = &mut sending => break result,
-                    _ = oldest.wait_for(|oldest| number < *oldest) => return Err(Unanswered::Abandoned),
+                    _ = oldest.wait_for(|oldest| number < *oldest), if is_silent() => {
+                        if is_silent() {
+                            return Err(Unanswered::Abandoned);
+                        }
+                    }
                     answer = poll_probe(&mut probe), if probe.is_some() => match answer {
                         Some(answer) => return Ok(answer),
                         None => probe = None,
                     },
-                    () = sleep_until(check_at), if suspect.is_some() && probe.is_none() => {
+                    () = sleep_until(check_at), if suspect.is_some() && probe.is_none() && is_silent() => {
                         check_at = suspicion.suspected_at(sent).max(Instant::now() + RECHECK);
-                        if let Some(copy) = suspect && suspicion.suspected_at(sent) <= Instant::now() {
+                        if let Some(copy) = suspect && is_silent() && suspicion.suspected_at(sent) <= Instant::now() {
                             probe = self.begin_probe(copy, permits);
                         }
                     }

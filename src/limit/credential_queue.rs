@@ -96,6 +96,14 @@ impl CredentialQueue {
         }
     }
 
+    /// Gives a flow back the turn in which it was served last: it did not use it.
+    pub(super) fn give_turn_back(&mut self, flow: Flow) {
+        self.rounds.give_back(flow.credential);
+        if let Some(queue) = self.credentials.get_mut(&flow.credential) {
+            queue.give_turn_back(flow.account);
+        }
+    }
+
     /// Removes the requests that are cancelled or past their deadline. Dropping `permit` refuses them.
     pub(super) fn remove_expired(&mut self, now: Moment) {
         self.credentials.values_mut().for_each(|queue| queue.remove_expired(now));

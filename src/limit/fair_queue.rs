@@ -192,6 +192,11 @@ impl FairQueue {
         None
     }
 
+    /// Gives a flow back the turn in which it was served last: it did not use it.
+    pub(super) fn give_turn_back(&mut self, flow: FlowId) {
+        self.rounds.give_back(flow);
+    }
+
     /// Removes the requests that are cancelled or past their deadline. Dropping `permit` refuses them.
     pub(super) fn remove_expired(&mut self, now: Moment) {
         let stays = |request: &QueuedRequest| !request.permit.is_closed() && request.deadline > now;

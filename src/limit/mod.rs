@@ -15,4 +15,4 @@ pub use client_budget::{BudgetUse, ClientBudget};
 pub use fair_queue::QueueDepth;
 pub use flow::{Flow, FlowId, Urgency};
 pub use places::{Place, PlaceHolder, Places};
-pub use upstream_budget::{BudgetStatus, Exhausted, UpstreamBudget};
+pub use upstream_budget::{BudgetSlot, BudgetStatus, Exhausted, UpstreamBudget};

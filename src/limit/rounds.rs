@@ -54,6 +54,13 @@ impl Rounds {
         round <= self.present + LEEWAY
     }
 
+    /// Makes a flow due one round earlier: it did not use its turn.
+    pub(super) fn give_back(&mut self, flow: u64) {
+        if let Some(next) = self.next.get_mut(&flow) {
+            *next = next.saturating_sub(1);
+        }
+    }
+
     /// Sets the round in which a flow is due next.
     pub(super) fn set(&mut self, flow: u64, round: u64) {
         self.next.insert(flow, round);

@@ -16,8 +16,10 @@ pub const LINKED_ACCOUNT_ID: HeaderName = HeaderName::from_static(ACCOUNT);
 pub const LINKED_ACCOUNT_ID_ALIAS: HeaderName = HeaderName::from_static(ACCOUNT_ALIAS);
 
 /// The header fields that the gateway reads from every request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RequestHeaders<'a> {
+    /// All fields, for the rare request that needs another one.
+    pub all: &'a HeaderMap,
     /// `x-api-key`.
     pub key: FieldValues<'a>,
     /// `Authorization`.
@@ -47,7 +49,15 @@ impl<'a> RequestHeaders<'a> {
     /// Reads the fields of a request.
     #[must_use]
     pub fn of(headers: &'a HeaderMap) -> Self {
-        let mut fields = Self::default();
+        let mut fields = Self {
+            all: headers,
+            key: FieldValues::default(),
+            authorization: FieldValues::default(),
+            linked_account: FieldValues::default(),
+            linked_account_alias: FieldValues::default(),
+            accepts_encodings: false,
+            is_conditional: false,
+        };
         for (name, value) in headers {
             let values = match name.as_str() {
                 KEY => &mut fields.key,

@@ -6,6 +6,7 @@ pub mod headers;
 mod id;
 pub mod method;
 pub mod other_account;
+pub mod peer;
 pub mod route;
 
 pub use self::id::RequestId;

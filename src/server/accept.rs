@@ -17,6 +17,7 @@ use super::admission::Admission;
 use super::occupancy::OpenConnection;
 use super::socket::{SocketOwner, drop_new_handshakes};
 use crate::log_events;
+use crate::request::peer::Peer;
 
 /// Pause in accepting after an error, such as that the process has no file descriptors left: time for connections that were told
 /// to close.
@@ -30,6 +31,9 @@ const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
 pub(super) trait Acceptor: Sized + Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
+    /// Returns the other end of a connection.
+    fn peer(stream: &Self::Stream) -> Peer;
+
     /// Accepts the next connection.
     fn accept_next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
@@ -42,6 +46,10 @@ pub(super) trait Acceptor: Sized + Send + Sync + 'static {
 
 impl Acceptor for TcpListener {
     type Stream = TcpStream;
+
+    fn peer(stream: &TcpStream) -> Peer {
+        stream.peer_addr().map_or(Peer::Unknown, |address| Peer::at(address.ip()))
+    }
 
     async fn accept_next(&self) -> io::Result<TcpStream> {
         self.accept().await.map(|(stream, _)| without_delay(stream))
@@ -73,6 +81,10 @@ fn without_delay(stream: TcpStream) -> TcpStream {
 
 impl Acceptor for UnixListener {
     type Stream = UnixStream;
+
+    fn peer(stream: &UnixStream) -> Peer {
+        stream.peer_cred().map_or(Peer::Unknown, |credentials| Peer::LocalUser(credentials.uid()))
+    }
 
     async fn accept_next(&self) -> io::Result<UnixStream> {
         self.accept().await.map(|(stream, _)| stream)

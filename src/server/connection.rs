@@ -30,6 +30,7 @@ use crate::executions::QueryMemo;
 use crate::generation::{ActiveGeneration, ConnectionOrigin, Listener, ListenerId};
 use crate::lifecycle::Lifecycle;
 use crate::observe::OpenConnectionGuard;
+use crate::request::peer::Peer;
 
 /// Streams that one HTTP/2 connection can have open at once.
 const MAX_STREAMS: u32 = 256;
@@ -116,11 +117,11 @@ impl Connections {
         &self.admission
     }
 
-    /// Serves a connection that was admitted, in a task of its own. The task holds `open` until the connection ends.
+    /// Serves a connection that was admitted, of a listener with a peer, in a task of its own. The task holds `open` until the connection ends.
     pub(super) fn serve<S>(
         self: &Arc<Self>,
         (stream, admitted): (S, OpenConnection),
-        listener: ListenerId,
+        (listener, peer): (ListenerId, Peer),
         open: mpsc::Sender<()>,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -139,7 +140,7 @@ impl Connections {
             _counted: self.active.gateway().connected(),
             _admitted: admitted,
         };
-        let mut origin = ConnectionOrigin { worker: self.worker, listener, certificates: Vec::new() };
+        let mut origin = ConnectionOrigin { worker: self.worker, listener, peer, certificates: Vec::new() };
         let Some(tls) = tls else {
             tokio::spawn(async move {
                 connections.serve_http(stream, &protocols, origin, activity).await;
@@ -321,7 +322,7 @@ mod tests {
         for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"HTTP/1.1 400"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
             let (open, _drained) = mpsc::channel(1);
-            connections.serve((stream, admission.admit().await), ListenerId(listener), open);
+            connections.serve((stream, admission.admit().await), (ListenerId(listener), Peer::Unknown), open);
             let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             let mut answer = Vec::new();
             let _ = peer.read_to_end(&mut answer).await;

@@ -131,7 +131,10 @@ struct Intake {
 impl Intake {
     fn spawn<A: Acceptor>(self, acceptor: A, owner: SocketOwner, close: watch::Receiver<bool>) {
         tokio::spawn(async move {
-            let serve = |admitted| self.connections.serve(admitted, self.listener, self.open.clone());
+            let serve = |(stream, admitted)| {
+                let peer = A::peer(&stream);
+                self.connections.serve((stream, admitted), (self.listener, peer), self.open.clone());
+            };
             accept(acceptor, owner, close, self.connections.admission(), serve).await;
         });
     }

@@ -39,16 +39,16 @@ pub use self::session_tokens::{TokenDigest, UpstreamVerdict};
 pub use self::signature_check::SignatureCheck;
 pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
 use crate::clock::{Clock, Moment};
-use crate::config::{self, Rate};
-use crate::limit::{BudgetUse, ClientBudget, UpstreamBudget};
+use crate::config::{self, Rate, UpstreamLimits};
+use crate::limit::{BudgetUse, UpstreamBudget};
 
 /// A Refold org while the gateway runs.
 #[derive(Debug)]
 pub struct Tenant {
     /// The settings.
     pub config: Arc<config::TenantConfig>,
-    /// The budget that all session tokens with the status [`TokenStatus::Unproven`] share.
-    pub unproven_budget: Arc<ClientBudget>,
+    /// The budget that strangers' session tokens share: those that are neither accepted nor were within the last day.
+    pub probation_budget: UpstreamBudget,
     interned_id: usize,
     org_keys: OrgKeys,
     key_checks: Arc<KeyChecks>,
@@ -65,7 +65,7 @@ impl Tenant {
     #[must_use]
     pub fn new(config: Arc<config::TenantConfig>, clock: Clock) -> Self {
         Self {
-            unproven_budget: Arc::new(ClientBudget::new(unproven_rate(config.limits.upstream.rate()))),
+            probation_budget: UpstreamBudget::new(probation_limits(config.limits.upstream), clock.clone()),
             account_epoch: Arc::new(Epoch::new()),
             token_epoch: Arc::new(Epoch::new()),
             accounts: Arc::new(Accounts::new(capacity(config.limits.client.max_partitions))),
@@ -119,21 +119,21 @@ impl Tenant {
 
     /// Returns the partition of a session token, accepted or not, and creates it if there is none.
     #[must_use]
-    pub fn session_token(&self, digest: &TokenDigest) -> Arc<Partition> {
-        self.session_tokens.get(digest, self.config.limits.client.rate())
+    pub fn session_token(&self, digest: &TokenDigest, now: Moment) -> Arc<Partition> {
+        self.session_tokens.get(digest, self.config.limits.client.rate(), now)
     }
 
     /// Returns whether the upstream has accepted a session token lately.
     #[must_use]
-    pub fn has_accepted(&self, digest: &TokenDigest) -> bool {
-        self.session_tokens.is_accepted(digest)
+    pub fn has_accepted(&self, digest: &TokenDigest, now: Moment) -> bool {
+        self.session_tokens.is_accepted(digest, now)
     }
 
     /// Records the upstream's verdict on a session token. An accepted one counts as an authenticated caller for a while; a
     /// refused one loses its cached entries, and is refused here for a moment.
     pub fn record_token_verdict(&self, digest: TokenDigest, partition: &Arc<Partition>, verdict: UpstreamVerdict) {
         match verdict {
-            UpstreamVerdict::Accepted => self.session_tokens.accept(digest, partition),
+            UpstreamVerdict::Accepted => self.session_tokens.accept(digest, partition, self.clock.now()),
             UpstreamVerdict::Refused => self.session_tokens.refuse(digest, partition, self.clock.now()),
         }
     }
@@ -216,9 +216,11 @@ fn rate_limit_policy(rate: Rate) -> HeaderValue {
     HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header value")
 }
 
-/// Returns the rate of all unproven session tokens together: a quarter of the org key's, so that invented tokens leave the
-/// rest to authenticated callers.
-fn unproven_rate(rate: Rate) -> Rate {
+/// Returns the limits of strangers' session tokens: a quarter of the org key's rate, so that made-up tokens leave the rest to known
+/// callers.
+fn probation_limits(limits: UpstreamLimits) -> UpstreamLimits {
     let quarter = |number: NonZeroU32| NonZeroU32::new(number.get().div_ceil(4)).unwrap_or(NonZeroU32::MIN);
-    Rate { per_second: quarter(rate.per_second), burst: quarter(rate.burst) }
+    // An upstream budget keeps one request of its burst in reserve.
+    let burst = quarter(limits.burst).saturating_add(1);
+    UpstreamLimits { per_second: quarter(limits.per_second), burst, ..limits }
 }

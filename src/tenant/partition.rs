@@ -34,13 +34,23 @@ pub struct Partition {
 #[derive(Debug)]
 pub(super) enum Owner {
     LinkedAccount(Arc<str>),
-    SessionToken { accepted: AtomicBool, refused_until: AtomicU64 },
+    /// The moments until which the upstream's last verdicts hold, in nanoseconds on the clock, and whether it accepted the token
+    /// within the last day.
+    SessionToken {
+        accepted_until: AtomicU64,
+        refused_until: AtomicU64,
+        was_accepted: AtomicBool,
+    },
 }
 
 impl Owner {
-    /// Creates a session token that the upstream has not accepted yet.
-    pub(super) fn unproven_token() -> Self {
-        Self::SessionToken { accepted: AtomicBool::new(false), refused_until: AtomicU64::new(0) }
+    /// Creates a session token on which the upstream has given no verdict lately.
+    pub(super) fn unproven_token(was_accepted: bool) -> Self {
+        Self::SessionToken {
+            accepted_until: AtomicU64::new(0),
+            refused_until: AtomicU64::new(0),
+            was_accepted: AtomicBool::new(was_accepted),
+        }
     }
 }
 
@@ -172,8 +182,20 @@ impl Partition {
             Owner::SessionToken { refused_until, .. } if now.as_nanos() < refused_until.load(Ordering::Acquire) => {
                 TokenStatus::Refused
             }
-            Owner::SessionToken { accepted, .. } if accepted.load(Ordering::Acquire) => TokenStatus::Accepted,
+            Owner::SessionToken { accepted_until, .. } if now.as_nanos() < accepted_until.load(Ordering::Acquire) => {
+                TokenStatus::Accepted
+            }
             Owner::SessionToken { .. } => TokenStatus::Unproven,
+        }
+    }
+
+    /// Returns true for a session token that the upstream accepted within the last day and has not refused since, and for a
+    /// linked account.
+    #[must_use]
+    pub fn was_accepted(&self) -> bool {
+        match &self.owner {
+            Owner::LinkedAccount(_) => true,
+            Owner::SessionToken { was_accepted, .. } => was_accepted.load(Ordering::Acquire),
         }
     }
 }

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use super::interned_id::intern;
 use super::partition::Epoch;
 use super::session_tokens::SessionTokens;
-use super::{Tenant, capacity, rate_limit_policy, unproven_rate};
+use super::{Tenant, capacity, probation_limits, rate_limit_policy};
 use crate::config::{self, Secret};
-use crate::limit::ClientBudget;
 
 /// Decides whether a reload keeps the cached entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +29,8 @@ impl Tenant {
         // A tenant without a common key is another org, whatever its id.
         let keeps_entries = cached == CachedEntries::Keep && shares_org_key(&self.config, &config);
         let epoch = |epoch: &Arc<Epoch>| if keeps_entries { Arc::clone(epoch) } else { Arc::new(Epoch::new()) };
-        let unproven_rate = unproven_rate(config.limits.upstream.rate());
         Self {
-            unproven_budget: if unproven_rate == self.unproven_budget.rate() {
-                Arc::clone(&self.unproven_budget)
-            } else {
-                Arc::new(ClientBudget::new(unproven_rate))
-            },
+            probation_budget: self.probation_budget.clone(),
             account_epoch: epoch(&self.account_epoch),
             token_epoch: epoch(&self.token_epoch),
             accounts: Arc::clone(&self.accounts),
@@ -62,6 +56,7 @@ impl Tenant {
         for key in self.org_keys.all() {
             key.budget.budget.set_limits(key.budget.limits);
         }
+        self.probation_budget.set_limits(probation_limits(self.config.limits.upstream));
         self.accounts.set_capacity(capacity(self.config.limits.client.max_partitions));
     }
 }

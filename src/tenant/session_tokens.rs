@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::partition::{Owner, Partition, TokenStatus};
@@ -15,11 +16,10 @@ use crate::config::Rate;
 const ACCEPTED_FOR: Duration = Duration::from_mins(1);
 /// Time for which a session token is refused here after the upstream has refused it.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// Time for which it is remembered that the upstream has accepted a token, so that the token comes before strangers' tokens.
+const KNOWN_FOR: Duration = Duration::from_hours(24);
 /// Maximum number of session tokens that are remembered and not accepted.
 const MAX_UNPROVEN: u64 = 1024;
-
-/// Longest time for which a token's pause after an upstream 429 is remembered.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// SHA-256 of a session token.
 pub type TokenDigest = [u8; 32];
@@ -39,28 +39,37 @@ pub enum UpstreamVerdict {
 pub(super) struct SessionTokens {
     accepted: Partitions,
     unproven: Partitions,
-    paused: Pauses,
-    paused_unproven: Pauses,
+    /// Tokens that the upstream has accepted, and when it did last.
+    known: Moments,
+    /// The ends of the pauses that the upstream has asked tokens for with a 429.
+    paused: Moments,
+    paused_unproven: Moments,
 }
 
-/// The ends of the pauses that the upstream has asked tokens for with a 429. Longer than a token is remembered otherwise.
-type Pauses = Cache<TokenDigest, Moment, foldhash::fast::RandomState>;
+/// A moment for each token. Of too many tokens, those that were not used for the longest time are dropped.
+type Moments = Cache<TokenDigest, Moment, foldhash::fast::RandomState>;
 type Partitions = Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>;
 
 impl SessionTokens {
     /// Creates an empty table for so many accepted tokens.
     pub(super) fn new(capacity: u64) -> Self {
         Self {
-            accepted: bounded(capacity, ACCEPTED_FOR),
-            unproven: bounded(MAX_UNPROVEN, ACCEPTED_FOR),
-            paused: bounded(capacity, LONGEST_PAUSE),
-            paused_unproven: bounded(MAX_UNPROVEN, LONGEST_PAUSE),
+            accepted: partitions(capacity),
+            unproven: partitions(MAX_UNPROVEN),
+            known: moments(capacity),
+            paused: moments(capacity),
+            paused_unproven: moments(MAX_UNPROVEN),
         }
     }
 
-    /// Returns a table that shares the unproven tokens and the pauses with this one, and has no accepted tokens.
+    /// Returns a table that shares the unproven tokens and the pauses with this one, remembers the same tokens, and has no accepted
+    /// ones.
     pub(super) fn with_capacity(&self, capacity: u64) -> Self {
-        Self { accepted: bounded(capacity, ACCEPTED_FOR), ..self.clone() }
+        let known = moments(capacity);
+        for (digest, accepted_at) in &self.known {
+            known.insert(*digest, accepted_at);
+        }
+        Self { accepted: partitions(capacity), known, ..self.clone() }
     }
 
     /// The approximate number of tokens.
@@ -68,17 +77,27 @@ impl SessionTokens {
         self.accepted.entry_count() + self.unproven.entry_count()
     }
 
-    /// Returns the partition of a token, and creates it if there is none.
-    pub(super) fn get(&self, digest: &TokenDigest, rate: Rate) -> Arc<Partition> {
-        match self.accepted.get(digest) {
-            Some(partition) => partition,
-            None => self.unproven.get_with(*digest, || Arc::new(Partition::new(Owner::unproven_token(), rate))),
-        }
+    /// Returns the partition of a token, and creates it if there is none. A token that is no longer accepted has a new partition, so
+    /// that its entries are not found again.
+    pub(super) fn get(&self, digest: &TokenDigest, rate: Rate, now: Moment) -> Arc<Partition> {
+        self.accepted(digest, now).unwrap_or_else(|| {
+            let create = || Partition::new(Owner::unproven_token(self.was_accepted(digest, now)), rate);
+            self.unproven.get_with(*digest, || Arc::new(create()))
+        })
     }
 
     /// Returns whether the upstream has accepted a token lately.
-    pub(super) fn is_accepted(&self, digest: &TokenDigest) -> bool {
-        self.accepted.contains_key(digest)
+    pub(super) fn is_accepted(&self, digest: &TokenDigest, now: Moment) -> bool {
+        self.accepted(digest, now).is_some()
+    }
+
+    fn accepted(&self, digest: &TokenDigest, now: Moment) -> Option<Arc<Partition>> {
+        self.accepted.get(digest).filter(|partition| partition.token_status(now) == TokenStatus::Accepted)
+    }
+
+    /// Returns whether the upstream accepted a token within the last day, and has not refused it since.
+    fn was_accepted(&self, digest: &TokenDigest, now: Moment) -> bool {
+        self.known.get(digest).is_some_and(|at| now.since(at) < KNOWN_FOR)
     }
 
     /// Pauses a token of this status until a moment.
@@ -94,13 +113,17 @@ impl SessionTokens {
         self.paused.get(digest).max(self.paused_unproven.get(digest))
     }
 
-    /// Records that the upstream has accepted a token: it is accepted here for [`ACCEPTED_FOR`], and an earlier refusal ends.
-    pub(super) fn accept(&self, digest: TokenDigest, partition: &Arc<Partition>) {
-        if let Owner::SessionToken { accepted, refused_until } = &partition.owner {
+    /// Records that the upstream has accepted a token: from `now` on it is accepted here for [`ACCEPTED_FOR`] and known for
+    /// [`KNOWN_FOR`], and an earlier refusal ends.
+    pub(super) fn accept(&self, digest: TokenDigest, partition: &Arc<Partition>, now: Moment) {
+        if let Owner::SessionToken { accepted_until, refused_until, was_accepted } = &partition.owner {
             refused_until.store(0, Ordering::Release);
+            was_accepted.store(true, Ordering::Release);
             // Each acceptance starts the time anew, so a token that is in use does not become unproven again.
+            let before = accepted_until.swap((now + ACCEPTED_FOR).as_nanos(), Ordering::AcqRel);
             self.accepted.insert(digest, Arc::clone(partition));
-            if !accepted.swap(true, Ordering::AcqRel) {
+            self.known.insert(digest, now);
+            if before <= now.as_nanos() {
                 self.unproven.invalidate(&digest);
             }
         }
@@ -108,10 +131,13 @@ impl SessionTokens {
 
     /// Drops a token's entries, and refuses the token for [`REFUSED_FOR`] from `now` on.
     pub(super) fn refuse(&self, digest: TokenDigest, partition: &Arc<Partition>, now: Moment) {
-        if let Owner::SessionToken { accepted, refused_until } = &partition.owner {
+        if let Owner::SessionToken { accepted_until, refused_until, was_accepted } = &partition.owner {
             refused_until.store((now + REFUSED_FOR).as_nanos(), Ordering::Release);
             partition.drop_entries();
-            if accepted.swap(false, Ordering::AcqRel) {
+            if was_accepted.swap(false, Ordering::AcqRel) {
+                self.known.invalidate(&digest);
+            }
+            if accepted_until.swap(0, Ordering::AcqRel) != 0 {
                 self.unproven.insert(digest, Arc::clone(partition));
                 self.accepted.invalidate(&digest);
             }
@@ -119,12 +145,98 @@ impl SessionTokens {
     }
 }
 
-fn bounded<V: Clone + Send + Sync + 'static>(
-    capacity: u64,
-    kept_for: Duration,
-) -> Cache<TokenDigest, V, foldhash::fast::RandomState> {
+/// A table whose tokens are dropped once they are no longer accepted.
+fn partitions(capacity: u64) -> Partitions {
     Cache::builder()
         .max_capacity(capacity)
-        .time_to_live(kept_for)
+        .time_to_live(ACCEPTED_FOR)
         .build_with_hasher(foldhash::fast::RandomState::default())
+}
+
+/// A table without a time of its own: the moments in it say how long each counts.
+fn moments(capacity: u64) -> Moments {
+    Cache::builder()
+        .max_capacity(capacity)
+        .eviction_policy(EvictionPolicy::lru())
+        .build_with_hasher(foldhash::fast::RandomState::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    const RATE: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
+    const DIGEST: TokenDigest = [7; 32];
+
+    fn after(seconds: u64) -> Moment {
+        Moment::default() + Duration::from_secs(seconds)
+    }
+
+    /// A table in which the token was accepted at the beginning.
+    fn accepted() -> SessionTokens {
+        let tokens = SessionTokens::new(10);
+        tokens.accept(DIGEST, &tokens.get(&DIGEST, RATE, after(0)), after(0));
+        tokens
+    }
+
+    #[test]
+    fn a_token_is_accepted_for_a_minute_and_known_for_a_day() {
+        let day = 24 * 3600;
+        for (seconds, status, is_known) in [
+            (0, TokenStatus::Accepted, true),
+            (59, TokenStatus::Accepted, true),
+            (60, TokenStatus::Unproven, true),
+            (day - 1, TokenStatus::Unproven, true),
+            (day, TokenStatus::Unproven, false),
+        ] {
+            let partition = accepted().get(&DIGEST, RATE, after(seconds));
+            assert_eq!(
+                (partition.token_status(after(seconds)), partition.was_accepted()),
+                (status, is_known),
+                "{seconds}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_no_longer_accepted_has_no_entries() {
+        let tokens = accepted();
+        let (first, later) = (tokens.get(&DIGEST, RATE, after(59)), tokens.get(&DIGEST, RATE, after(60)));
+        assert_ne!(first.id(), later.id());
+        tokens.accept(DIGEST, &later, after(61));
+        assert_eq!(tokens.get(&DIGEST, RATE, after(120)).id(), later.id());
+        assert!(tokens.is_accepted(&DIGEST, after(120)) && !tokens.is_accepted(&DIGEST, after(121)));
+    }
+
+    #[test]
+    fn a_refusal_makes_a_known_token_a_strangers() {
+        let tokens = accepted();
+        tokens.refuse(DIGEST, &tokens.get(&DIGEST, RATE, after(90)), after(90));
+        for (seconds, status) in [(91, TokenStatus::Refused), (96, TokenStatus::Unproven)] {
+            let partition = tokens.get(&DIGEST, RATE, after(seconds));
+            assert_eq!(
+                (partition.token_status(after(seconds)), partition.was_accepted()),
+                (status, false),
+                "{seconds}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_capacity_forgets_no_known_token() {
+        let tokens = accepted().with_capacity(20);
+        let partition = tokens.get(&DIGEST, RATE, after(1));
+        assert_eq!((partition.token_status(after(1)), partition.was_accepted()), (TokenStatus::Unproven, true));
+    }
+
+    #[test]
+    fn a_pause_lasts_as_long_as_it_was_asked_for() {
+        let tokens = accepted();
+        for (status, digest) in [(TokenStatus::Accepted, DIGEST), (TokenStatus::Unproven, [8; 32])] {
+            tokens.pause(digest, status, after(5 * 3600));
+            assert_eq!(tokens.paused_until(&digest), Some(after(5 * 3600)));
+        }
+    }
 }

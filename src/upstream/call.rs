@@ -27,3 +27,13 @@ pub struct FetchDemand<'a> {
     /// The entry to be renewed; the fetch is conditional if the entry has a validator.
     pub stale: Option<&'a Entry>,
 }
+
+impl FetchDemand<'_> {
+    /// Waits until the fetch is of no use: the last caller of a fetch that began for callers disconnects.
+    pub(super) async fn ended(&self) {
+        match self.urgency {
+            Urgency::Foreground => self.demand.lost().await,
+            Urgency::Background => std::future::pending().await,
+        }
+    }
+}

@@ -13,7 +13,9 @@ use super::request;
 use super::retry_after::RetryAfter;
 use crate::caller::Caller;
 use crate::error::ClientError;
-use crate::http_client::{ExchangePhase, RequestBody, ResendPermits, TransportError, TransportErrorKind};
+use crate::http_client::{
+    ConnectionChoice, ExchangePhase, RequestBody, ResendPermits, TransportError, TransportErrorKind,
+};
 use crate::limit::Place;
 use crate::observe::UpstreamOutcome;
 use crate::tenant::{OrgKey, TokenStatus, UpstreamVerdict};
@@ -55,7 +57,7 @@ impl<'a> Exchange<'a> {
         Ok(Self { breaker, permits, call, kind, permit })
     }
 
-    /// Sends a request by means of `transmit`, which also gets the permits for further requests, and records the verdict of the response on the credential and the budget.
+    /// Sends a request by means of `transmit`, which also gets the choice of a connection and the permits for further requests, and records the verdict of the response on the credential and the budget.
     /// `retry_after` reads the pause that a 429 asks for.
     ///
     /// If Refold answers 401 to an org key that the gateway put in, the request is sent again with the other key, so keys are
@@ -68,7 +70,7 @@ impl<'a> Exchange<'a> {
         &self,
         request: Request<RequestBody>,
         retry_after: &RetryAfter,
-        transmit: impl Fn(Request<RequestBody>, AttemptPermits<'a>) -> F,
+        transmit: impl Fn(Request<RequestBody>, ConnectionChoice, AttemptPermits<'a>) -> F,
     ) -> Result<Response<B>, ClientError>
     where
         F: Future<Output = Result<Response<B>, TransportError>>,
@@ -99,7 +101,7 @@ impl<'a> Exchange<'a> {
         &self,
         mut request: Request<RequestBody>,
         key: OrgKey,
-        transmit: impl Fn(Request<RequestBody>, AttemptPermits<'a>) -> F,
+        transmit: impl Fn(Request<RequestBody>, ConnectionChoice, AttemptPermits<'a>) -> F,
     ) -> Result<Response<B>, ClientError>
     where
         F: Future<Output = Result<Response<B>, TransportError>>,
@@ -107,7 +109,11 @@ impl<'a> Exchange<'a> {
         request::insert_credential(request.headers_mut(), self.call.caller, key);
         let permit = self.pass_circuit()?;
         let attempt = self.call.telemetry.attempt(&mut request);
-        let result = transmit(request, AttemptPermits { permits: self.permits, call: self.call, key }).await;
+        let is_probe = permit.as_ref().is_some_and(CircuitPermit::is_probe);
+        // A probe says something about the upstream only if it does not depend on what became of earlier connections.
+        let connection = if is_probe { ConnectionChoice::New } else { ConnectionChoice::Idle };
+        let permits = AttemptPermits { permits: self.permits, call: self.call, key };
+        let result = transmit(request, connection, permits).await;
         attempt.end(match &result {
             Ok(response) => UpstreamOutcome::Answered(response.status()),
             Err(error) => UpstreamOutcome::Failed(error.kind()),

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::key_scan::KeyScan;
 use crate::http_client::{BodyError, ResponseBody};
+use crate::offload;
 
 /// A part of a body; `None` after the last.
 type Part = Option<Result<Bytes, BodyError>>;
@@ -55,7 +56,7 @@ impl BodyReader {
                 None => None,
                 Some(Err(error)) => Some(Err(error)),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Some(checked(&mut self.scan, data)),
+                    Ok(data) => Some(checked(&mut self.scan, data).await),
                     // A recipient may discard trailers (RFC 9110, 6.5.1), which could contain an org key.
                     Err(_trailers) => continue,
                 },
@@ -69,11 +70,17 @@ impl BodyReader {
     }
 }
 
-fn checked(scan: &mut Option<KeyScan>, data: Bytes) -> Result<Bytes, BodyError> {
-    if let Some(scan) = scan {
-        scan.pass(&data)?;
-    }
-    Ok(data)
+/// Searches a piece of a body; off the worker's thread if that is much work.
+async fn checked(scan: &mut Option<KeyScan>, data: Bytes) -> Result<Bytes, BodyError> {
+    let Some(mut search) = scan.take() else { return Ok(data) };
+    let is_heavy = search.is_heavy(&data);
+    let work = move || {
+        let result = search.pass(&data);
+        (search, result.map(|()| data))
+    };
+    let (search, result) = if is_heavy { offload::run(work).await } else { work() };
+    *scan = Some(search);
+    Ok(result?)
 }
 
 impl Body for ForwardedBody {
@@ -98,5 +105,46 @@ impl Body for ForwardedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use super::*;
+    use crate::offload::testing::offloads;
+
+    /// Accepts all pieces but those that begin with `!`.
+    struct Decoder;
+
+    impl Write for Decoder {
+        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+            if piece.starts_with(b"!") { Err(io::Error::other("refused")) } else { Ok(piece.len()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_piece_of_a_coded_body_is_decoded_off_the_thread() {
+        let mut scan = Some(KeyScan::Coded(Box::new(Decoder)));
+        // Also a small piece: it may become a large one.
+        for piece in [vec![b' '], vec![b' '; 1000], vec![b' '; 100_000]] {
+            let (offloaded, passed) = offloads(checked(&mut scan, piece.clone().into()));
+            assert!(offloaded, "{} bytes", piece.len());
+            assert_eq!(passed.expect("it passes"), piece);
+        }
+        let (_, refused) = offloads(checked(&mut scan, Bytes::from_static(b"!")));
+        assert!(refused.is_err());
+        assert!(scan.is_some(), "the search goes on with the next piece");
+    }
+
+    #[test]
+    fn a_body_without_a_search_is_passed_on_at_once() {
+        let (offloaded, passed) = offloads(checked(&mut None, vec![b' '; 100_000].into()));
+        assert!(!offloaded && passed.is_ok_and(|data| data.len() == 100_000));
     }
 }

@@ -6,7 +6,8 @@
 //! that Refold never accepted and pass-through requests do not count at all, and are never a probe.
 //!
 //! [`FailureWindow`] says when failures open a circuit. For a while after that no request of the tenant is sent. Then a single
-//! request, the probe, tests whether the upstream has recovered: its result closes the circuit or opens it again.
+//! request, the probe, tests whether the upstream has recovered, on a connection of its own: its result closes the circuit or opens
+//! it again. If the tenant has no fetch for so long that all failures are out of date, its circuit closes: it says what is known.
 
 mod window;
 
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::window::FailureWindow;
+use self::window::{FailureWindow, WINDOW};
 use crate::clock::{Clock, Moment};
 use crate::config::BreakerSettings;
 use crate::limit::FlowId;
@@ -32,7 +33,7 @@ pub(super) struct Breaker {
 struct BreakerState {
     /// The fetches of all tenants. Those that found no connection have failed.
     connects: FailureWindow,
-    circuits: HashMap<Arc<str>, TenantCircuit>,
+    circuits: HashMap<Arc<str>, TenantCircuit, foldhash::fast::RandomState>,
 }
 
 /// The circuit of one tenant.
@@ -41,6 +42,8 @@ struct TenantCircuit {
     state: CircuitState,
     /// Number of times that the circuit opened or closed. The result of a fetch that began before is out of date.
     changes: u64,
+    /// Probes in flight.
+    probes: usize,
 }
 
 #[derive(Debug)]
@@ -138,10 +141,12 @@ impl Breaker {
         let mut state = self.state();
         let mut permit = CircuitPermit { breaker: self, tenant, account, is_probe: false, changes: 0 };
         if let Some(circuit) = state.circuits.get_mut(tenant) {
+            circuit.close_if_idle(now);
             circuit.state.check(now)?;
             permit.changes = circuit.changes;
             if let CircuitState::Open { cause, .. } | CircuitState::HalfOpen { cause, .. } = circuit.state {
                 permit.is_probe = true;
+                circuit.probes += 1;
                 circuit.state = CircuitState::HalfOpen { next_probe: now + self.settings.open_for, cause };
             }
         }
@@ -154,14 +159,22 @@ impl Breaker {
     /// If the tenant's circuit is open, or a probe is in flight.
     pub(super) fn check(&self, tenant: &str) -> Result<(), CircuitOpen> {
         let now = self.clock.now();
-        self.state().circuits.get(tenant).map_or(Ok(()), |circuit| circuit.state.check(now))
+        self.state().circuits.get_mut(tenant).map_or(Ok(()), |circuit| {
+            circuit.close_if_idle(now);
+            circuit.state.check(now)
+        })
     }
 
     /// Returns the state of a tenant's circuit.
     #[must_use]
     pub(super) fn circuit(&self, tenant: &str) -> Circuit {
         let now = self.clock.now();
-        match self.state().circuits.get(tenant).map(|circuit| &circuit.state) {
+        let mut state = self.state();
+        let circuit = state.circuits.get_mut(tenant).map(|circuit| {
+            circuit.close_if_idle(now);
+            &circuit.state
+        });
+        match circuit {
             None | Some(CircuitState::Closed(_)) => Circuit::Closed,
             Some(CircuitState::Open { until, .. }) if now < *until => Circuit::Open,
             Some(CircuitState::Open { .. } | CircuitState::HalfOpen { .. }) => Circuit::HalfOpen,
@@ -223,6 +236,18 @@ impl TenantCircuit {
         self.state = state;
         self.changes += 1;
     }
+
+    /// Closes a circuit that no request has probed for so long that the failures which opened it are out of date.
+    fn close_if_idle(&mut self, now: Moment) {
+        let idle_since = match self.state {
+            CircuitState::Closed(_) => return,
+            CircuitState::Open { until, .. } => until,
+            CircuitState::HalfOpen { next_probe, .. } => next_probe,
+        };
+        if self.probes == 0 && now.since(idle_since) >= WINDOW {
+            self.change(CircuitState::default());
+        }
+    }
 }
 
 impl Default for CircuitState {
@@ -250,6 +275,11 @@ impl CircuitState {
 }
 
 impl CircuitPermit<'_> {
+    /// Returns true if the fetch tests whether the upstream has recovered.
+    pub(super) fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
     /// Records the evidence of the fetch's result. Returns the tenants whose circuits it opened.
     pub(super) fn end(self, evidence: Evidence) -> Vec<Arc<str>> {
         // A probe without a verdict is followed by another one: see `drop`.
@@ -283,8 +313,9 @@ impl Drop for CircuitPermit<'_> {
             return;
         }
         let mut state = self.breaker.state();
-        if let Some(circuit) = state.circuits.get_mut(self.tenant)
-            && circuit.changes == self.changes
+        let Some(circuit) = state.circuits.get_mut(self.tenant) else { return };
+        circuit.probes -= 1;
+        if circuit.changes == self.changes
             && let CircuitState::HalfOpen { next_probe, .. } = &mut circuit.state
         {
             *next_probe = self.breaker.clock.now();

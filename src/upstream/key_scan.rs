@@ -9,6 +9,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_RANGE};
 use http::{HeaderMap, HeaderValue};
 
 use crate::log_events;
+use crate::offload;
 use crate::tenant::Tenant;
 
 /// Most memory that a zstd body can ask for, as a power of two (RFC 9659).
@@ -54,6 +55,15 @@ impl KeyScan {
             }
             _ => return None,
         }))
+    }
+
+    /// Returns true if the search in a piece belongs on a thread of its own. A small piece that is coded may become a large one.
+    #[must_use]
+    pub(super) fn is_heavy(&self, piece: &[u8]) -> bool {
+        match self {
+            Self::Plain(_) => offload::is_heavy(piece.len()),
+            Self::Coded(_) => true,
+        }
     }
 
     /// Takes the next piece.

@@ -2,7 +2,8 @@
 //!
 //! - [`Upstream`]: the public calls: fetch a document, act on an execution, forward a pass-through request
 //! - `exchange`: one exchange: permit, circuit, attempt, the other org key after a 401
-//! - `permit_queue`: the org key's budget, session tokens on probation, requests in flight
+//! - `permit_queue`: the org key's budget, requests in flight
+//! - `probation`: session tokens that Refold has not accepted
 //! - `health`: the circuit breakers
 //! - `request`: requests, built from scratch
 //! - `key_scan`: the search for org keys in a pass-through response
@@ -22,6 +23,7 @@ mod health;
 mod key_scan;
 mod passed_headers;
 mod permit_queue;
+mod probation;
 mod request;
 mod response;
 mod retry;
@@ -188,9 +190,9 @@ impl Upstream {
                 return Err(error::transport(TransportErrorKind::Timeout.into()).into());
             }
             let request = request::fetch(self.config.upstream.dialect, question, validator)?;
-            let send = |request, permits| {
+            let send = |request, connection, permits| {
                 let time_left = deadline.since(self.clock.now());
-                async move { call.client.send_with_permits(request, time_left, &permits).await }
+                async move { call.client.send_with_permits(request, time_left, connection, &permits).await }
             };
             let result = exchange.send(request, &self.retry_after, send).await;
             drop(exchange);
@@ -229,11 +231,14 @@ impl Upstream {
         let exchange = self.begin_unshared(call, ExchangeKind::Executions).await?;
         let deadline = self.clock.now() + self.total_timeout();
         let request = request::act(execution, action, forwarded)?;
-        let send = |request, _| call.client.send_once(request, deadline.since(self.clock.now()));
+        let send =
+            |request, connection, _| call.client.send_once(request, deadline.since(self.clock.now()), connection);
         let result = exchange.send(request, &self.retry_after, send).await;
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
-        // have come after the action.
-        call.caller.tenant().drop_entries(call.caller.partition());
+        // have come after the action. But a session token that Refold has not accepted has changed nothing.
+        if call.caller.partition().token_status(self.clock.now()) == TokenStatus::Accepted {
+            call.caller.tenant().drop_entries(call.caller.partition());
+        }
         let (caller, response, retry_after) = (call.caller.clone(), result?, self.retry_after.clone());
         // Actions are rare, so even small responses are read off the worker's thread.
         offload::run(move || response::action_result(&caller, response, &retry_after)).await
@@ -256,7 +261,9 @@ impl Upstream {
         let upload = upload(&body);
         let exchange = self.begin_unshared(call, ExchangeKind::PassThrough).await?;
         let request = request::forward(allowed, &head, body)?;
-        let send = |request, _| call.client.send_streaming(request, stream_limits(allowed));
+        let send = |request, _, permits| async move {
+            call.client.send_streaming(request, stream_limits(allowed), &permits).await
+        };
         let result = exchange.send(request, &self.retry_after, send).await;
         let failure = upload.and_then(|upload| upload.failure());
         let (mut response_head, body) = result.map_err(|error| upload_failed(failure, allowed, error))?.into_parts();

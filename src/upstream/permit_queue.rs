@@ -1,35 +1,26 @@
 //! Hands out permits for requests to Refold: within the org key's budget, fairly between credentials and their linked accounts, and
 //! at most `max_concurrent` at once, fairly between tenants too.
-//!
-//! A session token that Refold has not accepted yet also needs a share of the tenant's probation budget, and only one of its
-//! requests is sent at a time, so made-up tokens can't spend what Refold grants to known callers. All of them together hold at most
-//! a quarter of the places, so they can't fill those either with requests that hang.
+//! A session token that Refold has not accepted passes `probation` first.
 
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-
 use super::call::{FetchDemand, UpstreamCall};
 use super::error::{self, FetchError};
+use super::probation::{Probation, ProbationPass};
 use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::config;
 use crate::error::ClientError;
-use crate::http_client::TransportErrorKind;
-use crate::limit::{Place, PlaceHolder, Places, UpstreamBudget, Urgency};
-use crate::tenant::{OrgKey, ProbationPermit, TokenStatus};
-
-/// Session tokens that Refold has not accepted may hold one of so many places.
-const UNPROVEN_SHARE: usize = 4;
+use crate::limit::{BudgetSlot, Place, PlaceHolder, Places, UpstreamBudget, Urgency};
+use crate::tenant::{OrgKey, TokenStatus};
 
 /// The queue for permits, shared by all tenants.
 #[derive(Debug)]
 pub(super) struct PermitQueue {
     clock: Clock,
     places: Places,
-    /// Places that session tokens may hold which Refold has not accepted; they need one of these first.
-    unproven_places: Semaphore,
-    /// Longest wait for a place, or for the verdict on a session token.
+    probation: Probation,
+    /// Longest wait for a place.
     max_wait: Duration,
 }
 
@@ -39,15 +30,15 @@ pub(super) struct UpstreamPermit<'a> {
     /// The org key whose budget was spent.
     pub(super) key: OrgKey,
     _place: Place,
-    _probation: Option<(ProbationPermit<'a>, SemaphorePermit<'a>)>,
+    _probation: Option<ProbationPass<'a>>,
 }
 
 impl PermitQueue {
     pub(super) fn new(config: &config::UpstreamConfig, tenants: usize, clock: Clock) -> Self {
         Self {
-            clock,
             places: Places::new(config.max_concurrent, tenants),
-            unproven_places: Semaphore::new(config.max_concurrent.div_ceil(UNPROVEN_SHARE)),
+            probation: Probation::new(config, tenants, clock.clone()),
+            clock,
             max_wait: config.total_timeout,
         }
     }
@@ -66,24 +57,25 @@ impl PermitQueue {
         call: &UpstreamCall<'a>,
         demand: FetchDemand<'_>,
     ) -> Result<UpstreamPermit<'a>, FetchError> {
-        let probation = self.pass_probation(call.caller).await?;
+        check_token_pause(call.caller)?;
+        let probation = self.probation.pass(call.caller, demand).await?;
         check_token_pause(call.caller)?;
         let key = call.caller.org_key();
         let budget = call.caller.tenant().org_keys().budget(key);
-        self.spend_budget(call, budget, demand).await?;
+        let slot = self.acquire_slot(call, budget, demand).await?;
         let (tenant, flow) = (call.caller.tenant().interned_id(), call.caller.flow(self.clock.now()));
         let holder = PlaceHolder { tenant, flow };
-        let place = if let Some(place) = self.places.try_acquire(holder) {
-            place
+        let (place, slot) = if let Some(place) = self.places.try_acquire(holder) {
+            (place, slot)
         } else {
-            let place = self.acquire_place(holder, demand).await?;
-            // The budget granted the request for an earlier moment. Without a second grant, requests that waited for a place
-            // would be sent in a burst above the rate.
-            self.spend_budget(call, budget, demand).await?;
-            place
+            // The budget grants a request for the present moment: requests that wait for a place with their slot would be sent in
+            // a burst above the rate.
+            drop(slot);
+            (self.acquire_place(holder, demand).await?, self.acquire_slot(call, budget, demand).await?)
         };
         // The token may have been paused while this request waited.
         check_token_pause(call.caller)?;
+        slot.spend();
         Ok(UpstreamPermit { key, _place: place, _probation: probation })
     }
 
@@ -98,7 +90,7 @@ impl PermitQueue {
         let budget = call.caller.tenant().org_keys().budget(key);
         let granted = budget.acquire(flow, Urgency::Foreground, now).await;
         wait.end(Urgency::Foreground, &granted);
-        granted.map_err(error::budget_exceeded)
+        granted.map(BudgetSlot::spend).map_err(error::budget_exceeded)
     }
 
     /// Takes a permit for one more request in flight with an org key, if one is free at once. A session token that Refold has not
@@ -111,19 +103,20 @@ impl PermitQueue {
         }
         let holder = PlaceHolder { tenant: caller.tenant().interned_id(), flow: caller.flow(now) };
         let place = self.places.try_acquire(holder)?;
-        caller.tenant().org_keys().budget(key).try_acquire().then_some(place)
+        caller.tenant().org_keys().budget(key).try_acquire()?.spend();
+        Some(place)
     }
 
     /// Waits for the org key's budget, in the queue of the present urgency.
     ///
     /// A background fetch moves to the foreground as soon as a caller waits for it. When the last caller disconnects, a fetch
     /// that began in the background returns there, and a fetch that began in the foreground is cancelled.
-    async fn spend_budget(
+    async fn acquire_slot(
         &self,
         call: &UpstreamCall<'_>,
         budget: &UpstreamBudget,
         demand: FetchDemand<'_>,
-    ) -> Result<(), FetchError> {
+    ) -> Result<BudgetSlot, FetchError> {
         let FetchDemand { urgency: first, demand, stale } = demand;
         let wait = call.telemetry.budget_wait();
         let flow = call.caller.flow(self.clock.now());
@@ -157,42 +150,10 @@ impl PermitQueue {
 
     /// Waits for one of the places in flight.
     async fn acquire_place(&self, holder: PlaceHolder, demand: FetchDemand<'_>) -> Result<Place, FetchError> {
-        let lost = async {
-            match demand.urgency {
-                Urgency::Foreground => demand.demand.lost().await,
-                Urgency::Background => std::future::pending().await,
-            }
-        };
         tokio::select! {
             place = self.places.acquire(holder) => Ok(place),
-            () = lost => Err(FetchError::NoDemand),
+            () = demand.ended() => Err(FetchError::NoDemand),
             () = self.clock.sleep_until(self.clock.now() + self.max_wait) => Err(error::too_many_in_flight().into()),
-        }
-    }
-
-    /// Lets one request of an unproven session token pass at a time; the others wait for Refold's verdict on it.
-    async fn pass_probation<'a>(
-        &'a self,
-        caller: &'a Caller,
-    ) -> Result<Option<(ProbationPermit<'a>, SemaphorePermit<'a>)>, ClientError> {
-        let partition = caller.partition();
-        if partition.token_status(self.clock.now()) == TokenStatus::Accepted {
-            return Ok(None);
-        }
-        let turn = async {
-            let probation = partition.acquire_probation().await;
-            (probation, self.unproven_places.acquire().await.expect("the semaphore is never closed"))
-        };
-        let first = tokio::time::timeout(self.max_wait, turn).await;
-        let turn = first.map_err(|_| error::transport(TransportErrorKind::Timeout.into()))?;
-        let now = self.clock.now();
-        match partition.token_status(now) {
-            TokenStatus::Accepted => Ok(None),
-            TokenStatus::Refused => Err(ClientError::invalid_credentials()),
-            TokenStatus::Unproven => match caller.tenant().unproven_budget.spend(now).refused {
-                None => Ok(Some(turn)),
-                Some(retry_after) => Err(error::too_many_unproven_tokens(retry_after)),
-            },
         }
     }
 }

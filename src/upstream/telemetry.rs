@@ -142,7 +142,7 @@ pub(super) struct BudgetWait<'a> {
 
 impl BudgetWait<'_> {
     /// Ends the wait with the budget's decision, and the urgency that the fetch had in the end.
-    pub(super) fn end<E>(mut self, urgency: Urgency, granted: &Result<(), E>) {
+    pub(super) fn end<T, E>(mut self, urgency: Urgency, granted: &Result<T, E>) {
         let waited = self.telemetry.clock().now().since(self.start);
         self.telemetry.tenant.waited_for_budget(urgency, granted.is_ok(), waited);
         if granted.is_err() {

@@ -41,8 +41,9 @@ impl Upstream {
         let budget = tenant.org_keys().budget(key);
         let granted = budget.acquire(FLOW, Urgency::Foreground, self.clock.now()).await;
         let header: HeaderValue = tenant.org_keys().header(key).clone();
-        let (Ok(()), Ok(request)) = (granted, request::key_check(header)) else { return KeyVerdict::NotRefused };
+        let (Ok(slot), Ok(request)) = (granted, request::key_check(header)) else { return KeyVerdict::NotRefused };
         let request: Request<_> = request;
+        slot.spend();
         match client.send(request, self.total_timeout()).await {
             Ok(response) if response.status() == StatusCode::UNAUTHORIZED => KeyVerdict::Refused,
             // Without a clear answer the key counts as good: callers find out.

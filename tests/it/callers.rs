@@ -183,7 +183,7 @@ async fn a_revoked_session_token_loses_its_cached_pages() {
 
 #[tokio::test]
 async fn made_up_session_tokens_share_a_small_budget() {
-    let world = World::builder().config(|_| Configuration::with_default_limits()).start().await;
+    let world = World::builder().config(|_| Configuration::with_default_limits().max_wait("0s")).start().await;
     let mut refused = 0;
     for number in 0..50 {
         let authorization = format!("Bearer made-up-{number}");

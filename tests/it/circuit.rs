@@ -182,3 +182,27 @@ async fn an_address_without_a_server_opens_every_tenant_s_circuit() {
         ("UPSTREAM_CIRCUIT_OPEN".to_owned(), "UPSTREAM_CIRCUIT_OPEN".to_owned())
     );
 }
+
+#[tokio::test]
+async fn metrics_and_status_show_what_becomes_of_an_idle_tenant_s_circuit() {
+    for status in [502, 503, 504] {
+        let world = Statuses::start_with(Configuration::admin).await;
+        let shown = async || {
+            let metrics = world.world.gateway.metrics();
+            let is_open = |line: &str| line == "postern_upstream_circuit_open{tenant=\"t\"} 1";
+            let status = world.world.gateway.admin("/status", &[]).await.json();
+            (metrics.lines().any(is_open), status["tenants"][0]["circuit"].as_str().expect("a state").to_owned())
+        };
+        for number in 0..10 {
+            world.as_account(["a", "b"][number % 2], status).await;
+        }
+        for (seconds, expected) in
+            [(0, (true, "open")), (5, (true, "half_open")), (9, (true, "half_open")), (1, (false, "closed"))]
+        {
+            world.world.clock.advance(Duration::from_secs(seconds));
+            assert_eq!(shown().await, (expected.0, expected.1.to_owned()), "{status}, {seconds} s later");
+        }
+        assert_eq!(world.as_account("a", status).await.as_u16(), status);
+        assert_eq!(world.as_account("b", 200).await, StatusCode::OK);
+    }
+}

@@ -123,3 +123,27 @@ async fn a_credential_that_makes_up_accounts_does_not_starve_another() {
         assert!(place <= 2, "{place}: {description}");
     }
 }
+
+#[tokio::test]
+async fn a_request_that_waits_for_a_place_pays_once() {
+    // The budget grants four requests at once, and no other until the clock moves.
+    for (places, requests, sent) in [(1_u32, 4, 4), (2, 4, 4), (3, 4, 4), (1, 6, 4)] {
+        let builder = World::builder().refold(ScriptedRefold::gated().await);
+        let builder = builder.config(|config| config.upstream_limit(1, 5).one_worker().max_wait("60s"));
+        let world = builder.config(|config| config.set("upstream.max_concurrent", places)).start().await;
+        let World { gateway, refold, clock, .. } = &world;
+        let mut waiting: Vec<_> = (1..=requests).map(|page| gateway.spawn_list("a", &format!("page={page}"))).collect();
+        gateway.until_joined("a", requests).await;
+        refold.until_received(usize::try_from(places).expect("few")).await;
+        refold.release();
+        refold.until_received(sent).await;
+        for _ in sent..waiting.len() {
+            let before = refold.requests();
+            clock.advance(Duration::from_millis(1010));
+            until(|| refold.requests() > before).await;
+        }
+        for answer in waiting.drain(..) {
+            assert_eq!(answer.answer().await.status, StatusCode::OK, "{places} places, {requests} requests");
+        }
+    }
+}

@@ -1,264 +1,237 @@
-//! Peers without a credential: the connections and the memory that they can take.
+//! Session tokens that Refold never accepted: their budget is shared between peers, and no other caller notices them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
-use crate::support::connection::{Connection, get, with_key};
-use crate::support::tls::folder_with;
 use crate::support::{
-    Client, Configuration, EXECUTIONS, Folder, Gateway, KEY, Process, ScriptedRefold, World, as_account,
-    limited_command, until, within,
+    Answer, Client, Configuration, EXECUTIONS, Folder, Listener, PendingAnswer, ScriptedRefold, World, as_account,
+    until, within,
 };
 
-const HALF_A_HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\nx-api-";
+/// The time in which one stranger's request is granted, by the default limits.
+const PERMIT: Duration = Duration::from_millis(203);
 
-fn known() -> String {
-    with_key(KEY, "acme-2")
+/// The header fields of each request of a flood.
+type Fields = Box<dyn Fn(usize) -> Vec<(&'static str, String)>>;
+
+/// The default limits, with time to wait. The probation budget grants two requests at once and five a second.
+fn patient(config: Configuration) -> Configuration {
+    config.upstream_limit(20, 5).max_wait("60s")
 }
 
-/// A world with room for so many connections.
-async fn world_with_room_for(connections: u32) -> World {
-    World::builder().config(|config| config.set("server.max_connections", connections)).start().await
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
 }
 
-/// The value of a metric, with its labels as the text has them.
-fn metric(gateway: &Gateway, name: &str) -> Option<u64> {
-    let text = gateway.metrics();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok())
+fn ask(client: &Client, token: &str, sent_by: &[(&str, &str)]) -> PendingAnswer {
+    let authorization = bearer(token);
+    client.spawn_get(EXECUTIONS, &[&[("authorization", authorization.as_str())], sent_by].concat())
 }
 
-fn closed(gateway: &Gateway, reason: &str) -> Option<u64> {
-    metric(gateway, &format!("postern_connections_closed_total{{reason=\"{reason}\"}}"))
+/// Asks with 30 made-up tokens, and waits until two are sent and the others wait. `fields` are the header fields of each.
+async fn flood(
+    world: &World<ScriptedRefold>,
+    fields: impl Fn(usize) -> Vec<(&'static str, String)>,
+) -> Vec<PendingAnswer> {
+    let flood = (0..30).map(|number| {
+        let fields = fields(number);
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        ask(&world.gateway, &format!("made-up-{number}"), &fields)
+    });
+    let flood = flood.collect();
+    until(|| waiting(world) == 28 && world.refold.requests() == 2).await;
+    flood
 }
 
-/// Opens a connection that sends some bytes; returns when the gateway counts it.
-async fn stranger(gateway: &Gateway, bytes: &str) -> Connection {
-    let before = metric(gateway, "postern_connections").expect("a gauge");
-    let mut connection = Connection::open(gateway.address).await;
-    connection.write(bytes).await;
-    until(|| metric(gateway, "postern_connections") == Some(before + 1)).await;
-    connection
+/// The number of strangers' requests that wait.
+fn waiting(world: &World<ScriptedRefold>) -> usize {
+    world.gateway.server().gateway().tenants()[0].probation_budget.queue_depth().total()
 }
 
-#[tokio::test]
-async fn the_longest_silent_stranger_goes_when_the_gateway_is_full() {
-    let refused = get("/not-found", "");
-    for (bytes, answered) in [("", false), (&refused, true), (&*get(EXECUTIONS, "x-api-key: made-up\r\n"), true)] {
-        let world = world_with_room_for(3).await;
-        let mut strangers = Vec::new();
-        for _ in 0..3 {
-            let mut connection = stranger(&world.gateway, bytes).await;
-            if answered {
-                connection.receive().await;
-            }
-            strangers.push(connection);
-        }
-        let mut caller = Connection::open(world.gateway.address).await;
-        assert!(caller.ask(&known()).await.starts_with("HTTP/1.1 200 "), "{bytes}");
-        assert!(strangers.remove(0).ends().await, "{bytes}");
-        // The others are still there.
-        for mut other in strangers {
-            other.write(&refused).await;
-            assert!(other.receive().await.starts_with("HTTP/1.1 404 "), "{bytes}");
-        }
-        until(|| closed(&world.gateway, "limit_unidentified") == Some(1)).await;
-        assert_eq!(metric(&world.gateway, "postern_connections_limit"), Some(3));
-    }
-}
-
-#[tokio::test]
-async fn strangers_in_the_middle_of_a_head_make_room_for_callers() {
-    let world = world_with_room_for(3).await;
-    let mut strangers = Vec::new();
-    for bytes in [HALF_A_HEAD, "G", "PRI * HTTP/2.0\r\n\r\n"] {
-        strangers.push(stranger(&world.gateway, bytes).await);
-    }
-    let mut callers = Vec::new();
-    for _ in 0..3 {
-        let mut caller = Connection::open(world.gateway.address).await;
-        assert!(caller.ask(&known()).await.starts_with("HTTP/1.1 200 "));
-        callers.push(caller);
-    }
-    until(|| closed(&world.gateway, "limit_unidentified") == Some(3)).await;
-}
-
-#[tokio::test]
-async fn idle_callers_go_after_strangers_and_the_longest_idle_first() {
-    let world = world_with_room_for(3).await;
-    let mut first = Connection::open(world.gateway.address).await;
-    first.ask(&known()).await;
-    let mut second = Connection::open(world.gateway.address).await;
-    second.ask(&known()).await;
-    let silent = stranger(&world.gateway, "").await;
-    let mut third = Connection::open(world.gateway.address).await;
-    assert!(third.ask(&known()).await.starts_with("HTTP/1.1 200 "));
-    assert!(silent.ends().await);
-    let mut fourth = Connection::open(world.gateway.address).await;
-    assert!(fourth.ask(&known()).await.starts_with("HTTP/1.1 200 "));
-    assert!(first.ends().await);
-    assert!(second.ask(&known()).await.starts_with("HTTP/1.1 200 "));
-    assert!(third.ask(&known()).await.starts_with("HTTP/1.1 200 "));
-    until(|| ["limit_unidentified", "limit_idle"].map(|reason| closed(&world.gateway, reason)) == [Some(1); 2]).await;
-}
-
-#[tokio::test]
-async fn a_known_callers_request_in_flight_is_never_closed() {
-    let refold = ScriptedRefold::gated().await;
-    let config = |config: Configuration| config.set("server.max_connections", 2);
-    let world = World::builder().refold(refold).config(config).start().await;
-    let mut waiting = Vec::new();
-    for account in ["a", "b"] {
-        let mut connection = Connection::open(world.gateway.address).await;
-        connection.send(&with_key(KEY, account)).await;
-        waiting.push(connection);
-    }
-    world.refold.until_received(2).await;
-    let mut next = Connection::open(world.gateway.address).await;
-    next.send(&with_key(KEY, "c")).await;
-    world.refold.release();
-    for connection in &mut waiting {
-        assert!(connection.receive().await.starts_with("HTTP/1.1 200 "));
-    }
-    // One of the two is idle now and makes room.
-    assert!(next.receive().await.starts_with("HTTP/1.1 200 "));
-    assert_eq!(closed(&world.gateway, "limit_unidentified"), Some(0));
-}
-
-#[tokio::test]
-async fn a_session_token_makes_a_caller_known_once_refold_accepts_it() {
-    let refold = ScriptedRefold::start().await;
-    let config = |config: Configuration| config.set("server.max_connections", 2);
-    let world = World::builder().refold(refold).config(config).start().await;
-    let mut accepted = Connection::open(world.gateway.address).await;
-    assert!(accepted.ask("Authorization: Bearer good\r\n").await.starts_with("HTTP/1.1 200 "));
-    world.refold.answer_with(401);
-    let mut refused = Connection::open(world.gateway.address).await;
-    assert!(refused.ask("Authorization: Bearer bad\r\n").await.starts_with("HTTP/1.1 401 "));
-    world.refold.answer_with(200);
-    let mut caller = Connection::open(world.gateway.address).await;
-    assert!(caller.ask(&known()).await.starts_with("HTTP/1.1 200 "));
-    assert!(refused.ends().await);
-    assert!(accepted.ask("Authorization: Bearer good\r\n").await.starts_with("HTTP/1.1 200 "));
-}
-
-#[tokio::test]
-async fn connections_in_the_tls_handshake_are_counted_and_bounded() {
-    let folder = folder_with("server-1");
-    let builder = World::builder().listener(|listener| listener.tls(&folder));
-    let world = builder.config(|config| config.set("server.max_connections", 2)).start().await;
-    // Nothing, the first bytes of a handshake record, and a record that claims to be longer than it is.
-    let mut strangers = Vec::new();
-    for bytes in ["", "\x16\x03\x01"] {
-        strangers.push(stranger(&world.gateway, bytes).await);
-    }
-    let third = Connection::open(world.gateway.address).await;
-    until(|| closed(&world.gateway, "limit_unidentified") == Some(1)).await;
-    until(|| metric(&world.gateway, "postern_connections") == Some(2)).await;
-    drop((strangers, third));
-}
-
-#[tokio::test]
-async fn a_connection_that_sends_no_byte_is_closed_soon() {
-    let timeouts = |config: Configuration| {
-        config.set("server.header_timeout", "500ms").set("server.idle_timeout", "1h").set("server.workers", 1)
+/// The number of permits after which the request with a token is sent.
+async fn permits_until_sent(world: &World<ScriptedRefold>, token: &str) -> usize {
+    let is_sent = || {
+        world
+            .refold
+            .received()
+            .iter()
+            .any(|head| head.headers.get("authorization").is_some_and(|value| value == &bearer(token)))
     };
-    let world = World::builder().config(timeouts).start().await;
-    assert!(Connection::open(world.gateway.address).await.ends().await);
-    until(|| closed(&world.gateway, "first_byte_timeout") == Some(1)).await;
-    // After a request it may be idle for longer.
-    let mut idle = Connection::open(world.gateway.address).await;
-    idle.ask(&known()).await;
-    assert!(Connection::open(world.gateway.address).await.ends().await);
-    assert!(idle.ask(&known()).await.starts_with("HTTP/1.1 200 "));
-    let mut slow = Connection::open(world.gateway.address).await;
-    slow.write(HALF_A_HEAD).await;
-    assert!(slow.rest().await.starts_with("HTTP/1.1 408 "));
-    until(|| closed(&world.gateway, "header_timeout") == Some(1)).await;
-}
-
-#[tokio::test]
-async fn heads_of_strangers_are_bounded_in_memory_and_small_ones_stay() {
-    let config = |config: Configuration| config.set("server.max_unidentified_memory", "1MiB");
-    for line in ["x-large: ", "cookie: a=", "authorization: Bearer "] {
-        let world = World::builder().config(config).start().await;
-        let mut small = stranger(&world.gateway, HALF_A_HEAD).await;
-        let large = format!("{HALF_A_HEAD}key: made-up\r\n{line}{}", "x".repeat(40 << 10));
-        let mut strangers = Vec::new();
-        for _ in 0..40 {
-            let mut connection = Connection::open(world.gateway.address).await;
-            connection.write(&large).await;
-            strangers.push(connection);
+    for permits in 0..30 {
+        if is_sent() {
+            return permits;
         }
-        until(|| closed(&world.gateway, "unidentified_memory") >= Some(10)).await;
-        let mut caller = Connection::open(world.gateway.address).await;
-        assert!(caller.ask(&known()).await.starts_with("HTTP/1.1 200 "), "{line}");
-        small.write("key: made-up\r\n\r\n").await;
-        assert!(small.receive().await.starts_with("HTTP/1.1 404 "), "{line}");
+        let before = world.refold.requests();
+        world.clock.advance(PERMIT);
+        until(|| world.refold.requests() > before).await;
     }
-}
-
-/// Opens connections that stay open whatever becomes of them.
-async fn hold(address: SocketAddr, connections: usize, bytes: &str) -> Vec<Connection> {
-    let mut held = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        let mut connection = Connection::open(address).await;
-        connection.try_write(bytes).await;
-        held.push(connection);
-    }
-    held
+    panic!("{token} is not sent");
 }
 
 #[tokio::test]
-async fn callers_admin_and_upstream_work_while_strangers_take_all_descriptors() {
-    let refold = ScriptedRefold::start().await;
+async fn the_flood_of_one_peer_does_not_starve_another_behind_a_proxy() {
+    let same = |name: &'static str, value: &'static str| move |_: usize| vec![(name, value.to_owned())];
+    let forwarded = |number: usize| vec![("forwarded", format!("for={}.9.9.9, for=192.0.2.1;proto=https", number + 1))];
+    let in_one_network = |number: usize| vec![("x-forwarded-for", format!("2001:db8::{number:x}"))];
+    let floods: [(Fields, (&str, &str)); 4] = [
+        (Box::new(same("x-forwarded-for", "192.0.2.1")), ("x-forwarded-for", "198.51.100.7")),
+        (Box::new(same("x-forwarded-for", "192.0.2.1, 127.0.0.1")), ("x-forwarded-for", "192.0.2.1, 192.0.2.2")),
+        (Box::new(forwarded), ("forwarded", "for=192.0.2.1, for=\"198.51.100.7:80\"")),
+        (Box::new(in_one_network), ("x-forwarded-for", "2001:db8:0:1::1")),
+    ];
+    for (fields, good) in floods {
+        let builder = World::builder().refold(ScriptedRefold::start().await).config(patient);
+        let world = builder.config(|config| config.set("server.trusted_proxies", vec!["127.0.0.0/8"])).start().await;
+        let _flood = flood(&world, fields).await;
+        let answer = ask(&world.gateway, "good", &[good]);
+        until(|| waiting(&world) == 29).await;
+        assert!(permits_until_sent(&world, "good").await <= 2, "{good:?}");
+        assert_eq!(answer.answer().await.status, StatusCode::OK);
+    }
+}
+
+/// Asks over a connection from another loopback address.
+async fn ask_from(source: &str, gateway: SocketAddr, token: &str) -> String {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::new(source.parse().expect("an address"), 0)).expect("a loopback address");
+    let mut stream = socket.connect(gateway).await.expect("the gateway listens");
+    let request =
+        format!("GET {EXECUTIONS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("the gateway reads");
+    let mut answer = String::new();
+    within(stream.read_to_string(&mut answer)).await.expect("UTF-8");
+    answer
+}
+
+#[tokio::test]
+async fn a_peer_that_is_no_proxy_cannot_pretend_to_be_many() {
+    for name in ["x-forwarded-for", "forwarded"] {
+        let builder = World::builder().refold(ScriptedRefold::start().await).config(patient);
+        let world =
+            builder.config(|config| config.set("server.trusted_proxies", vec!["10.0.0.0/8", "unix"])).start().await;
+        let pretended = |number: usize| match name {
+            "forwarded" => vec![(name, format!("for=192.0.2.{number}"))],
+            _ => vec![(name, format!("192.0.2.{number}"))],
+        };
+        let _flood = flood(&world, pretended).await;
+        let gateway = world.gateway.address;
+        let answer = tokio::spawn(async move { ask_from("127.0.0.2", gateway, "good").await });
+        until(|| waiting(&world) == 29).await;
+        assert!(permits_until_sent(&world, "good").await <= 2, "{name}");
+        let answer = answer.await.expect("no panic");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_on_a_unix_socket_is_a_peer() {
     let folder = Folder::new();
-    let config = Configuration::new().upstream(refold.address()).admin();
-    let file = folder.write("postern.toml", config.to_toml());
-    for (round, bytes) in ["", HALF_A_HEAD, &get("/not-found", "")].into_iter().enumerate() {
-        let mut process = Process::run(limited_command(&file, "-n 256")).await;
-        let admin = Client::new(process.admin_address().await);
-        let held = hold(process.address(), 400, bytes).await;
-        let caller = Client::new(process.address());
-        for request in 0..5 {
-            // Each is a miss, so it takes a connection to Refold.
-            let account = format!("account-{round}-{request}");
-            let answer = within(caller.get(EXECUTIONS, &as_account(&account))).await;
-            assert_eq!(answer.status, StatusCode::OK, "{bytes}");
-            assert_eq!(within(admin.get("/healthz", &[])).await.status, StatusCode::OK, "{bytes}");
+    let socket = folder.join("postern.sock");
+    let builder = World::builder().refold(ScriptedRefold::start().await).config(patient);
+    let world =
+        builder.config(|config| config.first_listener(Listener::unix(&socket).session_tokens("t"))).start().await;
+    let _flood = flood(&world, |_| Vec::new()).await;
+    let mut stream = tokio::net::UnixStream::connect(&socket).await.expect("the gateway listens");
+    let request = format!("GET {EXECUTIONS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("the gateway reads");
+    until(|| waiting(&world) == 29).await;
+    assert!(permits_until_sent(&world, "good").await <= 2);
+}
+
+#[tokio::test]
+async fn a_token_that_was_accepted_within_a_day_comes_before_strangers() {
+    for (hours, permits) in [(0, 0..1), (1, 0..1), (23, 0..1), (25, 1..30)] {
+        let builder = World::builder().refold(ScriptedRefold::start().await).config(patient);
+        let world = builder.start().await;
+        assert_eq!(ask(&world.gateway, "good", &[]).answer().await.status, StatusCode::OK);
+        world.clock.advance(Duration::from_secs(hours * 3600 + 61));
+        world.refold.take_pages();
+        let _flood = flood(&world, |_| Vec::new()).await;
+        let answer = ask(&world.gateway, "good", &[]);
+        if permits.end == 1 {
+            let answer = answer.answer().await;
+            assert_eq!((answer.status, answer.is_hit()), (StatusCode::OK, false), "after {hours} h");
+            assert_eq!(answer.header("ratelimit"), "", "it was not accepted any more");
+        } else {
+            until(|| waiting(&world) == 29).await;
+            assert!(permits.contains(&permits_until_sent(&world, "good").await), "after {hours} h");
         }
-        assert_eq!(process.logged("connections_limited").len(), 1);
-        assert!(process.logged("accept_failed").is_empty());
-        drop(held);
     }
 }
 
 #[tokio::test]
-async fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
-    let refold = ScriptedRefold::start().await;
-    let folder = Folder::new();
-    let file = folder.write("postern.toml", Configuration::new().upstream(refold.address()).to_toml());
-    for (limits, expected) in
-        [("-Sn 100; ulimit -Hn 1500", "1500"), ("-Sn 699; ulimit -Hn 700", "700"), ("-n 300", "300")]
-    {
-        let process = Process::run(limited_command(&file, limits)).await;
-        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).expect("Linux");
-        let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
-        let columns: Vec<_> = line.split_whitespace().collect();
-        assert_eq!(columns[3..5], [expected, expected]);
+async fn a_token_that_was_refused_is_a_strangers_again() {
+    let builder = World::builder().refold(ScriptedRefold::start().await).config(patient);
+    let world = builder.start().await;
+    let status = async || ask(&world.gateway, "good", &[]).answer().await.status;
+    assert_eq!(status().await, StatusCode::OK);
+    world.clock.advance(Duration::from_secs(61));
+    world.refold.answer_next_with(&[401]);
+    assert_eq!(status().await, StatusCode::UNAUTHORIZED);
+    world.clock.advance(Duration::from_secs(61));
+    world.refold.take_pages();
+    let _flood = flood(&world, |_| Vec::new()).await;
+    let _waits = ask(&world.gateway, "good", &[]);
+    until(|| waiting(&world) == 29).await;
+}
+
+#[tokio::test]
+async fn the_requests_of_callers_that_disconnect_leave_the_queue() {
+    let builder = World::builder().refold(ScriptedRefold::start().await).config(patient);
+    let world = builder.start().await;
+    let flood = flood(&world, |_| Vec::new()).await;
+    flood.iter().for_each(PendingAnswer::abort);
+    until(|| waiting(&world) == 0).await;
+    world.clock.advance(PERMIT);
+    assert_eq!(ask(&world.gateway, "good", &[]).answer().await.status, StatusCode::OK);
+    assert_eq!(world.refold.requests(), 3);
+}
+
+/// Asks a new question as the account `acme-1`.
+async fn as_known(world: &World<ScriptedRefold>, page: usize) -> Answer {
+    world.gateway.get(&format!("{EXECUTIONS}?page={page}"), &as_account("acme-1")).await
+}
+
+#[tokio::test]
+async fn nothing_that_strangers_provoke_counts_against_others() {
+    for status in [401, 403, 429, 500, 502, 503, 504] {
+        let refold = ScriptedRefold::start().await;
+        refold.answer_by(move |head| head.headers.contains_key("authorization").then_some(status));
+        refold.send_header("retry-after", "60");
+        let world = World::builder().refold(refold).config(|config| config.verify_key("require").admin()).start().await;
+        for number in 0..15 {
+            let answer = ask(&world.gateway, &format!("made-up-{number}"), &[]).answer().await;
+            assert_eq!(answer.status, status, "{:?}", answer.body);
+            assert_eq!(as_known(&world, number + 1).await.status, StatusCode::OK, "beside {status}");
+        }
+        let metrics = world.gateway.metrics();
+        for line in [
+            "postern_upstream_circuit_open{tenant=\"t\"} 0",
+            "postern_upstream_budget_pace_ratio{tenant=\"t\"} 1",
+            "postern_tenant_ready{tenant=\"t\"} 1",
+        ] {
+            assert!(metrics.contains(&format!("{line}\n")), "{status}: {line}");
+        }
+        assert_eq!(world.gateway.admin("/readyz", &[]).await.status, StatusCode::OK);
     }
 }
 
 #[tokio::test]
-async fn silent_connections_do_not_keep_probes_from_the_admin_listener() {
-    for bytes in ["", HALF_A_HEAD, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"] {
-        let world = World::builder().config(Configuration::admin).start().await;
-        let _held = hold(world.gateway.admin_address(), 200, bytes).await;
-        for probe in ["/healthz", "/readyz", "/metrics"] {
-            assert_eq!(within(world.gateway.admin(probe, &[])).await.status, StatusCode::OK, "{bytes} {probe}");
-        }
-        let closed = metric(&world.gateway, "postern_admin_connections_closed_total{reason=\"peer_limit\"}");
-        assert!(closed > Some(100), "{bytes} {closed:?}");
+async fn a_strangers_action_drops_no_entry_of_others() {
+    for (action, status) in [("stop", 401), ("rerun", 500), ("stop", 503), ("rerun", 404)] {
+        let world = World::builder().refold(ScriptedRefold::start().await).start().await;
+        assert!(!as_known(&world, 1).await.is_hit());
+        world.refold.answer_next_with(&[status]);
+        let target = format!("{EXECUTIONS}/1/{action}");
+        let answer = world.gateway.send(Method::POST, &target, &[("authorization", "Bearer made-up")]).await;
+        assert_eq!(answer.status.as_u16(), status);
+        assert!(as_known(&world, 1).await.is_hit(), "{action} {status}");
+        // Of a token that Refold accepts, an action is followed by fresh pages.
+        assert_eq!(world.gateway.send(Method::POST, &target, &[("authorization", "Bearer good")]).await.status, 200);
+        assert!(!as_known(&world, 1).await.is_hit());
     }
 }

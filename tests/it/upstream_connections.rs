@@ -351,9 +351,18 @@ async fn falls_silent<F: Future<Output = ()> + Send + 'static>(
     (address, counters, gate)
 }
 
+/// A route of the allow-list.
+const WORKFLOWS: &str = "/api/v1/workflow";
+
+fn with_pass_through(config: Configuration) -> Configuration {
+    config.toml(&format!("[[pass_through]]\npath = \"{WORKFLOWS}\"\nmethods = [\"GET\"]\nscope = \"org\""))
+}
+
 #[tokio::test]
 async fn reads_on_dead_connections_move_to_the_one_that_answers() {
-    for dead in [1, 2, 6] {
+    for (dead, path) in
+        [(1, EXECUTIONS), (2, EXECUTIONS), (6, EXECUTIONS), (1, WORKFLOWS), (2, WORKFLOWS), (6, WORKFLOWS)]
+    {
         let (address, counters, gate) = falls_silent(dead, move |mut stream, number, counters| async move {
             if number > dead {
                 return answer_all(stream, number, counters).await;
@@ -362,15 +371,57 @@ async fn reads_on_dead_connections_move_to_the_one_that_answers() {
             while read_head(&mut stream, &counters).await {}
         })
         .await;
-        let gateway = gateway(address, suspicious);
+        let gateway = gateway(address, |config| with_pass_through(suspicious(config)));
         let first = ask_at_once(&gateway, 1..dead + 1);
         until(|| counters.requests() == dead).await;
         gate.send_replace(true);
         assert_answered(first).await;
-        assert_answered(ask_at_once(&gateway, 101..101 + dead)).await;
-        until(|| counters.open() == counters.opened() - dead).await;
+        let ask = |page: usize| gateway.spawn_get(&format!("{path}?page={page}"), &as_account("acme-1"));
+        assert_answered((101..101 + dead).map(ask).collect()).await;
+        // The connection of a forwarded response may be closed too.
+        until(|| counters.open() <= counters.opened() - dead).await;
         // Each read was sent once on a dead connection and once on a new one, that of the probe included.
-        assert_eq!(counters.requests(), 3 * dead, "{dead} dead connections");
+        assert_eq!(counters.requests(), 3 * dead, "{dead} dead connections, {path}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_is_waited_for() {
+    for path in [EXECUTIONS, WORKFLOWS] {
+        let rest = watch::Sender::new(false);
+        let sent = rest.clone();
+        let (address, counters, gate) = falls_silent(2, move |mut stream, number, counters| {
+            let mut sent = sent.subscribe();
+            async move {
+                if number > 2 {
+                    return answer_all(stream, number, counters).await;
+                }
+                while read_head(&mut stream, &counters).await {
+                    if number == 1 {
+                        let (begin, end) = EMPTY_PAGE.split_at(20);
+                        say(&mut stream, begin).await;
+                        sent.wait_for(|sent| *sent).await.expect("the test holds it");
+                        say(&mut stream, end).await;
+                    }
+                }
+            }
+        })
+        .await;
+        // Long enough for the answer to begin in time on a busy machine.
+        let patient = |config: Configuration| fragile(config).set("upstream.suspect_after", "1s");
+        let gateway = gateway(address, |config| with_pass_through(patient(config)));
+        let first = ask_at_once(&gateway, 1..3);
+        until(|| counters.requests() == 2).await;
+        gate.send_replace(true);
+        assert_answered(first).await;
+        let ask = |page: usize| gateway.spawn_get(&format!("{path}?page={page}"), &as_account("acme-1"));
+        let reads: Vec<_> = (101..103).map(ask).collect();
+        // The read on the silent connection is answered on a new one, and the silent one is closed.
+        until(|| reads.iter().any(PendingAnswer::is_finished) && counters.open() <= 2).await;
+        assert_eq!(counters.requests(), 5, "{path}");
+        rest.send_replace(true);
+        assert_answered(reads).await;
+        assert_eq!(counters.requests(), 5, "{path}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Bodies that the upstream may send.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const DOCS: &str = r#"[ {"_id":"a", "status":"COMPLETED","n":1.50e3}, {"status":"ERRORED"} ]"#;
@@ -114,4 +116,89 @@ fn a_single_execution_is_an_object() {
 fn an_error_does_not_quote_the_body() {
     let error = page(r#"{"docs":[],"totalDocs":0,"secret-member":oops}"#, 1, 10).expect_err("it is invalid");
     assert!(!error.contains("secret-member") && !error.contains("oops"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn a_scan_reads_what_the_parser_reads(
+        names in prop::collection::vec(prop::sample::select(NAMES), 0..12),
+        values in prop::collection::vec(prop::sample::select(VALUES), 12),
+        docs in prop::sample::select(DOCUMENTS),
+        at in any::<prop::sample::Index>(),
+        with in prop_oneof![9 => Just(None), 1 => r"[ -~]?".prop_map(Some)],
+    ) {
+        let members = names.iter().zip(&values).map(|(name, value)| format!("\"{name}\":{value}"));
+        let members: Vec<_> = std::iter::once(format!("\"docs\":{docs}")).chain(members).collect();
+        let mut characters: Vec<String> = format!("{{{}}}", members.join(", ")).chars().map(String::from).collect();
+        if let Some(with) = with {
+            let index = at.index(characters.len());
+            characters[index] = with;
+        }
+        let text = characters.concat();
+        let parsed: Option<PageObject> = serde_json::from_str(&text).ok();
+        let scanned = Scanner::new(&text).and_then(|mut scanner| {
+            let page = PageObject::scan(&mut scanner)?;
+            scanner.end().map(|()| page)
+        });
+        if !text.contains('\\') {
+            prop_assert_eq!(scanned.is_some(), parsed.is_some(), "{}", text);
+        }
+        if let Some(scanned) = scanned {
+            prop_assert_eq!(Some(content(&scanned)), parsed.as_ref().map(content), "{}", text);
+        }
+    }
+}
+
+const NAMES: &[&str] = &[
+    "totalDocs",
+    "limit",
+    "totalPages",
+    "page",
+    "pagingCounter",
+    "hasPrevPage",
+    "hasNextPage",
+    "prevPage",
+    "nextPage",
+    "other",
+    "d\\u006fcs",
+];
+const VALUES: &[&str] =
+    &["1", "0", "25", "null", "true", "false", "-1", "1.0", "\"1\"", "[{}]", "18446744073709551616", "1e2"];
+const DOCUMENTS: &[&str] = &[
+    "[]",
+    "null",
+    "[{}]",
+    "[1]",
+    r#"[{"status":"RUNNING"},{"status":"COMPLETED","status":7}]"#,
+    r#"[{"st\u0061tus":"RUNNING"}]"#,
+    r#"[{"status":"RUNN\u0049NG"},{"a":{"status":"RUNNING"}}]"#,
+    r#"[{"status":"COMPLETED","name":"\u00e9 \" é"},{"status":null}]"#,
+    r#"[{"status":["RUNNING"]},[]]"#,
+];
+
+fn content(page: &PageObject) -> String {
+    let SentPagination { total_docs, limit, total_pages, page: number, paging_counter, .. } = &page.pagination;
+    let SentPagination { has_prev_page, has_next_page, prev_page, next_page, .. } = &page.pagination;
+    let numbers = (total_docs, limit, total_pages, number, paging_counter);
+    let DocsSummary { count, progress } = &page.docs;
+    format!("{count} {progress:?} {numbers:?} {has_prev_page:?} {has_next_page:?} {prev_page:?} {next_page:?}")
+}
+
+#[test]
+fn a_single_execution_is_scanned_as_it_is_parsed() {
+    for text in [
+        r#"{"status":"RUNNING"}"#,
+        r#" {"a":[1,{"status":"RUNNING"}],"status" : "COMPLETED"} "#,
+        r#"{"status":"RUNN\u0049NG"}"#,
+        r#"{"status":"COMPLETED","status":"RUNNING"}"#,
+        r#"{"status":7}"#,
+        r#"{"status":"RUNNING"} x"#,
+        r#"[{"status":"RUNNING"}]"#,
+        r#"{"status":"RUNNING","a":01}"#,
+        "",
+    ] {
+        let parsed = serde_json::from_str::<ExecutionProgress>(text).ok().map(|execution| execution.0);
+        let validated = ValidatedBody::single(Bytes::copy_from_slice(text.as_bytes()));
+        assert_eq!(validated.ok().map(|validated| validated.progress), parsed, "{text}");
+    }
 }

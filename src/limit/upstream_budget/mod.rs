@@ -1,4 +1,5 @@
-//! Limits the requests to Refold: one GCRA quota per org key, shared fairly.
+//! Limits the requests to Refold: one GCRA quota per org key, shared fairly. Each tenant has a second one for strangers' session
+//! tokens, which is shared between the peers that sent them.
 //!
 //! A request that exceeds the quota waits in its flow, one per linked account and session token of a credential; `fair_queue` and
 //! `credential_queue` say in which order flows are served. The wait is bounded by a deadline, and the queue by `max_queue`: a request that meets a full queue
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub use self::status::BudgetStatus;
 use super::credential_queue::CredentialQueue;
@@ -34,7 +35,7 @@ const TOKENS_AGREE_WITHIN: Duration = Duration::from_secs(10);
 /// Maximum wait of a background request. It is long, since callers receive the cached response meanwhile.
 const BACKGROUND_WAIT: Duration = Duration::from_mins(1);
 
-/// The budget of one org key at the upstream. Cheap to clone; clones share one budget.
+/// The budget of one org key at the upstream, or of strangers' session tokens. Cheap to clone; clones share one budget.
 #[derive(Clone, Debug)]
 pub struct UpstreamBudget(Arc<Inner>);
 
@@ -43,8 +44,10 @@ struct Inner {
     clock: Clock,
     limits: ArcSwap<UpstreamLimits>,
     schedule: Mutex<Schedule>,
-    /// Granted requests by the second.
+    /// Requests by the second in which they were sent.
     granted: CounterRing<64>,
+    /// Wakes the task that runs [`Inner::dispatch`] when a slot comes back.
+    returned: Notify,
 }
 
 /// The state of the GCRA and the queue.
@@ -61,6 +64,24 @@ struct Schedule {
     queue: CredentialQueue,
     /// True while a task runs [`Inner::dispatch`], which it does while requests wait.
     is_dispatching: bool,
+}
+
+/// A request that the budget grants. Dropped before it is spent, it goes back to the budget.
+#[derive(Debug)]
+#[must_use]
+pub struct BudgetSlot {
+    budget: Arc<Inner>,
+    /// The flow of a request that waited in the queue.
+    queued: Option<Flow>,
+    is_spent: bool,
+}
+
+/// A request in the queue. If it is dropped when it has been granted and its task has not noticed, the slot goes back.
+#[derive(Debug)]
+struct QueuedSlot<'a> {
+    budget: &'a Arc<Inner>,
+    flow: Flow,
+    permit: oneshot::Receiver<()>,
 }
 
 /// The budget grants no request within the permitted wait.
@@ -83,7 +104,13 @@ impl UpstreamBudget {
             is_dispatching: false,
         };
         let limits = ArcSwap::from_pointee(limits);
-        Self(Arc::new(Inner { clock, limits, schedule: Mutex::new(schedule), granted: CounterRing::default() }))
+        Self(Arc::new(Inner {
+            clock,
+            limits,
+            schedule: Mutex::new(schedule),
+            granted: CounterRing::default(),
+            returned: Notify::new(),
+        }))
     }
 
     /// Changes the limits, also for the requests that wait. Granted requests stay counted.
@@ -92,18 +119,19 @@ impl UpstreamBudget {
     }
 
     /// Takes one request off the budget, and waits for it in the queue if necessary. `renews` is the request time of the
-    /// cached response that the request renews, or the present if there is none.
+    /// cached response that the request renews, or the present if there is none. A future that is dropped takes nothing, also if
+    /// the request was granted already.
     ///
     /// # Errors
     /// At once if the queue is full or the wait would be too long. Later if the upstream has asked for a pause and the request
     /// reaches its deadline, or if a request of a shorter flow takes its place in a full queue.
-    pub async fn acquire(&self, flow: Flow, urgency: Urgency, renews: Moment) -> Result<(), Exhausted> {
+    pub async fn acquire(&self, flow: Flow, urgency: Urgency, renews: Moment) -> Result<BudgetSlot, Exhausted> {
         let inner = &self.0;
-        let permit = {
+        let queued = {
             let now = inner.clock.now();
             let mut schedule = inner.schedule();
             if schedule.queue.length() == 0 && inner.take(&mut schedule, now) {
-                return Ok(());
+                return Ok(BudgetSlot::new(inner, None));
             }
             let retry_after = inner.estimate(&schedule, flow, urgency, now).since(now);
             let max_wait = match urgency {
@@ -124,20 +152,21 @@ impl UpstreamBudget {
                 schedule.is_dispatching = true;
                 tokio::spawn(Arc::clone(inner).dispatch());
             }
-            permit
+            QueuedSlot::new(inner, flow, permit)
         };
-        permit.await.map_err(|_| {
+        queued.granted().await.map_err(|_| {
             let now = inner.clock.now();
             Exhausted { retry_after: inner.estimate(&inner.schedule(), flow, urgency, now).since(now) }
         })
     }
 
-    /// Takes one request off the budget if it is free at once and no request waits; returns false if not.
+    /// Takes one request off the budget if it is free at once and no request waits.
     #[must_use]
-    pub fn try_acquire(&self) -> bool {
+    pub fn try_acquire(&self) -> Option<BudgetSlot> {
         let now = self.0.clock.now();
         let mut schedule = self.0.schedule();
-        schedule.queue.length() == 0 && self.0.take(&mut schedule, now)
+        let is_granted = schedule.queue.length() == 0 && self.0.take(&mut schedule, now);
+        is_granted.then(|| BudgetSlot::new(&self.0, None))
     }
 
     /// Pauses all requests for `duration`, waiting ones included, and halves the rate. Call it after an upstream 429.
@@ -207,9 +236,22 @@ impl Inner {
         if is_available {
             schedule.arrival = schedule.arrival.max(now) + self.interval(schedule);
             schedule.rate_factor = (schedule.rate_factor + RATE_STEP).min(FULL_RATE);
-            self.granted.add(unit(now, SECOND));
         }
         is_available
+    }
+
+    /// Takes back a slot that was not spent. `queued` is the flow of a request that has waited for it, which has its turn again.
+    fn give_back(&self, queued: Option<Flow>) {
+        let now = self.clock.now();
+        let mut schedule = self.schedule();
+        if let Some(flow) = queued {
+            schedule.queue.give_turn_back(flow);
+        }
+        // A pause leaves nothing of the burst, so there is nothing to return to.
+        if schedule.paused_until <= now {
+            schedule.arrival = schedule.arrival - self.interval(&schedule);
+            self.returned.notify_one();
+        }
     }
 
     /// Estimates the moment at which one more request of `flow` would be granted.
@@ -240,13 +282,61 @@ impl Inner {
                 let grant = self.next_grant(&schedule, now);
                 deadline.map_or(grant, |deadline| deadline.min(grant))
             };
-            self.clock.sleep_until(next).await;
+            tokio::select! {
+                () = self.clock.sleep_until(next) => {}
+                () = self.returned.notified() => {}
+            }
         }
     }
 
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
         // Nothing that can panic runs under the lock; if it did, the numbers would still be consistent.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BudgetSlot {
+    fn new(budget: &Arc<Inner>, queued: Option<Flow>) -> Self {
+        Self { budget: Arc::clone(budget), queued, is_spent: false }
+    }
+
+    /// Spends the slot, since the request is sent now.
+    pub fn spend(mut self) {
+        self.is_spent = true;
+        self.budget.granted.add(unit(self.budget.clock.now(), SECOND));
+    }
+}
+
+impl Drop for BudgetSlot {
+    fn drop(&mut self) {
+        if !self.is_spent {
+            self.budget.give_back(self.queued);
+        }
+    }
+}
+
+impl<'a> QueuedSlot<'a> {
+    fn new(budget: &'a Arc<Inner>, flow: Flow, permit: oneshot::Receiver<()>) -> Self {
+        Self { budget, flow, permit }
+    }
+
+    /// Waits until the request is granted.
+    ///
+    /// # Errors
+    /// If it is refused.
+    async fn granted(mut self) -> Result<BudgetSlot, oneshot::error::RecvError> {
+        (&mut self.permit).await?;
+        Ok(BudgetSlot::new(self.budget, Some(self.flow)))
+    }
+}
+
+impl Drop for QueuedSlot<'_> {
+    fn drop(&mut self) {
+        // Closed first, so that a permit either is here or is not sent any more.
+        self.permit.close();
+        if self.permit.try_recv().is_ok() {
+            self.budget.give_back(Some(self.flow));
+        }
     }
 }
 

@@ -43,7 +43,7 @@ type Log = Arc<Mutex<Vec<FlowId>>>;
 fn request(budget: &UpstreamBudget, flow: FlowId, log: &Log) -> JoinHandle<Result<(), Exhausted>> {
     let (budget, log) = (budget.clone(), Arc::clone(log));
     tokio::spawn(async move {
-        let result = budget.acquire(of(flow), Urgency::Foreground, Moment::default()).await;
+        let result = budget.acquire(of(flow), Urgency::Foreground, Moment::default()).await.map(BudgetSlot::spend);
         if result.is_ok() {
             log.lock().expect("no panic").push(flow);
         }
@@ -54,7 +54,7 @@ fn request(budget: &UpstreamBudget, flow: FlowId, log: &Log) -> JoinHandle<Resul
 /// Spends what the burst allows.
 async fn exhaust(budget: &UpstreamBudget) {
     for _ in 0..4 {
-        assert_eq!(budget.acquire(of(0), Urgency::Foreground, Moment::default()).await, Ok(()));
+        assert_eq!(budget.acquire(of(0), Urgency::Foreground, Moment::default()).await.map(BudgetSlot::spend), Ok(()));
     }
 }
 
@@ -80,7 +80,7 @@ async fn too_long_a_wait_is_refused_at_once_with_retry_after() {
     let (_clock, budget) = budget(Duration::ZERO, 100);
     exhaust(&budget).await;
     assert_eq!(
-        budget.acquire(of(0), Urgency::Foreground, Moment::default()).await,
+        budget.acquire(of(0), Urgency::Foreground, Moment::default()).await.map(BudgetSlot::spend),
         Err(Exhausted { retry_after: Duration::from_micros(50_500) })
     );
 }
@@ -98,7 +98,7 @@ async fn a_cancelled_request_makes_room_in_a_full_queue() {
     clock.advance(Duration::from_secs(1));
     settle().await;
     assert_eq!(budget.queue_depth(), QueueDepth::default());
-    assert_eq!(budget.acquire(of(2), Urgency::Foreground, Moment::default()).await, Ok(()));
+    assert_eq!(budget.acquire(of(2), Urgency::Foreground, Moment::default()).await.map(BudgetSlot::spend), Ok(()));
 }
 
 #[tokio::test]
@@ -173,7 +173,11 @@ async fn renewals_go_oldest_first_across_and_within_flows() {
     let renew = |flow: FlowId, renews: u64| {
         let (budget, order) = (budget.clone(), Arc::clone(&order));
         tokio::spawn(async move {
-            budget.acquire(of(flow), Urgency::Background, Moment::from_nanos(renews)).await.expect("it is granted");
+            budget
+                .acquire(of(flow), Urgency::Background, Moment::from_nanos(renews))
+                .await
+                .expect("it is granted")
+                .spend();
             order.lock().expect("no panic").push((flow, renews));
         })
     };
@@ -260,7 +264,7 @@ impl History {
         let (budget, granted, clock) = (budget.clone(), Arc::clone(&self.granted), clock.clone());
         tokio::spawn(async move {
             let begun = clock.now();
-            if budget.acquire(of(flow), urgency, begun).await.is_ok() {
+            if budget.acquire(of(flow), urgency, begun).await.map(BudgetSlot::spend).is_ok() {
                 granted.lock().expect("no panic").push(clock.now());
             }
             (urgency, clock.now().since(begun))
@@ -330,4 +334,75 @@ async fn two_tokens_that_are_limited_within_ten_seconds_pause_everyone_and_one_d
         let status = budget.status();
         assert_eq!((status.paused_for > 0.0, status.rate_factor < 1.0), (paused, paused), "{refusals:?}");
     }
+}
+
+/// Begins to wait in the queue, and returns when the request is granted, which its task does not notice.
+async fn granted_unnoticed(clock: &Clock, budget: &UpstreamBudget, urgency: Urgency) {
+    let mut waiting = std::pin::pin!(budget.acquire(of(1), urgency, Moment::default()));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    pass(clock, 1, Duration::from_millis(51)).await;
+}
+
+#[tokio::test]
+async fn a_slot_that_is_not_spent_goes_back_to_the_budget() {
+    let (clock, budget) = budget(Duration::from_secs(5), 100);
+    let is_free = || budget.try_acquire().map(BudgetSlot::spend).is_some();
+    exhaust(&budget).await;
+    // The wait ends as the slot is granted: the fetch becomes urgent, or its caller disconnects.
+    for urgency in [Urgency::Background, Urgency::Foreground] {
+        granted_unnoticed(&clock, &budget, urgency).await;
+        assert_eq!((is_free(), is_free()), (true, false), "{urgency:?}");
+    }
+    // A slot that was granted at once, or in the queue, is dropped.
+    clock.advance(Duration::from_millis(51));
+    drop(budget.acquire(of(1), Urgency::Foreground, Moment::default()).await.expect("one is free"));
+    assert_eq!((is_free(), is_free()), (true, false));
+    let log = Log::default();
+    let waiting = request(&budget, 2, &log);
+    settle().await;
+    clock.advance(Duration::from_millis(51));
+    waiting.abort();
+    settle().await;
+    assert_eq!((is_free(), is_free()), (true, false));
+}
+
+#[tokio::test]
+async fn a_slot_that_comes_back_is_granted_to_the_next_in_the_queue() {
+    let (clock, budget) = budget(Duration::from_secs(5), 100);
+    exhaust(&budget).await;
+    clock.advance(Duration::from_millis(51));
+    let held = budget.try_acquire().expect("one is free");
+    let log = Log::default();
+    request(&budget, 1, &log);
+    settle().await;
+    assert!(log.lock().expect("no panic").is_empty());
+    drop(held);
+    settle().await;
+    assert_eq!(*log.lock().expect("no panic"), [1], "no time has passed");
+    // After a pause nothing of the burst is left, whatever comes back.
+    clock.advance(Duration::from_secs(1));
+    let held = budget.try_acquire().expect("one is free");
+    budget.pause(Duration::from_secs(1));
+    drop(held);
+    clock.advance(Duration::from_secs(1));
+    let is_free = || budget.try_acquire().map(BudgetSlot::spend).is_some();
+    assert_eq!((is_free(), is_free()), (true, false));
+}
+
+#[tokio::test]
+async fn a_flow_that_gives_its_slot_back_has_its_turn_again() {
+    let (clock, budget) = budget(Duration::from_mins(1), 1000);
+    exhaust(&budget).await;
+    let log = Log::default();
+    for _ in 0..20 {
+        granted_unnoticed(&clock, &budget, Urgency::Foreground).await;
+        budget.try_acquire().expect("it is back").spend();
+    }
+    for flow in [2, 1, 2, 1] {
+        request(&budget, flow, &log);
+        settle().await;
+    }
+    pass(&clock, 10, Duration::from_millis(50)).await;
+    assert_eq!(*log.lock().expect("no panic"), [1, 2, 1, 2], "it is not 20 rounds ahead");
 }

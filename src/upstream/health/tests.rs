@@ -113,3 +113,50 @@ fn a_tenant_that_a_reload_adds_has_a_closed_circuit() {
     breaker.add_circuits(&["t", "new"].map(Arc::from));
     assert_eq!([breaker.circuit("t"), breaker.circuit("new")], [Circuit::Open, Circuit::Closed]);
 }
+
+#[test]
+fn the_circuit_of_an_idle_tenant_closes_when_its_failures_are_out_of_date() {
+    for (evidence, idle, expected) in [
+        (Evidence::Failing, Duration::ZERO, Circuit::HalfOpen),
+        (Evidence::Failing, Duration::from_millis(9_999), Circuit::HalfOpen),
+        (Evidence::Failing, WINDOW, Circuit::Closed),
+        (Evidence::Unreachable, WINDOW, Circuit::Closed),
+        (Evidence::Unreachable, Duration::from_hours(9), Circuit::Closed),
+    ] {
+        let (breaker, clock) = breaker(2, &["t", "other"]);
+        for account in [1, 2] {
+            fetch(&breaker, "t", account, evidence).expect("it is closed");
+        }
+        clock.advance(OPEN_FOR + idle);
+        assert_eq!(breaker.circuit("t"), expected, "{evidence:?}, {idle:?}");
+        let permit = breaker.try_acquire("t", 1).expect("it passes");
+        assert_eq!(permit.is_probe(), expected == Circuit::HalfOpen);
+        drop(permit);
+        // It is judged from the beginning, by fetches of now.
+        if expected == Circuit::Closed {
+            assert_eq!(fetch(&breaker, "t", 1, evidence), Ok(vec![]));
+            assert_eq!(breaker.circuit("t"), Circuit::Closed);
+            assert!(!fetch(&breaker, "t", 2, evidence).expect("it is closed").is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_circuit_with_a_probe_in_flight_is_not_idle() {
+    let (breaker, clock) = breaker(1, &["t"]);
+    fetch(&breaker, "t", 1, Evidence::Failing).expect("it is closed");
+    clock.advance(OPEN_FOR);
+    let slow = breaker.try_acquire("t", 1).expect("the probe passes");
+    clock.advance(OPEN_FOR + WINDOW);
+    assert_eq!(breaker.circuit("t"), Circuit::HalfOpen);
+    assert_eq!(slow.end(Evidence::Failing).len(), 1);
+    assert_eq!(breaker.circuit("t"), Circuit::Open);
+    // One without a verdict leaves the circuit half-open, for as long as it would be without it.
+    clock.advance(OPEN_FOR);
+    let slow = breaker.try_acquire("t", 1).expect("the probe passes");
+    clock.advance(OPEN_FOR + WINDOW);
+    drop(slow);
+    assert_eq!(breaker.circuit("t"), Circuit::HalfOpen);
+    clock.advance(WINDOW);
+    assert_eq!(breaker.circuit("t"), Circuit::Closed);
+}

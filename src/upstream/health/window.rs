@@ -8,7 +8,7 @@ use crate::clock::Moment;
 use crate::limit::FlowId;
 
 /// Time for which a fetch counts.
-const WINDOW: Duration = Duration::from_secs(10);
+pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// Number of fetches that are kept, however many end within the window; more if the setting `failures` needs more.
 const MAX_FETCHES: usize = 1024;
 
