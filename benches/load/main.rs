@@ -10,11 +10,14 @@
 #![expect(clippy::print_stdout, reason = "prints the results")]
 #![expect(clippy::disallowed_methods, reason = "measures in real time")]
 
+mod contrary;
 mod poll;
 mod report;
+mod trust;
 mod upstream;
 mod variant;
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::report::VariantReport;
@@ -43,20 +46,30 @@ fn main() -> Result<(), BenchError> {
     let Some(("table", names)) = arguments.split_first().map(|(first, names)| (first.as_str(), names)) else {
         return Ok(());
     };
-    let chosen =
-        VARIANTS.into_iter().filter(|variant| names.is_empty() || names.iter().any(|name| name == variant.name));
-    let threads: Vec<_> = chosen
-        .map(|variant| {
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(variant.run())
-            })
-        })
-        .collect();
-    let reports: Vec<VariantReport> = threads
-        .into_iter()
-        .map(|thread| thread.join().map_err(|_| BenchError::from("the thread of a variant panicked"))?)
-        .collect::<Result<_, _>>()?;
+    let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| chosen == name);
+    let contrary = is_chosen(contrary::NAME).then(|| spawn(contrary::run));
+    let chosen = VARIANTS.into_iter().filter(|variant| is_chosen(variant.name));
+    let threads: Vec<_> = chosen.map(|variant| spawn(move || variant.run())).collect();
+    let reports: Vec<VariantReport> = threads.into_iter().map(join).collect::<Result<_, _>>()?;
     report::print(&reports);
+    if let Some(thread) = contrary {
+        contrary::print(&join(thread)?);
+    }
     Ok(())
+}
+
+/// Runs a variant in a thread and a runtime of its own.
+fn spawn<R, F>(run: impl FnOnce() -> F + Send + 'static) -> JoinHandle<Result<R, BenchError>>
+where
+    R: Send + 'static,
+    F: Future<Output = Result<R, BenchError>>,
+{
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(run())
+    })
+}
+
+fn join<R>(thread: JoinHandle<Result<R, BenchError>>) -> Result<R, BenchError> {
+    thread.join().map_err(|_| BenchError::from("the thread of a variant panicked"))?
 }

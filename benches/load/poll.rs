@@ -48,9 +48,9 @@ pub(crate) struct Target {
 pub(crate) struct TargetResponse {
     pub(crate) status: StatusCode,
     pub(crate) retry_after: Option<u64>,
-    age: Duration,
+    pub(crate) age: Duration,
     stale: bool,
-    body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Target {

@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use crate::MEASURED;
 use crate::poll::PollSample;
+use crate::trust::Earned;
 
 /// The results of one variant.
 pub(crate) struct VariantReport {
@@ -20,6 +21,8 @@ pub(crate) struct VariantReport {
     pub(crate) age_bound: Option<Duration>,
     pub(crate) age_minimum: Option<Duration>,
     pub(crate) cold_start: ColdStart,
+    /// Time from the warm-up until the trust in derived answers was earned.
+    pub(crate) trust_earned: Earned,
     /// Period in which Refold was unreachable.
     pub(crate) outage: Option<Range<Duration>>,
 }
@@ -68,8 +71,11 @@ pub(crate) fn print(reports: &[VariantReport]) {
     println!("wrong: time for which the displayed page has been outdated.\n");
     println!("cold start: every query once, all at the same time; a refused request is repeated after its Retry-After");
     println!(
-        "{:14} {:>9} {:>9} {:>9} {:>9} {:>13} {:>10}",
-        "", "answered", "wait p50", "wait p99", "refused", "Retry-After", "all after"
+        "trust in: time from then until the ways to derive answers are proven, before the minute that is measured"
+    );
+    println!(
+        "{:14} {:>9} {:>9} {:>9} {:>9} {:>13} {:>10} {:>10}",
+        "", "answered", "wait p50", "wait p99", "refused", "Retry-After", "all after", "trust in"
     );
     reports.iter().for_each(VariantReport::print_cold_start);
     reports.iter().for_each(VariantReport::print_outage);
@@ -114,7 +120,7 @@ impl VariantReport {
         let shortest = self.cold_start.refused.iter().min().copied().unwrap_or(0);
         let longest = self.cold_start.refused.iter().max().copied().unwrap_or(0);
         println!(
-            "{:14} {:>9} {:>7.1} s {:>7.1} s {:>9} {:>6} to {longest} s {:>8.1} s",
+            "{:14} {:>9} {:>7.1} s {:>7.1} s {:>9} {:>6} to {longest} s {:>8.1} s {:>10}",
             self.name,
             waits.len(),
             percentile(&waits, 50).as_secs_f64(),
@@ -122,6 +128,7 @@ impl VariantReport {
             self.cold_start.refused.len(),
             shortest,
             self.cold_start.until_all.as_secs_f64(),
+            self.trust_earned.text(),
         );
     }
 

@@ -15,6 +15,7 @@ use postern::server::Server;
 
 use crate::poll::{HttpClient, Target, account_id, poll};
 use crate::report::{ColdStart, VariantReport};
+use crate::trust::earn;
 use crate::upstream::{ORG_KEY, SimulatedUpstream};
 use crate::{ACCOUNTS, BenchError, PER_SECOND, QUERIES};
 
@@ -65,7 +66,12 @@ pub(crate) const VARIANTS: [Variant; 8] = [
         tenant_settings: "",
         scenario: Scenario::Plain,
     },
-    Variant { name: "no-derivation", cache_settings: "derive = false", tenant_settings: "", scenario: Scenario::Plain },
+    Variant {
+        name: "no-derivation",
+        cache_settings: "derive = \"off\"",
+        tenant_settings: "",
+        scenario: Scenario::Plain,
+    },
     Variant { name: "webhooks", cache_settings: "", tenant_settings: LONG_LIFETIMES, scenario: Scenario::Webhooks },
     Variant { name: "no-gateway", cache_settings: "", tenant_settings: "", scenario: Scenario::Direct },
 ];
@@ -80,6 +86,7 @@ impl Variant {
             register_webhook(&target, &upstream).await?;
         }
         let cold_start = warm_up(&target).await?;
+        let trust_earned = earn(&target, &server).await?;
         let simulator = upstream.simulator.clone();
         let (requests, rate_limited) = (simulator.requests(), simulator.rate_limited());
         let begun = Instant::now();
@@ -105,11 +112,12 @@ impl Variant {
             age_bound: self.age_bound(&upstream),
             age_minimum: self.age_minimum(),
             cold_start,
+            trust_earned,
             outage: (self.scenario == Scenario::Outage).then_some(OUTAGE),
         })
     }
 
-    fn start_gateway(self, upstream: &SimulatedUpstream, clock: Clock) -> Result<Server, BenchError> {
+    pub(crate) fn start_gateway(self, upstream: &SimulatedUpstream, clock: Clock) -> Result<Server, BenchError> {
         let mut environment = Environment::default();
         environment.insert("ORG_KEY", ORG_KEY);
         let text = self.configuration(upstream);
@@ -117,7 +125,7 @@ impl Variant {
         Ok(Server::start(config, clock)?)
     }
 
-    fn target(self, server: &Server, upstream: &SimulatedUpstream) -> Result<Target, BenchError> {
+    pub(crate) fn target(self, server: &Server, upstream: &SimulatedUpstream) -> Result<Target, BenchError> {
         let ListenAddress::Tcp(gateway) = server.addresses()[0] else { return Err("no TCP listener".into()) };
         let client: HttpClient = Client::builder(TokioExecutor::new()).build_http();
         Ok(match self.scenario {
@@ -162,7 +170,7 @@ impl Variant {
     /// from those of others, one after the other at the published rate. `None` if age does not depend on that round: with
     /// webhooks, or without a gateway.
     fn age_bound(self, upstream: &SimulatedUpstream) -> Option<Duration> {
-        let derives = !self.cache_settings.contains("derive = false");
+        let derives = !self.cache_settings.contains("off");
         let queries = |account| {
             let total = upstream.simulator.executions(&account_id(account));
             // With at most ten executions the first page is the whole list.
@@ -200,7 +208,7 @@ async fn register_webhook(gateway: &Target, upstream: &SimulatedUpstream) -> Res
 }
 
 /// Sends every query once, all at the same time; a refused request is repeated after its `Retry-After`.
-async fn warm_up(target: &Target) -> Result<ColdStart, BenchError> {
+pub(crate) async fn warm_up(target: &Target) -> Result<ColdStart, BenchError> {
     let begun = Instant::now();
     let tasks = (0..ACCOUNTS * QUERIES.len()).map(|number| {
         let target = target.clone();

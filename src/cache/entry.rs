@@ -13,6 +13,7 @@ use crate::clock::Moment;
 use crate::config::Stale;
 use crate::digest::Hex;
 use crate::executions::{Progress, ValidatedBody};
+use crate::tenant::{DerivationMark, Trust};
 
 /// Pause after a failed renewal, in which the stale entry is served without another attempt.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -36,12 +37,12 @@ pub struct Entry {
     pub encoded: Arc<EncodedBodies>,
     /// The upstream sent `Cache-Control: no-store`.
     pub no_store: bool,
+    /// The mark of an entry that was not fetched, but derived from other entries.
+    pub derived: Option<DerivationMark>,
     /// Time at which the upstream's response arrived.
     pub response_time: Moment,
     /// Number of items in the list of which this is a page; `None` for a single execution.
     pub total: Option<u64>,
-    /// The entry was not fetched, but derived from other entries.
-    pub derived: bool,
     /// Shows whether the content can still change.
     pub progress: Progress,
     /// The upstream's own `ETag`, for conditional requests.
@@ -112,7 +113,7 @@ impl Entry {
             request_time,
             response_time,
             total: *total,
-            derived: false,
+            derived: None,
             lifetime,
             progress: *progress,
             validator: None,
@@ -160,6 +161,12 @@ impl Entry {
     #[must_use]
     pub fn is_fresh(&self, now: Moment) -> bool {
         self.age(now) < self.lifetime
+    }
+
+    /// True if the entry was derived in a way that has turned out to be wrong since. Part of the hit path.
+    #[must_use]
+    pub fn is_withdrawn(&self, trust: &Trust) -> bool {
+        self.derived.is_some_and(|mark| !trust.is_current(mark))
     }
 
     /// Encodes the body, once per coding. Blocks while another thread encodes the same.

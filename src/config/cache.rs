@@ -1,10 +1,13 @@
 //! `[cache]`: the cache that all tenants share, and the lifetime of its entries.
 
+use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::schema_as::schema_as;
 use super::units::{AnyDuration, ByteSize};
 
 /// The cache that all tenants share.
@@ -17,13 +20,72 @@ pub struct Cache {
     pub honour_no_store: bool,
     /// Identical requests at the same time share one fetch.
     pub collapse: bool,
-    /// Derive answers from cached pages, instead of fetching them, where they follow with certainty.
-    pub derive: bool,
+    /// Answers that follow from cached pages are derived from them instead of fetched.
+    pub derive: Derive,
     /// Freshness lifetime of answers, by their content.
     pub freshness: Freshness,
     /// Use of answers after their freshness lifetime.
     pub stale: Stale,
 }
+
+/// The condition under which answers are derived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Derive {
+    /// In the ways that have agreed with Refold's own answers, for as long as they do.
+    Verified,
+    /// In all ways that follow from the documentation.
+    Trusted,
+    /// Never.
+    Off,
+}
+
+impl Derive {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Trusted => "trusted",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// A boolean, the form of earlier versions, is refused with the names that replace it.
+impl<'de> Deserialize<'de> for Derive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DeriveVisitor;
+        impl Visitor<'_> for DeriveVisitor {
+            type Value = Derive;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"verified\", \"trusted\" or \"off\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Derive, E> {
+                let all = [Derive::Verified, Derive::Trusted, Derive::Off];
+                let known = all.into_iter().find(|derive| derive.name() == text);
+                known.ok_or_else(|| E::unknown_variant(text, &["verified", "trusted", "off"]))
+            }
+
+            fn visit_bool<E: de::Error>(self, was_on: bool) -> Result<Derive, E> {
+                Err(E::custom(if was_on {
+                    "`true` is now written \"verified\" (answers are derived where they have agreed with Refold's own) or \
+                     \"trusted\" (always, as before)"
+                } else {
+                    "`false` is now written \"off\""
+                }))
+            }
+        }
+        deserializer.deserialize_any(DeriveVisitor)
+    }
+}
+
+impl Serialize for Derive {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+schema_as!(Derive, { "type": "string", "enum": ["verified", "trusted", "off"] });
 
 /// The freshness lifetime of answers, by their content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -58,7 +120,7 @@ impl Default for Cache {
             capacity: ByteSize::from_bytes(256 << 20),
             honour_no_store: true,
             collapse: true,
-            derive: true,
+            derive: Derive::Verified,
             freshness: Freshness::default(),
             stale: Stale::default(),
         }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::derivation_kind::{DerivationKind, DerivationKinds};
 use super::page::{PageMembers, Pagination, ValidatedBody, from_json};
 use super::query::{Dialect, FilterFields, FilterResult, ListQuery};
 use super::status::Progress;
@@ -28,6 +29,15 @@ pub enum DerivationSource {
     Page(ListQuery),
     /// A complete list, by its first page.
     CompleteList(ListQuery),
+}
+
+/// A response that was derived, and the kinds of its derivation.
+#[derive(Clone, Debug)]
+pub struct DerivedPage {
+    /// The response.
+    pub page: ValidatedBody,
+    /// The ways in which it follows from its sources.
+    pub kinds: DerivationKinds,
 }
 
 impl DerivationSource {
@@ -82,7 +92,7 @@ impl ListQuery {
     /// Derives this page from `pages`: one page of the same list, or all pages of the list without filters, in order. Each of
     /// several pages must have been requested after the previous one arrived, or they need not show the list at one moment.
     #[must_use]
-    pub fn derive(&self, pages: &[(&Self, &Bytes)], dialect: Dialect) -> Option<ValidatedBody> {
+    pub fn derive(&self, pages: &[(&Self, &Bytes)], dialect: Dialect) -> Option<DerivedPage> {
         let sources: Vec<SourcePage<'_>> =
             pages.iter().map(|(query, body)| SourcePage::parse(body, query)).collect::<Option<_>>()?;
         let ((first_query, _), first) = (pages.first()?, sources.first()?);
@@ -91,7 +101,8 @@ impl ListQuery {
         if sources.len() > 1 && !(first_query.is_plain() && show_one_moment(&sources, &known)) {
             return None;
         }
-        let (known, known_offset, total) = if self.same_list(first_query) {
+        let is_same_list = self.same_list(first_query);
+        let (known, known_offset, total) = if is_same_list {
             (known, first_query.offset(), first.pagination.total_docs)
         } else {
             let complete = self.without_filters().is_some_and(|list| list.same_list(first_query))
@@ -112,7 +123,19 @@ impl ListQuery {
         let docs = known.get(from..to)?;
         let progress = docs.iter().fold(Progress::Settled, |progress, execution| progress.and(execution.progress()));
         let pagination = Pagination::of(total, self.limit().into(), self.page());
-        Some(ValidatedBody { body: first.write(docs, &pagination)?, progress, total: Some(total) })
+        let mut kinds = if is_same_list { DerivationKinds::default() } else { self.filter_kinds() };
+        if is_same_list || docs.len() as u64 != total {
+            kinds = kinds.with(DerivationKind::Slice);
+        }
+        let page = ValidatedBody { body: first.write(docs, &pagination)?, progress, total: Some(total) };
+        Some(DerivedPage { page, kinds })
+    }
+
+    /// The kinds that the derivation of this page from a complete list needs at most, if the list has `total` executions.
+    #[must_use]
+    pub fn kinds_from_complete_list(&self, total: u64) -> DerivationKinds {
+        let is_part = self.is_plain() || self.page() > 1 || u64::from(self.limit()) < total;
+        if is_part { self.filter_kinds().with(DerivationKind::Slice) } else { self.filter_kinds() }
     }
 
     /// The executions that this list's filters match; `None` if the filters can't be decided for one of them.

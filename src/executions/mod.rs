@@ -2,6 +2,7 @@
 //! HTTP, no clock, no callers.
 
 mod derivation;
+mod derivation_kind;
 mod json_scanner;
 mod page;
 mod query;
@@ -9,7 +10,8 @@ mod query_memo;
 mod question;
 mod status;
 
-pub use derivation::{DerivationSource, MAX_PAGES_OF_A_LIST, USUAL_LIMITS};
+pub use derivation::{DerivationSource, DerivedPage, MAX_PAGES_OF_A_LIST, USUAL_LIMITS};
+pub use derivation_kind::{DerivationKind, DerivationKinds};
 pub use page::{NotDocumented, ValidatedBody};
 pub use query::{
     BatchesQuery, Dialect, ForwardedParameters, ListQuery, PathId, QueryError, QueryPolicy, UnknownParameters,

@@ -8,16 +8,43 @@ use bytes::Bytes;
 use super::Fetcher;
 use crate::cache::{CacheKey, Entry};
 use crate::caller::Caller;
-use crate::executions::{DerivationSource, ListQuery, MAX_PAGES_OF_A_LIST, Question};
+use crate::clock::Moment;
+use crate::config::Derive;
+use crate::executions::{DerivationKinds, DerivationSource, DerivedPage, ListQuery, MAX_PAGES_OF_A_LIST, Question};
 use crate::offload;
-use crate::tenant::{ListView, WHOLE_PAGE};
+use crate::tenant::{
+    ComparisonPermit, DerivationEpochs, DerivationMark, DerivationUse, ListView, SourceOrigin, TokenStatus, WHOLE_PAGE,
+};
+
+/// An entry that was derived, and the pages that it follows from.
+pub(super) struct DerivedEntry {
+    pub(super) entry: Entry,
+    pub(super) kinds: DerivationKinds,
+    /// In order; a single page or a complete list.
+    pub(super) pages: Vec<ListQuery>,
+    /// Time at which the last of the pages had arrived.
+    pub(super) response_time: Moment,
+}
+
+/// A page to fetch in place of a response, because the response and others follow from it.
+pub(super) struct SourceToFetch {
+    pub(super) key: CacheKey,
+    /// The question of the key.
+    pub(super) query: ListQuery,
+    /// The stored page; without one, the page is a whole list that no stored page proves to be short enough.
+    pub(super) stale: Option<Arc<Entry>>,
+    /// The kinds of the derivation, as far as they are known before the page is fetched.
+    pub(super) kinds: DerivationKinds,
+}
 
 impl Fetcher {
     /// The answer that follows from fresh entries, if one does.
-    pub(super) fn derive(&self, caller: &Caller, key: &CacheKey) -> Option<Entry> {
+    pub(super) fn derive(&self, caller: &Caller, key: &CacheKey) -> Option<DerivedEntry> {
         let wanted = self.derivable(key)?;
         let now = self.clock.now();
-        let fresh = |query: &ListQuery| self.page(key, query).filter(|entry| entry.is_fresh(now));
+        // Before the sources are looked up: a difference that is found meanwhile withdraws the derived entry.
+        let epochs = caller.tenant().trust().epochs();
+        let fresh = |query: &ListQuery| self.page(caller, key, query).filter(|entry| entry.is_fresh(now));
         wanted.sources().filter(|source| may_be_stored(caller, source)).find_map(|source| {
             let first = fresh(source.first())?;
             let pages = match &source {
@@ -27,31 +54,63 @@ impl Fetcher {
                     all.into_iter().map(|page| fresh(&page).map(|entry| (page, entry))).collect::<Option<_>>()?
                 }
             };
-            // Only pages whose fetches did not overlap show one and the same moment.
-            if !pages.is_sorted_by(|(_, earlier), (_, later)| earlier.response_time <= later.request_time) {
-                return None;
-            }
-            let bodies: Vec<(&ListQuery, &Bytes)> = pages.iter().map(|(query, entry)| (query, &entry.body)).collect();
-            let document = wanted.derive(&bodies, self.config.upstream.dialect)?;
-            let request_time = pages.iter().map(|(_, entry)| entry.request_time).min()?;
-            let mut entry = self.entries.of(caller, key.question(), &document, request_time);
-            entry.derived = true;
-            entry.is_fresh(now).then_some(entry)
+            let derived = self.derive_from(caller, key, pages, (&epochs, SourceOrigin::Stored))?;
+            derived.entry.is_fresh(now).then_some(derived)
         })
     }
 
-    /// The answer that follows from a page that has just been fetched.
+    /// The answer that follows from pages, if it does. `epochs` are those before the pages were looked up or requested.
     pub(super) fn derive_from(
         &self,
         caller: &Caller,
         key: &CacheKey,
-        page: &CacheKey,
-        source: &Entry,
-    ) -> Option<Entry> {
-        let (wanted, Question::List(query)) = (self.derivable(key)?, page.question()) else { return None };
-        let document = wanted.derive(&[(query, &source.body)], self.config.upstream.dialect)?;
-        let entry = self.entries.of(caller, key.question(), &document, source.request_time);
-        Some(if source.no_store { entry.not_stored() } else { entry })
+        pages: Vec<(ListQuery, Arc<Entry>)>,
+        (epochs, origin): (&DerivationEpochs, SourceOrigin),
+    ) -> Option<DerivedEntry> {
+        let wanted = self.derivable(key)?;
+        // Only pages whose fetches did not overlap show one and the same moment.
+        if !pages.is_sorted_by(|(_, earlier), (_, later)| earlier.response_time <= later.request_time) {
+            return None;
+        }
+        let bodies: Vec<(&ListQuery, &Bytes)> = pages.iter().map(|(query, entry)| (query, &entry.body)).collect();
+        let DerivedPage { page, kinds } = wanted.derive(&bodies, self.config.upstream.dialect)?;
+        let request_time = pages.iter().map(|(_, entry)| entry.request_time).min()?;
+        let response_time = pages.iter().map(|(_, entry)| entry.response_time).max()?;
+        // A page can be derived itself.
+        let inherited = pages.iter().filter_map(|(_, entry)| entry.derived).map(DerivationMark::kinds);
+        let kinds = inherited.fold(kinds, DerivationKinds::and);
+        let mut entry = self.entries.of(caller, key.question(), &page, request_time);
+        entry.derived = Some(epochs.mark(kinds, origin));
+        if pages.iter().any(|(_, entry)| entry.no_store) {
+            entry = entry.not_stored();
+        }
+        Some(DerivedEntry { entry, kinds, pages: pages.into_iter().map(|(query, _)| query).collect(), response_time })
+    }
+
+    /// Decides on the use of a derived answer.
+    pub(super) fn decide(&self, caller: &Caller, kinds: DerivationKinds) -> DerivationUse {
+        match self.config.cache.derive {
+            Derive::Trusted => DerivationUse::Serve,
+            Derive::Off => DerivationUse::Refuse,
+            // A token that Refold has not accepted must not cost more than its own questions.
+            Derive::Verified if !self.is_accepted(caller) => DerivationUse::Refuse,
+            Derive::Verified => caller.tenant().trust().decide(kinds, self.clock.now()),
+        }
+    }
+
+    /// A permit for a comparison that is to prove kinds of derivation.
+    pub(super) fn begin_proof(&self, caller: &Caller, kinds: DerivationKinds) -> Option<ComparisonPermit> {
+        let may = self.config.cache.derive == Derive::Verified && self.is_accepted(caller);
+        may.then(|| caller.tenant().trust().begin_proof(kinds, self.clock.now())).flatten()
+    }
+
+    /// Returns whether a page may be fetched in place of an answer, to derive the answer by these kinds from it.
+    pub(super) fn serves(&self, caller: &Caller, kinds: DerivationKinds) -> bool {
+        match self.config.cache.derive {
+            Derive::Trusted => true,
+            Derive::Off => false,
+            Derive::Verified => caller.tenant().trust().serves(kinds, self.clock.now()),
+        }
     }
 
     /// True if the page, by its `total`, is a whole list, but the answer can't be derived from it: its executions lack the field
@@ -64,18 +123,18 @@ impl Fetcher {
 
     /// A page to fetch in place of the answer, because the answer and others follow from it: a stale one in the store, or
     /// the whole list if it is short.
-    pub(super) fn source_to_fetch(&self, caller: &Caller, key: &CacheKey) -> Option<(CacheKey, Option<Arc<Entry>>)> {
+    pub(super) fn source_to_fetch(&self, caller: &Caller, key: &CacheKey) -> Option<SourceToFetch> {
         let wanted = self.derivable(key)?;
         if !caller.partition().list_size.allows_substitutes(self.clock.now()) {
             return None;
         }
-        let stale = self.stale_source(caller, key, wanted).map(|(key, entry)| (key, Some(entry)));
-        stale.or_else(|| {
+        self.stale_source(caller, key, wanted).or_else(|| {
             let whole = wanted.on_one_page(WHOLE_PAGE).filter(|_| self.config.query.max_limit >= WHOLE_PAGE)?;
             let size = &caller.partition().list_size;
             let view = if wanted.is_plain() { ListView::Unfiltered } else { ListView::Filtered };
-            let worth_it = size.is_worth_fetching_whole(view);
-            worth_it.then(|| (key.with_question(Question::List(whole)), None))
+            let kinds = wanted.kinds_from_complete_list(size.total());
+            let key = key.with_question(Question::List(whole.clone()));
+            size.is_worth_fetching_whole(view).then_some(SourceToFetch { key, query: whole, stale: None, kinds })
         })
     }
 
@@ -109,7 +168,7 @@ impl Fetcher {
     pub(super) fn largest_source(&self, caller: &Caller, key: &CacheKey) -> usize {
         let sources = self.derivable(key).into_iter().flat_map(ListQuery::sources);
         let stored = sources.filter(|source| may_be_stored(caller, source)).filter_map(|source| {
-            let first = self.page(key, source.first())?;
+            let first = self.page(caller, key, source.first())?;
             let pages = match source {
                 DerivationSource::Page(_) => 1,
                 DerivationSource::CompleteList(query) => first.total?.div_ceil(query.limit().into()),
@@ -119,25 +178,35 @@ impl Fetcher {
         stored.max().unwrap_or(0)
     }
 
-    fn stale_source(&self, caller: &Caller, key: &CacheKey, wanted: &ListQuery) -> Option<(CacheKey, Arc<Entry>)> {
+    fn stale_source(&self, caller: &Caller, key: &CacheKey, wanted: &ListQuery) -> Option<SourceToFetch> {
         wanted.sources().filter(|source| may_be_stored(caller, source)).find_map(|source| {
             let query = source.first();
-            let entry = self.page(key, query)?;
-            wanted.derive(&[(query, &entry.body)], self.config.upstream.dialect)?;
-            Some((key.with_question(Question::List(query.clone())), entry))
+            let entry = self.page(caller, key, query)?;
+            let DerivedPage { kinds, .. } = wanted.derive(&[(query, &entry.body)], self.config.upstream.dialect)?;
+            let key = key.with_question(Question::List(query.clone()));
+            Some(SourceToFetch { key, query: query.clone(), stale: Some(entry), kinds })
         })
+    }
+
+    fn is_accepted(&self, caller: &Caller) -> bool {
+        caller.partition().token_status(self.clock.now()) == TokenStatus::Accepted
     }
 
     fn derivable<'a>(&self, key: &'a CacheKey) -> Option<&'a ListQuery> {
         match key.question() {
-            Question::List(query) if self.config.cache.derive => Some(query),
+            Question::List(query) if self.config.cache.derive != Derive::Off => Some(query),
             _ => None,
         }
     }
 
     /// Another page of the same partition.
-    fn page(&self, key: &CacheKey, query: &ListQuery) -> Option<Arc<Entry>> {
-        self.store.get(&key.with_question(Question::List(query.clone())))
+    fn page(&self, caller: &Caller, key: &CacheKey, query: &ListQuery) -> Option<Arc<Entry>> {
+        self.stored(caller, &key.with_question(Question::List(query.clone())))
+    }
+
+    /// The stored entry of a key, unless it was derived in a way that has turned out to be wrong.
+    pub(super) fn stored(&self, caller: &Caller, key: &CacheKey) -> Option<Arc<Entry>> {
+        self.store.get(key).filter(|entry| !entry.is_withdrawn(caller.tenant().trust()))
     }
 }
 
@@ -218,7 +287,7 @@ mod tests {
             let (offloaded, derived) = offloads(fetcher.run_derivation(size, asked, Fetcher::derive));
             assert_eq!(offloaded, expected, "a source of {size} bytes");
             let derived = derived.expect("it follows from the source");
-            assert_eq!((derived.derived, derived.total), (true, Some(20)));
+            assert_eq!((derived.entry.derived.is_some(), derived.entry.total), (true, Some(20)));
         }
     }
 }

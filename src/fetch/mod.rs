@@ -1,11 +1,13 @@
 //! Behind the cache: one fetch per question, however many callers wait for it.
 //!
 //! The [`Fetcher`] owns the store, the fetches in progress and the [`Upstream`]. It answers a question (`run`) with an entry
-//! that another fetch has stored meanwhile, by derivation from other pages (`derivation`), or with Refold's response. It
-//! stores the result before it passes it to the callers.
+//! that another fetch has stored meanwhile, by derivation from other pages (`derivation`, as far as comparisons
+//! have proven it: `comparison`), or with Refold's response. It stores the result before it passes it to the callers.
 
+mod comparison;
 mod derivation;
 mod entries;
+mod failed_source;
 mod request;
 mod run;
 
@@ -138,7 +140,8 @@ impl Fetcher {
     ) -> Result<Entry, ClientError> {
         telemetry.begin("fetch");
         let call = UpstreamCall { client, caller, telemetry: &telemetry };
-        let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
+        let demand =
+            FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None, is_due: false };
         let fetched = self.upstream.fetch(&call, key.question(), demand).await;
         let fetched = fetched.map_err(|error| match error {
             FetchError::Failed(error) => error,

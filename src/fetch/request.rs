@@ -35,6 +35,8 @@ pub enum FetchPurpose {
     Response,
     /// The answer to a smaller question is derived from it.
     Derivation,
+    /// A derived answer is compared with it.
+    Comparison,
 }
 
 /// The role of a caller in a fetch.

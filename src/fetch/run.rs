@@ -3,27 +3,34 @@
 use std::sync::Arc;
 
 use super::Fetcher;
+use super::comparison::{Comparison, ComparisonTask};
+use super::derivation::{DerivedEntry, SourceToFetch};
+use super::failed_source::is_refold_unavailable;
 use super::request::{FetchPurpose, FetchRequest, FetchRole};
 use crate::cache::{CacheKey, Demand, Entry, Follower, Leader};
 use crate::caller::Caller;
-use crate::error::{ClientError, Reason};
+use crate::error::ClientError;
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::SpanContext;
+use crate::tenant::{DerivationUse, SourceOrigin};
 use crate::upstream::{FetchDemand, FetchError, UpstreamCall};
-
-/// Reasons that apply to every other question at present too, so that the fetch of another page is of no use.
-const REFOLD_UNAVAILABLE: [Reason; 3] =
-    [Reason::UpstreamBudgetExceeded, Reason::UpstreamCircuitOpen, Reason::UpstreamUnreachable];
 
 /// The result of fetching a page from which an answer was to be derived.
 enum SourceResult {
     /// The answer follows from it.
-    Derived(Arc<Entry>),
-    /// There is no such page, or the answer does not follow from it.
-    NotDerived,
+    Derived(Resolved),
+    /// There is no such page, the answer does not follow from it, or it is not served because its derivation is not proven;
+    /// then it may have to be compared with the answer.
+    NotDerived(Option<Comparison>),
     /// The page could not be fetched.
     Failed,
+}
+
+/// The answer to a question, and the comparison to make of it.
+struct Resolved {
+    entry: Arc<Entry>,
+    comparison: Option<Comparison>,
 }
 
 impl Fetcher {
@@ -34,9 +41,13 @@ impl Fetcher {
         mut request: FetchRequest,
         mut leader: Leader<Option<SpanContext>>,
     ) {
+        let mut comparison = None;
         let outcome = loop {
             match self.resolve(&client, &mut request, &leader.demand()).await {
-                Ok(entry) => break Ok(entry),
+                Ok(resolved) => {
+                    comparison = resolved.comparison;
+                    break Ok(resolved.entry);
+                }
                 Err(FetchError::Failed(error)) => break Err(error),
                 // Every caller has disconnected before Refold was asked; one may have joined in the meantime.
                 Err(FetchError::NoDemand) => match leader.cancel_without_demand() {
@@ -45,6 +56,7 @@ impl Fetcher {
                 },
             }
         };
+        let comparison = comparison.map(|comparison| ComparisonTask::new(&self, &client, &request, comparison));
         request.telemetry.end(&outcome);
         if let (Err(error), FetchPurpose::Derivation) = (&outcome, request.purpose) {
             // Noted here, since the callers that wait for the derived answer may have left.
@@ -61,6 +73,10 @@ impl Fetcher {
             (Err(_), _) => self.store.remove(&request.key),
         }
         leader.complete(outcome);
+        // Its fetches would otherwise join this one.
+        if let Some(comparison) = comparison {
+            tokio::spawn(comparison.run());
+        }
     }
 
     /// Returns the answer: an entry that another fetch has stored meanwhile, a page derived from other pages, or Refold's
@@ -70,30 +86,46 @@ impl Fetcher {
         client: &Client,
         request: &mut FetchRequest,
         demand: &Demand,
-    ) -> Result<Arc<Entry>, FetchError> {
+    ) -> Result<Resolved, FetchError> {
+        let mut comparison = None;
         if !request.bypass_cache {
             // Another fetch may have ended between the look-up and the start of this one.
-            if let Some(entry) = self.store.get(&request.key).filter(|entry| entry.is_fresh(self.clock.now())) {
-                return Ok(entry);
+            let stored = self.stored(&request.caller, &request.key);
+            if let Some(entry) = stored.filter(|entry| entry.is_fresh(self.clock.now())) {
+                return Ok(Resolved { entry, comparison });
             }
             let asked = (&request.caller, &request.key);
             let size = self.largest_source(&request.caller, &request.key);
-            if let Some(entry) = self.run_derivation(size, asked, Self::derive).await {
-                return Ok(Arc::new(entry));
-            }
-            match self.resolve_by_source(client, request, demand).await? {
-                SourceResult::Derived(entry) => return Ok(entry),
-                SourceResult::NotDerived => {}
+            let derived = match self.run_derivation(size, asked, Self::derive).await {
+                Some(derived) => self.use_derived(&request.caller, derived),
+                None => self.resolve_by_source(client, request, demand).await?,
+            };
+            match derived {
+                SourceResult::Derived(resolved) => return Ok(resolved),
+                SourceResult::NotDerived(begun) => comparison = begun,
                 SourceResult::Failed => {
                     let fetched = self.fetch(client, request, demand).await;
                     if let Err(FetchError::Failed(_)) = &fetched {
                         request.caller.partition().list_size.resume_substitutes();
                     }
-                    return fetched;
+                    return Ok(Resolved { entry: fetched?, comparison });
                 }
             }
         }
-        self.fetch(client, request, demand).await
+        let entry = self.fetch(client, request, demand).await?;
+        let comparison = comparison.map(|comparison| comparison.answered(&entry));
+        Ok(Resolved { entry, comparison })
+    }
+
+    /// Serves a derived answer, or has it compared with the fetched one.
+    fn use_derived(&self, caller: &Caller, derived: DerivedEntry) -> SourceResult {
+        let comparison = match self.decide(caller, derived.kinds) {
+            DerivationUse::Serve => None,
+            DerivationUse::ServeAndCheck(permit) => Some(Comparison::of(permit, &derived)),
+            DerivationUse::Compare(permit) => return SourceResult::NotDerived(Some(Comparison::of(permit, &derived))),
+            DerivationUse::Refuse => return SourceResult::NotDerived(None),
+        };
+        SourceResult::Derived(Resolved { entry: Arc::new(derived.entry), comparison })
     }
 
     /// Asks Refold the question itself.
@@ -104,11 +136,15 @@ impl Fetcher {
         demand: &Demand,
     ) -> Result<Arc<Entry>, FetchError> {
         request.telemetry.begin("fetch");
-        let FetchRequest { caller, key, stale, urgency, telemetry, .. } = request;
+        let FetchRequest { caller, key, stale, urgency, purpose, telemetry, .. } = request;
         let call = UpstreamCall { client, caller, telemetry };
-        let demand = FetchDemand { urgency: *urgency, demand, stale: stale.as_deref() };
+        let is_due = *purpose == FetchPurpose::Comparison;
+        let demand = FetchDemand { urgency: *urgency, demand, stale: stale.as_deref(), is_due };
         let fetched = self.upstream.fetch(&call, key.question(), demand).await?;
         let entry = Arc::new(self.entries.of_fetch(caller, key.question(), stale.as_ref(), fetched).await);
+        if !is_due {
+            caller.tenant().trust().count_fetch();
+        }
         Self::note_list_size(caller, key, &entry);
         Ok(entry)
     }
@@ -122,7 +158,15 @@ impl Fetcher {
     ) -> Result<SourceResult, FetchError> {
         let size = self.largest_source(&request.caller, &request.key);
         let to_fetch = self.run_derivation(size, (&request.caller, &request.key), Self::source_to_fetch).await;
-        let Some((key, stale)) = to_fetch else { return Ok(SourceResult::NotDerived) };
+        let Some(SourceToFetch { key, query, stale, kinds }) = to_fetch else {
+            return Ok(SourceResult::NotDerived(None));
+        };
+        if !self.serves(&request.caller, kinds) {
+            let permit = self.begin_proof(&request.caller, kinds);
+            return Ok(SourceResult::NotDerived(permit.map(|permit| Comparison::with(permit, query))));
+        }
+        // Before the page is requested: a difference that is found meanwhile withdraws the derived entry.
+        let epochs = request.caller.tenant().trust().epochs();
         // No stored page proves that the list is short enough for one page.
         let guessed = stale.is_none();
         let telemetry = request.telemetry.child();
@@ -139,14 +183,18 @@ impl Fetcher {
             Ok(source) => {
                 let size = source.body.len();
                 let derive = move |fetcher: &Self, caller: &Caller, wanted: &CacheKey| {
-                    let derived = fetcher.derive_from(caller, wanted, &key, &source);
+                    let pages = vec![(query, Arc::clone(&source))];
+                    let derived = fetcher.derive_from(caller, wanted, pages, (&epochs, SourceOrigin::Fetched));
                     if guessed && derived.is_none() && fetcher.refutes(wanted, &key, &source) {
                         caller.partition().list_size.refute();
                     }
                     derived
                 };
                 let derived = self.run_derivation(size, (&request.caller, &request.key), derive).await;
-                Ok(derived.map_or(SourceResult::NotDerived, |entry| SourceResult::Derived(Arc::new(entry))))
+                Ok(match derived {
+                    Some(derived) => self.use_derived(&request.caller, derived),
+                    None => SourceResult::NotDerived(None),
+                })
             }
             Err(error) if is_refold_unavailable(&error) => Err(error.into()),
             // A smaller page may succeed, and so may this fetch if the source's was abandoned by its other callers.
@@ -157,18 +205,6 @@ impl Fetcher {
             }
         }
     }
-
-    /// Notes that a page from which an answer was to be derived could not be fetched.
-    fn note_failed_source(&self, caller: &Caller, error: &ClientError) {
-        let says_nothing_of_the_page = error.is(Reason::Overloaded) || is_refold_unavailable(error);
-        if !says_nothing_of_the_page {
-            caller.partition().list_size.pause_substitutes(self.clock.now());
-        }
-    }
-}
-
-fn is_refold_unavailable(error: &ClientError) -> bool {
-    REFOLD_UNAVAILABLE.iter().any(|reason| error.is(*reason))
 }
 
 /// The outcome of the fetch of a source page. A renewal only listens to it until a caller begins to wait for the answer. A

@@ -27,7 +27,7 @@ use crate::observe::{AccessError, WebhookOutcome};
 use crate::request::body::{self, CallerBody};
 use crate::request::route::Action;
 use crate::respond::{self, Body};
-use crate::tenant::Tenant;
+use crate::tenant::{SourceOrigin, Tenant};
 use crate::upstream::{UpstreamCall, UpstreamTelemetry};
 use crate::webhook::{self, Signature};
 
@@ -125,10 +125,11 @@ impl InProgress {
     /// Fetches the answer to a question, and falls back on a stale entry if that fails (RFC 5861, 4).
     async fn fetch(&mut self, miss: Box<Miss>) -> Result<Response<Body>, ClientError> {
         let outcome = self.fetch_or_wait(&miss).await;
-        let windows = &miss.caller.tenant().config.stale;
+        let tenant = miss.caller.tenant();
+        let windows = &tenant.config.stale;
         match (outcome, miss.stale) {
             (Ok(entry), _) => {
-                if entry.derived {
+                if entry.derived.is_some_and(|mark| mark.origin() == SourceOrigin::Stored) {
                     self.context.response.cache = CacheOutcome::Derived;
                 }
                 // Encoding takes little time compared with the fetch, and later requests find the encoded body.
@@ -138,7 +139,9 @@ impl InProgress {
                 Ok(self.serve(&entry))
             }
             (Err(error), Some(stale))
-                if error.is_passing() && stale.servable(windows, self.gateway.clock.now()) != Servable::No =>
+                if error.is_passing()
+                    && stale.servable(windows, self.gateway.clock.now()) != Servable::No
+                    && !stale.is_withdrawn(tenant.trust()) =>
             {
                 self.context.response.cache = CacheOutcome::HitStale;
                 Ok(self.serve(&stale))

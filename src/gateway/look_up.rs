@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::cache::{Acceptance, CacheKey, CacheOutcome, Directives, Entry, RenewalClaim, Servable, Store};
 use crate::clock::Moment;
-use crate::config::Stale;
 use crate::error::{ClientError, Reason};
+use crate::tenant::Tenant;
 
 /// The result of looking a question up in the cache.
 pub(super) enum Lookup {
@@ -23,16 +23,17 @@ pub(super) enum Lookup {
 }
 
 /// Looks a question up, as the request's directives and the tenant's stale windows allow. Part of the hit path.
-pub(super) fn look_up(store: &Store, key: &CacheKey, directives: &Directives, windows: &Stale, now: Moment) -> Lookup {
+pub(super) fn look_up(store: &Store, key: &CacheKey, directives: &Directives, tenant: &Tenant, now: Moment) -> Lookup {
     let miss = |stale| Lookup::Miss { stale, outcome: CacheOutcome::NotAsked };
-    let Some(entry) = store.get(key) else { return miss(None) };
+    let entry = store.get(key).filter(|entry| !entry.is_withdrawn(tenant.trust()));
+    let Some(entry) = entry else { return miss(None) };
     match directives.judge(&entry, now) {
         // A response that the request's directives rule out is no fallback either.
         Acceptance::Rejected => return Lookup::Miss { stale: None, outcome: CacheOutcome::Request },
         Acceptance::Accepted => return Lookup::Hit(entry, CacheOutcome::HitStale),
         Acceptance::ByLifetime => {}
     }
-    match entry.servable(windows, now) {
+    match entry.servable(&tenant.config.stale, now) {
         Servable::Fresh => Lookup::Hit(entry, CacheOutcome::Hit),
         Servable::WhileFailing => Lookup::Hit(entry, CacheOutcome::HitStale),
         // One reader claims the renewal of a stale entry; for the others it is a hit.

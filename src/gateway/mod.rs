@@ -152,6 +152,8 @@ impl Gateway {
             // A webhook carries a signature instead of a credential.
             Route::Webhook(tenant) => return self.webhook(head, context, &tenant),
         };
+        // Before a trusted listener identifies its caller: the request may be a web page's.
+        connection.identity.check_source(head, context.response.cors.as_ref().and_then(Option::as_ref))?;
         let headers = RequestHeaders::of(&head.headers);
         // Before the query is parsed, so that a request without valid credentials gets no hint about valid parameters.
         let identified = self.callers.identify(&headers, &connection.identity, now);
@@ -186,9 +188,9 @@ impl Gateway {
         response: &mut ResponseContext,
         now: Moment,
     ) -> Result<Decision, Unresolved> {
-        let settings = &caller.tenant().config;
-        let directives = Directives::of(&head.headers, &settings.request_directives);
-        let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, &settings.stale, now) {
+        let tenant = caller.tenant();
+        let directives = Directives::of(&head.headers, &tenant.config.request_directives);
+        let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, tenant, now) {
             Lookup::Hit(entry, outcome) => (outcome, Answer::Hit(entry)),
             Lookup::Renewable(entry, claim) => (CacheOutcome::HitStale, Answer::Renew(entry, claim)),
             Lookup::Miss { stale, outcome } => {

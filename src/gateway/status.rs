@@ -10,11 +10,12 @@ use serde::Serialize;
 use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
 use crate::caller::KeyState;
-use crate::executions::{ListQuery, Question};
+use crate::config::Derive;
+use crate::executions::{DerivationKind, DerivationKinds, ListQuery, Question};
 use crate::lifecycle::Reloads;
 use crate::observe::{Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
 use crate::request::headers::RequestHeaders;
-use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus};
+use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus, TrustStatus};
 use crate::upstream::Circuit;
 
 /// Number of linked accounts that the status page lists as the busiest.
@@ -51,6 +52,8 @@ pub struct TenantState {
     pub tenant: TenantStatus,
     /// State of the tenant's circuit to Refold.
     pub circuit: Circuit,
+    /// The trust in derived answers; `None` unless it has to be earned.
+    pub derivation: Option<TrustStatus>,
 }
 
 /// The readiness of the gateway, as `/readyz` shows it.
@@ -124,7 +127,11 @@ impl Gateway {
             circuit: self.worst_circuit(),
             tenants: tenants
                 .iter()
-                .map(|tenant| TenantState { tenant: tenant.status(), circuit: self.circuit(tenant) })
+                .map(|tenant| TenantState {
+                    tenant: tenant.status(),
+                    circuit: self.circuit(tenant),
+                    derivation: self.derivation(tenant),
+                })
                 .collect(),
             busiest,
             errors,
@@ -160,6 +167,18 @@ impl Gateway {
         self.fetcher.upstream().circuit(&tenant.config.id)
     }
 
+    fn derivation(&self, tenant: &Tenant) -> Option<TrustStatus> {
+        (self.config.cache.derive == Derive::Verified).then(|| tenant.trust().status(self.clock.now()))
+    }
+
+    fn derives(&self, tenant: &Tenant, kind: DerivationKind) -> bool {
+        match self.config.cache.derive {
+            Derive::Verified => tenant.trust().serves(DerivationKinds::default().with(kind), self.clock.now()),
+            Derive::Trusted => true,
+            Derive::Off => false,
+        }
+    }
+
     fn worst_circuit(&self) -> Circuit {
         let circuits = self.callers.tenants().iter().map(|tenant| self.circuit(tenant));
         circuits.max().unwrap_or(Circuit::Closed)
@@ -178,6 +197,7 @@ impl Gateway {
                     tenant,
                     is_ready: self.is_ready(tenant),
                     circuit_open: self.circuit(tenant) != Circuit::Closed,
+                    derivations: DerivationKind::ALL.map(|kind| (kind, self.derives(tenant, kind))).to_vec(),
                 })
                 .collect(),
             issuers: self.callers.issuer_keys().map(|(id, keys)| (&**id, keys == KeyState::Available)).collect(),

@@ -11,8 +11,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use self::handles::{ComparisonResult, UpstreamOutcome, WebhookOutcome};
 pub(crate) use self::handles::{RequestMetrics, TenantMetrics};
-pub use self::handles::{UpstreamOutcome, WebhookOutcome};
 use super::close_reason::{AdminCloseReason, CloseReason};
 
 /// Seconds, from the duration of a hit to the longest waits that are configured.
@@ -146,6 +146,12 @@ metrics! {
         "0 at start until Refold accepts an org key of the tenant, if verify_key is require; otherwise 1.";
     org_key_accepted: IntGaugeVec, "postern_org_key_accepted", ["tenant"], &[],
         "0 while Refold refuses every org key of the tenant, otherwise 1.";
+    derivation_comparisons: IntCounterVec, "postern_derivation_comparisons_total", ["tenant", "result"], &[],
+        "Comparisons of derived answers with Refold's own.";
+    derivation_contradicted: IntCounterVec, "postern_derivation_contradicted_total", ["tenant", "kind"], &[],
+        "Times a confirmed difference from Refold's answer put a kind of derivation out of use.";
+    derivation_in_use: IntGaugeVec, "postern_derivation_in_use", ["tenant", "kind"], &[],
+        "1 while answers are derived in this way, otherwise 0.";
     issuer_keys_available: IntGaugeVec, "postern_issuer_keys_available", ["issuer"], &[],
         "0 while the keys of an issuer of tokens could never be read, otherwise 1.";
     webhooks: IntCounterVec, "postern_webhooks_total", ["tenant", "outcome"], &[],

@@ -26,7 +26,7 @@ pub use self::close_reason::{AdminCloseReason, CloseReason};
 pub use self::latency::Quantiles;
 pub use self::log_writer::{LogWriter, LogWriterGuard};
 pub(crate) use self::metrics::TenantMetrics;
-pub use self::metrics::{DECLARED, MetricDeclaration, UpstreamOutcome, WebhookOutcome};
+pub use self::metrics::{ComparisonResult, DECLARED, MetricDeclaration, UpstreamOutcome, WebhookOutcome};
 use self::metrics::{Metrics, RequestMetrics};
 pub use self::recent::{Latency, RecentActivity, RecentError, Traffic};
 pub use self::scrape::{ScrapeState, ScrapedTenant};

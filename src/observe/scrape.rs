@@ -2,6 +2,7 @@
 
 use super::metrics::{Metrics, catch_up};
 use crate::cache::Usage;
+use crate::executions::DerivationKind;
 use crate::lifecycle::Reloads;
 use crate::tenant::Tenant;
 
@@ -27,6 +28,8 @@ pub struct ScrapedTenant<'a> {
     pub is_ready: bool,
     /// True unless the tenant's circuit to Refold is closed.
     pub circuit_open: bool,
+    /// The kinds of derivation, each with true if answers are derived in this way.
+    pub derivations: Vec<(DerivationKind, bool)>,
 }
 
 impl ScrapeState<'_> {
@@ -50,15 +53,19 @@ impl ScrapeState<'_> {
         metrics.partitions.reset();
         metrics.tenant_ready.reset();
         metrics.org_key_accepted.reset();
+        metrics.derivation_in_use.reset();
         metrics.issuer_keys_available.reset();
         for (issuer, has_keys) in &self.issuers {
             metrics.issuer_keys_available.with_label_values(&[*issuer]).set((*has_keys).into());
         }
-        for ScrapedTenant { tenant, is_ready, circuit_open } in &self.tenants {
+        for ScrapedTenant { tenant, is_ready, circuit_open, derivations } in &self.tenants {
             let id = [&*tenant.config.id];
             // A counter that is there from the start shows its first increase.
             let _ = metrics.circuit_opened.with_label_values(&id);
             metrics.circuit_open.with_label_values(&id).set((*circuit_open).into());
+            for (kind, in_use) in derivations {
+                metrics.derivation_in_use.with_label_values(&[id[0], kind.name()]).set((*in_use).into());
+            }
             let budget = tenant.upstream_budget().status();
             metrics.budget_waiting.with_label_values(&id).set(signed(budget.waiting as u64));
             metrics.budget_limit.with_label_values(&id).set(budget.per_second.into());

@@ -9,6 +9,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::contrary::{Contrary, ContrarySet, Selection};
+use super::fault::Fault;
 use super::history::{SimulatedAccount, SimulatedExecution};
 use super::parameters::ListParameters;
 use super::state::SimulatorState;
@@ -35,11 +37,21 @@ enum SimulatedResponse {
 /// Answers API requests from the simulator's state.
 pub(super) struct Api<'a> {
     state: &'a SimulatorState,
+    contrary: ContrarySet,
 }
 
 impl<'a> Api<'a> {
     pub(super) fn new(state: &'a SimulatorState) -> Self {
-        Self { state }
+        let contrary = match state.fault() {
+            Some(Fault::Contrary(contrary)) => contrary,
+            _ => ContrarySet::default(),
+        };
+        Self { state, contrary }
+    }
+
+    /// Answers with lists that contradict each other in these ways.
+    pub(super) fn contrary(self, contrary: ContrarySet) -> Self {
+        Self { contrary, ..self }
     }
 
     /// Answers one request for executions.
@@ -48,10 +60,10 @@ impl<'a> Api<'a> {
         into_http(response, request.headers().get(IF_NONE_MATCH))
     }
 
-    /// Returns the page that a query would be answered with now, without authentication and rate limit.
-    pub(super) fn peek(&self, linked_account: &str, query: Option<&str>) -> Option<Bytes> {
+    /// Returns the page that a query is answered with at a moment, without authentication and rate limit.
+    pub(super) fn peek(&self, linked_account: &str, query: Option<&str>, at: i64) -> Option<Bytes> {
         let account = self.state.history.account(linked_account);
-        let page = list(&ListParameters::parse(query).ok()?, &account, linked_account, self.state.now());
+        let page = self.list(&ListParameters::parse(query).ok()?, &account, linked_account, at).ok()?;
         Some(into_http(page, None).into_body())
     }
 
@@ -93,7 +105,7 @@ impl<'a> Api<'a> {
         let execution = |id: &str| account.find(id, now).ok_or_else(|| self.not_found());
         let parameters = || ListParameters::parse(request.uri().query()).map_err(|name| self.invalid(&name));
         match (request.method(), segments.as_slice()) {
-            (&Method::GET, []) => Ok(list(&parameters()?, &account, &account_id, now)),
+            (&Method::GET, []) => self.list(&parameters()?, &account, &account_id, now),
             (&Method::GET, [id]) => Ok(SimulatedResponse::Ok(detail(&execution(id)?, &account_id))),
             (&Method::GET, [id, "nodes", node, "batches"]) => Ok(batches(&parameters()?, &execution(id)?, node)),
             (&Method::POST, [id, "stop"]) => {
@@ -107,6 +119,32 @@ impl<'a> Api<'a> {
             }
             _ => Err(self.not_found()),
         }
+    }
+
+    fn list(
+        &self,
+        parameters: &ListParameters,
+        account: &SimulatedAccount,
+        account_id: &str,
+        now: i64,
+    ) -> Result<SimulatedResponse, SimulatedResponse> {
+        if self.contrary.refuses(parameters) {
+            return Err(self.invalid("execution_type"));
+        }
+        let Selection { found, total } = self.contrary.select(parameters, account, now);
+        let document = |execution| {
+            let mut document = summary(execution, account_id);
+            if self.contrary.abridges(parameters) {
+                document["associated_application"]["icon"] = "".into();
+            }
+            document
+        };
+        let docs: Vec<Value> = page_of(&found, parameters).iter().map(document).collect();
+        let mut page = page(parameters, total, &docs);
+        if total == 0 && self.contrary.has(Contrary::ZeroPages) {
+            page["totalPages"] = 0.into();
+        }
+        Ok(SimulatedResponse::Ok(page))
     }
 
     /// Returns the linked account of a request with a valid credential, within the rate limit.
@@ -219,12 +257,6 @@ fn into_http(response: SimulatedResponse, if_none_match: Option<&HeaderValue>) -
     }
     *response.body_mut() = text.into();
     response
-}
-
-fn list(parameters: &ListParameters, account: &SimulatedAccount, account_id: &str, now: i64) -> SimulatedResponse {
-    let found = parameters.select(account, now);
-    let docs: Vec<Value> = page_of(&found, parameters).iter().map(|execution| summary(execution, account_id)).collect();
-    SimulatedResponse::Ok(page(parameters, found.len() as u64, &docs))
 }
 
 fn batches(parameters: &ListParameters, execution: &SimulatedExecution, node: &str) -> SimulatedResponse {

@@ -10,13 +10,14 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::contrary::ContrarySet;
 use super::variation::Variation;
 
 /// A fault of the simulated Refold.
 ///
 /// Its text form, which `x-simulate` and `POST /simulate/…` take, is the variant in lower case, with a value for some:
 /// `latency=250ms`, `status=503`, `variant=404`, `html=502`, `empty=500`, `garbage`, `truncate`, `hang`, `reset`, `redirect`,
-/// or that of a [`Variation`]. A status is a final one, 200 to 599.
+/// `contrary=` with a [`ContrarySet`], or that of a [`Variation`]. A status is a final one, 200 to 599.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The regular response, after a delay.
@@ -40,6 +41,8 @@ pub enum Fault {
     Redirect,
     /// The regular response, varied.
     Variation(Variation),
+    /// Lists that contradict each other.
+    Contrary(ContrarySet),
 }
 
 /// The body of an error status.
@@ -76,6 +79,7 @@ impl FromStr for Fault {
             "hang" => Ok(Self::Hang),
             "reset" => Ok(Self::Reset),
             "redirect" => Ok(Self::Redirect),
+            "contrary" => value.parse().map(Self::Contrary),
             _ => text.parse().map(Self::Variation),
         }
     }
@@ -92,7 +96,9 @@ impl Fault {
         match self {
             Self::Hang => std::future::pending().await,
             Self::Reset => Err(ConnectionReset),
-            Self::Latency(_) | Self::Variation(_) | Self::Garbage => Ok(json(200, "{\"docs\":[{\"_id\":\"65".into())),
+            Self::Latency(_) | Self::Variation(_) | Self::Contrary(_) | Self::Garbage => {
+                Ok(json(200, "{\"docs\":[{\"_id\":\"65".into()))
+            }
             Self::Truncate => {
                 let mut response = json(200, "{\"docs\":[{\"_id\":".into());
                 response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("5000"));

@@ -230,6 +230,16 @@ impl SimulatedExecution {
         format!("65{:06x}{:08x}{:08x}", self.account_key & 0xff_ffff, self.hash >> 32, self.number)
     }
 
+    /// Returns true for one execution in seven, which another one has started.
+    pub(super) fn is_child(&self) -> bool {
+        (self.hash >> 40).is_multiple_of(7)
+    }
+
+    /// The place in a search index.
+    pub(super) fn index_order(&self) -> u64 {
+        self.hash
+    }
+
     /// The id of another object that belongs to the execution; `index` tells such objects apart.
     pub(super) fn related_id(&self, index: u64) -> String {
         format!("65{:022x}", u128::from(mix(self.hash, index)) << 16)

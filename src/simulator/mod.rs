@@ -5,6 +5,7 @@
 //! gateway, so that tests check one implementation of the API against the other.
 
 mod api;
+mod contrary;
 mod fault;
 mod history;
 mod lock;
@@ -27,6 +28,7 @@ use tokio::net::TcpListener;
 
 use crate::clock::Clock;
 use api::Api;
+pub use contrary::{Contrary, ContrarySet};
 pub use fault::{Fault, FaultBody};
 use history::PRESET_ACCOUNTS;
 pub use state::SimulatorSettings;
@@ -66,7 +68,20 @@ impl Simulator {
     /// Returns the page that a query would be answered with now. It needs no credential and counts no request.
     #[must_use]
     pub fn peek(&self, linked_account: &str, query: Option<&str>) -> Option<Bytes> {
-        Api::new(&self.0).peek(linked_account, query)
+        Api::new(&self.0).peek(linked_account, query, self.0.now())
+    }
+
+    /// Returns the page that a query would have been answered with at a moment, with lists that contradict each other in these
+    /// ways, and if no caller has acted on executions since.
+    #[must_use]
+    pub fn peek_at(
+        &self,
+        linked_account: &str,
+        query: Option<&str>,
+        at: Timestamp,
+        contrary: ContrarySet,
+    ) -> Option<Bytes> {
+        Api::new(&self.0).contrary(contrary).peek(linked_account, query, at.as_millisecond())
     }
 
     /// Number of requests for executions so far, refused ones included.

@@ -80,13 +80,31 @@ impl ListParameters {
         Some(())
     }
 
-    /// Returns all executions that match, in the requested order.
-    pub(super) fn select(&self, account: &SimulatedAccount, now: i64) -> Vec<SimulatedExecution> {
+    /// Returns true if the list has a filter by status, source or type.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.status.is_some() || self.source.is_some() || self.kind.is_some()
+    }
+
+    /// Returns true if the list has a filter by type.
+    pub(super) fn filters_by_type(&self) -> bool {
+        self.kind.is_some()
+    }
+
+    /// Returns all executions that match at a moment, in the requested order. `shown` changes an execution before it is
+    /// matched, and `same_status` decides whether the required status matches another one.
+    pub(super) fn select(
+        &self,
+        (account, now): (&SimulatedAccount, i64),
+        shown: impl Fn(SimulatedExecution) -> SimulatedExecution,
+        same_status: impl Fn(&str, &str) -> bool,
+    ) -> Vec<SimulatedExecution> {
+        let has_status = |status| self.status.as_deref().is_none_or(|required| same_status(required, status));
         let mut found: Vec<SimulatedExecution> = account
             .numbers(now)
             .into_iter()
             .filter_map(|number| account.execution(number, now))
-            .filter(|execution| self.matches(execution))
+            .map(shown)
+            .filter(|execution| has_status(execution.status) && self.matches(execution))
             .collect();
         if self.ascending {
             found.reverse();
@@ -96,8 +114,7 @@ impl ListParameters {
 
     fn matches(&self, execution: &SimulatedExecution) -> bool {
         let is = |required: &Option<String>, value: &str| required.as_deref().is_none_or(|required| required == value);
-        is(&self.status, execution.status)
-            && is(&self.source, execution.source)
+        is(&self.source, execution.source)
             && is(&self.kind, execution.kind)
             && is(&self.workflow_id, execution.workflow.0)
             && is(&self.workflow_name, execution.workflow.1)

@@ -52,8 +52,13 @@ async fn respond(
         state.requests.fetch_add(1, Ordering::SeqCst);
     }
     let fault = requested_fault(request.headers()).or_else(|| state.fault());
+    let mut api = Api::new(state);
     let variation = match fault {
         Some(Fault::Variation(variation)) => Some(variation),
+        Some(Fault::Contrary(contrary)) => {
+            api = api.contrary(contrary);
+            None
+        }
         Some(Fault::Latency(latency)) => {
             state.clock.sleep_until(state.clock.now() + latency).await;
             None
@@ -61,7 +66,6 @@ async fn respond(
         Some(fault) => return fault.respond(state.request_id()).await,
         None => None,
     };
-    let api = Api::new(state);
     let response = if path == LINKED_ACCOUNTS_PATH && request.method() == Method::GET {
         api.linked_accounts(request.headers())
     } else {
@@ -90,7 +94,7 @@ fn switch_fault(state: &SimulatorState, name: &str) -> Response<SimulatedBody> {
         }
         (_, Err(())) => (
             400,
-            "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset, redirect, bom, encoded-304, action=204 or retry-date=30s\n",
+            "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset, redirect, bom, encoded-304, action=204, retry-date=30s, or contrary=all or one of its ways\n",
         ),
     };
     plain(status, message)

@@ -57,6 +57,12 @@ impl ListSize {
         self.total.store(total, Ordering::Relaxed);
     }
 
+    /// The length of the unfiltered list when it was fetched last; `u64::MAX` if it is unknown.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Records that a page of this size was fetched, of the list or of a filtered view.
     pub fn add_page_size(&self, limit: u32) {
         let bit = bit(limit);

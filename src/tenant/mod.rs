@@ -6,6 +6,7 @@
 
 mod accounts;
 mod budgets;
+mod comparison_limit;
 mod interned_id;
 mod key_checks;
 mod key_forms;
@@ -16,6 +17,7 @@ mod reload;
 mod session_tokens;
 mod signature_check;
 mod status;
+mod trust;
 mod verification;
 
 use std::num::NonZeroU32;
@@ -26,18 +28,20 @@ use http::HeaderValue;
 
 use self::accounts::Accounts;
 pub use self::budgets::share_budgets;
+pub use self::comparison_limit::ComparisonPermit;
 use self::interned_id::intern;
 use self::key_checks::KeyChecks;
 pub use self::key_checks::KeyVerdict;
 pub use self::list_size::{ListSize, ListView, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::{Epoch, Owner};
-pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus};
+pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus, Witness};
 pub use self::reload::{CachedEntries, shares_org_key};
 use self::session_tokens::SessionTokens;
 pub use self::session_tokens::{TokenDigest, UpstreamVerdict};
 pub use self::signature_check::SignatureCheck;
 pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
+pub use self::trust::{DerivationEpochs, DerivationMark, DerivationUse, KindStatus, SourceOrigin, Trust, TrustStatus};
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Rate, UpstreamLimits};
 use crate::limit::{BudgetUse, UpstreamBudget};
@@ -54,6 +58,7 @@ pub struct Tenant {
     key_checks: Arc<KeyChecks>,
     rate_limit_policy: HeaderValue,
     clock: Clock,
+    trust: Arc<Trust>,
     account_epoch: Arc<Epoch>,
     token_epoch: Arc<Epoch>,
     accounts: Arc<Accounts>,
@@ -73,6 +78,7 @@ impl Tenant {
             interned_id: intern(&config.id),
             org_keys: OrgKeys::new(&config, &clock),
             key_checks: Arc::default(),
+            trust: Arc::default(),
             rate_limit_policy: rate_limit_policy(config.limits.client.rate()),
             config,
             clock,
@@ -90,6 +96,18 @@ impl Tenant {
     #[must_use]
     pub fn partitions(&self) -> u64 {
         self.accounts.len() as u64 + self.session_tokens.len()
+    }
+
+    /// The trust in derived responses. Part of the hit path of derived entries.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The number of linked accounts and accepted session tokens in memory.
+    #[must_use]
+    pub fn witnesses(&self) -> usize {
+        self.accounts.len() + capacity(self.session_tokens.accepted_len())
     }
 
     /// The org API keys.

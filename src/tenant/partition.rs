@@ -43,6 +43,15 @@ pub(super) enum Owner {
     },
 }
 
+/// The identity of a partition's owner, which stays the same when the partition is evicted and created anew.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Witness {
+    /// A linked account, by its id.
+    LinkedAccount(Arc<str>),
+    /// A session token, whose linked account only Refold knows.
+    SessionToken(FlowId),
+}
+
 impl Owner {
     /// Creates a session token on which the upstream has given no verdict lately.
     pub(super) fn unproven_token(was_accepted: bool) -> Self {
@@ -171,6 +180,15 @@ impl Partition {
         match &self.owner {
             Owner::LinkedAccount(id) => Some(id),
             Owner::SessionToken { .. } => None,
+        }
+    }
+
+    /// The owner, as one that a comparison of derived responses with fetched ones comes from.
+    #[must_use]
+    pub fn witness(&self) -> Witness {
+        match &self.owner {
+            Owner::LinkedAccount(id) => Witness::LinkedAccount(Arc::clone(id)),
+            Owner::SessionToken { .. } => Witness::SessionToken(self.flow_id),
         }
     }
 

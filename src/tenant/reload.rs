@@ -42,6 +42,7 @@ impl Tenant {
                 self.session_tokens.with_capacity(config.limits.client.max_partitions)
             },
             key_checks: Arc::clone(&self.key_checks),
+            trust: if keeps_entries { Arc::clone(&self.trust) } else { Arc::default() },
             interned_id: intern(&config.id),
             org_keys: self.org_keys.reconfigured(&config, &self.clock),
             rate_limit_policy: rate_limit_policy(config.limits.client.rate()),

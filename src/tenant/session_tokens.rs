@@ -77,6 +77,11 @@ impl SessionTokens {
         self.accepted.entry_count() + self.unproven.entry_count()
     }
 
+    /// The approximate number of accepted tokens.
+    pub(super) fn accepted_len(&self) -> u64 {
+        self.accepted.entry_count()
+    }
+
     /// Returns the partition of a token, and creates it if there is none. A token that is no longer accepted has a new partition, so
     /// that its entries are not found again.
     pub(super) fn get(&self, digest: &TokenDigest, rate: Rate, now: Moment) -> Arc<Partition> {

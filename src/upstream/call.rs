@@ -26,6 +26,8 @@ pub struct FetchDemand<'a> {
     pub demand: &'a Demand,
     /// The entry to be renewed; the fetch is conditional if the entry has a validator.
     pub stale: Option<&'a Entry>,
+    /// Put the fetch before all others in the background, however old the entries are that those renew.
+    pub is_due: bool,
 }
 
 impl FetchDemand<'_> {

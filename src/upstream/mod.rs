@@ -319,7 +319,8 @@ impl Upstream {
         call: &'a UpstreamCall<'a>,
         kind: ExchangeKind,
     ) -> Result<Exchange<'a>, ClientError> {
-        let demand = FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None };
+        let demand =
+            FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None, is_due: false };
         let exchange = Exchange::begin(&self.breaker, &self.permits, call, kind, demand).await;
         exchange.map_err(|error| match error {
             FetchError::Failed(error) => error,

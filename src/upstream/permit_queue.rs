@@ -117,13 +117,14 @@ impl PermitQueue {
         budget: &UpstreamBudget,
         demand: FetchDemand<'_>,
     ) -> Result<BudgetSlot, FetchError> {
-        let FetchDemand { urgency: first, demand, stale } = demand;
+        let FetchDemand { urgency: first, demand, stale, is_due } = demand;
         let wait = call.telemetry.budget_wait();
         let flow = call.caller.flow(self.clock.now());
         let mut urgency = first;
         let granted = loop {
             // Of one account's fetches, the one that renews the oldest entry is first.
-            let renews = stale.map_or(self.clock.now(), |entry| entry.request_time);
+            let oldest = if is_due { Moment::default() } else { self.clock.now() };
+            let renews = stale.map_or(oldest, |entry| entry.request_time.min(oldest));
             let granted = budget.acquire(flow, urgency, renews);
             urgency = match urgency {
                 Urgency::Background => tokio::select! {

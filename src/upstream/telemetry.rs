@@ -10,8 +10,9 @@ use http::{HeaderMap, Request};
 use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::error::ClientError;
+use crate::executions::DerivationKind;
 use crate::limit::Urgency;
-use crate::observe::{Observer, Span, SpanContext, TenantMetrics, UpstreamOutcome};
+use crate::observe::{ComparisonResult, Observer, Span, SpanContext, TenantMetrics, UpstreamOutcome};
 use crate::request::method::method_name;
 
 /// Records the work of one request or renewal at Refold: a span with a child for each wait and attempt.
@@ -58,6 +59,22 @@ impl UpstreamTelemetry {
             span: self.span.child(),
             cost: Arc::clone(&self.cost),
         }
+    }
+
+    /// Prepares a span for work in the background, which adds to the cost of no request.
+    #[must_use]
+    pub fn background(&self) -> Self {
+        Self { cost: Arc::default(), ..self.child() }
+    }
+
+    /// Counts a comparison of a derived response with a fetched one.
+    pub fn count_comparison(&self, result: ComparisonResult) {
+        self.tenant.compared(result);
+    }
+
+    /// Counts that a kind of derivation was put out of use.
+    pub fn count_contradiction(&self, kind: DerivationKind) {
+        self.tenant.contradicted(kind);
     }
 
     /// Begins the span under this name, or renames it if it has begun.

@@ -94,7 +94,7 @@ async fn callers_that_want_a_newer_answer_share_a_second_fetch() {
 async fn slow(max_wait: &str) -> Gated {
     let builder = World::builder().refold(ScriptedRefold::start().await);
     let builder = builder.tenant(|tenant| tenant.request_directives(&["max-age"]));
-    let builder = builder.config(|config| config.one_worker().set("cache.derive", false));
+    let builder = builder.config(|config| config.one_worker().derive("off"));
     builder.config(|config| config.upstream_limit(1, 2).max_wait(max_wait)).start().await
 }
 

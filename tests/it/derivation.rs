@@ -11,7 +11,7 @@ use postern::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Configuration, EXECUTIONS, Gateway, World, as_account, http_upstream, until, with_directive,
+    Answer, Configuration, EXECUTIONS, Gateway, World, WorldBuilder, as_account, http_upstream, until, with_directive,
 };
 
 /// A linked account with seven executions, and a new one every minute.
@@ -19,9 +19,14 @@ const SMALL: &str = "umbrella@example.com";
 
 const DERIVED: &str = "postern; hit; ttl=5; detail=derived";
 
+/// A gateway that derives without comparisons, so that requests to Refold can be counted.
+fn trusting() -> WorldBuilder {
+    World::builder().config(|config| config.derive("trusted"))
+}
+
 #[tokio::test]
 async fn a_filter_of_a_cached_whole_list_is_derived_and_kept() {
-    let world = World::start().await;
+    let world = trusting().start().await;
     let list = world.list(SMALL, "").await.json();
     for query in ["status=COMPLETED", "execution_source=Event", "limit=3&page=2", "limit=5&execution_type=ASYNC"] {
         let answer = world.list(SMALL, query).await;
@@ -42,7 +47,7 @@ async fn a_filter_of_a_cached_whole_list_is_derived_and_kept() {
 
 #[tokio::test]
 async fn a_stale_derived_page_renews_the_list_it_follows_from() {
-    let world = World::start().await;
+    let world = trusting().start().await;
     world.list(SMALL, "").await;
     world.list(SMALL, "status=ERRORED").await;
     world.clock.advance(Duration::from_secs(6));
@@ -59,7 +64,7 @@ async fn a_stale_derived_page_renews_the_list_it_follows_from() {
 
 #[tokio::test]
 async fn a_dropped_list_and_a_no_cache_request_derive_nothing() {
-    let world = World::builder().tenant(|tenant| tenant.request_directives(&["no-cache"])).start().await;
+    let world = trusting().tenant(|tenant| tenant.request_directives(&["no-cache"])).start().await;
     world.list(SMALL, "").await;
     let target = format!("{EXECUTIONS}?status=ERRORED");
     let fetched = world.gateway.get(&target, &with_directive(SMALL, "no-cache")).await;
@@ -73,14 +78,14 @@ async fn a_dropped_list_and_a_no_cache_request_derive_nothing() {
 
 #[tokio::test]
 async fn derivation_can_be_switched_off() {
-    let world = World::builder().config(|config| config.set("cache.derive", false)).start().await;
+    let world = World::builder().config(|config| config.derive("off")).start().await;
     world.list(SMALL, "").await;
     assert_eq!(world.list(SMALL, "status=ERRORED").await.cache_status(), "postern; fwd=uri-miss; stored");
 }
 
 #[tokio::test]
 async fn views_of_a_short_list_share_one_request_for_the_whole() {
-    let world = World::start().await;
+    let world = trusting().start().await;
     // 25 executions: two pages and a half.
     assert_eq!(world.list("acme-2", "").await.total(), 25);
     let views = ["status=ERRORED", "status=COMPLETED&page=2", "execution_source=api-call", "page=3", "limit=50", ""];
@@ -137,7 +142,7 @@ impl Listed {
             async move { response }
         })
         .await;
-        Self { gateway: World::builder().refold(upstream).start().await.gateway, whole }
+        Self { gateway: trusting().refold(upstream).start().await.gateway, whole }
     }
 
     /// Three executions have failed, the others are completed.
@@ -246,7 +251,7 @@ impl Limited {
         // One worker, so that requests are handled in the order in which they arrive; and a request that hangs is not sent
         // again as a probe of its connection.
         let config = |config: Configuration| config.one_worker().set("upstream.suspect_after", "1m");
-        let world = World::builder().refold(upstream).config(config).start().await;
+        let world = trusting().refold(upstream).config(config).start().await;
         Self { gateway: world.gateway, clock: world.clock, whole, fails, failure }
     }
 

@@ -3,9 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 
 use http::StatusCode;
+use jiff::SignedDuration;
 
-use crate::support::tls::{TlsClient, data, folder_with, install};
-use crate::support::{Configuration, Folder, Listener, Process, ScriptedRefold, World, as_account, eventually};
+use crate::support::tls::{TlsClient, clock_of_certificates, data, folder_with, install};
+use crate::support::{Configuration, Folder, Listener, Process, ScriptedRefold, World, as_account, eventually, until};
 
 /// The header of a caller that only names its linked account.
 const ACCOUNT: [(&str, &str); 1] = [("linked_account_id", "acme-1")];
@@ -13,7 +14,9 @@ const ACCOUNT: [(&str, &str); 1] = [("linked_account_id", "acme-1")];
 /// A world whose TLS listener takes the client certificate of `client-app.pem`, and gives connections that it closes enough time
 /// for one more request.
 async fn world(listener: Listener) -> World {
-    let builder = World::builder().config(|config| config.listeners([listener]).drain_timeout("20s"));
+    let builder = World::builder()
+        .clock(clock_of_certificates().0)
+        .config(|config| config.listeners([listener]).drain_timeout("20s"));
     builder.tenant(|tenant| tenant.client_certificate(&["acme-*"])).start().await
 }
 
@@ -90,4 +93,35 @@ async fn a_unix_socket_has_the_configured_mode() {
     let mode = std::fs::metadata(&path).expect("the socket is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o620);
     drop(world);
+}
+
+#[tokio::test]
+async fn a_client_certificate_expires_on_its_open_connection() {
+    let folder = folder_with("server-1");
+    let (_, end) = clock_of_certificates();
+    for past in [1, 2, 3600 * 24 * 365] {
+        let world = world(Listener::new().tls(&folder).client_ca(&data("ca.pem"))).await;
+        let mut app = TlsClient::new(world.gateway.address, Some("client-app")).open().await;
+        let mut other = TlsClient::new(world.gateway.address, Some("client-other")).open().await;
+        assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::OK);
+        world.clock.step_wall(end.duration_since(world.clock.wall()));
+        assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::OK, "the last second");
+        world.clock.step_wall(SignedDuration::from_secs(past));
+        assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::UNAUTHORIZED, "{past}");
+        assert_eq!(other.ask(&as_account("acme-1")).await.0, StatusCode::OK, "a key needs no certificate");
+        let reason = "postern_refused_credentials_total{reason=\"expired_certificate\"} 1";
+        until(|| world.gateway.metrics().contains(reason)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_no_credential_after_a_reload_either() {
+    let folder = folder_with("server-1");
+    let (_, end) = clock_of_certificates();
+    let world = world(Listener::new().tls(&folder).client_ca(&data("ca.pem"))).await;
+    let mut app = TlsClient::new(world.gateway.address, Some("client-app")).open().await;
+    assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::OK);
+    world.clock.step_wall(end.duration_since(world.clock.wall()) + SignedDuration::from_secs(1));
+    world.gateway.reload(&world.config().client_limit(9, 9));
+    assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::UNAUTHORIZED);
 }

@@ -238,7 +238,7 @@ async fn evicted_entries_are_counted() {
 
 #[tokio::test]
 async fn a_derived_page_is_counted_as_quick_as_a_hit() {
-    let world = World::start().await;
+    let world = World::builder().config(|config| config.derive("trusted")).start().await;
     assert_eq!(world.list("umbrella@example.com", "").await.status, StatusCode::OK);
     assert_eq!(world.list("umbrella@example.com", "status=ERRORED").await.status, StatusCode::OK);
     assert_samples!(

@@ -253,7 +253,7 @@ async fn a_background_renewal_belongs_to_the_request_that_caused_it() {
 #[tokio::test]
 async fn a_derived_page_has_a_span_that_links_to_its_fetch() {
     let (collector, address) = Collector::start().await;
-    let world = World::builder().config(|config| traces(config, address, 1)).start().await;
+    let world = World::builder().config(|config| traces(config, address, 1).derive("trusted")).start().await;
     // The executions of this account fit on one page.
     let account = "umbrella@example.com";
     for query in ["", "status=ERRORED"] {

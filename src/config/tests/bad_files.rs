@@ -52,6 +52,19 @@ pub(super) fn bad_files() -> Vec<(String, &'static str)> {
             "[cache]\ncapacity = \"16MB\"".into(),
             "postern.toml:2:12: `16MB` is no size; write a whole number and KiB, MiB or GiB, like \"16MiB\"",
         ),
+        (
+            "[cache]\nderive = true".into(),
+            "postern.toml:2:10: `true` is now written \"verified\" (answers are derived where they have agreed with Refold's own) or \"trusted\" (always, as before)",
+        ),
+        ("[cache]\nderive = false".into(), "postern.toml:2:10: `false` is now written \"off\""),
+        (
+            "[cache]\nderive = \"trust\"".into(),
+            "postern.toml:2:10: unknown value `trust`; did you mean `trusted`? (accepted: verified, trusted, off)",
+        ),
+        (
+            "[cache]\nderive = 1".into(),
+            "postern.toml:2:10: invalid type: integer `1`, expected \"verified\", \"trusted\" or \"off\"",
+        ),
         ("[cache]\ncapacity = -1".into(), "postern.toml:2:12: a size can't be negative"),
         (
             format!("[admin]\naddress = \"0.0.0.0:9180\"\n{}", with_key("")),

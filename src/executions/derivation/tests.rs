@@ -45,7 +45,7 @@ impl Refold {
         wanted: &ListQuery,
         source: &DerivationSource,
         pause: Duration,
-    ) -> Option<ValidatedBody> {
+    ) -> Option<DerivedPage> {
         let first = self.ask(account, source.first(), Dialect::Documented);
         let queries = match source {
             DerivationSource::Page(query) => vec![query.clone()],
@@ -97,10 +97,10 @@ proptest! {
             let Some(derived) = refold.derive(&account, &wanted, &source, Duration::from_millis(pause)) else { continue };
             let answer = refold.ask(&account, &wanted, Dialect::Documented);
             prop_assert_eq!(
-                std::str::from_utf8(&derived.body), std::str::from_utf8(&answer), "{} from {:?}", wanted, source
+                std::str::from_utf8(&derived.page.body), std::str::from_utf8(&answer), "{} from {:?}", wanted, source
             );
             let same = ValidatedBody::page(answer, wanted.page(), wanted.limit()).expect("it is documented");
-            prop_assert_eq!(derived.progress, same.progress);
+            prop_assert_eq!(derived.page.progress, same.progress);
         }
     }
 }
@@ -162,4 +162,25 @@ fn a_page_that_does_not_decide_is_not_a_source() {
     }
     let more = String::from_utf8(shown.to_vec()).expect("JSON").replacen('{', r#"{"next":1,"#, 1);
     assert!(!derive("limit=1", &more.into(), Dialect::Documented), "an undocumented member");
+}
+
+#[test]
+fn a_derived_page_names_its_kinds() {
+    use super::super::derivation_kind::DerivationKind::{ExecutionType, Slice, Source, Status};
+
+    let refold = Refold::new();
+    for (wanted, source, kinds) in [
+        ("limit=10", "limit=50", &[Slice][..]),
+        ("status=ERRORED&limit=50", "limit=100", &[Status]),
+        ("status=COMPLETED&limit=5", "limit=100", &[Slice, Status]),
+        ("status=COMPLETED&limit=5&page=2", "limit=100", &[Slice, Status]),
+        ("execution_source=Event&execution_type=SYNC&limit=50", "limit=100", &[Source, ExecutionType]),
+    ] {
+        let (wanted, source) = (query(wanted), query(source));
+        let body = refold.ask("acme-2", &source, Dialect::Documented);
+        let derived = wanted.derive(&[(&source, &body)], Dialect::Documented).expect("it follows");
+        assert_eq!(derived.kinds.iter().collect::<Vec<_>>(), kinds, "{wanted}");
+        let at_most = wanted.kinds_from_complete_list(25);
+        assert!(source != query("limit=100") || at_most == derived.kinds.and(at_most), "{wanted}");
+    }
 }

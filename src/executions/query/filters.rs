@@ -4,6 +4,7 @@ use super::dialect::Dialect;
 use super::list::ListQuery;
 use super::shared::PageAndStatus;
 use super::value::{ExecutionSource, ExecutionStatus, ExecutionType};
+use crate::executions::{DerivationKind, DerivationKinds};
 
 /// The fields of an execution that lists are filtered by; `None` where the execution does not have the field.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +31,16 @@ impl ListQuery {
         let filtered = self.page_and_status.status.is_some() || self.source.is_some() || self.execution_type.is_some();
         let page_and_status = PageAndStatus { status: None, ..self.page_and_status };
         filtered.then(|| Self { page_and_status, source: None, execution_type: None, ..self.clone() })
+    }
+
+    /// The kinds of derivation that this list's filters need.
+    pub(in crate::executions) fn filter_kinds(&self) -> DerivationKinds {
+        let filters = [
+            (self.page_and_status.status.is_some(), DerivationKind::Status),
+            (self.source.is_some(), DerivationKind::Source),
+            (self.execution_type.is_some(), DerivationKind::ExecutionType),
+        ];
+        filters.into_iter().filter_map(|(is_set, kind)| is_set.then_some(kind)).collect()
     }
 
     /// True for a page of all executions in the default order.

@@ -8,6 +8,7 @@ use prometheus::{Histogram, IntCounter};
 
 use super::Metrics;
 use crate::cache::CacheOutcome;
+use crate::executions::DerivationKind;
 use crate::http_client::TransportErrorKind;
 use crate::limit::Urgency;
 use crate::request::route::Resource;
@@ -145,6 +146,23 @@ pub enum WebhookOutcome {
     Refused,
 }
 
+/// The result of a comparison of a derived response with a fetched one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComparisonResult {
+    /// They are equal.
+    Agrees,
+    /// They differ, and another comparison has confirmed it.
+    Differs,
+    /// The list has changed meanwhile, or the difference was not confirmed.
+    Inconclusive,
+    /// A page could not be fetched.
+    Unfinished,
+}
+
+impl ComparisonResult {
+    const NAMES: [&str; 4] = ["agrees", "differs", "inconclusive", "unfinished"];
+}
+
 /// The metrics of one tenant.
 #[derive(Debug)]
 pub(crate) struct TenantMetrics {
@@ -155,6 +173,8 @@ pub(crate) struct TenantMetrics {
     granted: IntCounter,
     refused: [IntCounter; URGENCIES.len()],
     webhooks: [IntCounter; 2],
+    comparisons: [IntCounter; ComparisonResult::NAMES.len()],
+    contradicted: [IntCounter; DerivationKind::ALL.len()],
 }
 
 impl TenantMetrics {
@@ -167,6 +187,10 @@ impl TenantMetrics {
             granted: metrics.budget_granted.with_label_values(&[id]),
             refused: URGENCIES.map(|urgency| metrics.budget_refused.with_label_values(&[id, urgency])),
             webhooks: ["taken", "refused"].map(|outcome| metrics.webhooks.with_label_values(&[id, outcome])),
+            comparisons: ComparisonResult::NAMES
+                .map(|result| metrics.derivation_comparisons.with_label_values(&[id, result])),
+            contradicted: DerivationKind::ALL
+                .map(|kind| metrics.derivation_contradicted.with_label_values(&[id, kind.name()])),
             requests: RequestMetrics::new(metrics, tenant),
         }
     }
@@ -192,6 +216,16 @@ impl TenantMetrics {
         };
         self.waits[index].observe(duration.as_secs_f64());
         if granted { self.granted.inc() } else { self.refused[index].inc() }
+    }
+
+    /// Counts a comparison of a derived response with a fetched one.
+    pub(crate) fn compared(&self, result: ComparisonResult) {
+        self.comparisons[result as usize].inc();
+    }
+
+    /// Counts that a kind of derivation was put out of use.
+    pub(crate) fn contradicted(&self, kind: DerivationKind) {
+        self.contradicted[kind as usize].inc();
     }
 
     /// Counts the delivery of a webhook.

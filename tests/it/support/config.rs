@@ -72,6 +72,11 @@ impl Configuration {
         self.set("upstream.retries", retries)
     }
 
+    /// Sets the condition under which answers are derived.
+    pub(crate) fn derive(self, setting: &str) -> Self {
+        self.set("cache.derive", setting)
+    }
+
     /// Sets when Refold is asked whether it accepts the org keys.
     pub(crate) fn verify_key(self, setting: &str) -> Self {
         self.set("upstream.verify_key", setting)

@@ -9,6 +9,8 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use postern::clock::Clock;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -21,6 +23,11 @@ use super::{EXECUTIONS, Failure, Folder};
 /// A file of `tests/data`.
 pub(crate) fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// A clock at whose time the certificates of `tests/data` are valid, and the last second in which they are.
+pub(crate) fn clock_of_certificates() -> (Clock, Timestamp) {
+    (Clock::manual("2030-01-01T00:00:00Z".parse().expect("a time")), "2126-10-31T23:44:32Z".parse().expect("a time"))
 }
 
 /// Puts one of the server certificates of `tests/data` into a folder.
