@@ -11,8 +11,9 @@ use arc_swap::ArcSwap;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
@@ -20,7 +21,6 @@ use super::activity::{ConnectionActivity, DrainPhase};
 use super::admission::Admission;
 use super::handshake_io::HandshakeIo;
 use super::monitored_io::{CONNECTION_WINDOW, MonitoredIo, STREAM_WINDOW};
-use super::occupancy::OpenConnection;
 use super::plain_http::TlsSocket;
 use super::refusal::HeadRefusals;
 use super::service::GatewayService;
@@ -117,13 +117,9 @@ impl Connections {
         &self.admission
     }
 
-    /// Serves a connection that was admitted, of a listener with a peer, in a task of its own. The task holds `open` until the connection ends.
-    pub(super) fn serve<S>(
-        self: &Arc<Self>,
-        (stream, admitted): (S, OpenConnection),
-        (listener, peer): (ListenerId, Peer),
-        open: mpsc::Sender<()>,
-    ) where
+    /// Serves a connection of a listener with a peer, in a task of its own. The task holds `open` until the connection ends.
+    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, (listener, peer): (ListenerId, Peer), open: impl Send + 'static)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         // A listener that an earlier reload closed: its TLS settings are gone, so its connection is dropped.
@@ -138,7 +134,6 @@ impl Connections {
             activity: Arc::clone(&activity),
             active: Arc::clone(&self.active),
             _counted: self.active.gateway().connected(),
-            _admitted: admitted,
         };
         let mut origin = ConnectionOrigin { worker: self.worker, listener, peer, certificates: Vec::new() };
         let Some(tls) = tls else {
@@ -165,7 +160,11 @@ impl Connections {
             };
             stream.get_mut().0.complete();
             activity.footprint().complete_handshake();
-            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let session = stream.get_ref().1;
+            let certificates = session.peer_certificates().unwrap_or_default();
+            if session.handshake_kind() == Some(HandshakeKind::Resumed) && !tls.admits_resumed(certificates) {
+                return;
+            }
             origin.certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
             connections.serve_http(stream, &protocols, origin, activity).await;
             drop((served, open));
@@ -251,7 +250,6 @@ struct ServedConnection {
     activity: Arc<ConnectionActivity>,
     active: Arc<ActiveGeneration>,
     _counted: OpenConnectionGuard,
-    _admitted: OpenConnection,
 }
 
 impl Drop for ServedConnection {
@@ -281,6 +279,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use tokio::io::AsyncReadExt;
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::clock::Clock;
@@ -321,8 +320,8 @@ mod tests {
             Arc::new(Connections::new(&settings, active, lifecycle, Arc::clone(&admission), (0, abandon.subscribe())));
         for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"HTTP/1.1 400"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
-            let (open, _drained) = mpsc::channel(1);
-            connections.serve((stream, admission.admit().await), (ListenerId(listener), Peer::Unknown), open);
+            let (open, _drained) = mpsc::channel::<()>(1);
+            connections.serve(stream, (ListenerId(listener), Peer::Unknown), (open, admission.admit().await));
             let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             let mut answer = Vec::new();
             let _ = peer.read_to_end(&mut answer).await;
