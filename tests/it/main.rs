@@ -16,6 +16,7 @@ mod command_line;
 mod connection_limits;
 mod connections;
 mod contrary;
+mod dead_connections;
 mod deploy;
 mod derivation;
 mod derivation_trust;
