@@ -111,8 +111,7 @@ impl Server {
         let admin = admin.map(publish_admin).transpose()?;
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, clients, plan.listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
-        let admission = Arc::new(Admission::new(descriptors::bounds(&config, settings.workers)));
-        active.gateway().set_connections_limit(admission.max_connections());
+        let admission = admission(&active.gateway(), settings.workers);
         let (stop, drained) = (watch::Sender::new(false), watch::Sender::new(0));
         let loads = Arc::new(WorkerLoads::new(settings.workers));
         let mut workers = Vec::with_capacity(settings.workers);
@@ -278,6 +277,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop_and_join();
     }
+}
+
+/// Admits connections within the bounds of a gateway's configuration, and reports the bound.
+fn admission(gateway: &Gateway, workers: usize) -> Arc<Admission> {
+    let admission = Admission::new(descriptors::bounds(gateway.config(), workers));
+    gateway.set_connections_limit(admission.max_connections());
+    Arc::new(admission)
 }
 
 /// Binds the admin listener, without publishing a Unix path.
