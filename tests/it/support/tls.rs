@@ -14,7 +14,9 @@ use postern::clock::Clock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{CipherSuite, ClientConfig, RootCertStore, SupportedCipherSuite};
+use rustls::{
+    CipherSuite, ClientConfig, HandshakeKind, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -56,6 +58,26 @@ pub(crate) struct TlsClient {
 impl TlsClient {
     pub(crate) fn new(address: SocketAddr, certificate: Option<&str>) -> Self {
         Self { address, connector: connector(certificate) }
+    }
+
+    /// A client of one version of TLS.
+    pub(crate) fn of_version(
+        address: SocketAddr,
+        certificate: Option<&str>,
+        version: &'static SupportedProtocolVersion,
+    ) -> Self {
+        Self { address, connector: connector_of(certificate, &[version]) }
+    }
+
+    /// Requests the executions over a new connection; returns the kind of its handshake.
+    pub(crate) async fn handshake_kind(&self) -> Result<HandshakeKind, Failure> {
+        let stream = self.connect().await?;
+        let kind = stream.get_ref().1.handshake_kind().expect("the handshake is complete");
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        // Tickets of TLS 1.3 come after the handshake, and are read with the response.
+        sender.send_request(request(&[])?).await?.into_body().collect().await?;
+        Ok(kind)
     }
 
     /// Requests the executions over a new connection; returns the status and the server's certificate.
@@ -130,8 +152,12 @@ fn authority() -> RootCertStore {
 
 /// A connector that trusts the authority of `tests/data`, and may present a certificate.
 pub(crate) fn connector(certificate: Option<&str>) -> TlsConnector {
+    connector_of(certificate, rustls::DEFAULT_VERSIONS)
+}
+
+fn connector_of(certificate: Option<&str>, versions: &[&'static SupportedProtocolVersion]) -> TlsConnector {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("TLS")
         .with_root_certificates(authority());
     let config: ClientConfig = match certificate {
