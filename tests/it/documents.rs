@@ -122,14 +122,14 @@ fn script(page: &str) -> (String, Vec<String>) {
     let (mut script, mut shown) = (String::new(), Vec::<String>::new());
     for (language, text) in blocks(page) {
         match language {
-            "sh" => script += &format!("echo @sh\n{text}\n"),
+            "sh" => script.extend(["echo @sh\n", text, "\n"]),
             "console" => {
                 for line in text.lines() {
                     if let Some(command) = line.strip_prefix("$ ") {
-                        script += &format!("echo @{}\n{command}\n", shown.len());
+                        script.extend(["echo @", &shown.len().to_string(), "\n", command, "\n"]);
                         shown.push(String::new());
                     } else {
-                        *shown.last_mut().expect("a command") += &format!("{line}\n");
+                        shown.last_mut().expect("a command").extend([line, "\n"]);
                     }
                 }
             }
