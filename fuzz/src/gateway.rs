@@ -1,6 +1,6 @@
 //! A gateway in this process, in front of the simulated Refold.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -77,7 +77,9 @@ fn read(mut stream: TcpStream) -> Vec<u8> {
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => received.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            // libFuzzer's timer.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("the gateway neither answers nor closes: {error}"),
         }
     }

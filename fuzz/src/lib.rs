@@ -42,6 +42,7 @@ pub fn configuration(base_url: &str) -> Config {
         id = "acme"
         mode = "inject"
         org_key = {{ env = "ORG_KEY" }}
+        webhooks = true
         [[tenants.client_keys]]
         name = "fuzz"
         sha256 = "{}"
