@@ -140,6 +140,8 @@ impl Variant {
             r#"
             [[listeners]]
             address = "127.0.0.1:0"
+            [admin]
+            address = "off"
             [server]
             workers = 1
             [upstream]
