@@ -176,13 +176,13 @@ impl Generation {
             .get(&origin.listener)
             .and_then(|listener| Some((listener.identity.clone()?, listener.tls.as_ref())));
         let (identity, tls) = configured.unwrap_or_default();
-        let names = tls.map(|tls| tls.verified_names(&origin.certificates)).unwrap_or_default();
+        let certificate = tls.and_then(|tls| tls.verify_client(&origin.certificates, self.gateway.wall()));
         ConnectionContext {
             client: self.clients[origin.worker].clone(),
             query_memo,
             identity: ListenerIdentity {
                 peer: origin.peer,
-                ..self.gateway.identity_with_certificate(&identity, &names)
+                ..self.gateway.connection_identity(&identity, certificate.as_ref())
             },
             abandon,
             half_close: None,

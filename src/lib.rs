@@ -48,6 +48,7 @@ pub mod error;
 pub mod jwks;
 pub mod lifecycle;
 pub mod log_events;
+pub mod named_file;
 pub mod offload;
 pub mod suggest;
 pub mod tls;

@@ -1,20 +1,27 @@
 //! Inbound TLS from files: a certificate chain, its key and, for mutual TLS, the authorities of client certificates. Changed
 //! files are reread, so a certificate is rotated without a restart or a refused connection.
+//!
+//! Clients resume their sessions by tickets (RFC 8446, 2.2; RFC 5077), however many they are and also after a certificate has
+//! changed. The key of the tickets is random, is replaced every six hours, and is never shared between listeners.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
+use rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::digest::sha256;
+use crate::named_file::{self, FileStamp, MAX_FILE, MAX_SECRET};
 
 /// The files of a TLS listener, and its demand for client certificates; `tls` of a listener in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -58,8 +65,27 @@ pub struct TlsError {
 pub struct Tls {
     files: TlsFiles,
     loaded: ArcSwap<LoadedTls>,
+    seen: Mutex<SeenFiles>,
+}
+
+/// The files at the last check.
+#[derive(Debug)]
+struct SeenFiles {
     /// Digest of the contents that were loaded or refused last, or of the error in reading them.
-    seen: Mutex<[u8; 32]>,
+    digest: [u8; 32],
+    /// The stamps before the contents were read.
+    stamps: Vec<Option<FileStamp>>,
+    /// False if the files are read once more at the next check, since the times in the stamps are coarse.
+    are_settled: bool,
+}
+
+/// A client's certificate that the authorities of a listener vouch for.
+#[derive(Debug)]
+pub struct VerifiedCertificate {
+    /// Its URI and DNS subject alternative names, a SPIFFE ID among the former.
+    pub names: Vec<String>,
+    /// The last second in which it and its intermediate certificates are valid.
+    pub valid_until: Timestamp,
 }
 
 #[derive(Debug)]
@@ -67,6 +93,28 @@ struct LoadedTls {
     config: Arc<ServerConfig>,
     /// Verifies client certificates; `None` if none is requested.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
+    sessions: Sessions,
+}
+
+/// The sessions that clients can resume. A client that resumes one shows no certificate again, so sessions are kept only while
+/// the demands on client certificates are the same.
+#[derive(Clone, Debug)]
+struct Sessions {
+    /// Encrypts sessions into tickets, which the clients keep.
+    tickets: Arc<dyn ProducesTickets>,
+    /// The sessions of TLS 1.2 clients that take no tickets.
+    stored: Arc<dyn StoresServerSessions>,
+    /// Digest of the authorities of client certificates, and the demand for one.
+    demand: (Option<[u8; 32]>, ClientCertificates),
+}
+
+/// Sessions that are stored for TLS 1.2 clients that take no tickets.
+const STORED_SESSIONS: usize = 256;
+
+impl TlsFiles {
+    fn stamps(&self) -> Vec<Option<FileStamp>> {
+        [&self.certificate, &self.key].into_iter().chain(&self.client_ca).map(|path| FileStamp::of(path)).collect()
+    }
 }
 
 impl Tls {
@@ -75,9 +123,23 @@ impl Tls {
     /// # Errors
     /// If one of them can't be read or used.
     pub fn new(files: TlsFiles) -> Result<Self, TlsError> {
+        Self::load(files, None)
+    }
+
+    /// Loads the files that replace those of a listener. Its sessions are kept if the demands on client certificates are the
+    /// same.
+    ///
+    /// # Errors
+    /// If one of them can't be read or used.
+    pub fn replacing(previous: &Self, files: TlsFiles) -> Result<Self, TlsError> {
+        Self::load(files, Some(&previous.loaded.load().sessions))
+    }
+
+    fn load(files: TlsFiles, previous: Option<&Sessions>) -> Result<Self, TlsError> {
+        let stamps = files.stamps();
         let contents = FileContents::read(&files)?;
-        let loaded = contents.load(&files)?;
-        let seen = Mutex::new(contents.digest());
+        let loaded = contents.load(&files, previous)?;
+        let seen = Mutex::new(SeenFiles { digest: contents.digest(), stamps, are_settled: false });
         Ok(Self { files, loaded: ArcSwap::from_pointee(loaded), seen })
     }
 
@@ -93,20 +155,32 @@ impl Tls {
         &self.files
     }
 
-    /// Returns the URI and DNS subject alternative names of a client's certificate, a SPIFFE ID among the former. `chain` has
-    /// the client's own certificate first. Returns no names if the present authorities do not vouch for it.
+    /// Verifies a client's certificate. `chain` has the client's own certificate first. Returns `None` if the present authorities
+    /// do not vouch for it at `now`.
     #[must_use]
-    pub fn verified_names(&self, chain: &[CertificateDer<'_>]) -> Vec<String> {
-        let Some((own, intermediates)) = chain.split_first() else { return Vec::new() };
+    pub fn verify_client(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Option<VerifiedCertificate> {
+        let (own, intermediates) = chain.split_first()?;
         let loaded = self.loaded.load();
-        let valid = loaded
-            .verifier
-            .as_ref()
-            .is_some_and(|verifier| verifier.verify_client_cert(own, intermediates, UnixTime::now()).is_ok());
-        let Some(certificate) = valid.then(|| webpki::EndEntityCert::try_from(own).ok()).flatten() else {
-            return Vec::new();
+        let verifier = loaded.verifier.as_ref()?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.as_second()).ok()?));
+        verifier.verify_client_cert(own, intermediates, now).ok()?;
+        let valid_until = end_of_validity(&**verifier, own, intermediates)?;
+        let certificate = webpki::EndEntityCert::try_from(own).ok()?;
+        let names = certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect();
+        Some(VerifiedCertificate { names, valid_until })
+    }
+
+    /// Returns whether a resumed session meets the listener's demand for a client certificate: `chain` was verified when the
+    /// session began, and may have expired since.
+    #[must_use]
+    pub fn admits_resumed(&self, chain: &[CertificateDer<'_>]) -> bool {
+        if self.files.client_certificate == ClientCertificates::Optional {
+            return true;
+        }
+        let (Some((own, intermediates)), Some(verifier)) = (chain.split_first(), &self.loaded.load().verifier) else {
+            return false;
         };
-        certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
+        verifier.verify_client_cert(own, intermediates, UnixTime::now()).is_ok()
     }
 
     /// Rereads the files if they have changed; returns true if new contents are in use.
@@ -114,46 +188,76 @@ impl Tls {
     /// # Errors
     /// If changed files can't be read or used; the previous contents stay in use. The next call does not repeat the error.
     pub fn refresh(&self) -> Result<bool, TlsError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = self.files.stamps();
+        let are_same = stamps == seen.stamps;
+        if are_same && seen.are_settled {
+            return Ok(false);
+        }
+        (seen.stamps, seen.are_settled) = (stamps, are_same);
         let contents = FileContents::read(&self.files);
         let digest = match &contents {
             Ok(contents) => contents.digest(),
             Err(error) => sha256(error.to_string().as_bytes()),
         };
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == digest {
+        if seen.digest == digest {
             return Ok(false);
         }
         // Refused contents are remembered too, so that they are an error once and not at each check.
-        *seen = digest;
-        self.loaded.store(Arc::new(contents?.load(&self.files)?));
+        seen.digest = digest;
+        let loaded = contents?.load(&self.files, Some(&self.loaded.load().sessions))?;
+        self.loaded.store(Arc::new(loaded));
         Ok(true)
     }
 }
 
+/// The last second in which a chain is valid, by asking the verifier: an expired certificate's error names its end. So no
+/// second parser of certificates has to agree with the first.
+fn end_of_validity(
+    verifier: &dyn ClientCertVerifier,
+    own: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Option<Timestamp> {
+    let mut at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(Timestamp::MAX.as_second()).ok()?));
+    // Each turn meets the end of another certificate of the chain.
+    for _ in 0..=intermediates.len() + 1 {
+        match verifier.verify_client_cert(own, intermediates, at) {
+            Ok(_) => return Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok(),
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) if not_after < at => {
+                at = not_after;
+            }
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
 struct FileContents {
-    certificate: Vec<u8>,
-    key: zeroize::Zeroizing<Vec<u8>>,
-    client_ca: Option<Vec<u8>>,
+    certificate: Zeroizing<Vec<u8>>,
+    key: Zeroizing<Vec<u8>>,
+    client_ca: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl FileContents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| TlsError { path: path.to_owned(), reason: error.to_string() })
+        let read = |path: &Path, limit| {
+            let refused = |error: std::io::Error| TlsError { path: path.to_owned(), reason: error.to_string() };
+            named_file::read(path, limit).map_err(refused)
         };
         Ok(Self {
-            certificate: read(&files.certificate)?,
-            key: read(&files.key)?.into(),
-            client_ca: files.client_ca.as_deref().map(read).transpose()?,
+            certificate: read(&files.certificate, MAX_FILE)?,
+            key: read(&files.key, MAX_SECRET)?,
+            client_ca: files.client_ca.as_deref().map(|path| read(path, MAX_FILE)).transpose()?,
         })
     }
 
     fn digest(&self) -> [u8; 32] {
-        let parts = [&self.certificate, &*self.key, self.client_ca.as_deref().unwrap_or_default()];
+        let client_ca: &[u8] = self.client_ca.as_ref().map_or(&[], |content| content);
+        let parts = [&self.certificate[..], &self.key[..], client_ca];
         sha256(&parts.map(sha256).concat())
     }
 
-    fn load(&self, files: &TlsFiles) -> Result<LoadedTls, TlsError> {
+    fn load(&self, files: &TlsFiles, previous: Option<&Sessions>) -> Result<LoadedTls, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let refused = |path: &Path, reason: String| TlsError { path: path.to_owned(), reason };
         let chain = certificates(&self.certificate).map_err(|reason| refused(&files.certificate, reason))?;
@@ -182,7 +286,24 @@ impl FileContents {
             .with_single_cert(chain, key)
             .map_err(|error| refused(&files.certificate, format!("it does not go with the key: {error}")))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(LoadedTls { config: Arc::new(config), verifier })
+        let sessions =
+            self.sessions(files, previous).map_err(|error| refused(&files.certificate, error.to_string()))?;
+        config.ticketer = Arc::clone(&sessions.tickets);
+        config.session_storage = Arc::clone(&sessions.stored);
+        Ok(LoadedTls { config: Arc::new(config), verifier, sessions })
+    }
+
+    /// Returns the previous sessions if their clients have met the same demands, and else none.
+    fn sessions(&self, files: &TlsFiles, previous: Option<&Sessions>) -> Result<Sessions, rustls::Error> {
+        let demand = (self.client_ca.as_deref().map(|authorities| sha256(authorities)), files.client_certificate);
+        match previous.filter(|previous| previous.demand == demand) {
+            Some(previous) => Ok(previous.clone()),
+            None => Ok(Sessions {
+                tickets: aws_lc_rs::Ticketer::new()?,
+                stored: ServerSessionMemoryCache::new(STORED_SESSIONS),
+                demand,
+            }),
+        }
     }
 }
 

@@ -1,18 +1,20 @@
 //! Access to the admin listener: with the token, or from the same machine if no token is configured.
 //!
 //! A web page can make a browser on the same machine send requests to the listener. So a loopback listener accepts loopback
-//! host names only (against DNS rebinding), and no request that a page of another origin can send changes anything.
-
-use std::net::IpAddr;
+//! host names only (against DNS rebinding), and requests that a browser sends for a page of another origin or site are refused.
 
 use aws_lc_rs::constant_time;
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, HOST};
-use http::uri::Authority;
+use http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
+use http::{HeaderMap, HeaderValue};
 
 use crate::config::{ListenAddress, Secret};
 use crate::digest::sha256;
 use crate::error::{ClientError, Reason};
+use crate::request::authority::HostAndPort;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Checks that a request to a loopback listener has a loopback name in `Host`.
 ///
@@ -23,17 +25,41 @@ pub(super) fn check_host(address: &ListenAddress, headers: &HeaderMap) -> Result
     if !address.ip().is_loopback() {
         return Ok(());
     }
-    let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    if host.is_some_and(|host| is_loopback(host.host())) {
+    let host = headers.get(HOST).and_then(|host| HostAndPort::parse(host.as_bytes()));
+    if host.is_some_and(HostAndPort::is_loopback) {
         return Ok(());
     }
     let message = "this listener accepts loopback host names only: use 127.0.0.1 or localhost";
     Err(ClientError::new(Reason::MalformedRequest, message))
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+/// Checks that no page of another origin has made a browser send the request (Fetch Metadata, W3C; RFC 6454). Programs
+/// send neither field. A link on another page may lead to the status page at `/`, which contains no data.
+///
+/// # Errors
+/// 403, if `Sec-Fetch-Site` or `Origin` names another site or origin.
+pub(super) fn check_origin(path: &str, headers: &HeaderMap) -> Result<(), ClientError> {
+    let all = |name: &HeaderName, is_own: fn(&[u8]) -> bool| {
+        headers.get_all(name).iter().all(|value| is_own(value.as_bytes()))
+    };
+    let is_link = path == "/"
+        && all(&SEC_FETCH_MODE, |mode| mode == b"navigate")
+        && all(&SEC_FETCH_DEST, |destination| destination == b"document")
+        && headers.contains_key(SEC_FETCH_MODE)
+        && headers.contains_key(SEC_FETCH_DEST);
+    let is_own_site = is_link || all(&SEC_FETCH_SITE, |site| site == b"same-origin" || site == b"none");
+    let host = headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    // The scheme may differ, behind a proxy that ends TLS.
+    let is_own_origin = |origin: &HeaderValue| {
+        let authority =
+            [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| origin.as_bytes().strip_prefix(scheme));
+        authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    };
+    if is_own_site && headers.get_all(ORIGIN).iter().all(is_own_origin) {
+        return Ok(());
+    }
+    let message = "pages of other origins may not use this listener";
+    Err(ClientError::new(Reason::OriginNotAllowed, message))
 }
 
 /// The role of a request's sender.
@@ -65,8 +91,6 @@ fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
     use crate::config::SecretSource;
 

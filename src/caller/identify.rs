@@ -95,6 +95,9 @@ impl Callers {
                 let message = "this connection is authenticated already; send neither x-api-key nor Authorization";
                 return Err(ambiguous(message).into());
             }
+            if connection.expires.is_some_and(|end| self.clock.wall().as_second() > end.as_second()) {
+                return Err(CredentialProblem::ExpiredCertificate.into());
+            }
             return self.by_grant(self.tenants.at(granted.tenant), &granted.grant, fields, now);
         }
         match (key, authorization) {

@@ -2,17 +2,19 @@
 //!
 //! SIGHUP, or a change of the file or of a file that it names, reloads the configuration.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use sd_notify::NotifyState;
+use tokio::sync::oneshot;
 
 use super::logging::start_logging;
 use super::output::CommandError;
 use super::signals::{SignalEvent, Signals};
 use crate::clock::Clock;
-use crate::config::{Environment, WatchedConfig};
+use crate::config::{Config, ConfigError, Environment, WatchedConfig};
 use crate::log_events;
 use crate::server::{InheritedSockets, OccupiedAddress, Server, StartOptions};
 
@@ -34,10 +36,11 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), CommandError> {
     let inherited = InheritedSockets::from_environment()?;
     let logging = start_logging()?;
     let mut signals = Signals::register()?.with_hangup()?;
-    let mut source = WatchedConfig::new(&arguments.config, Environment::from_process());
+    let source = WatchedConfig::new(&arguments.config, Environment::from_process());
+    let Some((mut source, loaded)) = load(source, &mut signals)? else { return Ok(()) };
     let occupied = if arguments.take_over { OccupiedAddress::TakeOver } else { OccupiedAddress::Refuse };
     let options = StartOptions { inherited, access_log: logging.access_log.clone(), occupied };
-    let server = Server::start_with(source.load()?, Clock::system(), options)?;
+    let server = Server::start_with(loaded?, Clock::system(), options)?;
     for address in server.addresses() {
         tracing::info!(%address, message = log_events::LISTENING);
     }
@@ -58,6 +61,26 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), CommandError> {
     server.stop();
     tracing::info!(message = log_events::STOPPED);
     Ok(())
+}
+
+/// Reads the configuration on a thread of its own, so that a signal ends the start also while a file system hangs; `None` if one
+/// does.
+fn load(
+    mut source: WatchedConfig,
+    signals: &mut Signals,
+) -> io::Result<Option<(WatchedConfig, Result<Config, ConfigError>)>> {
+    let (loaded, result) = oneshot::channel();
+    let load = move || {
+        let config = source.load();
+        // Fails only after a signal.
+        let _ = loaded.send((source, config));
+    };
+    std::thread::Builder::new().name("load".to_owned()).spawn(load)?;
+    match signals.run_until_termination(result) {
+        None => Ok(None),
+        Some(Ok(loaded)) => Ok(Some(loaded)),
+        Some(Err(_)) => Err(io::Error::other("the thread that reads the configuration has panicked")),
+    }
 }
 
 fn reload(source: &mut WatchedConfig, server: &Server) {

@@ -52,6 +52,19 @@ impl Signals {
         while self.next_within(Duration::MAX) != SignalEvent::Terminate {}
     }
 
+    /// Blocks until a future ends; `None` if SIGTERM or SIGINT arrives first.
+    pub(super) fn run_until_termination<F: Future>(&mut self, future: F) -> Option<F::Output> {
+        let Self { runtime, terminate, interrupt, .. } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => None,
+                _ = interrupt.recv() => None,
+                output = future => Some(output),
+            }
+        })
+    }
+
     /// Blocks until a signal arrives or the timeout is over.
     pub(super) fn next_within(&mut self, timeout: Duration) -> SignalEvent {
         let Self { runtime, terminate, interrupt, hangup } = self;
@@ -70,5 +83,19 @@ impl Signals {
                 () = tokio::time::sleep(timeout) => SignalEvent::TimedOut,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_ends_the_wait_for_a_future_that_never_ends() {
+        let mut signals = Signals::register().expect("they can be registered");
+        assert_eq!(signals.run_until_termination(async { 7 }), Some(7));
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+            .expect("a signal to itself");
+        assert_eq!(signals.run_until_termination(std::future::pending::<()>()), None);
     }
 }

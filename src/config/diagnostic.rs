@@ -54,9 +54,10 @@ impl ConfigError {
         if error.message() == LITERAL_SECRET { Self { excerpt: None, ..refused } } else { refused }
     }
 
-    /// A setting has the right form and cannot be used.
-    pub(super) fn of_check(file: &Path, text: &str, origin: SettingOrigin<'_>, invalid: InvalidSetting) -> Self {
-        Self::at(file, text, origin, invalid.message)
+    /// A setting has the right form and cannot be used. Quoted values are masked.
+    pub(super) fn of_check(file: &Path, text: &str, origin: SettingOrigin<'_>, invalid: &InvalidSetting) -> Self {
+        let quoted = if let SettingOrigin::Variable(from) = &origin { from.text } else { text };
+        Self::at(file, text, origin, mask::message(&invalid.message, quoted))
     }
 
     fn at(file: &Path, text: &str, origin: SettingOrigin<'_>, message: String) -> Self {

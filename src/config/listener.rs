@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::account_pattern::{Access, AccountPattern, AccountPatterns};
 use super::address::ListenAddress;
 use super::endpoint::Endpoint;
+use super::host_name::HostName;
 use super::resolver::Resolver;
 use super::setting_path::{InvalidSetting, SettingPath};
 use super::socket_file::SocketFile;
@@ -50,6 +51,10 @@ pub struct Trusted {
     /// Permission to stop and rerun executions, or only to read them.
     #[serde(default)]
     pub access: Access,
+    /// Hosts that requests over TCP may name beside loopback ones: names or IP addresses without a port. A web page can point a
+    /// name of its own at a loopback address (DNS rebinding), so others are refused.
+    #[serde(default)]
+    pub hosts: Arc<[HostName]>,
 }
 
 impl ListenerConfig {

@@ -56,7 +56,7 @@ fn parse(text: &str, path: &Path, environment: &Environment, reader: &FileReader
     let mut config: Config = tree.read().map_err(|error| refused(&tree, &error))?;
     config.check(&Resolver::new(environment, reader)).map_err(|invalid| {
         let origin = tree.origin_of(&invalid.at);
-        ConfigError::of_check(path, text, origin, invalid)
+        ConfigError::of_check(path, text, origin, &invalid)
     })?;
     // Changes of the configuration file itself are listed setting by setting.
     config.written = WrittenConfig { tree: written, files: reader.digests().without(path) };

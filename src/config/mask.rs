@@ -2,11 +2,24 @@
 //! is not recognised as a secret, and the error message must not reveal it. Masks rather too much than too little.
 
 use std::ops::Range;
+use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
 
 use super::units::parse_duration;
 
 /// Shortest word that could be a credential.
 const SHORTEST: usize = 12;
+
+/// Endings of files that a configuration names.
+const FILE_ENDINGS: [&str; 8] = [".pem", ".key", ".crt", ".cer", ".json", ".toml", ".txt", ".sock"];
+
+/// A path in which each component that looks like a credential is replaced by stars: a secret where a path belongs.
+pub(crate) fn path(path: &Path) -> String {
+    let masked = |name: &str| if looks_random(name) { "*".repeat(name.chars().count()) } else { name.to_owned() };
+    path.to_string_lossy().split('/').map(masked).collect::<Vec<_>>().join("/")
+}
 
 /// A line of TOML with every possible credential replaced by as many stars, so that columns stay right.
 pub(super) fn line(line: &str) -> String {
@@ -22,9 +35,9 @@ pub(super) fn line(line: &str) -> String {
 pub(super) fn message(message: &str, text: &str) -> String {
     let words = text.lines().flat_map(|line| words(line).into_iter().map(move |word| &line[word]));
     words.fold(message.to_owned(), |mut message, word| {
-        // A match after a slash is part of an example URL in the message itself. In a quotation from the text, the slash
-        // would be part of the word.
-        let is_quoted = |at: &usize| !message[..*at].ends_with('/');
+        // A match after two slashes is the host of an example URL in the message itself. One slash can end the folder that a
+        // relative path was completed with.
+        let is_quoted = |at: &usize| !message[..*at].ends_with("//");
         let places: Vec<usize> = message.match_indices(word).map(|(at, _)| at).filter(is_quoted).collect();
         for at in places {
             // As many bytes as before, so the other places stay.
@@ -60,7 +73,13 @@ fn words(line: &str) -> Vec<Range<usize>> {
             _ if !ends_a_word(next) => {
                 end = at + rest.find(ends_a_word).unwrap_or(rest.len());
                 let is_name = !is_value && (names_a_table || line[end..].trim_start().starts_with('='));
-                if !is_name {
+                if is_name {
+                    let mut start = at;
+                    for part in line[at..end].split('.') {
+                        found.extend(looks_random(part).then_some(start..start + part.len()));
+                        start += part.len() + 1;
+                    }
+                } else {
                     // Padding of base64.
                     end += line[end..].len() - line[end..].trim_start_matches('=').len();
                     found.extend(within(line, at..end));
@@ -88,25 +107,71 @@ fn content(text: &str, quote: char) -> usize {
 fn within(line: &str, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let separates = |letter: char| letter.is_whitespace() || "\"'`,;()[]{}<>".contains(letter);
     let mut start = part.start;
-    line[part].split_inclusive(separates).filter_map(move |piece| {
+    line[part].split_inclusive(separates).flat_map(move |piece| {
         let word = piece.trim_end_matches(separates);
-        let place = start..start + word.len();
+        let at = start;
         start += piece.len();
-        could_be_a_credential(word).then_some(place)
+        credentials_in(word).into_iter().map(move |place| at + place.start..at + place.end)
     })
+}
+
+/// The positions of possible credentials in a word: the whole word, or parts of a URL, an address or a `name:value`.
+fn credentials_in(word: &str) -> Vec<Range<usize>> {
+    const DELIMITERS: [char; 7] = [':', '?', '&', '@', '#', '|', '*'];
+    if word.parse::<Timestamp>().is_ok() || word.parse::<DateTime>().is_ok() {
+        return Vec::new();
+    }
+    let is_a_url = word.contains("://");
+    let is_a_url_with_a_password = is_a_url && word.contains('@');
+    let is_a_path = is_a_path(word);
+    if is_a_url_with_a_password || !is_a_path && !word.contains(DELIMITERS) {
+        let is_one = is_a_url_with_a_password || could_be_a_credential(word);
+        return is_one.then_some(0..word.len()).into_iter().collect();
+    }
+    let is_a_host_and_a_port = word
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| port.bytes().all(|byte| byte.is_ascii_digit()) && !host.contains(':'));
+    let query = word.find(['?', '#']).unwrap_or(word.len());
+    let mut found = Vec::new();
+    let mut start = 0;
+    let delimits = |letter| DELIMITERS.contains(&letter) || (is_a_url || is_a_path) && "/=".contains(letter);
+    for piece in word.split_inclusive(delimits) {
+        let part = piece.trim_end_matches(delimits);
+        // Scheme, host and path are plain words, and so are the names of a query and the start of a pattern.
+        let is_named = is_a_url && (start < query || piece.ends_with('='));
+        let is_plain = is_a_host_and_a_port || is_a_path || is_named || piece.ends_with('*');
+        if could_be_a_credential(part) && (!is_plain || looks_random(part)) {
+            found.push(start..start + part.len());
+        }
+        start += piece.len();
+    }
+    found
+}
+
+/// Returns whether a word looks like one that a generator has made: it mixes digits with upper case or underscores, or is long
+/// and mixes cases. Names of settings, hosts and headers do not.
+fn looks_random(word: &str) -> bool {
+    let has = |is_one: fn(&char) -> bool| word.chars().any(|letter| is_one(&letter));
+    let (has_digit, has_upper) = (has(char::is_ascii_digit), has(char::is_ascii_uppercase));
+    could_be_a_credential(word)
+        && (has_digit && (has_upper || word.contains('_'))
+            || has_upper && has(char::is_ascii_lowercase) && word.len() >= 20)
 }
 
 fn ends_a_word(letter: char) -> bool {
     letter.is_whitespace() || "\"'=,[]{}#".contains(letter)
 }
 
+fn is_a_path(word: &str) -> bool {
+    ["/", "./", "../"].iter().any(|start| word.starts_with(start))
+}
+
 fn could_be_a_credential(word: &str) -> bool {
-    let is_a_url_with_a_password = word.contains("://") && word.contains('@');
-    let is_a_path = word.starts_with('/') || word.starts_with("./");
+    let is_a_file = FILE_ENDINGS.iter().any(|ending| word.ends_with(ending));
     let is_a_variable = word.contains('_')
         && word.starts_with(|letter: char| letter.is_ascii_uppercase())
         && word.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_');
-    let is_plain = is_a_path || is_a_variable || parse_duration(word).is_some();
+    let is_plain = is_a_path(word) || is_a_file || is_a_variable || parse_duration(word).is_some();
     let has_the_letters = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.+/=~-".contains(letter));
-    is_a_url_with_a_password || word.len() >= SHORTEST && has_the_letters && !is_plain
+    word.len() >= SHORTEST && has_the_letters && !is_plain
 }

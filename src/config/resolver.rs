@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
+use zeroize::Zeroizing;
 
 use super::connection::{CaFile, Proxy};
 use super::environment::Environment;
@@ -33,7 +34,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Reads a file, so that its changes are noticed.
-    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&self, path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
         self.reader.read(path)
     }
 
@@ -73,13 +74,16 @@ impl<'a> Resolver<'a> {
         let (value, source) = match secret.source() {
             SecretSource::Env(name) => {
                 let unset = || at.refuse(format!("the environment variable {} is not set", mask::line(name)));
-                (self.environment.get(name).ok_or_else(unset)?.to_owned(), SecretSource::Env(name.clone()))
+                (
+                    Zeroizing::new(self.environment.get(name).ok_or_else(unset)?.to_owned()),
+                    SecretSource::Env(name.clone()),
+                )
             }
             SecretSource::File(path) => {
                 let path = self.reader.absolute(path);
                 let value = self
                     .reader
-                    .read_text(&path)
+                    .read_secret(&path)
                     .map_err(|error| at.refuse(format!("the secret file {} can't be read: {error}", path.display())))?;
                 (value, SecretSource::File(path))
             }

@@ -131,6 +131,36 @@ schema_as!(Secret, {
 mod tests {
     use super::{Secret, SecretSource};
 
+    /// The bytes at an address of this process.
+    #[cfg(target_os = "linux")]
+    fn memory_at(address: usize, length: usize) -> Vec<u8> {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = vec![0; length];
+        let memory = std::fs::File::open("/proc/self/mem").expect("Linux has it");
+        memory.read_exact_at(&mut bytes, address as u64).expect("the allocator keeps its pages");
+        bytes
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_memory_of_a_secret_is_wiped_when_it_is_dropped() {
+        // Short and long ones, and a copy. Of freed memory the allocator may use the first words for itself.
+        for length in [64, 200, 5000] {
+            let value = "S3cr3t".repeat(length / 6);
+            let secret = Secret::new(value.clone(), SecretSource::Env("KEY".to_owned()));
+            let copy = secret.clone();
+            let places = [&secret, &copy].map(|secret| secret.expose().as_ptr().addr());
+            for place in places {
+                assert_eq!(memory_at(place, value.len()), value.as_bytes());
+            }
+            drop((secret, copy));
+            for place in places {
+                let left = memory_at(place, value.len());
+                assert!(!left.windows(6).any(|word| word == b"S3cr3t"), "{length}");
+            }
+        }
+    }
+
     #[test]
     fn a_secret_prints_as_redacted() {
         let secret = Secret::new("pk_live_1".to_owned(), SecretSource::Env("KEY".to_owned()));

@@ -92,6 +92,71 @@ fn an_error_never_shows_a_misplaced_secret() {
 }
 
 #[test]
+fn a_secret_in_any_wrong_place_is_masked() {
+    const SECRET: &str = "tk_live_9SECRET1";
+    let listener = |lines: &str| format!("[[listeners]]\naddress = \"127.0.0.1:1\"\n{lines}\n{}", with_key(""));
+    let traced =
+        |headers: &str| format!("[traces]\nendpoint = \"http://c:4318\"\nheaders = {{ {headers} }}\n{}", with_key(""));
+    for text in [
+        with_key("").replace("{ env = \"REFOLD_ORG_KEY\" }", &format!("{{ file = \"{SECRET}\" }}")),
+        with_key("").replace("{ env = \"REFOLD_ORG_KEY\" }", &format!("{{ file = \"/run/secrets/{SECRET}\" }}")),
+        format!("[upstream]\nbase_url = \"https://h?key={SECRET}\""),
+        format!("[upstream]\nbase_url = \"https://h/#{SECRET}\""),
+        format!("[upstream]\nbase_url = \"ftp://h/{SECRET}\""),
+        format!("[upstream]\nproxy = \"u:{SECRET}@proxy\""),
+        format!("[upstream]\nmax_body = \"x-api-key:{SECRET}\""),
+        traced(&format!("\"x {SECRET}\" = {{ env = \"REFOLD_ORG_KEY\" }}")),
+        traced(&format!("{SECRET} = {{ env = \"NOPE\" }}")),
+        traced(&format!("x = {{ env = \"{SECRET}\" }}")),
+        listener(&format!("session_tokens = \"{SECRET}\"")),
+        listener(&format!("trusted = {{ tenant = \"{SECRET}\" }}")),
+        listener(&format!("tls = {{ certificate = \"{SECRET}\", key = \"k.pem\" }}")),
+        listener(&format!("tls = {{ certificate = \"certs/{SECRET}\", key = \"k.pem\" }}")),
+        listener(&format!("[listeners.tls]\ncertificate = \"{SECRET}\"\nkey = \"k.pem\"")),
+        listener(&format!("socket = {{ owner = \"{SECRET}\" }}")).replace("127.0.0.1:1", "unix:/run/x"),
+        format!("[[listeners]]\naddress = \"{SECRET}:80\""),
+        format!("[server.{SECRET}]"),
+        format!("{SECRET} = 1"),
+        format!("{}[[pass_through]]\nmethods = [\"{SECRET}\"]\npath = \"/x\"", with_key("")),
+        format!("{}[[pass_through]]\nmethods = [\"GET\"]\npath = \"/x/{SECRET}*\"", with_key("")),
+        format!(
+            "{}[[issuers]]\nissuer = \"i\"\naudience = [\"p\"]\ntenant = \"a\"\nkeys = {{ file = \"{SECRET}\" }}",
+            with_key("")
+        ),
+        with_key(&format!("expires = \"{SECRET}\"")),
+    ] {
+        let message = parse(&text).expect_err(&text);
+        assert!(!message.contains("SECRET1"), "{message}");
+    }
+}
+
+#[test]
+fn values_that_are_no_secrets_are_shown() {
+    let issuer = "[[issuers]]\nissuer = \"i\"\naudience = [\"p\"]\ntenant = \"a\"\n";
+    for (text, shown) in [
+        (
+            with_key("")
+                .replace("{ env = \"REFOLD_ORG_KEY\" }", "{ file = \"/run/secrets/refold/org-key-of-production\" }"),
+            "/run/secrets/refold/org-key-of-production",
+        ),
+        (
+            format!("{}{issuer}keys = {{ file = \"certificates/issuer-production.pem\" }}", with_key("")),
+            "certificates/issuer-production.pem",
+        ),
+        (
+            "[upstream]\nbase_url = \"https://api.eu-west-1.gocobalt.io/v2?x\"".to_owned(),
+            "https://api.eu-west-1.gocobalt.io/v2?x",
+        ),
+        ("[[listeners]]\naddress = \"postern-0.postern.internal:8080\"".to_owned(), "postern-0.postern.internal:8080"),
+        (with_key("").replace("REFOLD_ORG_KEY", "REFOLD_ORG_KEY_2026"), "REFOLD_ORG_KEY_2026 is not set"),
+        (with_key("linked_account_pattern = 1"), "unknown key `linked_account_pattern`"),
+    ] {
+        let message = parse(&text).expect_err(&text);
+        assert!(message.contains(shown), "{message}");
+    }
+}
+
+#[test]
 fn masking_keeps_plain_values_and_columns() {
     let shown = |line: &str| {
         let message = parse(&format!("[server]\n{line}")).expect_err(line);

@@ -31,8 +31,7 @@ impl WatchedConfig {
     /// # Errors
     /// If it can't be read, or for the first setting that can't be used.
     pub fn load(&mut self) -> Result<Config, ConfigError> {
-        let is_first = self.read == FileDigests::default();
-        let reader = if is_first { FileReader::new(&self.path) } else { FileReader::for_reload(&self.path) };
+        let reader = FileReader::new(&self.path);
         let loaded = read(&self.path, &self.environment, &reader);
         self.read = reader.digests();
         self.seen = self.read.clone();
@@ -42,7 +41,7 @@ impl WatchedConfig {
     /// Checks whether a file has changed since it was read. A change counts once two checks in a row see the same contents:
     /// a file that is still being written may already be valid TOML and lack its second half.
     pub fn has_changed(&mut self) -> bool {
-        let now = self.read.at_present();
+        let now = self.seen.at_present();
         let is_settled = now == self.seen;
         self.seen = now;
         is_settled && self.seen != self.read
@@ -140,22 +139,55 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a thread of the test")]
-    fn a_pipe_is_read_only_once() {
-        let folder = Folder::new("pipe");
-        let pipe = folder.0.join("org-key");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
-        folder.write(
-            "postern.toml",
-            &format!(
-                "[[tenants]]\nid = \"t\"\nmode = \"inject\"\norg_key = {{ file = \"org-key\" }}\n[[tenants.client_keys]]\nname = \"k\"\nsha256 = \"{HASH}\"\nlinked_accounts = [\"*\"]\n"
-            ),
-        );
-        let writing = std::thread::spawn(move || std::fs::write(pipe, "tk_once"));
+    fn a_file_that_becomes_a_directory_counts_as_a_change() {
+        for name in ["postern.toml", "org-key"] {
+            let folder = Folder::new(&format!("directory-{name}"));
+            folder.write("org-key", "tk_one");
+            folder.write("postern.toml", &text(1));
+            let mut watched = WatchedConfig::new(&folder.0.join("postern.toml"), Environment::default());
+            watched.load().expect("it is good");
+            std::fs::remove_file(folder.0.join(name)).expect("it is ours");
+            std::fs::create_dir(folder.0.join(name)).expect("it is ours");
+            assert!(!watched.has_changed() && watched.has_changed(), "{name}");
+            let refused = watched.load().expect_err("a directory").to_string();
+            assert!(refused.contains("it is a directory"), "{refused}");
+            assert!(!watched.has_changed() && !watched.has_changed(), "it is refused once");
+            std::fs::remove_dir(folder.0.join(name)).expect("it is ours");
+            let again = if name == "org-key" { "tk_two".to_owned() } else { text(2) };
+            folder.write(name, &again);
+            assert!(!watched.has_changed() && watched.has_changed(), "{name}");
+            watched.load().expect("it is good");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_grows_is_refused_and_can_shrink_again() {
+        let folder = Folder::new("grows");
+        folder.write("org-key", "tk_one");
+        folder.write("postern.toml", &text(1));
         let mut watched = WatchedConfig::new(&folder.0.join("postern.toml"), Environment::default());
         watched.load().expect("it is good");
-        writing.join().expect("the thread ends").expect("the pipe was read");
-        let refused = watched.load().expect_err("a pipe is not read again").to_string();
-        assert!(refused.contains("no regular file"), "{refused}");
+        std::fs::File::create(folder.0.join("org-key")).and_then(|file| file.set_len(1 << 30)).expect("a sparse file");
+        assert!(!watched.has_changed() && watched.has_changed());
+        let refused = watched.load().expect_err("too large").to_string();
+        assert!(refused.contains("it is larger than 64 KiB"), "{refused}");
+        folder.write("org-key", "tk_two");
+        assert!(!watched.has_changed() && watched.has_changed());
+        assert_eq!(watched.load().expect("it is good").tenants[0].org_key.expose(), "tk_two");
+    }
+
+    #[test]
+    fn pipes_and_devices_are_refused() {
+        let folder = Folder::new("pipe");
+        folder.write("postern.toml", &text(1));
+        let pipe = folder.0.join("org-key");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+        let refused =
+            |path: &Path| WatchedConfig::new(path, Environment::default()).load().expect_err("no file").to_string();
+        // No process ever writes to the pipe.
+        assert!(refused(&folder.0.join("postern.toml")).contains("it is no regular file"));
+        assert!(refused(&pipe).contains("it is no regular file"));
+        folder.write("postern.toml", &text(1).replace("\"org-key\"", "\"/dev/zero\""));
+        assert!(refused(&folder.0.join("postern.toml")).contains("it is no regular file"));
     }
 }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::Gateway;
 use crate::caller::ListenerIdentity;
 use crate::config::Config;
 use crate::http_client::Client;
 use crate::observe::OpenConnectionGuard;
 use crate::tenant::Tenant;
+use crate::tls::VerifiedCertificate;
 
 impl Gateway {
     /// The configuration that this gateway was made with.
@@ -22,11 +25,25 @@ impl Gateway {
         self.callers.tenants()
     }
 
-    /// The identity of requests over a connection whose client certificate has these names.
+    /// The identity of requests over a connection of a listener, whose client certificate is verified if there is one.
     #[must_use]
-    pub fn identity_with_certificate(&self, listener: &ListenerIdentity, names: &[String]) -> ListenerIdentity {
-        let grant = self.callers.by_certificate(names).or_else(|| listener.grant.clone());
-        ListenerIdentity { grant, ..listener.clone() }
+    pub fn connection_identity(
+        &self,
+        listener: &ListenerIdentity,
+        certificate: Option<&VerifiedCertificate>,
+    ) -> ListenerIdentity {
+        let granted =
+            certificate.and_then(|certificate| Some((certificate, self.callers.by_certificate(&certificate.names)?)));
+        match granted {
+            Some((certificate, grant)) => listener.with_certificate(grant, certificate.valid_until),
+            None => listener.clone(),
+        }
+    }
+
+    /// The current wall-clock time.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        self.clock.wall()
     }
 
     /// Counts a caller's connection as open until the returned value is dropped.

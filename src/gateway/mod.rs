@@ -152,6 +152,8 @@ impl Gateway {
             // A webhook carries a signature instead of a credential.
             Route::Webhook(tenant) => return self.webhook(head, context, &tenant),
         };
+        // Before a trusted listener identifies its caller: the request may be a web page's.
+        connection.identity.check_source(head, context.response.cors.as_ref().and_then(Option::as_ref))?;
         let headers = RequestHeaders::of(&head.headers);
         // Before the query is parsed, so that a request without valid credentials gets no hint about valid parameters.
         let identified = self.callers.identify(&headers, &connection.identity, now);

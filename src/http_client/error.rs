@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::path::PathBuf;
 
 /// The error of a body that fails before it is complete.
 pub type BodyError = Box<dyn Error + Send + Sync>;
@@ -106,10 +105,10 @@ impl fmt::Display for TransportError {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientSetupError {
     /// The file of certificate authorities can't be used.
-    #[error("ca_file {}: {reason}", path.display())]
+    #[error("ca_file {path}: {reason}")]
     CaFile {
-        /// Path of the file.
-        path: PathBuf,
+        /// Path of the file; masked if it could be a credential.
+        path: String,
         /// Why it can't be used.
         reason: String,
     },

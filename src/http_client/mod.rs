@@ -38,7 +38,8 @@ pub use self::request_body::{RequestBody, Upload, UploadFailure, buffered, strea
 use self::resend::NoPermits;
 pub use self::resend::ResendPermits;
 pub use self::response_body::ResponseBody;
-use crate::config::{CaFile, Connection};
+use crate::config::{CaFile, Connection, masked_path};
+use crate::named_file::{self, MAX_FILE};
 use crate::offload;
 
 /// The byte order mark in UTF-8.
@@ -280,9 +281,9 @@ fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
     match &config.ca_file {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(CaFile { path, .. }) => {
-            let unusable = |reason: String| ClientSetupError::CaFile { path: path.clone(), reason };
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
-            for certificate in certificates {
+            let unusable = |reason: String| ClientSetupError::CaFile { path: masked_path(path), reason };
+            let pem = named_file::read(path, MAX_FILE).map_err(|error| unusable(error.to_string()))?;
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
                 let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
                 roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
             }

@@ -1,5 +1,6 @@
 //! The parts of a request: its route, the header fields that the gateway reads, CORS, and its id.
 
+pub mod authority;
 pub mod body;
 pub mod cors;
 pub mod headers;

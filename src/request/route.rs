@@ -7,6 +7,7 @@ use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderName, Method, Version};
 
+use super::authority::HostAndPort;
 use crate::config::{self, PassThrough, Scope};
 use crate::error::{ClientError, Reason};
 use crate::executions::{COLLECTION, PathId};
@@ -277,9 +278,13 @@ fn check_head(head: &Parts, limits: &config::ServerConfig) -> Result<(), ClientE
         return Err(ClientError::new(Reason::UriTooLong, message));
     }
     let (mut bytes, mut hosts, mut has_transfer_encoding) = (0, 0, false);
+    let mut names_a_host = head.uri.authority().is_none_or(|authority| is_host(authority.as_str().as_bytes()));
     for (name, value) in &head.headers {
         bytes += name.as_str().len() + value.len() + 4;
-        hosts += usize::from(*name == HOST);
+        if *name == HOST {
+            hosts += 1;
+            names_a_host &= is_host(value.as_bytes());
+        }
         has_transfer_encoding |= *name == TRANSFER_ENCODING;
     }
     if bytes > limits.max_header_size.as_usize() {
@@ -291,6 +296,9 @@ fn check_head(head: &Parts, limits: &config::ServerConfig) -> Result<(), ClientE
         0 | 1 => {}
         _ => return malformed("the Host header is there twice"),
     }
+    if !names_a_host {
+        return malformed("the host is no name or address with an optional port");
+    }
     // Proxies send GET and HEAD with a Transfer-Encoding and no content. Only an attempt at request smuggling sends a
     // Content-Length too; for other methods hyper ignores it, and closes the connection afterwards (RFC 9112, 6.3).
     let reads = head.method == Method::GET || head.method == Method::HEAD;
@@ -298,6 +306,11 @@ fn check_head(head: &Parts, limits: &config::ServerConfig) -> Result<(), ClientE
         return malformed("the request has both a Content-Length and a Transfer-Encoding");
     }
     Ok(())
+}
+
+/// Returns whether a `Host` or an authority has the form that HTTP gives it (RFC 9112, 3.2).
+fn is_host(value: &[u8]) -> bool {
+    HostAndPort::parse(value).is_some()
 }
 
 #[cfg(test)]
@@ -384,6 +397,21 @@ mod tests {
         assert_eq!(ask("GET", target, &[]), Err(StatusCode::BAD_REQUEST));
         assert_eq!(ask("GET", target, &[HOST, HOST]), Err(StatusCode::BAD_REQUEST));
         assert_eq!(ask("GET", target, &[HOST, ("transfer-encoding", "chunked")]), Ok(Endpoint::List));
+    }
+
+    #[test]
+    fn a_host_that_is_no_host_is_rejected() {
+        let target = "/api/v2/public/execution";
+        for host in ["gw/../x", "gw/", "user@gw", "gw:80a", "gw?query", "gw gw", "[::1", "a\\b"] {
+            assert_eq!(ask("GET", target, &[("host", host)]), Err(StatusCode::BAD_REQUEST), "{host}");
+            // The routes that no caller has to be known for, too.
+            assert_eq!(ask("POST", "/hooks/refold/t", &[("host", host)]), Err(StatusCode::BAD_REQUEST), "{host}");
+        }
+        for host in ["gw", "gw:8080", "[::1]:80", "10.0.0.1", "", "a_b.example"] {
+            assert_eq!(ask("GET", target, &[("host", host)]), Ok(Endpoint::List), "{host}");
+        }
+        assert_eq!(ask("GET", &format!("http://user@gw{target}"), &[HOST]), Err(StatusCode::BAD_REQUEST));
+        assert_eq!(ask("GET", &format!("http://gw:80{target}"), &[HOST]), Ok(Endpoint::List));
     }
 
     #[test]

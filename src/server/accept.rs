@@ -6,10 +6,10 @@
 //! another listener by itself only with `net.ipv4.tcp_migrate_req=1`.)
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -24,10 +24,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
 
 /// A listening socket.
 pub(super) trait Acceptor: Sized + Send + Sync + 'static {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    /// Returns the other end of a connection.
-    fn peer(stream: &Self::Stream) -> Peer;
+    type Stream: Send + 'static;
 
     /// Accepts the next connection.
     fn accept_next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
@@ -42,20 +39,12 @@ pub(super) trait Acceptor: Sized + Send + Sync + 'static {
 impl Acceptor for TcpListener {
     type Stream = TcpStream;
 
-    fn peer(stream: &TcpStream) -> Peer {
-        stream.peer_addr().map_or(Peer::Unknown, |address| Peer::at(address.ip()))
-    }
-
     async fn accept_next(&self) -> io::Result<TcpStream> {
         self.accept().await.map(|(stream, _)| without_delay(stream))
     }
 
     fn stop_handshakes(&self) -> Duration {
-        if let Err(error) = drop_new_handshakes(self) {
-            // A connection that begins just before the close may be reset.
-            tracing::debug!(%error, message = log_events::LISTENER_CLOSE_FAILED);
-        }
-        HANDSHAKE_TIME
+        stop_tcp_handshakes(self)
     }
 
     fn close(self) -> io::Result<Vec<TcpStream>> {
@@ -68,40 +57,33 @@ impl Acceptor for TcpListener {
     }
 }
 
+/// Stops new TCP connections from beginning; returns the time after which those that have begun are complete.
+pub(super) fn stop_tcp_handshakes(listener: &impl AsFd) -> Duration {
+    if let Err(error) = drop_new_handshakes(listener) {
+        // A connection that begins just before the close may be reset.
+        tracing::debug!(%error, message = log_events::LISTENER_CLOSE_FAILED);
+    }
+    HANDSHAKE_TIME
+}
+
+/// Returns the other end of a TCP connection.
+pub(super) fn tcp_peer(stream: &TcpStream) -> Peer {
+    stream.peer_addr().map_or(Peer::Unknown, |address| Peer::at(address.ip()))
+}
+
+/// Returns the other end of a connection at a Unix path.
+pub(super) fn unix_peer(stream: &UnixStream) -> Peer {
+    stream.peer_cred().map_or(Peer::Unknown, |credentials| Peer::LocalUser(credentials.uid()))
+}
+
 /// Turns off Nagle's algorithm: responses are written whole, so there is nothing to collect.
-fn without_delay(stream: TcpStream) -> TcpStream {
+pub(super) fn without_delay(stream: TcpStream) -> TcpStream {
     let _ = stream.set_nodelay(true);
     stream
 }
 
-impl Acceptor for UnixListener {
-    type Stream = UnixStream;
-
-    fn peer(stream: &UnixStream) -> Peer {
-        stream.peer_cred().map_or(Peer::Unknown, |credentials| Peer::LocalUser(credentials.uid()))
-    }
-
-    async fn accept_next(&self) -> io::Result<UnixStream> {
-        self.accept().await.map(|(stream, _)| stream)
-    }
-
-    fn stop_handshakes(&self) -> Duration {
-        // A Unix socket has no handshake: a connection is in the queue or has not begun.
-        Duration::ZERO
-    }
-
-    fn close(self) -> io::Result<Vec<UnixStream>> {
-        let listener = self.into_std()?;
-        let queued = accept_all(|| listener.accept()).filter_map(|(stream, _)| {
-            stream.set_nonblocking(true).ok()?;
-            UnixStream::from_std(stream).ok()
-        });
-        Ok(queued.collect())
-    }
-}
-
 /// Accepts until the queue is empty or the process has no file descriptors left.
-fn accept_all<T>(accept: impl Fn() -> io::Result<T>) -> impl Iterator<Item = T> {
+pub(super) fn accept_all<T>(accept: impl Fn() -> io::Result<T>) -> impl Iterator<Item = T> {
     std::iter::from_fn(move || {
         loop {
             match accept() {

@@ -11,8 +11,9 @@ use arc_swap::ArcSwap;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
@@ -101,7 +102,7 @@ impl Connections {
     }
 
     /// Serves a connection of a listener with a peer, in a task of its own. The task holds `open` until the connection ends.
-    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, (listener, peer): (ListenerId, Peer), open: mpsc::Sender<()>)
+    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, (listener, peer): (ListenerId, Peer), open: impl Send + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -135,7 +136,11 @@ impl Connections {
                 }
                 Ok(None) | Err(_) => return,
             };
-            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let session = stream.get_ref().1;
+            let certificates = session.peer_certificates().unwrap_or_default();
+            if session.handshake_kind() == Some(HandshakeKind::Resumed) && !tls.admits_resumed(certificates) {
+                return;
+            }
             origin.certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
             connections.serve_http(stream, &protocols, origin, activity).await;
             drop(open);
@@ -220,6 +225,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use tokio::io::AsyncReadExt;
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::clock::Clock;
@@ -257,7 +263,7 @@ mod tests {
         let connections = Arc::new(Connections::new(&settings, active, lifecycle, 0, abandon.subscribe()));
         for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"HTTP/1.1 400"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
-            let (open, _drained) = mpsc::channel(1);
+            let (open, _drained) = mpsc::channel::<()>(1);
             connections.serve(stream, (ListenerId(listener), Peer::Unknown), open);
             let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             let mut answer = Vec::new();

@@ -15,8 +15,10 @@ mod plain_http;
 mod refusal;
 mod service;
 mod socket;
+mod spread;
 mod timeouts;
 mod worker;
+mod worker_loads;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,8 +30,9 @@ pub use self::error::StartError;
 pub use self::inherited::InheritedSockets;
 use self::listeners::{ListenerSet, Surroundings};
 pub use self::socket::OccupiedAddress;
-use self::socket::{BoundAddress, BoundSocket};
+use self::socket::{BoundAddress, BoundSocket, Sockets};
 use self::worker::{Worker, WorkerCommand};
+use self::worker_loads::WorkerLoads;
 use crate::admin::{self, AdminListener};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Endpoint, ListenAddress, SocketFile};
@@ -100,6 +103,7 @@ impl Server {
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, clients, plan.listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let (stop, drained) = (watch::Sender::new(false), watch::Sender::new(0));
+        let loads = Arc::new(WorkerLoads::new(settings.workers));
         let mut workers = Vec::with_capacity(settings.workers);
         for (index, sockets) in plan.added.into_iter().enumerate() {
             let (commands, received) = mpsc::unbounded_channel();
@@ -110,6 +114,7 @@ impl Server {
             let worker = Worker {
                 active: Arc::clone(&active),
                 lifecycle: Arc::clone(&lifecycle),
+                loads: Arc::clone(&loads),
                 index,
                 settings: settings.clone(),
                 commands: received,
@@ -258,8 +263,12 @@ fn bind_admin(endpoint: &Endpoint, occupied: OccupiedAddress) -> Result<BoundAdd
 
 /// Publishes the admin listener. Called when nothing else can fail: another process may use the path until then.
 fn publish_admin(bound: BoundAddress) -> Result<(ListenAddress, admin::AdminSocket), StartError> {
-    let BoundAddress { address, mut sockets, staged } = bound;
-    let published = match staged.map_or(Ok(()), |staged| staged.publish()).map(|()| sockets.pop()) {
+    let BoundAddress { address, sockets, staged } = bound;
+    let socket = match sockets {
+        Sockets::PerWorker(mut sockets) => sockets.pop().map(BoundSocket::Tcp),
+        Sockets::Shared(socket) => Some(socket),
+    };
+    let published = match staged.map_or(Ok(()), |staged| staged.publish()).map(|()| socket) {
         Ok(Some(BoundSocket::Tcp(socket))) => Ok(admin::AdminSocket::Tcp(socket)),
         Ok(Some(BoundSocket::Unix(socket))) => Ok(admin::AdminSocket::Unix(socket)),
         Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
@@ -273,7 +282,7 @@ fn publish_admin(bound: BoundAddress) -> Result<(ListenAddress, admin::AdminSock
 
 /// Runs a worker on a thread of its own.
 fn spawn(worker: Worker) -> Result<JoinHandle<()>, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+    let runtime = worker::runtime().map_err(StartError::Worker)?;
     std::thread::Builder::new()
         .name(format!("worker-{}", worker.index))
         .spawn(move || runtime.block_on(worker.run()))

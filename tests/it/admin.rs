@@ -75,6 +75,44 @@ async fn every_response_keeps_browsers_to_this_origin() {
 }
 
 #[tokio::test]
+async fn pages_of_other_origins_may_not_use_the_admin_listener() {
+    let world = world().await;
+    let address = world.gateway.admin_address();
+    let own = format!("http://{address}");
+    let other = [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("sec-fetch-site", "made-up"),
+        ("origin", "https://attacker.example"),
+        ("origin", "null"),
+        ("origin", "http://127.0.0.1:1"),
+    ];
+    for header in other {
+        for target in ["/status", "/metrics", "/config", "/explore?page=1", "/page/main.js", "/", "/nowhere"] {
+            let answer = world.gateway.admin(target, &[header]).await;
+            assert_eq!(answer.error(), (403, "ORIGIN_NOT_ALLOWED".to_owned()), "{target} {header:?}");
+        }
+        let purge = world.gateway.admin_post("/purge", &[JSON, header], r#"{"all":true}"#).await;
+        assert_eq!(purge.error(), (403, "ORIGIN_NOT_ALLOWED".to_owned()), "{header:?}");
+        for probe in ["/healthz", "/readyz"] {
+            assert_eq!(world.gateway.admin(probe, &[header]).await.status, StatusCode::OK, "{probe} {header:?}");
+        }
+    }
+    assert_eq!(world.gateway.recent_errors().len(), 0, "the recent errors are those of callers");
+    for header in [("sec-fetch-site", "same-origin"), ("sec-fetch-site", "none"), ("origin", &own)] {
+        for target in ["/status", "/", "/page/main.js", "/explore?page=1"] {
+            assert_eq!(world.gateway.admin(target, &[header]).await.status, StatusCode::OK, "{target} {header:?}");
+        }
+    }
+    // A link leads to the status page, and to nothing else.
+    let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    assert_eq!(world.gateway.admin("/", &link).await.status, StatusCode::OK);
+    assert_eq!(world.gateway.admin("/status", &link).await.status, StatusCode::FORBIDDEN);
+    let frame = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+    assert_eq!(world.gateway.admin("/", &frame).await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
 async fn wrong_requests_are_refused_with_documented_errors() {
     let world = world().await;
     let none = world.gateway.admin("/nowhere", &[]).await;

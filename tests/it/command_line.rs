@@ -6,11 +6,13 @@ use std::process::{Output, Stdio};
 use postern::digest::{Hex, sha256};
 
 use crate::support::connection::{get, raw};
-use crate::support::{ClientKey, Configuration, EXECUTIONS, Folder, Listener, Process, Running, Tenant, postern};
+use crate::support::{
+    ClientKey, Configuration, EXECUTIONS, Folder, Listener, Process, Running, Tenant, postern, run_to_end,
+};
 
 /// Runs the program to its end.
 fn run(arguments: &[&str]) -> Output {
-    postern().args(arguments).output().expect("the program runs")
+    run_to_end(postern().args(arguments))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -113,7 +115,7 @@ fn serve_refuses_invalid_log_directives() {
     let folder = Folder::new();
     let mut command = postern();
     command.args(["serve", "--config"]).arg(folder.write("postern.toml", ""));
-    let output = command.env("POSTERN_LOG", "postern=loud").output().expect("the program runs");
+    let output = run_to_end(command.env("POSTERN_LOG", "postern=loud"));
     assert!(!output.status.success());
     assert!(text(&output.stderr).starts_with("postern: POSTERN_LOG: "), "{}", text(&output.stderr));
 }

@@ -4,7 +4,9 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use crate::support::{ClientKey, Configuration, Folder, Gateway, KEY, World, as_account, http_upstream, postern};
+use crate::support::{
+    ClientKey, Configuration, Folder, Gateway, KEY, World, as_account, http_upstream, postern, run_to_end,
+};
 
 const EVERYTHING: &str = r#"
 [[pass_through]]
@@ -98,7 +100,7 @@ fn check_names_the_routes_that_need_the_scope_of_an_org() {
     let more = "[[pass_through]]\nmethods = [\"GET\"]\npath = \"/api/v2/files/**\"\n[[pass_through]]\nmethods = [\"GET\"]\npath = \"/api/v2/public/workflow\"\n";
     let config = Configuration::new().toml(&format!("{EVERYTHING}{more}"));
     let file = folder.write("postern.toml", config.to_toml());
-    let output = postern().args(["check", "--config"]).arg(file).output().expect("it runs");
+    let output = run_to_end(postern().args(["check", "--config"]).arg(file));
     let text = String::from_utf8_lossy(&output.stdout);
     for operation in
         ["POST /api/v2/public/session-token", "GET /api/v2/files/**", "DELETE /api/v2/public/workflow/{workflowId}"]

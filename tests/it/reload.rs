@@ -4,7 +4,7 @@ use http::StatusCode;
 use jsonwebtoken::Algorithm;
 
 use crate::support::connection::{Connection, with_key};
-use crate::support::tls::{TlsClient, data, folder_with};
+use crate::support::tls::{TlsClient, clock_of_certificates, data, folder_with};
 use crate::support::tokens::{KeyServer, es256_token_of, public};
 use crate::support::{
     Answer, ClientKey, Configuration, EXECUTIONS, KEY, Listener, NEXT_ORG_KEY, ORG_KEY, OTHER_ORG_KEY, ScriptedRefold,
@@ -147,7 +147,7 @@ const ACCOUNT: [(&str, &str); 1] = [("linked_account_id", "acme-1")];
 async fn a_client_certificate_has_the_rights_of_the_present_configuration() {
     let folder = folder_with("server-1");
     let listener = Listener::new().tls(&folder).client_ca(&data("ca.pem"));
-    let builder = builder().config(|config| config.listeners([listener]));
+    let builder = builder().clock(clock_of_certificates().0).config(|config| config.listeners([listener]));
     let world = builder.tenant(|tenant| tenant.client_certificate(&["acme-*"])).start().await;
     let client = TlsClient::new(world.gateway.address, Some("client-app"));
     for (changed, status) in [
@@ -169,7 +169,7 @@ async fn a_reload_applies_an_authority_replaced_on_disk_at_once() {
     let folder = folder_with("server-1");
     let put = |authority: &str| folder.write("clients.pem", std::fs::read(data(authority)).expect("the file is there"));
     let listener = Listener::new().tls(&folder).client_ca(&put("ca.pem"));
-    let builder = builder().config(|config| config.listeners([listener]));
+    let builder = builder().clock(clock_of_certificates().0).config(|config| config.listeners([listener]));
     let world = builder.tenant(|tenant| tenant.client_certificate(&["acme-*"])).start().await;
     let mut connection = TlsClient::new(world.gateway.address, Some("client-app")).open().await;
     assert_eq!(connection.ask(&ACCOUNT).await.0, StatusCode::OK);

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{
     ClientKey, Configuration, EXECUTIONS, Failure, Folder, KEY, Listener, ORG_KEY, Port, Process, activated_command,
-    command, spawn_upstream, until,
+    command, run_to_end, spawn_upstream, until,
 };
 
 /// The address that the load connects to.
@@ -229,7 +229,7 @@ async fn an_inherited_socket_is_served_and_outlives_its_process() {
     load.finish().await;
     // A socket that no listener is configured for is a mistake.
     let other = install(&folder, &config.listener(|listener| listener.address("127.0.0.1:0")));
-    let refused = activated_command(&other, pass()).output().expect("the program runs");
+    let refused = run_to_end(&mut activated_command(&other, pass()));
     assert!(!refused.status.success());
     let expected = format!("started with the socket `web` on {address}, and no listener has that address");
     let error = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use crate::support::connection::raw;
 use crate::support::tokens::token_of;
-use crate::support::{Configuration, EXECUTIONS, KEY, ORG_KEY, Process, World, as_account, http_upstream};
+use crate::support::{
+    Configuration, EXECUTIONS, Folder, KEY, ORG_KEY, Process, World, as_account, command, http_upstream, leaks,
+};
 
 /// An upstream that shows the request's headers: in a page, in error fields, in HTML, in headers.
 async fn indiscreet_upstream() -> SocketAddr {
@@ -102,5 +104,37 @@ async fn no_response_that_contains_the_org_key_is_cached() {
             let answer = gateway.get(&format!("{EXECUTIONS}?page={page}"), &headers).await;
             assert!(!String::from_utf8_lossy(&answer.body).contains(ORG_KEY), "{page}: {answer:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_captured_secret_would_be_found() {
+    for secret in [ORG_KEY, KEY, crate::support::JWT_SECRET, crate::support::ADMIN_TOKEN, crate::support::NEXT_ORG_KEY]
+    {
+        assert_eq!(leaks::find(&format!("{{\"cause\":\"{secret}x\"}}")), Some(secret));
+    }
+    let key = include_str!("../data/server-1.key");
+    assert!(leaks::find(key).is_some() && leaks::find("org_key = { env = \"ORG_KEY\" }").is_none());
+}
+
+#[tokio::test]
+async fn a_process_that_holds_secrets_leaves_no_core_dump() {
+    let limit = |id: u32| {
+        let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).expect("Linux has it");
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+        line.split_whitespace().skip(4).take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let config = Configuration::new().upstream(indiscreet_upstream().await);
+    let serve = Process::serve_configuration(&config, &[]).await;
+    assert_eq!(limit(serve.id()), ["0", "0"]);
+    // Also where the limits of the surroundings permit one.
+    let folder = Folder::new();
+    let file = folder.write("postern.toml", config.to_toml());
+    for raise in ["ulimit -Sc $(ulimit -Hc)", "ulimit -c 1"] {
+        let serve = command(&file);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("{raise}; exec \"$@\""), "sh"]).arg(serve.get_program()).args(serve.get_args());
+        shell.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        assert_eq!(limit(Process::run(shell).await.id()), ["0", "0"], "{raise}");
     }
 }

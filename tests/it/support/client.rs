@@ -10,7 +10,7 @@ use hyper_util::rt::TokioExecutor;
 
 use super::connection::raw;
 use super::until::within;
-use super::{Answer, EXECUTIONS, PendingAnswer, as_account};
+use super::{Answer, EXECUTIONS, PendingAnswer, as_account, leaks};
 
 /// An error that ends a request or a connection.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -82,9 +82,12 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
+        let target = request.uri().clone();
         within(async {
             let (head, body) = self.http.request(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
+            leaks::check(format_args!("the response to {target}"), &format!("{:?}", head.headers));
+            leaks::check(format_args!("the response to {target}"), &String::from_utf8_lossy(&body));
             Ok(Answer { status: head.status, headers: head.headers, body })
         })
         .await

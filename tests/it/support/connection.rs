@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::until::within;
-use super::{EXECUTIONS, KEY};
+use super::{EXECUTIONS, KEY, leaks};
 
 /// An HTTP/1.1 connection.
 pub(crate) struct Connection<S = TcpStream>(S);
@@ -74,7 +74,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) async fn rest(mut self) -> String {
         let mut bytes = Vec::new();
         let _ = within(self.0.read_to_end(&mut bytes)).await;
-        String::from_utf8_lossy(&bytes).into_owned()
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        leaks::check("a response", &text);
+        text
     }
 
     /// Returns whether the server closes the connection, with no further byte.

@@ -13,7 +13,7 @@ use postern::server::{Server, StartError};
 use postern::tenant::TrustStatus;
 
 use super::until::until;
-use super::{Answer, Client, Configuration};
+use super::{Answer, Client, Configuration, leaks};
 
 /// The fetches that wait for a permit of the upstream budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ impl Deref for Gateway {
 
 impl Gateway {
     pub(crate) fn start(configuration: &Configuration, clock: &Clock) -> Self {
+        leaks::watch_events();
         let config = configuration.parse().unwrap_or_else(|error| panic!("{error}"));
         let server = Server::start(config, clock.clone()).unwrap_or_else(|error| panic!("{error}"));
         let tcp = server.addresses().iter().filter_map(tcp).next_back();
@@ -140,6 +141,18 @@ impl Gateway {
     /// Waits until so many fetches of callers wait for a permit of the upstream budget.
     pub(crate) async fn until_waiting(&self, callers: usize) {
         until(|| self.waiting().callers == callers).await;
+    }
+}
+
+/// Looks for secrets in everything that the gateway shows of itself.
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let gateway = self.server.gateway();
+        leaks::check("the metrics", &self.metrics());
+        leaks::check("the status", &serde_json::to_string(&gateway.status()).expect("JSON"));
+        leaks::check("the readiness", &serde_json::to_string(&gateway.readiness()).expect("JSON"));
+        leaks::check("the configuration", &gateway.config().redacted().to_string());
+        leaks::check_events();
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use super::until::{until, within};
-use super::{Configuration, ENVIRONMENT, Folder};
+use super::{Configuration, ENVIRONMENT, Folder, leaks};
 
 /// `postern`, with the secrets in its environment and nothing else of its own.
 pub(crate) fn postern() -> Command {
@@ -40,14 +40,22 @@ pub(crate) fn activated_command(configuration: &Path, socket: OwnedFd) -> Comman
     shell
 }
 
-/// A running process, killed with the test.
+/// Runs a command until it ends. Its output contains no secret.
+pub(crate) fn run_to_end(command: &mut Command) -> Output {
+    let output = command.output().expect("the program runs");
+    for text in [&output.stdout, &output.stderr] {
+        leaks::check(format_args!("the output of {:?}", command.get_args()), &String::from_utf8_lossy(text));
+    }
+    output
+}
+
+/// A running process, killed with the test. Neither its output nor its log contains a secret.
 pub(crate) struct Process {
     child: Running,
     log: watch::Receiver<Vec<String>>,
     log_reader: Option<JoinHandle<()>>,
     output_reader: Option<JoinHandle<String>>,
     /// The folder of the configuration, if the process has one of its own.
-    #[expect(dead_code, reason = "it is deleted when the process is dropped")]
     folder: Option<Folder>,
 }
 
@@ -76,7 +84,9 @@ impl Process {
         let folder = Folder::new();
         let mut command = command(&folder.write("postern.toml", configuration.to_toml()));
         command.envs(environment.iter().copied());
-        Self { folder: Some(folder), ..Self::run(command).await }
+        let mut process = Self::run(command).await;
+        process.folder = Some(folder);
+        process
     }
 
     /// Runs a command; returns when the process listens.
@@ -98,6 +108,11 @@ impl Process {
         let mut process = Self { child, log, log_reader, output_reader, folder: None };
         process.until_logged("\"listening\"", 1).await;
         process
+    }
+
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.0.id()
     }
 
     /// The address of its first listener, which the log names.
@@ -138,9 +153,27 @@ impl Process {
             status.is_some()
         })
         .await;
-        self.log_reader.take().expect("still there").join().expect("no panic");
-        let output = self.output_reader.take().expect("still there").join().expect("no panic");
+        let output = self.read_to_end();
         Ended { status: status.expect("it has ended"), output, log: self.log.borrow().clone() }
+    }
+
+    /// Reads the output of the process, which has ended, and looks for secrets in it and in the log.
+    fn read_to_end(&mut self) -> String {
+        let Some((log, output)) = self.log_reader.take().zip(self.output_reader.take()) else { return String::new() };
+        log.join().expect("no panic");
+        let output = output.join().expect("no panic");
+        leaks::check("the log of a process", &self.log.borrow().join("\n"));
+        leaks::check("the output of a process", &output);
+        output
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.0.kill();
+        let _ = self.child.0.wait();
+        self.read_to_end();
+        drop(self.folder.take());
     }
 }
 
