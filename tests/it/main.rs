@@ -15,6 +15,7 @@ mod coalescing;
 mod command_line;
 mod connections;
 mod contrary;
+mod dead_connections;
 mod deploy;
 mod derivation;
 mod derivation_trust;
