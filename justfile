@@ -4,7 +4,7 @@ _:
 
 # Start the gateway with an embedded simulated Refold.
 demo:
-    cargo run --release
+    cargo run -- demo
 
 # Format the code.
 fmt:
@@ -56,6 +56,11 @@ rollout *args:
 drain *args:
     cargo build --release --locked
     benches/drain {{ args }}
+
+# Open 10,000 connections that send or read slowly; callers have to be served as before, within the memory bound.
+strangers *args:
+    cargo build --release --locked
+    benches/strangers {{ args }}
 
 # Write the JSON Schema anew, after a setting was added or changed.
 schema:

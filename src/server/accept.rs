@@ -13,12 +13,17 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::admission::Admission;
+use super::occupancy::OpenConnection;
 use super::socket::{SocketOwner, drop_new_handshakes};
 use crate::log_events;
 use crate::request::peer::Peer;
 
-/// Pause in accepting after an error, such as that the process has no file descriptors left.
-const ERROR_PAUSE: Duration = Duration::from_millis(50);
+/// Pause in accepting after an error, such as that the process has no file descriptors left: time for connections that were told
+/// to close.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+/// Shortest time between two log lines of a listener about such errors.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for a TCP handshake under way to complete: a few round trips.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
 
@@ -100,18 +105,21 @@ pub(super) fn accept_all<T>(accept: impl Fn() -> io::Result<T>) -> impl Iterator
     })
 }
 
-/// Serves connections until `close` turns true. The service manager's sockets stay open there, and connections in their
+/// Admits and serves connections until `close` turns true. The service manager's sockets stay open there, and connections in their
 /// queues wait for the next process.
 pub(super) async fn accept<A: Acceptor>(
     acceptor: A,
     owner: SocketOwner,
     mut close: watch::Receiver<bool>,
-    serve: impl Fn(A::Stream) + Send,
+    admission: &Admission,
+    serve: impl Fn((A::Stream, OpenConnection)) + Send,
 ) {
+    let mut errors = AcceptErrors::default();
     loop {
         tokio::select! {
-            accepted = acceptor.accept_next() => if let Err(error) = accepted.map(&serve) {
-                pause_after(&error).await;
+            accepted = acceptor.accept_next() => match accepted {
+                Ok(stream) => serve((stream, admission.admit().await)),
+                Err(error) => errors.recover(&error, admission).await,
             },
             () = async { drop(close.wait_for(|close| *close).await) } => break,
         }
@@ -121,21 +129,42 @@ pub(super) async fn accept<A: Acceptor>(
     }
     let complete = Instant::now() + acceptor.stop_handshakes();
     while let Ok(accepted) = timeout_at(complete, acceptor.accept_next()).await {
-        if let Err(error) = accepted.map(&serve) {
-            pause_after(&error).await;
+        match accepted {
+            Ok(stream) => serve((stream, admission.admit().await)),
+            Err(error) => errors.recover(&error, admission).await,
         }
     }
     match acceptor.close() {
-        Ok(queued) => queued.into_iter().for_each(serve),
+        Ok(queued) => {
+            for stream in queued {
+                serve((stream, admission.admit().await));
+            }
+        }
         Err(error) => tracing::error!(%error, message = log_events::ACCEPT_FAILED),
     }
 }
 
-/// Pauses after an accept error, unless the client aborted the connection before it was accepted: that is no error here. A
-/// lack of file descriptors takes time to end.
-async fn pause_after(error: &io::Error) {
-    if error.kind() != io::ErrorKind::ConnectionAborted {
-        tracing::error!(%error, message = log_events::ACCEPT_FAILED);
+/// Recovers from errors of accepting connections.
+#[derive(Debug, Default)]
+struct AcceptErrors {
+    /// Time of the last error in the log.
+    logged: Option<Instant>,
+}
+
+impl AcceptErrors {
+    /// Makes room if the process lacks descriptors or memory, and pauses. Errors that repeat are logged once in a while.
+    async fn recover(&mut self, error: &io::Error, admission: &Admission) {
+        // The client aborted the connection before it was accepted: that is no error here.
+        if error.kind() == io::ErrorKind::ConnectionAborted {
+            return;
+        }
+        let now = Instant::now();
+        if self.logged.is_none_or(|logged| now - logged >= LOG_INTERVAL) {
+            self.logged = Some(now);
+            tracing::error!(%error, message = log_events::ACCEPT_FAILED);
+        }
+        // The connection stays in the queue, so without a pause this would be a busy loop.
+        admission.make_room();
         sleep(ERROR_PAUSE).await;
     }
 }

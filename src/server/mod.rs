@@ -4,13 +4,19 @@
 
 mod accept;
 mod activity;
+mod admission;
 mod connection;
 mod counted_body;
+mod descriptors;
 mod error;
+mod footprint;
+mod frame_budget;
+mod handshake_io;
 mod head_scan;
 mod inherited;
 mod listeners;
 mod monitored_io;
+mod occupancy;
 mod plain_http;
 mod refusal;
 mod service;
@@ -26,6 +32,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 
+use self::admission::Admission;
 pub use self::error::StartError;
 pub use self::inherited::InheritedSockets;
 use self::listeners::{ListenerSet, Surroundings};
@@ -49,6 +56,7 @@ pub struct Server {
     active: Arc<ActiveGeneration>,
     lifecycle: Arc<Lifecycle>,
     clock: Clock,
+    admission: Arc<Admission>,
     listeners: Mutex<ListenerSet>,
     workers: Vec<WorkerHandle>,
     stop: watch::Sender<bool>,
@@ -89,6 +97,7 @@ impl Server {
     /// Those of [`Server::start`], or if no listener has the address of an inherited socket.
     pub fn start_with(config: Config, clock: Clock, options: StartOptions) -> Result<Self, StartError> {
         let StartOptions { mut inherited, access_log, occupied } = options;
+        descriptors::raise_limit();
         let config = Arc::new(config);
         let settings = config.server.clone();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log)?);
@@ -102,6 +111,7 @@ impl Server {
         let admin = admin.map(publish_admin).transpose()?;
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, clients, plan.listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
+        let admission = admission(&active.gateway(), settings.workers);
         let (stop, drained) = (watch::Sender::new(false), watch::Sender::new(0));
         let loads = Arc::new(WorkerLoads::new(settings.workers));
         let mut workers = Vec::with_capacity(settings.workers);
@@ -114,6 +124,7 @@ impl Server {
             let worker = Worker {
                 active: Arc::clone(&active),
                 lifecycle: Arc::clone(&lifecycle),
+                admission: Arc::clone(&admission),
                 loads: Arc::clone(&loads),
                 index,
                 settings: settings.clone(),
@@ -132,7 +143,17 @@ impl Server {
                 Some((address, AdminListener::start(socket, context).map_err(StartError::Worker)?))
             }
         };
-        Ok(Self { active, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin, occupied })
+        Ok(Self {
+            active,
+            lifecycle,
+            clock,
+            admission,
+            listeners: Mutex::new(plan.after),
+            workers,
+            stop,
+            admin,
+            occupied,
+        })
     }
 
     /// Applies another configuration from the next request on. No connection is dropped, and a request in flight finishes with
@@ -189,6 +210,8 @@ impl Server {
         let _ = generation.refresh_certificates();
         generation.gateway.take_over();
         self.active.replace(generation);
+        self.admission.set_bounds(descriptors::bounds(config, self.workers.len()));
+        self.gateway().set_connections_limit(self.admission.max_connections());
         let closing;
         (closing, *listeners) = plan.carry_out();
         for (worker, sockets) in self.workers.iter().zip(added) {
@@ -254,6 +277,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop_and_join();
     }
+}
+
+/// Admits connections within the bounds of a gateway's configuration, and reports the bound.
+fn admission(gateway: &Gateway, workers: usize) -> Arc<Admission> {
+    let admission = Admission::new(descriptors::bounds(gateway.config(), workers));
+    gateway.set_connections_limit(admission.max_connections());
+    Arc::new(admission)
 }
 
 /// Binds the admin listener, without publishing a Unix path.

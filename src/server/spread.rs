@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::accept::{Acceptor, accept_all, stop_tcp_handshakes, without_delay};
+use super::occupancy::OpenConnection;
 use super::socket::BoundSocket;
 use super::worker_loads::{AcceptedStream, HandOver, HandedConnection, WorkerLoads};
 
@@ -23,11 +24,11 @@ pub(super) struct Spread {
 
 impl Spread {
     /// Hands a connection to the worker with the fewest.
-    pub(super) fn hand_over(&self, stream: AcceptedStream) {
+    pub(super) fn hand_over(&self, (stream, admitted): (AcceptedStream, OpenConnection)) {
         let counted = self.loads.assign();
         let worker = counted.worker();
         // Fails only if the worker has panicked; the connection is closed then.
-        let _ = self.workers[worker].send(HandedConnection { stream, counted });
+        let _ = self.workers[worker].send(HandedConnection { stream, counted, admitted });
     }
 }
 
@@ -116,9 +117,11 @@ mod tests {
             .expect("the system allows it");
             let (workers, mut received): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::unbounded_channel()).unzip();
             let spread = Spread { workers, loads: Arc::new(WorkerLoads::new(2)) };
+            let occupancy = Arc::<crate::server::occupancy::Occupancy>::default();
             let listener = SharedListener::new(socket).expect("it is registered");
             for _ in &clients {
-                spread.hand_over(listener.accept_next().await.expect("a connection"));
+                let admitted = occupancy.try_open(8, 0).expect("there is room");
+                spread.hand_over((listener.accept_next().await.expect("a connection"), admitted));
             }
             let handed: Vec<usize> = received.iter_mut().map(|received| received.len()).collect();
             assert_eq!(handed, [4, 4]);

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::accept::{accept, tcp_peer, unix_peer};
+use super::admission::Admission;
 use super::connection::Connections;
 use super::socket::{ConnectionSource, WorkerSocket};
 use super::spread::{SharedListener, Spread};
@@ -44,6 +45,8 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 pub(super) struct Worker {
     pub(super) active: Arc<ActiveGeneration>,
     pub(super) lifecycle: Arc<Lifecycle>,
+    /// Admits the connections of all workers.
+    pub(super) admission: Arc<Admission>,
     /// Counts the connections of all workers.
     pub(super) loads: Arc<WorkerLoads>,
     /// Its position among the workers.
@@ -76,8 +79,14 @@ impl Worker {
         let (open, mut all_closed) = mpsc::channel(1);
         let abandon = watch::Sender::new(false);
         let (active, lifecycle) = (Arc::clone(&self.active), Arc::clone(&self.lifecycle));
-        let connections =
-            Arc::new(Connections::new(&self.settings, active, lifecycle, self.index, abandon.subscribe()));
+        let connections = Connections::new(
+            &self.settings,
+            active,
+            lifecycle,
+            Arc::clone(&self.admission),
+            (self.index, abandon.subscribe()),
+        );
+        let connections = Arc::new(connections);
         let (monitored, stop) = (Arc::clone(&connections), self.stop.clone());
         tokio::spawn(async move { monitored.monitor(stop).await });
         if self.index == 0 {
@@ -136,18 +145,19 @@ fn listen(
             let (acceptor, loads) = (TcpListener::from_std(socket)?, Arc::clone(loads));
             tokio::spawn(async move {
                 let open = || (intake.open.clone(), loads.count(index));
-                let serve = |stream| {
+                let serve = |(stream, admitted)| {
                     let peer = tcp_peer(&stream);
-                    intake.connections.serve(stream, (listener, peer), open());
+                    intake.connections.serve(stream, (listener, peer), (open(), admitted));
                 };
-                accept(acceptor, owner, close, serve).await;
+                accept(acceptor, owner, close, intake.connections.admission(), serve).await;
             });
         }
         ConnectionSource::Shared(socket, workers) => {
             let acceptor = SharedListener::new(socket)?;
             let spread = Spread { workers, loads: Arc::clone(loads) };
             tokio::spawn(async move {
-                accept(acceptor, owner, close, |stream| spread.hand_over(stream)).await;
+                let admission = intake.connections.admission();
+                accept(acceptor, owner, close, admission, |admitted| spread.hand_over(admitted)).await;
                 drop(intake);
             });
         }
@@ -174,7 +184,7 @@ struct Intake {
 impl Intake {
     /// Serves a connection that another worker has accepted.
     fn serve_handed(&self, handed: HandedConnection) -> io::Result<()> {
-        let open = (self.open.clone(), handed.counted);
+        let open = (self.open.clone(), handed.counted, handed.admitted);
         match handed.stream {
             AcceptedStream::Tcp(stream) => {
                 let stream = TcpStream::from_std(stream)?;

@@ -1,5 +1,6 @@
 //! The number of connections of each worker, and connections that one worker accepts for another.
 
+use super::occupancy::OpenConnection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -66,6 +67,7 @@ pub(super) enum AcceptedStream {
 pub(super) struct HandedConnection {
     pub(super) stream: AcceptedStream,
     pub(super) counted: CountedConnection,
+    pub(super) admitted: OpenConnection,
 }
 
 /// The way to each worker, by the worker's index.
