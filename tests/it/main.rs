@@ -23,6 +23,7 @@ mod derivation;
 mod derivation_trust;
 mod directives;
 mod documentation;
+mod documents;
 mod drain;
 mod drain_connections;
 mod encryption;
