@@ -38,6 +38,7 @@ mod limits;
 mod listener_addresses;
 mod metrics;
 mod named_files;
+mod openapi;
 mod org_key_checks;
 mod pass_through;
 mod pass_through_responses;
