@@ -96,7 +96,10 @@ fn parse(source: Source<'_>, resolver: &Resolver<'_>) -> Result<Config, ConfigEr
     let mut findings = overrides::apply(&mut tree, resolver.environment());
     let written = tree.read().map_err(|error| source.refused(&tree, &error))?;
     inherit_common_settings(&mut tree);
-    let Some(mut config) = source.read_all(&mut tree, &mut findings) else { return Err(ConfigError(findings)) };
+    let config = source.read_all(&mut tree, &mut findings);
+    // Tables are read in the order of their names.
+    findings.sort_by_key(|finding| finding.position().map(|(_, line, column)| (line, column)));
+    let Some(mut config) = config else { return Err(ConfigError(findings)) };
     let mut invalid = Findings::default();
     config.check(resolver, &mut invalid);
     let is_whole = findings.is_empty();
