@@ -138,12 +138,12 @@ async fn a_used_gateway_shows_exactly_the_declared_metrics() {
 }
 
 #[test]
-fn the_readme_lists_exactly_the_declared_metrics() {
+fn the_documentation_lists_exactly_the_declared_metrics() {
     let row = |line: &str| {
         let cells: Vec<String> = line.split('|').map(|cell| cell.trim().replace('`', "")).collect();
         (cells.len() == 6).then(|| [1, 2, 3, 4].map(|column| cells[column].clone()))
     };
-    let readme: Vec<_> = include_str!("../../README.md")
+    let documented: Vec<_> = include_str!("../../docs/observability.md")
         .lines()
         .filter(|line| line.starts_with("| `postern_"))
         .map(|line| row(line).unwrap_or_else(|| panic!("{line}")))
@@ -152,7 +152,7 @@ fn the_readme_lists_exactly_the_declared_metrics() {
         .iter()
         .map(|metric| [metric.name, metric.kind, &metric.labels.join(", "), metric.help].map(str::to_owned))
         .collect();
-    assert_eq!(readme, declared);
+    assert_eq!(documented, declared);
 }
 
 #[tokio::test]
