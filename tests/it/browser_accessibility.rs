@@ -116,7 +116,7 @@ async fn a_status_page_under_load_is_accessible() {
     send(&world.gateway, 12).await;
     world.clock.advance(std::time::Duration::from_secs(1));
     drive(move || {
-        visit(&mut Chromium::start(), &world, "load", "document.querySelectorAll('#errors summary').length > 2")
+        visit(&mut Chromium::start(), &world, "load", "document.querySelectorAll('#errors summary').length > 2");
     })
     .await;
 }

@@ -64,6 +64,12 @@ impl ErrorList {
         });
     }
 
+    /// Locks the list of refused requests.
+    #[cfg(test)]
+    pub(super) fn lock_refused(&self) -> impl Drop {
+        self.refused.lock().expect("no other thread has it")
+    }
+
     /// The kept errors: failures first, each kind newest first.
     pub(super) fn all(&self, now: Moment) -> Vec<RecentError> {
         let shown = |error: &KeptError| RecentError {
