@@ -1,4 +1,5 @@
-//! `GET /explore?…`: lists executions through the gateway, as a caller would, and reports the result as one JSON object.
+//! `GET /explore?…` and `GET /explore/api/v2/public/execution/…`: asks for executions, a document or the batches of a node
+//! through the gateway, as a caller would, and reports the result as one JSON object.
 //! The status page uses this resource, since its `Content-Security-Policy` allows no requests to another origin.
 //!
 //! The credential comes in headers and is never in a URL: `x-api-key` and `linked_account_id` as at the gateway, and
@@ -26,6 +27,9 @@ use crate::request::headers::{LINKED_ACCOUNT_ID, X_API_KEY};
 
 const EXPLORE_AUTHORIZATION: HeaderName = HeaderName::from_static("x-explore-authorization");
 
+/// The path of the explorer at the admin listener.
+pub(super) const EXPLORE: &str = "/explore";
+
 /// The body of `/explore`: the gateway's response, and how the gateway read the query.
 #[derive(Serialize)]
 struct Exploration {
@@ -33,6 +37,9 @@ struct Exploration {
     headers: Vec<(String, String)>,
     /// The body of the response, if it is JSON.
     body: Option<Box<RawValue>>,
+    /// The body of the response, if it is not JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
     /// The query as the gateway reads it, if query and credential are valid.
     question: Option<Explained>,
 }
@@ -57,13 +64,15 @@ impl Explorer {
         let connection = self.connection(gateway.config())?;
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default();
-        let target = Uri::try_from(format!("{COLLECTION}?{query}")).map_err(|error| {
+        let target = Uri::try_from(format!("{}?{query}", resource(head.uri.path())?)).map_err(|error| {
             ClientError::new(Reason::MalformedRequest, "the query can't be part of a request target").caused_by(error)
         })?;
         let mut request = Request::new(CallerBody::new(body, None, UnreadContent::Left));
         *request.uri_mut() = target.clone();
         *request.headers_mut() = credential_headers(&head.headers);
-        let headers = request.headers().clone();
+        let (mut explained, ()) = Request::new(()).into_parts();
+        explained.uri = target;
+        explained.headers = request.headers().clone();
         let response = match gateway.handle(&connection, request) {
             Handled::Response(response) => response,
             Handled::Unfinished(request) => Arc::clone(gateway).finish(request).await,
@@ -73,12 +82,14 @@ impl Explorer {
         let text = |(name, value): (&HeaderName, &HeaderValue)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
+        let parsed: Option<Box<RawValue>> = serde_json::from_slice(&body).ok();
         let exploration = Exploration {
             status: response.status.as_u16(),
             headers: response.headers.iter().map(text).collect(),
-            body: serde_json::from_slice(&body).ok(),
+            text: parsed.is_none().then(|| String::from_utf8_lossy(&body).into_owned()),
+            body: parsed,
             // Explained after the request, which may have fetched the keys of the token's issuer.
-            question: gateway.explain(&connection, &headers, target.query()),
+            question: gateway.explain(&connection, &explained),
         };
         Ok(json_response(StatusCode::OK, &exploration))
     }
@@ -109,6 +120,21 @@ impl Explorer {
         };
         *present = Some((Arc::clone(config), connection.clone()));
         Ok(connection)
+    }
+}
+
+/// The path of the resource at the gateway: one of those whose responses can be cached.
+fn resource(path: &str) -> Result<&str, ClientError> {
+    let path = path.strip_prefix(EXPLORE).unwrap_or_default();
+    if path.is_empty() {
+        return Ok(COLLECTION);
+    }
+    let segments = path.strip_prefix(COLLECTION).map(|rest| rest.split('/').collect::<Vec<_>>());
+    match segments.as_deref() {
+        Some([""] | ["", _] | ["", _, "nodes", _, "batches"]) => Ok(path),
+        _ => {
+            Err(ClientError::new(Reason::NotFound, "the explorer reads executions and the batches of their nodes only"))
+        }
     }
 }
 

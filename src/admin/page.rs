@@ -7,7 +7,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
 /// Path, content type and text of each file.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page/style.css", STYLE, include_str!("page/style.css")),
     ("/page/icon.svg", IMAGE, include_str!("page/icon.svg")),
@@ -16,6 +16,10 @@ const FILES: [(&str, &str, &str); 9] = [
     ("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
     ("/page/charts.js", SCRIPT, include_str!("page/charts.js")),
     ("/page/status.js", SCRIPT, include_str!("page/status.js")),
+    ("/page/failures.js", SCRIPT, include_str!("page/failures.js")),
+    ("/page/lists.js", SCRIPT, include_str!("page/lists.js")),
+    ("/page/config.js", SCRIPT, include_str!("page/config.js")),
+    ("/page/curl.js", SCRIPT, include_str!("page/curl.js")),
     ("/page/explorer.js", SCRIPT, include_str!("page/explorer.js")),
 ];
 

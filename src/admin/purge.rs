@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::response::{AdminResponse, json_response};
 use crate::error::{ClientError, Reason};
+use crate::gateway::Gateway;
 use crate::log_events;
 use crate::suggest::suggest;
 use crate::tenant::Tenant;
@@ -36,7 +37,8 @@ struct PurgeRequest {
 ///
 /// # Errors
 /// If the body is not one of the three documented forms, or names an unknown tenant.
-pub(super) async fn purge(tenants: &[Arc<Tenant>], request: Request<Incoming>) -> Result<AdminResponse, ClientError> {
+pub(super) async fn purge(gateway: &Gateway, request: Request<Incoming>) -> Result<AdminResponse, ClientError> {
+    let tenants = gateway.tenants();
     require_json(request.headers())?;
     let body = read_body(request.into_body()).await?;
     let request: PurgeRequest =
@@ -63,6 +65,10 @@ pub(super) async fn purge(tenants: &[Arc<Tenant>], request: Request<Incoming>) -
     };
     let one_account = request.linked_account.is_some();
     tracing::info!(tenant = request.tenant, one_account, message = log_events::PURGED);
+    // `log.linked_accounts` applies to the status page too.
+    let shown = gateway.config().log.linked_accounts;
+    let account = request.linked_account.as_deref().and_then(|id| shown.name(id)).unwrap_or_default();
+    gateway.event(log_events::PURGED, request.tenant.as_deref(), account.into_owned());
     Ok(json_response(StatusCode::OK, &json!({ "purged": purged })))
 }
 

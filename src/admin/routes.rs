@@ -8,7 +8,7 @@
 //! | `GET /status` | the data of the status page |
 //! | `GET /config` | the configuration in effect, redacted |
 //! | `POST /purge` | drops cached entries: those of a linked account, of a tenant, or all |
-//! | `GET /explore` | lists executions through the gateway, with the credential in the headers |
+//! | `GET /explore`, `GET /explore/api/v2/public/execution/…` | reads executions, a document or batches through the gateway, with the credential in the headers |
 //! | `GET /`, `/page/…` | the status page; no token needed, since the files contain no data |
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::access::{self, AdminRole};
 use super::context::AdminContext;
-use super::explorer::Explorer;
+use super::explorer::{EXPLORE, Explorer};
 use super::response::{AdminResponse, PROMETHEUS_TEXT, error_response, json_response, response};
 use super::{page, purge, status};
 use crate::error::{ClientError, Reason};
@@ -67,7 +67,7 @@ async fn route(
             require_read(request.method())?;
             Ok(status::readiness(context, role))
         }
-        "/metrics" | "/status" | "/config" | "/explore" => {
+        "/metrics" | "/status" | "/config" => {
             require_read(request.method())?;
             require_operator(role)?;
             match path {
@@ -76,8 +76,7 @@ async fn route(
                     Ok(response(StatusCode::OK, PROMETHEUS_TEXT, text))
                 }
                 "/status" => Ok(status::status(context)),
-                "/config" => Ok(json_response(StatusCode::OK, &gateway.config().redacted())),
-                _ => explorer.explore(&gateway, request).await,
+                _ => Ok(json_response(StatusCode::OK, &gateway.config().redacted())),
             }
         }
         "/purge" => {
@@ -85,10 +84,19 @@ async fn route(
                 return Err(ClientError::method_not_allowed(PURGE_METHODS));
             }
             require_operator(role)?;
-            purge::purge(gateway.tenants(), request).await
+            purge::purge(&gateway, request).await
+        }
+        _ if is_explorer(path) => {
+            require_read(request.method())?;
+            require_operator(role)?;
+            explorer.explore(&gateway, request).await
         }
         _ => Err(ClientError::new(Reason::NotFound, "there is no such resource at the admin listener")),
     }
+}
+
+fn is_explorer(path: &str) -> bool {
+    path.strip_prefix(EXPLORE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn require_read(method: &Method) -> Result<(), ClientError> {

@@ -33,6 +33,8 @@ impl ReloadState {
 #[derive(Serialize)]
 struct StatusBody {
     version: &'static str,
+    /// The name of the machine or of the container.
+    host: String,
     ready: bool,
     draining: bool,
     configuration: ReloadState,
@@ -45,6 +47,7 @@ pub(super) fn status(context: &AdminContext) -> AdminResponse {
     let (gateway, draining) = (context.generation.gateway(), context.lifecycle.is_draining());
     let body = StatusBody {
         version: env!("CARGO_PKG_VERSION"),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         ready: gateway.readiness().ready && !draining,
         draining,
         configuration: ReloadState::of(&context.lifecycle),

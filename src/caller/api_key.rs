@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::client_key::{self, KeyBudgets};
+use super::client_key::{self, KeyStates};
 use super::grant::Grant;
+use super::key_usage::KeyUsage;
 use super::org_key;
 use crate::digest::sha256;
 use crate::tenant::Tenant;
@@ -26,11 +27,11 @@ pub(super) enum ApiKey {
 }
 
 impl ApiKeys {
-    /// Creates the table of the tenants' keys. `budgets` are the client keys' budgets before a reload.
-    pub(super) fn new(tenants: &[Arc<Tenant>], budgets: &KeyBudgets) -> Self {
+    /// Creates the table of the tenants' keys. `states` are the client keys' states before a reload.
+    pub(super) fn new(tenants: &[Arc<Tenant>], states: &KeyStates) -> Self {
         let mut keys = HashMap::default();
         for tenant in tenants {
-            let client_keys = client_key::grants(tenant, budgets);
+            let client_keys = client_key::grants(tenant, states);
             keys.extend(
                 client_keys.map(|(digest, grant)| (digest, ApiKey::Client(Arc::clone(tenant), Arc::new(grant)))),
             );
@@ -39,15 +40,23 @@ impl ApiKeys {
         Self(keys)
     }
 
-    /// Collects the budgets of all client keys that have one.
-    pub(super) fn budgets(&self) -> KeyBudgets {
-        let mut budgets = KeyBudgets::default();
+    /// Collects the states of all client keys.
+    pub(super) fn states(&self) -> KeyStates {
+        let mut states = KeyStates::default();
         for key in self.0.values() {
             if let ApiKey::Client(tenant, grant) = key {
-                budgets.insert(tenant, grant);
+                states.insert(tenant, grant);
             }
         }
-        budgets
+        states
+    }
+
+    /// Returns the counts of a client key by its SHA-256.
+    pub(super) fn usage(&self, sha256: &[u8; 32]) -> Option<&KeyUsage> {
+        match self.0.get(sha256)? {
+            ApiKey::Client(_, grant) => grant.usage.as_deref(),
+            ApiKey::Org(_) => None,
+        }
     }
 
     /// Finds a key. Part of the hit path.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::api_key::ApiKeys;
 use super::certificate::Certificates;
-use super::client_key::KeyBudgets;
+use super::client_key::KeyStates;
 use super::grant::TenantGrant;
 use super::jwt::{IssuerIndex, Issuers, KeyState};
 use super::tenants::Tenants;
@@ -36,7 +36,7 @@ impl Callers {
         share_budgets(&mut tenants, &[]);
         let tenants: Vec<_> = tenants.into_iter().map(Arc::new).collect();
         Ok(Self {
-            api_keys: ApiKeys::new(&tenants, &KeyBudgets::default()),
+            api_keys: ApiKeys::new(&tenants, &KeyStates::default()),
             issuers: Issuers::new(&config.issuers, clock)?,
             certificates: Certificates::new(config),
             tenants: Tenants::new(tenants),

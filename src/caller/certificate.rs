@@ -36,6 +36,7 @@ fn grant(certificate: &ClientCertificate) -> Grant {
         name: Arc::clone(&certificate.name),
         access: certificate.access,
         budget: None,
+        usage: None,
         linked_accounts: certificate.linked_accounts.clone(),
         expires: None,
         may_be_of_org: true,

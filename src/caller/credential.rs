@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::grant::Grant;
 use super::jwt::Identity;
+use super::key_usage::KeyUsage;
 use super::session_token::SessionToken;
 use crate::config::Access;
 use crate::tenant::OrgKey;
@@ -30,6 +31,15 @@ impl Credential {
             Self::Jwt(identity) => identity.subject(),
             Self::OrgKey(_) => "org key",
             Self::SessionToken(_) => "session token",
+        }
+    }
+
+    /// The counts of a client key; `None` for other credentials.
+    #[must_use]
+    pub fn key_usage(&self) -> Option<&KeyUsage> {
+        match self {
+            Self::Grant(grant) => grant.usage.as_deref(),
+            Self::Jwt(_) | Self::OrgKey(_) | Self::SessionToken(_) => None,
         }
     }
 

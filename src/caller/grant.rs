@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::key_usage::KeyUsage;
 use super::linked_account;
 use super::tenants::TenantIndex;
 use crate::clock::Clock;
@@ -21,6 +22,8 @@ pub struct Grant {
     pub access: Access,
     /// A budget beside the linked account's, for client keys that are configured with one.
     pub budget: Option<Arc<ClientBudget>>,
+    /// The counts of a client key; `None` for other credentials.
+    pub(super) usage: Option<Arc<KeyUsage>>,
     pub(super) linked_accounts: Vec<AccountPattern>,
     pub(super) expires: Option<Timestamp>,
     /// False for a trusted listener, which has no credential that could be for the whole org.

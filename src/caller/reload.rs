@@ -22,7 +22,7 @@ impl Callers {
         let mut tenants: Vec<_> = config.tenants.iter().map(tenant).collect();
         share_budgets(&mut tenants, self.tenants());
         let tenants: Vec<_> = tenants.into_iter().map(Arc::new).collect();
-        let api_keys = ApiKeys::new(&tenants, &self.api_keys.budgets());
+        let api_keys = ApiKeys::new(&tenants, &self.api_keys.states());
         let tenants = Tenants::new(tenants);
         let verified = if tenants.has_same_ids(&self.tenants) { VerifiedTokens::Keep } else { VerifiedTokens::Drop };
         Ok(Self {

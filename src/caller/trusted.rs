@@ -94,6 +94,7 @@ fn grant(trusted: &Trusted) -> TenantGrant {
         name: "trusted listener".into(),
         access: trusted.access,
         budget: None,
+        usage: None,
         linked_accounts: trusted.linked_accounts.clone(),
         expires: None,
         may_be_of_org: false,

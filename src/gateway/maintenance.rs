@@ -57,6 +57,11 @@ impl Gateway {
         self.observer.connection_closed(reason);
     }
 
+    /// Adds an event to those that the status page shows. The name is that of its log event.
+    pub fn event(&self, event: &'static str, tenant: Option<&str>, details: String) {
+        self.observer.event(event, tenant, details);
+    }
+
     /// Counts a connection of the admin listener that it closed.
     pub fn admin_connection_closed(&self, reason: AdminCloseReason) {
         self.observer.admin_connection_closed(reason);
@@ -77,7 +82,7 @@ impl Gateway {
     /// Runs the periodic work (refreshing issuers' keys, checking org keys) for as long as it is polled. One worker runs it for
     /// all, with its client.
     pub async fn run_maintenance(&self, client: &Client) {
-        let verified = self.fetcher.upstream().keep_keys_verified(client, self.callers.tenants());
+        let verified = self.fetcher.upstream().keep_keys_verified(client, self.callers.tenants(), &self.observer);
         tokio::join!(self.callers.keep_issuers_fresh(), verified);
     }
 }

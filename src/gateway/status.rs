@@ -4,17 +4,19 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::request::Parts;
 use serde::Serialize;
 
+use super::normalise::{Normalised, normalise};
 use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
-use crate::caller::KeyState;
+use crate::caller::{ClientKeyStatus, KeyState};
 use crate::config::Derive;
-use crate::executions::{DerivationKind, DerivationKinds, ListQuery, Question};
+use crate::executions::{DerivationKind, DerivationKinds};
 use crate::lifecycle::Reloads;
-use crate::observe::{Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
+use crate::observe::{Event, Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
 use crate::request::headers::RequestHeaders;
+use crate::request::route::{Route, route};
 use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus, TrustStatus};
 use crate::upstream::Circuit;
 
@@ -40,8 +42,12 @@ pub struct Status {
     pub tenants: Vec<TenantState>,
     /// The linked accounts with the most requests in the last minute.
     pub busiest: Vec<BusyAccount>,
-    /// The last errors, newest first.
+    /// The last errors: failures (5xx) first, each kind newest first.
     pub errors: Vec<RecentError>,
+    /// The client keys of all tenants, in the order of the configuration.
+    pub client_keys: Vec<ClientKeyStatus>,
+    /// The last events of the process, newest first.
+    pub events: Vec<Event>,
 }
 
 /// The state of a tenant and of its circuit.
@@ -135,6 +141,8 @@ impl Gateway {
                 .collect(),
             busiest,
             errors,
+            client_keys: self.callers.client_keys(now),
+            events: self.observer.events(),
         }
     }
 
@@ -205,23 +213,23 @@ impl Gateway {
         })
     }
 
-    /// The reading of a list query; `None` if the credential or the query is not accepted.
+    /// The reading of a request for a cacheable resource; `None` if the credential or the query is not accepted.
     #[must_use]
-    pub fn explain(
-        &self,
-        connection: &ConnectionContext,
-        headers: &HeaderMap,
-        query: Option<&str>,
-    ) -> Option<Explained> {
-        let caller =
-            self.callers.identify(&RequestHeaders::of(headers), &connection.identity, self.clock.now()).ok()?;
-        let question = Question::List(ListQuery::parse(query, &self.config.query).ok()?);
+    pub fn explain(&self, connection: &ConnectionContext, head: &Parts) -> Option<Explained> {
+        let headers = RequestHeaders::of(&head.headers);
+        let caller = self.callers.identify(&headers, &connection.identity, self.clock.now()).ok()?;
+        let routed = route(head, &self.config.server, &self.config.pass_through).ok()?;
+        let Route::Endpoint(endpoint) = routed else { return None };
+        let query = (&*connection.query_memo, &self.config.query);
+        let Ok(Normalised::Question(parsed)) = normalise(endpoint, &caller, head, query) else { return None };
+        let mut canonical = String::new();
+        parsed.question.write_canonical(&mut canonical);
         Some(Explained {
             tenant: caller.tenant().config.id.to_string(),
             linked_account: caller.partition().linked_account_id().map(str::to_owned),
             caller: caller.name().to_owned(),
-            canonical: question.to_string(),
-            upstream: question.upstream_target(self.config.upstream.dialect),
+            canonical,
+            upstream: parsed.question.upstream_target(self.config.upstream.dialect),
         })
     }
 }

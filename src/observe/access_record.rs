@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::traces::TraceId;
 use crate::cache::{CacheKey, CacheOutcome};
-use crate::caller::{Authenticated, Caller};
+use crate::caller::{Authenticated, Caller, KeyUsage};
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::request::RequestId;
@@ -60,18 +60,22 @@ pub struct CallerIdentity<'a> {
     pub name: &'a str,
     /// The linked account that the request acts for; `None` for a session token, which does not reveal it.
     pub linked_account: Option<&'a str>,
+    /// The counts of the client key, if the credential is one.
+    pub key_usage: Option<&'a KeyUsage>,
 }
 
 impl<'a> From<&'a Caller> for CallerIdentity<'a> {
     fn from(caller: &'a Caller) -> Self {
         let linked_account = caller.partition().linked_account_id();
-        Self { tenant: caller.tenant(), name: caller.name(), linked_account }
+        let key_usage = caller.credential().key_usage();
+        Self { tenant: caller.tenant(), name: caller.name(), linked_account, key_usage }
     }
 }
 
 impl<'a> From<&'a Authenticated> for CallerIdentity<'a> {
     fn from(known: &'a Authenticated) -> Self {
-        Self { tenant: &known.tenant, name: known.credential.name(), linked_account: None }
+        let key_usage = known.credential.key_usage();
+        Self { tenant: &known.tenant, name: known.credential.name(), linked_account: None, key_usage }
     }
 }
 

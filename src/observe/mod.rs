@@ -7,6 +7,7 @@
 mod access_log;
 mod access_record;
 mod close_reason;
+mod events;
 mod latency;
 mod log_text;
 mod log_writer;
@@ -23,6 +24,8 @@ use arc_swap::ArcSwap;
 pub use self::access_log::TARGET;
 pub use self::access_record::{AccessError, AccessRecord, CallerIdentity};
 pub use self::close_reason::{AdminCloseReason, CloseReason};
+pub use self::events::Event;
+use self::events::EventList;
 pub use self::latency::Quantiles;
 pub use self::log_writer::{LogWriter, LogWriterGuard};
 pub(crate) use self::metrics::TenantMetrics;
@@ -40,6 +43,7 @@ use crate::tenant::Tenant;
 #[derive(Debug)]
 pub struct Observer {
     recent: RecentActivity,
+    events: EventList,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     /// Metrics of requests whose tenant is not known.
@@ -58,6 +62,7 @@ impl Observer {
         let metrics = Arc::new(Metrics::new());
         Self {
             recent: RecentActivity::default(),
+            events: EventList::default(),
             unidentified: RequestMetrics::new(&metrics, "".into()),
             tenants: ArcSwap::default(),
             access_log,
@@ -86,6 +91,17 @@ impl Observer {
     #[must_use]
     pub fn recent(&self) -> &RecentActivity {
         &self.recent
+    }
+
+    /// Adds an event to those that the status page shows. The name is that of its log event.
+    pub fn event(&self, event: &'static str, tenant: Option<&str>, details: String) {
+        self.events.add(Event { at: self.clock.wall(), event, tenant: tenant.map(str::to_owned), details });
+    }
+
+    /// The last events, newest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.events.all()
     }
 
     /// Counts the delivery of a webhook.

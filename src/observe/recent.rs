@@ -2,27 +2,24 @@
 //!
 //! An answer from the cache costs the hit path two relaxed atomics and takes no lock. Memory is bounded.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+mod errors;
 
 use http::StatusCode;
 use serde::Serialize;
 
-use super::access_record::{AccessRecord, write_cause};
+use self::errors::ErrorList;
+pub use self::errors::RecentError;
+use super::access_record::AccessRecord;
 use super::latency::{LatencyHistogram, Quantiles};
 use super::stripe::stripe_of_thread;
 use crate::cache::CacheOutcome;
 use crate::clock::Moment;
-use crate::request::RequestId;
-use crate::request::route::Resource;
 use crate::window_counter::{CounterRing, SECOND, ago, unit};
 
 /// Seconds of traffic on the status page.
 const SECONDS_SHOWN: usize = 300;
 /// Seconds that are kept: those shown, the present one, and a few more since the second may change during a read.
 const SECONDS_KEPT: usize = SECONDS_SHOWN + 4;
-/// Number of errors that are kept.
-const ERRORS_KEPT: usize = 50;
 /// Number of stripes. Workers beyond it share one.
 const STRIPES: usize = 8;
 /// Number of [`TrafficClass`]es.
@@ -67,7 +64,7 @@ impl TrafficClass {
 #[derive(Debug)]
 pub struct RecentActivity {
     stripes: Box<[ActivityStripe]>,
-    errors: Mutex<VecDeque<KeptError>>,
+    errors: ErrorList,
 }
 
 /// The counts of the threads that share a stripe.
@@ -80,23 +77,10 @@ struct ActivityStripe {
     fetches: LatencyHistogram,
 }
 
-/// An answer with an error status.
-#[derive(Debug)]
-struct KeptError {
-    answered_at: Moment,
-    request_id: RequestId,
-    status: StatusCode,
-    error_code: Box<str>,
-    cause: Option<Box<str>>,
-    tenant: Option<Box<str>>,
-    linked_account: Option<Box<str>>,
-    resource: Resource,
-}
-
 impl Default for RecentActivity {
     fn default() -> Self {
         let stripes = std::iter::repeat_with(ActivityStripe::default).take(STRIPES).collect();
-        Self { stripes, errors: Mutex::new(VecDeque::with_capacity(ERRORS_KEPT)) }
+        Self { stripes, errors: ErrorList::default() }
     }
 }
 
@@ -106,34 +90,15 @@ impl RecentActivity {
         let class = TrafficClass::of(record);
         let stripe = &self.stripes[stripe_of_thread(STRIPES)];
         stripe.traffic[class as usize].add(unit(record.answered_at, SECOND));
+        if let Some(usage) = record.caller.and_then(|caller| caller.key_usage) {
+            usage.record(record.answered_at, class == TrafficClass::Limited);
+        }
         match class {
             TrafficClass::Hit | TrafficClass::Stale => stripe.hits.add(record.answered_at, record.duration),
             TrafficClass::Fetched => stripe.fetches.add(record.answered_at, record.duration),
-            TrafficClass::Refused | TrafficClass::Limited | TrafficClass::Failed => self.keep_error(record),
+            TrafficClass::Refused | TrafficClass::Limited | TrafficClass::Failed => self.errors.keep(record),
             TrafficClass::PassedThrough => {}
         }
-    }
-
-    fn keep_error(&self, record: &AccessRecord<'_>) {
-        // A flood of errors must not slow down requests: while the list is locked, an error is counted but not kept.
-        let Ok(mut errors) = self.errors.try_lock() else { return };
-        if errors.len() >= ERRORS_KEPT {
-            errors.pop_front();
-        }
-        errors.push_back(KeptError {
-            answered_at: record.answered_at,
-            request_id: record.request_id,
-            status: record.status,
-            error_code: record.error.map_or("", |error| error.code).into(),
-            cause: record.error.and_then(|error| error.cause).map(|cause| {
-                let mut text = String::new();
-                write_cause(&mut text, cause);
-                text.into()
-            }),
-            tenant: record.caller.map(|caller| (*caller.tenant.config.id).into()),
-            linked_account: record.caller.and_then(|caller| caller.linked_account).map(Into::into),
-            resource: record.resource,
-        });
     }
 
     /// The traffic of the last five minutes, without the present second, which is not over.
@@ -165,22 +130,10 @@ impl RecentActivity {
         }
     }
 
-    /// The last errors, newest first.
+    /// The last errors: failures (5xx) first, each kind newest first.
     #[must_use]
     pub fn errors(&self, now: Moment) -> Vec<RecentError> {
-        // No code that holds the lock can leave the list inconsistent, even if it panics.
-        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = |error: &KeptError| RecentError {
-            seconds_ago: now.since(error.answered_at).as_secs_f64(),
-            request_id: error.request_id.to_string(),
-            status: error.status.as_u16(),
-            error_code: error.error_code.to_string(),
-            cause: error.cause.as_deref().map(str::to_owned),
-            endpoint: error.resource.name(),
-            tenant: error.tenant.as_deref().map(str::to_owned),
-            linked_account: error.linked_account.as_deref().map(str::to_owned),
-        };
-        errors.iter().rev().map(shown).collect()
+        self.errors.all(now)
     }
 }
 
@@ -210,28 +163,6 @@ pub struct Latency {
     pub hits: Option<Quantiles>,
     /// Of answers fetched from Refold.
     pub fetches: Option<Quantiles>,
-}
-
-/// A request that was refused or failed, as the status page shows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct RecentError {
-    /// Seconds since the answer.
-    pub seconds_ago: f64,
-    /// The request id, which the caller received in `x-request-id`.
-    pub request_id: String,
-    /// The status of the answer.
-    pub status: u16,
-    /// The `error_code` of the answer.
-    pub error_code: String,
-    /// The underlying error, for the operator; not part of the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<String>,
-    /// The resource that the request was for.
-    pub endpoint: &'static str,
-    /// The caller's tenant, if the credential is known.
-    pub tenant: Option<String>,
-    /// The linked account that the request acted for.
-    pub linked_account: Option<String>,
 }
 
 #[cfg(test)]

@@ -169,7 +169,9 @@ impl Server {
             return Err(error);
         }
         self.lifecycle.reloaded(self.clock.wall());
-        tracing::info!(changes = %config.changes_since(&before), message = log_events::CONFIG_RELOADED);
+        let changes = config.changes_since(&before);
+        tracing::info!(%changes, message = log_events::CONFIG_RELOADED);
+        self.active.gateway().event(log_events::CONFIG_RELOADED, None, changes.to_string());
         if config.server.workers != self.workers.len() {
             tracing::warn!(setting = "server.workers", message = log_events::RESTART_NEEDED);
         }
@@ -187,6 +189,7 @@ impl Server {
 
     fn record_refusal(&self, reason: String) {
         tracing::error!(error = reason, message = log_events::CONFIG_REFUSED);
+        self.active.gateway().event(log_events::CONFIG_REFUSED, None, reason.clone());
         self.lifecycle.refused(reason);
     }
 

@@ -12,6 +12,7 @@ use crate::clock::{Clock, Moment};
 use crate::error::ClientError;
 use crate::executions::DerivationKind;
 use crate::limit::Urgency;
+use crate::log_events;
 use crate::observe::{ComparisonResult, Observer, Span, SpanContext, TenantMetrics, UpstreamOutcome};
 use crate::request::method::method_name;
 
@@ -142,6 +143,7 @@ impl UpstreamTelemetry {
     /// Counts that a tenant's circuit to Refold opened.
     pub(super) fn count_opened_circuit(&self, tenant: &str) {
         self.observer.metrics.circuit_opened.with_label_values(&[tenant]).inc();
+        self.observer.event(log_events::UPSTREAM_CIRCUIT_OPENED, Some(tenant), String::new());
     }
 
     fn clock(&self) -> &Clock {

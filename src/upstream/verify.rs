@@ -10,6 +10,8 @@ use super::{Upstream, request};
 use crate::clock::Moment;
 use crate::http_client::Client;
 use crate::limit::{Flow, Urgency};
+use crate::log_events;
+use crate::observe::Observer;
 use crate::tenant::{KeyVerdict, OrgKey, Tenant};
 
 /// Time between two looks for keys that are to be checked.
@@ -19,21 +21,25 @@ const FLOW: Flow = Flow { credential: 0, account: 0 };
 
 impl Upstream {
     /// Checks the tenants' org keys whenever a check is due, for as long as it is polled; ends at once if keys are never checked.
-    pub async fn keep_keys_verified(&self, client: &Client, tenants: &[Arc<Tenant>]) {
+    pub async fn keep_keys_verified(&self, client: &Client, tenants: &[Arc<Tenant>], observer: &Observer) {
         if self.config.upstream.verify_key == crate::config::VerifyKey::Off {
             return;
         }
         loop {
             let now = self.clock.now();
-            join_all(tenants.iter().map(|tenant| self.verify_keys(client, tenant, now))).await;
+            join_all(tenants.iter().map(|tenant| self.verify_keys(client, tenant, (observer, now)))).await;
             self.clock.sleep_until(self.clock.now() + INTERVAL).await;
         }
     }
 
-    async fn verify_keys(&self, client: &Client, tenant: &Tenant, now: Moment) {
+    async fn verify_keys(&self, client: &Client, tenant: &Tenant, (observer, now): (&Observer, Moment)) {
         for key in tenant.keys_to_check(self.config.upstream.verify_key, now) {
             let verdict = self.verify_key(client, tenant, key).await;
+            let was_accepted = tenant.credential_accepted();
             tenant.record_key_verdict(key, verdict);
+            if was_accepted && !tenant.credential_accepted() {
+                observer.event(log_events::UPSTREAM_REJECTED_ORG_KEY, Some(&tenant.config.id), String::new());
+            }
         }
     }
 

@@ -225,7 +225,7 @@ async fn the_status_shows_traffic_errors_and_tenants() {
     let error = &status["errors"][0];
     let expected = json!({
         "seconds_ago": 1.0, "request_id": refused.header("x-request-id"), "status": 400,
-        "error_code": "INVALID_PARAMETER", "endpoint": "list", "tenant": "t", "linked_account": "acme-1",
+        "error_code": "INVALID_PARAMETER", "endpoint": "list", "tenant": "t", "caller": "all", "linked_account": "acme-1",
     });
     assert_eq!(error, &expected);
     let tenant = &status["tenants"][0];

@@ -8,7 +8,7 @@ use http::Method;
 use postern::clock::Clock;
 use serde_json::json;
 
-use crate::support::chromium::{Chromium, Tab};
+use crate::support::chromium::{Chromium, Tab, drive};
 use crate::support::{ADMIN_TOKEN, Client, Configuration, EXECUTIONS, KEY, World};
 
 /// Requests as dashboards poll them: more for some linked accounts, one with a wrong key and one with a wrong limit.
@@ -34,11 +34,6 @@ async fn load(gateway: Client) {
 async fn world(admin: fn(Configuration) -> Configuration) -> World {
     let limits = |_| Configuration::with_default_limits().max_wait("1s").client_limit(1000, 1000);
     World::builder().config(limits).config(admin).clock(Clock::system()).start().await
-}
-
-/// Runs a blocking script while the world goes on.
-async fn drive(script: impl FnOnce() + Send + 'static) {
-    tokio::task::spawn_blocking(script).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
 }
 
 /// Asserts that the page is not wider than the device.
@@ -90,7 +85,7 @@ fn figures_change(tab: &mut Tab<'_>) {
     tab.until("parseFloat(document.querySelector('#rate').textContent) > 5");
     tab.until("document.querySelectorAll('#busiest b').length >= 3");
     tab.until("parseFloat(document.querySelector('#ratio').textContent) > 10");
-    tab.until("document.querySelectorAll('#errors tbody tr').length > 3");
+    tab.until("document.querySelectorAll('#errors summary').length >= 2");
     tab.until("document.querySelectorAll('#latencies .span').length === 2");
     let shown = tab.value("document.querySelector('#traffic-legend').textContent");
     let shape = tab.value("document.querySelector('#traffic-chart .cached').getAttribute('points')");

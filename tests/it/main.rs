@@ -5,7 +5,10 @@
 
 mod access_log;
 mod admin;
+mod admin_status;
 mod browser;
+mod browser_accessibility;
+mod browser_explorer;
 mod browser_status_page;
 mod caching;
 mod callers;

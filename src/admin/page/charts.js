@@ -60,14 +60,17 @@ export function spark(svg, series) {
   svg.replaceChildren(...drawn);
 }
 
-/** A ring that is filled to a share from 0 to 1. */
-export function dial(svg, share) {
+/** A ring of arcs one after the other. `arcs`: [class, share from 0 to 1]. */
+export function dial(svg, arcs) {
   const around = 2 * Math.PI * 50;
   const ring = { cx: 60, cy: 60, r: 50, "stroke-width": 11, transform: "rotate(-90 60 60)" };
-  if (!svg.firstChild) svg.append(s("circle", { class: "track", ...ring }), s("circle", { class: "value", ...ring, "stroke-dasharray": around }));
-  // The round caps of a line without length would show as a dot.
-  svg.lastChild.style.display = share ? "" : "none";
-  svg.lastChild.setAttribute("stroke-dashoffset", round(around * (1 - (share ?? 0))));
+  let begin = 0;
+  const drawn = arcs.map(([name, share]) => {
+    const arc = share > 0 && s("circle", { class: `value ${name}`, ...ring, "stroke-dasharray": `${round(around * share)} ${round(around * 2)}`, "stroke-dashoffset": round(-around * begin) });
+    begin += share;
+    return arc;
+  });
+  svg.replaceChildren(s("circle", { class: "track", ...ring }), ...drawn.filter(Boolean));
 }
 
 /** A half ring that is filled to a share from 0 to 1. */

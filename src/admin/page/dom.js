@@ -57,7 +57,7 @@ export function copyable(whole, shown = whole) {
     setTimeout(() => button.classList.remove("done"), 1500);
   };
   const sheets = s("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { class: "sheets", d: "M5.5 5.5h8v8h-8zM10.5 5V2.5h-8v8H5" }), s("path", { class: "tick", d: "M2.5 8.5l4 4 7-9" }));
-  const button = h("button", { type: "button", class: "copy", title: `Copy ${whole}`, "aria-label": `Copy ${whole}`, "data-id": whole, on: { click: copy } }, shown, sheets);
+  const button = h("button", { type: "button", class: "copy", title: `Copy ${cut(whole)}`, "aria-label": shown === "Copy" ? "Copy the command" : `${shown}, copy ${cut(whole)}`, "data-id": whole, on: { click: copy } }, shown, sheets);
   return button;
 }
 
@@ -78,6 +78,24 @@ export function microseconds(value) {
   if (value < 1000) return `${value < 10 ? small.format(value) : number.format(value)} µs`;
   if (value < 1e6) return `${value < 1e4 ? small.format(value / 1000) : number.format(value / 1000)} ms`;
   return `${small.format(value / 1e6)} s`;
+}
+
+/** Cuts a text that is too long to be shown. */
+export const cut = (words, most = 120) => (words.length > most ? `${words.slice(0, most)}…` : words);
+
+const shortTime = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const wholeTime = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long" });
+
+/** Shows in a `time` element when something was, by the clock of the wall, and how long before `at`. */
+export function clock(at, secondsAgo, element) {
+  const then = new Date(Date.parse(at) - secondsAgo * 1000);
+  if (!element.firstChild) {
+    element.append(h("span", {}, secondsAgo < 86400 ? shortTime.format(then) : then.toISOString().slice(0, 10)), h("span", { class: "muted small" }));
+    element.setAttribute("datetime", then.toISOString());
+    element.setAttribute("title", wholeTime.format(then));
+  }
+  text(element.lastChild, ago(secondsAgo));
+  return element;
 }
 
 export function ago(seconds) {

@@ -2,7 +2,9 @@
 
 import { TokenNeeded, get, token } from "./api.js";
 import { $, h, text } from "./dom.js";
+import { showConfig } from "./config.js";
 import { start } from "./explorer.js";
+import { startPurge } from "./lists.js";
 import { show } from "./status.js";
 
 /** Milliseconds between two polls. */
@@ -13,6 +15,8 @@ const MAX_INTERVAL = 15000;
 let failures = 0;
 let timer = null;
 let polling = false;
+/** The last status. */
+let latest = null;
 
 async function poll() {
   clearTimeout(timer);
@@ -26,6 +30,7 @@ async function poll() {
     // A link can't send the token.
     $("raw").hidden = token.get() != null;
     document.body.classList.remove("asleep");
+    latest = status;
     show(status);
     showVerdict(status);
   } catch (error) {
@@ -88,6 +93,7 @@ function needToken() {
   $("token").hidden = false;
   $("status").hidden = true;
   $("explore").hidden = true;
+  $("config").hidden = true;
   $("raw").hidden = true;
   notices();
   verdict("", "Token needed");
@@ -108,15 +114,18 @@ $("token").addEventListener("submit", (event) => {
   poll();
 });
 
+const VIEWS = ["status", "explore", "config"];
+
 /** Shows the view that the URL names. */
 function view(moved) {
-  const wanted = location.hash === "#explore" ? "explore" : "status";
+  const wanted = VIEWS.find((name) => location.hash === `#${name}`) ?? "status";
   for (const link of document.querySelectorAll("[data-view]")) {
     if (link.dataset.view === wanted) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (!$("token").hidden) return;
-  for (const id of ["status", "explore"]) $(id).hidden = id !== wanted;
+  for (const id of VIEWS) $(id).hidden = id !== wanted;
+  if (wanted === "config") showConfig(needToken);
   if (moved) $(`${wanted}-title`).focus({ preventScroll: true });
 }
 
@@ -140,6 +149,8 @@ const remembered = localStorage.getItem("postern-theme");
 theme(remembered in THEMES ? remembered : "auto");
 addEventListener("hashchange", () => location.hash === "#main" || view(true));
 document.addEventListener("visibilitychange", () => document.hidden || poll());
+$("tenant").addEventListener("change", () => latest && show(latest));
 start(needToken);
+startPurge(needToken);
 view(false);
 poll();

@@ -1,15 +1,18 @@
 // The status view: each function shows one part of /status.
 
 import { bar, bins, dial, gauge, range, scale, smooth, spark, stack } from "./charts.js";
-import { $, ago, bytes, copyable, count, duration, h, microseconds, table, text } from "./dom.js";
+import { $, bytes, count, cut, duration, h, microseconds, text } from "./dom.js";
+import { showErrors } from "./failures.js";
+import { offerTenants, showEvents, showKeys } from "./lists.js";
 
-const add = (...series) => series[0].map((_, at) => series.reduce((sum, one) => sum + one[at], 0));
 const total = (series) => series.reduce((sum, value) => sum + value, 0);
 const last = (series, seconds) => series.slice(-seconds);
 
 const LAYERS = [
-  ["cached", "from the cache"],
+  ["cached", "from the cache, fresh"],
+  ["stale", "from the cache, stale"],
   ["fetched", "fetched from Refold"],
+  ["passed", "passed through"],
   ["limited", "rate limited (429)"],
   ["refused", "refused (4xx)"],
   ["failed", "failed (5xx)"],
@@ -18,22 +21,50 @@ const LAYERS = [
 export function show(status) {
   const { traffic } = status;
   const series = {
-    cached: add(traffic.hit, traffic.stale),
-    fetched: add(traffic.fetched, traffic.passed),
+    cached: traffic.hit,
+    stale: traffic.stale,
+    fetched: traffic.fetched,
+    passed: traffic.passed,
     limited: traffic.limited,
     refused: traffic.refused,
     failed: traffic.failed,
   };
   const seconds = shownSeconds(status.uptime);
   showTraffic(series, seconds);
-  showRatio(series.cached, traffic.fetched, traffic.stale, seconds);
-  showBudgets(status.tenants);
+  showRatio(series, seconds);
   showLatency(status.latency);
-  showReadiness(status);
   showCache(status.cache);
-  showBusiest(status.busiest, status.tenants.length > 1);
-  showErrors(status.errors);
-  text($("about"), `Postern ${status.version}, running for ${duration(status.uptime)}`);
+  const ids = status.tenants.map((tenant) => tenant.id);
+  offerFilter(ids);
+  offerTenants(ids);
+  showTenants(status);
+  text($("about"), `Postern ${status.version} on ${status.host}, running for ${duration(status.uptime)}`);
+  text($("host"), status.host);
+  document.title = `Postern on ${status.host}`;
+}
+
+/** The cards that the tenant filter narrows. */
+function showTenants(status) {
+  const wanted = $("tenant").value;
+  const of = (list, id) => list.filter((one) => !wanted || one[id] === wanted);
+  const tenants = of(status.tenants, "id");
+  showBudgets(tenants);
+  showReadiness(status, tenants);
+  showBusiest(of(status.busiest, "tenant"), tenants.length > 1);
+  showErrors(of(status.errors, "tenant"), status.at);
+  showKeys(of(status.client_keys, "tenant"), status.at);
+  // An event without a tenant concerns all of them.
+  showEvents(status.events.filter((event) => !wanted || !event.tenant || event.tenant === wanted), status.at);
+}
+
+/** Offers the tenants in the filter. A tenant that a reload has removed is no longer the chosen one. */
+function offerFilter(ids) {
+  $("filter").hidden = ids.length < 2;
+  const select = $("tenant");
+  if (JSON.stringify([...select.options].slice(1).map((option) => option.value)) === JSON.stringify(ids)) return;
+  const chosen = ids.includes(select.value) ? select.value : "";
+  select.replaceChildren(h("option", { value: "" }, "All tenants"), ...ids.map((id) => h("option", { value: id }, cut(id))));
+  select.value = chosen;
 }
 
 /** The chart covers less than five minutes while the gateway has run for less. */
@@ -59,19 +90,25 @@ function showTraffic(series, seconds) {
   $("traffic-chart").setAttribute("aria-label", `Answers of the last five minutes: ${words}. Now ${count(rate)} per second.`);
 }
 
-function showRatio(cached, fetched, stale, seconds) {
-  const share = (hits, misses) => (hits + misses ? hits / (hits + misses) : null);
-  const now = share(total(last(cached, 60)), total(last(fetched, 60)));
-  dial($("ratio-dial"), now);
-  const percent = now == null ? "–" : `${count(Math.floor(now * 1000) / 10)} %`;
-  text($("ratio"), percent);
-  $("ratio-dial").setAttribute("aria-label", now == null ? "No requests in the last minute" : `${percent} in the last minute`);
-  const hits = smooth(cached, 10);
-  const misses = smooth(fetched, 10);
-  spark($("ratio-chart"), last(hits.map((value, at) => share(value, misses[at])), seconds));
-  const old = total(last(stale, 60));
-  const words = now == null ? "No cacheable requests in the last minute" : "of the cacheable requests, in the last minute";
-  text($("ratio-words"), old ? `${words}; ${count(old)} stale, while the answer was fetched again` : words);
+const SOURCES = [["cached", "fresh"], ["stale", "stale"], ["fetched", "fetched"]];
+
+/** Fresh, stale and fetched answers apart: a stale one comes from the cache, but is old. */
+function showRatio(series, seconds) {
+  const sums = SOURCES.map(([name]) => total(last(series[name], 60)));
+  const all = total(sums);
+  const percent = (value) => `${count(Math.floor((value / all) * 1000) / 10)} %`;
+  dial($("ratio-dial"), SOURCES.map(([name], at) => [name, all ? sums[at] / all : 0]));
+  text($("ratio"), all ? percent(sums[0]) : "–");
+  const words = SOURCES.map(([, name], at) => `${all ? percent(sums[at]) : "–"} ${name}`);
+  $("ratio-dial").setAttribute("aria-label", all ? `${words.join(", ")} in the last minute` : "No requests in the last minute");
+  $("ratio-legend").replaceChildren(...SOURCES.map(([name, label], at) => h("li", { class: name, title: `${count(sums[at])} in the last minute` }, h("b", {}, all ? percent(sums[at]) : "–"), ` ${label}`)));
+  const parts = SOURCES.map(([name]) => smooth(series[name], 10));
+  const fresh = parts[0].map((value, at) => {
+    const sum = value + parts[1][at] + parts[2][at];
+    return sum ? value / sum : null;
+  });
+  spark($("ratio-chart"), last(fresh, seconds));
+  text($("ratio-words"), all ? "of the cacheable requests, in the last minute" : "No cacheable requests in the last minute");
 }
 
 const used = (tenant) => total(last(tenant.upstream.used, 5)) / 5;
@@ -115,8 +152,8 @@ function showLatency(latency) {
       h(
         "p",
         { class: "values" },
-        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p50) : "–"), h("span", { class: "muted small" }, "median")),
-        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p99) : "–"), h("span", { class: "muted small" }, "99th percentile")),
+        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p50) : "–"), h("abbr", { class: "muted small", title: "The median: half of the answers were at least as fast" }, "p50")),
+        h("span", {}, h("b", {}, quantiles ? microseconds(quantiles.p99) : "–"), h("abbr", { class: "muted small", title: "The 99th percentile: one answer in a hundred was slower" }, "p99")),
       ),
     );
   $("latencies").replaceChildren(
@@ -132,7 +169,7 @@ const CIRCUIT = {
   open: ["bad", "open", "too many requests fail, so none are sent for a moment"],
 };
 
-function showReadiness(status) {
+function showReadiness(status, tenants) {
   const state = (name, words, [kind, pill]) => h("li", {}, h("span", {}, name, h("span", { class: "muted small" }, words)), h("span", { class: `pill ${kind}` }, pill));
   const tenant = (one) => {
     const accounts = `${count(one.linked_accounts)} linked ${one.linked_accounts === 1 ? "account" : "accounts"}, mode ${one.mode}`;
@@ -143,7 +180,7 @@ function showReadiness(status) {
   };
   const [kind, pill, words] = CIRCUIT[status.circuit];
   $("states").replaceChildren(
-    ...status.tenants.map(tenant),
+    ...tenants.map(tenant),
     state("Circuit to Refold", words, [kind, pill]),
     state("Configuration", status.configuration.ok ? "the last one that was read" : "the new one was refused, the previous one is in effect", status.configuration.ok ? ["good", "in effect"] : ["bad", "refused"]),
   );
@@ -168,48 +205,6 @@ function showBusiest(busiest, named) {
   }
   const most = busiest[0].requests;
   $("busiest").replaceChildren(
-    ...busiest.map((one) => h("li", {}, bar(one.requests / most), h("span", {}, one.linked_account ?? "(not shown)", named && h("span", { class: "muted" }, ` ${one.tenant}`)), h("b", {}, count(one.requests)))),
+    ...busiest.map((one) => h("li", {}, bar(one.requests / most), h("span", {}, cut(one.linked_account ?? "(not shown)"), named && h("span", { class: "muted" }, ` ${one.tenant}`)), h("b", {}, count(one.requests)))),
   );
-}
-
-const kindOf = (status) => (status >= 500 ? "bad" : status === 429 ? "warn" : "plain");
-/** Errors that are shown until the button for all of them is used. */
-const FEW = 8;
-let shownErrors = "";
-let allErrors = false;
-
-function showErrors(errors) {
-  const box = $("errors");
-  const some = allErrors ? errors : errors.slice(0, FEW);
-  const ids = some.map((error) => error.request_id).join();
-  if (ids === shownErrors && box.firstChild) {
-    box.querySelectorAll("time").forEach((time, at) => text(time, ago(some[at].seconds_ago)));
-    return;
-  }
-  shownErrors = ids;
-  if (!errors.length) {
-    box.replaceChildren(h("p", { class: "empty" }, "None. No request was refused or failed."));
-    return;
-  }
-  // The keyboard focus stays on its button.
-  const focused = box.contains(document.activeElement) ? document.activeElement.dataset.id : null;
-  const rows = some.map((error) => [
-    { fixed: h("time", {}, ago(error.seconds_ago)) },
-    { fixed: h("span", { class: `pill ${kindOf(error.status)}` }, String(error.status)) },
-    [h("code", {}, error.error_code || "–"), error.cause && h("span", { class: "muted small" }, error.cause)],
-    error.endpoint.replace("_", " "),
-    error.linked_account ?? error.tenant ?? "unknown caller",
-    { fixed: copyable(error.request_id, `${error.request_id.slice(0, 8)}…`) },
-  ]);
-  const more = () => {
-    allErrors = !allErrors;
-    showErrors(errors);
-    $("more")?.focus();
-  };
-  const caption = "Requests that were refused or failed, newest first";
-  box.replaceChildren(
-    table("failures", caption, [["when", "When"], ["status", "Status"], ["code", "Code"], ["asked", "Resource"], ["account", "Linked account"], ["id", "Request id"]], rows),
-    ...(errors.length > FEW ? [h("button", { type: "button", id: "more", class: "more", "data-id": "more", on: { click: more } }, allErrors ? "Show fewer" : `Show the last ${errors.length}`)] : []),
-  );
-  if (focused) box.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
 }

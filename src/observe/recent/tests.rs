@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::observe::access_record::AccessError;
+use crate::request::RequestId;
+use crate::request::route::Resource;
 
 const PRESENT: u64 = 1000;
 
@@ -105,20 +107,22 @@ fn the_last_fifty_errors_are_kept_newest_first() {
         .map(|at| answer(&recent, at, 400, CacheOutcome::NotAsked, Some("INVALID_PARAMETER")).to_string())
         .collect();
     let errors = recent.errors(second(80));
-    assert_eq!(errors.len(), ERRORS_KEPT);
+    assert_eq!(errors.len(), 50);
     let newest = &errors[0];
     assert_eq!((&newest.request_id, newest.status, newest.error_code.as_str()), (&ids[79], 400, "INVALID_PARAMETER"));
     assert_eq!(newest.cause, Some(std::fmt::Error.to_string()));
     assert!((newest.seconds_ago - 1.0).abs() < 1e-6 && newest.endpoint == "list");
-    assert_eq!(errors[ERRORS_KEPT - 1].request_id, ids[30]);
+    assert_eq!(errors[49].request_id, ids[30]);
 }
 
 #[test]
 fn an_error_does_not_wait_for_a_locked_list() {
     let recent = RecentActivity::default();
-    let locked = recent.errors.lock().expect("no other thread has it");
+    let locked = recent.errors.lock_refused();
     answer(&recent, PRESENT, 404, CacheOutcome::NotAsked, Some("NOT_FOUND"));
-    assert!(locked.is_empty());
+    answer(&recent, PRESENT, 502, MISS, Some("UPSTREAM_UNREACHABLE"));
     drop(locked);
+    let kept: Vec<_> = recent.errors(second(PRESENT)).iter().map(|error| error.status).collect();
+    assert_eq!(kept, [502], "failures have a list of their own");
     assert_eq!(recent.traffic(second(PRESENT + 1)).refused[SECONDS_SHOWN - 1], 1, "it is counted all the same");
 }

@@ -126,6 +126,11 @@ impl Chromium {
     }
 }
 
+/// Runs a blocking script while the world goes on.
+pub(crate) async fn drive(script: impl FnOnce() + Send + 'static) {
+    tokio::task::spawn_blocking(script).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+}
+
 impl Drop for Chromium {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -176,9 +181,12 @@ impl Tab<'_> {
     pub(crate) fn write(&mut self, selector: &str, text: &str) {
         self.click(selector);
         self.value(&format!("document.querySelector({selector:?}).select?.()"));
-        for letter in text.chars() {
-            self.call("Input.dispatchKeyEvent", &json!({ "type": "char", "text": letter.to_string() }));
-        }
+        text.chars().for_each(|letter| self.letter(letter));
+    }
+
+    /// Types a letter where the focus is.
+    pub(crate) fn letter(&mut self, letter: char) {
+        self.call("Input.dispatchKeyEvent", &json!({ "type": "char", "text": letter.to_string() }));
     }
 
     /// Presses a named key.
