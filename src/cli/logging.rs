@@ -7,7 +7,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use super::output::CommandError;
 use crate::log_events;
-use crate::observe::{self, LogWriter, LogWriterGuard};
+use crate::observe::{self, LogWriter, LogWriterGuard, StandardError};
 
 /// The log of the process, which is written until this is dropped.
 pub(super) struct Logging {
@@ -30,7 +30,7 @@ pub(super) fn start_logging() -> Result<Logging, CommandError> {
         .from_env()
         .map_err(|error| format!("POSTERN_LOG: {error}"))?;
     let own = FilterFn::new(|metadata| metadata.target().starts_with("postern"));
-    let (writer, guard) = LogWriter::to(std::io::stderr())?;
+    let (writer, guard) = LogWriter::to(StandardError::new())?;
     let event_writer = writer.clone();
     let events = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || event_writer.clone());
     let started = tracing_subscriber::registry().with(events.with_filter(own)).with(filter).try_init();

@@ -7,6 +7,7 @@
 mod access_log;
 mod access_record;
 mod latency;
+mod log_output;
 mod log_text;
 mod log_writer;
 mod metrics;
@@ -22,6 +23,7 @@ use arc_swap::ArcSwap;
 pub use self::access_log::TARGET;
 pub use self::access_record::{AccessError, AccessRecord, CallerIdentity};
 pub use self::latency::Quantiles;
+pub use self::log_output::StandardError;
 pub use self::log_writer::{LogWriter, LogWriterGuard};
 pub(crate) use self::metrics::TenantMetrics;
 pub use self::metrics::{ComparisonResult, DECLARED, MetricDeclaration, UpstreamOutcome, WebhookOutcome};

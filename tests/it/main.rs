@@ -31,6 +31,7 @@ mod isolation;
 mod issuer_keys;
 mod limits;
 mod listener_addresses;
+mod log_output;
 mod metrics;
 mod named_files;
 mod org_key_checks;
