@@ -57,6 +57,11 @@ drain *args:
     cargo build --release --locked
     benches/drain {{ args }}
 
+# Open 10,000 connections that send or read slowly; callers have to be served as before, within the memory bound.
+strangers *args:
+    cargo build --release --locked
+    benches/strangers {{ args }}
+
 # Write the JSON Schema anew, after a setting was added or changed.
 schema:
     cargo run --quiet -- schema > target/schema.json && mv target/schema.json config/postern.schema.json

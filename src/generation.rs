@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::caller::ListenerIdentity;
 use crate::executions::QueryMemo;
-use crate::gateway::{ConnectionContext, Gateway};
+use crate::gateway::{ConnectionContext, Gateway, KnownCaller};
 use crate::http_client::Client;
 use crate::log_events;
 use crate::request::peer::Peer;
@@ -170,6 +170,7 @@ impl Generation {
         origin: &ConnectionOrigin,
         query_memo: Arc<QueryMemo>,
         abandon: watch::Receiver<bool>,
+        known_caller: KnownCaller,
     ) -> ConnectionContext {
         let configured = self
             .listeners
@@ -185,6 +186,7 @@ impl Generation {
                 ..self.gateway.connection_identity(&identity, certificate.as_ref())
             },
             abandon,
+            known_caller,
             half_close: None,
         }
     }

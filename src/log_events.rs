@@ -16,12 +16,16 @@ pub const CERTIFICATE_RELOADED: &str = "certificate_reloaded";
 pub const CONFIG_REFUSED: &str = "config_refused";
 /// Info, `changes`: a changed configuration is in use.
 pub const CONFIG_RELOADED: &str = "config_reloaded";
+/// Warn, `descriptors`, `max_connections`: the process may open too few files for the configured `server.max_connections`.
+pub const CONNECTIONS_LIMITED: &str = "connections_limited";
 /// Warn, `error`: no connection to the server could be opened.
 pub const CONNECT_FAILED: &str = "connect_failed";
 /// Info, `tenant`, `kind`: enough comparisons have agreed; answers are derived in this way from now on.
 pub const DERIVATION_PROVEN: &str = "derivation_proven";
 /// Warn, `tenant`, `kind`, `query`: Refold's answer to this query differs from the derived one; no answer is derived in this way for an hour.
 pub const DERIVATION_WRONG: &str = "derivation_wrong";
+/// Debug, `error`: the soft limit on open files could not be raised to the hard one.
+pub const DESCRIPTOR_LIMIT_KEPT: &str = "descriptor_limit_kept";
 /// Warn: the drain timeout is over; requests still in flight are answered 503.
 pub const DRAIN_TIMEOUT: &str = "drain_timeout";
 /// Info: a termination signal arrived; the process drains.

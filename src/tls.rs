@@ -1,5 +1,8 @@
 //! Inbound TLS from files: a certificate chain, its key and, for mutual TLS, the authorities of client certificates. Changed
 //! files are reread, so a certificate is rotated without a restart or a refused connection.
+//!
+//! Clients resume their sessions by tickets (RFC 8446, 2.2; RFC 5077), however many they are and also after a certificate has
+//! changed. The key of the tickets is random, is replaced every six hours, and is never shared between listeners.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +13,8 @@ use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 use rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -90,7 +93,23 @@ struct LoadedTls {
     config: Arc<ServerConfig>,
     /// Verifies client certificates; `None` if none is requested.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
+    sessions: Sessions,
 }
+
+/// The sessions that clients can resume. A client that resumes one shows no certificate again, so sessions are kept only while
+/// the demands on client certificates are the same.
+#[derive(Clone, Debug)]
+struct Sessions {
+    /// Encrypts sessions into tickets, which the clients keep.
+    tickets: Arc<dyn ProducesTickets>,
+    /// The sessions of TLS 1.2 clients that take no tickets.
+    stored: Arc<dyn StoresServerSessions>,
+    /// Digest of the authorities of client certificates, and the demand for one.
+    demand: (Option<[u8; 32]>, ClientCertificates),
+}
+
+/// Sessions that are stored for TLS 1.2 clients that take no tickets.
+const STORED_SESSIONS: usize = 256;
 
 impl TlsFiles {
     fn stamps(&self) -> Vec<Option<FileStamp>> {
@@ -104,9 +123,22 @@ impl Tls {
     /// # Errors
     /// If one of them can't be read or used.
     pub fn new(files: TlsFiles) -> Result<Self, TlsError> {
+        Self::load(files, None)
+    }
+
+    /// Loads the files that replace those of a listener. Its sessions are kept if the demands on client certificates are the
+    /// same.
+    ///
+    /// # Errors
+    /// If one of them can't be read or used.
+    pub fn replacing(previous: &Self, files: TlsFiles) -> Result<Self, TlsError> {
+        Self::load(files, Some(&previous.loaded.load().sessions))
+    }
+
+    fn load(files: TlsFiles, previous: Option<&Sessions>) -> Result<Self, TlsError> {
         let stamps = files.stamps();
         let contents = FileContents::read(&files)?;
-        let loaded = contents.load(&files)?;
+        let loaded = contents.load(&files, previous)?;
         let seen = Mutex::new(SeenFiles { digest: contents.digest(), stamps, are_settled: false });
         Ok(Self { files, loaded: ArcSwap::from_pointee(loaded), seen })
     }
@@ -138,6 +170,19 @@ impl Tls {
         Some(VerifiedCertificate { names, valid_until })
     }
 
+    /// Returns whether a resumed session meets the listener's demand for a client certificate: `chain` was verified when the
+    /// session began, and may have expired since.
+    #[must_use]
+    pub fn admits_resumed(&self, chain: &[CertificateDer<'_>]) -> bool {
+        if self.files.client_certificate == ClientCertificates::Optional {
+            return true;
+        }
+        let (Some((own, intermediates)), Some(verifier)) = (chain.split_first(), &self.loaded.load().verifier) else {
+            return false;
+        };
+        verifier.verify_client_cert(own, intermediates, UnixTime::now()).is_ok()
+    }
+
     /// Rereads the files if they have changed; returns true if new contents are in use.
     ///
     /// # Errors
@@ -160,7 +205,8 @@ impl Tls {
         }
         // Refused contents are remembered too, so that they are an error once and not at each check.
         seen.digest = digest;
-        self.loaded.store(Arc::new(contents?.load(&self.files)?));
+        let loaded = contents?.load(&self.files, Some(&self.loaded.load().sessions))?;
+        self.loaded.store(Arc::new(loaded));
         Ok(true)
     }
 }
@@ -211,7 +257,7 @@ impl FileContents {
         sha256(&parts.map(sha256).concat())
     }
 
-    fn load(&self, files: &TlsFiles) -> Result<LoadedTls, TlsError> {
+    fn load(&self, files: &TlsFiles, previous: Option<&Sessions>) -> Result<LoadedTls, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let refused = |path: &Path, reason: String| TlsError { path: path.to_owned(), reason };
         let chain = certificates(&self.certificate).map_err(|reason| refused(&files.certificate, reason))?;
@@ -240,7 +286,24 @@ impl FileContents {
             .with_single_cert(chain, key)
             .map_err(|error| refused(&files.certificate, format!("it does not go with the key: {error}")))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(LoadedTls { config: Arc::new(config), verifier })
+        let sessions =
+            self.sessions(files, previous).map_err(|error| refused(&files.certificate, error.to_string()))?;
+        config.ticketer = Arc::clone(&sessions.tickets);
+        config.session_storage = Arc::clone(&sessions.stored);
+        Ok(LoadedTls { config: Arc::new(config), verifier, sessions })
+    }
+
+    /// Returns the previous sessions if their clients have met the same demands, and else none.
+    fn sessions(&self, files: &TlsFiles, previous: Option<&Sessions>) -> Result<Sessions, rustls::Error> {
+        let demand = (self.client_ca.as_deref().map(|authorities| sha256(authorities)), files.client_certificate);
+        match previous.filter(|previous| previous.demand == demand) {
+            Some(previous) => Ok(previous.clone()),
+            None => Ok(Sessions {
+                tickets: aws_lc_rs::Ticketer::new()?,
+                stored: ServerSessionMemoryCache::new(STORED_SESSIONS),
+                demand,
+            }),
+        }
     }
 }
 

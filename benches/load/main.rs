@@ -13,6 +13,7 @@
 mod contrary;
 mod poll;
 mod report;
+mod trouble;
 mod trust;
 mod upstream;
 mod variant;

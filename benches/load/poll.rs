@@ -54,11 +54,24 @@ pub(crate) struct TargetResponse {
 }
 
 impl Target {
-    pub(crate) async fn get(&self, account: usize, query: &str) -> Result<TargetResponse, BenchError> {
-        let request = Request::get(format!("{}/api/v2/public/execution{query}", self.base_url))
+    /// Sends a GET for an account; `rest` is the part of the target after the collection's path.
+    pub(crate) async fn get(&self, account: usize, rest: &str) -> Result<TargetResponse, BenchError> {
+        let request = Request::get(format!("{}/api/v2/public/execution{rest}", self.base_url))
             .header("x-api-key", self.key)
             .header("linked_account_id", account_id(account))
             .body(Full::default())?;
+        self.send(request).await
+    }
+
+    /// Sends a GET of the collection with a session token.
+    pub(crate) async fn get_with_token(&self, token: &str) -> Result<TargetResponse, BenchError> {
+        let request = Request::get(format!("{}/api/v2/public/execution", self.base_url))
+            .header("authorization", format!("Bearer {token}"))
+            .body(Full::default())?;
+        self.send(request).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<TargetResponse, BenchError> {
         let (head, body) = self.client.request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use crate::MEASURED;
 use crate::poll::PollSample;
+use crate::trouble::TroubleReport;
 use crate::trust::Earned;
 
 /// The results of one variant.
@@ -25,6 +26,7 @@ pub(crate) struct VariantReport {
     pub(crate) trust_earned: Earned,
     /// Period in which Refold was unreachable.
     pub(crate) outage: Option<Range<Duration>>,
+    pub(crate) trouble: Option<TroubleReport>,
 }
 
 /// The results of the warm-up, which sends every query once.
@@ -79,6 +81,7 @@ pub(crate) fn print(reports: &[VariantReport]) {
     );
     reports.iter().for_each(VariantReport::print_cold_start);
     reports.iter().for_each(VariantReport::print_outage);
+    reports.iter().for_each(VariantReport::print_trouble);
 }
 
 impl VariantReport {
@@ -152,6 +155,12 @@ impl VariantReport {
                 count(&|sample| sample.status.is_server_error()),
                 count(&|sample| sample.status == StatusCode::TOO_MANY_REQUESTS),
             );
+        }
+    }
+
+    fn print_trouble(&self) {
+        if let Some(trouble) = &self.trouble {
+            trouble.print(self.name, self.upstream_requests, self.upstream_rate_limited);
         }
     }
 }

@@ -15,6 +15,7 @@ use postern::server::Server;
 
 use crate::poll::{HttpClient, Target, account_id, poll};
 use crate::report::{ColdStart, VariantReport};
+use crate::trouble::Trouble;
 use crate::trust::earn;
 use crate::upstream::{ORG_KEY, SimulatedUpstream};
 use crate::{ACCOUNTS, BenchError, PER_SECOND, QUERIES};
@@ -41,6 +42,8 @@ enum Scenario {
     Greedy,
     /// Refold is unreachable from the tenth second to the fortieth.
     Outage,
+    /// Refold or its callers misbehave.
+    Trouble(Trouble),
     /// Refold delivers webhooks to the gateway.
     Webhooks,
     /// The dashboards poll Refold without a gateway.
@@ -50,10 +53,23 @@ enum Scenario {
 /// Long lifetimes, which webhooks make possible.
 const LONG_LIFETIMES: &str = "webhooks = true\nfreshness = { live = \"10m\", recent = \"10m\" }";
 
-pub(crate) const VARIANTS: [Variant; 8] = [
+pub(crate) const VARIANTS: [Variant; 11] = [
     Variant { name: "postern", cache_settings: "", tenant_settings: "", scenario: Scenario::Plain },
     Variant { name: "greedy", cache_settings: "", tenant_settings: "", scenario: Scenario::Greedy },
     Variant { name: "outage", cache_settings: "", tenant_settings: "", scenario: Scenario::Outage },
+    Variant {
+        name: "failover",
+        cache_settings: "",
+        tenant_settings: "",
+        scenario: Scenario::Trouble(Trouble::Failover),
+    },
+    Variant { name: "slow", cache_settings: "", tenant_settings: "", scenario: Scenario::Trouble(Trouble::Slow) },
+    Variant {
+        name: "stranger",
+        cache_settings: "",
+        tenant_settings: "",
+        scenario: Scenario::Trouble(Trouble::Strangers),
+    },
     Variant {
         name: "no-collapsing",
         cache_settings: "collapse = false",
@@ -100,7 +116,12 @@ impl Variant {
             }
             Ok::<_, BenchError>(())
         };
-        let (samples, outage) = tokio::join!(poll(&target, &simulator, self.scenario == Scenario::Greedy), outage);
+        let trouble = async {
+            let Scenario::Trouble(trouble) = self.scenario else { return Ok(None) };
+            trouble.cause(&target, &simulator, &server).await.map(Some)
+        };
+        let polled = poll(&target, &simulator, self.scenario == Scenario::Greedy);
+        let (samples, outage, trouble) = tokio::join!(polled, outage, trouble);
         outage?;
         let seconds = begun.elapsed().as_secs_f64();
         Ok(VariantReport {
@@ -112,6 +133,7 @@ impl Variant {
             age_bound: self.age_bound(&upstream),
             age_minimum: self.age_minimum(),
             cold_start,
+            trouble: trouble?,
             trust_earned,
             outage: (self.scenario == Scenario::Outage).then_some(OUTAGE),
         })
@@ -140,6 +162,7 @@ impl Variant {
             r#"
             [[listeners]]
             address = "127.0.0.1:0"
+            session_tokens = "load"
             [server]
             workers = 1
             [upstream]
@@ -188,7 +211,7 @@ impl Variant {
     }
 
     fn polls_in_rounds(self) -> bool {
-        matches!(self.scenario, Scenario::Plain | Scenario::Greedy | Scenario::Outage)
+        matches!(self.scenario, Scenario::Plain | Scenario::Greedy | Scenario::Outage | Scenario::Trouble(_))
     }
 }
 

@@ -1,7 +1,8 @@
-//! The connections of the admin listener: limited in number, and each in its duration.
+//! The connections of the admin listener: each limited in its duration, and all in their number (`connection_table`).
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +14,18 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::connection_table::{AdminConnection, AdminIo, ConnectionTable};
 use super::context::AdminContext;
 use super::explorer::Explorer;
 use super::response::AdminResponse;
 use super::routes;
 use crate::log_events;
+use crate::observe::AdminCloseReason;
 
-/// Most open connections; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 64;
-/// Longest time for a request head to arrive. The connection is closed after it.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for a request head to arrive, the first one and the next. The connection is closed after it.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client that sends requests need not read the responses. Without a limit on the duration of a connection, clients that
 /// never read could occupy all connections.
 const LIMITS: ConnectionLimits =
@@ -33,7 +33,7 @@ const LIMITS: ConnectionLimits =
 /// Largest request head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 /// Pause before the next accept after an error, for example when the process has no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The listening socket of the admin listener, before it is registered with a runtime.
 #[derive(Debug)]
@@ -69,46 +69,75 @@ pub(super) async fn serve(socket: AdminSocket, context: Arc<AdminContext>) -> io
     match socket {
         AdminSocket::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
-            accept_all(async || Ok(listener.accept().await?.0), &service).await
+            let accept = async || listener.accept().await.map(|(stream, peer)| (stream, Some(peer.ip())));
+            accept_all(accept, &service).await
         }
         AdminSocket::Unix(listener) => {
             let listener = UnixListener::from_std(listener)?;
-            accept_all(async || Ok(listener.accept().await?.0), &service).await
+            accept_all(async || listener.accept().await.map(|(stream, _)| (stream, None)), &service).await
         }
     }
 }
 
-async fn accept_all<S>(accept: impl AsyncFn() -> io::Result<S>, service: &AdminService) -> io::Result<()>
+async fn accept_all<S>(
+    accept: impl AsyncFn() -> io::Result<(S, Option<IpAddr>)>,
+    service: &AdminService,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let table = Arc::<ConnectionTable>::default();
     loop {
-        // The semaphore is never closed.
-        let permit = Arc::clone(&permits).acquire_owned().await.ok();
         match accept().await {
-            Ok(stream) => {
-                let service = service.clone();
-                tokio::spawn(async move {
-                    let answer = service_fn(|request| {
-                        let AdminService { context, explorer } = service.clone();
-                        async move { Ok::<_, Infallible>(routes::answer(&context, &explorer, request).await) }
-                    });
-                    serve_connection(stream, answer, LIMITS).await;
-                    drop(permit);
-                });
+            Ok((stream, peer)) => {
+                let (connection, closed) = table.add(peer);
+                tokio::spawn(service.clone().serve(stream, connection));
+                if let Some(reason) = closed {
+                    service.record_closed(reason);
+                    // The closed connection frees its descriptor before the next one is accepted.
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::error!(%error, message = log_events::ACCEPT_FAILED);
+                table.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Serves one connection until it ends, or its limits are reached.
-async fn serve_connection<S, V>(stream: S, service: V, limits: ConnectionLimits)
+impl AdminService {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S, connection: Arc<AdminConnection>) {
+        let answer = service_fn(|request| {
+            let (context, explorer) = (Arc::clone(&self.context), Arc::clone(&self.explorer));
+            let connection = Arc::clone(&connection);
+            async move {
+                connection.set_answering(true);
+                let answer = routes::answer(&context, &explorer, request).await;
+                connection.set_answering(false);
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let io = AdminIo::new(stream, Arc::clone(&connection));
+        let closed = tokio::select! {
+            closed = serve_connection(io, answer, LIMITS) => closed,
+            () = connection.closed() => None,
+        };
+        connection.end();
+        if let Some(reason) = closed {
+            self.record_closed(reason);
+        }
+    }
+
+    fn record_closed(&self, reason: AdminCloseReason) {
+        self.context.generation.gateway().admin_connection_closed(reason);
+    }
+}
+
+/// Serves one connection until it ends, or its limits are reached; returns the limit.
+async fn serve_connection<S, V>(stream: S, service: V, limits: ConnectionLimits) -> Option<AdminCloseReason>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     V: Service<Request<Incoming>, Response = AdminResponse, Error = Infallible>,
@@ -119,10 +148,15 @@ where
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    // An error means that the client has gone; it is not logged.
-    if timeout(limits.lifetime, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(limits.grace_period, connection).await;
+    match timeout(limits.lifetime, connection.as_mut()).await {
+        Ok(Err(error)) if error.is_timeout() => Some(AdminCloseReason::HeaderTimeout),
+        // Another error means that the client has gone; it is not logged.
+        Ok(_) => None,
+        Err(_) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(limits.grace_period, connection).await;
+            Some(AdminCloseReason::Lifetime)
+        }
     }
 }
 
@@ -162,7 +196,7 @@ mod tests {
         let limits = ConnectionLimits { lifetime: Duration::ZERO, grace_period: LATE };
         let connection = serve_connection(stream, service_fn(large), limits);
         let mut answer = String::new();
-        let ((), read) = tokio::join!(connection, client.read_to_string(&mut answer));
+        let (_, read) = tokio::join!(connection, client.read_to_string(&mut answer));
         read.expect("UTF-8");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("xxxx"), "{}", answer.len());
         assert!(answer.len() > 1 << 20);

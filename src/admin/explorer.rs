@@ -19,7 +19,7 @@ use crate::caller::ListenerIdentity;
 use crate::config::{Config, TenantRef};
 use crate::error::{ClientError, Reason};
 use crate::executions::COLLECTION;
-use crate::gateway::{ConnectionContext, Explained, Gateway, Handled};
+use crate::gateway::{ConnectionContext, Explained, Gateway, Handled, KnownCaller};
 use crate::http_client::Client;
 use crate::request::body::{CallerBody, UnreadContent};
 use crate::request::headers::{LINKED_ACCOUNT_ID, X_API_KEY};
@@ -104,6 +104,7 @@ impl Explorer {
             query_memo: Arc::default(),
             identity,
             abandon: watch::Sender::new(false).subscribe(),
+            known_caller: KnownCaller::default(),
             half_close: None,
         };
         *present = Some((Arc::clone(config), connection.clone()));

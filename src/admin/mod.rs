@@ -7,6 +7,7 @@
 //! page, which are part of the binary.
 
 mod access;
+mod connection_table;
 mod connections;
 mod context;
 mod explorer;
@@ -22,6 +23,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+pub use self::connection_table::MAX_CONNECTIONS;
 pub use self::connections::AdminSocket;
 pub use self::context::AdminContext;
 use crate::log_events;

@@ -146,6 +146,12 @@ impl Caller {
         Flow { credential: hasher.finish(), account: self.partition.flow_id() }
     }
 
+    /// Returns whether the credential is verified: false for a session token that Refold has not accepted.
+    #[must_use]
+    pub fn is_known(&self, now: Moment) -> bool {
+        self.partition.token_status(now) == TokenStatus::Accepted
+    }
+
     /// The flow of a session token that Refold has not accepted, in the queue for the probation budget. Instead of a credential it
     /// has the network of the peer that sent the token.
     #[must_use]

@@ -1,12 +1,17 @@
 //! `[server]`: limits for callers' connections and requests.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use schemars::JsonSchema;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::trusted_proxy::TrustedProxy;
-use super::units::{AnyDuration, ByteSize, PositiveDuration};
+use super::units::{AnyDuration, ByteSize, Count, PositiveDuration, non_zero};
+
+/// Smallest [`ServerConfig::max_unidentified_memory`]: less would refuse ordinary requests.
+const SMALLEST_MEMORY: ByteSize = ByteSize::from_bytes(1 << 20);
 
 /// Limits for callers' connections and requests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -19,7 +24,15 @@ pub struct ServerConfig {
     /// Proxies in front of the gateway: addresses, networks (`10.0.0.0/8`), or `unix` for those on Unix sockets. Of a request that
     /// they forward, the peer is the last other address in `Forwarded` or `X-Forwarded-For`.
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// Time limit for a request head; 408 after it.
+    /// Most connections of callers; when there are more, others close: first those over which no known caller has ever sent a
+    /// request, then idle ones.
+    #[serde(with = "Count")]
+    pub max_connections: NonZeroU32,
+    /// Memory that connections over which no known caller has ever sent a request hold together; when they need more, those
+    /// that hold most close.
+    #[serde(deserialize_with = "memory")]
+    pub max_unidentified_memory: ByteSize,
+    /// Time limit for a request head, 408 after it; and for the first byte of a connection.
     #[serde(with = "PositiveDuration")]
     pub header_timeout: Duration,
     /// An idle connection is closed after this time.
@@ -43,6 +56,8 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             workers: 0,
+            max_connections: non_zero(16_384),
+            max_unidentified_memory: ByteSize::from_bytes(64 << 20),
             trusted_proxies: Vec::new(),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -66,4 +81,12 @@ impl ServerConfig {
 
 fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     u16::deserialize(deserializer).map(usize::from)
+}
+
+fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+    let size = ByteSize::deserialize(deserializer)?;
+    if size < SMALLEST_MEMORY {
+        return Err(D::Error::custom(format_args!("the memory has to be at least {SMALLEST_MEMORY}")));
+    }
+    Ok(size)
 }

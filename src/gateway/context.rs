@@ -1,6 +1,7 @@
 //! The context of a request: the connection that it arrived on, and the results of the steps so far.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -31,6 +32,8 @@ pub struct ConnectionContext {
     pub identity: ListenerIdentity,
     /// Becomes true when the drain timeout ends: unfinished requests are then answered 503.
     pub abandon: watch::Receiver<bool>,
+    /// Records that a known caller sends a request over the connection.
+    pub known_caller: KnownCaller,
     /// Becomes true when the peer ends its output while it waits for a response. Most such peers have disconnected, but one may
     /// still read. `None` if the protocol has no such state.
     pub half_close: Option<watch::Receiver<bool>>,
@@ -41,6 +44,26 @@ impl ConnectionContext {
     #[must_use]
     pub fn with_half_close(self, half_close: watch::Receiver<bool>) -> Self {
         Self { half_close: Some(half_close), ..self }
+    }
+}
+
+/// Records whether a known caller has ever sent a request over a connection. A credential that only Refold can verify makes a
+/// caller known once Refold has accepted it. Until then the connection is a stranger's, which is the first to close.
+#[derive(Clone, Debug, Default)]
+pub struct KnownCaller(Arc<AtomicBool>);
+
+impl KnownCaller {
+    /// Records a request of a known caller. Part of the hit path: one load, but for the first time.
+    pub(super) fn record(&self) {
+        if !self.is_known() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns true if a known caller has sent a request.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::answer::serve;
-use super::context::{ConnectionContext, RequestContext};
+use super::context::{ConnectionContext, KnownCaller, RequestContext};
 use super::normalise::{Miss, UpstreamOp};
 use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
@@ -41,6 +41,7 @@ struct InProgress {
     client: Client,
     head: Parts,
     context: RequestContext,
+    known_caller: KnownCaller,
     /// The connection's [`ConnectionContext::half_close`].
     half_close: Option<watch::Receiver<bool>>,
     recorded: bool,
@@ -66,9 +67,10 @@ impl Gateway {
     pub async fn finish(self: Arc<Self>, unfinished: Box<Unfinished>) -> Response<Body> {
         let Unfinished { connection, head, context, wait, body } = *unfinished;
         let mut abandon = connection.abandon.clone();
-        let client = connection.client.clone();
+        let (client, known_caller) = (connection.client.clone(), connection.known_caller.clone());
         let half_close = connection.half_close.clone();
-        let mut request = InProgress { gateway: self, client, head, context, half_close, recorded: false };
+        let mut request =
+            InProgress { gateway: self, client, head, context, known_caller, half_close, recorded: false };
         let outcome = tokio::select! {
             biased;
             outcome = request.run(&connection, wait, body) => outcome,
@@ -279,6 +281,7 @@ impl InProgress {
         let outcome = if received.is_ok() { WebhookOutcome::Taken } else { WebhookOutcome::Refused };
         self.gateway.count_webhook(tenant.as_deref(), outcome);
         received?;
+        self.known_caller.record();
         Ok(respond::webhook_accepted(&mut self.context.response))
     }
 
@@ -298,6 +301,10 @@ impl InProgress {
 
     /// Ends the request with its response, and records it.
     fn respond(mut self, outcome: Result<Response<Body>, ClientError>) -> Response<Body> {
+        // Refold may just have accepted the caller's session token.
+        if self.context.caller.as_ref().is_some_and(|caller| caller.is_known(self.gateway.clock.now())) {
+            self.known_caller.record();
+        }
         match outcome {
             Ok(response) if self.recorded => response,
             Err(error) if self.recorded => respond::error(&mut self.context.response, &error),

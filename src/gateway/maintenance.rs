@@ -8,7 +8,7 @@ use super::Gateway;
 use crate::caller::ListenerIdentity;
 use crate::config::Config;
 use crate::http_client::Client;
-use crate::observe::OpenConnectionGuard;
+use crate::observe::{AdminCloseReason, CloseReason, OpenConnectionGuard};
 use crate::tenant::Tenant;
 use crate::tls::VerifiedCertificate;
 
@@ -50,6 +50,21 @@ impl Gateway {
     #[must_use]
     pub fn connected(&self) -> OpenConnectionGuard {
         self.observer.connection_opened()
+    }
+
+    /// Counts a caller's connection that the server closed.
+    pub fn connection_closed(&self, reason: CloseReason) {
+        self.observer.connection_closed(reason);
+    }
+
+    /// Counts a connection of the admin listener that it closed.
+    pub fn admin_connection_closed(&self, reason: AdminCloseReason) {
+        self.observer.admin_connection_closed(reason);
+    }
+
+    /// Reports the most connections of callers that can be open.
+    pub fn set_connections_limit(&self, limit: usize) {
+        self.observer.set_connections_limit(limit);
     }
 
     /// Waits a moment for the spans of answered requests to be sent.

@@ -25,8 +25,8 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
 use self::answer::{Answer, preflight, serve};
-pub use self::context::ConnectionContext;
 use self::context::RequestContext;
+pub use self::context::{ConnectionContext, KnownCaller};
 use self::look_up::{Lookup, look_up, not_cached};
 use self::normalise::{Miss, Normalised, UpstreamOp, normalise};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness};
@@ -158,6 +158,9 @@ impl Gateway {
         // Before the query is parsed, so that a request without valid credentials gets no hint about valid parameters.
         let identified = self.callers.identify(&headers, &connection.identity, now);
         let caller = &*context.caller.insert(identified.map_err(|error| unresolved(error, &mut context.refused))?);
+        if caller.is_known(now) {
+            connection.known_caller.record();
+        }
         // Before the query is parsed, so that invalid queries spend the caller's budget too.
         admit(caller, &mut context.response.budget, now)?;
         // Before the look-up, so that every spelling of a question finds the same entry.

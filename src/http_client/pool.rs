@@ -13,7 +13,6 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
@@ -26,7 +25,7 @@ use super::error::{TransportError, TransportErrorKind};
 use super::idle::IdleSet;
 use super::request_body::RequestBody;
 use super::resend::ResendPermits;
-use super::suspicion::Suspicion;
+use super::suspicion::{Suspicion, Waiting};
 use crate::log_events;
 
 /// A connection that was idle for less is as good as a new one for a request that can't be sent twice.
@@ -49,8 +48,6 @@ struct Shared {
     connector: Connector,
     limits: PoolLimits,
     suspicion: Suspicion,
-    /// Number of connections that were opened.
-    opened: AtomicU64,
 }
 
 /// Limits for the connections of a pool.
@@ -97,10 +94,7 @@ type ProbeAnswer<'a> = Pin<Box<dyn Future<Output = Option<(Response<Incoming>, C
 impl Pool {
     pub(super) fn new(connector: Connector, limits: PoolLimits) -> Self {
         let suspicion = Suspicion::new(limits.suspect_after);
-        Self {
-            shared: Arc::new(Shared { connector, limits, suspicion, opened: AtomicU64::new(0) }),
-            idle: IdleSet::new(),
-        }
+        Self { shared: Arc::new(Shared { connector, limits, suspicion }), idle: IdleSet::new() }
     }
 
     /// Sends a request, whose target is in origin form, first over the chosen connection. A GET with `permits` is sent again
@@ -154,12 +148,12 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Connection, TransportError> {
-        let Shared { connector, limits, suspicion, opened } = &*self.shared;
+        let Shared { connector, limits, suspicion } = &*self.shared;
         let io = connector.connect().await?;
         // Jitter: connections that were opened together are not replaced together.
         let age = limits.max_age.mul_f64(1.0 - 0.2 * fastrand::f64());
-        let number = opened.fetch_add(1, Ordering::Relaxed) + 1;
-        Connection::begin(io, number, Instant::now() + age, Arc::clone(suspicion.arrivals())).await
+        let (number, arrivals) = suspicion.open();
+        Connection::begin(io, number, Instant::now() + age, arrivals).await
     }
 
     /// Sends a GET, and gives its connection up if a probe shows that it is dead. `suspect` is a copy of the request for a probe
@@ -172,14 +166,14 @@ impl Pool {
         permits: &P,
     ) -> Result<(Response<Incoming>, Connection), Unanswered> {
         let suspicion = &self.shared.suspicion;
-        suspicion.count_request();
-        let (number, sent) = (connection.number, Instant::now());
+        let waiting = suspicion.count_request();
+        let number = connection.number;
         // An answer that has begun is waited for: the connection is alive.
         let received = connection.received().clone();
         let before = received.bytes();
         let is_silent = || received.bytes() == before;
-        let mut oldest = suspicion.oldest();
-        let mut check_at = suspicion.suspected_at(sent);
+        let mut abandoned = suspicion.abandoned();
+        let mut check_at = suspicion.suspected_at(waiting);
         let mut probe = None;
         let result = {
             let mut sending = pin!(connection.send(request));
@@ -187,7 +181,7 @@ impl Pool {
                 tokio::select! {
                     biased;
                     result = &mut sending => break result,
-                    _ = oldest.wait_for(|oldest| number < *oldest), if is_silent() => {
+                    _ = abandoned.wait_for(|abandoned| number <= *abandoned), if is_silent() => {
                         if is_silent() {
                             return Err(Unanswered::Abandoned);
                         }
@@ -197,9 +191,10 @@ impl Pool {
                         None => probe = None,
                     },
                     () = sleep_until(check_at), if suspect.is_some() && probe.is_none() && is_silent() => {
-                        check_at = suspicion.suspected_at(sent).max(Instant::now() + RECHECK);
-                        if let Some(copy) = suspect && is_silent() && suspicion.suspected_at(sent) <= Instant::now() {
-                            probe = self.begin_probe(copy, permits);
+                        let suspected_at = suspicion.suspected_at(waiting);
+                        check_at = suspected_at.max(Instant::now() + RECHECK);
+                        if let Some(copy) = suspect && is_silent() && suspected_at <= Instant::now() {
+                            probe = self.begin_probe(waiting, copy, permits);
                         }
                     }
                 }
@@ -208,29 +203,27 @@ impl Pool {
         result.map(|response| (response, connection)).map_err(Unanswered::Failed)
     }
 
-    /// Sends a copy of a suspected request on a new connection, if it gets a permit at once. Returns `None` from the future if
-    /// there is no answer.
+    /// Sends a copy of a suspected request on a new connection, once it has a permit, if it is still suspected then. Returns
+    /// `None` from the future if there is no answer.
     fn begin_probe<'a, P: ResendPermits>(
         &'a self,
-        suspect: &Request<RequestBody>,
-        permits: &P,
-    ) -> Option<ProbeAnswer<'a>>
-    where
-        P::Permit: 'a,
-    {
-        let probe = self.shared.suspicion.begin_probe()?;
-        let Some(permit) = permits.try_acquire() else {
-            probe.refund();
-            return None;
-        };
-        let request = repeatable(suspect)?;
+        suspect: Waiting,
+        request: &Request<RequestBody>,
+        permits: &'a P,
+    ) -> Option<ProbeAnswer<'a>> {
+        let suspicion = &self.shared.suspicion;
+        let probe = suspicion.begin_probe(suspect)?;
+        let request = repeatable(request)?;
         Some(Box::pin(async move {
-            let _permit = permit;
+            let _permit = permits.acquire_beside().await?;
+            if !probe.send() {
+                return None;
+            }
             let mut connection = self.connect().await.ok()?;
             let response = connection.send(request).await.ok()?;
             tracing::warn!(message = log_events::UPSTREAM_CONNECTIONS_ABANDONED);
-            probe.won(connection.number);
-            self.idle.retain(|idle| idle.number >= connection.number);
+            probe.won();
+            self.idle.retain(|idle| !suspicion.is_abandoned(idle.number));
             Some((response, connection))
         }))
     }

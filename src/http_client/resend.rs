@@ -5,8 +5,8 @@ pub trait ResendPermits: Sync {
     /// Held while the additional request is in flight.
     type Permit: Send;
 
-    /// Takes a permit for a request beside the first one, if one is free at once.
-    fn try_acquire(&self) -> Option<Self::Permit>;
+    /// Waits for a permit for a request beside the first one. Returns `None` if it is refused.
+    fn acquire_beside(&self) -> impl Future<Output = Option<Self::Permit>> + Send;
 
     /// Waits for a request in place of the first one, whose connection is closed. Returns false if it is refused.
     fn acquire(&self) -> impl Future<Output = bool> + Send;
@@ -19,7 +19,7 @@ pub(super) enum NoPermits {}
 impl ResendPermits for NoPermits {
     type Permit = ();
 
-    fn try_acquire(&self) -> Option<()> {
+    async fn acquire_beside(&self) -> Option<()> {
         match *self {}
     }
 

@@ -1,4 +1,4 @@
-//! Bytes to and from a server, with a count of those that arrived.
+//! Bytes to and from a server, with a count of those that arrived and the time of the last.
 
 use std::io;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ impl Received {
     }
 }
 
-/// The moment at which bytes last arrived on any connection of a pool.
+/// The moment at which bytes last arrived on one connection.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     origin: Instant,
@@ -44,7 +44,7 @@ impl Arrivals {
         self.last.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Returns the moment of the last bytes, or of the beginning.
+    /// Returns the moment of the last bytes, or that at which the connection was opened.
     pub(super) fn last(&self) -> Instant {
         self.origin + Duration::from_micros(self.last.load(Ordering::Relaxed))
     }

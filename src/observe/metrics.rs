@@ -13,6 +13,7 @@ use prometheus::{
 
 pub use self::handles::{ComparisonResult, UpstreamOutcome, WebhookOutcome};
 pub(crate) use self::handles::{RequestMetrics, TenantMetrics};
+use super::close_reason::{AdminCloseReason, CloseReason};
 
 /// Seconds, from the duration of a hit to the longest waits that are configured.
 const REQUEST_BUCKETS: &[f64] = &[
@@ -163,7 +164,13 @@ metrics! {
     config_reload_success: Gauge, "postern_config_last_reload_success_timestamp_seconds", [], &[],
         "Unix time at which the configuration in effect was read, in seconds.";
     connections: IntGauge, "postern_connections", [], &[],
-        "Open connections of callers.";
+        "Open connections of callers, those in the TLS handshake included.";
+    connections_limit: IntGauge, "postern_connections_limit", [], &[],
+        "Most open connections of callers; less than max_connections if the process may open too few files.";
+    connections_closed: IntCounterVec, "postern_connections_closed_total", ["reason"], &[],
+        "Connections of callers that Postern closed before they ended by themselves, by reason.";
+    admin_connections_closed: IntCounterVec, "postern_admin_connections_closed_total", ["reason"], &[],
+        "Connections of the admin listener that Postern closed before they ended by themselves, by reason.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
         "Log lines lost because standard error was full, not read fast enough, or closed by its reader.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],
@@ -177,6 +184,13 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let metrics =
             Self::build(Registry::new()).expect("the declared names are valid and distinct: a test builds them all");
+        // A counter that is there from the start shows its first increase.
+        for reason in CloseReason::ALL {
+            let _ = metrics.connections_closed.with_label_values(&[reason.name()]);
+        }
+        for reason in AdminCloseReason::ALL {
+            let _ = metrics.admin_connections_closed.with_label_values(&[reason.name()]);
+        }
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics
     }

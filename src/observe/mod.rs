@@ -6,6 +6,7 @@
 
 mod access_log;
 mod access_record;
+mod close_reason;
 mod latency;
 mod log_output;
 mod log_text;
@@ -22,6 +23,7 @@ use arc_swap::ArcSwap;
 
 pub use self::access_log::TARGET;
 pub use self::access_record::{AccessError, AccessRecord, CallerIdentity};
+pub use self::close_reason::{AdminCloseReason, CloseReason};
 pub use self::latency::Quantiles;
 pub use self::log_output::StandardError;
 pub use self::log_writer::{LogWriter, LogWriterGuard};
@@ -103,6 +105,21 @@ impl Observer {
     pub fn connection_opened(self: &Arc<Self>) -> OpenConnectionGuard {
         self.metrics.connections.inc();
         OpenConnectionGuard(Arc::clone(self))
+    }
+
+    /// Counts a caller's connection that Postern closed.
+    pub fn connection_closed(&self, reason: CloseReason) {
+        self.metrics.connections_closed.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// Counts a connection of the admin listener that Postern closed.
+    pub fn admin_connection_closed(&self, reason: AdminCloseReason) {
+        self.metrics.admin_connections_closed.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// Sets the most connections of callers that can be open.
+    pub fn set_connections_limit(&self, limit: usize) {
+        self.metrics.connections_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
     /// A tracer with these settings, which sends its spans to their collector; `None` if they name no collector.

@@ -322,6 +322,8 @@ mod tests {
     use super::*;
 
     const LIMITS: config::ServerConfig = config::ServerConfig {
+        max_connections: std::num::NonZeroU32::MIN,
+        max_unidentified_memory: config::ByteSize::from_bytes(1 << 20),
         trusted_proxies: Vec::new(),
         workers: 1,
         header_timeout: Duration::from_secs(1),

@@ -9,7 +9,11 @@ use std::task::Waker;
 
 use tokio::sync::watch;
 
+use super::footprint::Footprint;
+use super::frame_budget::{PER_RESPONSE, allowed_by_data};
+use super::occupancy::Occupancy;
 use crate::lifecycle::Lifecycle;
+use crate::observe::CloseReason;
 
 /// The phases in which a connection comes to its end. Phases only advance; each includes the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,10 +43,22 @@ impl DrainPhase {
     }
 }
 
+/// The order in which connections close to make room for new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum EvictionClass {
+    /// No known caller has ever sent a request.
+    Unidentified,
+    /// The same, but a request waits for its response: Refold may be about to accept a session token.
+    UnidentifiedWaiting,
+    /// A known caller has sent a request, and all are answered.
+    Idle,
+}
+
 /// The activity of one connection.
 #[derive(Debug)]
 pub(super) struct ConnectionActivity {
     lifecycle: Arc<Lifecycle>,
+    footprint: Footprint,
     /// Request heads begun, requests begun and response writes.
     events: AtomicU64,
     /// Requests without a response yet.
@@ -72,9 +88,10 @@ pub(super) struct ConnectionActivity {
 }
 
 impl ConnectionActivity {
-    pub(super) fn new(lifecycle: Arc<Lifecycle>) -> Self {
+    pub(super) fn new(lifecycle: Arc<Lifecycle>, occupancy: Arc<Occupancy>) -> Self {
         Self {
             lifecycle,
+            footprint: Footprint::new(occupancy),
             events: AtomicU64::new(0),
             awaiting_response: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
@@ -90,6 +107,45 @@ impl ConnectionActivity {
             phase: AtomicU8::new(DrainPhase::Serving as u8),
             task: Mutex::new(None),
         }
+    }
+
+    /// Returns the share of the server's bounds that the connection takes.
+    pub(super) fn footprint(&self) -> &Footprint {
+        &self.footprint
+    }
+
+    /// Records bytes that stay in memory until a request takes them: see [`Footprint::hold`]. Part of the hit path.
+    pub(super) fn hold(&self, bytes: usize, most_buffered: usize) -> bool {
+        self.footprint.hold(bytes, most_buffered, self.in_flight.load(Ordering::Relaxed))
+    }
+
+    /// Records HTTP/2 frames without content. If there are too many, the connection is told to drain, and reads nothing more.
+    pub(super) fn record_empty_frames(&self, frames: u32) {
+        if self.footprint.record_empty_frames(frames) {
+            self.advance(DrainPhase::Draining);
+        }
+    }
+
+    /// Returns the place of the connection in the order in which connections close to make room; `None` if it is not to close:
+    /// a known caller's request is in flight, or it closes already.
+    pub(super) fn eviction_rank(&self) -> Option<(EvictionClass, u64)> {
+        let class = match self.footprint.known_caller().is_known() {
+            _ if self.phase() == DrainPhase::Dropped => return None,
+            true if self.is_answering() => return None,
+            true => EvictionClass::Idle,
+            false if self.awaits_response() => EvictionClass::UnidentifiedWaiting,
+            false => EvictionClass::Unidentified,
+        };
+        Some((class, self.footprint.last_tick()))
+    }
+
+    /// Closes the connection to make room; returns false if it closes already.
+    pub(super) fn evict(&self, reason: CloseReason) -> bool {
+        let evicted = self.footprint.evict(reason);
+        if evicted {
+            self.advance(DrainPhase::Dropped);
+        }
+        evicted
     }
 
     /// Counts a sign of life.
@@ -192,6 +248,7 @@ impl ConnectionActivity {
         change(&self.in_flight, |others| others + 1);
         self.in_head.store(false, Ordering::Relaxed);
         self.has_had_request.store(true, Ordering::Relaxed);
+        self.footprint.begin_request(self.in_flight.load(Ordering::Relaxed));
         InFlight { activity: Arc::clone(self), responded: false }
     }
 
@@ -213,7 +270,7 @@ impl ConnectionActivity {
 
     /// Forgets a request head of which a part was read; returns true if an HTTP/1.1 answer to it can be written.
     pub(super) fn abandon_head(&self) -> bool {
-        let answerable = self.is_in_http_1_head() && !self.is_answering();
+        let answerable = self.is_in_http_1_head() && !self.is_answering() && !self.footprint.is_evicted();
         self.in_head.store(false, Ordering::Relaxed);
         answerable
     }
@@ -282,10 +339,24 @@ pub(super) struct InFlight {
 impl InFlight {
     /// Records that the request has its response, which is still to be written.
     pub(super) fn record_response(&mut self) {
+        self.end_wait();
+        // A stream that the peer resets before its response allows none.
+        self.activity.footprint.allow_frames(PER_RESPONSE);
+    }
+
+    fn end_wait(&mut self) {
         if !std::mem::replace(&mut self.responded, true) {
             change(&self.activity.awaiting_response, |all| all - 1);
             // Bytes read since the head were the request's body.
             self.activity.in_head.store(false, Ordering::Relaxed);
+            self.activity.footprint.end_head(self.activity.in_flight.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Records a part of the response's body.
+    pub(super) fn record_data(&self, bytes: usize) {
+        if self.activity.is_http_2() {
+            self.activity.footprint.allow_frames(allowed_by_data(bytes));
         }
     }
 
@@ -308,8 +379,9 @@ impl Clone for InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.record_response();
+        self.end_wait();
         change(&self.activity.in_flight, |all| all - 1);
+        self.activity.footprint.end_request(self.activity.in_flight.load(Ordering::Relaxed));
         self.activity.wake_at_end_of_response();
     }
 }

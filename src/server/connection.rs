@@ -11,13 +11,16 @@ use arc_swap::ArcSwap;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::{ConnectionActivity, DrainPhase};
-use super::monitored_io::MonitoredIo;
+use super::admission::Admission;
+use super::handshake_io::HandshakeIo;
+use super::monitored_io::{CONNECTION_WINDOW, MonitoredIo, STREAM_WINDOW};
 use super::plain_http::TlsSocket;
 use super::refusal::HeadRefusals;
 use super::service::GatewayService;
@@ -26,6 +29,7 @@ use crate::config;
 use crate::executions::QueryMemo;
 use crate::generation::{ActiveGeneration, ConnectionOrigin, Listener, ListenerId};
 use crate::lifecycle::Lifecycle;
+use crate::observe::OpenConnectionGuard;
 use crate::request::peer::Peer;
 
 /// Streams that one HTTP/2 connection can have open at once.
@@ -37,7 +41,8 @@ pub(super) struct Connections {
     active: Arc<ActiveGeneration>,
     worker: usize,
     protocols: ArcSwap<ProtocolSettings>,
-    monitor: ConnectionMonitor,
+    admission: Arc<Admission>,
+    monitor: Arc<ConnectionMonitor>,
     /// The memo of parsed queries that all connections of this worker share.
     query_memo: Arc<QueryMemo>,
     /// Turns true when the worker gives up requests in flight.
@@ -48,6 +53,8 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct ProtocolSettings {
     http: auto::Builder<TokioExecutor>,
+    /// Most bytes of a request head that a connection keeps.
+    largest_head: usize,
     /// Longest time for a TLS handshake.
     handshake_timeout: Duration,
 }
@@ -56,18 +63,21 @@ impl ProtocolSettings {
     fn new(settings: &config::ServerConfig) -> Self {
         // Twice the configured limits: the gateway enforces those itself, with responses of the documented shape.
         let largest_head = 2 * (settings.max_header_size.as_usize() + settings.max_uri_length.as_usize());
+        let largest_head = largest_head.max(16 * 1024);
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             // The monitor enforces the header timeout, without a timer per request.
             .header_read_timeout(None)
-            .max_buf_size(largest_head.max(16 * 1024));
+            .max_buf_size(largest_head);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(STREAM_WINDOW)
             .keep_alive_interval(settings.header_timeout)
             .keep_alive_timeout(settings.header_timeout)
             .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX));
-        Self { http, handshake_timeout: settings.header_timeout }
+        Self { http, largest_head, handshake_timeout: settings.header_timeout }
     }
 }
 
@@ -76,12 +86,14 @@ impl Connections {
         settings: &config::ServerConfig,
         active: Arc<ActiveGeneration>,
         lifecycle: Arc<Lifecycle>,
-        worker: usize,
-        abandon: watch::Receiver<bool>,
+        admission: Arc<Admission>,
+        (worker, abandon): (usize, watch::Receiver<bool>),
     ) -> Self {
         let protocols = ArcSwap::from_pointee(ProtocolSettings::new(settings));
-        let monitor = ConnectionMonitor::new(Timeouts::of(settings), lifecycle);
-        Self { active, worker, protocols, monitor, query_memo: Arc::default(), abandon }
+        let occupancy = Arc::clone(admission.occupancy());
+        let monitor = Arc::new(ConnectionMonitor::new(Timeouts::of(settings), lifecycle, occupancy));
+        admission.watch(&monitor);
+        Self { active, worker, protocols, admission, monitor, query_memo: Arc::default(), abandon }
     }
 
     /// Applies settings: protocol settings to new connections, timeouts to all.
@@ -100,8 +112,13 @@ impl Connections {
         self.monitor.close_listener(listener, Instant::now());
     }
 
+    /// Returns what admits new connections.
+    pub(super) fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
     /// Serves a connection of a listener with a peer, in a task of its own. The task holds `open` until the connection ends.
-    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, (listener, peer): (ListenerId, Peer), open: mpsc::Sender<()>)
+    pub(super) fn serve<S>(self: &Arc<Self>, stream: S, (listener, peer): (ListenerId, Peer), open: impl Send + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -113,43 +130,69 @@ impl Connections {
         let protocols = self.protocols.load_full();
         // Added before the handshake, which a drain bounds too.
         let activity = self.monitor.add(listener, accepts, Instant::now());
+        let served = ServedConnection {
+            activity: Arc::clone(&activity),
+            active: Arc::clone(&self.active),
+            _counted: self.active.gateway().connected(),
+        };
         let mut origin = ConnectionOrigin { worker: self.worker, listener, peer, certificates: Vec::new() };
         let Some(tls) = tls else {
             tokio::spawn(async move {
                 connections.serve_http(stream, &protocols, origin, activity).await;
-                drop(open);
+                drop((served, open));
             });
             return;
         };
         tokio::spawn(async move {
-            let handshake = TlsAcceptor::from(tls.config()).accept(TlsSocket::new(stream)).into_fallible();
+            let socket = connections.in_handshake(TlsSocket::new(stream), &activity);
+            let handshake = TlsAcceptor::from(tls.config()).accept(socket).into_fallible();
             let handshake = until_phase(DrainPhase::Draining, &activity, handshake);
             // Failures are not logged: scanners, and clients that do not trust this certificate, are common.
-            let stream = match tokio::time::timeout(protocols.handshake_timeout, handshake).await {
+            let mut stream = match tokio::time::timeout(protocols.handshake_timeout, handshake).await {
                 Ok(Some(Ok(stream))) => stream,
                 Ok(Some(Err((_, socket)))) => {
-                    if let Some(plain) = socket.into_plain() {
-                        connections.refuse_plain_http(plain, activity).await;
+                    if let Some(plain) = socket.into_inner().into_plain() {
+                        connections.refuse_plain_http(plain, &protocols, activity).await;
                     }
                     return;
                 }
                 Ok(None) | Err(_) => return,
             };
-            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            stream.get_mut().0.complete();
+            activity.footprint().complete_handshake();
+            let session = stream.get_ref().1;
+            let certificates = session.peer_certificates().unwrap_or_default();
+            if session.handshake_kind() == Some(HandshakeKind::Resumed) && !tls.admits_resumed(certificates) {
+                return;
+            }
             origin.certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
             connections.serve_http(stream, &protocols, origin, activity).await;
-            drop(open);
+            drop((served, open));
         });
     }
 
+    fn in_handshake<S>(&self, stream: S, activity: &Arc<ConnectionActivity>) -> HandshakeIo<S> {
+        HandshakeIo::new(stream, Arc::clone(activity), Arc::clone(&self.admission))
+    }
+
+    fn monitored<S>(
+        &self,
+        stream: S,
+        protocols: &ProtocolSettings,
+        activity: Arc<ConnectionActivity>,
+        refusals: HeadRefusals,
+    ) -> MonitoredIo<S> {
+        MonitoredIo::new(stream, activity, Arc::clone(&self.admission), protocols.largest_head, refusals)
+    }
+
     /// Answers plain HTTP on a port that serves TLS.
-    async fn refuse_plain_http<S>(&self, stream: S, activity: Arc<ConnectionActivity>)
+    async fn refuse_plain_http<S>(&self, stream: S, protocols: &ProtocolSettings, activity: Arc<ConnectionActivity>)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let refusals = HeadRefusals::recorded_by(&self.active);
         let response = refusals.without_tls();
-        let mut io = MonitoredIo::new(stream, Arc::clone(&activity), refusals);
+        let mut io = self.monitored(stream, protocols, Arc::clone(&activity), refusals);
         let answer = pin!(async {
             io.write_all(&response).await?;
             io.shutdown().await
@@ -167,8 +210,7 @@ impl Connections {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let _connected = self.active.gateway().connected();
-        let io = MonitoredIo::new(stream, Arc::clone(&activity), HeadRefusals::recorded_by(&self.active));
+        let io = self.monitored(stream, protocols, Arc::clone(&activity), HeadRefusals::recorded_by(&self.active));
         let (query_memo, abandon) = (Arc::clone(&self.query_memo), self.abandon.clone());
         let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, abandon);
         let service = service_fn(move |request| service.call(request));
@@ -202,6 +244,23 @@ impl Connections {
     }
 }
 
+/// A connection that is being served, counted from its acceptance to its end.
+#[derive(Debug)]
+struct ServedConnection {
+    activity: Arc<ConnectionActivity>,
+    active: Arc<ActiveGeneration>,
+    _counted: OpenConnectionGuard,
+}
+
+impl Drop for ServedConnection {
+    fn drop(&mut self) {
+        self.activity.footprint().end();
+        if let Some(reason) = self.activity.footprint().close_reason() {
+            self.active.gateway().connection_closed(reason);
+        }
+    }
+}
+
 /// Polls a future until its connection reaches a phase; returns `None` if the phase comes first.
 async fn until_phase<F: Future>(phase: DrainPhase, activity: &ConnectionActivity, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
@@ -220,12 +279,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use tokio::io::AsyncReadExt;
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::clock::Clock;
     use crate::config::{Config, Environment};
     use crate::gateway::Gateway;
     use crate::generation::Generation;
+    use crate::server::admission::Bounds;
     use crate::tls::{ClientCertificates, Tls, TlsFiles};
 
     #[tokio::test]
@@ -254,11 +315,13 @@ mod tests {
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, vec![client], listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let abandon = watch::Sender::new(false);
-        let connections = Arc::new(Connections::new(&settings, active, lifecycle, 0, abandon.subscribe()));
+        let admission = Arc::new(Admission::new(Bounds { connections: 9, unidentified_bytes: 1 << 20 }));
+        let connections =
+            Arc::new(Connections::new(&settings, active, lifecycle, Arc::clone(&admission), (0, abandon.subscribe())));
         for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"HTTP/1.1 400"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
-            let (open, _drained) = mpsc::channel(1);
-            connections.serve(stream, (ListenerId(listener), Peer::Unknown), open);
+            let (open, _drained) = mpsc::channel::<()>(1);
+            connections.serve(stream, (ListenerId(listener), Peer::Unknown), (open, admission.admit().await));
             let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             let mut answer = Vec::new();
             let _ = peer.read_to_end(&mut answer).await;

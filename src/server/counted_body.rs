@@ -44,6 +44,9 @@ impl hyper::body::Body for CountedBody {
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             None => return Poll::Ready(None),
         };
+        if let (Some(data), Some(in_flight)) = (frame.data_ref(), &self.in_flight) {
+            in_flight.record_data(data.len());
+        }
         let is_last = self.body.is_end_stream();
         Poll::Ready(Some(Ok(frame.map_data(|bytes| {
             let in_flight = if is_last { self.in_flight.take() } else { self.in_flight.clone() };

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::error::StartError;
 use super::inherited::InheritedSockets;
-use super::socket::{self, BoundAddress, OccupiedAddress, SocketOwner, StagedPath, WorkerSocket};
+use super::socket::{self, BoundAddress, OccupiedAddress, SocketOwner, Sockets, StagedPath, WorkerSocket};
 use crate::caller::ListenerIdentity;
 use crate::config::{Endpoint, ListenAddress, ListenerConfig};
 use crate::generation::{Listener, ListenerId};
@@ -140,8 +140,12 @@ impl ListenerPlan {
         let close = watch::Sender::new(false);
         let id = ListenerId(self.after.next_id);
         self.after.next_id += 1;
-        for (worker, socket) in self.added.iter_mut().zip(sockets) {
-            worker.push(WorkerSocket { socket, owner, listener: id, close: close.subscribe() });
+        let workers = self.added.len();
+        // The listeners take turns, so that no worker accepts for all of them.
+        let acceptor = self.after.listeners.len() % workers;
+        for (worker, sources) in self.added.iter_mut().zip(sockets.into_sources(workers, acceptor)) {
+            let socket = |source| WorkerSocket { source, owner, listener: id, close: close.subscribe() };
+            worker.extend(sources.into_iter().map(socket));
         }
         self.activate(ActiveListener { config: config.clone(), address, id, tls, close });
     }
@@ -188,8 +192,7 @@ fn bind(
         return Ok((SocketOwner::ThisProcess, bound));
     };
     let address = config.address.clone();
-    let sockets =
-        socket.share(workers).map_err(|source| StartError::Listen { address: config.address.clone(), source })?;
+    let sockets = Sockets::Shared(socket);
     Ok((SocketOwner::ServiceManager, BoundAddress { address, sockets, staged: None }))
 }
 
@@ -212,8 +215,9 @@ fn handshake_policy(tls: Option<&Tls>) -> Option<(Option<&Path>, ClientCertifica
 /// the files change.
 fn load_tls(config: &ListenerConfig, kept: Option<&ActiveListener>) -> Result<Option<Arc<Tls>>, StartError> {
     let Some(files) = &config.tls else { return Ok(None) };
-    match kept.and_then(|kept| kept.tls.as_ref()).filter(|tls| tls.files() == files) {
-        Some(tls) => Ok(Some(Arc::clone(tls))),
+    match kept.and_then(|kept| kept.tls.as_ref()) {
+        Some(tls) if tls.files() == files => Ok(Some(Arc::clone(tls))),
+        Some(tls) => Ok(Some(Arc::new(Tls::replacing(tls, files.clone())?))),
         None => Ok(Some(Arc::new(Tls::new(files.clone())?))),
     }
 }

@@ -4,19 +4,27 @@
 
 mod accept;
 mod activity;
+mod admission;
 mod connection;
 mod counted_body;
+mod descriptors;
 mod error;
+mod footprint;
+mod frame_budget;
+mod handshake_io;
 mod head_scan;
 mod inherited;
 mod listeners;
 mod monitored_io;
+mod occupancy;
 mod plain_http;
 mod refusal;
 mod service;
 mod socket;
+mod spread;
 mod timeouts;
 mod worker;
+mod worker_loads;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,12 +32,14 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 
+use self::admission::Admission;
 pub use self::error::StartError;
 pub use self::inherited::InheritedSockets;
 use self::listeners::{ListenerSet, Surroundings};
 pub use self::socket::OccupiedAddress;
-use self::socket::{BoundAddress, BoundSocket};
+use self::socket::{BoundAddress, BoundSocket, Sockets};
 use self::worker::{Worker, WorkerCommand};
+use self::worker_loads::WorkerLoads;
 use crate::admin::{self, AdminListener};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Endpoint, ListenAddress, SocketFile};
@@ -46,6 +56,7 @@ pub struct Server {
     active: Arc<ActiveGeneration>,
     lifecycle: Arc<Lifecycle>,
     clock: Clock,
+    admission: Arc<Admission>,
     listeners: Mutex<ListenerSet>,
     workers: Vec<WorkerHandle>,
     stop: watch::Sender<bool>,
@@ -86,6 +97,7 @@ impl Server {
     /// Those of [`Server::start`], or if no listener has the address of an inherited socket.
     pub fn start_with(config: Config, clock: Clock, options: StartOptions) -> Result<Self, StartError> {
         let StartOptions { mut inherited, access_log, occupied } = options;
+        descriptors::raise_limit();
         let config = Arc::new(config);
         let settings = config.server.clone();
         let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log)?);
@@ -99,7 +111,9 @@ impl Server {
         let admin = admin.map(publish_admin).transpose()?;
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, clients, plan.listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
+        let admission = admission(&active.gateway(), settings.workers);
         let (stop, drained) = (watch::Sender::new(false), watch::Sender::new(0));
+        let loads = Arc::new(WorkerLoads::new(settings.workers));
         let mut workers = Vec::with_capacity(settings.workers);
         for (index, sockets) in plan.added.into_iter().enumerate() {
             let (commands, received) = mpsc::unbounded_channel();
@@ -110,6 +124,8 @@ impl Server {
             let worker = Worker {
                 active: Arc::clone(&active),
                 lifecycle: Arc::clone(&lifecycle),
+                admission: Arc::clone(&admission),
+                loads: Arc::clone(&loads),
                 index,
                 settings: settings.clone(),
                 commands: received,
@@ -127,7 +143,17 @@ impl Server {
                 Some((address, AdminListener::start(socket, context).map_err(StartError::Worker)?))
             }
         };
-        Ok(Self { active, lifecycle, clock, listeners: Mutex::new(plan.after), workers, stop, admin, occupied })
+        Ok(Self {
+            active,
+            lifecycle,
+            clock,
+            admission,
+            listeners: Mutex::new(plan.after),
+            workers,
+            stop,
+            admin,
+            occupied,
+        })
     }
 
     /// Applies another configuration from the next request on. No connection is dropped, and a request in flight finishes with
@@ -184,6 +210,8 @@ impl Server {
         let _ = generation.refresh_certificates();
         generation.gateway.take_over();
         self.active.replace(generation);
+        self.admission.set_bounds(descriptors::bounds(config, self.workers.len()));
+        self.gateway().set_connections_limit(self.admission.max_connections());
         let closing;
         (closing, *listeners) = plan.carry_out();
         for (worker, sockets) in self.workers.iter().zip(added) {
@@ -251,6 +279,13 @@ impl Drop for Server {
     }
 }
 
+/// Admits connections within the bounds of a gateway's configuration, and reports the bound.
+fn admission(gateway: &Gateway, workers: usize) -> Arc<Admission> {
+    let admission = Admission::new(descriptors::bounds(gateway.config(), workers));
+    gateway.set_connections_limit(admission.max_connections());
+    Arc::new(admission)
+}
+
 /// Binds the admin listener, without publishing a Unix path.
 fn bind_admin(endpoint: &Endpoint, occupied: OccupiedAddress) -> Result<BoundAddress, StartError> {
     socket::bind(endpoint, &SocketFile::default(), 1, occupied)
@@ -258,8 +293,12 @@ fn bind_admin(endpoint: &Endpoint, occupied: OccupiedAddress) -> Result<BoundAdd
 
 /// Publishes the admin listener. Called when nothing else can fail: another process may use the path until then.
 fn publish_admin(bound: BoundAddress) -> Result<(ListenAddress, admin::AdminSocket), StartError> {
-    let BoundAddress { address, mut sockets, staged } = bound;
-    let published = match staged.map_or(Ok(()), |staged| staged.publish()).map(|()| sockets.pop()) {
+    let BoundAddress { address, sockets, staged } = bound;
+    let socket = match sockets {
+        Sockets::PerWorker(mut sockets) => sockets.pop().map(BoundSocket::Tcp),
+        Sockets::Shared(socket) => Some(socket),
+    };
+    let published = match staged.map_or(Ok(()), |staged| staged.publish()).map(|()| socket) {
         Ok(Some(BoundSocket::Tcp(socket))) => Ok(admin::AdminSocket::Tcp(socket)),
         Ok(Some(BoundSocket::Unix(socket))) => Ok(admin::AdminSocket::Unix(socket)),
         Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
@@ -273,7 +312,7 @@ fn publish_admin(bound: BoundAddress) -> Result<(ListenAddress, admin::AdminSock
 
 /// Runs a worker on a thread of its own.
 fn spawn(worker: Worker) -> Result<JoinHandle<()>, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+    let runtime = worker::runtime().map_err(StartError::Worker)?;
     std::thread::Builder::new()
         .name(format!("worker-{}", worker.index))
         .spawn(move || runtime.block_on(worker.run()))

@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::{ConnectionActivity, DrainPhase, ReadPart};
+use super::admission::Admission;
+use super::frame_budget::FrameCounter;
 use super::head_scan::HeadScan;
 use super::refusal::HeadRefusals;
 
@@ -18,6 +20,9 @@ const HTTP_2_PREFACE: &[u8] = b"PRI ";
 /// Bytes of a PING frame (RFC 9113, 6.7), the largest frame that an idle HTTP/2 connection sends from time to time.
 const PING_FRAME: usize = 17;
 
+/// Most bytes of request bodies that an HTTP/2 connection keeps until they are read (RFC 9113, 6.9.2), and one of its streams.
+pub(super) const CONNECTION_WINDOW: u32 = 256 << 10;
+pub(super) const STREAM_WINDOW: u32 = 128 << 10;
 /// Most bytes that are read after the end of the output.
 const MAX_LATE_INPUT: usize = 8 << 20;
 
@@ -26,7 +31,12 @@ const MAX_LATE_INPUT: usize = 8 << 20;
 pub(super) struct MonitoredIo<S> {
     stream: S,
     activity: Arc<ConnectionActivity>,
+    admission: Arc<Admission>,
+    /// Most bytes of a request head that hyper keeps.
+    largest_head: usize,
     has_read: bool,
+    /// Counts frames, on an HTTP/2 connection.
+    frames: Option<FrameCounter>,
     /// The head that is read, or was read last.
     head: HeadScan,
     refusals: HeadRefusals,
@@ -46,11 +56,21 @@ struct Replacement {
 }
 
 impl<S> MonitoredIo<S> {
-    pub(super) fn new(stream: S, activity: Arc<ConnectionActivity>, refusals: HeadRefusals) -> Self {
+    /// Watches a socket, of whose request heads at most `largest_head` bytes are kept.
+    pub(super) fn new(
+        stream: S,
+        activity: Arc<ConnectionActivity>,
+        admission: Arc<Admission>,
+        largest_head: usize,
+        refusals: HeadRefusals,
+    ) -> Self {
         Self {
             stream,
             activity,
+            admission,
+            largest_head,
             has_read: false,
+            frames: None,
             head: HeadScan::default(),
             refusals,
             replacement: None,
@@ -72,8 +92,19 @@ impl<S> MonitoredIo<S> {
     /// Records bytes that were read. Part of the hit path.
     fn record_read(&mut self, new: &[u8]) {
         if !self.has_read {
-            self.activity.set_http_2(new.starts_with(HTTP_2_PREFACE));
             self.has_read = true;
+            if new.starts_with(HTTP_2_PREFACE) {
+                self.activity.set_http_2(true);
+                self.frames = Some(FrameCounter::new());
+            }
+        }
+        let mut most_buffered = self.largest_head;
+        if let Some(frames) = &mut self.frames {
+            most_buffered += CONNECTION_WINDOW as usize;
+            self.activity.record_empty_frames(frames.count(new));
+        }
+        if self.activity.hold(new.len(), most_buffered) {
+            self.admission.relieve_memory();
         }
         match self.activity.record_read() {
             ReadPart::BeginningOfHead => self.head = HeadScan::default(),
@@ -148,6 +179,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for MonitoredIo<S> {
             // hyper finds the end of the input in the middle of a head, and closes the socket at once.
             return if self.is_ending { self.poll_close(cx) } else { Poll::Ready(Ok(())) };
         }
+        if self.activity.footprint().is_flooded() {
+            // The next phase wakes the connection's task.
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let new = buffer.filled().get(before..).unwrap_or_default();
@@ -207,14 +242,24 @@ mod tests {
 
     use super::*;
     use crate::lifecycle::Lifecycle;
+    use crate::server::admission::Bounds;
+
+    fn new_activity() -> Arc<ConnectionActivity> {
+        Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH)), Arc::default()))
+    }
+
+    fn monitored<S>(stream: S, activity: Arc<ConnectionActivity>) -> MonitoredIo<S> {
+        let admission = Arc::new(Admission::new(Bounds { connections: 1, unidentified_bytes: 1 << 20 }));
+        MonitoredIo::new(stream, activity, admission, 1 << 10, HeadRefusals::unrecorded())
+    }
 
     #[tokio::test]
     async fn a_connection_reads_until_its_peer_closes() {
         for phase in [DrainPhase::Serving, DrainPhase::Closing] {
-            let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH))));
+            let activity = new_activity();
             activity.advance(phase);
             let (mut peer, stream) = duplex(64);
-            let mut io = MonitoredIo::new(stream, Arc::clone(&activity), HeadRefusals::unrecorded());
+            let mut io = monitored(stream, Arc::clone(&activity));
             io.write_all(b"response").await.expect("it fits");
             {
                 let mut shutdown = pin!(io.shutdown());
@@ -235,9 +280,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_never_stops_sending_is_read_for_a_bounded_length() {
-        let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH))));
+        let activity = new_activity();
         let (mut peer, stream) = duplex(1 << 20);
-        let mut io = MonitoredIo::new(stream, Arc::clone(&activity), HeadRefusals::unrecorded());
+        let mut io = monitored(stream, Arc::clone(&activity));
         let sending = tokio::spawn(async move {
             let (mut sent, block) = (0, vec![b'x'; 1 << 16]);
             while peer.write_all(&block).await.is_ok() {
@@ -253,9 +298,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_replacement_is_written_whole_however_little_the_peer_reads() {
-        let activity = Arc::new(ConnectionActivity::new(Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH))));
+        let activity = new_activity();
         let (mut peer, stream) = duplex(16);
-        let mut io = MonitoredIo::new(stream, activity, HeadRefusals::unrecorded());
+        let mut io = monitored(stream, activity);
         let writing = tokio::spawn(async move {
             io.write_all(b"HTTP/1.1 431 Request Header Fields Too Large\r\n\r\n").await.expect("the peer reads");
         });

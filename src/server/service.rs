@@ -39,7 +39,8 @@ impl GatewayService {
         abandon: watch::Receiver<bool>,
     ) -> Self {
         let generation = active.load();
-        let context = generation.connection_context(&origin, query_memo, abandon);
+        let known_caller = activity.footprint().known_caller().clone();
+        let context = generation.connection_context(&origin, query_memo, abandon, known_caller);
         let context = context.with_half_close(activity.peer_half_closed());
         let context = RefCell::new((generation.number(), context));
         Self { active: Arc::clone(active), origin, activity, context }
@@ -58,8 +59,8 @@ impl GatewayService {
         let mut context = self.context.borrow_mut();
         if context.0 != generation.number() {
             // The active configuration gives the connection its identity, not the one under which it was accepted.
-            let (query_memo, abandon) = (Arc::clone(&context.1.query_memo), context.1.abandon.clone());
-            let renewed = generation.connection_context(&self.origin, query_memo, abandon);
+            let ConnectionContext { query_memo, abandon, known_caller, .. } = context.1.clone();
+            let renewed = generation.connection_context(&self.origin, query_memo, abandon, known_caller);
             *context = (generation.number(), renewed.with_half_close(self.activity.peer_half_closed()));
         }
         let response = match generation.gateway.handle(&context.1, request) {

@@ -1,5 +1,5 @@
 //! Listening sockets. TCP has one socket per worker, so that the kernel spreads connections without a shared accept queue; a
-//! Unix path has one socket that the workers share.
+//! Unix path has one socket, from which one worker accepts for all.
 //!
 //! Another process can listen at the same address at the same time and so take over from this one: on TCP ports by
 //! `SO_REUSEPORT`, at a Unix path by a new socket renamed over the old one. It does so only on request
@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::error::StartError;
+use super::worker_loads::{HandOver, HandedConnection};
 use crate::config::{Endpoint, ListenAddress, SocketFile};
 use crate::generation::ListenerId;
 
@@ -27,21 +28,6 @@ const BACKLOG: i32 = 1024;
 pub(super) enum BoundSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-impl BoundSocket {
-    /// Duplicates the socket into one handle per worker.
-    pub(super) fn share(self, workers: usize) -> io::Result<Vec<Self>> {
-        let duplicate = |_| {
-            Ok(match &self {
-                Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
-                Self::Unix(listener) => Self::Unix(listener.try_clone()?),
-            })
-        };
-        let mut handles = (1..workers).map(duplicate).collect::<io::Result<Vec<_>>>()?;
-        handles.push(self);
-        Ok(handles)
-    }
 }
 
 /// Treatment of an address at which another process listens.
@@ -63,14 +49,50 @@ pub(super) enum SocketOwner {
     ServiceManager,
 }
 
-/// One worker's socket of a listener.
+/// The way in which a worker gets the connections of a listener.
+#[derive(Debug)]
+pub(super) enum ConnectionSource {
+    /// The worker accepts on a socket of its own.
+    Own(TcpListener),
+    /// The worker accepts for all workers and hands the connections over.
+    Shared(BoundSocket, HandOver),
+    /// The worker gets connections that another worker accepts.
+    Handed(mpsc::UnboundedReceiver<HandedConnection>),
+}
+
+/// One worker's source of connections of a listener.
 #[derive(Debug)]
 pub(super) struct WorkerSocket {
-    pub(super) socket: BoundSocket,
+    pub(super) source: ConnectionSource,
     pub(super) owner: SocketOwner,
     pub(super) listener: ListenerId,
     /// Turns true when the worker is to stop accepting.
     pub(super) close: watch::Receiver<bool>,
+}
+
+/// The sockets of one address.
+#[derive(Debug)]
+pub(super) enum Sockets {
+    /// One for each worker.
+    PerWorker(Vec<TcpListener>),
+    /// One for all workers.
+    Shared(BoundSocket),
+}
+
+impl Sockets {
+    /// Returns the sources of each worker, by the worker's index. `acceptor` is the worker that accepts from a shared socket.
+    pub(super) fn into_sources(self, workers: usize, acceptor: usize) -> Vec<Vec<ConnectionSource>> {
+        match self {
+            Self::PerWorker(sockets) => sockets.into_iter().map(|socket| vec![ConnectionSource::Own(socket)]).collect(),
+            Self::Shared(socket) => {
+                let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
+                let mut sources: Vec<_> =
+                    receivers.into_iter().map(|own| vec![ConnectionSource::Handed(own)]).collect();
+                sources[acceptor].push(ConnectionSource::Shared(socket, senders));
+                sources
+            }
+        }
+    }
 }
 
 /// The sockets bound at one address.
@@ -78,8 +100,7 @@ pub(super) struct WorkerSocket {
 pub(super) struct BoundAddress {
     /// The configured address, with the port that the kernel chose in place of port 0.
     pub(super) address: ListenAddress,
-    /// One socket per worker.
-    pub(super) sockets: Vec<BoundSocket>,
+    pub(super) sockets: Sockets,
     /// The Unix path, which clients do not find before it is published.
     pub(super) staged: Option<StagedPath>,
 }
@@ -120,15 +141,16 @@ fn bind_shared(endpoint: &Endpoint, file: &SocketFile, workers: usize) -> io::Re
             };
             let first = listen_at(*address)?;
             let bound = first.local_addr()?;
-            let mut sockets = vec![BoundSocket::Tcp(first)];
+            let mut sockets = vec![first];
             for _ in 1..workers {
-                sockets.push(BoundSocket::Tcp(listen_at(bound)?));
+                sockets.push(listen_at(bound)?);
             }
+            let sockets = Sockets::PerWorker(sockets);
             Ok(BoundAddress { address: ListenAddress::Tcp(bound), sockets, staged: None })
         }
         ListenAddress::Unix(path) => {
             let (socket, staged) = bind_unix(path, file)?;
-            let sockets = BoundSocket::Unix(socket).share(workers)?;
+            let sockets = Sockets::Shared(BoundSocket::Unix(socket));
             Ok(BoundAddress { address: endpoint.address.clone(), sockets, staged: Some(staged) })
         }
     }

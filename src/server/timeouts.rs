@@ -12,9 +12,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::activity::{ConnectionActivity, DrainPhase};
+use super::occupancy::Occupancy;
 use crate::config;
 use crate::generation::ListenerId;
 use crate::lifecycle::Lifecycle;
+use crate::observe::CloseReason;
 
 /// Bound on [`Timeouts::close`], which is half of the drain timeout otherwise.
 const LONGEST_CLOSE: Duration = Duration::from_secs(5);
@@ -24,7 +26,7 @@ const SHORTEST_GOODBYE: Duration = Duration::from_millis(10);
 /// The timeouts of a worker's connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    /// Longest time for a request head.
+    /// Longest time for a request head, and for the first byte of a connection.
     head: Duration,
     /// Longest time without activity.
     idle: Duration,
@@ -58,6 +60,7 @@ impl Timeouts {
 #[derive(Debug)]
 pub(super) struct ConnectionMonitor {
     lifecycle: Arc<Lifecycle>,
+    occupancy: Arc<Occupancy>,
     state: Mutex<MonitorState>,
     /// Requests a check before the next one is due.
     check_now: Notify,
@@ -88,9 +91,9 @@ struct MonitoredConnection {
 }
 
 impl ConnectionMonitor {
-    pub(super) fn new(timeouts: Timeouts, lifecycle: Arc<Lifecycle>) -> Self {
+    pub(super) fn new(timeouts: Timeouts, lifecycle: Arc<Lifecycle>, occupancy: Arc<Occupancy>) -> Self {
         let state = MonitorState { timeouts, connections: Vec::new(), stopping: false };
-        Self { lifecycle, state: Mutex::new(state), check_now: Notify::new() }
+        Self { lifecycle, occupancy, state: Mutex::new(state), check_now: Notify::new() }
     }
 
     /// Replaces the timeouts, for open connections too.
@@ -101,7 +104,7 @@ impl ConnectionMonitor {
 
     /// Adds a connection; one whose listener is no longer `open` is to close.
     pub(super) fn add(&self, listener: ListenerId, open: bool, now: Instant) -> Arc<ConnectionActivity> {
-        let activity = Arc::new(ConnectionActivity::new(Arc::clone(&self.lifecycle)));
+        let activity = Arc::new(ConnectionActivity::new(Arc::clone(&self.lifecycle), Arc::clone(&self.occupancy)));
         let mut state = self.state();
         let mut connection = MonitoredConnection {
             activity: Arc::downgrade(&activity),
@@ -118,6 +121,17 @@ impl ConnectionMonitor {
         }
         state.connections.push(connection);
         activity
+    }
+
+    /// Adds the connections that are open to a list.
+    pub(super) fn collect_open(&self, list: &mut Vec<Arc<ConnectionActivity>>) {
+        self.state().connections.retain(|connection| match connection.activity.upgrade() {
+            Some(activity) => {
+                list.push(activity);
+                true
+            }
+            None => false,
+        });
     }
 
     /// Closes the connections of a listener. A silent connection may send one more request, since the
@@ -190,10 +204,22 @@ impl MonitoredConnection {
         let events = activity.events();
         if events != self.seen || activity.awaits_response() {
             (self.seen, self.quiet_since) = (events, now);
+            if activity.footprint().known_caller().is_known() {
+                activity.footprint().touch();
+            }
         }
-        let bound = if activity.is_in_http_1_head() { timeouts.head } else { timeouts.idle };
-        if self.timed_out_since.is_none() && now - self.quiet_since >= bound {
+        activity.footprint().refill_frames();
+        let (bound, reason) = if activity.is_in_http_1_head() {
+            (timeouts.head, CloseReason::HeaderTimeout)
+        } else if events == 0 {
+            (timeouts.head, CloseReason::FirstByteTimeout)
+        } else {
+            (timeouts.idle, CloseReason::IdleTimeout)
+        };
+        let timed_out = activity.footprint().is_flooded() || now - self.quiet_since >= bound;
+        if self.timed_out_since.is_none() && timed_out {
             self.timed_out_since = Some(now);
+            activity.footprint().set_close_reason(reason);
         }
         if self.half_closed_since.is_none() && activity.is_half_closed() {
             self.half_closed_since = Some(now);
@@ -267,7 +293,7 @@ mod tests {
     impl Watched {
         fn new() -> Self {
             let lifecycle = Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH));
-            let (monitor, start) = (ConnectionMonitor::new(TIMEOUTS, lifecycle), Instant::now());
+            let (monitor, start) = (ConnectionMonitor::new(TIMEOUTS, lifecycle, Arc::default()), Instant::now());
             let activity = monitor.add(LISTENER, true, start);
             Self { monitor, activity, start }
         }
@@ -376,11 +402,16 @@ mod tests {
     #[test]
     fn an_idle_connection_times_out_and_an_active_one_does_not() {
         let connection = Watched::new();
+        connection.activity.record_event();
+        connection.phase_after(0.0);
         assert_eq!(connection.phase_after(70.0), DrainPhase::Serving);
         connection.activity.record_event();
         assert_eq!(connection.phase_after(75.0), DrainPhase::Serving);
         assert_eq!(connection.phase_after(149.0), DrainPhase::Serving);
         assert_eq!(connection.phase_after(150.0), DrainPhase::InputEnded);
+        let silent = Watched::new();
+        assert_eq!(silent.phase_after(9.0), DrainPhase::Serving);
+        assert_eq!(silent.phase_after(10.0), DrainPhase::InputEnded);
         let other = Watched::new();
         other.activity.set_http_2(true);
         drop(other.activity.begin_request());

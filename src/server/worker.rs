@@ -4,13 +4,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::accept::{Acceptor, accept};
+use super::accept::{accept, tcp_peer, unix_peer};
+use super::admission::Admission;
 use super::connection::Connections;
-use super::socket::{BoundSocket, SocketOwner, WorkerSocket};
+use super::socket::{ConnectionSource, WorkerSocket};
+use super::spread::{SharedListener, Spread};
+use super::worker_loads::{AcceptedStream, HandedConnection, WorkerLoads};
 use crate::config;
 use crate::generation::{ActiveGeneration, ListenerId};
 use crate::lifecycle::Lifecycle;
@@ -21,11 +25,30 @@ const CERTIFICATE_CHECK: Duration = Duration::from_secs(1);
 /// Time after the drain timeout in which requests in flight are answered 503.
 const LAST_RESPONSES: Duration = Duration::from_secs(1);
 
+/// Turns of tasks between two looks at the sockets. A connection with many requests at once (pipelined, or in many HTTP/2
+/// streams) is ready again after each of its turns, in which it answers about ten; with tokio's default of 61 every other
+/// connection of the worker waited for hundreds of them. Each look is one system call.
+const TURNS_BETWEEN_POLLS: u32 = 8;
+
+/// Builds the runtime of a worker.
+pub(super) fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .event_interval(TURNS_BETWEEN_POLLS)
+        // Wake-ups by other threads wait no longer than those by sockets.
+        .global_queue_interval(TURNS_BETWEEN_POLLS)
+        .build()
+}
+
 /// A worker that is ready to run.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) active: Arc<ActiveGeneration>,
     pub(super) lifecycle: Arc<Lifecycle>,
+    /// Admits the connections of all workers.
+    pub(super) admission: Arc<Admission>,
+    /// Counts the connections of all workers.
+    pub(super) loads: Arc<WorkerLoads>,
     /// Its position among the workers.
     pub(super) index: usize,
     pub(super) settings: config::ServerConfig,
@@ -56,8 +79,14 @@ impl Worker {
         let (open, mut all_closed) = mpsc::channel(1);
         let abandon = watch::Sender::new(false);
         let (active, lifecycle) = (Arc::clone(&self.active), Arc::clone(&self.lifecycle));
-        let connections =
-            Arc::new(Connections::new(&self.settings, active, lifecycle, self.index, abandon.subscribe()));
+        let connections = Connections::new(
+            &self.settings,
+            active,
+            lifecycle,
+            Arc::clone(&self.admission),
+            (self.index, abandon.subscribe()),
+        );
+        let connections = Arc::new(connections);
         let (monitored, stop) = (Arc::clone(&connections), self.stop.clone());
         tokio::spawn(async move { monitored.monitor(stop).await });
         if self.index == 0 {
@@ -87,7 +116,7 @@ impl Worker {
                 biased;
                 Some(command) = self.commands.recv() => match command {
                     WorkerCommand::Listen(socket) => {
-                        if let Err(error) = listen(socket, connections, open.clone()) {
+                        if let Err(error) = listen(socket, connections, open.clone(), &self.loads, self.index) {
                             tracing::error!(%error, message = log_events::ACCEPT_FAILED);
                         }
                     }
@@ -101,13 +130,46 @@ impl Worker {
     }
 }
 
-/// Accepts on a socket in a task of its own.
-fn listen(socket: WorkerSocket, connections: &Arc<Connections>, open: mpsc::Sender<()>) -> io::Result<()> {
-    let WorkerSocket { socket, owner, listener, close } = socket;
+/// Takes connections from a source in a task of its own. The task counts as a connection, so that a drain waits for it.
+fn listen(
+    socket: WorkerSocket,
+    connections: &Arc<Connections>,
+    open: mpsc::Sender<()>,
+    loads: &Arc<WorkerLoads>,
+    index: usize,
+) -> io::Result<()> {
+    let WorkerSocket { source, owner, listener, close } = socket;
     let intake = Intake { connections: Arc::clone(connections), listener, open };
-    match socket {
-        BoundSocket::Tcp(socket) => intake.spawn(TcpListener::from_std(socket)?, owner, close),
-        BoundSocket::Unix(socket) => intake.spawn(UnixListener::from_std(socket)?, owner, close),
+    match source {
+        ConnectionSource::Own(socket) => {
+            let (acceptor, loads) = (TcpListener::from_std(socket)?, Arc::clone(loads));
+            tokio::spawn(async move {
+                let open = || (intake.open.clone(), loads.count(index));
+                let serve = |(stream, admitted)| {
+                    let peer = tcp_peer(&stream);
+                    intake.connections.serve(stream, (listener, peer), (open(), admitted));
+                };
+                accept(acceptor, owner, close, intake.connections.admission(), serve).await;
+            });
+        }
+        ConnectionSource::Shared(socket, workers) => {
+            let acceptor = SharedListener::new(socket)?;
+            let spread = Spread { workers, loads: Arc::clone(loads) };
+            tokio::spawn(async move {
+                let admission = intake.connections.admission();
+                accept(acceptor, owner, close, admission, |admitted| spread.hand_over(admitted)).await;
+                drop(intake);
+            });
+        }
+        ConnectionSource::Handed(mut handed) => {
+            tokio::spawn(async move {
+                while let Some(connection) = handed.recv().await {
+                    if let Err(error) = intake.serve_handed(connection) {
+                        tracing::error!(%error, message = log_events::ACCEPT_FAILED);
+                    }
+                }
+            });
+        }
     }
     Ok(())
 }
@@ -120,14 +182,22 @@ struct Intake {
 }
 
 impl Intake {
-    fn spawn<A: Acceptor>(self, acceptor: A, owner: SocketOwner, close: watch::Receiver<bool>) {
-        tokio::spawn(async move {
-            let serve = |stream| {
-                let peer = A::peer(&stream);
-                self.connections.serve(stream, (self.listener, peer), self.open.clone());
-            };
-            accept(acceptor, owner, close, serve).await;
-        });
+    /// Serves a connection that another worker has accepted.
+    fn serve_handed(&self, handed: HandedConnection) -> io::Result<()> {
+        let open = (self.open.clone(), handed.counted, handed.admitted);
+        match handed.stream {
+            AcceptedStream::Tcp(stream) => {
+                let stream = TcpStream::from_std(stream)?;
+                let peer = tcp_peer(&stream);
+                self.connections.serve(stream, (self.listener, peer), open);
+            }
+            AcceptedStream::Unix(stream) => {
+                let stream = UnixStream::from_std(stream)?;
+                let peer = unix_peer(&stream);
+                self.connections.serve(stream, (self.listener, peer), open);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -139,6 +209,60 @@ async fn refresh_certificates(active: &ActiveGeneration) {
         if generation.refresh_certificates() {
             // A client certificate may have lost its authority, also on a connection that is open.
             active.renew();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream as StdUnixStream;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::task::Poll;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// Returns the most turns of a task that is always ready until a connection that has received a byte has its turn, of 100
+    /// attempts.
+    fn most_turns_before_another_connection(busy_tasks: u32) -> u32 {
+        let (peer, stream) = StdUnixStream::pair().expect("a pair of sockets");
+        stream.set_nonblocking(true).expect("the system allows it");
+        let (turns, over) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+        let runtime = runtime().expect("a runtime");
+        let most = runtime.block_on(async {
+            for _ in 0..busy_tasks {
+                let (turns, over) = (Arc::clone(&turns), Arc::clone(&over));
+                // As a connection of hyper with more requests does.
+                tokio::spawn(poll_fn(move |context| {
+                    turns.fetch_add(1, Ordering::Relaxed);
+                    context.waker().wake_by_ref();
+                    if over.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+                }));
+            }
+            let mut stream = UnixStream::from_std(stream).expect("it is registered");
+            let mut most = 0;
+            for _ in 0..100 {
+                let before = turns.load(Ordering::Relaxed);
+                (&peer).write_all(b"x").expect("it fits");
+                stream.read_u8().await.expect("a byte");
+                most = most.max(turns.load(Ordering::Relaxed) - before);
+                tokio::task::yield_now().await;
+            }
+            most
+        });
+        over.store(true, Ordering::Relaxed);
+        most
+    }
+
+    #[test]
+    fn a_busy_connection_lets_the_others_have_their_turns() {
+        for busy_tasks in [1, 2, 50] {
+            let most = most_turns_before_another_connection(busy_tasks);
+            // The tasks that are ready already have their turns first.
+            assert!(most <= 2 * (TURNS_BETWEEN_POLLS + busy_tasks), "{busy_tasks}: {most}");
         }
     }
 }

@@ -102,7 +102,10 @@ impl<'a> Api<'a> {
             .map(|segment| percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned())
             .collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let execution = |id: &str| account.find(id, now).ok_or_else(|| self.not_found());
+        let execution = |id: &str| match self.state.status_of_id(id) {
+            Some(status) => Err(self.server_error(status, "Cast to ObjectId failed")),
+            None => account.find(id, now).ok_or_else(|| self.not_found()),
+        };
         let parameters = || ListParameters::parse(request.uri().query()).map_err(|name| self.invalid(&name));
         match (request.method(), segments.as_slice()) {
             (&Method::GET, []) => self.list(&parameters()?, &account, &account_id, now),
@@ -153,7 +156,7 @@ impl<'a> Api<'a> {
         let bearer = text(AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
         let (account_id, org_key) = match (bearer, text("x-api-key")) {
             (Some(token), _) => {
-                let account_id = self.state.account_of_session_token(token).ok_or_else(|| self.unauthorized())?;
+                let account_id = self.state.account_of_session_token(token).ok_or_else(|| self.unknown_token())?;
                 // All session tokens belong to the one org, and share the quota of its first key.
                 (account_id, self.state.settings.org_keys.first().map_or("", String::as_str))
             }
@@ -186,6 +189,18 @@ impl<'a> Api<'a> {
 
     fn unauthorized(&self) -> SimulatedResponse {
         self.error(401, "UNAUTHORIZED", "SERVER_ERROR", "Invalid Credentials", None)
+    }
+
+    fn unknown_token(&self) -> SimulatedResponse {
+        match self.state.status_of_unknown_token() {
+            None => self.unauthorized(),
+            Some(StatusCode::TOO_MANY_REQUESTS) => self.too_many_requests(Duration::from_mins(1)),
+            Some(status) => self.server_error(status, "jwt malformed"),
+        }
+    }
+
+    fn server_error(&self, status: StatusCode, message: &str) -> SimulatedResponse {
+        self.error(status.as_u16(), "INTERNAL_SERVER_ERROR", "SERVER_ERROR", message, None)
     }
 
     fn invalid(&self, part: &str) -> SimulatedResponse {

@@ -6,7 +6,9 @@
 
 mod api;
 mod contrary;
+mod disruption;
 mod fault;
+mod habit;
 mod history;
 mod lock;
 mod parameters;
@@ -29,7 +31,9 @@ use tokio::net::TcpListener;
 use crate::clock::Clock;
 use api::Api;
 pub use contrary::{Contrary, ContrarySet};
+pub use disruption::Disruption;
 pub use fault::{Fault, FaultBody};
+pub use habit::Habit;
 use history::PRESET_ACCOUNTS;
 pub use state::SimulatorSettings;
 use state::SimulatorState;
@@ -99,6 +103,16 @@ impl Simulator {
     /// Applies a fault to every following request until the next call; `None` ends it.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.0.set_fault(fault);
+    }
+
+    /// Adds a lasting behaviour, or replaces the one of the same kind.
+    pub fn set_habit(&self, habit: Habit) {
+        self.0.set_habit(habit);
+    }
+
+    /// Disrupts all connections that are open now.
+    pub fn disrupt_connections(&self, disruption: Disruption) {
+        self.0.connections.disrupt(disruption);
     }
 
     /// Returns the session token of a linked account; it depends only on the seed and the account.

@@ -13,12 +13,17 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::api::{Api, LINKED_ACCOUNTS_PATH, WEBHOOKS_PATH, below_executions};
+use super::disruption::Disruption;
 use super::fault::{ConnectionReset, Fault, SimulatedBody, plain};
+use super::habit::Habit;
 use super::state::SimulatorState;
 
 /// Prefix of the control routes: `POST /simulate/status=503` makes the following requests fail, `/simulate/none` ends that.
 /// They are for demonstrations behind a gateway, which does not forward `x-simulate`.
 const CONTROL_PREFIX: &str = "/simulate/";
+
+/// The behaviours that the control routes take.
+const USAGE: &str = "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset, redirect, bom, encoded-304, action=204, retry-date=30s, contrary=all or one of its ways, bad-ids=500, unknown-tokens=500,429, connections=black-hole, connections=reset or connections=timeout\n";
 
 /// Accepts connections and serves each in a task of its own.
 pub(super) async fn accept(state: &Arc<SimulatorState>, listener: TcpListener) -> io::Result<()> {
@@ -26,14 +31,35 @@ pub(super) async fn accept(state: &Arc<SimulatorState>, listener: TcpListener) -
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let state = Arc::clone(state);
+        let number = state.connections.open();
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let state = Arc::clone(&state);
-                async move { respond(&state, request).await }
+                async move { respond_on(number, &state, request).await }
             });
             // An error means that the client closed the connection, or that a fault did; neither concerns other connections.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
+    }
+}
+
+/// Responds on the connection `number`, unless it is disrupted before the response is sent.
+async fn respond_on(
+    number: u64,
+    state: &SimulatorState,
+    request: Request<Incoming>,
+) -> Result<Response<SimulatedBody>, ConnectionReset> {
+    // A request on a disrupted connection never reaches Refold, and so does not count.
+    if let Err(end) = state.connections.pass(number).await {
+        return end;
+    }
+    if let Some(behaviour) = request.uri().path().strip_prefix(CONTROL_PREFIX) {
+        return Ok(switch(state, behaviour));
+    }
+    let response = respond(state, request).await;
+    match state.connections.pass(number).await {
+        Ok(()) => response,
+        Err(end) => end,
     }
 }
 
@@ -42,9 +68,6 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<SimulatedBody>, ConnectionReset> {
     let path = request.uri().path();
-    if let Some(fault) = path.strip_prefix(CONTROL_PREFIX) {
-        return Ok(switch_fault(state, fault));
-    }
     if path == WEBHOOKS_PATH && request.method() == Method::POST {
         return Ok(register_webhook(state, request).await);
     }
@@ -82,22 +105,19 @@ fn requested_fault(headers: &HeaderMap) -> Option<Fault> {
     headers.get("x-simulate")?.to_str().ok()?.parse().ok()
 }
 
-fn switch_fault(state: &SimulatorState, name: &str) -> Response<SimulatedBody> {
-    let (status, message) = match (name, name.parse()) {
-        ("none", _) => {
-            state.set_fault(None);
-            (200, "fault removed\n")
-        }
-        (_, Ok(fault)) => {
-            state.set_fault(Some(fault));
-            (200, "fault set\n")
-        }
-        (_, Err(())) => (
-            400,
-            "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset, redirect, bom, encoded-304, action=204, retry-date=30s, or contrary=all or one of its ways\n",
-        ),
-    };
-    plain(status, message)
+fn switch(state: &SimulatorState, behaviour: &str) -> Response<SimulatedBody> {
+    if behaviour == "none" {
+        state.behave();
+    } else if let Ok(disruption) = behaviour.parse::<Disruption>() {
+        state.connections.disrupt(disruption);
+    } else if let Ok(habit) = behaviour.parse::<Habit>() {
+        state.set_habit(habit);
+    } else if let Ok(fault) = behaviour.parse::<Fault>() {
+        state.set_fault(Some(fault));
+    } else {
+        return plain(400, USAGE);
+    }
+    plain(200, "done\n")
 }
 
 async fn register_webhook(state: &SimulatorState, request: Request<Incoming>) -> Response<SimulatedBody> {

@@ -4,7 +4,11 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::StatusCode;
+
+use super::disruption::Connections;
 use super::fault::Fault;
+use super::habit::{Habit, Habits};
 use super::history::{History, SimulatedExecution, mix};
 use super::lock::lock;
 use super::rate_limiter::RateLimiter;
@@ -42,7 +46,9 @@ pub(super) struct SimulatorState {
     pub(super) subscriptions: WebhookSubscriptions,
     /// Linked accounts that appeared in an accepted request; only their changes are delivered to webhooks.
     queried_accounts: Mutex<HashSet<String>>,
+    pub(super) connections: Connections,
     fault: Mutex<Option<Fault>>,
+    habits: Mutex<Habits>,
     revoked_tokens: Mutex<HashSet<String>>,
 }
 
@@ -57,7 +63,9 @@ impl SimulatorState {
             rate_limited: AtomicU64::new(0),
             subscriptions: WebhookSubscriptions::default(),
             queried_accounts: Mutex::default(),
+            connections: Connections::default(),
             fault: Mutex::default(),
+            habits: Mutex::default(),
             revoked_tokens: Mutex::default(),
         }
     }
@@ -77,6 +85,27 @@ impl SimulatorState {
 
     pub(super) fn set_fault(&self, fault: Option<Fault>) {
         *lock(&self.fault) = fault;
+    }
+
+    pub(super) fn set_habit(&self, habit: Habit) {
+        lock(&self.habits).set(habit);
+    }
+
+    /// Ends the present fault and all habits.
+    pub(super) fn behave(&self) {
+        self.set_fault(None);
+        *lock(&self.habits) = Habits::default();
+    }
+
+    /// Returns the status for an execution id that is not valid, if it is another one than 404.
+    pub(super) fn status_of_id(&self, id: &str) -> Option<StatusCode> {
+        lock(&self.habits).status_of_id(id)
+    }
+
+    /// Returns the status for an unknown session token, if it is another one than 401.
+    pub(super) fn status_of_unknown_token(&self) -> Option<StatusCode> {
+        let number = self.requests.load(Ordering::SeqCst);
+        lock(&self.habits).status_of_unknown_token(mix(!self.settings.seed, number))
     }
 
     pub(super) fn session_token(&self, linked_account: &str) -> String {

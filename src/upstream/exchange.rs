@@ -155,8 +155,8 @@ pub(super) struct AttemptPermits<'a> {
 impl ResendPermits for AttemptPermits<'_> {
     type Permit = Place;
 
-    fn try_acquire(&self) -> Option<Place> {
-        self.permits.try_acquire(self.call, self.key)
+    async fn acquire_beside(&self) -> Option<Place> {
+        self.permits.acquire_beside(self.call, self.key).await
     }
 
     async fn acquire(&self) -> bool {

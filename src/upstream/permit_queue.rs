@@ -93,17 +93,16 @@ impl PermitQueue {
         granted.map(BudgetSlot::spend).map_err(error::budget_exceeded)
     }
 
-    /// Takes a permit for one more request in flight with an org key, if one is free at once. A session token that Refold has not
-    /// accepted, or has asked to pause, gets none.
-    #[must_use]
-    pub(super) fn try_acquire(&self, call: &UpstreamCall<'_>, key: OrgKey) -> Option<Place> {
+    /// Takes one more place if there is one at once, and waits for the budget of an org key for a request in it. A session token
+    /// that Refold has not accepted, or has asked to pause, gets none.
+    pub(super) async fn acquire_beside(&self, call: &UpstreamCall<'_>, key: OrgKey) -> Option<Place> {
         let (caller, now) = (call.caller, self.clock.now());
         if caller.partition().token_status(now) != TokenStatus::Accepted || caller.token_pause().is_some() {
             return None;
         }
         let holder = PlaceHolder { tenant: caller.tenant().interned_id(), flow: caller.flow(now) };
         let place = self.places.try_acquire(holder)?;
-        caller.tenant().org_keys().budget(key).try_acquire()?.spend();
+        self.acquire_again(call, key).await.ok()?;
         Some(place)
     }
 

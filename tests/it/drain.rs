@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use http_body_util::BodyExt;
-use postern::server::Server;
+use postern::server::{OccupiedAddress, Server, StartOptions};
 
 use crate::support::connection::{Connection, http_2, http_2_request, with_key};
 use crate::support::{Configuration, Folder, KEY, ScriptedRefold, World, WorldBuilder, manual_clock, until};
@@ -105,7 +105,8 @@ async fn a_process_that_cannot_start_leaves_running_listeners_alone() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = socket.local_addr().expect("the socket is bound").to_string();
     let second = config.listener(|listener| listener.address(&taken)).parse().expect("the configuration is good");
-    let refused = Server::start(second, manual_clock()).expect_err("the port is taken");
+    let options = StartOptions { occupied: OccupiedAddress::TakeOver, ..StartOptions::default() };
+    let refused = Server::start_with(second, manual_clock(), options).expect_err("the port is taken");
     assert!(refused.to_string().contains(&taken), "{refused}");
     assert!(tokio::net::UnixStream::connect(&path).await.is_ok());
 }

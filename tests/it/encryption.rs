@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use http::StatusCode;
 use jiff::SignedDuration;
+use rustls::HandshakeKind;
+use rustls::version::{TLS12, TLS13};
 
 use crate::support::tls::{TlsClient, clock_of_certificates, data, folder_with, install};
 use crate::support::{Configuration, Folder, Listener, Process, ScriptedRefold, World, as_account, eventually, until};
@@ -26,8 +28,9 @@ async fn a_changed_certificate_is_used_and_a_broken_one_is_not() {
     let upstream = ScriptedRefold::start().await.address();
     let config = Configuration::new().upstream(upstream).listener(|listener| listener.tls(&folder));
     let mut process = Process::serve_configuration(&config, &[]).await;
-    let client = TlsClient::new(process.address(), None);
-    let ask = async || client.ask(&as_account("acme-1")).await.expect("an answer");
+    let address = process.address();
+    // A new client each time: one that resumes its session is not shown a certificate again.
+    let ask = async || TlsClient::new(address, None).ask(&as_account("acme-1")).await.expect("an answer");
     let (status, first) = ask().await;
     assert_eq!(status, StatusCode::OK);
     folder.write("server.pem", "nonsense");
@@ -82,6 +85,71 @@ async fn a_required_client_certificate_is_checked_in_the_handshake() {
     let client = |certificate| TlsClient::new(world.gateway.address, certificate);
     assert!(client(None).ask(&as_account("acme-1")).await.is_err());
     assert_eq!(client(Some("client-other")).status(&as_account("acme-1")).await, StatusCode::OK);
+}
+
+/// More clients than the 128 whose sessions fit into a store of the server's.
+const CLIENTS: usize = 300;
+
+#[tokio::test]
+async fn many_clients_resume_their_sessions_in_turn() {
+    let folder = folder_with("server-1");
+    let world = World::builder().config(|config| config.listeners([Listener::new().tls(&folder)])).start().await;
+    for version in [&TLS13, &TLS12] {
+        let client = |_| TlsClient::of_version(world.gateway.address, None, version);
+        let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            for client in &clients {
+                let kind = client.handshake_kind().await.expect("an answer");
+                assert_eq!(kind, expected, "{:?}", version.version);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_outlive_a_changed_certificate_and_a_reload() {
+    let (folder, other) = (folder_with("server-1"), folder_with("server-2"));
+    let world = World::builder().config(|config| config.listeners([Listener::new().tls(&folder)])).start().await;
+    let served = async || {
+        let fresh = TlsClient::new(world.gateway.address, None);
+        fresh.ask(&as_account("acme-1")).await.expect("an answer").1
+    };
+    for version in [&TLS13, &TLS12] {
+        let client = TlsClient::of_version(world.gateway.address, None, version);
+        assert_eq!(client.handshake_kind().await.expect("an answer"), HandshakeKind::Full);
+        let before = served().await;
+        install(&folder, if version.version == TLS13.version { "server-2" } else { "server-1" });
+        eventually(async || served().await != before).await;
+        assert_eq!(client.handshake_kind().await.expect("an answer"), HandshakeKind::Resumed);
+        world.gateway.reload(&world.config().listener(|listener| listener.tls(&other)));
+        assert_eq!(client.handshake_kind().await.expect("an answer"), HandshakeKind::Resumed);
+        world.gateway.reload(&world.config());
+        assert_eq!(client.handshake_kind().await.expect("an answer"), HandshakeKind::Resumed);
+    }
+}
+
+#[tokio::test]
+async fn no_session_outlives_the_demands_on_client_certificates() {
+    let folder = folder_with("server-1");
+    let put = |authority: &str| folder.write("clients.pem", std::fs::read(data(authority)).expect("the file is there"));
+    let listener = || Listener::new().tls(&folder);
+    for version in [&TLS13, &TLS12] {
+        let asked = world(listener().client_ca(&put("ca.pem"))).await;
+        let without = TlsClient::of_version(asked.gateway.address, None, version);
+        assert_eq!(without.handshake_kind().await.expect("an answer"), HandshakeKind::Full);
+        assert_eq!(without.handshake_kind().await.expect("an answer"), HandshakeKind::Resumed);
+        // From now on a certificate is required.
+        let required = listener().client_ca(&data("ca.pem")).client_certificate_required();
+        asked.gateway.reload(&asked.config().listeners([required]));
+        assert!(without.handshake_kind().await.is_err());
+        let with = TlsClient::of_version(asked.gateway.address, Some("client-app"), version);
+        assert_eq!(with.handshake_kind().await.expect("an answer"), HandshakeKind::Full);
+        assert_eq!(with.handshake_kind().await.expect("an answer"), HandshakeKind::Resumed);
+        // The authority of the client's certificate is replaced by another one.
+        let other = listener().client_ca(&data("server-1.pem")).client_certificate_required();
+        asked.gateway.reload(&asked.config().listeners([other]));
+        assert!(with.handshake_kind().await.is_err());
+    }
 }
 
 #[tokio::test]

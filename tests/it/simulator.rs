@@ -1,5 +1,6 @@
 //! The simulated Refold: what it refuses, and the responses that it can be told to give.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::Method;
@@ -61,6 +62,11 @@ async fn a_fault_without_a_final_status_is_refused() {
         "action=99",
         "retry-date=soon",
         "bom=1",
+        "bad-ids=200",
+        "unknown-tokens=",
+        "unknown-tokens=500,",
+        "connections=slow",
+        "connections",
         "something",
     ] {
         let refused = send(&world, Method::POST, &format!("/simulate/{behaviour}")).await;
@@ -94,4 +100,46 @@ async fn variations_of_its_responses_are_served() {
     simulate(&world, "retry-date=30s").await;
     let refused = world.list("acme-1", "limit=3").await;
     assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, "30"));
+}
+
+#[tokio::test]
+async fn open_connections_end_on_demand() {
+    for behaviour in ["connections=reset", "connections=timeout", "connections=black-hole"] {
+        let world = World::builder().config(|config| config.set("upstream.suspect_after", "50ms")).start().await;
+        assert_eq!(world.list("acme-1", "page=1").await.status.as_u16(), 200);
+        simulate(&world, behaviour).await;
+        assert_eq!(world.list("acme-1", "page=2").await.status.as_u16(), 200, "{behaviour}: on a new connection");
+        assert_eq!(world.refold.requests(), 2, "{behaviour}: Refold has not seen the one that was lost");
+        assert_eq!(world.list("acme-1", "page=3").await.status.as_u16(), 200, "{behaviour}: new connections stay");
+    }
+}
+
+#[tokio::test]
+async fn bad_ids_and_unknown_tokens_are_answered_as_it_is_told() {
+    let world = World::start().await;
+    let documents = [("65000000000000000000ffff", 404), ("1", 500), ("65000000000000000000fffg", 500), ("%20", 500)];
+    for behaviour in ["bad-ids=500", "unknown-tokens=500,429"] {
+        simulate(&world, behaviour).await;
+    }
+    for (id, status) in documents {
+        assert_eq!(status_of(&world, &format!("{EXECUTIONS}/{id}")).await, status, "{id}");
+    }
+    assert_eq!(statuses_of_tokens(&world).await, BTreeSet::from([200, 429, 500]));
+    simulate(&world, "none").await;
+    for (id, _) in documents {
+        assert_eq!(status_of(&world, &format!("{EXECUTIONS}/{id}")).await, 404, "{id}");
+    }
+    assert_eq!(statuses_of_tokens(&world).await, BTreeSet::from([200, 401]));
+}
+
+/// The statuses for twenty made-up session tokens and a good one; a 429 has a `Retry-After`.
+async fn statuses_of_tokens(world: &World) -> BTreeSet<u16> {
+    let client = Client::new(world.refold_address());
+    let mut statuses = BTreeSet::new();
+    for token in (0..20).map(|number| format!("made-up-{number}")).chain([world.refold.session_token("acme-1")]) {
+        let answer = client.get(EXECUTIONS, &[("authorization", &format!("Bearer {token}"))]).await;
+        assert_eq!(answer.header("retry-after"), if answer.status == 429 { "60" } else { "" });
+        statuses.insert(answer.status.as_u16());
+    }
+    statuses
 }

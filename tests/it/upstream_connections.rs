@@ -18,22 +18,22 @@ use crate::support::{
 
 /// Counts the connections and requests of an upstream.
 #[derive(Debug, Default)]
-struct Counters {
+pub(crate) struct Counters {
     open: AtomicUsize,
     opened: AtomicUsize,
     requests: AtomicUsize,
 }
 
 impl Counters {
-    fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    fn opened(&self) -> usize {
+    pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::SeqCst)
     }
 
-    fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
@@ -61,7 +61,7 @@ async fn upstream<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// Reads the head of a request; false at the end of the connection.
-async fn read_head(stream: &mut TcpStream, counters: &Counters) -> bool {
+pub(crate) async fn read_head(stream: &mut TcpStream, counters: &Counters) -> bool {
     let is_request = support::read_head(stream).await.is_some();
     counters.requests.fetch_add(usize::from(is_request), Ordering::SeqCst);
     is_request
@@ -73,14 +73,14 @@ async fn say(stream: &mut TcpStream, response: &str) {
 }
 
 /// Answers every request with an empty page.
-async fn answer_all(mut stream: TcpStream, _number: usize, counters: Arc<Counters>) {
+pub(crate) async fn answer_all(mut stream: TcpStream, _number: usize, counters: Arc<Counters>) {
     while read_head(&mut stream, &counters).await {
         say(&mut stream, EMPTY_PAGE).await;
     }
 }
 
 /// Starts a gateway with one worker.
-fn gateway(upstream: SocketAddr, change: impl FnOnce(Configuration) -> Configuration) -> Gateway {
+pub(crate) fn gateway(upstream: SocketAddr, change: impl FnOnce(Configuration) -> Configuration) -> Gateway {
     let config = Configuration::new().upstream(upstream).one_worker();
     Gateway::start(&change(config), &Clock::system())
 }
@@ -91,7 +91,7 @@ fn fragile(config: Configuration) -> Configuration {
 }
 
 /// Opens the circuit at the first failure, and suspects connections after 50 ms.
-fn suspicious(config: Configuration) -> Configuration {
+pub(crate) fn suspicious(config: Configuration) -> Configuration {
     fragile(config).set("upstream.suspect_after", "50ms")
 }
 
@@ -318,11 +318,11 @@ async fn a_connection_is_not_used_again_after_a_gateways_failure() {
 }
 
 /// Asks for all these pages at once.
-fn ask_at_once(gateway: &Gateway, pages: Range<usize>) -> Vec<PendingAnswer> {
+pub(crate) fn ask_at_once(gateway: &Gateway, pages: Range<usize>) -> Vec<PendingAnswer> {
     pages.map(|page| gateway.spawn_list("acme-1", &format!("page={page}"))).collect()
 }
 
-async fn assert_answered(pending: Vec<PendingAnswer>) {
+pub(crate) async fn assert_answered(pending: Vec<PendingAnswer>) {
     for pending in pending {
         let answer = pending.answer().await;
         assert_eq!(answer.status, 200, "{:?}", answer.body);
@@ -330,7 +330,7 @@ async fn assert_answered(pending: Vec<PendingAnswer>) {
 }
 
 /// Answers one request of each of `count` connections at once, and then is as silent on them as `silence` says.
-async fn falls_silent<F: Future<Output = ()> + Send + 'static>(
+pub(crate) async fn falls_silent<F: Future<Output = ()> + Send + 'static>(
     count: usize,
     silence: impl Fn(TcpStream, usize, Arc<Counters>) -> F + Clone + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<Counters>, watch::Sender<bool>) {

@@ -35,6 +35,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.0.write_all(bytes.as_ref()).await.expect("the server reads");
     }
 
+    /// Sends bytes, unless the server has closed the connection.
+    pub(crate) async fn try_write(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.0.write_all(bytes.as_ref()).await;
+    }
+
     /// Sends a `GET` of the executions with these header lines.
     pub(crate) async fn send(&mut self, lines: &str) {
         self.write(get(EXECUTIONS, lines)).await;

@@ -32,7 +32,9 @@ pub(crate) use self::config_tables::{ClientKey, Issuer, Listener, Tenant};
 pub(crate) use self::folder::Folder;
 pub(crate) use self::gateway::{Gateway, Waiting};
 pub(crate) use self::prepared::PreparedRefold;
-pub(crate) use self::process::{Port, Process, Running, activated_command, command, postern, run_to_end};
+pub(crate) use self::process::{
+    Port, Process, Running, activated_command, command, limited_command, postern, run_to_end,
+};
 pub(crate) use self::random::{Dice, seeded};
 pub(crate) use self::scripted::ScriptedRefold;
 pub(crate) use self::until::{eventually, until, within};

@@ -40,6 +40,15 @@ pub(crate) fn activated_command(configuration: &Path, socket: OwnedFd) -> Comman
     shell
 }
 
+/// `postern serve` with limits on open files, as `ulimit` takes them: `-n 256`, `-Sn 256`.
+pub(crate) fn limited_command(configuration: &Path, limits: &str) -> Command {
+    let serve = command(configuration);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limits}; exec \"$@\""), "sh"]).arg(serve.get_program()).args(serve.get_args());
+    shell.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
 /// Runs a command until it ends. Its output contains no secret.
 pub(crate) fn run_to_end(command: &mut Command) -> Output {
     let output = command.output().expect("the program runs");
@@ -117,7 +126,17 @@ impl Process {
 
     /// The address of its first listener, which the log names.
     pub(crate) fn address(&self) -> SocketAddr {
-        let line: Value = serde_json::from_str(&self.logged("\"listening\"")[0]).expect("JSON");
+        self.address_in("\"listening\"")
+    }
+
+    /// The address of the admin listener, once the log has named it.
+    pub(crate) async fn admin_address(&mut self) -> SocketAddr {
+        self.until_logged("\"admin_listening\"", 1).await;
+        self.address_in("\"admin_listening\"")
+    }
+
+    fn address_in(&self, event: &str) -> SocketAddr {
+        let line: Value = serde_json::from_str(&self.logged(event)[0]).expect("JSON");
         line["address"].as_str().expect("an address").parse().expect("an address")
     }
 

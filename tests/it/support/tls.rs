@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use postern::clock::Clock;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -55,6 +55,26 @@ pub(crate) struct TlsClient {
 impl TlsClient {
     pub(crate) fn new(address: SocketAddr, certificate: Option<&str>) -> Self {
         Self { address, connector: connector(certificate) }
+    }
+
+    /// A client of one version of TLS.
+    pub(crate) fn of_version(
+        address: SocketAddr,
+        certificate: Option<&str>,
+        version: &'static SupportedProtocolVersion,
+    ) -> Self {
+        Self { address, connector: connector_of(certificate, &[version]) }
+    }
+
+    /// Requests the executions over a new connection; returns the kind of its handshake.
+    pub(crate) async fn handshake_kind(&self) -> Result<HandshakeKind, Failure> {
+        let stream = self.connect().await?;
+        let kind = stream.get_ref().1.handshake_kind().expect("the handshake is complete");
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        // Tickets of TLS 1.3 come after the handshake, and are read with the response.
+        sender.send_request(request(&[])?).await?.into_body().collect().await?;
+        Ok(kind)
     }
 
     /// Requests the executions over a new connection; returns the status and the server's certificate.
@@ -108,10 +128,14 @@ fn request(headers: &[(&str, &str)]) -> http::Result<Request<Full<Bytes>>> {
 
 /// A connector that trusts the authority of `tests/data`, and may present a certificate.
 pub(crate) fn connector(certificate: Option<&str>) -> TlsConnector {
+    connector_of(certificate, rustls::DEFAULT_VERSIONS)
+}
+
+fn connector_of(certificate: Option<&str>, versions: &[&'static SupportedProtocolVersion]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(data("ca.pem")).expect("a certificate")).expect("an authority");
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("TLS")
         .with_root_certificates(roots);
     let config: ClientConfig = match certificate {
