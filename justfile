@@ -4,7 +4,7 @@ _:
 
 # Start the gateway with an embedded simulated Refold.
 demo:
-    cargo run --release
+    cargo run -- demo
 
 # Format the code.
 fmt:

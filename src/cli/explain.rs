@@ -7,6 +7,9 @@ use crate::config::{Config, Environment};
 use crate::executions::{Dialect, ListQuery, QueryPolicy, Question, UnknownParameters};
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  postern explain 'status=errored&limit=10'\n  postern explain --config postern.toml 'page=2'"
+)]
 pub(super) struct ExplainArguments {
     /// Query as a client sends it, with or without the path: 'status=errored&limit=10'.
     query: String,
@@ -28,9 +31,8 @@ pub(super) fn run(arguments: &ExplainArguments) -> Result<(), CommandError> {
     };
     let query = arguments.query.split_once('?').map_or(arguments.query.as_str(), |(_, query)| query);
     let question = Question::List(ListQuery::parse(Some(query), &policy)?);
-    print(format_args!("canonical   {question}"));
-    print(format_args!("documented  GET {}", question.upstream_target(Dialect::Documented)));
-    print(format_args!("v3          GET {}", question.upstream_target(Dialect::V3)));
-    print(format_args!("cache key   {} | {} | {question}", arguments.tenant, arguments.linked_account));
-    Ok(())
+    print(format_args!("canonical   {question}"))?;
+    print(format_args!("documented  GET {}", question.upstream_target(Dialect::Documented)))?;
+    print(format_args!("v3          GET {}", question.upstream_target(Dialect::V3)))?;
+    print(format_args!("cache key   {} | {} | {question}", arguments.tenant, arguments.linked_account))
 }

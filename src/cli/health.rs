@@ -12,6 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_RESPONSE: u64 = 8192;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  postern health 127.0.0.1:8080\n  postern health --admin 127.0.0.1:9180 --ready")]
 pub(super) struct HealthArguments {
     /// Address of a listener for callers.
     #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080")]

@@ -12,6 +12,9 @@ const PREFIX: &str = "pst_";
 const RANDOM_BYTES: usize = 24;
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  postern keygen --name dashboards\n  postern keygen --name support --linked-account 'acme-*' --write"
+)]
 pub(super) struct KeygenArguments {
     /// Name of the key in logs.
     #[arg(long, value_name = "NAME", default_value = "my-app")]
@@ -27,14 +30,13 @@ pub(super) struct KeygenArguments {
 pub(super) fn run(arguments: &KeygenArguments) -> Result<(), CommandError> {
     let key = GeneratedKey::generate()?;
     let patterns: Vec<String> = arguments.linked_account.iter().map(|pattern| toml_string(pattern)).collect();
-    print(format_args!("# The client key; it is not shown again:\n#   {}", key.key));
-    print("# For the configuration file, below its [[tenants]]:");
-    print("[[tenants.client_keys]]");
-    print(format_args!("name = {}", toml_string(&arguments.name)));
-    print(format_args!("sha256 = \"{}\"", key.sha256));
-    print(format_args!("linked_accounts = [{}]", patterns.join(", ")));
-    print(format_args!("access = \"{}\"", if arguments.write { "read+write" } else { "read" }));
-    Ok(())
+    print(format_args!("# The client key; it is not shown again:\n#   {}", key.key))?;
+    print("# For the configuration file, below its [[tenants]]:")?;
+    print("[[tenants.client_keys]]")?;
+    print(format_args!("name = {}", toml_string(&arguments.name)))?;
+    print(format_args!("sha256 = \"{}\"", key.sha256))?;
+    print(format_args!("linked_accounts = [{}]", patterns.join(", ")))?;
+    print(format_args!("access = \"{}\"", if arguments.write { "read+write" } else { "read" }))
 }
 
 /// Returns the text as a TOML basic string.

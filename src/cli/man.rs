@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::output::{CommandError, print};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  postern man | man -l -\n  postern man --directory /usr/share/man/man1")]
 pub(super) struct ManArguments {
     /// Write postern.1 and one page per command (postern-serve.1 and so on) to this directory.
     #[arg(long, value_name = "DIRECTORY")]
@@ -18,6 +19,5 @@ pub(super) fn run(arguments: &ManArguments, command: clap::Command) -> Result<()
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(command.disable_help_subcommand(true)).render(&mut page)?;
-    print(String::from_utf8(page)?.trim_end());
-    Ok(())
+    print(String::from_utf8(page)?.trim_end())
 }

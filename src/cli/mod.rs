@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod arguments;
 mod check;
 mod completions;
 mod demo;
@@ -10,96 +11,41 @@ mod logging;
 mod man;
 mod output;
 mod serve;
+mod shell;
 mod signals;
 mod simulate;
+mod text_log;
 mod webhook;
 mod whoami;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use output::{print, print_error};
+use arguments::{Arguments, Command, SHORT_HELP};
+use output::{CommandError, print, print_error};
 
-/// An authenticating, caching gateway in front of the Refold executions API.
-///
-/// Without a command, starts the gateway with an embedded simulated Refold, a demo tenant and a demo client key, and prints
-/// the first requests to try.
-#[derive(Debug, Parser)]
-#[command(name = "postern", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    /// Address that the demo gateway listens on.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// Address of its status page.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
-    admin: SocketAddr,
-}
+use crate::config::Environment;
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the gateway with a configuration file.
-    Serve(serve::ServeArguments),
-    /// Validate a configuration file and report an error with its line and column.
-    Check {
-        /// Configuration file (TOML).
-        #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
-        config: PathBuf,
-    },
-    /// Show the canonical form of a query, its upstream targets and its cache key.
-    Explain(explain::ExplainArguments),
-    /// Generate a client key and the configuration lines for it.
-    Keygen(keygen::KeygenArguments),
-    /// Explain what a credential may do under a configuration, and why. The credential is read from standard input.
-    Whoami(whoami::WhoamiArguments),
-    /// Print the request that registers the gateway's webhook with Refold.
-    Webhook(webhook::WebhookArguments),
-    /// Run the simulated Refold alone.
-    Simulate(simulate::SimulateArguments),
-    /// Check that a running gateway answers, and exit with 0 if it does (for container health checks).
-    Health(health::HealthArguments),
-    /// Print the JSON Schema of the configuration file, for editors.
-    Schema,
-    /// Print a completion script for a shell.
-    Completions(completions::CompletionsArguments),
-    /// Print the manual page, or write one page per command.
-    Man(man::ManArguments),
-}
-
-/// Forbids core dumps of this process and its children: they contain every secret in memory. Lowering a limit never fails.
-fn forbid_core_dumps() {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        print_error(&format!("core dumps can't be forbidden: {error}").into());
-    }
-}
+/// Exit status after arguments that no command takes, as shells and clap have it.
+const USAGE_ERROR: u8 = 2;
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
     forbid_core_dumps();
-    let result = match &cli.command {
-        None => demo::run(cli.listen, cli.admin),
-        Some(Command::Serve(arguments)) => serve::run(arguments),
-        Some(Command::Check { config }) => check::run(config),
-        Some(Command::Explain(arguments)) => explain::run(arguments),
-        Some(Command::Keygen(arguments)) => keygen::run(arguments),
-        Some(Command::Whoami(arguments)) => whoami::run(arguments),
-        Some(Command::Webhook(arguments)) => webhook::run(arguments),
-        Some(Command::Simulate(arguments)) => simulate::run(arguments),
-        Some(Command::Health(arguments)) => health::run(arguments),
-        Some(Command::Schema) => {
-            print(crate::config::schema());
-            Ok(())
+    let result = match Arguments::try_parse() {
+        Ok(Arguments { command: Some(command) }) => run_command(&command),
+        Ok(Arguments { command: None }) => without_a_command(&Environment::from_process()),
+        // `--help` and `--version` are such an error, too.
+        Err(error) if !error.use_stderr() => print(error.render().to_string().trim_end()),
+        Err(error) => {
+            // There is no other place to report that standard error is closed.
+            let _ = write!(std::io::stderr(), "{}{}", error.render(), arguments::advice(&error));
+            return ExitCode::from(USAGE_ERROR);
         }
-        Some(Command::Completions(arguments)) => completions::run(arguments, Cli::command()),
-        Some(Command::Man(arguments)) => man::run(arguments, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,5 +53,42 @@ pub fn run() -> ExitCode {
             print_error(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run_command(command: &Command) -> Result<(), CommandError> {
+    match command {
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
+        Command::Keygen(arguments) => keygen::run(arguments),
+        Command::Whoami(arguments) => whoami::run(arguments),
+        Command::Webhook(arguments) => webhook::run(arguments),
+        Command::Simulate(arguments) => simulate::run(arguments),
+        Command::Health(arguments) => health::run(arguments),
+        Command::Schema => print(crate::config::schema()),
+        Command::Completions(arguments) => completions::run(arguments, Arguments::command()),
+        Command::Man(arguments) => man::run(arguments, Arguments::command()),
+        Command::Version => print(format_args!("postern {}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// Prints a short help. If the environment names a configuration, `serve` was probably left out, which is an error.
+fn without_a_command(environment: &Environment) -> Result<(), CommandError> {
+    match environment.config_file() {
+        Some(file) => {
+            let command = "`postern serve` runs the gateway with it, `postern demo` a demonstration without it";
+            Err(format!("there is no command, and POSTERN_CONFIG is {file}: {command}").into())
+        }
+        None => print(SHORT_HELP),
+    }
+}
+
+/// Forbids core dumps of this process and its children: they contain every secret in memory. Lowering a limit never fails.
+fn forbid_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        print_error(&format!("core dumps can't be forbidden: {error}").into());
     }
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
-use super::logging::start_logging;
+use super::logging::{LogArguments, start_logging};
 use super::output::CommandError;
 use super::signals::{SignalEvent, Signals};
 use crate::clock::Clock;
@@ -22,6 +22,9 @@ use crate::server::{InheritedSockets, OccupiedAddress, Server, StartOptions};
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  postern serve --config postern.toml\n  postern serve --config postern.toml --log-format json"
+)]
 pub(super) struct ServeArguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
@@ -29,14 +32,17 @@ pub(super) struct ServeArguments {
     /// Listen also where another process listens, to replace it: it can be ended once this one is ready.
     #[arg(long)]
     take_over: bool,
+    #[command(flatten)]
+    log: LogArguments,
 }
 
 pub(super) fn run(arguments: &ServeArguments) -> Result<(), CommandError> {
     // First of all, because it changes the environment, which is only safe while the process has one thread.
     let inherited = InheritedSockets::from_environment()?;
-    let logging = start_logging()?;
+    let environment = Environment::from_process();
+    let logging = start_logging(arguments.log, &environment)?;
     let mut signals = Signals::register()?.with_hangup()?;
-    let source = WatchedConfig::new(&arguments.config, Environment::from_process());
+    let source = WatchedConfig::new(&arguments.config, environment);
     let Some((mut source, loaded)) = load(source, &mut signals)? else { return Ok(()) };
     let occupied = if arguments.take_over { OccupiedAddress::TakeOver } else { OccupiedAddress::Refuse };
     let options = StartOptions { inherited, access_log: logging.access_log.clone(), occupied };

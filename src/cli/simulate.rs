@@ -6,12 +6,16 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
 use super::output::{CommandError, print};
+use super::shell::quoted;
 use super::signals::Signals;
 use crate::clock::Clock;
 use crate::log_events;
 use crate::simulator::{Simulator, SimulatorSettings};
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  postern simulate\n  postern simulate --listen 127.0.0.1:9091 --seed 7 --unlimited"
+)]
 pub(super) struct SimulateArguments {
     /// Address to listen on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
@@ -36,21 +40,36 @@ pub(super) fn run(arguments: &SimulateArguments) -> Result<(), CommandError> {
     }
     let simulator = Simulator::new(settings, Clock::system());
     let address = start(simulator.clone(), arguments.listen)?;
-    print(format_args!("A simulated Refold listens on http://{address}. Its linked accounts:"));
+    print(format_args!("A simulated Refold listens on http://{address}. Its linked accounts:"))?;
     for (id, executions) in simulator.linked_accounts() {
-        print(format_args!("  {id:<24} {executions:>6} executions"));
+        print(format_args!("  {id:<24} {executions:>6} executions"))?;
     }
     print(format_args!(
-        "\n  curl -s 'http://{address}/api/v2/public/execution?page=1&limit=10' \\\n    --header 'x-api-key: {}' \\\n    --header 'linked_account_id: acme-1'",
-        arguments.org_key
-    ));
+        "\n  curl -s 'http://{address}/api/v2/public/execution?page=1&limit=10' \\\n    --header {} \\\n    --header 'linked_account_id: acme-1'\n\n{}",
+        quoted(&format!("x-api-key: {}", arguments.org_key)),
+        faults(address)
+    ))?;
     signals.wait_for_termination();
     Ok(())
 }
 
+/// Instructions to make a simulated Refold fail.
+pub(super) fn faults(address: SocketAddr) -> String {
+    format!(
+        r"Make the simulated Refold fail, or slow, and end that:
+
+  curl -X POST http://{address}/simulate/status=503
+  curl -X POST http://{address}/simulate/latency=900ms
+  curl -X POST http://{address}/simulate/none
+
+Other faults: html=502, garbage, truncate, hang, reset, redirect."
+    )
+}
+
 /// Starts a thread that serves a simulated Refold until the process ends, and returns the address that it listens on.
 pub(super) fn start(simulator: Simulator, listen: SocketAddr) -> io::Result<SocketAddr> {
-    let socket = std::net::TcpListener::bind(listen)?;
+    let socket = std::net::TcpListener::bind(listen)
+        .map_err(|error| io::Error::new(error.kind(), format!("can't listen on {listen}: {error}")))?;
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -8,6 +8,9 @@ use super::output::{CommandError, print};
 use crate::config::{Config, Environment};
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  postern webhook --config postern.toml --public-url https://hooks.example.com --event execution.completed"
+)]
 pub(super) struct WebhookArguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
@@ -37,13 +40,12 @@ pub(super) fn run(arguments: &WebhookArguments) -> Result<(), CommandError> {
     }
     let url = format!("{}/hooks/refold/{}", arguments.public_url.trim_end_matches('/'), tenant.id);
     let body = json!({ "webhook_url": url, "webhook_events": arguments.event, "method": "POST" });
-    print("# Registers the webhook with Refold; REFOLD_ORG_KEY is the org API key of this tenant:");
+    print("# Registers the webhook with Refold; REFOLD_ORG_KEY is the org API key of this tenant:")?;
     print(format_args!(
         "curl -X POST '{}/api/v2/public/webhook' \\\n  --header \"x-api-key: $REFOLD_ORG_KEY\" --header 'content-type: application/json' \\\n  --data '{body}'",
         config.upstream.base_url.to_string().trim_end_matches('/')
-    ));
+    ))?;
     print(
         "# A delivery drops the cache entries of every `linked_account_id` in its body, or of the whole tenant if there is none.",
-    );
-    Ok(())
+    )
 }

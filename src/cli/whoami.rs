@@ -17,6 +17,9 @@ use crate::error::ClientError;
 use crate::request::headers::{LINKED_ACCOUNT_ID, RequestHeaders, X_API_KEY};
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  pass show my-app-key | postern whoami --config postern.toml --linked-account acme-1"
+)]
 pub(super) struct WhoamiArguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
@@ -48,12 +51,12 @@ pub(super) fn run(arguments: &WhoamiArguments) -> Result<(), CommandError> {
         config.listeners.iter().find(|listener| is_chosen(&listener.address)).ok_or("no listener has this address")?;
     let identity = ListenerIdentity::of(listener);
     let headers = request_headers(arguments, credential)?;
-    print(format_args!("listener        {}", listener.address));
+    print(format_args!("listener        {}", listener.address))?;
     match identify(&config, &identity, &headers)? {
-        Ok(caller) => explain_caller(&caller, credential),
+        Ok(caller) => explain_caller(&caller, credential)?,
         Err(error) => {
-            print(format_args!("refused         {} {}", error.status().as_u16(), error.error_code()));
-            print(format_args!("why             {}", reason(&config, arguments, credential, &error)));
+            print(format_args!("refused         {} {}", error.status().as_u16(), error.error_code()))?;
+            print(format_args!("why             {}", reason(&config, arguments, credential, &error)))?;
         }
     }
     Ok(())
@@ -99,7 +102,7 @@ fn identify(
 }
 
 /// Prints the properties and rights of a caller.
-fn explain_caller(caller: &Caller, credential: &str) {
+fn explain_caller(caller: &Caller, credential: &str) -> Result<(), CommandError> {
     let (kind, accounts) = match caller.credential() {
         Credential::Grant(grant) if credential.is_empty() => ("the listener itself", patterns(grant.linked_accounts())),
         Credential::Grant(grant) => ("a client key, found by its SHA-256", patterns(grant.linked_accounts())),
@@ -113,17 +116,20 @@ fn explain_caller(caller: &Caller, credential: &str) {
         Access::Read => "read",
         Access::ReadWrite => "read, stop and rerun",
     };
-    print(format_args!("credential      {kind}"));
+    print(format_args!("credential      {kind}"))?;
     if matches!(caller.credential(), Credential::Grant(_)) && !credential.is_empty() {
-        print(format_args!("sha256          {}", Hex(&sha256(credential.as_bytes()))));
+        print(format_args!("sha256          {}", Hex(&sha256(credential.as_bytes()))))?;
     }
-    print(format_args!("name            {}", caller.name()));
-    print(format_args!("tenant          {}", caller.tenant().config.id));
-    print(format_args!("linked accounts {accounts}"));
-    print(format_args!("this request    {}", caller.partition().linked_account_id().unwrap_or("the one of the token")));
-    print(format_args!("access          {access}"));
+    print(format_args!("name            {}", caller.name()))?;
+    print(format_args!("tenant          {}", caller.tenant().config.id))?;
+    print(format_args!("linked accounts {accounts}"))?;
+    print(format_args!(
+        "this request    {}",
+        caller.partition().linked_account_id().unwrap_or("the one of the token")
+    ))?;
+    print(format_args!("access          {access}"))?;
     let upstream = if caller.injects_org_key() { "the org key, added by the gateway" } else { "the same credential" };
-    print(format_args!("sent to Refold  {upstream}"));
+    print(format_args!("sent to Refold  {upstream}"))
 }
 
 /// Returns patterns as the configuration file has them, separated by commas.

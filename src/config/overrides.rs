@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use toml::de::DeValue;
 
 use super::diagnostic::ConfigError;
-use super::environment::Environment;
+use super::environment::{Environment, NOT_UTF8};
 use super::schema::schema_value;
 use super::service_variables::is_service_variable;
 use super::tree::{Override, Tree};
@@ -36,7 +36,10 @@ pub(super) fn apply<'t>(tree: &mut Tree<'t>, environment: &'t Environment) -> Re
     let mut secrets = secret_variables(tree.root());
     let named_by_override = environment.with_prefix(PREFIX).filter(|(name, _)| name.ends_with("_ENV"));
     secrets.extend(named_by_override.map(|(_, secret)| secret.to_owned()));
-    let ours = |name: &str| !RESERVED.contains(&name) && !secrets.iter().any(|secret| secret == name);
+    let ours = |name: &&str| !RESERVED.contains(name) && !secrets.iter().any(|secret| secret == name);
+    if let Some(name) = environment.unreadable_with_prefix(PREFIX).find(ours) {
+        return Err(ConfigError::variable(name, NOT_UTF8));
+    }
     let mut variables = environment.with_prefix(PREFIX).filter(|(name, _)| ours(name)).peekable();
     if variables.peek().is_none() {
         return Ok(());
@@ -53,6 +56,9 @@ pub(super) fn apply<'t>(tree: &mut Tree<'t>, environment: &'t Environment) -> Re
             let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean {name}?"));
             return Err(ConfigError::variable(variable, format!("there is no such setting{suggestion}")));
         };
+        if text.contains(['\n', '\r']) {
+            return Err(ConfigError::variable(variable, "the value has a line break; write it on one line"));
+        }
         tree.set(&setting.path, read_value(text, setting.is_text), Override { variable, text });
     }
     Ok(())

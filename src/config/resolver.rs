@@ -73,11 +73,11 @@ impl<'a> Resolver<'a> {
     pub(super) fn secret(&self, secret: &mut Secret, at: &SettingPath) -> Result<(), InvalidSetting> {
         let (value, source) = match secret.source() {
             SecretSource::Env(name) => {
-                let unset = || at.refuse(format!("the environment variable {} is not set", mask::line(name)));
-                (
-                    Zeroizing::new(self.environment.get(name).ok_or_else(unset)?.to_owned()),
-                    SecretSource::Env(name.clone()),
-                )
+                let refuse =
+                    |reason: &str| at.refuse(format!("the environment variable {} {reason}", mask::line(name)));
+                let value = self.environment.text(name).map_err(|_| refuse("is not UTF-8"))?;
+                let value = value.ok_or_else(|| refuse("is not set"))?.to_owned();
+                (Zeroizing::new(value), SecretSource::Env(name.clone()))
             }
             SecretSource::File(path) => {
                 let path = self.reader.absolute(path);

@@ -54,15 +54,23 @@ fn whole_lines(lines: &[u8], limit: usize) -> &[u8] {
 }
 
 /// An output for whole lines, and the rest of a line whose beginning was written.
-#[derive(Debug)]
 pub(super) struct LineOutput<W> {
     out: W,
     rest: Vec<u8>,
+    format: Option<LineFormat>,
 }
+
+/// Turns whole lines into the same number of lines of another form.
+type LineFormat = Box<dyn Fn(&[u8]) -> Vec<u8> + Send>;
 
 impl<W: Write> LineOutput<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { out, rest: Vec::new() }
+        Self { out, rest: Vec::new(), format: None }
+    }
+
+    /// An output that writes lines in another form.
+    pub(super) fn formatted(out: W, format: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> Self {
+        Self { format: Some(Box::new(format)), ..Self::new(out) }
     }
 
     /// Writes lines, and returns the number of those that could not be written. Each time that the output is full, `wait` waits
@@ -73,6 +81,8 @@ impl<W: Write> LineOutput<W> {
         if !self.rest.is_empty() {
             return count(lines);
         }
+        let formatted = self.format.as_ref().map(|format| format(lines));
+        let lines = formatted.as_deref().unwrap_or(lines);
         let written = push(&mut self.out, lines, &mut wait);
         let lost = &lines[written..];
         let begins_line = written == 0 || lines[written - 1] == b'\n';

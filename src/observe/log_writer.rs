@@ -55,6 +55,21 @@ impl LogWriter {
     /// # Errors
     /// If the thread can't be started.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, LogWriterGuard)> {
+        Self::start(LineOutput::new(out))
+    }
+
+    /// Starts a thread as [`LogWriter::to`] does, which turns whole lines into the same number of lines of another form.
+    ///
+    /// # Errors
+    /// If the thread can't be started.
+    pub fn formatted(
+        out: impl Write + Send + 'static,
+        format: impl Fn(&[u8]) -> Vec<u8> + Send + 'static,
+    ) -> io::Result<(Self, LogWriterGuard)> {
+        Self::start(LineOutput::formatted(out, format))
+    }
+
+    fn start(out: LineOutput<impl Write + Send + 'static>) -> io::Result<(Self, LogWriterGuard)> {
         let log = Self(Arc::new(LogBuffers {
             buffers: std::array::from_fn(|_| Mutex::default()),
             dropped: AtomicU64::new(0),
@@ -115,8 +130,8 @@ impl LogBuffers {
     }
 
     /// Runs the writer thread.
-    fn run(&self, out: impl Write) {
-        let (mut out, mut taken) = (LineOutput::new(out), Vec::new());
+    fn run(&self, mut out: LineOutput<impl Write>) {
+        let mut taken = Vec::new();
         loop {
             let closing = self.closing.load(Ordering::Acquire);
             if self.write_all(&mut out, &mut taken) {

@@ -1,14 +1,13 @@
 //! The commands of the program, their output and their exit status.
 
-use std::io::{BufRead, BufReader, Write};
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Output, Stdio};
 
 use postern::digest::{Hex, sha256};
 
-use crate::support::connection::{get, raw};
-use crate::support::{
-    ClientKey, Configuration, EXECUTIONS, Folder, Listener, Process, Running, Tenant, postern, run_to_end,
-};
+use crate::support::{ClientKey, Configuration, EXECUTIONS, Folder, Listener, Process, Tenant, postern, run_to_end};
 
 /// Runs the program to its end.
 fn run(arguments: &[&str]) -> Output {
@@ -24,35 +23,6 @@ fn run_with(arguments: &[&str], configuration: &str) -> (Output, String) {
     let folder = Folder::new();
     let file = folder.write("postern.toml", configuration).display().to_string();
     (run(&[arguments, &["--config", &file]].concat()), file)
-}
-
-#[tokio::test]
-async fn the_demo_answers_the_request_that_it_prints() {
-    let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    let mut demo = Running(postern().args(arguments).stdout(Stdio::piped()).spawn().expect("the program runs"));
-    let mut lines = BufReader::new(demo.0.stdout.take().expect("piped")).lines().map_while(Result::ok);
-    let after = |line: String, mark: &str| line.split(mark).nth(1).map(str::to_owned);
-    let curl: Vec<String> = lines.by_ref().skip_while(|line| !line.contains("curl")).take(3).collect();
-    let url = after(curl[0].clone(), "'").expect("a quoted URL");
-    let key = after(curl[1].clone(), "x-api-key: ").expect("a key").trim_end_matches(['\'', '\\', ' ']).to_owned();
-    let account = after(curl[2].clone(), "linked_account_id: ").expect("an account").replace('\'', "");
-    let (address, target) = url.trim_start_matches("http://").split_once('/').expect("a path");
-    let lines_sent = format!("Connection: close\r\nx-api-key: {key}\r\nlinked_account_id: {account}\r\n");
-    let request = get(&format!("/{target}"), &lines_sent);
-    let answer = raw(address.parse().expect("an address"), request.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"totalDocs\":"), "{answer}");
-    let page = lines.find_map(|line| after(line, "explorer: http://")).expect("the address of the status page");
-    let admin = page.trim_end_matches('/');
-    for arguments in
-        [vec!["health", address], vec!["health", "--admin", admin], vec!["health", "--admin", admin, "--ready"]]
-    {
-        let health = run(&arguments);
-        assert!(health.status.success(), "{arguments:?}: {}", text(&health.stderr));
-    }
-    for arguments in [["health", admin].as_slice(), &["health", "--admin", address]] {
-        let health = run(arguments);
-        assert!(!health.status.success() && text(&health.stderr).contains("does not answer"), "{arguments:?}");
-    }
 }
 
 #[test]
@@ -113,11 +83,121 @@ fn check_and_serve_name_the_place_of_an_error() {
 #[test]
 fn serve_refuses_invalid_log_directives() {
     let folder = Folder::new();
-    let mut command = postern();
-    command.args(["serve", "--config"]).arg(folder.write("postern.toml", ""));
-    let output = run_to_end(command.env("POSTERN_LOG", "postern=loud"));
-    assert!(!output.status.success());
-    assert!(text(&output.stderr).starts_with("postern: POSTERN_LOG: "), "{}", text(&output.stderr));
+    for directives in ["postern=loud", "nonsense", "debgu", "info,hyper=debug", "postern::nowhere=debug"] {
+        let mut command = postern();
+        command.args(["serve", "--config"]).arg(folder.write("postern.toml", ""));
+        let output = run_to_end(command.env("POSTERN_LOG", directives));
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).starts_with("postern: POSTERN_LOG: "), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn variables_that_are_not_utf8_or_have_line_breaks_are_refused() {
+    let folder = Folder::new();
+    let file = folder.write("postern.toml", Configuration::new().to_toml());
+    let check = |name: &str, value: &[u8]| {
+        let mut command = postern();
+        command.args(["check", "--config"]).arg(&file).env(name, OsStr::from_bytes(value));
+        let output = run_to_end(&mut command);
+        assert!(!output.status.success(), "{name}");
+        text(&output.stderr)
+    };
+    for (name, value) in [
+        ("POSTERN_SERVER_WORKERS", b"\xff".as_slice()),
+        ("POSTERN_UPSTREAM_BASE_URL", b"http://a.example/\xc3("),
+        ("POSTERN_LISTENRES", b"\xfe\xff"),
+    ] {
+        let error = check(name, value);
+        assert!(error.contains(&format!("environment variable {name}: the value is not UTF-8")), "{error}");
+    }
+    for (name, value) in [
+        ("POSTERN_SERVER_WORKERS", b"2\n".as_slice()),
+        ("POSTERN_SERVER_WORKERS", b"1\nmax_header_size = 1"),
+        ("POSTERN_TRACES_SERVICE_NAME", b"a\r\nb"),
+        ("POSTERN_CORS_ORIGINS", b"[\n\"https://a.example\"]"),
+    ] {
+        let error = check(name, value);
+        assert!(error.contains(&format!("environment variable {name}: the value has a line break")), "{error}");
+    }
+    for value in [b"\xff".as_slice(), b"tk_\xc3("] {
+        let error = check("ORG_KEY", value);
+        assert!(error.contains("the environment variable ORG_KEY is not UTF-8"), "{error}");
+    }
+    let mut serve = postern();
+    serve.args(["serve", "--config"]).arg(&file).env("POSTERN_LOG", OsStr::from_bytes(b"\xffinfo"));
+    let output = run_to_end(&mut serve);
+    assert_eq!(text(&output.stderr), "postern: POSTERN_LOG: the value is not UTF-8\n");
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_an_error() {
+    let folder = Folder::new();
+    let file = folder.write("postern.toml", Configuration::new().to_toml()).display().to_string();
+    for arguments in [
+        vec!["keygen"],
+        vec![],
+        vec!["--help"],
+        vec!["serve", "--help"],
+        vec!["--version"],
+        vec!["version"],
+        vec!["schema"],
+        vec!["man"],
+        vec!["completions", "bash"],
+        vec!["explain", "page=1"],
+        vec!["check", "--config", &file],
+        vec!["whoami", "--config", &file],
+        vec!["simulate", "--listen", "127.0.0.1:0"],
+        vec!["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let mut command = postern();
+        command.args(&arguments).stdin(Stdio::null()).stdout(full).stderr(Stdio::piped());
+        let output = command.spawn().and_then(std::process::Child::wait_with_output).expect("the program runs");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let error = text(&output.stderr);
+        assert!(error.contains("can't write to standard output: No space left"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn without_a_command_a_short_help_begins_with_the_demo() {
+    let output = run(&[]);
+    assert!(output.status.success());
+    let help = text(&output.stdout);
+    let first = help.lines().find(|line| line.starts_with("  postern")).expect("a command");
+    assert!(first.starts_with("  postern demo ") && help.lines().count() < 10, "{help}");
+    for file in ["postern.toml", "/etc/postern/postern.toml"] {
+        let output = run_to_end(postern().env("POSTERN_CONFIG", file));
+        assert_eq!(output.status.code(), Some(1));
+        let error = text(&output.stderr);
+        assert!(output.stdout.is_empty() && error.contains(file) && error.contains("`postern serve` runs"), "{error}");
+    }
+    assert!(run_to_end(postern().env("POSTERN_CONFIG", "")).status.success());
+}
+
+#[test]
+fn options_before_a_command_are_refused() {
+    for arguments in [
+        ["--listen", "127.0.0.1:0", "serve"].as_slice(),
+        &["--listen", "127.0.0.1:0"],
+        &["--admin=127.0.0.1:0", "check"],
+        &["--config", "postern.toml", "serve"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let names_the_new_place = text(&output.stderr).contains("`postern demo --listen ADDRESS`");
+        assert_eq!(names_the_new_place, arguments[0] != "--config", "{}", text(&output.stderr));
+    }
+    assert!(!text(&run(&["serve", "--listen", "127.0.0.1:0"]).stderr).contains("postern demo"));
+}
+
+#[test]
+fn the_version_is_a_command_and_an_option() {
+    let expected = format!("postern {}\n", env!("CARGO_PKG_VERSION"));
+    for argument in ["version", "--version", "-V"] {
+        assert_eq!(text(&run(&[argument]).stdout), expected);
+    }
 }
 
 #[tokio::test]

@@ -95,7 +95,7 @@ async fn a_reload_refuses_addresses_on_which_the_process_still_listens() {
 /// Waits until a demo has printed its addresses; returns that of the gateway and that of the status page.
 fn demo(listen: &str, admin: &str) -> (Running, [String; 2]) {
     let mut command = postern();
-    command.args(["--listen", listen, "--admin", admin]).stdout(Stdio::piped());
+    command.args(["demo", "--listen", listen, "--admin", admin]).stdout(Stdio::piped());
     let mut demo = Running(command.spawn().expect("the program runs"));
     let mut lines = BufReader::new(demo.0.stdout.take().expect("piped")).lines().map_while(Result::ok);
     let mut after = |mark: &str, end: [char; 2]| {
@@ -112,9 +112,9 @@ fn a_second_demo_on_a_port_of_the_first_fails_and_names_it() {
     let (_first, [listen, admin]) = demo("127.0.0.1:0", "127.0.0.1:0");
     let wildcard = listen.replace("127.0.0.1", "0.0.0.0");
     for (taken, arguments) in [
-        (&listen, ["--listen", &listen, "--admin", "127.0.0.1:0"]),
-        (&wildcard, ["--listen", &wildcard, "--admin", "127.0.0.1:0"]),
-        (&admin, ["--listen", "127.0.0.1:0", "--admin", &admin]),
+        (&listen, ["demo", "--listen", &listen, "--admin", "127.0.0.1:0"]),
+        (&wildcard, ["demo", "--listen", &wildcard, "--admin", "127.0.0.1:0"]),
+        (&admin, ["demo", "--listen", "127.0.0.1:0", "--admin", &admin]),
     ] {
         let mut second = postern();
         second.args(arguments);

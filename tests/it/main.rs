@@ -17,6 +17,7 @@ mod connection_limits;
 mod connections;
 mod contrary;
 mod dead_connections;
+mod demo;
 mod deploy;
 mod derivation;
 mod derivation_trust;
