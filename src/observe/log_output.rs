@@ -121,13 +121,14 @@ mod tests {
 
     /// Takes bytes as planned: `Ok` is the most bytes of one write, `Err` fails it. After the plan it takes everything.
     struct Planned {
-        plan: std::vec::IntoIter<Result<usize, ErrorKind>>,
+        /// The last one is the next.
+        plan: Vec<Result<usize, ErrorKind>>,
         taken: Vec<u8>,
     }
 
     impl Write for Planned {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let most = self.plan.next().unwrap_or(Ok(bytes.len()))?;
+            let most = self.plan.pop().unwrap_or(Ok(bytes.len()))?;
             let taken = most.min(bytes.len());
             self.taken.extend_from_slice(&bytes[..taken]);
             Ok(taken)
@@ -140,7 +141,7 @@ mod tests {
 
     /// The lost lines and the output after two batches of lines.
     fn written(plan: &[Result<usize, ErrorKind>]) -> (u64, String) {
-        let out = Planned { plan: plan.to_vec().into_iter(), taken: Vec::new() };
+        let out = Planned { plan: plan.iter().rev().copied().collect(), taken: Vec::new() };
         let mut output = LineOutput::new(out);
         let lost = output.write(b"one\ntwo\nthree\n", || true) + output.write(b"four\nfive\n", || true);
         (lost, String::from_utf8(output.out.taken).expect("UTF-8"))
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_wait_can_be_given_up() {
-        let out = Planned { plan: vec![Err(ErrorKind::WouldBlock)].into_iter(), taken: Vec::new() };
+        let out = Planned { plan: vec![Err(ErrorKind::WouldBlock)], taken: Vec::new() };
         assert_eq!(LineOutput::new(out).write(b"one\ntwo\n", || false), 2);
     }
 
