@@ -39,6 +39,15 @@ ci:
 full *args:
     .ci/full {{ args }}
 
+# Fuzz for so many seconds a target, or only the named targets: `just fuzz 600 tokens queries`.
+fuzz seconds="600" *targets:
+    FUZZ_SECONDS={{ seconds }} FUZZ_TARGETS="{{ targets }}" .ci/full.d/fuzz
+
+# Write the software bill of materials (CycloneDX) to target/postern.cdx.json.
+sbom:
+    PATH="$(.ci/cargo-tools cargo-cyclonedx@0.5.9):$PATH" cargo cyclonedx --format json --spec-version 1.5 --target all
+    mv postern.cdx.json target/
+
 # Measure Postern side by side with nginx (needs nginx and wrk).
 bench *args:
     benches/compare {{ args }}

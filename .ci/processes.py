@@ -14,6 +14,7 @@ import hashlib
 import http.client
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -54,6 +55,8 @@ class Answer:
 
 class Processes(contextlib.ExitStack):
     """The programs of a step and a temporary folder, `folder`; all of them are gone at its end."""
+
+    repository = pathlib.Path(__file__).resolve().parent.parent
 
     def __enter__(self):
         super().__enter__()
@@ -119,6 +122,15 @@ access = "read+write"
 def credentials(account="acme-1"):
     """Returns the headers of the client key for a linked account."""
     return {"x-api-key": CLIENT_KEY, "linked_account_id": account}
+
+
+def debian_program(name, package):
+    """Returns the path of a program of a Debian package that starts no service; installs the package if it is missing."""
+    if not shutil.which(name):
+        subprocess.run(["apt-get", "update", "-qq"], check=True, stdout=subprocess.DEVNULL)
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+        subprocess.run(install, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    return shutil.which(name)
 
 
 def free_address():

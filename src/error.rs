@@ -63,7 +63,10 @@ enum Kind {
 
 /// A reason to refuse a request: the `error_code` of the response, which determines its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each variant is named as its error code; the README's table of errors describes them")]
+#[expect(
+    missing_docs,
+    reason = "each variant is named as its error code; the table of errors in docs/callers.md describes them"
+)]
 pub enum Reason {
     InvalidParameter,
     UnknownParameter,

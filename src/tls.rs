@@ -286,6 +286,8 @@ impl FileContents {
             .with_single_cert(chain, key)
             .map_err(|error| refused(&files.certificate, format!("it does not go with the key: {error}")))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // The strongest cipher that the client has, whatever it lists first.
+        config.ignore_client_order = true;
         let sessions =
             self.sessions(files, previous).map_err(|error| refused(&files.certificate, error.to_string()))?;
         config.ticketer = Arc::clone(&sessions.tickets);

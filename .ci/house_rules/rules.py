@@ -29,6 +29,8 @@ ALLOWED_SLEEPS = []
 
 TEXT_FOLDERS = ("config", "deploy", "docs", ".ci")
 TEXT_ENDINGS = {".rs", ".md", ".toml", ".yaml", ".yml", ".json", ".service", ".socket", ".html", ".js", ".css", ".svg", ""}
+# Those of others, and the inputs of the fuzz targets.
+SKIPPED_FOLDERS = {"target", ".git", "node_modules", "__pycache__", "seeds"}
 # This script names the words.
 EXEMPT = (".ci/house-rules", ".ci/house_rules/")
 
@@ -40,7 +42,7 @@ class Files:
         self.top = top
         self.paths = []
         for folder, folders, names in os.walk(top):
-            folders[:] = sorted(name for name in folders if name not in ("target", ".git", "node_modules", "__pycache__"))
+            folders[:] = sorted(name for name in folders if name not in SKIPPED_FOLDERS)
             self.paths += [(pathlib.Path(folder) / name).relative_to(top).as_posix() for name in sorted(names)]
         self._texts, self._tokens = {}, {}
 

@@ -196,6 +196,8 @@ impl Callers {
         connection: &ListenerIdentity,
         now: Moment,
     ) -> Result<Caller, Unidentified> {
+        // The token names the account. A field that names one too is not used, and checked as always.
+        linked_account::optional(fields)?;
         let partition = tenant.session_token(&digest, now);
         let sender = match partition.token_status(now) {
             TokenStatus::Refused => return Err(CredentialProblem::RefusedSessionToken.into()),

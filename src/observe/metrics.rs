@@ -34,7 +34,7 @@ pub struct MetricDeclaration {
     pub kind: &'static str,
     /// The names of its labels.
     pub labels: &'static [&'static str],
-    /// The help text, which the README repeats.
+    /// The help text, which `docs/observability.md` repeats.
     pub help: &'static str,
     /// Upper bounds of a histogram's buckets; empty for other kinds.
     buckets: &'static [f64],

@@ -52,7 +52,7 @@ use self::passed_headers::PassedHeaders;
 use self::permit_queue::PermitQueue;
 pub use self::response::{ActionResult, Fetched, FetchedContent};
 use self::retry::RetryBudget;
-use self::retry_after::RetryAfter;
+pub use self::retry_after::RetryAfter;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
 use crate::cache::Demand;
 use crate::caller::Caller;

@@ -21,7 +21,7 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 
 /// Reads `Retry-After` within the configured bound.
 #[derive(Clone, Debug)]
-pub(super) struct RetryAfter {
+pub struct RetryAfter {
     clock: Clock,
     longest: Duration,
 }
@@ -29,13 +29,13 @@ pub(super) struct RetryAfter {
 impl RetryAfter {
     /// Makes a reader that returns at most `longest`, or one second if that is longer.
     #[must_use]
-    pub(super) fn new(clock: Clock, longest: Duration) -> Self {
+    pub fn new(clock: Clock, longest: Duration) -> Self {
         Self { clock, longest: longest.max(SHORTEST_PAUSE) }
     }
 
     /// Returns the pause that a response asks for, within bounds.
     #[must_use]
-    pub(super) fn pause(&self, headers: &HeaderMap) -> Duration {
+    pub fn pause(&self, headers: &HeaderMap) -> Duration {
         let value = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let pause = value.and_then(|value| parse(value.trim(), self.clock.wall()));
         pause.unwrap_or(SHORTEST_PAUSE).clamp(SHORTEST_PAUSE, self.longest)

@@ -83,6 +83,29 @@ async fn ambiguous_credentials_are_refused() {
 }
 
 #[tokio::test]
+async fn a_linked_account_beside_a_session_token_is_checked() {
+    let world = World::start().await;
+    let token = format!("Bearer {}", world.refold.session_token("acme-1"));
+    let ask = async |fields: &[(&str, &str)]| {
+        let answer = world.gateway.get(EXECUTIONS, &[&[("authorization", &*token)], fields].concat()).await;
+        (answer.status, answer.status.is_client_error().then(|| answer.error_code()))
+    };
+    let too_long = "a".repeat(257);
+    for (fields, code) in [
+        (vec![("linked_account_id", "acme-1"), ("linked-account-id", "acme-1")], "AMBIGUOUS_CREDENTIALS"),
+        (vec![("linked_account_id", "acme-1"), ("linked_account_id", "acme-2")], "AMBIGUOUS_CREDENTIALS"),
+        (vec![("linked-account-id", "a"), ("linked-account-id", "a")], "AMBIGUOUS_CREDENTIALS"),
+        (vec![("linked_account_id", &*too_long)], "MALFORMED_REQUEST"),
+    ] {
+        assert_eq!(ask(&fields).await, (StatusCode::BAD_REQUEST, Some(code.to_owned())), "{fields:?}");
+    }
+    assert_eq!(world.refold.requests(), 0);
+    for fields in [vec![], vec![("linked_account_id", "")], vec![("linked-account-id", "another")]] {
+        assert_eq!(ask(&fields).await, (StatusCode::OK, None), "{fields:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_invalid_credential_is_refused_with_the_same_body() {
     let world = World::start().await;
     let account = ("linked_account_id", "acme-1");

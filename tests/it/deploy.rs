@@ -27,13 +27,3 @@ fn dashboard_and_alert_rules_name_only_declared_metrics() {
         }
     }
 }
-
-#[test]
-fn pods_get_no_variables_for_services() {
-    for name in ["sidecar", "shared-service"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("deploy/kubernetes/{name}.yaml"));
-        let text = std::fs::read_to_string(path).expect("the file is there");
-        let pods = text.matches("      containers:").count();
-        assert!(pods > 0 && text.matches("\n      enableServiceLinks: false\n").count() == pods, "{name}");
-    }
-}

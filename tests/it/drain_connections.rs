@@ -1,4 +1,4 @@
-//! Connections of a gateway that drains: those without a request under way close within the time that the README states, a
+//! Connections of a gateway that drains: those without a request under way close within the time that the documentation states, a
 //! reader that makes no progress is closed after the idle timeout, and answers under way are finished.
 
 use std::net::SocketAddr;

@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use http::StatusCode;
 use jiff::SignedDuration;
 use rustls::HandshakeKind;
+use rustls::crypto::aws_lc_rs::cipher_suite;
 use rustls::version::{TLS12, TLS13};
 
-use crate::support::tls::{TlsClient, clock_of_certificates, data, folder_with, install};
+use crate::support::tls::{TlsClient, cipher_for, clock_of_certificates, data, folder_with, install};
 use crate::support::{Configuration, Folder, Listener, Process, ScriptedRefold, World, as_account, eventually, until};
 
 /// The header of a caller that only names its linked account.
@@ -43,6 +44,30 @@ async fn a_changed_certificate_is_used_and_a_broken_one_is_not() {
         shown != first
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_server_chooses_the_cipher() {
+    let folder = folder_with("server-1");
+    let world = World::builder().config(|config| config.listener(|listener| listener.tls(&folder))).start().await;
+    let [aes_256, aes_128, chacha] = [
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    let [old_aes, old_chacha] = [
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    for (listed, chosen) in [
+        (vec![chacha, aes_128, aes_256], aes_256),
+        (vec![chacha, aes_128], aes_128),
+        (vec![old_chacha, old_aes], old_aes),
+        (vec![chacha], chacha),
+    ] {
+        let cipher = cipher_for(world.gateway.address, &listed).await;
+        assert_eq!(cipher, chosen.suite(), "{listed:?}");
+    }
 }
 
 #[tokio::test]

@@ -147,12 +147,12 @@ async fn durations_of_hits_have_buckets_of_their_own() {
 }
 
 #[test]
-fn the_readme_lists_exactly_the_declared_metrics() {
+fn the_documentation_lists_exactly_the_declared_metrics() {
     let row = |line: &str| {
         let cells: Vec<String> = line.split('|').map(|cell| cell.trim().replace('`', "")).collect();
         (cells.len() == 6).then(|| [1, 2, 3, 4].map(|column| cells[column].clone()))
     };
-    let readme: Vec<_> = include_str!("../../README.md")
+    let documented: Vec<_> = include_str!("../../docs/observability.md")
         .lines()
         .filter(|line| line.starts_with("| `postern_"))
         .map(|line| row(line).unwrap_or_else(|| panic!("{line}")))
@@ -161,7 +161,7 @@ fn the_readme_lists_exactly_the_declared_metrics() {
         .iter()
         .map(|metric| [metric.name, metric.kind, &metric.labels.join(", "), metric.help].map(str::to_owned))
         .collect();
-    assert_eq!(readme, declared);
+    assert_eq!(documented, declared);
 }
 
 #[tokio::test]

@@ -11,9 +11,10 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use postern::clock::Clock;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
+use rustls::{CipherSuite, ClientConfig, HandshakeKind, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -126,18 +127,37 @@ fn request(headers: &[(&str, &str)]) -> http::Result<Request<Full<Bytes>>> {
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(Full::default())
 }
 
+/// Returns the cipher of a connection by a client that lists these, in this order.
+pub(crate) async fn cipher_for(address: SocketAddr, listed: &[SupportedCipherSuite]) -> CipherSuite {
+    let provider = CryptoProvider { cipher_suites: listed.to_vec(), ..aws_lc_rs::default_provider() };
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .expect("TLS")
+        .with_root_certificates(authority())
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await.expect("the gateway listens");
+    let name = "localhost".try_into().expect("a name");
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
+    stream.get_ref().1.negotiated_cipher_suite().expect("the handshake is done").suite()
+}
+
+/// The authority of `tests/data`.
+fn authority() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(data("ca.pem")).expect("a certificate")).expect("an authority");
+    roots
+}
+
 /// A connector that trusts the authority of `tests/data`, and may present a certificate.
 pub(crate) fn connector(certificate: Option<&str>) -> TlsConnector {
     connector_of(certificate, rustls::DEFAULT_VERSIONS)
 }
 
 fn connector_of(certificate: Option<&str>, versions: &[&'static SupportedProtocolVersion]) -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(data("ca.pem")).expect("a certificate")).expect("an authority");
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .expect("TLS")
-        .with_root_certificates(roots);
+        .with_root_certificates(authority());
     let config: ClientConfig = match certificate {
         None => builder.with_no_client_auth(),
         Some(name) => {
