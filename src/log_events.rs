@@ -16,6 +16,8 @@ pub const CERTIFICATE_RELOADED: &str = "certificate_reloaded";
 pub const CONFIG_REFUSED: &str = "config_refused";
 /// Info, `changes`: a changed configuration is in use.
 pub const CONFIG_RELOADED: &str = "config_reloaded";
+/// Warn, `warning`: a setting of the configuration in use is valid, and probably not what is meant.
+pub const CONFIG_WARNING: &str = "config_warning";
 /// Warn, `descriptors`, `max_connections`: the process may open too few files for the configured `server.max_connections`.
 pub const CONNECTIONS_LIMITED: &str = "connections_limited";
 /// Warn, `error`: no connection to the server could be opened.

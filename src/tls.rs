@@ -268,10 +268,7 @@ impl FileContents {
             .map_err(|error| refused(&files.certificate, error.to_string()))?;
         let (builder, verifier) = match (&self.client_ca, &files.client_ca) {
             (Some(authorities), Some(path)) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(authorities).map_err(|reason| refused(path, reason))? {
-                    roots.add(certificate).map_err(|error| refused(path, error.to_string()))?;
-                }
+                let roots = self::authorities(authorities).map_err(|reason| refused(path, reason))?;
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
                 let verifier = match files.client_certificate {
                     ClientCertificates::Required => verifier,
@@ -307,6 +304,18 @@ impl FileContents {
             }),
         }
     }
+}
+
+/// Reads the certificate authorities of a PEM file.
+///
+/// # Errors
+/// If there is none in it, or one that can't be used.
+pub fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    Ok(roots)
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -163,6 +163,8 @@ impl Variant {
             [[listeners]]
             address = "127.0.0.1:0"
             session_tokens = "load"
+            [admin]
+            address = "off"
             [server]
             workers = 1
             [upstream]

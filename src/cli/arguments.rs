@@ -95,7 +95,7 @@ mod tests {
             let (_, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{help}"));
             for line in examples.lines().map(str::trim).filter(|line| !line.is_empty()) {
                 let own = line.split("postern ").nth(1).unwrap_or_else(|| panic!("no command: {line}"));
-                let end = own.find(['|', '>', '&', '#']).unwrap_or(own.len());
+                let end = own.find(['|', '>', '<', '&', '#', ')']).unwrap_or(own.len());
                 let words = own[..end].split_whitespace().map(|word| word.trim_matches('\'').trim_matches('"'));
                 let parsed = Arguments::try_parse_from(["postern"].into_iter().chain(words));
                 assert!(parsed.is_ok(), "{line}: {parsed:?}");

@@ -4,6 +4,7 @@
 use aws_lc_rs::rand;
 
 use super::output::{CommandError, print};
+use crate::config::AccountPattern;
 use crate::digest::{Hex, sha256};
 
 /// Prefix that distinguishes a client key of Postern from a key of Refold (`pk`, `tk`), also for secret scanners.
@@ -17,19 +18,26 @@ const RANDOM_BYTES: usize = 24;
 )]
 pub(super) struct KeygenArguments {
     /// Name of the key in logs.
-    #[arg(long, value_name = "NAME", default_value = "my-app")]
+    #[arg(long, value_name = "NAME", default_value = "my-app", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     name: String,
     /// Linked account that the key may read, or a prefix followed by `*`; can be repeated.
-    #[arg(long, value_name = "PATTERN", default_value = "*")]
-    linked_account: Vec<String>,
+    #[arg(long, value_name = "PATTERN", default_value = "*", value_parser = AccountPattern::parse)]
+    linked_account: Vec<AccountPattern>,
     /// Let the key stop and rerun executions, too.
     #[arg(long)]
     write: bool,
+    /// Print the key and nothing else, for scripts. The configuration needs its SHA-256.
+    #[arg(long, conflicts_with_all = ["name", "linked_account", "write"])]
+    raw: bool,
 }
 
 pub(super) fn run(arguments: &KeygenArguments) -> Result<(), CommandError> {
     let key = GeneratedKey::generate()?;
-    let patterns: Vec<String> = arguments.linked_account.iter().map(|pattern| toml_string(pattern)).collect();
+    if arguments.raw {
+        return print(&key.key);
+    }
+    let patterns: Vec<String> =
+        arguments.linked_account.iter().map(|pattern| toml_string(&pattern.to_string())).collect();
     print(format_args!("# The client key; it is not shown again:\n#   {}", key.key))?;
     print("# For the configuration file, below its [[tenants]]:")?;
     print("[[tenants.client_keys]]")?;

@@ -46,7 +46,10 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), CommandError> {
     let Some((mut source, loaded)) = load(source, &mut signals)? else { return Ok(()) };
     let occupied = if arguments.take_over { OccupiedAddress::TakeOver } else { OccupiedAddress::Refuse };
     let options = StartOptions { inherited, access_log: logging.access_log.clone(), occupied };
-    let server = Server::start_with(loaded?, Clock::system(), options)?;
+    let config = loaded?;
+    let clock = Clock::system();
+    log_warnings(&config, &clock);
+    let server = Server::start_with(config, clock.clone(), options)?;
     for address in server.addresses() {
         tracing::info!(%address, message = log_events::LISTENING);
     }
@@ -57,8 +60,8 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), CommandError> {
     loop {
         match signals.next_within(FILE_CHECK_INTERVAL) {
             SignalEvent::Terminate => break,
-            SignalEvent::Reload => reload(&mut source, &server),
-            SignalEvent::TimedOut if source.has_changed() => reload(&mut source, &server),
+            SignalEvent::Reload => reload(&mut source, &server, &clock),
+            SignalEvent::TimedOut if source.has_changed() => reload(&mut source, &server, &clock),
             SignalEvent::TimedOut => {}
         }
     }
@@ -89,13 +92,23 @@ fn load(
     }
 }
 
-fn reload(source: &mut WatchedConfig, server: &Server) {
+/// Logs the settings of a configuration that are valid and doubtful.
+fn log_warnings(config: &Config, clock: &Clock) {
+    for warning in config.warnings(clock.wall()) {
+        tracing::warn!(%warning, message = log_events::CONFIG_WARNING);
+    }
+}
+
+fn reload(source: &mut WatchedConfig, server: &Server, clock: &Clock) {
     // systemd (`Type=notify-reload`) compares this time with that of its own request.
     let begun = NotifyState::monotonic_usec_now();
     notify_service_manager(&[vec![NotifyState::Reloading], begun.into_iter().collect()].concat());
     match source.load() {
-        // An error is already logged, and the previous configuration stays in use.
-        Ok(config) => drop(server.reload(config)),
+        Ok(config) => {
+            log_warnings(&config, clock);
+            // An error is already logged, and the previous configuration stays in use.
+            drop(server.reload(config));
+        }
         Err(error) => server.refuse_reload(&error),
     }
     notify_service_manager(&[NotifyState::Ready]);

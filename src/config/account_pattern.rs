@@ -49,7 +49,11 @@ impl AccountPattern {
         matches!(self, Self::Prefix(prefix) if prefix.is_empty())
     }
 
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    /// Reads a pattern as it is written in the file.
+    ///
+    /// # Errors
+    /// If it is empty, or has a `*` before its end.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         match text.strip_suffix('*') {
             None if text.is_empty() => Err("a linked account's id can't be empty"),
             None if !text.contains('*') => Ok(Self::Exact(text.into())),

@@ -2,9 +2,17 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 
+use super::mask;
+use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::string_setting;
+
+/// Longest path of a Unix socket (unix(7)).
+const LONGEST_PATH: usize = 107;
+/// Length of the temporary name that a socket has in its folder until it is published.
+const TEMPORARY_NAME: usize = 20;
 
 /// A TCP address or the path of a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +40,25 @@ impl ListenAddress {
             Self::Tcp(address) => address.ip().is_loopback(),
             Self::Unix(_) => true,
         }
+    }
+
+    /// Checks that a Unix socket can be made at its path.
+    pub(super) fn check(&self, at: &SettingPath) -> Result<(), InvalidSetting> {
+        let Self::Unix(path) = self else { return Ok(()) };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(at.refuse(format!("there is no folder {} for this socket", mask::path(folder))));
+        }
+        if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+            return Err(at.refuse("there is a file at this path that is no socket"));
+        }
+        if path.as_os_str().len().max(folder.as_os_str().len() + TEMPORARY_NAME) > LONGEST_PATH {
+            let folder = LONGEST_PATH - TEMPORARY_NAME;
+            return Err(at.refuse(format!(
+                "the path of a Unix socket has at most {LONGEST_PATH} bytes, its folder at most {folder}"
+            )));
+        }
+        Ok(())
     }
 
     /// Reads an address as it is written in the file.

@@ -57,6 +57,7 @@ impl AdminConfig {
                 "on an address that other hosts can reach, the admin listener needs a `token = { env = \"VARIABLE\" }`";
             return Err(at.key("address").refuse(message));
         }
+        address.check(&at.key("address"))?;
         self.token.iter_mut().try_for_each(|token| resolver.secret(token, &at.key("token")))
     }
 }

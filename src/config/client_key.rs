@@ -53,9 +53,19 @@ impl ClientKey {
         Some(Rate { per_second: number(self.per_second)?, burst: number(self.burst)? })
     }
 
+    /// Returns true for the hash in the example configurations: 64 zeros.
+    pub(super) fn is_example(&self) -> bool {
+        self.sha256 == [0; 32]
+    }
+
     pub(super) fn check(&self, at: &SettingPath) -> Result<(), InvalidSetting> {
         if self.name.is_empty() {
             return Err(at.key("name").refuse("a client key needs a name: it stands for the caller in logs"));
+        }
+        if self.is_example() {
+            let message =
+                "this is the hash of the examples, which no key has; replace it by the output of `postern keygen`";
+            return Err(at.key("sha256").refuse(message));
         }
         let lonely = match (&self.per_second, &self.burst) {
             (Some(_), None) => "per_second",

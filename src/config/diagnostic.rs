@@ -10,16 +10,35 @@ use super::setting_path::InvalidSetting;
 use super::tree::SettingOrigin;
 use crate::suggest::suggest;
 
-/// A configuration that is refused. Its `Display` is for people: file, line and column, what is wrong, the line itself
-/// with a mark below, and what would be accepted. It never shows a secret.
-#[derive(Debug, thiserror::Error)]
-pub struct ConfigError {
+/// A configuration that is refused, with everything that is wrong in it. Its `Display` is for people.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError(pub(super) Vec<Finding>);
+
+impl ConfigError {
+    /// Everything that was found; at least one.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.0
+    }
+}
+
+impl From<Finding> for ConfigError {
+    fn from(only: Finding) -> Self {
+        Self(vec![only])
+    }
+}
+
+/// Something wrong, or doubtful, in a configuration. Its `Display` is for people: file, line and column, what is wrong, the line
+/// itself with a mark below, and what would be accepted. It never shows a secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
     location: Location,
     message: String,
     excerpt: Option<Excerpt>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Location {
     File(PathBuf),
     Position { file: PathBuf, line: usize, column: usize },
@@ -27,14 +46,14 @@ enum Location {
 }
 
 /// The line with the error, and the part of it to mark.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Excerpt {
     text: String,
     offset: usize,
     length: usize,
 }
 
-impl ConfigError {
+impl Finding {
     /// The file cannot be read.
     pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> Self {
         Self::without_excerpt(Location::File(file.to_owned()), format!("can't be read: {error}"))
@@ -47,9 +66,17 @@ impl ConfigError {
 
     /// The file is not TOML, or a value has not the form of its setting. Unknown names get a suggestion, and quoted values
     /// are masked.
-    pub(super) fn of_parser(file: &Path, text: &str, origin: SettingOrigin<'_>, error: &toml::de::Error) -> Self {
+    pub(super) fn of_parser(
+        file: &Path,
+        text: &str,
+        origin: SettingOrigin<'_>,
+        name: &str,
+        error: &toml::de::Error,
+    ) -> Self {
         let quoted = if let SettingOrigin::Variable(from) = &origin { from.text } else { text };
-        let message = mask::message(&with_suggestion(error.message()), quoted);
+        let written = if let SettingOrigin::Text(span) = &origin { text.get(span.clone()) } else { Some(quoted) };
+        let message = list_instead(error.message(), name, written).unwrap_or_else(|| with_suggestion(error.message()));
+        let message = mask::message(&message, quoted);
         let refused = Self::at(file, text, origin, message);
         if error.message() == LITERAL_SECRET { Self { excerpt: None, ..refused } } else { refused }
     }
@@ -83,12 +110,33 @@ impl ConfigError {
         Self { location, message, excerpt: Some(excerpt) }
     }
 
+    /// File, line and column; `None` without a place in the file's text.
+    #[must_use]
+    pub fn position(&self) -> Option<(&Path, usize, usize)> {
+        match &self.location {
+            Location::Position { file, line, column } => Some((file, *line, *column)),
+            _ => None,
+        }
+    }
+
+    /// The environment variable that it is about, if it is about one.
+    #[must_use]
+    pub fn variable_name(&self) -> Option<&str> {
+        if let Location::Variable(name) = &self.location { Some(name) } else { None }
+    }
+
+    /// The error or warning, with the values that would be accepted.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     fn without_excerpt(location: Location, message: impl Into<String>) -> Self {
         Self { location, message: message.into(), excerpt: None }
     }
 }
 
-impl fmt::Display for ConfigError {
+impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.location {
             Location::File(file) => write!(f, "{}: {}", file.display(), self.message)?,
@@ -101,6 +149,18 @@ impl fmt::Display for ConfigError {
             write!(f, "\n  {}\n  {}{}", excerpt.text, " ".repeat(excerpt.offset), "^".repeat(excerpt.length))?;
         }
         Ok(())
+    }
+}
+
+/// The message for a single table or value where the file needs a list of them; `None` for other errors.
+fn list_instead(message: &str, name: &str, written: Option<&str>) -> Option<String> {
+    let found = message.strip_suffix(", expected a sequence")?.strip_prefix("invalid type: ")?;
+    match (found.split_once(' ').map_or(found, |(kind, _)| kind), written) {
+        ("map", _) => Some(format!("there can be several of these tables; write `[[{name}]]`")),
+        ("string" | "integer" | "floating" | "boolean", Some(value)) if !value.contains('\n') => {
+            Some(format!("this is a list; write `[{value}]`"))
+        }
+        _ => None,
     }
 }
 

@@ -86,7 +86,8 @@ impl Issuer {
         self.tenant_setting().expect("Config::parse checks that an issuer has a tenant")
     }
 
-    fn tenant_setting(&self) -> Option<TenantOf<'_>> {
+    /// The tenant, also of an unchecked issuer; `None` unless it has exactly one of the settings.
+    pub(super) fn tenant_setting(&self) -> Option<TenantOf<'_>> {
         match (&self.tenant, &self.tenant_claim) {
             (Some(tenant), None) => Some(TenantOf::Fixed(tenant)),
             (None, Some(claim)) => Some(TenantOf::Claim(claim)),

@@ -119,7 +119,7 @@ impl IssuerKeys {
         match (&self.url, &mut self.file, &mut self.secret) {
             (Some(JwksUrl(url)), None, None) => {
                 self.proxy = resolver.proxy(&url.origin, &at.key("url"))?;
-                resolver.ca_file(&mut self.ca_file);
+                resolver.ca_file(&mut self.ca_file, &at.key("ca_file"))?;
             }
             (None, Some(path), None) => {
                 resolver.path(path);

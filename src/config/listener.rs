@@ -11,7 +11,7 @@ use super::address::ListenAddress;
 use super::endpoint::Endpoint;
 use super::host_name::HostName;
 use super::resolver::Resolver;
-use super::setting_path::{InvalidSetting, SettingPath};
+use super::setting_path::{Findings, InvalidSetting, SettingPath};
 use super::socket_file::SocketFile;
 use super::tenant::TenantConfig;
 use super::tenant_ref::TenantRef;
@@ -92,22 +92,28 @@ impl ListenerConfig {
         at: &SettingPath,
         tenants: &[Arc<TenantConfig>],
         resolver: &Resolver<'_>,
-    ) -> Result<(), InvalidSetting> {
+        findings: &mut Findings,
+    ) {
         if let Some(tenant) = &mut self.session_tokens {
-            tenant.resolve(tenants, &at.key("session_tokens"))?;
+            findings.note(tenant.resolve(tenants, &at.key("session_tokens")));
         }
         if let Some(trusted) = &mut self.trusted {
             let at = at.key("trusted");
             if !self.address.is_local() {
                 let message =
                     "a trusted listener is its own credential, so it has to be on a loopback address or a Unix socket";
-                return Err(at.refuse(message));
+                findings.note(Err(at.refuse(message)));
             }
-            trusted.tenant.resolve(tenants, &at.key("tenant"))?;
+            findings.note(trusted.tenant.resolve(tenants, &at.key("tenant")));
         }
         if let Some(tls) = &mut self.tls {
-            check_tls(tls, &at.key("tls"), resolver)?;
+            findings.note(check_tls(tls, &at.key("tls"), resolver));
         }
+        findings.note(self.address.check(&at.key("address")));
+        findings.note(self.check_socket(at));
+    }
+
+    fn check_socket(&self, at: &SettingPath) -> Result<(), InvalidSetting> {
         let is_ipv6_wildcard =
             matches!(&self.address, ListenAddress::Tcp(address) if address.ip() == Ipv6Addr::UNSPECIFIED);
         if self.ipv6_only && !is_ipv6_wildcard {

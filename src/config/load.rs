@@ -1,33 +1,65 @@
 //! Reading of a configuration: parse the file, merge overrides, deserialise, check. The only place that does so.
+//!
+//! All that is wrong is reported at once: what can't be deserialised is taken out of the tree, and the rest is read again.
 
 use std::path::Path;
 
-use super::diagnostic::ConfigError;
+use jiff::Timestamp;
+
+use super::diagnostic::{ConfigError, Finding};
 use super::diff::{Changes, WrittenConfig};
 use super::environment::Environment;
 use super::files::FileReader;
 use super::overrides;
-use super::resolver::Resolver;
+use super::remarks::remarks;
+use super::resolver::{Resolver, SecretValues};
 use super::root::Config;
 use super::schema::schema_value;
+use super::setting_path::Findings;
 use super::tenant::inherit_common_settings;
 use super::tree::{SettingOrigin, Tree};
+
+/// Most values that are taken out of a file before the rest is given up.
+const MAX_REMOVED: usize = 50;
 
 impl Config {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// If it can't be read, or for the first setting that can't be used.
+    /// If it can't be read, or if settings can't be used.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        read(path, environment, &FileReader::new(path))
+        Self::load_with(path, environment, SecretValues::Required)
+    }
+
+    /// Reads a configuration file, with or without the values of its secrets.
+    ///
+    /// # Errors
+    /// If it can't be read, or if settings can't be used.
+    pub fn load_with(path: &Path, environment: &Environment, secrets: SecretValues) -> Result<Self, ConfigError> {
+        let reader = FileReader::new(path);
+        let text = reader.read_text(path).map_err(|error| Finding::unreadable(path, &error))?;
+        parse(Source { path, text: &text }, &Resolver::new(environment, &reader, secrets))
     }
 
     /// Reads the text of a configuration file; `path` names it in errors, and relative paths in it start at its folder.
     ///
     /// # Errors
-    /// For the first setting that can't be used.
+    /// If settings can't be used.
     pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        parse(text, path, environment, &FileReader::new(path))
+        Self::parse_with(text, path, environment, SecretValues::Required)
+    }
+
+    /// Reads the text of a configuration file, with or without the values of its secrets.
+    ///
+    /// # Errors
+    /// If settings can't be used.
+    pub fn parse_with(
+        text: &str,
+        path: &Path,
+        environment: &Environment,
+        secrets: SecretValues,
+    ) -> Result<Self, ConfigError> {
+        parse(Source { path, text }, &Resolver::new(environment, &FileReader::new(path), secrets))
     }
 
     /// The settings that differ from an older configuration.
@@ -35,30 +67,83 @@ impl Config {
     pub fn changes_since(&self, older: &Self) -> Changes {
         self.written.changes_since(&older.written, &schema_value())
     }
+
+    /// Settings that are valid, and at `now` probably not what is meant.
+    pub fn warnings(&self, now: Timestamp) -> impl Iterator<Item = &Finding> {
+        self.remarks.iter().filter(move |(from, _)| from.is_none_or(|from| from <= now)).map(|(_, finding)| finding)
+    }
 }
 
 /// Reads a configuration file with a reader that records the files it reads.
 pub(super) fn read(path: &Path, environment: &Environment, reader: &FileReader) -> Result<Config, ConfigError> {
-    let text = reader.read_text(path).map_err(|error| ConfigError::unreadable(path, &error))?;
-    parse(&text, path, environment, reader)
+    let text = reader.read_text(path).map_err(|error| Finding::unreadable(path, &error))?;
+    parse(Source { path, text: &text }, &Resolver::new(environment, reader, SecretValues::Required))
 }
 
-fn parse(text: &str, path: &Path, environment: &Environment, reader: &FileReader) -> Result<Config, ConfigError> {
+/// A file's name and content.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+fn parse(source: Source<'_>, resolver: &Resolver<'_>) -> Result<Config, ConfigError> {
+    let Source { path, text } = source;
     let mut tree = Tree::parse(text).map_err(|error| {
         let origin = error.span().map_or(SettingOrigin::File, SettingOrigin::Text);
-        ConfigError::of_parser(path, text, origin, &error)
+        Finding::of_parser(path, text, origin, "", &error)
     })?;
-    overrides::apply(&mut tree, environment)?;
-    let refused =
-        |tree: &Tree<'_>, error: &toml::de::Error| ConfigError::of_parser(path, text, tree.origin(error.span()), error);
-    let written = tree.read().map_err(|error| refused(&tree, &error))?;
+    let mut findings = overrides::apply(&mut tree, resolver.environment());
+    let written = tree.read().map_err(|error| source.refused(&tree, &error))?;
     inherit_common_settings(&mut tree);
-    let mut config: Config = tree.read().map_err(|error| refused(&tree, &error))?;
-    config.check(&Resolver::new(environment, reader)).map_err(|invalid| {
-        let origin = tree.origin_of(&invalid.at);
-        ConfigError::of_check(path, text, origin, &invalid)
-    })?;
+    let Some(mut config) = source.read_all(&mut tree, &mut findings) else { return Err(ConfigError(findings)) };
+    let mut invalid = Findings::default();
+    config.check(resolver, &mut invalid);
+    let is_whole = findings.is_empty();
+    for invalid in invalid.0.iter().filter(|invalid| is_whole || !invalid.is_absence) {
+        findings.push(Finding::of_check(path, text, tree.origin_of(&invalid.at), invalid));
+    }
+    if !findings.is_empty() {
+        return Err(ConfigError(findings));
+    }
+    config.remarks = remarks(&config)
+        .into_iter()
+        .map(|(from, remark)| (from, Finding::of_check(path, text, tree.origin_of(&remark.at), &remark)))
+        .collect();
     // Changes of the configuration file itself are listed setting by setting.
-    config.written = WrittenConfig { tree: written, files: reader.digests().without(path) };
+    config.written = WrittenConfig { tree: written, files: resolver.digests().without(path) };
     Ok(config)
+}
+
+impl Source<'_> {
+    fn refused(self, tree: &Tree<'_>, error: &toml::de::Error) -> Finding {
+        let name = error.span().map_or(String::new(), |span| tree.name_of(&span));
+        Finding::of_parser(self.path, self.text, tree.origin(error.span()), &name, error)
+    }
+
+    /// Deserialises the tree without the values that can't be, each of which becomes a finding; `None` if too little is left.
+    fn read_all(self, tree: &mut Tree<'_>, findings: &mut Vec<Finding>) -> Option<Config> {
+        let mut removed = Vec::new();
+        for _ in 0..MAX_REMOVED {
+            let error = match tree.read() {
+                Ok(config) => return Some(config),
+                Err(error) => error,
+            };
+            let span = error.span();
+            let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+            let is_consequence = missing
+                .zip(span.clone())
+                .is_some_and(|(name, table)| removed.iter().any(|(from, gone)| *from == table && gone == name));
+            let finding = self.refused(tree, &error);
+            if !is_consequence && !findings.contains(&finding) {
+                findings.push(finding);
+            }
+            let taken = tree.remove(&span?);
+            if taken.is_empty() {
+                return None;
+            }
+            removed.extend(taken);
+        }
+        None
+    }
 }

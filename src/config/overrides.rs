@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 use toml::de::DeValue;
 
-use super::diagnostic::ConfigError;
+use super::diagnostic::Finding;
 use super::environment::{Environment, NOT_UTF8};
 use super::schema::schema_value;
 use super::service_variables::is_service_variable;
@@ -28,40 +28,40 @@ struct Overridable {
     is_text: bool,
 }
 
-/// Merges the overrides of an environment into a file's tree.
-///
-/// # Errors
-/// For a variable with the prefix that stands for no setting.
-pub(super) fn apply<'t>(tree: &mut Tree<'t>, environment: &'t Environment) -> Result<(), ConfigError> {
+/// Merges the overrides of an environment into a file's tree; returns the variables with the prefix that can't be used or stand
+/// for no setting.
+pub(super) fn apply<'t>(tree: &mut Tree<'t>, environment: &'t Environment) -> Vec<Finding> {
     let mut secrets = secret_variables(tree.root());
     let named_by_override = environment.with_prefix(PREFIX).filter(|(name, _)| name.ends_with("_ENV"));
     secrets.extend(named_by_override.map(|(_, secret)| secret.to_owned()));
     let ours = |name: &&str| !RESERVED.contains(name) && !secrets.iter().any(|secret| secret == name);
-    if let Some(name) = environment.unreadable_with_prefix(PREFIX).find(ours) {
-        return Err(ConfigError::variable(name, NOT_UTF8));
-    }
+    let unreadable = environment.unreadable_with_prefix(PREFIX).filter(ours);
+    let mut findings: Vec<Finding> = unreadable.map(|name| Finding::variable(name, NOT_UTF8)).collect();
     let mut variables = environment.with_prefix(PREFIX).filter(|(name, _)| ours(name)).peekable();
     if variables.peek().is_none() {
-        return Ok(());
+        return findings;
     }
     let mut settings = BTreeMap::new();
     collect_settings(&schema_value(), &[], &mut settings);
     for (variable, text) in variables {
-        let Some(setting) = settings.get(variable) else {
-            if is_service_variable(variable, text, environment) {
-                tracing::debug!(variable, message = log_events::SERVICE_VARIABLE_IGNORED);
-                continue;
+        match settings.get(variable) {
+            Some(_) if text.contains(['\n', '\r']) => {
+                findings.push(Finding::variable(variable, "the value has a line break; write it on one line"));
             }
-            let suggestion = suggest(variable, settings.keys().map(String::as_str));
-            let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean {name}?"));
-            return Err(ConfigError::variable(variable, format!("there is no such setting{suggestion}")));
-        };
-        if text.contains(['\n', '\r']) {
-            return Err(ConfigError::variable(variable, "the value has a line break; write it on one line"));
+            Some(setting) => {
+                tree.set(&setting.path, read_value(text, setting.is_text), Override { variable, text });
+            }
+            None if is_service_variable(variable, text, environment) => {
+                tracing::debug!(variable, message = log_events::SERVICE_VARIABLE_IGNORED);
+            }
+            None => {
+                let suggestion = suggest(variable, settings.keys().map(String::as_str));
+                let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean {name}?"));
+                findings.push(Finding::variable(variable, format!("there is no such setting{suggestion}")));
+            }
         }
-        tree.set(&setting.path, read_value(text, setting.is_text), Override { variable, text });
     }
-    Ok(())
+    findings
 }
 
 /// Reads a variable's value as it would be written in the file, with or without the quotes of a string.

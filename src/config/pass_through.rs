@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::operations::{self, OPERATIONS, Scope};
 use super::schema_as::schema_as;
 use super::text::{parse_string, string_setting};
-use super::units::{ByteSize, PositiveDuration};
+use super::units::{ByteSize, PositiveDuration, PositiveSize};
 use crate::executions::COLLECTION;
 
 /// Credentials, which the gateway writes itself.
@@ -38,7 +38,7 @@ pub struct PassThrough {
     #[serde(default, with = "HeaderNames")]
     pub request_headers: Vec<HeaderName>,
     /// Largest body, in either direction.
-    #[serde(default = "max_body")]
+    #[serde(default = "max_body", with = "PositiveSize")]
     pub max_body: ByteSize,
     /// Time limit for the response head, after the last part of the request was sent.
     #[serde(default = "first_byte_timeout", with = "PositiveDuration")]

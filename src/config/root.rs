@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::admin::{AdminAddress, AdminConfig};
 use super::cache::Cache;
 use super::cors::CorsConfig;
+use super::diagnostic::Finding;
 use super::diff::WrittenConfig;
 use super::endpoint::Endpoint;
 use super::issuer::{Issuer, TenantOf};
@@ -17,7 +19,7 @@ use super::log::Log;
 use super::pass_through::PassThrough;
 use super::resolver::Resolver;
 use super::server::ServerConfig;
-use super::setting_path::{InvalidSetting, SettingPath};
+use super::setting_path::{Findings, SettingPath};
 use super::tenant::{TenantConfig, TenantMode, UniqueValues};
 use super::tenant_ref::TenantRef;
 use super::traces::Traces;
@@ -72,6 +74,9 @@ pub struct Config {
     pub traces: Traces,
     #[serde(skip)]
     pub(super) written: WrittenConfig,
+    /// Doubtful settings, each with the time from which it is.
+    #[serde(skip)]
+    pub(super) remarks: Vec<(Option<Timestamp>, Finding)>,
 }
 
 impl Config {
@@ -86,85 +91,82 @@ impl Config {
     }
 
     /// Checks everything that needs more than one setting or the file system, and resolves secrets, paths and references.
-    pub(super) fn check(&mut self, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+    pub(super) fn check(&mut self, resolver: &Resolver<'_>, findings: &mut Findings) {
         let root = SettingPath::default();
-        self.check_tenants(&root, resolver)?;
-        self.check_listeners(&root.key("listeners"), resolver)?;
+        self.check_tenants(&root, resolver, findings);
+        self.check_listeners(&root.key("listeners"), resolver, findings);
         for (index, issuer) in self.issuers.iter_mut().enumerate() {
-            issuer.check(&root.key("issuers").index(index), &self.tenants, resolver)?;
+            findings.note(issuer.check(&root.key("issuers").index(index), &self.tenants, resolver));
         }
-        self.check_that_tenants_have_callers(&root.key("tenants"))?;
+        self.check_that_tenants_have_callers(&root.key("tenants"), findings);
         if self.query.max_limit == 0 {
-            return Err(root.key("query").key("max_limit").refuse("a limit is at least 1"));
+            findings.note(Err(root.key("query").key("max_limit").refuse("a limit is at least 1")));
         }
         self.server.resolve();
-        self.upstream.check(&root.key("upstream"), resolver)?;
-        self.admin.check(&root.key("admin"), resolver)?;
-        self.check_that_addresses_are_disjoint(&root)?;
+        findings.note(self.upstream.check(&root.key("upstream"), resolver));
+        findings.note(self.admin.check(&root.key("admin"), resolver));
+        self.check_that_addresses_are_disjoint(&root, findings);
         if let Some(cors) = &mut self.cors {
-            cors.check(&root.key("cors"))?;
+            findings.note(cors.check(&root.key("cors")));
         }
-        self.traces.check(&root.key("traces"), resolver)
+        findings.note(self.traces.check(&root.key("traces"), resolver));
     }
 
-    fn check_tenants(&mut self, root: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+    fn check_tenants(&mut self, root: &SettingPath, resolver: &Resolver<'_>, findings: &mut Findings) {
         if self.tenants.is_empty() {
-            return Err(root.refuse("there is no [[tenants]] table; at least one is needed"));
+            findings.note(Err(root.miss("there is no [[tenants]] table; at least one is needed")));
         }
         let has_client_ca = self.listeners.iter().any(ListenerConfig::has_client_ca);
-        let mut seen = UniqueValues::default();
+        let mut seen = UniqueValues::new(has_client_ca);
         for (index, tenant) in self.tenants.iter_mut().enumerate() {
             let at = root.key("tenants").index(index);
-            Arc::make_mut(tenant).check(&at, resolver, has_client_ca, &mut seen)?;
+            Arc::make_mut(tenant).check(&at, resolver, &mut seen, findings);
         }
-        Ok(())
     }
 
-    fn check_listeners(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
+    fn check_listeners(&mut self, at: &SettingPath, resolver: &Resolver<'_>, findings: &mut Findings) {
         if self.listeners.is_empty() {
-            return Err(at.refuse("the list of listeners is empty; at least one is needed"));
+            findings.note(Err(at.miss("the list of listeners is empty; at least one is needed")));
         }
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            listener.check(&at.index(index), &self.tenants, resolver)?;
+            listener.check(&at.index(index), &self.tenants, resolver, findings);
         }
-        Ok(())
     }
 
     /// Checks that each connection reaches exactly one listener, the admin listener among them.
-    fn check_that_addresses_are_disjoint(&self, root: &SettingPath) -> Result<(), InvalidSetting> {
+    fn check_that_addresses_are_disjoint(&self, root: &SettingPath, findings: &mut Findings) {
         let refuse = |at: &SettingPath, other: &Endpoint, owner: &str| {
             let address = &other.address;
             let message =
                 format!("this address overlaps {address}, the address of {owner}; each connection needs exactly one");
-            Err(at.key("address").refuse(message))
+            at.key("address").refuse(message)
         };
         let endpoints: Vec<Endpoint> = self.listeners.iter().map(ListenerConfig::endpoint).collect();
         for (index, endpoint) in endpoints.iter().enumerate() {
             let at = root.key("listeners").index(index);
             if let Some(other) = endpoints[..index].iter().find(|other| other.overlaps(endpoint)) {
-                return refuse(&at, other, "another listener");
+                findings.note(Err(refuse(&at, other, "another listener")));
             }
             let Some(admin) = self.admin.endpoint().filter(|admin| admin.overlaps(endpoint)) else { continue };
             // The defaults do not overlap, so one of the two addresses is written somewhere.
-            return if self.admin.address == AdminAddress::default() {
+            findings.note(Err(if self.admin.address == AdminAddress::default() {
                 refuse(&at, &admin, "the admin listener")
             } else {
                 refuse(&root.key("admin"), endpoint, "a listener")
-            };
+            }));
         }
-        Ok(())
     }
 
-    fn check_that_tenants_have_callers(&self, at: &SettingPath) -> Result<(), InvalidSetting> {
+    fn check_that_tenants_have_callers(&self, at: &SettingPath, findings: &mut Findings) {
         let of_listeners = self.listeners.iter().flat_map(|listener| {
             listener.session_tokens.iter().chain(listener.trusted.as_ref().map(|trusted| &trusted.tenant))
         });
-        let of_issuers = self.issuers.iter().filter_map(|issuer| match issuer.tenant() {
-            TenantOf::Fixed(tenant) => Some(tenant),
-            TenantOf::Claim(_) => None,
+        let of_issuers = self.issuers.iter().filter_map(|issuer| match issuer.tenant_setting() {
+            Some(TenantOf::Fixed(tenant)) => Some(tenant),
+            _ => None,
         });
         let named: Vec<_> = of_listeners.chain(of_issuers).map(TenantRef::id).collect();
-        let any_tenant = self.issuers.iter().any(|issuer| matches!(issuer.tenant(), TenantOf::Claim(_)));
+        let any_tenant = self.issuers.iter().any(|issuer| matches!(issuer.tenant_setting(), Some(TenantOf::Claim(_))));
         for (index, tenant) in self.tenants.iter().enumerate() {
             let has_callers = tenant.mode == TenantMode::Validate
                 || !tenant.client_keys.is_empty()
@@ -173,9 +175,8 @@ impl Config {
                 || named.contains(&&tenant.id);
             if !has_callers {
                 let message = "this tenant has no callers: it has no [[tenants.client_keys]], and no listener and no issuer is for it";
-                return Err(at.index(index).key("id").refuse(message));
+                findings.note(Err(at.index(index).key("id").miss(message)));
             }
         }
-        Ok(())
     }
 }

@@ -48,6 +48,11 @@ impl Secret {
         self.value.as_ref().expect("Config::parse resolves every secret")
     }
 
+    /// Returns true if the value has been read.
+    pub(super) fn is_resolved(&self) -> bool {
+        self.value.is_some()
+    }
+
     /// The source that it is read from.
     #[must_use]
     pub fn source(&self) -> &SecretSource {

@@ -4,14 +4,18 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use schemars::JsonSchema;
+use serde::de;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::trusted_proxy::TrustedProxy;
-use super::units::{AnyDuration, ByteSize, Count, PositiveDuration, non_zero};
+use super::units::{AnyDuration, ByteSize, Count, PositiveDuration, PositiveSize, non_zero};
 
 /// Smallest [`ServerConfig::max_unidentified_memory`]: less would refuse ordinary requests.
 const SMALLEST_MEMORY: ByteSize = ByteSize::from_bytes(1 << 20);
+
+/// Most workers: each has a thread, a runtime, sockets and a connection pool.
+const MAX_WORKERS: u16 = 512;
 
 /// Limits for callers' connections and requests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -19,7 +23,7 @@ const SMALLEST_MEMORY: ByteSize = ByteSize::from_bytes(1 << 20);
 pub struct ServerConfig {
     /// Worker threads, each with its own runtime, listeners and upstream connections; 0 starts one per core.
     #[serde(deserialize_with = "workers")]
-    #[schemars(with = "u16")]
+    #[schemars(with = "u16", range(max = MAX_WORKERS))]
     pub workers: usize,
     /// Proxies in front of the gateway: addresses, networks (`10.0.0.0/8`), or `unix` for those on Unix sockets. Of a request that
     /// they forward, the peer is the last other address in `Forwarded` or `X-Forwarded-For`.
@@ -42,10 +46,13 @@ pub struct ServerConfig {
     #[serde(with = "PositiveDuration")]
     pub body_timeout: Duration,
     /// Largest request head; 431 above it.
+    #[serde(with = "PositiveSize")]
     pub max_header_size: ByteSize,
     /// Longest request target; 414 above it.
+    #[serde(with = "PositiveSize")]
     pub max_uri_length: ByteSize,
     /// Largest body of a stop or rerun request; 413 above it.
+    #[serde(with = "PositiveSize")]
     pub max_request_body: ByteSize,
     /// Time that requests in flight get to finish after SIGTERM.
     #[serde(with = "AnyDuration")]
@@ -80,7 +87,13 @@ impl ServerConfig {
 }
 
 fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    u16::deserialize(deserializer).map(usize::from)
+    let workers = u16::deserialize(deserializer)?;
+    if workers > MAX_WORKERS {
+        return Err(de::Error::custom(format!(
+            "more than {MAX_WORKERS} workers only cost memory; 0 starts one per core"
+        )));
+    }
+    Ok(workers.into())
 }
 
 fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {

@@ -20,6 +20,19 @@ pub(super) enum PathStep {
 pub(super) struct InvalidSetting {
     pub(super) at: SettingPath,
     pub(super) message: String,
+    /// Something is missing, perhaps only because it is wrong and was reported already.
+    pub(super) is_absence: bool,
+}
+
+/// Collects the settings that can't be used, so that all are reported at once.
+#[derive(Debug, Default)]
+pub(super) struct Findings(pub(super) Vec<InvalidSetting>);
+
+impl Findings {
+    /// Adds the error of a check, if it has one.
+    pub(super) fn note(&mut self, checked: Result<(), InvalidSetting>) {
+        self.0.extend(checked.err());
+    }
 }
 
 impl SettingPath {
@@ -44,6 +57,11 @@ impl SettingPath {
 
     /// The error that the setting here cannot be used.
     pub(super) fn refuse(&self, message: impl Into<String>) -> InvalidSetting {
-        InvalidSetting { at: self.clone(), message: message.into() }
+        InvalidSetting { at: self.clone(), message: message.into(), is_absence: false }
+    }
+
+    /// The error that something which the setting here needs is missing.
+    pub(super) fn miss(&self, message: impl Into<String>) -> InvalidSetting {
+        InvalidSetting { is_absence: true, ..self.refuse(message) }
     }
 }

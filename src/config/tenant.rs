@@ -13,7 +13,7 @@ use super::limits::Limits;
 use super::request_directive::RequestDirective;
 use super::resolver::Resolver;
 use super::secret::Secret;
-use super::setting_path::{InvalidSetting, SettingPath};
+use super::setting_path::{Findings, InvalidSetting, SettingPath};
 use super::tree::Tree;
 
 /// A Refold org and environment.
@@ -68,6 +68,8 @@ pub enum TenantMode {
 /// Values that have to be unique among all tenants.
 #[derive(Default)]
 pub(super) struct UniqueValues {
+    /// Any listener asks for client certificates.
+    has_client_ca: bool,
     ids: HashSet<Arc<str>>,
     /// The owner of each client key, by the key's hash.
     key_owners: HashMap<[u8; 32], String>,
@@ -75,6 +77,13 @@ pub(super) struct UniqueValues {
     validated: Vec<Secret>,
     /// Names in client certificates.
     sans: HashSet<String>,
+}
+
+impl UniqueValues {
+    /// None yet. `has_client_ca` says whether any listener asks for client certificates.
+    pub(super) fn new(has_client_ca: bool) -> Self {
+        Self { has_client_ca, ..Self::default() }
+    }
 }
 
 /// Gives every tenant the common settings that it leaves out.
@@ -85,30 +94,31 @@ pub(super) fn inherit_common_settings(tree: &mut Tree<'_>) {
 }
 
 impl TenantConfig {
-    /// Checks the tenant and reads its secrets. `has_client_ca` says whether any listener asks for client certificates.
+    /// Checks the tenant and reads its secrets.
     pub(super) fn check(
         &mut self,
         at: &SettingPath,
         resolver: &Resolver<'_>,
-        has_client_ca: bool,
         seen: &mut UniqueValues,
-    ) -> Result<(), InvalidSetting> {
+        findings: &mut Findings,
+    ) {
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
         if self.id.is_empty() || self.id.len() > 64 || !self.id.chars().all(is_plain) {
-            return Err(at.key("id").refuse("a tenant's id has 1 to 64 letters, digits, `-`, `_` or `.`"));
+            let message = "a tenant's id has 1 to 64 letters, digits, `-`, `_` or `.`";
+            findings.note(Err(at.key("id").refuse(message)));
         }
         if !seen.ids.insert(Arc::clone(&self.id)) {
-            return Err(at.key("id").refuse(format!("there is a tenant `{}` already", self.id)));
+            findings.note(Err(at.key("id").refuse(format!("there is a tenant `{}` already", self.id))));
         }
-        resolver.secret(&mut self.org_key, &at.key("org_key"))?;
+        findings.note(resolver.secret(&mut self.org_key, &at.key("org_key")));
         if let Some(next) = &mut self.org_key_next {
-            resolver.secret(next, &at.key("org_key_next"))?;
+            findings.note(resolver.secret(next, &at.key("org_key_next")));
         }
         if self.mode == TenantMode::Validate {
-            self.check_validated(at, seen)?;
+            findings.note(self.check_validated(at, seen));
         }
-        self.check_client_keys(&at.key("client_keys"), seen)?;
-        self.check_client_certificates(&at.key("client_certificates"), has_client_ca, seen)
+        self.check_client_keys(&at.key("client_keys"), seen, findings);
+        self.check_client_certificates(&at.key("client_certificates"), seen, findings);
     }
 
     fn check_validated(&self, at: &SettingPath, seen: &mut UniqueValues) -> Result<(), InvalidSetting> {
@@ -117,7 +127,7 @@ impl TenantConfig {
             return Err(at.key("client_keys").index(0).key("name").refuse(message));
         }
         let own = [&self.org_key].into_iter().chain(&self.org_key_next);
-        if own.clone().any(|key| seen.validated.contains(key)) {
+        if own.clone().any(|key| key.is_resolved() && seen.validated.contains(key)) {
             let message = "another tenant of mode `validate` has the same org key, so callers could not be told apart";
             return Err(at.key("org_key").refuse(message));
         }
@@ -125,43 +135,36 @@ impl TenantConfig {
         Ok(())
     }
 
-    fn check_client_keys(&self, at: &SettingPath, seen: &mut UniqueValues) -> Result<(), InvalidSetting> {
+    fn check_client_keys(&self, at: &SettingPath, seen: &mut UniqueValues, findings: &mut Findings) {
         let mut names = HashSet::new();
         for (index, key) in self.client_keys.iter().enumerate() {
             let at = at.index(index);
             if !names.insert(&key.name) {
                 let message = format!("there is a client key `{}` in this tenant already", key.name);
-                return Err(at.key("name").refuse(message));
+                findings.note(Err(at.key("name").refuse(message)));
             }
-            key.check(&at)?;
+            findings.note(key.check(&at));
             let owner = format!("{}` of tenant `{}", key.name, self.id);
-            if let Some(owner) = seen.key_owners.insert(key.sha256, owner) {
+            if let Some(owner) = seen.key_owners.insert(key.sha256, owner).filter(|_| !key.is_example()) {
                 let message = format!("the client key `{owner}` has the same hash; every key needs its own");
-                return Err(at.key("sha256").refuse(message));
+                findings.note(Err(at.key("sha256").refuse(message)));
             }
         }
-        Ok(())
     }
 
-    fn check_client_certificates(
-        &self,
-        at: &SettingPath,
-        has_client_ca: bool,
-        seen: &mut UniqueValues,
-    ) -> Result<(), InvalidSetting> {
+    fn check_client_certificates(&self, at: &SettingPath, seen: &mut UniqueValues, findings: &mut Findings) {
         for (index, certificate) in self.client_certificates.iter().enumerate() {
             let at = at.index(index).key("san");
             if certificate.san.is_empty() || !seen.sans.insert(certificate.san.clone()) {
                 let message =
                     "a client certificate needs a name of its own: a DNS name or a URI like \"spiffe://cluster/app\"";
-                return Err(at.refuse(message));
+                findings.note(Err(at.refuse(message)));
             }
-            if !has_client_ca {
+            if !seen.has_client_ca {
                 let message = "no listener asks for client certificates: `tls = { client_ca = \"…\", … }` is missing";
-                return Err(at.refuse(message));
+                findings.note(Err(at.miss(message)));
             }
         }
-        Ok(())
     }
 }
 

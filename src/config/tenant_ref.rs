@@ -42,7 +42,7 @@ impl TenantRef {
         }
         let suggestion = suggest(&self.id, tenants.iter().map(|tenant| &*tenant.id));
         let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-        Err(at.refuse(format!("there is no tenant `{}`{suggestion}", self.id)))
+        Err(at.miss(format!("there is no tenant `{}`{suggestion}", self.id)))
     }
 }
 

@@ -82,7 +82,7 @@ impl Traces {
             return Ok(());
         };
         self.proxy = resolver.proxy(&endpoint.url.origin, &at.key("endpoint"))?;
-        resolver.ca_file(&mut self.ca_file);
+        resolver.ca_file(&mut self.ca_file, &at.key("ca_file"))?;
         let at = at.key("headers");
         let mut headers = self.headers.iter_mut();
         headers.try_for_each(|(name, secret)| resolver.secret(secret, &at.key(name.as_str().to_owned())))

@@ -89,6 +89,22 @@ impl<'t> Tree<'t> {
         }
     }
 
+    /// Removes all values whose own span, or whose name's, is this; returns the names that are removed, each with the span of its
+    /// table.
+    pub(super) fn remove(&mut self, span: &Range<usize>) -> Vec<(Range<usize>, String)> {
+        let mut removed = Vec::new();
+        remove_from(&mut self.root, span, &mut removed);
+        removed
+    }
+
+    /// The name of the value with this span, joined by dots: `tenants.client_keys`. Empty if there is none.
+    pub(super) fn name_of(&self, span: &Range<usize>) -> String {
+        name_below(&self.root, span).map_or(String::new(), |mut names| {
+            names.reverse();
+            names.join(".")
+        })
+    }
+
     /// The origin of a span in an error of [`Tree::read`].
     pub(super) fn origin(&self, span: Option<Range<usize>>) -> SettingOrigin<'t> {
         let Some(span) = span else { return SettingOrigin::File };
@@ -113,6 +129,44 @@ impl<'t> Tree<'t> {
             found = inner;
         }
         self.origin(found.map(Spanned::span))
+    }
+}
+
+fn remove_from(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>, removed: &mut Vec<(Range<usize>, String)>) {
+    let own = value.span();
+    match value.get_mut() {
+        DeValue::Table(table) => {
+            let is_meant = |(key, value): &(&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+                key.span() == *span || value.span() == *span
+            };
+            let names: Vec<String> =
+                table.iter().filter(is_meant).map(|(key, _)| key.get_ref().clone().into_owned()).collect();
+            for name in names {
+                table.remove(name.as_str());
+                removed.push((own.clone(), name));
+            }
+            table.iter_mut().for_each(|(_, value)| remove_from(value, span, removed));
+        }
+        DeValue::Array(items) => {
+            let before = items.len();
+            *items = items.iter().filter(|item| item.span() != *span).cloned().collect();
+            removed.extend((items.len() < before).then(|| (own, String::new())));
+            items.iter_mut().for_each(|item| remove_from(item, span, removed));
+        }
+        _ => {}
+    }
+}
+
+/// The names on the way to the value with a span, the last one first.
+fn name_below(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<String>> {
+    match value.get_ref() {
+        DeValue::Table(table) => table.iter().find_map(|(key, value)| {
+            let mut names = if value.span() == *span { Vec::new() } else { name_below(value, span)? };
+            names.push(key.get_ref().clone().into_owned());
+            Some(names)
+        }),
+        DeValue::Array(items) => items.iter().find_map(|item| name_below(item, span)),
+        _ => None,
     }
 }
 

@@ -25,6 +25,9 @@ pub(super) struct PositiveDuration(pub(super) Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(u64);
 
+/// A number of bytes that is not 0, for limits: a limit of 0 would refuse everything.
+pub(super) struct PositiveSize;
+
 /// A whole number from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count(pub(super) NonZeroU32);
@@ -181,6 +184,20 @@ impl Serialize for ByteSize {
     }
 }
 
+impl PositiveSize {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+        match ByteSize::deserialize(deserializer)? {
+            ByteSize(0) => Err(de::Error::custom("the size has to be larger than 0")),
+            size => Ok(size),
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    pub(super) fn serialize<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
+        size.serialize(serializer)
+    }
+}
+
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::deserialize(deserializer).map(Self)
@@ -229,6 +246,11 @@ schema_as!(ByteSize, {
     "type": ["string", "integer"],
     "pattern": r"^[0-9]+\s*(B|KiB|MiB|GiB)?\s*$",
     "minimum": 0,
+});
+schema_as!(PositiveSize, {
+    "type": ["string", "integer"],
+    "pattern": r"^0*[1-9][0-9]*\s*(B|KiB|MiB|GiB)?\s*$",
+    "minimum": 1,
 });
 schema_as!(Count, { "type": "integer", "minimum": 1, "maximum": u32::MAX });
 schema_as!(Share, { "type": "number", "minimum": 0, "maximum": 1 });

@@ -12,7 +12,7 @@ use super::resolver::Resolver;
 use super::schema_as::schema_as;
 use super::setting_path::{InvalidSetting, SettingPath};
 use super::text::parse_string;
-use super::units::{ByteSize, Count, PositiveDuration, non_zero};
+use super::units::{ByteSize, Count, PositiveDuration, PositiveSize, non_zero};
 use super::url::parse_server_url;
 use crate::executions::Dialect;
 
@@ -43,6 +43,7 @@ pub struct UpstreamConfig {
     #[serde(with = "PositiveDuration")]
     pub total_timeout: Duration,
     /// Largest response body that is accepted.
+    #[serde(with = "PositiveSize")]
     pub max_response_body: ByteSize,
     /// Idle connections that each worker keeps open.
     pub pool_idle_per_worker: usize,
@@ -128,7 +129,7 @@ impl Default for BreakerSettings {
 
 impl UpstreamConfig {
     pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
-        resolver.ca_file(&mut self.ca_file);
+        resolver.ca_file(&mut self.ca_file, &at.key("ca_file"))?;
         self.resolved_proxy = match &self.proxy {
             ProxySetting::Environment => resolver.proxy(&self.base_url, &at.key("proxy"))?,
             ProxySetting::Off => None,

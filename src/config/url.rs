@@ -19,7 +19,7 @@ pub(super) struct ServerUrl {
 ///
 /// # Errors
 /// If it is no absolute http or https URL, or its host or port can't be connected to.
-pub(super) fn parse_server_url(text: &str) -> Result<Uri, &'static str> {
+pub(crate) fn parse_server_url(text: &str) -> Result<Uri, &'static str> {
     let uri: Uri = text.parse().map_err(|_| "this is no URL")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err("the URL has to begin with http:// or https://");

@@ -23,10 +23,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HOST};
 use http::{HeaderValue, Request, Response, Uri, response};
 use hyper::body::Body;
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
 use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
@@ -41,6 +40,7 @@ pub use self::response_body::ResponseBody;
 use crate::config::{CaFile, Connection, masked_path};
 use crate::named_file::{self, MAX_FILE};
 use crate::offload;
+use crate::tls;
 
 /// The byte order mark in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -277,21 +277,14 @@ fn target_below(path: &str, target: &Uri) -> Result<Uri, TransportError> {
 }
 
 fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
-    let mut roots = RootCertStore::empty();
-    match &config.ca_file {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+    let roots = match &config.ca_file {
+        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
         Some(CaFile { path, .. }) => {
             let unusable = |reason: String| ClientSetupError::CaFile { path: masked_path(path), reason };
             let pem = named_file::read(path, MAX_FILE).map_err(|error| unusable(error.to_string()))?;
-            for certificate in CertificateDer::pem_slice_iter(&pem) {
-                let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-                roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(unusable("no certificate in it".to_owned()));
-            }
+            tls::authorities(&pem).map_err(unusable)?
         }
-    }
+    };
     Ok(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)

@@ -3,8 +3,9 @@
 //! A token that Refold accepted within the last day, though not lately, was real a short time ago, and is refused at once when
 //! it no longer is. Its request waits for the org key's budget only, in a queue apart from other callers'. All other tokens are
 //! strangers', and may be made up. They spend from the tenant's probation budget, which is shared fairly between the peers that
-//! sent them, and all of them together hold at most a quarter of the places, shared alike. So made-up tokens neither spend what
-//! Refold grants to known callers, nor fill the places with requests that hang.
+//! sent them, and all of them together hold at most a quarter of the places, shared alike. While requests wait for the org key's
+//! budget, the probation budget grants a tenth of its rate. So made-up tokens neither spend what Refold grants to known callers,
+//! nor fill the places with requests that hang.
 
 use std::time::Duration;
 
@@ -81,6 +82,7 @@ impl Probation {
     /// Waits for the probation budget and a place.
     async fn admit_stranger(&self, caller: &Caller) -> Result<Place, ClientError> {
         let (tenant, flow) = (caller.tenant(), caller.probation_flow());
+        tenant.probation_budget.set_slowed(tenant.upstream_budget().queue_depth().total() > 0);
         let slot = tenant.probation_budget.acquire(flow, Urgency::Foreground, self.clock.now()).await;
         let slot = slot.map_err(|exhausted| error::too_many_unproven_tokens(exhausted.retry_after))?;
         let place = self.within(self.places.acquire(PlaceHolder { tenant: tenant.interned_id(), flow })).await?;

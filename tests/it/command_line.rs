@@ -67,7 +67,88 @@ fn keygen_prints_settings_that_check_accepts() {
     let example = settings.replace(&digest, &"0".repeat(64));
     let (check, _) = run_with(&["check"], &format!("{tenant}{example}"));
     assert!(!check.status.success());
-    assert!(text(&check.stderr).contains("a client key of tenant `a` is an example"), "{}", text(&check.stderr));
+    assert!(text(&check.stderr).contains("this is the hash of the examples"), "{}", text(&check.stderr));
+    let (serve, _) = run_with(&["serve"], &format!("{tenant}{example}"));
+    assert!(!serve.status.success() && text(&serve.stderr).contains("this is the hash of the examples"));
+}
+
+#[test]
+fn keygen_prints_a_raw_key_and_refuses_patterns_that_match_nothing() {
+    let key = text(&run(&["keygen", "--raw"]).stdout);
+    assert!(key.starts_with("pst_") && key.trim_end().len() == 52 && key.lines().count() == 1, "{key}");
+    for arguments in [
+        ["--linked-account", "a*b"].as_slice(),
+        &["--linked-account", ""],
+        &["--linked-account", "*-prod"],
+        &["--name", ""],
+        &["--raw", "--write"],
+    ] {
+        let output = run(&[&["keygen"], arguments].concat());
+        assert!(output.status.code() == Some(2) && output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn check_reads_standard_input_and_reports_as_json() {
+    let check = |arguments: &[&str], input: &str| {
+        let mut command = postern();
+        command.arg("check").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.env_remove("ORG_KEY").spawn().expect("the program runs");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("the program reads");
+        child.wait_with_output().expect("the program ends")
+    };
+    let tenant = Tenant::new("acme").client_keys([ClientKey::new("old", "pst_old").expires("2020-01-01")]);
+    let good = Configuration::bare().tenants([tenant]).to_toml();
+    let output = check(&["--without-secrets", "-"], &good);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    assert!(
+        shown.contains("warning: standard input:") && shown.contains("standard input: valid; listeners 1"),
+        "{shown}"
+    );
+    assert!(!check(&["-"], &good).status.success(), "the secret is not set");
+    let json = |input: &str| {
+        let output = check(&["--without-secrets", "--format", "json", "-"], input);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), json["findings"].as_array().expect("a list").clone())
+    };
+    let (status, findings) = json(&good);
+    assert_eq!((status, findings.len(), &findings[0]["severity"]), (Some(0), 1, &"warning".into()));
+    let (status, findings) = json(&format!("{good}\n[query]\nmax_limits = 1\nmax_limit = \"x\"\n"));
+    assert_eq!((status, findings.len(), &findings[0]["column"]), (Some(1), 2, &1.into()));
+    assert_eq!((&findings[1]["severity"], &findings[1]["file"]), (&"error".into(), &"standard input".into()));
+    assert_eq!(json("[server").1.len(), 1);
+}
+
+#[tokio::test]
+async fn serve_logs_the_warnings_of_check() {
+    let tenant = Tenant::new("acme").client_keys([ClientKey::new("old", "pst_old").expires("2020-01-01")]);
+    let process = Process::serve_configuration(&Configuration::bare().tenants([tenant]), &[]).await;
+    let logged = process.logged("\"config_warning\"");
+    assert!(logged.len() == 1 && logged[0].contains("the client key `old` has expired"), "{logged:?}");
+}
+
+#[test]
+fn the_webhook_registration_survives_a_shell() {
+    let config = Configuration::bare()
+        .tenants([Tenant::new("acme").client_key(ClientKey::new("k", "pst_k")).set("webhooks", true)]);
+    let config = config.set("upstream.base_url", "https://api.example.com/it's");
+    let register =
+        |url: &str, event: &str| run_with(&["webhook", "--public-url", url, "--event", event], &config.to_toml()).0;
+    for event in ["it's", "$(id)", "a\"b", "execution.completed"] {
+        let output = text(&register("https://hooks.example.com/", event).stdout);
+        let script = format!("curl() {{ printf '%s\\n' \"$@\"; }}\n{output}");
+        let shell = std::process::Command::new("sh").args(["-c", &script]).output().expect("there is a shell");
+        let words = text(&shell.stdout);
+        let body: serde_json::Value = serde_json::from_str(words.lines().last().expect("a word")).expect("JSON");
+        assert_eq!(body["webhook_events"][0], event);
+        assert_eq!(body["webhook_url"], "https://hooks.example.com/hooks/refold/acme");
+        assert!(words.contains("https://api.example.com/it's/api/v2/public/webhook\n"), "{words}");
+    }
+    for url in ["hooks.example.com", "https://a/?x", "https://u:p@a", "http://:80", "ftp://a"] {
+        let output = register(url, "e");
+        assert_eq!(output.status.code(), Some(2), "{url}: {}", text(&output.stderr));
+    }
 }
 
 #[test]
@@ -252,7 +333,10 @@ fn whoami_explains_permissions_and_refusals() {
         whoami.args(["whoami", "--config"]).arg(&file).args(more);
         let mut child = whoami.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program runs");
         child.stdin.take().expect("piped").write_all(credential.as_bytes()).expect("the program reads");
-        text(&child.wait_with_output().expect("the program ends").stdout)
+        let output = child.wait_with_output().expect("the program ends");
+        let shown = text(&output.stdout);
+        assert_eq!(output.status.success(), !shown.contains("refused"), "{shown}");
+        shown
     };
     let good = ask("pst_dash\n", &["--linked-account", "acme-1"]);
     for line in [

@@ -94,6 +94,33 @@ async fn the_flood_of_one_peer_does_not_starve_another_behind_a_proxy() {
     }
 }
 
+/// The number of requests with a session token that reached Refold.
+fn sent_by_strangers(world: &World<ScriptedRefold>) -> usize {
+    world.refold.received().iter().filter(|head| head.headers.contains_key("authorization")).count()
+}
+
+#[tokio::test]
+async fn strangers_get_little_of_the_budget_while_known_callers_wait() {
+    for tokens in [1_usize, 5, 30] {
+        let builder = World::builder().refold(ScriptedRefold::start().await).config(patient);
+        let world = builder.config(|config| config.set("cache.derive", "off")).start().await;
+        let page = |page: usize| world.gateway.spawn_get(&format!("{EXECUTIONS}?page={page}"), &as_account("acme-1"));
+        let _callers: Vec<_> = (1..=100).map(page).collect();
+        let waiting_callers = || world.gateway.server().gateway().tenants()[0].upstream_budget().queue_depth().total();
+        until(|| world.refold.requests() + waiting_callers() == 100).await;
+        let strangers = (0..tokens).map(|number| ask(&world.gateway, &format!("made-up-{number}"), &[]));
+        let _strangers: Vec<_> = strangers.collect();
+        until(|| waiting(&world) == tokens - 1).await;
+        for _ in 0..60 {
+            let before = world.refold.requests();
+            world.clock.advance(Duration::from_millis(51));
+            until(|| world.refold.requests() > before).await;
+        }
+        assert!(sent_by_strangers(&world) <= 4, "{tokens} tokens: {} sent", sent_by_strangers(&world));
+        assert!(sent_by_strangers(&world) >= tokens.min(2), "{tokens} tokens: {} sent", sent_by_strangers(&world));
+    }
+}
+
 /// Asks over a connection from another loopback address.
 async fn ask_from(source: &str, gateway: SocketAddr, token: &str) -> String {
     let socket = TcpSocket::new_v4().expect("a socket");

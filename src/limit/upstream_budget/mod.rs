@@ -118,6 +118,11 @@ impl UpstreamBudget {
         self.0.limits.store(Arc::new(limits));
     }
 
+    /// Grants a tenth of the configured rate from now on if `is_slowed`, else the whole of it.
+    pub fn set_slowed(&self, is_slowed: bool) {
+        self.0.schedule().rate_factor = if is_slowed { MIN_RATE } else { FULL_RATE };
+    }
+
     /// Takes one request off the budget, and waits for it in the queue if necessary. `renews` is the request time of the
     /// cached response that the request renews, or the present if there is none. A future that is dropped takes nothing, also if
     /// the request was granted already.
