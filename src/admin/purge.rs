@@ -12,8 +12,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::response::{AdminResponse, json_response};
+use crate::config::AccountNaming;
 use crate::error::{ClientError, Reason};
 use crate::log_events;
+use crate::request::peer::Peer;
 use crate::suggest::suggest;
 use crate::tenant::Tenant;
 
@@ -36,7 +38,12 @@ struct PurgeRequest {
 ///
 /// # Errors
 /// If the body is not one of the three documented forms, or names an unknown tenant.
-pub(super) async fn purge(tenants: &[Arc<Tenant>], request: Request<Incoming>) -> Result<AdminResponse, ClientError> {
+pub(super) async fn purge(
+    tenants: &[Arc<Tenant>],
+    naming: AccountNaming,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> Result<AdminResponse, ClientError> {
     require_json(request.headers())?;
     let body = read_body(request.into_body()).await?;
     let request: PurgeRequest =
@@ -62,7 +69,9 @@ pub(super) async fn purge(tenants: &[Arc<Tenant>], request: Request<Incoming>) -
         }
     };
     let one_account = request.linked_account.is_some();
-    tracing::info!(tenant = request.tenant, one_account, message = log_events::PURGED);
+    let linked_account = request.linked_account.as_deref().and_then(|account| naming.name(account));
+    let linked_account = linked_account.as_deref();
+    tracing::info!(%peer, tenant = request.tenant, one_account, linked_account, message = log_events::PURGED);
     Ok(json_response(StatusCode::OK, &json!({ "purged": purged })))
 }
 
