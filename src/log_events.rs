@@ -40,7 +40,9 @@ pub const LISTENER_CLOSE_FAILED: &str = "listener_close_failed";
 pub const LISTENING: &str = "listening";
 /// Error, `thread`, `place`: a thread panicked at this place in the source.
 pub const PANICKED: &str = "panicked";
-/// Info, `tenant`, `one_account`: an operator dropped cached entries.
+/// Warn, `peer`, `error_code`: a request to drop cached entries was refused.
+pub const PURGE_REFUSED: &str = "purge_refused";
+/// Info, `peer`, `tenant`, `one_account`, `linked_account`: an operator dropped cached entries.
 pub const PURGED: &str = "purged";
 /// Warn, `setting`: a changed setting takes effect after the next restart.
 pub const RESTART_NEEDED: &str = "restart_needed";

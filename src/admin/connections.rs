@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::connection_table::{AdminConnection, AdminIo, ConnectionTable};
@@ -23,6 +22,7 @@ use super::response::AdminResponse;
 use super::routes;
 use crate::log_events;
 use crate::observe::AdminCloseReason;
+use crate::request::peer::Peer;
 
 /// Longest time for a request head to arrive, the first one and the next. The connection is closed after it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -69,20 +69,20 @@ pub(super) async fn serve(socket: AdminSocket, context: Arc<AdminContext>) -> io
     match socket {
         AdminSocket::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
-            let accept = async || listener.accept().await.map(|(stream, peer)| (stream, Some(peer.ip())));
+            let accept = async || listener.accept().await.map(|(stream, peer)| (stream, Peer::at(peer.ip())));
             accept_all(accept, &service).await
         }
         AdminSocket::Unix(listener) => {
             let listener = UnixListener::from_std(listener)?;
-            accept_all(async || listener.accept().await.map(|(stream, _)| (stream, None)), &service).await
+            let user =
+                |stream: &UnixStream| stream.peer_cred().map_or(Peer::Unknown, |peer| Peer::LocalUser(peer.uid()));
+            let accept = async || listener.accept().await.map(|(stream, _)| (user(&stream), stream));
+            accept_all(async || accept().await.map(|(peer, stream)| (stream, peer)), &service).await
         }
     }
 }
 
-async fn accept_all<S>(
-    accept: impl AsyncFn() -> io::Result<(S, Option<IpAddr>)>,
-    service: &AdminService,
-) -> io::Result<()>
+async fn accept_all<S>(accept: impl AsyncFn() -> io::Result<(S, Peer)>, service: &AdminService) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -90,8 +90,9 @@ where
     loop {
         match accept().await {
             Ok((stream, peer)) => {
-                let (connection, closed) = table.add(peer);
-                tokio::spawn(service.clone().serve(stream, connection));
+                let address = if let Peer::Address(address) = peer { Some(address) } else { None };
+                let (connection, closed) = table.add(address);
+                tokio::spawn(service.clone().serve((stream, peer), connection));
                 if let Some(reason) = closed {
                     service.record_closed(reason);
                     // The closed connection frees its descriptor before the next one is accepted.
@@ -109,13 +110,16 @@ where
 }
 
 impl AdminService {
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S, connection: Arc<AdminConnection>) {
+    async fn serve<S>(self, (stream, peer): (S, Peer), connection: Arc<AdminConnection>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let answer = service_fn(|request| {
             let (context, explorer) = (Arc::clone(&self.context), Arc::clone(&self.explorer));
             let connection = Arc::clone(&connection);
             async move {
                 connection.set_answering(true);
-                let answer = routes::answer(&context, &explorer, request).await;
+                let answer = routes::answer(&context, &explorer, request, peer).await;
                 connection.set_answering(false);
                 Ok::<_, Infallible>(answer)
             }

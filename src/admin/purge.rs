@@ -15,6 +15,7 @@ use super::response::{AdminResponse, json_response};
 use crate::error::{ClientError, Reason};
 use crate::gateway::Gateway;
 use crate::log_events;
+use crate::request::peer::Peer;
 use crate::suggest::suggest;
 use crate::tenant::Tenant;
 
@@ -37,7 +38,11 @@ struct PurgeRequest {
 ///
 /// # Errors
 /// If the body is not one of the three documented forms, or names an unknown tenant.
-pub(super) async fn purge(gateway: &Gateway, request: Request<Incoming>) -> Result<AdminResponse, ClientError> {
+pub(super) async fn purge(
+    gateway: &Gateway,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> Result<AdminResponse, ClientError> {
     let tenants = gateway.tenants();
     require_json(request.headers())?;
     let body = read_body(request.into_body()).await?;
@@ -64,11 +69,12 @@ pub(super) async fn purge(gateway: &Gateway, request: Request<Incoming>) -> Resu
         }
     };
     let one_account = request.linked_account.is_some();
-    tracing::info!(tenant = request.tenant, one_account, message = log_events::PURGED);
     // `log.linked_accounts` applies to the status page too.
-    let shown = gateway.config().log.linked_accounts;
-    let account = request.linked_account.as_deref().and_then(|id| shown.name(id)).unwrap_or_default();
-    gateway.event(log_events::PURGED, request.tenant.as_deref(), account.into_owned());
+    let naming = gateway.config().log.linked_accounts;
+    let linked_account = request.linked_account.as_deref().and_then(|account| naming.name(account));
+    let linked_account = linked_account.as_deref();
+    tracing::info!(%peer, tenant = request.tenant, one_account, linked_account, message = log_events::PURGED);
+    gateway.event(log_events::PURGED, request.tenant.as_deref(), linked_account.unwrap_or_default().to_owned());
     Ok(json_response(StatusCode::OK, &json!({ "purged": purged })))
 }
 

@@ -22,15 +22,29 @@ use super::explorer::{EXPLORE, Explorer};
 use super::response::{AdminResponse, PROMETHEUS_TEXT, error_response, json_response, response};
 use super::{page, purge, status};
 use crate::error::{ClientError, Reason};
+use crate::log_events;
+use crate::request::peer::Peer;
 
 const READ_METHODS: &str = "GET, HEAD";
+const PURGE: &str = "/purge";
 const PURGE_METHODS: &str = "POST";
 
 /// Answers one request.
-pub(super) async fn answer(context: &AdminContext, explorer: &Explorer, request: Request<Incoming>) -> AdminResponse {
-    match route(context, explorer, request).await {
+pub(super) async fn answer(
+    context: &AdminContext,
+    explorer: &Explorer,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> AdminResponse {
+    let is_purge = request.uri().path() == PURGE;
+    match route(context, explorer, request, peer).await {
         Ok(response) => response,
-        Err(error) => error_response(&error),
+        Err(error) => {
+            if is_purge {
+                tracing::warn!(%peer, error_code = error.label(), message = log_events::PURGE_REFUSED);
+            }
+            error_response(&error)
+        }
     }
 }
 
@@ -38,6 +52,7 @@ async fn route(
     context: &AdminContext,
     explorer: &Explorer,
     request: Request<Incoming>,
+    peer: Peer,
 ) -> Result<AdminResponse, ClientError> {
     let headers = request.headers();
     access::check_host(&context.address, headers)?;
@@ -79,12 +94,12 @@ async fn route(
                 _ => Ok(json_response(StatusCode::OK, &gateway.config().redacted())),
             }
         }
-        "/purge" => {
+        PURGE => {
             if request.method() != Method::POST {
                 return Err(ClientError::method_not_allowed(PURGE_METHODS));
             }
             require_operator(role)?;
-            purge::purge(&gateway, request).await
+            purge::purge(&gateway, request, peer).await
         }
         _ if is_explorer(path) => {
             require_read(request.method())?;

@@ -1,6 +1,6 @@
 //! The log of a running gateway on standard error: lines of JSON, or of text on a terminal.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use tracing_subscriber::filter::{FilterFn, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
@@ -11,7 +11,7 @@ use super::output::CommandError;
 use super::text_log::{Colours, TextLog};
 use crate::config::Environment;
 use crate::log_events;
-use crate::observe::{self, LogWriter, LogWriterGuard};
+use crate::observe::{self, LogWriter, LogWriterGuard, StandardError};
 
 /// The variable with the directives.
 const VARIABLE: &str = "POSTERN_LOG";
@@ -56,7 +56,10 @@ pub(super) fn start_logging(arguments: LogArguments, environment: &Environment) 
         .parse(directives)
         .map_err(|error| format!("{VARIABLE}: {error}"))?;
     let own = FilterFn::new(|metadata| metadata.target().starts_with(CRATE));
-    let (writer, guard) = LogWriter::to(output(arguments.log_format, environment))?;
+    let (writer, guard) = match text_log(arguments.log_format, environment) {
+        Some(text) => LogWriter::formatted(StandardError::new(), move |lines| text.text(lines)),
+        None => LogWriter::to(StandardError::new()),
+    }?;
     let event_writer = writer.clone();
     let events = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || event_writer.clone());
     let started = tracing_subscriber::registry().with(events.with_filter(own)).with(filter).try_init();
@@ -75,17 +78,15 @@ pub(super) fn start_logging(arguments: LogArguments, environment: &Environment) 
     Ok(Logging { access_log: logs_requests.then_some(writer), _guard: guard })
 }
 
-/// Standard error, with JSON lines turned into text if the format demands that. Text has colours on a terminal, unless
-/// `NO_COLOR` (no-color.org) is set.
-fn output(format: LogFormat, environment: &Environment) -> Box<dyn Write + Send> {
-    let error = std::io::stderr();
-    let is_terminal = error.is_terminal();
+/// The form of the lines, if they are to be text. Text has colours on a terminal, unless `NO_COLOR` (no-color.org) is set.
+fn text_log(format: LogFormat, environment: &Environment) -> Option<TextLog> {
+    let is_terminal = std::io::stderr().is_terminal();
     if format == LogFormat::Json || format == LogFormat::Auto && !is_terminal {
-        return Box::new(error);
+        return None;
     }
     let no_colour = environment.text("NO_COLOR").is_ok_and(|value| value.is_some_and(|value| !value.is_empty()));
     let colours = if is_terminal && !no_colour { Colours::Ansi } else { Colours::Off };
-    Box::new(TextLog::new(error, colours))
+    Some(TextLog::new(colours))
 }
 
 /// Checks that each directive is a level, or selects events of this program: `tracing` takes any other word for a target, and

@@ -17,20 +17,28 @@ pub(super) enum Colours {
     Off,
 }
 
-/// Takes lines of JSON and writes lines of text. Lines that are no JSON objects are written unchanged.
-pub(super) struct TextLog<W> {
-    out: W,
+/// Turns lines of JSON into lines of text. Lines that are no JSON objects stay unchanged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TextLog {
     colours: Colours,
-    /// The beginning of a line whose end has not been written yet.
-    rest: Vec<u8>,
 }
 
-impl<W: Write> TextLog<W> {
-    pub(super) fn new(out: W, colours: Colours) -> Self {
-        Self { out, colours, rest: Vec::new() }
+impl TextLog {
+    pub(super) fn new(colours: Colours) -> Self {
+        Self { colours }
     }
 
-    fn write_line(&self, text: &mut Vec<u8>, line: &[u8]) -> io::Result<()> {
+    /// Returns whole lines as text, each as one line.
+    pub(super) fn text(self, lines: &[u8]) -> Vec<u8> {
+        let mut text = Vec::with_capacity(lines.len() * 2);
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            // Writing to memory does not fail.
+            let _ = self.write_line(&mut text, line.strip_suffix(b"\n").unwrap_or(line));
+        }
+        text
+    }
+
+    fn write_line(self, text: &mut Vec<u8>, line: &[u8]) -> io::Result<()> {
         let Some(Fields(fields)) = serde_json::from_slice(line).ok() else {
             text.extend_from_slice(line);
             return writeln!(text);
@@ -54,30 +62,8 @@ impl<W: Write> TextLog<W> {
         writeln!(text)
     }
 
-    fn style(&self, sequence: &'static str) -> &'static str {
+    fn style(self, sequence: &'static str) -> &'static str {
         if self.colours == Colours::Ansi { sequence } else { "" }
-    }
-}
-
-impl<W: Write> Write for TextLog<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
-            self.rest.extend_from_slice(bytes);
-            return Ok(bytes.len());
-        };
-        let mut lines = std::mem::take(&mut self.rest);
-        lines.extend_from_slice(&bytes[..end]);
-        let mut text = Vec::with_capacity(lines.len() * 2);
-        for line in lines.split(|byte| *byte == b'\n') {
-            self.write_line(&mut text, line)?;
-        }
-        self.rest.extend_from_slice(&bytes[end + 1..]);
-        self.out.write_all(&text)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
 
@@ -139,12 +125,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 mod tests {
     use super::*;
 
-    fn text(colours: Colours, pieces: &[&str]) -> String {
-        let mut log = TextLog::new(Vec::new(), colours);
-        for piece in pieces {
-            log.write_all(piece.as_bytes()).expect("memory");
-        }
-        String::from_utf8(log.out).expect("UTF-8")
+    fn text(colours: Colours, lines: &str) -> String {
+        String::from_utf8(TextLog::new(colours).text(lines.as_bytes())).expect("UTF-8")
     }
 
     const LISTENING: &str = r#"{"timestamp":"2026-03-14T12:00:00.123456Z","level":"INFO","message":"listening","address":"127.0.0.1:1","target":"postern::cli"}"#;
@@ -152,19 +134,19 @@ mod tests {
     #[test]
     fn a_line_of_json_becomes_one_of_text() {
         let plain = "12:00:00.123 INFO  listening address=127.0.0.1:1\n";
-        assert_eq!(text(Colours::Off, &[LISTENING, "\n"]), plain);
-        let (first, second) = LISTENING.split_at(40);
-        assert_eq!(text(Colours::Off, &[first, second, "\nno JSON\n", LISTENING]), format!("{plain}no JSON\n"));
+        assert_eq!(text(Colours::Off, &format!("{LISTENING}\n")), plain);
+        let several = format!("{LISTENING}\nno JSON\n{LISTENING}\n");
+        assert_eq!(text(Colours::Off, &several), format!("{plain}no JSON\n{plain}"));
         let request = r#"{"timestamp":"2026-03-14T12:00:00.1Z","level":"INFO","message":"request","status":503,"cause":"a b","n":null}"#;
-        let shown = text(Colours::Off, &[request, "\n"]);
+        let shown = text(Colours::Off, &format!("{request}\n"));
         assert_eq!(shown, "12:00:00.1Z INFO  request status=503 cause=\"a b\" n=null\n");
-        assert!(text(Colours::Ansi, &[request, "\n"]).contains("\u{1b}[31m503\u{1b}[0m"));
+        assert!(text(Colours::Ansi, &format!("{request}\n")).contains("\u{1b}[31m503\u{1b}[0m"));
     }
 
     #[test]
     fn escapes_of_control_characters_stay_escapes() {
         let line = r#"{"timestamp":"","level":"WARN","message":"x","name":"\u001b[31m\nINFO","\u001b":1}"#;
-        let shown = text(Colours::Off, &[line, "\n"]);
+        let shown = text(Colours::Off, &format!("{line}\n"));
         assert!(shown.contains(r#"name="\u001b[31m\nINFO""#) && shown.lines().count() == 1, "{shown}");
     }
 }

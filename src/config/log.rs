@@ -15,7 +15,7 @@ const DIGITS: usize = 16;
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Requests that are logged.
+    /// Requests that are logged; those that change something at Refold always are.
     pub requests: LoggedRequests,
     /// Share of the successful requests that is logged; the others are always logged.
     #[serde(with = "Share")]

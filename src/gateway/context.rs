@@ -5,20 +5,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
+use hyper::body::Body as _;
 use tokio::sync::watch;
 
 use crate::cache::{CacheKey, CacheOutcome};
 use crate::caller::{Authenticated, Caller, ListenerIdentity};
 use crate::clock::Moment;
-use crate::executions::QueryMemo;
+use crate::executions::{PathId, QueryMemo};
 use crate::http_client::Client;
-use crate::observe::{AccessError, AccessRecord, CallerIdentity, Span, Tracer};
+use crate::observe::{AccessError, AccessRecord, CallerIdentity, RequestOrigin, Span, Tracer};
 use crate::request::RequestId;
 use crate::request::cors::CorsPolicy;
 use crate::request::method::method_name;
+use crate::request::peer::Peer;
 use crate::request::route::Resource;
-use crate::respond::ResponseContext;
+use crate::respond::{Body, ResponseContext};
 use crate::upstream::UpstreamCost;
 
 /// The connection that a request arrived on.
@@ -67,6 +69,19 @@ impl KnownCaller {
     }
 }
 
+/// The status of a response, and the length of its body if that is known with the head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) status: StatusCode,
+    pub(super) bytes: Option<u64>,
+}
+
+impl From<&Response<Body>> for Sent {
+    fn from(response: &Response<Body>) -> Self {
+        Self { status: response.status(), bytes: response.body().size_hint().exact() }
+    }
+}
+
 /// The results of the steps for one request so far.
 ///
 /// Each step fills in its own fields. When the request ends, response headers, log line, metrics and span are made from
@@ -75,6 +90,10 @@ pub(super) struct RequestContext {
     /// The fields that the response is made from.
     pub(super) response: ResponseContext,
     pub(super) received: Moment,
+    /// The other end of the connection.
+    pub(super) peer: Peer,
+    /// The execution that the request is to change.
+    pub(super) execution: Option<PathId>,
     pub(super) resource: Resource,
     pub(super) caller: Option<Caller>,
     /// The owner of a credential that is known but was refused.
@@ -102,6 +121,8 @@ impl RequestContext {
                 cors: cors.map(|cors| cors.allowed(&head.headers)),
             },
             received,
+            peer: Peer::Unknown,
+            execution: None,
             resource: Resource::Other,
             caller: None,
             refused: None,
@@ -117,13 +138,15 @@ impl RequestContext {
     pub(super) fn record<'a>(
         &'a self,
         head: &'a Parts,
-        status: StatusCode,
+        Sent { status, bytes }: Sent,
         error: Option<AccessError<'a>>,
         now: Moment,
     ) -> AccessRecord<'a> {
         AccessRecord {
             request_id: self.response.request_id,
             method: method_name(&head.method),
+            origin: RequestOrigin { peer: self.peer, head: Some(head), trusted_proxies: &[] },
+            execution: self.execution.as_ref(),
             resource: self.resource,
             caller: match (&self.caller, &self.refused) {
                 (Some(caller), _) => Some(CallerIdentity::from(caller)),
@@ -133,6 +156,7 @@ impl RequestContext {
             key: self.key.as_ref(),
             canonical: self.canonical.as_deref(),
             status,
+            bytes,
             error,
             cache: self.response.cache,
             age: self.age,

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::answer::serve;
-use super::context::{ConnectionContext, KnownCaller, RequestContext};
+use super::context::{ConnectionContext, KnownCaller, RequestContext, Sent};
 use super::normalise::{Miss, UpstreamOp};
 use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
@@ -310,7 +310,7 @@ impl InProgress {
             Err(error) if self.recorded => respond::error(&mut self.context.response, &error),
             Ok(response) => {
                 self.recorded = true;
-                self.gateway.record(&self.head, &mut self.context, response.status(), None);
+                self.gateway.record(&self.head, &mut self.context, Sent::from(&response), None);
                 response
             }
             Err(error) => {
@@ -326,7 +326,7 @@ impl InProgress {
             let (status, code) = CLIENT_CLOSED_REQUEST;
             let status = StatusCode::from_u16(status).expect("499 is within the range of statuses");
             let error = AccessError { code, label: code, credential_problem: None, cause: None };
-            self.gateway.record(&self.head, &mut self.context, status, Some(error));
+            self.gateway.record(&self.head, &mut self.context, Sent { status, bytes: None }, Some(error));
         }
     }
 }

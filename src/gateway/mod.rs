@@ -22,11 +22,11 @@ mod unparsed;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 
 use self::answer::{Answer, preflight, serve};
-use self::context::RequestContext;
 pub use self::context::{ConnectionContext, KnownCaller};
+use self::context::{RequestContext, Sent};
 use self::look_up::{Lookup, look_up, not_cached};
 use self::normalise::{Miss, Normalised, UpstreamOp, normalise};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness};
@@ -44,7 +44,7 @@ use crate::observe::{AccessError, AccessRecord, LogWriter, Observer, Tracer, Web
 use crate::request::body::CallerBody;
 use crate::request::cors::CorsPolicy;
 use crate::request::headers::RequestHeaders;
-use crate::request::route::{Route, route};
+use crate::request::route::{Endpoint, Route, route};
 use crate::respond::{self, Body, ResponseContext};
 use crate::tenant::Tenant;
 use crate::upstream::UpstreamTelemetry;
@@ -121,11 +121,12 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let now = self.clock.now();
         let mut context = RequestContext::new(&head, now, self.cors.as_ref(), self.tracer.as_ref());
+        context.peer = connection.identity.peer;
         let wait = match self.decide(connection, &head, &mut context, now) {
             Ok(Decision::Upstream(op)) => Wait::ForUpstream(op),
             Ok(Decision::Answer(answer)) => {
                 let response = self.answer(connection, &head, &mut context, answer, now);
-                self.record(&head, &mut context, response.status(), None);
+                self.record(&head, &mut context, Sent::from(&response), None);
                 return Handled::Response(response);
             }
             Err(Unresolved::Refused(error)) => return Handled::Response(self.refuse(&head, &mut context, &error)),
@@ -152,6 +153,10 @@ impl Gateway {
             // A webhook carries a signature instead of a credential.
             Route::Webhook(tenant) => return self.webhook(head, context, &tenant),
         };
+        // Also the log line of a refusal names it.
+        if let Endpoint::Action(execution, _) = &endpoint {
+            context.execution = Some(execution.clone());
+        }
         // Before a trusted listener identifies its caller: the request may be a web page's.
         connection.identity.check_source(head, context.response.cors.as_ref().and_then(Option::as_ref))?;
         let headers = RequestHeaders::of(&head.headers);
@@ -267,15 +272,16 @@ impl Gateway {
     #[cold]
     fn refuse(&self, head: &Parts, context: &mut RequestContext, error: &ClientError) -> Response<Body> {
         let response = respond::error(&mut context.response, error);
-        self.record(head, context, response.status(), Some(AccessError::from(error)));
+        self.record(head, context, Sent::from(&response), Some(AccessError::from(error)));
         response
     }
 
     /// Records the finished request in metrics, log and trace. The last thing that happens for every request.
-    fn record(&self, head: &Parts, context: &mut RequestContext, status: StatusCode, error: Option<AccessError<'_>>) {
+    fn record(&self, head: &Parts, context: &mut RequestContext, sent: Sent, error: Option<AccessError<'_>>) {
         let mut span = std::mem::take(&mut context.span);
         let trace_id = span.context().map(|span| span.trace);
-        let record = AccessRecord { trace_id, ..context.record(head, status, error, self.clock.now()) };
+        let mut record = AccessRecord { trace_id, ..context.record(head, sent, error, self.clock.now()) };
+        record.origin.trusted_proxies = &self.config.server.trusted_proxies;
         self.observer.answered(&self.config.log, &record);
         span.answered(head.uri.path(), &record);
     }

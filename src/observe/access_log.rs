@@ -9,10 +9,13 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 
 use super::access_record::{AccessRecord, write_cause};
-use super::log_text::{may_have_escapes, push_escaped};
+use super::log_text::{push_bounded, push_number, push_plain, push_string};
 use super::log_writer::LogWriter;
 use crate::clock::{Clock, Moment};
 use crate::config::{self, LoggedRequests};
+
+/// Most bytes of a path in a line.
+const MAX_PATH: usize = 256;
 
 /// The target of these lines in the directives of `POSTERN_LOG`.
 pub const TARGET: &str = "postern::access";
@@ -48,6 +51,9 @@ pub(super) fn log(writer: &LogWriter, settings: &config::Log, clock: &Clock, rec
 }
 
 fn is_selected(settings: &config::Log, record: &AccessRecord<'_>) -> bool {
+    if record.is_audited() {
+        return true;
+    }
     let failed = record.status.is_client_error() || record.status.is_server_error();
     match settings.requests {
         LoggedRequests::None => false,
@@ -73,6 +79,7 @@ fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, cloc
             push_string(line, b",\"linked_account\":", &account);
         }
     }
+    let callers_trace = record.origin.push(line);
     push_plain(line, b",\"endpoint\":\"", record.resource.name());
     push_plain(line, b",\"method\":\"", record.method);
     if let Some(key) = record.key {
@@ -83,6 +90,9 @@ fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, cloc
         });
         // Everything but unreserved characters is percent-encoded.
         push_plain(line, b",\"query\":\"", canonical);
+    }
+    if record.is_audited() {
+        push_audit(line, record);
     }
     push_number(line, b",\"status\":", record.status.as_u16());
     if let Some(error) = record.error {
@@ -101,39 +111,27 @@ fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, cloc
     if let Some(upstream) = record.upstream_duration {
         push_number(line, b",\"upstream_us\":", microseconds(upstream));
     }
-    if let Some(trace_id) = record.trace_id {
+    if let Some(bytes) = record.bytes {
+        push_number(line, b",\"bytes\":", bytes);
+    }
+    if let Some(trace_id) = record.trace_id.or(callers_trace) {
         push_plain(line, b",\"trace_id\":\"", &trace_id.to_string());
     }
     line.extend_from_slice(b"}\n");
 }
 
+/// Appends the object of a write: the execution, or the path of a request that is passed through.
+fn push_audit(line: &mut Vec<u8>, record: &AccessRecord<'_>) {
+    line.extend_from_slice(b",\"audit\":true");
+    match (record.execution, record.origin.head) {
+        (Some(execution), _) => push_string(line, b",\"execution\":", execution.as_str()),
+        (None, Some(head)) => push_bounded(line, b",\"path\":", head.uri.path().as_bytes(), MAX_PATH),
+        (None, None) => {}
+    }
+}
+
 fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn push_number(line: &mut Vec<u8>, name: &[u8], number: impl itoa::Integer) {
-    line.extend_from_slice(name);
-    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-/// Appends a string that needs no escapes; `name` ends with the opening quotation mark.
-fn push_plain(line: &mut Vec<u8>, name: &[u8], text: &str) {
-    line.extend_from_slice(name);
-    line.extend_from_slice(text.as_bytes());
-    line.push(b'"');
-}
-
-/// Appends any string, escaped where JSON demands it and where a display would act on it.
-fn push_string(line: &mut Vec<u8>, name: &[u8], text: &str) {
-    line.extend_from_slice(name);
-    if may_have_escapes(text) {
-        // Every string can be serialised.
-        push_escaped(line, &serde_json::to_string(text).unwrap_or_default());
-    } else {
-        line.push(b'"');
-        line.extend_from_slice(text.as_bytes());
-        line.push(b'"');
-    }
 }
 
 impl TimestampCache {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::request_origin::RequestOrigin;
 use super::traces::TraceId;
 use crate::cache::{CacheKey, CacheOutcome};
 use crate::caller::{Authenticated, Caller, KeyUsage};
 use crate::clock::Moment;
 use crate::error::ClientError;
+use crate::executions::PathId;
 use crate::request::RequestId;
 use crate::request::route::Resource;
 use crate::tenant::Tenant;
@@ -25,6 +27,10 @@ pub struct AccessRecord<'a> {
     pub request_id: RequestId,
     /// The request method, from a bounded set of names.
     pub method: &'static str,
+    /// The connection and the head of the request.
+    pub origin: RequestOrigin<'a>,
+    /// The execution that the request is to change.
+    pub execution: Option<&'a PathId>,
     /// The resource that the request target names.
     pub resource: Resource,
     /// The sender of the request, if its credential is known.
@@ -35,6 +41,8 @@ pub struct AccessRecord<'a> {
     pub canonical: Option<&'a str>,
     /// The status of the answer.
     pub status: StatusCode,
+    /// The length of the answer's body in bytes, if it is known with the head.
+    pub bytes: Option<u64>,
     /// The error in the answer, if it is one.
     pub error: Option<AccessError<'a>>,
     /// The cache's part in the answer.
@@ -49,6 +57,19 @@ pub struct AccessRecord<'a> {
     pub upstream_duration: Option<Duration>,
     /// The trace of the request, if it is recorded.
     pub trace_id: Option<TraceId>,
+}
+
+impl AccessRecord<'_> {
+    /// Returns true for a request that changes something at Refold, or would have changed it if it had not been refused. It is
+    /// always logged.
+    #[must_use]
+    pub fn is_audited(&self) -> bool {
+        match self.resource {
+            Resource::Stop | Resource::Rerun => true,
+            Resource::PassThrough => !matches!(self.method, "GET" | "HEAD" | "OPTIONS"),
+            _ => false,
+        }
+    }
 }
 
 /// The sender of a request.

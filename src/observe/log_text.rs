@@ -4,6 +4,60 @@
 //! C1 controls, which terminals execute, the line and paragraph separators, which some readers take for the end of the line, and
 //! the bidirectional controls, which reorder what is shown.
 
+use std::io::Write;
+use std::net::IpAddr;
+
+use crate::request::peer::Peer;
+
+/// Appends a number; `name` is the member's name with its colon.
+pub(super) fn push_number(line: &mut Vec<u8>, name: &[u8], number: impl itoa::Integer) {
+    line.extend_from_slice(name);
+    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Appends a string that needs no escapes; `name` ends with the opening quotation mark.
+pub(super) fn push_plain(line: &mut Vec<u8>, name: &[u8], text: &str) {
+    line.extend_from_slice(name);
+    line.extend_from_slice(text.as_bytes());
+    line.push(b'"');
+}
+
+/// Appends any string, escaped where JSON demands it and where a display would act on it.
+pub(super) fn push_string(line: &mut Vec<u8>, name: &[u8], text: &str) {
+    line.extend_from_slice(name);
+    if may_have_escapes(text) {
+        // Every string can be serialised.
+        push_escaped(line, &serde_json::to_string(text).unwrap_or_default());
+    } else {
+        line.push(b'"');
+        line.extend_from_slice(text.as_bytes());
+        line.push(b'"');
+    }
+}
+
+/// Appends the beginning of a text of a peer, up to `most` bytes. Bytes that are not UTF-8 are shown as U+FFFD.
+pub(super) fn push_bounded(line: &mut Vec<u8>, name: &[u8], text: &[u8], most: usize) {
+    match std::str::from_utf8(text) {
+        Ok(text) => push_string(line, name, &text[..text.floor_char_boundary(most)]),
+        Err(_) => push_string(line, name, &String::from_utf8_lossy(&text[..text.len().min(most)])),
+    }
+}
+
+/// Appends the address of a peer. An IPv4 address needs no formatter, which would cost more than the rest of the line's fields.
+pub(super) fn push_address(line: &mut Vec<u8>, peer: Peer) {
+    let Peer::Address(IpAddr::V4(address)) = peer else {
+        // Writing to memory does not fail.
+        let _ = write!(line, "{peer}");
+        return;
+    };
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        if index > 0 {
+            line.push(b'.');
+        }
+        line.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+    }
+}
+
 /// Returns true if a JSON string with this text has an escape, or may have one: it is any text but plain ASCII. Reads the whole
 /// text, so that the compiler can look at many bytes at once. Part of the hit path.
 #[expect(clippy::needless_bitwise_bool, reason = "lazy operators end at the first hit, byte by byte")]
@@ -39,6 +93,33 @@ fn changes_display(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_written_as_they_are_displayed() {
+        for text in ["127.0.0.1", "255.10.0.9", "2001:db8::7", "::1"] {
+            let mut line = Vec::new();
+            push_address(&mut line, Peer::at(text.parse().expect("an address")));
+            assert_eq!(String::from_utf8_lossy(&line), text);
+        }
+        let mut line = Vec::new();
+        push_address(&mut line, Peer::LocalUser(33));
+        assert_eq!(line, b"uid:33");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        for (text, most, shown) in [
+            (&b"abc"[..], 3, "abc"),
+            (b"abcd", 3, "abc"),
+            ("aü".as_bytes(), 2, "a"),
+            (b"a\xff\xfe", 2, "a\u{fffd}"),
+            (b"a\"b\tc", 4, "a\"b\t"),
+        ] {
+            let mut line = Vec::new();
+            push_bounded(&mut line, b"", text, most);
+            assert_eq!(serde_json::from_slice::<String>(&line).expect("JSON"), shown);
+        }
+    }
 
     #[test]
     fn only_characters_that_change_the_display_are_escaped() {

@@ -1,6 +1,7 @@
 //! A log writer that never blocks: threads append lines to buffers, and a thread of its own writes the buffers out.
 //!
-//! A slow reader of the log delays no request: a line that does not fit into its buffer is dropped and counted. Each thread
+//! A slow reader of the log delays no request: a line that does not fit into its buffer is dropped and counted, as is a line that
+//! can't be written. Each thread
 //! has its own buffer (up to [`BUFFERS`] threads), so its lock is contended only while the writer takes the buffer's content.
 //! Lines are appended whole and never interleave; lines of different threads may change order within [`FLUSH_INTERVAL`].
 
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::Thread;
 use std::time::Duration;
 
+use super::log_output::LineOutput;
 use super::log_text::push_escaped;
 use super::stripe::stripe_of_thread;
 
@@ -20,6 +22,8 @@ const BUFFER_CAPACITY: usize = 2 << 20;
 const FLUSH_INTERVAL: Duration = Duration::from_millis(16);
 /// Longest wait at the end of the process for the last lines to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two attempts to write to a full output that does not block.
+const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Accepts log lines for a thread that writes them. Cheap to clone; all clones share the buffers and the thread.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ struct LogBuffers {
     /// The writer thread found all buffers empty and waits to be woken.
     asleep: AtomicBool,
     closing: AtomicBool,
+    /// The guard has waited for the last lines for long enough.
+    abandoned: AtomicBool,
 }
 
 /// Keeps the writer thread running. Dropping it writes the remaining lines and ends the thread.
@@ -49,12 +55,28 @@ impl LogWriter {
     /// # Errors
     /// If the thread can't be started.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, LogWriterGuard)> {
+        Self::start(LineOutput::new(out))
+    }
+
+    /// Starts a thread as [`LogWriter::to`] does, which turns whole lines into the same number of lines of another form.
+    ///
+    /// # Errors
+    /// If the thread can't be started.
+    pub fn formatted(
+        out: impl Write + Send + 'static,
+        format: impl Fn(&[u8]) -> Vec<u8> + Send + 'static,
+    ) -> io::Result<(Self, LogWriterGuard)> {
+        Self::start(LineOutput::formatted(out, format))
+    }
+
+    fn start(out: LineOutput<impl Write + Send + 'static>) -> io::Result<(Self, LogWriterGuard)> {
         let log = Self(Arc::new(LogBuffers {
             buffers: std::array::from_fn(|_| Mutex::default()),
             dropped: AtomicU64::new(0),
             writer: OnceLock::new(),
             asleep: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
         }));
         let (end, ended) = mpsc::channel();
         let shared = Arc::clone(&log.0);
@@ -88,7 +110,7 @@ impl LogWriter {
         }
     }
 
-    /// Number of lines that were dropped because their buffer was full.
+    /// Number of lines that were lost because their buffer was full or the output failed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
@@ -108,7 +130,7 @@ impl LogBuffers {
     }
 
     /// Runs the writer thread.
-    fn run(&self, mut out: impl Write) {
+    fn run(&self, mut out: LineOutput<impl Write>) {
         let mut taken = Vec::new();
         loop {
             let closing = self.closing.load(Ordering::Acquire);
@@ -134,8 +156,15 @@ impl LogBuffers {
         }
     }
 
+    /// Waits for the reader of a full output. Returns false if the process ends: the guard waits no longer than
+    /// [`CLOSE_TIMEOUT`], so neither does this.
+    fn wait_for_reader(&self) -> bool {
+        std::thread::park_timeout(RETRY_INTERVAL);
+        !self.abandoned.load(Ordering::Acquire)
+    }
+
     /// Writes the content of all buffers. Returns false if all were empty.
-    fn write_all(&self, out: &mut impl Write, taken: &mut Vec<u8>) -> bool {
+    fn write_all(&self, out: &mut LineOutput<impl Write>, taken: &mut Vec<u8>) -> bool {
         let mut any = false;
         for index in 0..BUFFERS {
             {
@@ -147,8 +176,8 @@ impl LogBuffers {
                 std::mem::swap(&mut *buffer, taken);
             }
             any = true;
-            // There is no other place to report that standard error is closed.
-            let _ = out.write_all(taken);
+            let lost = out.write(taken, || self.wait_for_reader());
+            self.dropped.fetch_add(lost, Ordering::Relaxed);
             taken.clear();
         }
         any
@@ -161,6 +190,7 @@ impl Drop for LogWriterGuard {
         self.log.0.wake();
         // A reader that has stopped reading does not keep the process alive.
         let _ = self.ended.recv_timeout(CLOSE_TIMEOUT);
+        self.log.0.abandoned.store(true, Ordering::Release);
     }
 }
 

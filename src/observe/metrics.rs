@@ -17,7 +17,8 @@ use super::close_reason::{AdminCloseReason, CloseReason};
 
 /// Seconds, from the duration of a hit to the longest waits that are configured.
 const REQUEST_BUCKETS: &[f64] = &[
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05,
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 /// Seconds, from an upstream in the same network to the default total timeout.
 const UPSTREAM_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -171,7 +172,7 @@ metrics! {
     admin_connections_closed: IntCounterVec, "postern_admin_connections_closed_total", ["reason"], &[],
         "Connections of the admin listener that Postern closed before they ended by themselves, by reason.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
-        "Log lines dropped because standard error was not read fast enough.";
+        "Log lines lost because standard error was full, not read fast enough, or closed by its reader.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],
         "Spans dropped because the queue to the collector was full or the collector rejected them.";
     build_info: IntGaugeVec, "postern_build_info", ["version"], &[],

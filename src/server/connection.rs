@@ -152,7 +152,7 @@ impl Connections {
                 Ok(Some(Ok(stream))) => stream,
                 Ok(Some(Err((_, socket)))) => {
                     if let Some(plain) = socket.into_inner().into_plain() {
-                        connections.refuse_plain_http(plain, &protocols, activity).await;
+                        connections.refuse_plain_http((plain, peer), &protocols, activity).await;
                     }
                     return;
                 }
@@ -186,11 +186,15 @@ impl Connections {
     }
 
     /// Answers plain HTTP on a port that serves TLS.
-    async fn refuse_plain_http<S>(&self, stream: S, protocols: &ProtocolSettings, activity: Arc<ConnectionActivity>)
-    where
+    async fn refuse_plain_http<S>(
+        &self,
+        (stream, peer): (S, Peer),
+        protocols: &ProtocolSettings,
+        activity: Arc<ConnectionActivity>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let refusals = HeadRefusals::recorded_by(&self.active);
+        let refusals = HeadRefusals::recorded_by(&self.active, peer);
         let response = refusals.without_tls();
         let mut io = self.monitored(stream, protocols, Arc::clone(&activity), refusals);
         let answer = pin!(async {
@@ -210,7 +214,8 @@ impl Connections {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = self.monitored(stream, protocols, Arc::clone(&activity), HeadRefusals::recorded_by(&self.active));
+        let refusals = HeadRefusals::recorded_by(&self.active, origin.peer);
+        let io = self.monitored(stream, protocols, Arc::clone(&activity), refusals);
         let (query_memo, abandon) = (Arc::clone(&self.query_memo), self.abandon.clone());
         let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, abandon);
         let service = service_fn(move |request| service.call(request));

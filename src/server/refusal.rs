@@ -10,21 +10,26 @@ use super::head_scan::HeadScan;
 use crate::error::{ClientError, Reason};
 use crate::generation::ActiveGeneration;
 use crate::request::RequestId;
+use crate::request::peer::Peer;
 
-/// Makes the responses to requests that hyper does not pass on.
+/// Makes the responses to requests of one connection that hyper does not pass on.
 #[derive(Clone, Debug)]
-pub(super) struct HeadRefusals(Option<Arc<ActiveGeneration>>);
+pub(super) struct HeadRefusals {
+    /// `None` for a connection without a gateway.
+    active: Option<Arc<ActiveGeneration>>,
+    peer: Peer,
+}
 
 impl HeadRefusals {
-    /// Refusals that the active gateway records.
-    pub(super) fn recorded_by(active: &Arc<ActiveGeneration>) -> Self {
-        Self(Some(Arc::clone(active)))
+    /// Refusals of a peer that the active gateway records.
+    pub(super) fn recorded_by(active: &Arc<ActiveGeneration>, peer: Peer) -> Self {
+        Self { active: Some(Arc::clone(active)), peer }
     }
 
     /// Refusals of a connection without a gateway.
     #[cfg(test)]
     pub(super) fn unrecorded() -> Self {
-        Self(None)
+        Self { active: None, peer: Peer::Unknown }
     }
 
     /// The response to a head that did not arrive in time.
@@ -58,7 +63,8 @@ impl HeadRefusals {
 
     /// Records a refusal, and returns its response, which is the last of its connection.
     fn response(&self, error: &ClientError) -> Vec<u8> {
-        let id = self.0.as_ref().map_or_else(RequestId::new, |active| active.gateway().record_unparsed(error));
+        let active = self.active.as_ref();
+        let id = active.map_or_else(RequestId::new, |active| active.gateway().record_unparsed(error, self.peer));
         let body = error.body(&id.to_string());
         let status = error.status();
         let mut response = format!(

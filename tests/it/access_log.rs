@@ -10,10 +10,10 @@ use crate::support::rogue::{Deed, RogueRefold};
 use crate::support::{Configuration, EXECUTIONS, KEY, ORG_KEY, Port, Process, ScriptedRefold};
 
 /// A program in front of an upstream that answers every request with a page.
-struct Program(Process);
+pub(crate) struct Program(Process);
 
 impl Program {
-    async fn start(change: impl FnOnce(Configuration) -> Configuration, directives: Option<&str>) -> Self {
+    pub(crate) async fn start(change: impl FnOnce(Configuration) -> Configuration, directives: Option<&str>) -> Self {
         Self::start_before(ScriptedRefold::start().await.address(), change, directives).await
     }
 
@@ -26,7 +26,7 @@ impl Program {
         Self(Process::serve_configuration(&change(Configuration::new().upstream(upstream)), &environment).await)
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.0.address()
     }
 
@@ -39,13 +39,23 @@ impl Program {
         raw(self.address(), get(&format!("{EXECUTIONS}{query}"), &once_as(account)).as_bytes()).await
     }
 
+    /// The address of the admin listener.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        let line: Value = serde_json::from_str(&self.0.logged("\"admin_listening\"")[0]).expect("JSON");
+        line["address"].as_str().expect("an address").parse().expect("an address")
+    }
+
     /// Ends the program and returns its access log. Lines of two workers may come in any order.
-    async fn end(self) -> Vec<Value> {
+    pub(crate) async fn end(self) -> Vec<Value> {
+        self.events().await.into_iter().filter(|line| line["message"] == "request").collect()
+    }
+
+    /// Ends the program and returns all lines of its log.
+    pub(crate) async fn events(self) -> Vec<Value> {
         let ended = self.0.terminate().await;
         assert!(ended.status.success());
         let lines = ended.log.iter();
-        let lines = lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
-        lines.filter(|line: &Value| line["message"] == "request").collect()
+        lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
 }
 

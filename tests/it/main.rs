@@ -39,6 +39,8 @@ mod isolation;
 mod issuer_keys;
 mod limits;
 mod listener_addresses;
+mod log_fields;
+mod log_output;
 mod metrics;
 mod named_files;
 mod openapi;

@@ -137,6 +137,15 @@ async fn a_used_gateway_shows_exactly_the_declared_metrics() {
     assert_eq!(samples.names(), expected.iter().map(String::as_str).collect());
 }
 
+#[tokio::test]
+async fn durations_of_hits_have_buckets_of_their_own() {
+    let text = used().await.gateway.metrics();
+    for bound in ["0.000005", "0.00001", "0.000025", "0.00005"] {
+        let bucket = format!("postern_request_duration_seconds_bucket{{cache=\"hit\",le=\"{bound}\"}} ");
+        assert!(text.contains(&bucket), "{bound} in {text}");
+    }
+}
+
 #[test]
 fn the_documentation_lists_exactly_the_declared_metrics() {
     let row = |line: &str| {

@@ -7,6 +7,7 @@ use super::*;
 use crate::cache::CacheOutcome;
 use crate::config::{AccountNaming, LoggedRequests};
 use crate::error::{ClientError, Reason};
+use crate::observe::RequestOrigin;
 use crate::observe::access_record::AccessError;
 use crate::request::RequestId;
 use crate::request::route::Resource;
@@ -15,6 +16,9 @@ fn line_with(error: Option<AccessError<'_>>) -> Value {
     let record = AccessRecord {
         request_id: RequestId::new(),
         method: "GET",
+        origin: RequestOrigin::default(),
+        execution: None,
+        bytes: None,
         resource: Resource::List,
         caller: None,
         key: None,

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::observe::RequestOrigin;
 use crate::observe::access_record::AccessError;
 use crate::request::RequestId;
 use crate::request::route::Resource;
@@ -16,6 +17,9 @@ fn answer(recent: &RecentActivity, at: u64, status: u16, cache: CacheOutcome, er
     recent.answered(&AccessRecord {
         request_id,
         method: "GET",
+        origin: RequestOrigin::default(),
+        execution: None,
+        bytes: None,
         resource: Resource::List,
         caller: None,
         key: None,

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::digest::{Hex, decode_hex};
 
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Length of a `traceparent` of version 00.
@@ -42,6 +42,11 @@ impl TraceId {
     pub(super) fn new() -> Self {
         // An id of zeros is invalid.
         Self(fastrand::u128(1..).to_be_bytes())
+    }
+
+    /// Returns the trace that a request's `traceparent` names.
+    pub(crate) fn of_caller(headers: &HeaderMap) -> Option<Self> {
+        TraceParent::of(headers).map(|parent| parent.caller.trace)
     }
 }
 

@@ -138,7 +138,10 @@ impl CollectorClient {
         *request.uri_mut() = self.endpoint.target.clone().into();
         request.headers_mut().clone_from(&self.headers);
         let (rejected, reason) = match self.client.send(request, self.endpoint.connection.total_timeout).await {
-            Ok(response) if response.status().is_success() => (rejected(response.body()), String::new()),
+            // A collector that rejects more spans than it was sent must not count them.
+            Ok(response) if response.status().is_success() => {
+                (rejected(response.body()).min(batch.len() as u64), String::new())
+            }
             Ok(response) => {
                 (batch.len() as u64, format!("the collector answered with status {}", response.status().as_u16()))
             }

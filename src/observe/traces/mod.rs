@@ -18,8 +18,9 @@ use std::sync::Arc;
 use http::HeaderMap;
 use prometheus::IntCounter;
 
+pub(super) use self::context::TRACEPARENT;
 pub use self::context::{SpanContext, TraceId};
-use self::context::{TRACEPARENT, TRACESTATE, TraceParent};
+use self::context::{TRACESTATE, TraceParent};
 use self::exporter::Exporter;
 pub use self::span::Span;
 use self::span::SpanRecorder;
