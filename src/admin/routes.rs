@@ -85,14 +85,11 @@ async fn route(
         "/metrics" | "/status" | "/config" => {
             require_read(request.method())?;
             require_operator(role)?;
-            match path {
-                "/metrics" => {
-                    let text = gateway.metrics(&context.lifecycle.reloads());
-                    Ok(response(StatusCode::OK, PROMETHEUS_TEXT, text))
-                }
-                "/status" => Ok(status::status(context)),
-                _ => Ok(json_response(StatusCode::OK, &gateway.config().redacted())),
-            }
+            Ok(match path {
+                "/metrics" => response(StatusCode::OK, PROMETHEUS_TEXT, gateway.metrics(&context.lifecycle.reloads())),
+                "/status" => status::status(context),
+                _ => json_response(StatusCode::OK, &gateway.config().redacted()),
+            })
         }
         PURGE => {
             if request.method() != Method::POST {
