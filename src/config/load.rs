@@ -97,8 +97,8 @@ fn parse(source: Source<'_>, resolver: &Resolver<'_>) -> Result<Config, ConfigEr
     let written = tree.read().map_err(|error| source.refused(&tree, &error))?;
     inherit_common_settings(&mut tree);
     let config = source.read_all(&mut tree, &mut findings);
-    // Tables are read in the order of their names.
-    findings.sort_by_key(|finding| finding.position().map(|(_, line, column)| (line, column)));
+    // Tables are read in the order of their names. Within a line the cause stays before its consequences.
+    findings.sort_by_key(|finding| finding.position().map(|(_, line, _)| line));
     let Some(mut config) = config else { return Err(ConfigError(findings)) };
     let mut invalid = Findings::default();
     config.check(resolver, &mut invalid);
