@@ -18,7 +18,7 @@ const SECONDS_KEPT: usize = 64;
 pub struct KeyUsage {
     requests: CounterRing<SECONDS_KEPT>,
     limited: CounterRing<SECONDS_KEPT>,
-    /// The second of the last request, as [`unit`] numbers it; 0 if there was none.
+    /// The second of the last request, as [`unit()`] numbers it; 0 if there was none.
     last_second: AtomicU64,
 }
 

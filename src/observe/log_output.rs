@@ -12,7 +12,7 @@ use rustix::fs::{FileType, fstat};
 /// Most bytes that a pipe takes as a whole or not at all: `PIPE_BUF` of Linux (pipe(7)).
 const ATOMIC_WRITE: usize = 4096;
 
-/// Standard error. To a pipe or a socket, each write is of whole lines, and of at most [`ATOMIC_WRITE`] bytes if several lines
+/// Standard error. To a pipe or a socket, each write is of whole lines, and of at most `ATOMIC_WRITE` bytes if several lines
 /// are written.
 #[derive(Debug)]
 pub struct StandardError {
