@@ -40,9 +40,8 @@ impl Program {
     }
 
     /// The address of the admin listener.
-    pub(crate) fn admin_address(&self) -> SocketAddr {
-        let line: Value = serde_json::from_str(&self.0.logged("\"admin_listening\"")[0]).expect("JSON");
-        line["address"].as_str().expect("an address").parse().expect("an address")
+    pub(crate) async fn admin_address(&mut self) -> SocketAddr {
+        self.0.admin_address().await
     }
 
     /// Ends the program and returns its access log. Lines of two workers may come in any order.

@@ -129,8 +129,8 @@ async fn writes_are_logged_whatever_the_settings_say() {
 #[tokio::test]
 async fn purges_are_logged_with_their_peer() {
     let directives = |config: Configuration| silent(config).admin_with_token();
-    let program = Program::start(directives, None).await;
-    let admin = program.admin_address();
+    let mut program = Program::start(directives, None).await;
+    let admin = program.admin_address().await;
     let token = format!("Authorization: Bearer {}\r\n", crate::support::ADMIN_TOKEN);
     let body = r#"{"tenant":"t","linked_account":"acme-1"}"#;
     for (lines, status) in [(&*token, "200"), ("", "401")] {
