@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::support::{Configuration, Gateway, PendingAnswer, manual_clock, until};
-use crate::upstream_connections::{
+use crate::support::counted::{
     Counters, answer_all, ask_at_once, assert_answered, falls_silent, gateway, read_head, suspicious,
 };
+use crate::support::{Configuration, Gateway, PendingAnswer, manual_clock, until};
 
 /// Takes requests and never answers, like a route that drops packets, on the connections up to number `dead`, once they have
 /// answered one request each; later ones are fine.

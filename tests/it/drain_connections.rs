@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::connection::{get, http_2_request as hyper_request, with_key};
+use crate::support::frames::{opening, request_frame};
 use crate::support::tls::{connector, folder_with};
 use crate::support::{
     Configuration, EXECUTIONS, Folder, Gateway, KEY, Listener, World, http_upstream, page_of, until, within,
@@ -23,9 +24,6 @@ const DRAIN_TIMEOUT: &str = "10m";
 const LARGE: usize = 8 << 20;
 
 const HALF_A_HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\nx-api-";
-/// The start of an HTTP/2 connection: the preface, and SETTINGS without a setting (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
-
 trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
@@ -112,7 +110,7 @@ impl Served {
         let mut stream = self.open(transport).await;
         let request = match version {
             Version::Http1 => get(EXECUTIONS, &with_key(KEY, "acme-1")).into_bytes(),
-            Version::Http2 => [PREFACE, &http_2_request()].concat(),
+            Version::Http2 => [opening(), request_frame(1, "acme-1")].concat(),
         };
         stream.write_all(&request).await.expect("the server reads");
         stream
@@ -121,10 +119,10 @@ impl Served {
     /// Opens a connection whose first request's head ends half-way.
     async fn open_half_sent(&self, (transport, version): (Transport, Version)) -> Stream {
         let mut stream = self.open(transport).await;
-        let request = http_2_request();
+        let request = request_frame(1, "acme-1");
         let bytes = match version {
             Version::Http1 => HALF_A_HEAD.as_bytes().to_vec(),
-            Version::Http2 => [PREFACE, &request[..request.len() / 2]].concat(),
+            Version::Http2 => [&opening()[..], &request[..request.len() / 2]].concat(),
         };
         stream.write_all(&bytes).await.expect("the server reads");
         stream
@@ -147,29 +145,6 @@ impl Draining {
         until(|| self.draining.is_finished()).await;
         self.draining.join().expect("no panic");
     }
-}
-
-/// A HEADERS frame with a whole request, its fields as literals that are not indexed (RFC 7541, 6.2.2).
-fn http_2_request() -> Vec<u8> {
-    let fields = [
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":path", EXECUTIONS),
-        (":authority", "a"),
-        ("x-api-key", KEY),
-        ("linked_account_id", "acme-1"),
-    ];
-    let length = |text: &str| u8::try_from(text.len()).ok().filter(|length| *length < 127).expect("a short one");
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.extend_from_slice(&[0, length(name)]);
-        block.extend_from_slice(name.as_bytes());
-        block.push(length(value));
-        block.extend_from_slice(value.as_bytes());
-    }
-    // END_STREAM and END_HEADERS, on stream 1.
-    let length = u8::try_from(block.len()).expect("a short one");
-    [&[0, 0, length, 1, 5, 0, 0, 0, 1][..], &block].concat()
 }
 
 struct Frame {
@@ -230,7 +205,7 @@ async fn connections_without_a_request_under_way_close_soon_after_sigterm() {
         half_sent.push((kind, world.open_half_sent(kind).await));
         let mut stream = world.open(kind.0).await;
         if kind.1 == Version::Http2 {
-            stream.write_all(PREFACE).await.expect("the server reads");
+            stream.write_all(&opening()).await.expect("the server reads");
         }
         silent.push(stream);
     }

@@ -5,28 +5,20 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Configuration, EXECUTIONS, KEY, ScriptedRefold, World, until, within};
+use crate::support::frames::{END_STREAM, HEADERS, SETTINGS, frame, opening, request_frame};
+use crate::support::{Configuration, ScriptedRefold, World, until, within};
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const PRIORITY_UPDATE: u8 = 16;
 const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// Frames of a flood: many times what a connection may send, and little enough for the buffers of a socket.
 const FLOOD: usize = 20_000;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("it is short").to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
 
 /// A connection, frame by frame.
 struct Frames {
@@ -38,33 +30,15 @@ impl Frames {
     async fn open(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).await.expect("the server listens");
         stream.set_nodelay(true).expect("TCP");
-        let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
-        stream.write_all(&opening).await.expect("the server reads");
+        stream.write_all(&opening()).await.expect("the server reads");
         Self { stream, next_stream: 1 }
     }
 
     /// The frame of a request for the executions of a linked account.
     fn request(&mut self, linked_account: &str) -> Vec<u8> {
-        let fields = [
-            (":method", "GET"),
-            (":scheme", "http"),
-            (":path", EXECUTIONS),
-            (":authority", "a"),
-            ("x-api-key", KEY),
-            ("linked_account_id", linked_account),
-        ];
-        // Literals that are not indexed (RFC 7541, 6.2.2), all shorter than 127 bytes.
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            block.push(0);
-            for text in [name, value] {
-                block.push(u8::try_from(text.len()).expect("it is short"));
-                block.extend_from_slice(text.as_bytes());
-            }
-        }
         let stream = self.next_stream;
         self.next_stream += 2;
-        frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+        request_frame(stream, linked_account)
     }
 
     async fn write(&mut self, bytes: &[u8]) {

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::access_log::Program;
 use crate::support::connection::{get, raw, with_key};
+use crate::support::program::Program;
 use crate::support::{ClientKey, Configuration, EXECUTIONS, KEY};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";

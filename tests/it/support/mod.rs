@@ -4,7 +4,10 @@
 
 pub(crate) mod chromium;
 pub(crate) mod connection;
+pub(crate) mod counted;
+pub(crate) mod frames;
 pub(crate) mod leaks;
+pub(crate) mod program;
 pub(crate) mod rogue;
 pub(crate) mod tls;
 pub(crate) mod tokens;
