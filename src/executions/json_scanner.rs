@@ -1,7 +1,7 @@
 //! A scanner for JSON texts: finds members and elements, and skips the other values, with fewer instructions than a parser.
 //!
-//! It knows the usual form of JSON, on one line and with plain names, and gives up on the rest, so it may refuse a valid text, but
-//! never accepts an invalid one: a text that it gives up on is left to `serde_json`, which decides and has the error messages.
+//! It reads JSON on one line whose names have no escapes, and gives up on any other text. It may refuse a valid text, and never
+//! accepts an invalid one: `serde_json` parses each text that the scanner refuses, and reports its errors.
 //! The tests compare the two.
 
 use memchr::memchr2;

@@ -194,8 +194,8 @@ impl Drop for LogWriterGuard {
     }
 }
 
-/// Takes one whole line of JSON per call of `write`, as the subscriber of `tracing` sends them, and escapes the characters in
-/// it that a display would act on.
+/// Takes one whole line of JSON per call of `write`, as the subscriber of `tracing` sends them. Escapes control characters and
+/// others that change how a terminal shows the line.
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match std::str::from_utf8(line) {

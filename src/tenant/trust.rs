@@ -1,8 +1,8 @@
 //! Trust in derived responses, for one tenant. A kind of derivation is used only while it is known to be right about the
 //! tenant's upstream.
 //!
-//! A kind begins as *unproven*. Comparisons of derived responses with fetched ones put it to use; one confirmed difference puts
-//! it out of use for an hour, and then it has to be proven again. While a kind is in use, checks go on.
+//! A kind begins as *unproven*. It is used once enough derived responses have been equal to the fetched ones. While it is used,
+//! some of its responses are still compared. One confirmed difference disables the kind for an hour; then it is unproven again.
 //!
 //! This module decides and counts. `fetch` makes the comparisons.
 

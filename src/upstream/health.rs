@@ -7,7 +7,7 @@
 //!
 //! [`FailureWindow`] says when failures open a circuit. For a while after that no request of the tenant is sent. Then a single
 //! request, the probe, tests whether the upstream has recovered, on a connection of its own: its result closes the circuit or opens
-//! it again. If the tenant has no fetch for so long that all failures are out of date, its circuit closes: it says what is known.
+//! it again. If the tenant sends no request until all failures have left the window, its circuit closes.
 
 mod window;
 

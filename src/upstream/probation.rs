@@ -1,8 +1,7 @@
 //! Session tokens that Refold has not accepted: only one request of each is sent at a time, and the others wait for its result.
 //!
-//! A token that Refold accepted within the last day, though not lately, was real a short time ago, and is refused at once when
-//! it no longer is. Its request waits for the org key's budget only, in a queue apart from other callers'. All other tokens are
-//! strangers', and may be made up. They spend from the tenant's probation budget, which is shared fairly between the peers that
+//! A token that Refold accepted within the last day, but not in the last minute, waits for the org key's budget only, in a queue of
+//! its own. All other tokens are strangers', and may be made up. They spend from the tenant's probation budget, which is shared fairly between the peers that
 //! sent them, and all of them together hold at most a quarter of the places, shared alike. While requests wait for the org key's
 //! budget, the probation budget grants a tenth of its rate. So made-up tokens neither spend what Refold grants to known callers,
 //! nor fill the places with requests that hang.
