@@ -98,7 +98,7 @@ impl Fetcher {
             let size = self.largest_source(&request.caller, &request.key);
             let derived = match self.run_derivation(size, asked, Self::derive).await {
                 Some(derived) => self.use_derived(&request.caller, derived),
-                None => self.resolve_by_source(client, request, demand).await?,
+                None => self.resolve_by_source(client, request, demand, size).await?,
             };
             match derived {
                 SourceResult::Derived(resolved) => return Ok(resolved),
@@ -149,14 +149,15 @@ impl Fetcher {
         Ok(entry)
     }
 
-    /// Fetches the page that the answer follows from, so that one fetch serves all questions that follow from it.
+    /// Fetches the page that the answer follows from, so that one fetch serves all questions that follow from it. `size` is that of
+    /// the largest source that is stored, in bytes.
     async fn resolve_by_source(
         self: &Arc<Self>,
         client: &Client,
         request: &mut FetchRequest,
         demand: &Demand,
+        size: usize,
     ) -> Result<SourceResult, FetchError> {
-        let size = self.largest_source(&request.caller, &request.key);
         let to_fetch = self.run_derivation(size, (&request.caller, &request.key), Self::source_to_fetch).await;
         let Some(SourceToFetch { key, query, stale, kinds }) = to_fetch else {
             return Ok(SourceResult::NotDerived(None));

@@ -19,12 +19,11 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::{ConnectionActivity, DrainPhase};
 use super::admission::Admission;
-use super::handshake_io::HandshakeIo;
 use super::monitored_io::{CONNECTION_WINDOW, MonitoredIo, STREAM_WINDOW};
-use super::plain_http::TlsSocket;
 use super::refusal::HeadRefusals;
 use super::service::GatewayService;
 use super::timeouts::{ConnectionMonitor, Timeouts};
+use super::tls_socket::TlsSocket;
 use crate::config;
 use crate::executions::QueryMemo;
 use crate::generation::{ActiveGeneration, ConnectionOrigin, Listener, ListenerId};
@@ -144,14 +143,14 @@ impl Connections {
             return;
         };
         tokio::spawn(async move {
-            let socket = connections.in_handshake(TlsSocket::new(stream), &activity);
+            let socket = TlsSocket::new(stream, Arc::clone(&activity), Arc::clone(&connections.admission));
             let handshake = TlsAcceptor::from(tls.config()).accept(socket).into_fallible();
             let handshake = until_phase(DrainPhase::Draining, &activity, handshake);
             // Failures are not logged: scanners, and clients that do not trust this certificate, are common.
             let mut stream = match tokio::time::timeout(protocols.handshake_timeout, handshake).await {
                 Ok(Some(Ok(stream))) => stream,
                 Ok(Some(Err((_, socket)))) => {
-                    if let Some(plain) = socket.into_inner().into_plain() {
+                    if let Some(plain) = socket.into_plain() {
                         connections.refuse_plain_http((plain, peer), &protocols, activity).await;
                     }
                     return;
@@ -169,10 +168,6 @@ impl Connections {
             connections.serve_http(stream, &protocols, origin, activity).await;
             drop((served, open));
         });
-    }
-
-    fn in_handshake<S>(&self, stream: S, activity: &Arc<ConnectionActivity>) -> HandshakeIo<S> {
-        HandshakeIo::new(stream, Arc::clone(activity), Arc::clone(&self.admission))
     }
 
     fn monitored<S>(

@@ -165,15 +165,6 @@ impl UpstreamBudget {
         })
     }
 
-    /// Takes one request off the budget if it is free at once and no request waits.
-    #[must_use]
-    pub fn try_acquire(&self) -> Option<BudgetSlot> {
-        let now = self.0.clock.now();
-        let mut schedule = self.0.schedule();
-        let is_granted = schedule.queue.length() == 0 && self.0.take(&mut schedule, now);
-        is_granted.then(|| BudgetSlot::new(&self.0, None))
-    }
-
     /// Pauses all requests for `duration`, waiting ones included, and halves the rate. Call it after an upstream 429.
     pub fn pause(&self, duration: Duration) {
         let inner = &self.0;
