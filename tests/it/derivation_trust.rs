@@ -237,11 +237,14 @@ async fn a_check_that_agrees_costs_one_request() {
     assert!(metrics.contains("postern_derivation_comparisons_total{result=\"agrees\",tenant=\"t\"} 21"), "{metrics}");
 }
 
+/// Returns whether the answer to a target is wrong.
+type IsWrong = fn(&str) -> bool;
+
 #[tokio::test]
 async fn of_the_kinds_of_an_answer_only_the_wrong_one_is_put_out_of_use() {
     let filters = |target: &str| target.contains("status=");
     let small_pages = |target: &str| !target.contains("limit=100");
-    let wrong_ones: [(fn(&str) -> bool, _); 3] = [
+    let wrong_ones: [(IsWrong, _); 3] = [
         (filters, ("in_use", "out_of_use")),
         (small_pages, ("out_of_use", "in_use")),
         // Each by itself is right.
