@@ -9,6 +9,7 @@ mod health;
 mod keygen;
 mod logging;
 mod man;
+mod online;
 mod output;
 mod serve;
 mod shell;

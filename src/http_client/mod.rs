@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
 use self::decompress::decompress;
-pub use self::error::{BodyError, ClientSetupError, ExchangePhase, TransportError, TransportErrorKind};
+pub use self::error::{BodyError, ClientSetupError, ConnectStep, ExchangePhase, TransportError, TransportErrorKind};
 pub use self::pool::ConnectionChoice;
 use self::pool::{Pool, PoolLimits};
 pub use self::request_body::{RequestBody, Upload, UploadFailure, buffered, streamed, upload};

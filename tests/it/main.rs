@@ -12,6 +12,7 @@ mod browser_explorer;
 mod browser_status_page;
 mod caching;
 mod callers;
+mod check_online;
 mod circuit;
 mod circuit_probes;
 mod coalescing;
