@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::online::{self, Outcome};
-use super::output::{CommandError, print};
+use super::output::{CommandError, OutputFormat, print};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Environment, Finding, SecretValues};
 
@@ -36,13 +36,7 @@ pub(super) struct CheckArguments {
     online: bool,
     /// Form of the result on standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    format: OutputFormat,
 }
 
 /// Validates the configuration as `postern serve` does, and prints its warnings and the number of its listeners, tenants and client
@@ -62,7 +56,7 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<(), CommandError> {
     if let (Ok(config), true) = (&loaded, arguments.online) {
         report.extend(online::ask(config)?);
     }
-    if arguments.format == Format::Json {
+    if arguments.format == OutputFormat::Json {
         print(serde_json::to_string_pretty(&report.to_json())?)?;
         return if report.errors.is_empty() { Ok(()) } else { Err("the configuration has errors".into()) };
     }
@@ -89,7 +83,7 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<(), CommandError> {
 struct Report {
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
-    /// What the servers confirmed.
+    /// The confirmations of the servers.
     good: Vec<String>,
 }
 

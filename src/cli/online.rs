@@ -23,14 +23,14 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Most servers that are asked at the same time.
 const AT_ONCE: usize = 16;
 
-/// What a server's answer says about the configuration.
+/// The meaning of a server's answer for the configuration.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It is as the gateway needs it.
+    /// The server is as the gateway needs it.
     Good(String),
-    /// The answer leaves open whether it is.
+    /// The answer leaves open whether the server is as the gateway needs it.
     Doubtful(Finding),
-    /// The gateway could not use it.
+    /// The gateway can't use the server.
     Bad(Finding),
 }
 

@@ -30,6 +30,7 @@ mod load;
 mod log;
 mod mask;
 mod named_server;
+mod named_servers;
 mod operations;
 mod overrides;
 mod pass_through;

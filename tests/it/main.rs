@@ -5,6 +5,7 @@
 
 mod access_log;
 mod admin;
+mod admin_commands;
 mod admin_status;
 mod browser;
 mod browser_accessibility;
