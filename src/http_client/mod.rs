@@ -30,6 +30,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
 use self::decompress::decompress;
+pub(crate) use self::dial::dial;
 pub use self::error::{BodyError, ClientSetupError, ExchangePhase, TransportError, TransportErrorKind};
 pub use self::pool::ConnectionChoice;
 use self::pool::{Pool, PoolLimits};
@@ -249,7 +250,7 @@ fn host_header(base_url: &Uri) -> HeaderValue {
 }
 
 fn connector(config: &Connection, resolver: Arc<dyn Resolve>) -> Result<Connector, ClientSetupError> {
-    let tls = Arc::new(tls(config)?);
+    let tls = Arc::new(client_tls(config.ca_file.as_ref())?);
     let (host, port, secured) = endpoint(&config.base_url, &tls);
     let proxy = config.proxy.as_ref().map(|proxy| {
         let (proxy_host, proxy_port, secured) = endpoint(&proxy.url, &tls);
@@ -276,8 +277,12 @@ fn target_below(path: &str, target: &Uri) -> Result<Uri, TransportError> {
     target.map_err(|error: http::uri::InvalidUri| TransportError::caused_by(TransportErrorKind::Unreachable, &error))
 }
 
-fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
-    let roots = match &config.ca_file {
+/// Returns the TLS settings of a client that trusts the authorities of a file, or the public ones.
+///
+/// # Errors
+/// If the file can't be used.
+pub(crate) fn client_tls(ca_file: Option<&CaFile>) -> Result<ClientConfig, ClientSetupError> {
+    let roots = match ca_file {
         None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
         Some(CaFile { path, .. }) => {
             let unusable = |reason: String| ClientSetupError::CaFile { path: masked_path(path), reason };

@@ -42,6 +42,7 @@ use self::worker_loads::WorkerLoads;
 use crate::admin::{self, AdminListener};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Endpoint, ListenAddress, SocketFile};
+use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::generation::{ActiveGeneration, Generation};
 use crate::http_client::Client;
@@ -99,7 +100,8 @@ impl Server {
         descriptors::raise_limit();
         let config = Arc::new(config);
         let settings = config.server.clone();
-        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log)?);
+        let fleet = config.fleet.as_ref().map(|fleet| Fleet::start(fleet, clock.clone())).transpose()?;
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log, fleet)?);
         let client = |_| Client::new(&config.upstream.connection());
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
         // First, because such a socket may have an address that is bound below.
@@ -173,6 +175,9 @@ impl Server {
         self.active.gateway().event(log_events::CONFIG_RELOADED, None, changes.to_string());
         if config.server.workers != self.workers.len() {
             tracing::warn!(setting = "server.workers", message = log_events::RESTART_NEEDED);
+        }
+        if config.fleet != before.fleet {
+            tracing::warn!(setting = "fleet", message = log_events::RESTART_NEEDED);
         }
         let admin_address = |config: &Config| config.admin.listen_address().cloned();
         if admin_address(&config) != admin_address(&before) {
@@ -266,6 +271,7 @@ impl Server {
             // Fails only if the worker has panicked, and then it has nothing to drain.
             let _ = worker.thread.join();
         }
+        self.gateway().leave_fleet();
         self.gateway().flush_traces();
     }
 
