@@ -147,7 +147,7 @@ pub enum FleetServer {
     Tcp {
         /// Host and port.
         address: HostAndPort,
-        /// Whether the connection uses TLS.
+        /// True if the connection uses TLS.
         is_tls: bool,
         /// The number of the database.
         database: u16,
@@ -160,7 +160,7 @@ pub enum FleetServer {
         sentinels: Vec<HostAndPort>,
         /// The name of the service.
         service: Box<str>,
-        /// Whether the connections to Sentinels and server use TLS.
+        /// True if the connections to Sentinels and server use TLS.
         is_tls: bool,
     },
 }

@@ -36,7 +36,7 @@ pub enum ConnectError {
     /// The server answered with an error, or broke the connection.
     #[error("{step}: {source}")]
     Refused {
-        /// What was asked of it.
+        /// The step that it refused.
         step: &'static str,
         /// Its error.
         source: RedisError,

@@ -1,4 +1,4 @@
-//! Whether a replica is a member of the fleet, by the answers to its beats. Pure: time is passed in.
+//! The membership of a replica in its fleet, which follows from the answers to its beats. Pure: time is passed in.
 //!
 //! A beat renews two terms. The *lease* is the server's: while it lasts, the server counts this replica as one that asks it for
 //! its share. *Trust* is the replica's own: while it lasts, what the replica knows from the server is current. A replica goes
@@ -52,7 +52,7 @@ impl FleetState {
     }
 }
 
-/// What is known of the membership until the next beat; the state at a moment follows from it.
+/// The knowledge of the membership until the next beat; the state at a moment follows from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Standing {
     /// When the process started.
@@ -74,7 +74,7 @@ pub(super) struct Standing {
 pub struct Members {
     /// All that are not forgotten, this replica among them.
     pub known: u32,
-    /// Those with a lease.
+    /// The members with a lease.
     pub live: u32,
     /// The place of this replica among the ids in byte order; `None` if it was never a member, or is beyond the 64th.
     pub rank: Option<u32>,
@@ -147,7 +147,7 @@ impl Membership {
         Self { id, standing, server: None, epoch: None }
     }
 
-    /// What is known now.
+    /// The present knowledge.
     pub(super) fn standing(&self) -> Standing {
         self.standing
     }

@@ -12,7 +12,7 @@ use crate::digest::Hex;
 
 /// The version of the format of budgets, members and log. A new one doubles the budgets while replicas of both run.
 const BUDGET_FORMAT: &str = "b1";
-/// What the key for names is derived for.
+/// The purpose for which the key for names is derived.
 const PURPOSE: &[u8] = b"postern fleet names 1";
 /// Bytes of a digest that a name has.
 const LENGTH: usize = 16;

@@ -21,7 +21,7 @@ pub enum ProbeError {
     Ping(String),
 }
 
-/// What the server says of itself.
+/// The server's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerReport {
     /// The version of Redis or Valkey.

@@ -28,7 +28,7 @@ const SCRIPT_BACKOFF: Duration = Duration::from_secs(10);
 /// Interval between two looks at the state, for the log.
 const STATE_CHECK: Duration = Duration::from_millis(50);
 
-/// What the fleet's thread works with.
+/// The surroundings of the fleet's thread.
 pub(super) struct Supervisor {
     pub(super) connector: Connector,
     pub(super) names: Arc<Names>,

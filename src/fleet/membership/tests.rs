@@ -104,7 +104,7 @@ fn a_new_epoch_tells_that_the_servers_state_was_lost() {
     assert!(!member.beat_answered(&beat, at(300), at(301)));
 }
 
-/// What happens to a beat.
+/// The fate of a beat.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Answered,
