@@ -98,7 +98,7 @@ impl Connector {
         let (FleetServer::Tcp { is_tls, .. } | FleetServer::Sentinel { is_tls, .. }) = server else {
             return Ok(Self::plain(config, server, clock));
         };
-        let tls = is_tls.then(|| client_tls(config.ca_file.as_ref())).transpose()?;
+        let tls = is_tls.then(|| client_tls(config.ca_file.as_ref().map(|file| file.path.as_path()))).transpose()?;
         Ok(Self { tls: MaybeTls(tls.map(Into::into)), ..Self::plain(config, server, clock) })
     }
 
