@@ -109,7 +109,7 @@ fn parse(source: Source<'_>, resolver: &Resolver<'_>) -> Result<Config, ConfigEr
     if !findings.is_empty() {
         return Err(ConfigError(findings));
     }
-    config.remarks = remarks(&config)
+    config.remarks = remarks(&config, resolver.environment())
         .into_iter()
         .map(|(from, remark)| (from, Finding::of_check(path, text, tree.origin_of(&remark.at), &remark)))
         .collect();
