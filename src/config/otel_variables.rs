@@ -31,7 +31,7 @@ struct Number {
 /// The queue is allocated at once; this many spans take about 25 MB.
 const QUEUE: Number = Number { names: &["OTEL_BSP_MAX_QUEUE_SIZE"], default: 2048, range: 1..=1 << 16 };
 const BATCH: Number = Number { names: &["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"], default: 512, range: 1..=1 << 16 };
-/// In milliseconds. The specification's default is 5 s; the spans of the last seconds are those that are looked for.
+/// In milliseconds. The specification's default is 5 s; with 1 s a trace can be looked at soon after its request.
 const DELAY: Number = Number { names: &["OTEL_BSP_SCHEDULE_DELAY"], default: 1000, range: 1..=600_000 };
 /// In milliseconds.
 const TIMEOUT: Number = Number {

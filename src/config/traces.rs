@@ -27,13 +27,12 @@ const SPANS: &str = "/v1/traces";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 /// The variable that chooses which requests are traced in other programs.
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
-/// Largest answer of a collector that is read, in bytes.
-const LARGEST_ANSWER: usize = 64 << 10;
-
 /// Variables with headers for the collector.
 const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 /// Variables that choose another encoding or transport.
 const PROTOCOL: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+/// Largest answer of a collector that is read, in bytes.
+const LARGEST_ANSWER: usize = 64 << 10;
 
 /// Export of spans by OTLP over HTTP.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -130,8 +129,9 @@ impl Traces {
             found.push(at.key("service_name").refuse(overrides(SERVICE_NAME)));
         }
         if let (false, Some((name, _))) = (self.headers.is_empty(), variables.first(&HEADERS)) {
-            let message =
-                format!("the headers of the environment variable {name} are sent too; of the same name, those here");
+            let message = format!(
+                "the headers of the environment variable {name} are sent too, unless one here has the same name"
+            );
             found.push(at.key("headers").refuse(message));
         }
         if let Some((name, _)) = variables.first(&PROTOCOL).filter(|(_, protocol)| *protocol != "http/protobuf") {
