@@ -41,7 +41,7 @@ pub use self::callers::Callers;
 pub use self::credential::Credential;
 pub use self::grant::{Grant, TenantGrant};
 pub use self::identify::{Authenticated, Unidentified};
-pub use self::jwt::{Identity, IssuerIndex, KeyState};
+pub use self::jwt::{FetchKeysError, Identity, IssuerIndex, KeyState, fetch_keys};
 pub use self::key_status::ClientKeyStatus;
 pub use self::key_usage::KeyUsage;
 pub use self::session_token::SessionToken;

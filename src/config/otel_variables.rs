@@ -1,13 +1,17 @@
 //! The variables `OTEL_*` that tell how spans are exported, as OpenTelemetry's specification defines them.
 //!
 //! These are the ones that the connection to the collector and the queue of spans need. The exporter reads the others itself:
-//! headers, compression and resource attributes. As the specification demands, a value that can't be used is ignored, with a
+//! compression and resource attributes. As the specification demands, a value that can't be used is ignored, with a
 //! warning.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
+
 use super::environment::Environment;
+use super::secret::{Secret, SecretSource};
 
 /// Limits of the queue in which spans wait for their export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,9 @@ const TIMEOUT: Number = Number {
     range: 1..=600_000,
 };
 
+/// Variables with headers for the collector.
+pub(super) const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
+
 /// The variables of an environment. An empty variable counts as not set.
 #[derive(Clone, Copy)]
 pub(super) struct OtelVariables<'a>(pub(super) &'a Environment);
@@ -66,6 +73,19 @@ impl<'a> OtelVariables<'a> {
         let queue = self.number(&QUEUE) as usize;
         let delay = Duration::from_millis(self.number(&DELAY).into());
         SpanBatches { queue, batch: queue.min(self.number(&BATCH) as usize), delay }
+    }
+
+    /// The headers for the collector, written as `name=value,name=value` with percent-encoded values.
+    pub(super) fn headers(self) -> impl Iterator<Item = (HeaderName, Secret)> {
+        self.first(&HEADERS).into_iter().flat_map(|(variable, list)| {
+            list.split(',').filter_map(move |pair| {
+                let (name, value) = pair.split_once('=')?;
+                let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+                HeaderValue::from_str(&value).ok()?;
+                let secret = Secret::new(value.into_owned(), SecretSource::Env(variable.to_owned()));
+                Some((name.trim().parse().ok()?, secret))
+            })
+        })
     }
 
     /// The longest time for an export.

@@ -16,6 +16,7 @@ use super::issuer::{Issuer, TenantOf};
 use super::limits::Limits;
 use super::listener::ListenerConfig;
 use super::log::Log;
+use super::named_server::NamedServer;
 use super::pass_through::PassThrough;
 use super::resolver::Resolver;
 use super::server::ServerConfig;
@@ -77,6 +78,9 @@ pub struct Config {
     /// Doubtful settings, each with the time from which it is.
     #[serde(skip)]
     pub(super) remarks: Vec<(Option<Timestamp>, Finding)>,
+    /// The servers that the settings name, with their places.
+    #[serde(skip)]
+    pub(super) servers: Vec<NamedServer>,
 }
 
 impl Config {

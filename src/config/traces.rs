@@ -5,15 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE, SUSPECT_AFTER};
 use super::environment::Environment;
-use super::otel_variables::{OtelVariables, SpanBatches};
+use super::otel_variables::{HEADERS, OtelVariables, SpanBatches};
 use super::resolver::Resolver;
 use super::secret::Secret;
 use super::setting_path::{InvalidSetting, SettingPath};
@@ -27,8 +27,6 @@ const SPANS: &str = "/v1/traces";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 /// The variable that chooses which requests are traced in other programs.
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
-/// Variables with headers for the collector.
-const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 /// Variables that choose another encoding or transport.
 const PROTOCOL: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
 /// Largest answer of a collector that is read, in bytes.
@@ -51,7 +49,7 @@ pub struct Traces {
     /// Headers for the collector, with secrets as values.
     #[serde(with = "Headers")]
     #[schemars(with = "BTreeMap<String, Secret>", extend("writeOnly" = true))]
-    pub headers: Vec<(HeaderName, Secret)>,
+    headers: Vec<(HeaderName, Secret)>,
     /// The export as the file and the environment define it together; filled by `check`.
     #[serde(skip)]
     export: Option<SpanExport>,
@@ -68,6 +66,22 @@ pub struct SpanExport {
     pub service_name: Option<Arc<str>>,
     /// Limits of the queue.
     pub batches: SpanBatches,
+    /// Headers for the collector; of the same name, the last one counts.
+    headers: Vec<(HeaderName, Secret)>,
+}
+
+impl SpanExport {
+    /// Adds the headers for the collector to those of a request.
+    ///
+    /// # Panics
+    /// Never: the characters of the values have been checked.
+    pub fn add_headers(&self, headers: &mut HeaderMap) {
+        for (name, secret) in &self.headers {
+            let mut value = HeaderValue::from_str(secret.expose()).expect("its characters are checked");
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
 }
 
 impl Traces {
@@ -85,6 +99,10 @@ impl Traces {
             self.headers.clear();
             return Ok(());
         };
+        let at_headers = at.key("headers");
+        for (name, secret) in &mut self.headers {
+            resolver.secret(secret, &at_headers.key(name.as_str().to_owned()))?;
+        }
         let proxy = resolver.proxy(&endpoint.url.origin, &at.key("endpoint"))?;
         resolver.ca_file(&mut self.ca_file, &at.key("ca_file"))?;
         self.export = Some(SpanExport {
@@ -104,10 +122,9 @@ impl Traces {
             target: endpoint.spans,
             service_name: self.service_name.clone().or_else(|| variables.get(SERVICE_NAME).map(Into::into)),
             batches: variables.batches(),
+            headers: variables.headers().chain(self.headers.iter().cloned()).collect(),
         });
-        let at = at.key("headers");
-        let mut headers = self.headers.iter_mut();
-        headers.try_for_each(|(name, secret)| resolver.secret(secret, &at.key(name.as_str().to_owned())))
+        Ok(())
     }
 
     /// Warnings about variables of OpenTelemetry that have no effect.

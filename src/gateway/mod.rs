@@ -167,7 +167,7 @@ impl Gateway {
             connection.known_caller.record();
         }
         // Before the query is parsed, so that invalid queries spend the caller's budget too.
-        admit(caller, &mut context.response.budget, now)?;
+        admit(caller, &mut context.response.budgets, now)?;
         // Before the look-up, so that every spelling of a question finds the same entry.
         let asked = match normalise(endpoint, caller, head, (&connection.query_memo, &self.config.query))? {
             Normalised::Question(asked) => asked,

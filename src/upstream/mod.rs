@@ -54,6 +54,7 @@ pub use self::response::{ActionResult, Fetched, FetchedContent};
 use self::retry::RetryBudget;
 pub use self::retry_after::RetryAfter;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
+pub use self::verify::ask_about_key;
 use crate::cache::Demand;
 use crate::caller::Caller;
 use crate::clock::{Clock, Moment};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
@@ -65,14 +65,10 @@ struct CountingExporter {
 }
 
 impl Exporter {
-    pub(super) fn start(
-        settings: &config::Traces,
-        export: &config::SpanExport,
-        dropped: IntCounter,
-    ) -> Result<Self, ClientSetupError> {
+    pub(super) fn start(export: &config::SpanExport, dropped: IntCounter) -> Result<Self, ClientSetupError> {
         let client = Client::new(&export.connection)?;
         let queue = Arc::new(Queue { waiting: AtomicUsize::new(0), capacity: export.batches.queue });
-        let processor = collector_client(client, settings, export)
+        let processor = collector_client(client, export)
             .and_then(|client| CountingExporter::new(client, export, Arc::clone(&queue), dropped.clone()))
             .and_then(|exporter| processor(exporter, export.batches))
             // The gateway serves without traces; the dropped spans are counted.
@@ -108,17 +104,9 @@ impl Drop for Exporter {
     }
 }
 
-fn collector_client(
-    client: Client,
-    settings: &config::Traces,
-    export: &config::SpanExport,
-) -> Result<CollectorClient, ExportStartError> {
+fn collector_client(client: Client, export: &config::SpanExport) -> Result<CollectorClient, ExportStartError> {
     let mut headers = HeaderMap::new();
-    for (name, secret) in &settings.headers {
-        let mut value = HeaderValue::from_str(secret.expose()).expect("the configuration checks its secrets");
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
+    export.add_headers(&mut headers);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(CollectorClient { client, headers, timeout: export.connection.total_timeout, runtime, last: Arc::default() })
 }

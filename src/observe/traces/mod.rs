@@ -44,7 +44,7 @@ impl Tracer {
         dropped: IntCounter,
     ) -> Result<Option<Self>, ClientSetupError> {
         let Some(export) = settings.export() else { return Ok(None) };
-        let exporter = Exporter::start(settings, export, dropped)?;
+        let exporter = Exporter::start(export, dropped)?;
         let scope = InstrumentationScope::builder("postern").with_version(env!("CARGO_PKG_VERSION")).build();
         Ok(Some(Self { sample: settings.sample, recorder: Arc::new(SpanRecorder { clock, scope, exporter }) }))
     }
