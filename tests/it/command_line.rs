@@ -7,7 +7,9 @@ use std::process::{Output, Stdio};
 
 use postern::digest::{Hex, sha256};
 
-use crate::support::{ClientKey, Configuration, EXECUTIONS, Folder, Listener, Process, Tenant, postern, run_to_end};
+use crate::support::{
+    ClientKey, Configuration, EXECUTIONS, Folder, Listener, Process, Tenant, leaks, postern, run_to_end,
+};
 
 /// Runs the program to its end.
 fn run(arguments: &[&str]) -> Output {
@@ -335,6 +337,7 @@ fn whoami_explains_permissions_and_refusals() {
         child.stdin.take().expect("piped").write_all(credential.as_bytes()).expect("the program reads");
         let output = child.wait_with_output().expect("the program ends");
         let shown = text(&output.stdout);
+        leaks::check("the output of whoami", &shown);
         assert_eq!(output.status.success(), !shown.contains("refused"), "{shown}");
         shown
     };
