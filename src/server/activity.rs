@@ -130,10 +130,11 @@ impl ConnectionActivity {
     }
 
     /// Returns the place of the connection in the order in which connections close to make room; `None` if it is not to close:
-    /// a known caller's request is in flight, or it closes already.
+    /// a known caller's request is in flight, it closes already, or it was never polled. It may have waited in the kernel's queue
+    /// for long, and have brought a request.
     pub(super) fn eviction_rank(&self) -> Option<(EvictionClass, u64)> {
         let class = match self.footprint.known_caller().is_known() {
-            _ if self.phase() == DrainPhase::Dropped => return None,
+            _ if self.phase() == DrainPhase::Dropped || self.task().is_none() => return None,
             true if self.is_answering() => return None,
             true => EvictionClass::Idle,
             false if self.awaits_response() => EvictionClass::UnidentifiedWaiting,
