@@ -9,6 +9,7 @@ pub(crate) mod frames;
 pub(crate) mod leaks;
 pub(crate) mod program;
 pub(crate) mod rogue;
+pub(crate) mod samples;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 
