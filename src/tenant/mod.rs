@@ -6,6 +6,7 @@
 
 mod accounts;
 mod budgets;
+mod checks;
 mod comparison_limit;
 mod interned_id;
 mod key_checks;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use self::accounts::Accounts;
 pub use self::budgets::share_budgets;
+pub use self::checks::QuestionId;
 pub use self::comparison_limit::ComparisonPermit;
 use self::interned_id::intern;
 use self::key_checks::KeyChecks;
