@@ -136,7 +136,7 @@ async fn send(
     step("HTTP", async {
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(connection);
-        let response = sender.send_request(request.map(Full::new)).await.map_err(with_cause)?;
+        let response = sender.send_request(request.map(Full::new)).await.map_err(|error| with_cause(&error))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_RESPONSE).collect().await.map_err(io::Error::other)?;
         Ok(Response::from_parts(head, body.to_bytes()))
@@ -144,8 +144,8 @@ async fn send(
     .await
 }
 
-fn with_cause(error: hyper::Error) -> io::Error {
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+fn with_cause(error: &hyper::Error) -> io::Error {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     io::Error::other(format!("{error}{cause}"))
 }
 

@@ -24,6 +24,7 @@ mod files;
 mod host_name;
 mod issuer;
 mod issuer_keys;
+mod kinds;
 mod limits;
 mod listener;
 mod load;
