@@ -156,6 +156,13 @@ impl Caller {
         self.partition.token_status(now) == TokenStatus::Accepted
     }
 
+    /// The flow of the comparisons that go ahead of callers. They are few, so their flow is always the least served one.
+    #[must_use]
+    pub fn comparison_flow(&self) -> Flow {
+        let credential = FixedState::default().hash_one((self.tenant.interned_id(), "comparison"));
+        Flow { credential, account: self.partition.flow_id() }
+    }
+
     /// The flow of a session token that Refold has not accepted, in the queue for the probation budget. Instead of a credential it
     /// has the network of the peer that sent the token.
     #[must_use]

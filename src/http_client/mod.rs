@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
 use self::decompress::decompress;
+pub(crate) use self::dial::dial;
 pub use self::error::{BodyError, ClientSetupError, ConnectStep, ExchangePhase, TransportError, TransportErrorKind};
 pub use self::pool::ConnectionChoice;
 use self::pool::{Pool, PoolLimits};

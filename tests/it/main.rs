@@ -34,6 +34,7 @@ mod drain_connections;
 mod encryption;
 mod eviction;
 mod fairness;
+mod fleet;
 mod forged_tokens;
 mod frame_floods;
 mod identities;
