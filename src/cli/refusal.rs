@@ -57,7 +57,7 @@ fn details_of_key(request: RefusedRequest<'_>, error: &ClientError) -> Details {
     match key.expires.filter(|end| request.now >= *end) {
         Some(end) => lines.push(("expired at", since(end, request.now))),
         None if error.is(Reason::LinkedAccountNotAllowed) => {
-            lines.extend(details_of_account(request, &key.linked_accounts))
+            lines.extend(details_of_account(request, &key.linked_accounts));
         }
         None => {}
     }

@@ -28,7 +28,7 @@ pub(super) fn wrong_kinds(root: &DeValue<'_>, schema: &Json) -> Vec<WrongKind> {
 
 fn visit_table(name: &str, table: &DeValue<'_>, schema: &Json, found: &mut Vec<WrongKind>) {
     let DeValue::Table(entries) = table else { return };
-    for (key, value) in entries.iter() {
+    for (key, value) in entries {
         let key = key.get_ref();
         let below = schema["properties"].get(&**key).unwrap_or(&schema["additionalProperties"]);
         let name = if name.is_empty() { key.to_string() } else { format!("{name}.{key}") };
