@@ -1,5 +1,5 @@
 //! `postern check --online`: asks the servers that a configuration names: Refold about each org key, the issuers for their keys, and
-//! the collector of spans.
+//! the collector of spans, and the fleet's Redis.
 //!
 //! The servers are asked at the same time, a bounded number of them, each for a bounded time, with the code that the gateway uses.
 
@@ -14,7 +14,10 @@ use tokio::time::timeout;
 
 use super::output::CommandError;
 use crate::caller::{FetchKeysError, fetch_keys};
-use crate::config::{Config, Connection, Finding, NamedServer, RemoteJwks, Secret, ServerRole, SpanExport};
+use crate::config::{
+    Config, Connection, Finding, FleetConfig, NamedServer, RemoteJwks, Secret, ServerRole, SpanExport,
+};
+use crate::fleet::probe;
 use crate::http_client::{Client, ConnectStep, TransportError, buffered};
 use crate::upstream::ask_about_key;
 
@@ -89,6 +92,7 @@ async fn answer_of(role: &ServerRole, refold: &Refold) -> Option<Answer> {
         }
         ServerRole::Issuer { issuer, jwks } => ask_issuer(issuer, jwks).await,
         ServerRole::Collector(export) => ask_collector(export).await,
+        ServerRole::Fleet(fleet) => ask_fleet(fleet).await,
     })
 }
 
@@ -169,6 +173,18 @@ async fn ask_collector(export: &SpanExport) -> Answer {
         }
         Ok(Err(error)) => Answer::Bad(unreachable(&url, &error)),
         Err(_) => Answer::Bad(too_slow(&url)),
+    }
+}
+
+async fn ask_fleet(fleet: &FleetConfig) -> Answer {
+    let url = &fleet.url;
+    match timeout(LONGEST, probe(fleet)).await {
+        Ok(Ok(report)) => Answer::Good(format!("the fleet's server ({url}) answers, version {}", report.version)),
+        Ok(Err(error)) => {
+            let advice = "check `url`, `username`, `password` and `ca_file` in [fleet]; without the server each replica has a share of the budget";
+            Answer::Bad(format!("{url}: {error}: {advice}"))
+        }
+        Err(_) => Answer::Bad(too_slow(&url.to_string())),
     }
 }
 

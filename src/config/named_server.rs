@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::diagnostic::Finding;
+use super::fleet::FleetConfig;
 use super::issuer_keys::RemoteJwks;
 use super::secret::Secret;
 use super::traces::SpanExport;
@@ -40,6 +41,8 @@ pub enum ServerRole {
     },
     /// The collector of spans.
     Collector(SpanExport),
+    /// The Redis or Valkey server of the fleet.
+    Fleet(Arc<FleetConfig>),
 }
 
 impl NamedServer {

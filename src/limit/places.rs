@@ -76,8 +76,8 @@ impl Places {
     }
 
     /// Creates places of which a credential takes one only if more are free than it holds (Choudhury and Hahne, 1998): alone it
-    /// holds half of them, with another one a third. So whoever is next finds a place, also while the requests of all others
-    /// hang.
+    /// holds half of them, with another one a third. So the next credential finds a place, also while the requests of all
+    /// others hang.
     #[must_use]
     pub fn shared_strictly(total: usize, tenants: usize) -> Self {
         let places = Self::new(total, tenants);

@@ -8,6 +8,7 @@ use postern::simulator::{Simulator, SimulatorSettings};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
+use crate::support::redis_server::RedisServer;
 use crate::support::tls::{data, folder_with};
 use crate::support::tokens::{KeyServer, public};
 use crate::support::{
@@ -153,4 +154,19 @@ async fn a_collector_that_takes_no_spans_is_an_error() {
     }
     collector.answer_with(503);
     assert_eq!(check(&config, &["--online"]).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn the_server_of_a_fleet_is_asked() {
+    let with_fleet = |url: &str| {
+        let fleet = format!("[fleet]\nurl = \"{url}\"\nsecret = {{ env = \"JWT_SECRET\" }}\nreplicas = 2\n");
+        Configuration::new().toml(&fleet)
+    };
+    let refold = refold().await;
+    let found = errors(&with_fleet("redis://127.0.0.1:1").upstream(refold)).await;
+    assert!(found.contains("redis://127.0.0.1:1: ") && found.contains("check `url`, "), "{found}");
+    let Some(redis) = RedisServer::start().await else { return };
+    let Checked(status, out, errors) = check(&with_fleet(&redis.url()).upstream(refold), &["--online"]).await;
+    assert_eq!(status, Some(0), "{errors}");
+    assert!(out.contains("online: the fleet's server (unix:") && out.contains(") answers, version "), "{out}");
 }
