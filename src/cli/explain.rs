@@ -151,7 +151,7 @@ fn explain_pass_through(allowed: &PassThrough, head: &Parts) -> Result<(), Comma
 
 /// The response that the caller would get.
 fn refusal(error: &ClientError) -> String {
-    format!("the gateway answers {} {}: {}", error.status().as_u16(), error.error_code(), error.message())
+    format!("the gateway answers {} {}: {}", error.status().as_u16(), error.operator_code(), error.message())
 }
 
 /// The reason for a 404, by the pass-through routes.

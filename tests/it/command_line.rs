@@ -7,9 +7,7 @@ use std::process::{Output, Stdio};
 
 use postern::digest::{Hex, sha256};
 
-use crate::support::{
-    ClientKey, Configuration, EXECUTIONS, Folder, Listener, Process, Tenant, leaks, postern, run_to_end,
-};
+use crate::support::{ClientKey, Configuration, EXECUTIONS, Folder, Listener, Process, Tenant, postern, run_to_end};
 
 /// Runs the program to its end.
 fn run(arguments: &[&str]) -> Output {

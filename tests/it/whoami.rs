@@ -8,7 +8,7 @@ use postern::digest::{Hex, sha256};
 use serde_json::{Value, json};
 
 use crate::support::tokens::{AUDIENCE, ISSUER, RSA_PUBLIC, header, private, sign};
-use crate::support::{ClientKey, Configuration, Folder, Issuer, JWT_SECRET, Listener, ORG_KEY, Tenant, postern};
+use crate::support::{ClientKey, Configuration, Folder, Issuer, JWT_SECRET, Listener, ORG_KEY, Tenant, leaks, postern};
 
 /// The output of `postern whoami` for a credential; refused or not, its exit status says so too.
 fn ask(config: &Configuration, credential: &str, arguments: &[&str]) -> String {
