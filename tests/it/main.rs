@@ -32,6 +32,7 @@ mod drain_connections;
 mod encryption;
 mod eviction;
 mod fairness;
+mod fleet_scripts;
 mod forged_tokens;
 mod frame_floods;
 mod identities;

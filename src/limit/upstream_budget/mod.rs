@@ -5,22 +5,37 @@
 //! `credential_queue` say in which order flows are served. The wait is bounded by a deadline, and the queue by `max_queue`: a request that meets a full queue
 //! replaces the last one of the longest flow. After an upstream 429 all requests pause for the time that it asks for; the rate
 //! halves and then recovers (additive increase, multiplicative decrease).
+//!
+//! In a fleet the quota, the pause and the rate factor are shared by all replicas on a server (`fleet_quota`), which also decides
+//! on the order of flows; the queue, its bounds and deadlines stay each replica's own.
 
+mod fleet_dispatch;
+mod fleet_quota;
+mod quota;
+mod slot;
 mod status;
+mod time_slots;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 
+use self::fleet_dispatch::FleetDispatch;
+use self::fleet_quota::{FleetPlace, FleetQuota};
+use self::quota::Quota;
+pub use self::slot::BudgetSlot;
+use self::slot::QueuedSlot;
 pub use self::status::BudgetStatus;
-use super::credential_queue::CredentialQueue;
+use super::credential_queue::{CredentialQueue, Head};
 use super::fair_queue::{QueueDepth, QueuedRequest};
 use super::flow::{Flow, FlowId, Urgency};
+use super::grant::Grant;
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamLimits;
-use crate::window_counter::{CounterRing, SECOND, unit};
+use crate::fleet::{Fleet, FleetState};
+use crate::window_counter::CounterRing;
 
 /// The rate factor at the configured rate; smaller factors are thousandths of it.
 const FULL_RATE: u32 = 1000;
@@ -35,6 +50,9 @@ const TOKENS_AGREE_WITHIN: Duration = Duration::from_secs(10);
 /// Maximum wait of a background request. It is long, since callers receive the cached response meanwhile.
 const BACKGROUND_WAIT: Duration = Duration::from_mins(1);
 
+/// Pause before the fleet's server is told of an upstream 429 once more.
+const HOLD_RETRY: Duration = Duration::from_millis(100);
+
 /// The budget of one org key at the upstream, or of strangers' session tokens. Cheap to clone; clones share one budget.
 #[derive(Clone, Debug)]
 pub struct UpstreamBudget(Arc<Inner>);
@@ -46,8 +64,10 @@ struct Inner {
     schedule: Mutex<Schedule>,
     /// Requests by the second in which they were sent.
     granted: CounterRing<64>,
-    /// Wakes the task that runs [`Inner::dispatch`] when a slot comes back.
-    returned: Notify,
+    /// Set if a fleet shares the budget.
+    fleet: OnceLock<Arc<FleetQuota>>,
+    /// Wakes the task that gives the permits when a slot comes back and, in a fleet, when a request joins or leaves the queue.
+    changed: Notify,
 }
 
 /// The state of the GCRA and the queue.
@@ -62,26 +82,10 @@ struct Schedule {
     /// The present share of the configured rate, in thousandths.
     rate_factor: u32,
     queue: CredentialQueue,
-    /// True while a task runs [`Inner::dispatch`], which it does while requests wait.
+    /// When the fleet would have granted the request that it refused last.
+    refused_until: Moment,
+    /// True while a task gives permits, which it does while requests wait.
     is_dispatching: bool,
-}
-
-/// A request that the budget grants. Dropped before it is spent, it goes back to the budget.
-#[derive(Debug)]
-#[must_use]
-pub struct BudgetSlot {
-    budget: Arc<Inner>,
-    /// The flow of a request that waited in the queue.
-    queued: Option<Flow>,
-    is_spent: bool,
-}
-
-/// A request in the queue. If it is dropped when it has been granted and its task has not noticed, the slot goes back.
-#[derive(Debug)]
-struct QueuedSlot<'a> {
-    budget: &'a Arc<Inner>,
-    flow: Flow,
-    permit: oneshot::Receiver<()>,
 }
 
 /// The budget grants no request within the permitted wait.
@@ -101,6 +105,7 @@ impl UpstreamBudget {
             limited_token: None,
             rate_factor: FULL_RATE,
             queue: CredentialQueue::default(),
+            refused_until: Moment::default(),
             is_dispatching: false,
         };
         let limits = ArcSwap::from_pointee(limits);
@@ -109,8 +114,15 @@ impl UpstreamBudget {
             limits,
             schedule: Mutex::new(schedule),
             granted: CounterRing::default(),
-            returned: Notify::new(),
+            fleet: OnceLock::new(),
+            changed: Notify::new(),
         }))
+    }
+
+    /// Shares the budget with the other replicas of a fleet, under the SHA-256 digest of the org key. To be called before the budget
+    /// serves.
+    pub fn share(&self, fleet: &Fleet, key_digest: &[u8; 32]) {
+        self.0.fleet.get_or_init(|| Arc::new(FleetQuota::new(fleet, self.0.clock.clone(), key_digest)));
     }
 
     /// Changes the limits, also for the requests that wait. Granted requests stay counted.
@@ -135,14 +147,11 @@ impl UpstreamBudget {
         let queued = {
             let now = inner.clock.now();
             let mut schedule = inner.schedule();
-            if schedule.queue.length() == 0 && inner.take(&mut schedule, now) {
-                return Ok(BudgetSlot::new(inner, None));
+            if inner.fleet().is_none() && schedule.queue.length() == 0 && inner.take(&mut schedule, now) {
+                return Ok(BudgetSlot::at_once(inner));
             }
             let retry_after = inner.estimate(&schedule, flow, urgency, now).since(now);
-            let max_wait = match urgency {
-                Urgency::Foreground => inner.limits.load().max_wait,
-                Urgency::Background => BACKGROUND_WAIT,
-            };
+            let max_wait = max_wait(&inner.limits.load(), urgency);
             let (queue, max_queue) = (&mut schedule.queue, inner.limits.load().max_queue);
             if queue.length_of(urgency) >= max_queue {
                 queue.remove_expired(now);
@@ -153,15 +162,14 @@ impl UpstreamBudget {
             }
             let (sender, permit) = oneshot::channel();
             schedule.queue.push(flow, urgency, QueuedRequest { permit: sender, deadline: now + max_wait, renews });
-            if !schedule.is_dispatching {
-                schedule.is_dispatching = true;
-                tokio::spawn(Arc::clone(inner).dispatch());
-            }
+            inner.begin_dispatch(&mut schedule);
             QueuedSlot::new(inner, flow, permit)
         };
         queued.granted().await.map_err(|_| {
             let now = inner.clock.now();
-            Exhausted { retry_after: inner.estimate(&inner.schedule(), flow, urgency, now).since(now) }
+            let schedule = inner.schedule();
+            let granted_at = inner.estimate(&schedule, flow, urgency, now).max(schedule.refused_until);
+            Exhausted { retry_after: granted_at.since(now) }
         })
     }
 
@@ -176,7 +184,11 @@ impl UpstreamBudget {
         }
         schedule.paused_until = schedule.paused_until.max(until);
         // No burst after the pause: the upstream would not have answered 429 if any of it were left.
-        schedule.arrival = schedule.arrival.max(until + inner.tolerance());
+        schedule.arrival = schedule.arrival.max(until + inner.quota().tolerance());
+        drop(schedule);
+        if let Some(fleet) = inner.fleet() {
+            tokio::spawn(Arc::clone(inner).hold_fleet(Arc::clone(fleet), until));
+        }
     }
 
     /// Records an upstream 429 to a session token that the upstream has accepted. Pauses all requests for `duration` if another
@@ -204,26 +216,23 @@ impl UpstreamBudget {
 }
 
 impl Inner {
-    /// Time between two granted requests at the present rate.
+    fn quota(&self) -> Quota {
+        Quota::new(&self.limits.load())
+    }
+
+    fn fleet(&self) -> Option<&Arc<FleetQuota>> {
+        self.fleet.get()
+    }
+
+    /// Time between two granted requests at the present rate, of this replica if it is alone.
     fn interval(&self, schedule: &Schedule) -> Duration {
-        self.full_interval() * FULL_RATE / schedule.rate_factor
-    }
-
-    /// Time between two granted requests at the configured rate, and one per cent more. On the network requests move closer
-    /// together, which uses up the burst that the upstream tolerates; the extra time lets that recover.
-    fn full_interval(&self) -> Duration {
-        Duration::from_secs(1) / self.limits.load().per_second.get() * 101 / 100
-    }
-
-    /// Time by which a request may be ahead of its theoretical arrival time: `burst` - 2 intervals. A GCRA allows `burst` - 1;
-    /// one more interval is held in reserve, because requests can reach the upstream closer together than they left.
-    fn tolerance(&self) -> Duration {
-        self.full_interval() * self.limits.load().burst.get().saturating_sub(2)
+        let alone = self.fleet().filter(|fleet| fleet.state(self.clock.now()) == FleetState::Alone);
+        self.quota().interval() * FULL_RATE / schedule.rate_factor * alone.map_or(1, |fleet| fleet.shares())
     }
 
     /// Returns the moment at which the next request is granted.
     fn next_grant(&self, schedule: &Schedule, now: Moment) -> Moment {
-        (schedule.arrival.max(now) - self.tolerance()).max(schedule.paused_until).max(now)
+        (schedule.arrival.max(now) - self.quota().tolerance()).max(schedule.paused_until).max(now)
     }
 
     /// Takes one request off the budget; `false` if none is available now.
@@ -237,16 +246,69 @@ impl Inner {
     }
 
     /// Takes back a slot that was not spent. `queued` is the flow of a request that has waited for it, which has its turn again.
-    fn give_back(&self, queued: Option<Flow>) {
+    fn give_back(self: &Arc<Self>, grant: Grant, queued: Option<Flow>) {
         let now = self.clock.now();
         let mut schedule = self.schedule();
         if let Some(flow) = queued {
             schedule.queue.give_turn_back(flow);
         }
-        // A pause leaves nothing of the burst, so there is nothing to return to.
-        if schedule.paused_until <= now {
-            schedule.arrival = schedule.arrival - self.interval(&schedule);
-            self.returned.notify_one();
+        match (grant, self.fleet(), queued) {
+            // A pause leaves nothing of the burst, so there is nothing to return to.
+            (Grant::Local, ..) if schedule.paused_until <= now => {
+                schedule.arrival = schedule.arrival - self.interval(&schedule);
+                self.changed.notify_one();
+            }
+            (Grant::Fleet(granted_at), Some(fleet), Some(flow)) => {
+                let head = Head { flow, urgency: Urgency::Foreground };
+                self.spawn_give_back(fleet, head, None, Some(granted_at));
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives a place, or a granted request, back to the fleet.
+    fn spawn_give_back(&self, fleet: &Arc<FleetQuota>, head: Head, place: Option<FleetPlace>, granted: Option<u64>) {
+        // A request may be dropped with its runtime, when the process ends. The server drops the place of one that is gone.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (fleet, quota) = (Arc::clone(fleet), self.quota());
+            runtime.spawn(async move { fleet.give_back(head, place, granted, quota).await });
+        }
+    }
+
+    /// Tells the fleet's server of a pause, until it has answered or the pause is over.
+    async fn hold_fleet(self: Arc<Self>, fleet: Arc<FleetQuota>, until: Moment) {
+        loop {
+            let now = self.clock.now();
+            if until <= now {
+                return;
+            }
+            if let Ok((held_for, rate_factor)) = fleet.hold(until.since(now), self.quota()).await {
+                self.follow_fleet(held_for, rate_factor);
+                return;
+            }
+            self.clock.sleep_until(now + HOLD_RETRY).await;
+        }
+    }
+
+    /// Follows the fleet's pause and rate. A pause that this replica has told of may be longer, since it is still under way.
+    fn follow_fleet(&self, held_for: Duration, rate_factor: u32) {
+        let now = self.clock.now();
+        let mut schedule = self.schedule();
+        schedule.rate_factor = rate_factor;
+        if !held_for.is_zero() {
+            schedule.paused_until = schedule.paused_until.max(now + held_for);
+        }
+    }
+
+    /// Starts the task that gives permits, if none runs.
+    fn begin_dispatch(self: &Arc<Self>, schedule: &mut Schedule) {
+        if !std::mem::replace(&mut schedule.is_dispatching, true) {
+            match self.fleet() {
+                None => tokio::spawn(Arc::clone(self).dispatch()),
+                Some(fleet) => tokio::spawn(FleetDispatch::new(Arc::clone(self), Arc::clone(fleet)).run()),
+            };
+        } else if self.fleet().is_some() {
+            self.changed.notify_one();
         }
     }
 
@@ -266,7 +328,7 @@ impl Inner {
                 while schedule.queue.length() > 0 && self.next_grant(&schedule, now) <= now {
                     let Some(request) = schedule.queue.pop() else { break };
                     // A request that is cancelled right now costs its flow one round, and the budget nothing.
-                    if request.permit.send(()).is_ok() {
+                    if request.permit.send(Grant::Local).is_ok() {
                         self.take(&mut schedule, now);
                     }
                 }
@@ -280,7 +342,7 @@ impl Inner {
             };
             tokio::select! {
                 () = self.clock.sleep_until(next) => {}
-                () = self.returned.notified() => {}
+                () = self.changed.notified() => {}
             }
         }
     }
@@ -291,48 +353,11 @@ impl Inner {
     }
 }
 
-impl BudgetSlot {
-    fn new(budget: &Arc<Inner>, queued: Option<Flow>) -> Self {
-        Self { budget: Arc::clone(budget), queued, is_spent: false }
-    }
-
-    /// Spends the slot, since the request is sent now.
-    pub fn spend(mut self) {
-        self.is_spent = true;
-        self.budget.granted.add(unit(self.budget.clock.now(), SECOND));
-    }
-}
-
-impl Drop for BudgetSlot {
-    fn drop(&mut self) {
-        if !self.is_spent {
-            self.budget.give_back(self.queued);
-        }
-    }
-}
-
-impl<'a> QueuedSlot<'a> {
-    fn new(budget: &'a Arc<Inner>, flow: Flow, permit: oneshot::Receiver<()>) -> Self {
-        Self { budget, flow, permit }
-    }
-
-    /// Waits until the request is granted.
-    ///
-    /// # Errors
-    /// If it is refused.
-    async fn granted(mut self) -> Result<BudgetSlot, oneshot::error::RecvError> {
-        (&mut self.permit).await?;
-        Ok(BudgetSlot::new(self.budget, Some(self.flow)))
-    }
-}
-
-impl Drop for QueuedSlot<'_> {
-    fn drop(&mut self) {
-        // Closed first, so that a permit either is here or is not sent any more.
-        self.permit.close();
-        if self.permit.try_recv().is_ok() {
-            self.budget.give_back(Some(self.flow));
-        }
+/// Returns the maximum wait of a request.
+fn max_wait(limits: &UpstreamLimits, urgency: Urgency) -> Duration {
+    match urgency {
+        Urgency::Foreground => limits.max_wait,
+        Urgency::Background => BACKGROUND_WAIT,
     }
 }
 

@@ -22,7 +22,7 @@ fn try_acquire(budget: &UpstreamBudget) -> Option<BudgetSlot> {
     let (inner, now) = (&budget.0, budget.0.clock.now());
     let mut schedule = inner.schedule();
     let is_granted = schedule.queue.length() == 0 && inner.take(&mut schedule, now);
-    is_granted.then(|| BudgetSlot::new(inner, None))
+    is_granted.then(|| BudgetSlot::at_once(inner))
 }
 
 /// A flow of the only credential.
