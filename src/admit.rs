@@ -1,44 +1,79 @@
 //! Admission of an identified caller: its budgets, and its permission to write.
 
+use std::time::Duration;
+
 use http::HeaderValue;
 
 use crate::caller::{Caller, Credential};
 use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::{ClientError, Reason};
-use crate::limit::BudgetUse;
+use crate::limit::{BudgetState, Policy};
 use crate::tenant::TokenStatus;
 
-/// The figures of a client budget after a request, and the value of `RateLimit-Policy` for that budget.
-pub type Budget = (BudgetUse, HeaderValue);
+/// The budgets of a known caller: the values of `RateLimit-Policy` and `RateLimit`.
+#[derive(Debug)]
+pub struct Budgets {
+    /// `RateLimit-Policy`: all policies that apply to the caller.
+    pub policies: HeaderValue,
+    /// The state of the linked account's or the session token's budget; `None` if the key's budget has refused the request
+    /// before.
+    pub partition: Option<(Policy, BudgetState)>,
+    /// The state of the client key's own budget, if it has one.
+    pub key: Option<BudgetState>,
+    /// The state of the budget at Refold, if the request has spent from it or was refused by it.
+    pub upstream: Option<BudgetState>,
+}
 
-/// Takes one request off the caller's budgets. `budget` receives the figures for the `RateLimit` and `RateLimit-Policy` headers,
+impl Budgets {
+    /// The items of `RateLimit`.
+    pub fn states(&self) -> impl Iterator<Item = (Policy, BudgetState)> {
+        let of = |policy, state: Option<BudgetState>| state.map(|state| (policy, state));
+        [self.partition, of(Policy::Key, self.key), of(Policy::Upstream, self.upstream)].into_iter().flatten()
+    }
+}
+
+/// Takes one request off the caller's budgets. `budgets` receives the figures for the `RateLimit` and `RateLimit-Policy` headers,
 /// also if the request is refused. Part of the hit path.
 ///
 /// # Errors
 /// 429 with `Retry-After` if a budget is exhausted.
-pub fn admit(caller: &Caller, budget: &mut Option<Budget>, now: Moment) -> Result<(), ClientError> {
+pub fn admit(caller: &Caller, budgets: &mut Option<Budgets>, now: Moment) -> Result<(), ClientError> {
     // Unproven session tokens share one budget, which limits their upstream requests.
     if caller.partition().token_status(now) != TokenStatus::Accepted {
         return Ok(());
     }
+    let (tenant, partition) = (caller.tenant(), caller.partition());
     let own = match caller.credential() {
-        Credential::Grant(grant) => grant.budget.as_deref().map(|budget| budget.spend(now)),
+        Credential::Grant(grant) => grant.budget.as_ref(),
         Credential::Jwt(_) | Credential::OrgKey(_) | Credential::SessionToken(_) => None,
     };
+    let policies = own.map_or_else(|| tenant.policies().of_partition(partition), |own| &own.policies).clone();
+    let key = own.map(|own| own.budget.spend(now));
+    let budgets = budgets.insert(Budgets { policies, partition: None, key: key.map(|key| key.state), upstream: None });
     // A client key that has exhausted its own budget takes nothing off the linked account's, which it shares with others.
-    let used = match own {
-        Some(own) if own.refused.is_some() => own,
-        _ => caller.tenant().spend(caller.partition(), now),
-    };
-    *budget = Some((used, caller.tenant().rate_limit_policy().clone()));
-    match used.refused {
-        None => Ok(()),
-        Some(wait) => {
-            let message = "too many requests for this linked account or key; slow down";
-            Err(ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait))
-        }
+    if let Some(wait) = key.and_then(|key| key.refused) {
+        return Err(exceeded(Policy::Key, wait));
     }
+    let policy = partition.policy();
+    let used = tenant.spend(partition, now);
+    budgets.partition = Some((policy, used.state));
+    used.refused.map_or(Ok(()), |wait| Err(exceeded(policy, wait)))
+}
+
+/// The error of a request that exceeds a budget of its caller.
+#[cold]
+fn exceeded(policy: Policy, wait: Duration) -> ClientError {
+    let message = match policy {
+        Policy::Key => "this client key has used up its own budget; wait for the seconds in Retry-After, and send less",
+        Policy::Token => {
+            "this session token has used up its budget; wait for the seconds in Retry-After, and send less"
+        }
+        Policy::Account | Policy::Upstream => {
+            "the callers of this linked account have used up its budget; wait for the seconds in Retry-After, and send less"
+        }
+    };
+    ClientError::new(Reason::RateLimitExceeded, message).retry_after(wait)
 }
 
 /// Checks that the caller may write.

@@ -58,6 +58,12 @@ impl KeySet {
         self.0.is_empty()
     }
 
+    /// Returns the number of keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Creates the set of an issuer that signs with HMAC-SHA-256 and one shared secret.
     #[must_use]
     pub fn of_secret(secret: &[u8]) -> Self {

@@ -20,6 +20,8 @@ pub mod executions;
 
 pub mod limit;
 
+pub mod fleet;
+
 pub mod cache;
 
 pub mod fetch;

@@ -34,6 +34,18 @@ pub const DRAIN_TIMEOUT: &str = "drain_timeout";
 pub const DRAINING: &str = "draining";
 /// Warn, `url`, `reason`: an issuer's keys could not be fetched.
 pub const JWKS_REFRESH_FAILED: &str = "jwks_refresh_failed";
+/// Info, `version`: the fleet's Redis or Valkey is connected.
+pub const FLEET_CONNECTED: &str = "fleet_connected";
+/// Error, `script`, `error`: the fleet's server refuses a script; it counts as away.
+pub const FLEET_SCRIPT_FAILED: &str = "fleet_script_failed";
+/// Info, or warn for `alone`, `from`, `state`: the relation of this replica to its fleet changed.
+pub const FLEET_STATE_CHANGED: &str = "fleet_state_changed";
+/// Warn: the fleet's server has lost its data; budgets start anew, with the burst spent.
+pub const FLEET_STATE_LOST: &str = "fleet_state_lost";
+/// Error, `members`, `replicas`: more replicas run than `fleet.replicas` says; the budget may be exceeded while Redis is away.
+pub const FLEET_TOO_MANY_REPLICAS: &str = "fleet_too_many_replicas";
+/// Warn, `error`: the fleet's server can't be connected; told once per outage.
+pub const FLEET_UNREACHABLE: &str = "fleet_unreachable";
 /// Debug, `error`: a listener could not stop accepting connections ahead of its close.
 pub const LISTENER_CLOSE_FAILED: &str = "listener_close_failed";
 /// Info, `address`: a listener accepts connections.

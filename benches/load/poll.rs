@@ -80,7 +80,7 @@ impl Target {
             retry_after: text("retry-after").parse().ok(),
             // In whole seconds, rounded down.
             age: Duration::from_secs(text("age").parse().unwrap_or(0)),
-            stale: text("cache-status").contains("ttl=-"),
+            stale: text("cache-status").contains("detail=stale"),
             body,
         })
     }

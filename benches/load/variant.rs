@@ -53,7 +53,7 @@ enum Scenario {
 /// Long lifetimes, which webhooks make possible.
 const LONG_LIFETIMES: &str = "webhooks = true\nfreshness = { live = \"10m\", recent = \"10m\" }";
 
-pub(crate) const VARIANTS: [Variant; 11] = [
+pub(crate) const VARIANTS: [Variant; 12] = [
     Variant { name: "postern", cache_settings: "", tenant_settings: "", scenario: Scenario::Plain },
     Variant { name: "greedy", cache_settings: "", tenant_settings: "", scenario: Scenario::Greedy },
     Variant { name: "outage", cache_settings: "", tenant_settings: "", scenario: Scenario::Outage },
@@ -88,6 +88,7 @@ pub(crate) const VARIANTS: [Variant; 11] = [
         tenant_settings: "",
         scenario: Scenario::Plain,
     },
+    Variant { name: "trusted", cache_settings: "derive = \"trusted\"", tenant_settings: "", scenario: Scenario::Plain },
     Variant { name: "webhooks", cache_settings: "", tenant_settings: LONG_LIFETIMES, scenario: Scenario::Webhooks },
     Variant { name: "no-gateway", cache_settings: "", tenant_settings: "", scenario: Scenario::Direct },
 ];

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::grant::Grant;
+use super::grant::{Grant, OwnBudget};
 use super::key_usage::KeyUsage;
 use crate::config::ClientKey;
 use crate::limit::ClientBudget;
@@ -23,17 +23,19 @@ struct KeyState {
 impl KeyStates {
     /// Adds the state of a tenant's key.
     pub(super) fn insert(&mut self, tenant: &Tenant, key: &Grant) {
-        let state = KeyState { budget: key.budget.clone(), usage: key.usage.clone() };
+        let budget = key.budget.as_ref().map(|own| Arc::clone(&own.budget));
+        let state = KeyState { budget, usage: key.usage.clone() };
         self.0.insert((Arc::clone(&tenant.config.id), Arc::clone(&key.name)), state);
     }
 
     /// Returns the budget of a configured key: the previous one if its name and rate are unchanged, since a reload must not
     /// restore what the key has spent.
-    fn budget(&self, tenant: &Tenant, key: &ClientKey) -> Option<Arc<ClientBudget>> {
+    fn budget(&self, tenant: &Tenant, key: &ClientKey) -> Option<OwnBudget> {
         let rate = key.budget()?;
         let previous = self.get(tenant, key).and_then(|state| state.budget.as_ref());
         let unchanged = previous.filter(|budget| budget.rate() == rate).map(Arc::clone);
-        Some(unchanged.unwrap_or_else(|| Arc::new(ClientBudget::new(rate))))
+        let budget = unchanged.unwrap_or_else(|| Arc::new(ClientBudget::new(rate)));
+        Some(OwnBudget { budget, policies: tenant.policies().of_key(rate) })
     }
 
     /// Returns the counts of a configured key: the previous ones if there was a key of that name.

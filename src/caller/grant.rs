@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use jiff::Timestamp;
 
 use super::key_usage::KeyUsage;
@@ -21,13 +22,22 @@ pub struct Grant {
     /// The permitted operations.
     pub access: Access,
     /// A budget beside the linked account's, for client keys that are configured with one.
-    pub budget: Option<Arc<ClientBudget>>,
+    pub budget: Option<OwnBudget>,
     /// The counts of a client key; `None` for other credentials.
     pub(super) usage: Option<Arc<KeyUsage>>,
     pub(super) linked_accounts: Vec<AccountPattern>,
     pub(super) expires: Option<Timestamp>,
     /// False for a trusted listener, which has no credential that could be for the whole org.
     pub(super) may_be_of_org: bool,
+}
+
+/// The budget of one client key.
+#[derive(Clone, Debug)]
+pub struct OwnBudget {
+    /// The budget.
+    pub budget: Arc<ClientBudget>,
+    /// `RateLimit-Policy` for requests with the key.
+    pub policies: HeaderValue,
 }
 
 /// A grant and the tenant that it is for.

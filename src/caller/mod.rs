@@ -41,7 +41,7 @@ pub use self::callers::Callers;
 pub use self::credential::Credential;
 pub use self::grant::{Grant, TenantGrant};
 pub use self::identify::{Authenticated, Unidentified};
-pub use self::jwt::{Identity, IssuerIndex, KeyState};
+pub use self::jwt::{FetchKeysError, Identity, IssuerIndex, KeyState, fetch_keys};
 pub use self::key_status::ClientKeyStatus;
 pub use self::key_usage::KeyUsage;
 pub use self::session_token::SessionToken;
@@ -154,6 +154,13 @@ impl Caller {
     #[must_use]
     pub fn is_known(&self, now: Moment) -> bool {
         self.partition.token_status(now) == TokenStatus::Accepted
+    }
+
+    /// The flow of the comparisons that go ahead of callers. They are few, so their flow is always the least served one.
+    #[must_use]
+    pub fn comparison_flow(&self) -> Flow {
+        let credential = FixedState::default().hash_one((self.tenant.interned_id(), "comparison"));
+        Flow { credential, account: self.partition.flow_id() }
     }
 
     /// The flow of a session token that Refold has not accepted, in the queue for the probation budget. Instead of a credential it

@@ -3,7 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
-use super::{check, completions, demo, explain, health, keygen, man, serve, simulate, webhook, whoami};
+use super::{check, completions, demo, explain, health, keygen, keys, man, purge, serve, simulate, webhook, whoami};
 
 /// The output of `postern` without a command.
 pub(super) const SHORT_HELP: &str = "\
@@ -48,6 +48,10 @@ pub(super) enum Command {
     Simulate(simulate::SimulateArguments),
     /// Check that a running gateway answers, and exit with 0 if it does (for container health checks).
     Health(health::HealthArguments),
+    /// List the client keys of a running gateway: expiry, last use, requests and 429s of the last minute, rate.
+    Keys(keys::KeysArguments),
+    /// Drop cached entries of a running gateway: those of a linked account, of a tenant, or all.
+    Purge(purge::PurgeArguments),
     /// Print the JSON Schema of the configuration file, for editors.
     #[command(after_help = "Examples:\n  postern schema > postern.schema.json")]
     Schema,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::output::{CommandError, print};
+use super::online::{self, Outcome};
+use super::output::{CommandError, OutputFormat, print};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Environment, Finding, SecretValues};
 
@@ -18,6 +19,7 @@ const MAX_INPUT: u64 = 1 << 20;
 #[command(after_help = "Examples:
   postern check postern.toml
   postern check --without-secrets --format json postern.toml
+  postern check --online --config postern.toml
   postern check - < postern.toml")]
 pub(super) struct CheckArguments {
     /// Configuration file (TOML), or `-` for standard input.
@@ -29,35 +31,44 @@ pub(super) struct CheckArguments {
     /// Do not read the values of secrets: for a machine that does not have them.
     #[arg(long)]
     without_secrets: bool,
+    /// Also ask the servers that the file names: Refold about the org keys, the issuers for their keys, the collector of spans.
+    #[arg(long, conflicts_with = "without_secrets")]
+    online: bool,
     /// Form of the result on standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    format: OutputFormat,
 }
 
 /// Validates the configuration as `postern serve` does, and prints its warnings and the number of its listeners, tenants and client
 /// keys.
 ///
 /// # Errors
-/// All errors of the configuration, if it has any. Warnings are none.
+/// All errors of the configuration and, with `--online`, of the servers that it names. Warnings are none.
 pub(super) fn run(arguments: &CheckArguments) -> Result<(), CommandError> {
     let path = arguments.file.as_deref().or(arguments.config.as_deref()).ok_or("no configuration file is named")?;
     let loaded = load(path, if arguments.without_secrets { SecretValues::Ignored } else { SecretValues::Required })?;
-    let warnings: Vec<&Finding> =
-        loaded.as_ref().map_or(Vec::new(), |config| config.warnings(Clock::system().wall()).collect());
-    if arguments.format == Format::Json {
-        print_json(loaded.as_ref().err(), &warnings)?;
-        return loaded.map(drop).map_err(|_| "the configuration has errors".into());
+    let mut report = match &loaded {
+        Ok(config) => {
+            Report { warnings: config.warnings(Clock::system().wall()).cloned().collect(), ..Report::default() }
+        }
+        Err(error) => Report { errors: error.findings().to_vec(), ..Report::default() },
+    };
+    if let (Ok(config), true) = (&loaded, arguments.online) {
+        report.extend(online::ask(config)?);
     }
-    let config = loaded.as_ref().map_err(Clone::clone)?;
-    for warning in &warnings {
+    if arguments.format == OutputFormat::Json {
+        print(serde_json::to_string_pretty(&report.to_json())?)?;
+        return if report.errors.is_empty() { Ok(()) } else { Err("the configuration has errors".into()) };
+    }
+    for warning in &report.warnings {
         print(format_args!("warning: {warning}"))?;
     }
+    for good in &report.good {
+        print(format_args!("online: {good}"))?;
+    }
+    let (Ok(config), true) = (&loaded, report.errors.is_empty()) else {
+        return Err(report.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n").into());
+    };
     let keys: usize = config.tenants.iter().map(|tenant| tenant.client_keys.len()).sum();
     print(format_args!(
         "{}: valid; listeners {}, tenants {}, client keys {keys}",
@@ -65,6 +76,33 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<(), CommandError> {
         config.listeners.len(),
         config.tenants.len()
     ))
+}
+
+/// All that was found.
+#[derive(Default)]
+struct Report {
+    errors: Vec<Finding>,
+    warnings: Vec<Finding>,
+    /// The confirmations of the servers.
+    good: Vec<String>,
+}
+
+impl Report {
+    fn extend(&mut self, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Good(text) => self.good.push(text),
+                Outcome::Doubtful(finding) => self.warnings.push(finding),
+                Outcome::Bad(finding) => self.errors.push(finding),
+            }
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let errors = self.errors.iter().map(|error| as_json("error", error));
+        let warnings = self.warnings.iter().map(|warning| as_json("warning", warning));
+        json!({ "findings": errors.chain(warnings).collect::<Vec<Value>>() })
+    }
 }
 
 fn name_of(path: &Path) -> &Path {
@@ -83,13 +121,6 @@ fn load(path: &Path, secrets: SecretValues) -> Result<Result<Config, ConfigError
         return Err("standard input is larger than 1 MiB".into());
     }
     Ok(Config::parse_with(&text, name_of(path), &environment, secrets))
-}
-
-fn print_json(errors: Option<&ConfigError>, warnings: &[&Finding]) -> Result<(), CommandError> {
-    let errors = errors.map_or(&[][..], ConfigError::findings).iter().map(|error| as_json("error", error));
-    let warnings = warnings.iter().map(|warning| as_json("warning", warning));
-    let findings: Vec<Value> = errors.chain(warnings).collect();
-    print(serde_json::to_string_pretty(&json!({ "findings": findings }))?)
 }
 
 /// A finding with its place: file, line and column, both from 1, or an environment variable; null for what it does not have.

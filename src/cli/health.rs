@@ -1,102 +1,79 @@
 //! `postern health`: a health check for containers that have no other program than this one.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use bytes::Bytes;
+use http::{HeaderName, Method, Request, Response, StatusCode};
+use serde_json::Value;
 
+use super::exchange::{Address, TlsArguments, exchange};
 use super::output::CommandError;
 
-/// Timeout of each step: connect, write, read.
-const TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest response that is read, in bytes.
-const MAX_RESPONSE: u64 = 8192;
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  postern health 127.0.0.1:8080\n  postern health unix:/run/postern/postern.sock\n  postern health --admin 127.0.0.1:9180 --ready"
-)]
+#[command(after_help = "Examples:
+  postern health 127.0.0.1:8080
+  postern health unix:/run/postern/postern.sock
+  postern health https://127.0.0.1:8443 --server-name postern.example.com --ca-file ca.pem
+  postern health --admin 127.0.0.1:9180 --ready")]
 pub(super) struct HealthArguments {
-    /// Address of a listener for callers: a host and a port, or `unix:` and a path.
-    #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    address: String,
+    /// Address of a listener for callers: a host and a port, after `https://` for one with TLS, or `unix:` and a path.
+    #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = Address::parse)]
+    address: Address,
     /// Address of the admin listener, whose /healthz is requested instead.
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "address")]
-    admin: Option<String>,
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "address", value_parser = Address::parse)]
+    admin: Option<Address>,
     /// Check readiness (/readyz of the admin listener) instead of liveness.
     #[arg(long, requires = "admin")]
     ready: bool,
+    #[command(flatten)]
+    tls: TlsArguments,
 }
 
-/// A request, and the signs of a healthy gateway in the response to it.
+/// A request, and the sign of a healthy gateway in the response to it.
 struct HealthProbe {
-    method: &'static str,
+    method: Method,
     path: &'static str,
-    status_line: &'static str,
-    content: &'static str,
+    is_healthy: fn(&Response<Bytes>) -> bool,
 }
 
 /// A request without a credential: it costs the gateway little, and other servers do not answer it with `x-request-id`.
 const CALLERS: HealthProbe = HealthProbe {
-    method: "HEAD",
+    method: Method::HEAD,
     path: "/api/v2/public/execution",
-    status_line: "HTTP/1.1 401 ",
-    content: "x-request-id: ",
+    is_healthy: |response| {
+        response.status() == StatusCode::UNAUTHORIZED && response.headers().contains_key(X_REQUEST_ID)
+    },
 };
-const LIVENESS: HealthProbe =
-    HealthProbe { method: "GET", path: "/healthz", status_line: "HTTP/1.1 200 ", content: "\"status\":\"ok\"" };
+const LIVENESS: HealthProbe = HealthProbe {
+    method: Method::GET,
+    path: "/healthz",
+    is_healthy: |response| says(response, "status", &"ok".into()),
+};
 const READINESS: HealthProbe =
-    HealthProbe { method: "GET", path: "/readyz", status_line: "HTTP/1.1 200 ", content: "\"ready\":true" };
+    HealthProbe { method: Method::GET, path: "/readyz", is_healthy: |response| says(response, "ready", &true.into()) };
 
+fn says(response: &Response<Bytes>, name: &str, value: &Value) -> bool {
+    let body: Option<Value> = serde_json::from_slice(response.body()).ok();
+    response.status() == StatusCode::OK && body.is_some_and(|body| body[name] == *value)
+}
+
+/// Sends one request to the listener.
+///
+/// # Errors
+/// If the response is not that of a healthy gateway, or there is none.
 pub(super) fn run(arguments: &HealthArguments) -> Result<(), CommandError> {
-    match &arguments.admin {
-        None => CALLERS.check(&arguments.address),
-        Some(admin) if arguments.ready => READINESS.check(admin),
-        Some(admin) => LIVENESS.check(admin),
+    let (probe, address) = match &arguments.admin {
+        None => (CALLERS, &arguments.address),
+        Some(admin) if arguments.ready => (READINESS, admin),
+        Some(admin) => (LIVENESS, admin),
+    };
+    let HealthProbe { method, path, is_healthy } = probe;
+    let mut request = Request::new(Bytes::new());
+    *request.method_mut() = method;
+    *request.uri_mut() = http::Uri::from_static(path);
+    let response = exchange(address, &arguments.tls, request)?;
+    if is_healthy(&response) {
+        return Ok(());
     }
-}
-
-impl HealthProbe {
-    fn check(&self, address: &str) -> Result<(), CommandError> {
-        let response = match address.strip_prefix("unix:") {
-            Some(path) => UnixStream::connect(path).and_then(|stream| {
-                stream.set_read_timeout(Some(TIMEOUT))?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
-                self.exchange(stream)
-            }),
-            None => connect(address).and_then(|stream| {
-                stream.set_read_timeout(Some(TIMEOUT))?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
-                self.exchange(stream)
-            }),
-        };
-        let response = response.map_err(|error| format!("no response from {address}: {error}"))?;
-        if response.starts_with(self.status_line) && response.contains(self.content) {
-            return Ok(());
-        }
-        let status = response.lines().next().unwrap_or("nothing");
-        Err(format!("{address}{} does not answer as a healthy Postern does: {status}", self.path).into())
-    }
-
-    /// Sends the request and reads the beginning of the response.
-    fn exchange(&self, mut stream: impl Read + Write) -> io::Result<String> {
-        let Self { method, path, .. } = self;
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut response = Vec::new();
-        stream.take(MAX_RESPONSE).read_to_end(&mut response)?;
-        Ok(String::from_utf8_lossy(&response).into_owned())
-    }
-}
-
-/// Connects to the first address of a host that accepts.
-#[expect(clippy::disallowed_methods, reason = "a command of its own, without a runtime")]
-fn connect(host_and_port: &str) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in host_and_port.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, TIMEOUT) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = io::Error::new(error.kind(), format!("{address}: {error}")),
-        }
-    }
-    Err(failure)
+    Err(format!("{address}{path} does not answer as a healthy Postern does: status {}", response.status()).into())
 }

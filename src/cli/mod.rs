@@ -1,15 +1,20 @@
 //! The command line: one file per command.
 
+mod admin_client;
 mod arguments;
 mod check;
 mod completions;
 mod demo;
+mod exchange;
 mod explain;
 mod health;
 mod keygen;
+mod keys;
 mod logging;
 mod man;
+mod online;
 mod output;
+mod purge;
 mod serve;
 mod shell;
 mod signals;
@@ -67,6 +72,8 @@ fn run_command(command: &Command) -> Result<(), CommandError> {
         Command::Webhook(arguments) => webhook::run(arguments),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Health(arguments) => health::run(arguments),
+        Command::Keys(arguments) => keys::run(arguments),
+        Command::Purge(arguments) => purge::run(arguments),
         Command::Schema => print(crate::config::schema()),
         Command::Completions(arguments) => completions::run(arguments, Arguments::command()),
         Command::Man(arguments) => man::run(arguments, Arguments::command()),

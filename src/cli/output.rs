@@ -6,6 +6,13 @@ use std::io::{self, Write};
 /// The error that ends a command, with a message for the operator who ran it.
 pub(super) type CommandError = Box<dyn std::error::Error>;
 
+/// The form of a command's result on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum OutputFormat {
+    Text,
+    Json,
+}
+
 /// Prints a command's result and a line feed to standard output. A closed pipe (`| head`) is not an error.
 ///
 /// # Errors

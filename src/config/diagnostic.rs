@@ -131,6 +131,11 @@ impl Finding {
         &self.message
     }
 
+    /// The same place, with another message.
+    pub(super) fn with_message(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
     fn without_excerpt(location: Location, message: impl Into<String>) -> Self {
         Self { location, message: message.into(), excerpt: None }
     }

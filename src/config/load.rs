@@ -10,12 +10,14 @@ use super::diagnostic::{ConfigError, Finding};
 use super::diff::{Changes, WrittenConfig};
 use super::environment::Environment;
 use super::files::FileReader;
+use super::named_server::NamedServer;
+use super::named_servers::named_servers;
 use super::overrides;
 use super::remarks::remarks;
 use super::resolver::{Resolver, SecretValues};
 use super::root::Config;
 use super::schema::schema_value;
-use super::setting_path::Findings;
+use super::setting_path::{Findings, InvalidSetting};
 use super::tenant::inherit_common_settings;
 use super::tree::{SettingOrigin, Tree};
 
@@ -68,6 +70,12 @@ impl Config {
         self.written.changes_since(&older.written, &schema_value())
     }
 
+    /// The servers that the settings name, in the order of the tables.
+    #[must_use]
+    pub fn servers(&self) -> &[NamedServer] {
+        &self.servers
+    }
+
     /// Settings that are valid, and at `now` probably not what is meant.
     pub fn warnings(&self, now: Timestamp) -> impl Iterator<Item = &Finding> {
         self.remarks.iter().filter(move |(from, _)| from.is_none_or(|from| from <= now)).map(|(_, finding)| finding)
@@ -109,10 +117,10 @@ fn parse(source: Source<'_>, resolver: &Resolver<'_>) -> Result<Config, ConfigEr
     if !findings.is_empty() {
         return Err(ConfigError(findings));
     }
-    config.remarks = remarks(&config)
-        .into_iter()
-        .map(|(from, remark)| (from, Finding::of_check(path, text, tree.origin_of(&remark.at), &remark)))
-        .collect();
+    let finding = |invalid: &InvalidSetting| Finding::of_check(path, text, tree.origin_of(&invalid.at), invalid);
+    config.remarks = remarks(&config).into_iter().map(|(from, remark)| (from, finding(&remark))).collect();
+    let servers = named_servers(&config).into_iter();
+    config.servers = servers.map(|(at, role)| NamedServer::new(role, finding(&at.refuse("")))).collect();
     // Changes of the configuration file itself are listed setting by setting.
     config.written = WrittenConfig { tree: written, files: resolver.digests().without(path) };
     Ok(config)

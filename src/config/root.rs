@@ -12,10 +12,12 @@ use super::cors::CorsConfig;
 use super::diagnostic::Finding;
 use super::diff::WrittenConfig;
 use super::endpoint::Endpoint;
+use super::fleet::FleetConfig;
 use super::issuer::{Issuer, TenantOf};
 use super::limits::Limits;
 use super::listener::ListenerConfig;
 use super::log::Log;
+use super::named_server::NamedServer;
 use super::pass_through::PassThrough;
 use super::resolver::Resolver;
 use super::server::ServerConfig;
@@ -72,11 +74,16 @@ pub struct Config {
     /// Export of spans by OTLP over HTTP; none without an endpoint.
     #[serde(default)]
     pub traces: Traces,
+    /// Redis or Valkey, on which several replicas share the budgets at Refold. If omitted, this process has them for itself.
+    pub fleet: Option<Arc<FleetConfig>>,
     #[serde(skip)]
     pub(super) written: WrittenConfig,
     /// Doubtful settings, each with the time from which it is.
     #[serde(skip)]
     pub(super) remarks: Vec<(Option<Timestamp>, Finding)>,
+    /// The servers that the settings name, with their places.
+    #[serde(skip)]
+    pub(super) servers: Vec<NamedServer>,
 }
 
 impl Config {
@@ -110,6 +117,9 @@ impl Config {
             findings.note(cors.check(&root.key("cors")));
         }
         findings.note(self.traces.check(&root.key("traces"), resolver));
+        if let Some(fleet) = &mut self.fleet {
+            findings.note(Arc::make_mut(fleet).check(&root.key("fleet"), resolver));
+        }
     }
 
     fn check_tenants(&mut self, root: &SettingPath, resolver: &Resolver<'_>, findings: &mut Findings) {

@@ -1,9 +1,11 @@
 //! Derives answers from other pages in the store. Not part of the hit path: derivation is tried only for questions that would
 //! otherwise be fetched.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 
 use super::Fetcher;
 use crate::cache::{CacheKey, Entry};
@@ -88,20 +90,28 @@ impl Fetcher {
     }
 
     /// Decides on the use of a derived answer.
-    pub(super) fn decide(&self, caller: &Caller, kinds: DerivationKinds) -> DerivationUse {
+    pub(super) fn decide(&self, caller: &Caller, key: &CacheKey, kinds: DerivationKinds) -> DerivationUse {
         match self.config.cache.derive {
             Derive::Trusted => DerivationUse::Serve,
             Derive::Off => DerivationUse::Refuse,
             // A token that Refold has not accepted must not cost more than its own questions.
             Derive::Verified if !self.is_accepted(caller) => DerivationUse::Refuse,
-            Derive::Verified => caller.tenant().trust().decide(kinds, self.clock.now()),
+            Derive::Verified => {
+                // Not keyed: it only decides which question is checked.
+                let question = FixedState::default().hash_one(key);
+                let tenant = caller.tenant();
+                let callers_wait = tenant.upstream_budget().callers_wait();
+                tenant.trust().decide(kinds, question, callers_wait, self.clock.now())
+            }
         }
     }
 
     /// A permit for a comparison that is to prove kinds of derivation.
     pub(super) fn begin_proof(&self, caller: &Caller, kinds: DerivationKinds) -> Option<ComparisonPermit> {
         let may = self.config.cache.derive == Derive::Verified && self.is_accepted(caller);
-        may.then(|| caller.tenant().trust().begin_proof(kinds, self.clock.now())).flatten()
+        let tenant = caller.tenant();
+        let begin = || tenant.trust().begin_proof(kinds, tenant.upstream_budget().callers_wait(), self.clock.now());
+        may.then(begin).flatten()
     }
 
     /// Returns whether a page may be fetched in place of an answer, to derive the answer by these kinds from it.

@@ -140,8 +140,12 @@ impl Fetcher {
     ) -> Result<Entry, ClientError> {
         telemetry.begin("fetch");
         let call = UpstreamCall { client, caller, telemetry: &telemetry };
-        let demand =
-            FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None, is_due: false };
+        let demand = FetchDemand {
+            urgency: Urgency::Foreground,
+            demand: &Demand::constant(),
+            stale: None,
+            is_comparison: false,
+        };
         let fetched = self.upstream.fetch(&call, key.question(), demand).await;
         let fetched = fetched.map_err(|error| match error {
             FetchError::Failed(error) => error,

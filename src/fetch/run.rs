@@ -97,7 +97,7 @@ impl Fetcher {
             let asked = (&request.caller, &request.key);
             let size = self.largest_source(&request.caller, &request.key);
             let derived = match self.run_derivation(size, asked, Self::derive).await {
-                Some(derived) => self.use_derived(&request.caller, derived),
+                Some(derived) => self.use_derived(&request.caller, &request.key, derived),
                 None => self.resolve_by_source(client, request, demand, size).await?,
             };
             match derived {
@@ -118,11 +118,13 @@ impl Fetcher {
     }
 
     /// Serves a derived answer, or has it compared with the fetched one.
-    fn use_derived(&self, caller: &Caller, derived: DerivedEntry) -> SourceResult {
-        let comparison = match self.decide(caller, derived.kinds) {
+    fn use_derived(&self, caller: &Caller, key: &CacheKey, derived: DerivedEntry) -> SourceResult {
+        let comparison = match self.decide(caller, key, derived.kinds) {
             DerivationUse::Serve => None,
-            DerivationUse::ServeAndCheck(permit) => Some(Comparison::of(permit, &derived)),
-            DerivationUse::Compare(permit) => return SourceResult::NotDerived(Some(Comparison::of(permit, &derived))),
+            DerivationUse::ServeAndCheck(permit) => Some(Comparison::check_of(permit, &derived)),
+            DerivationUse::Compare(permit) => {
+                return SourceResult::NotDerived(Some(Comparison::proof_of(permit, &derived)));
+            }
             DerivationUse::Refuse => return SourceResult::NotDerived(None),
         };
         SourceResult::Derived(Resolved { entry: Arc::new(derived.entry), comparison })
@@ -138,11 +140,11 @@ impl Fetcher {
         request.telemetry.begin("fetch");
         let FetchRequest { caller, key, stale, urgency, purpose, telemetry, .. } = request;
         let call = UpstreamCall { client, caller, telemetry };
-        let is_due = *purpose == FetchPurpose::Comparison;
-        let demand = FetchDemand { urgency: *urgency, demand, stale: stale.as_deref(), is_due };
+        let is_comparison = *purpose == FetchPurpose::Comparison;
+        let demand = FetchDemand { urgency: *urgency, demand, stale: stale.as_deref(), is_comparison };
         let fetched = self.upstream.fetch(&call, key.question(), demand).await?;
         let entry = Arc::new(self.entries.of_fetch(caller, key.question(), stale.as_ref(), fetched).await);
-        if !is_due {
+        if !is_comparison {
             caller.tenant().trust().count_fetch();
         }
         Self::note_list_size(caller, key, &entry);
@@ -164,7 +166,7 @@ impl Fetcher {
         };
         if !self.serves(&request.caller, kinds) {
             let permit = self.begin_proof(&request.caller, kinds);
-            return Ok(SourceResult::NotDerived(permit.map(|permit| Comparison::with(permit, query))));
+            return Ok(SourceResult::NotDerived(permit.map(|permit| Comparison::proof_with(permit, query))));
         }
         // Before the page is requested: a difference that is found meanwhile withdraws the derived entry.
         let epochs = request.caller.tenant().trust().epochs();
@@ -193,7 +195,7 @@ impl Fetcher {
                 };
                 let derived = self.run_derivation(size, (&request.caller, &request.key), derive).await;
                 Ok(match derived {
-                    Some(derived) => self.use_derived(&request.caller, derived),
+                    Some(derived) => self.use_derived(&request.caller, &request.key, derived),
                     None => SourceResult::NotDerived(None),
                 })
             }

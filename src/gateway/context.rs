@@ -114,7 +114,7 @@ impl RequestContext {
             response: ResponseContext {
                 request_id: RequestId::new(),
                 head: head.method == Method::HEAD,
-                budget: None,
+                budgets: None,
                 cache: CacheOutcome::NotAsked,
                 coding: None,
                 is_conditional: false,
@@ -131,6 +131,14 @@ impl RequestContext {
             age: None,
             span: tracer.map_or_else(Span::default, |tracer| tracer.serve(&head.headers)),
             cost: None,
+        }
+    }
+
+    /// Adds the state of the budget at Refold to those of the response, if the request has spent from it.
+    pub(super) fn note_upstream_budget(&mut self) {
+        let has_spent = self.cost.as_ref().is_some_and(|cost| cost.duration().is_some());
+        if let (true, Some(caller), Some(budgets)) = (has_spent, &self.caller, &mut self.response.budgets) {
+            budgets.upstream = Some(caller.tenant().org_keys().budget(caller.org_key()).state());
         }
     }
 

@@ -238,6 +238,7 @@ impl InProgress {
             outcome
         });
         let result = acting.await.unwrap_or_else(|panic| Err(ClientError::abandoned().caused_by(panic)))?;
+        self.context.note_upstream_budget();
         Ok(respond::action_result(&mut self.context.response, result.status, result.body))
     }
 
@@ -262,6 +263,7 @@ impl InProgress {
         let mut forwarding = Forwarding { task, has_response: false };
         if let Ok((head, body)) = response.await {
             forwarding.has_response = true;
+            self.context.note_upstream_budget();
             return Ok(respond::pass_through(&mut self.context.response, head, body));
         }
         let failed =
@@ -287,6 +289,7 @@ impl InProgress {
 
     /// Builds the response from an entry.
     fn serve(&mut self, entry: &Entry) -> Response<Body> {
+        self.context.note_upstream_budget();
         let now = self.gateway.clock.now();
         serve(&self.head, &mut self.context, entry, now)
     }
@@ -304,6 +307,9 @@ impl InProgress {
         // Refold may just have accepted the caller's session token.
         if self.context.caller.as_ref().is_some_and(|caller| caller.is_known(self.gateway.clock.now())) {
             self.known_caller.record();
+        }
+        if outcome.is_err() {
+            self.context.note_upstream_budget();
         }
         match outcome {
             Ok(response) if self.recorded => response,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::Gateway;
 use crate::caller::ListenerIdentity;
 use crate::config::Config;
+use crate::fleet::Fleet;
 use crate::http_client::Client;
 use crate::observe::{AdminCloseReason, CloseReason, OpenConnectionGuard};
 use crate::tenant::Tenant;
@@ -76,6 +77,19 @@ impl Gateway {
     pub fn flush_traces(&self) {
         if let Some(tracer) = &self.tracer {
             tracer.flush();
+        }
+    }
+
+    /// This process in its fleet; `None` without `[fleet]`.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref()
+    }
+
+    /// Leaves the fleet, if there is one. Called when no more requests are sent to Refold.
+    pub fn leave_fleet(&self) {
+        if let Some(fleet) = &self.fleet {
+            fleet.leave();
         }
     }
 

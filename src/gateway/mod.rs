@@ -39,6 +39,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::ClientError;
 use crate::fetch::{FetchRequest, Fetcher};
+use crate::fleet::Fleet;
 use crate::http_client::ClientSetupError;
 use crate::observe::{AccessError, AccessRecord, LogWriter, Observer, Tracer, WebhookOutcome};
 use crate::request::body::CallerBody;
@@ -62,6 +63,7 @@ pub struct Gateway {
     deliveries: DeliveryMemory,
     observer: Arc<Observer>,
     tracer: Option<Tracer>,
+    fleet: Option<Fleet>,
 }
 
 /// The result of [`Gateway::handle`].
@@ -94,11 +96,17 @@ impl<E: Into<ClientError>> From<E> for Unresolved {
 }
 
 impl Gateway {
-    /// A gateway with an empty cache. `access_log`, if given, receives the lines of the access log.
+    /// A gateway with an empty cache. `access_log`, if given, receives the lines of the access log; `fleet` is this process in
+    /// the fleet of the configuration.
     ///
     /// # Errors
     /// If the TLS settings for an issuer's key server or the trace collector can't be used.
-    pub fn new(config: Arc<Config>, clock: Clock, access_log: Option<LogWriter>) -> Result<Self, ClientSetupError> {
+    pub fn new(
+        config: Arc<Config>,
+        clock: Clock,
+        access_log: Option<LogWriter>,
+        fleet: Option<Fleet>,
+    ) -> Result<Self, ClientSetupError> {
         let observer = Arc::new(Observer::new(clock.clone(), access_log));
         Ok(Self {
             callers: Callers::new(&config, &clock)?,
@@ -110,6 +118,7 @@ impl Gateway {
             observer,
             config,
             clock,
+            fleet,
         })
     }
 
@@ -167,7 +176,7 @@ impl Gateway {
             connection.known_caller.record();
         }
         // Before the query is parsed, so that invalid queries spend the caller's budget too.
-        admit(caller, &mut context.response.budget, now)?;
+        admit(caller, &mut context.response.budgets, now)?;
         // Before the look-up, so that every spelling of a question finds the same entry.
         let asked = match normalise(endpoint, caller, head, (&connection.query_memo, &self.config.query))? {
             Normalised::Question(asked) => asked,

@@ -38,6 +38,8 @@ impl Gateway {
             },
             observer: Arc::clone(&self.observer),
             clock: self.clock.clone(),
+            // Its settings change with a restart.
+            fleet: self.fleet.clone(),
             config,
         })
     }

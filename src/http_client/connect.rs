@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::dial::dial;
-use super::error::{TransportError, TransportErrorKind};
+use super::error::{ConnectStep, TransportError, TransportErrorKind};
 use super::tunnel::open_tunnel;
 use crate::log_events;
 
@@ -74,33 +74,11 @@ pub(super) struct Via {
     pub(super) target: Box<str>,
 }
 
-/// A step of opening a connection.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    LookUp,
-    Tcp,
-    ProxyTls,
-    Tunnel,
-    Tls,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LookUp => "name look-up",
-            Self::Tcp => "TCP connect",
-            Self::ProxyTls => "TLS handshake with the proxy",
-            Self::Tunnel => "proxy CONNECT",
-            Self::Tls => "TLS handshake",
-        })
-    }
-}
-
 /// The step that failed, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}")]
 struct ConnectError {
-    step: Step,
+    step: ConnectStep,
     source: io::Error,
 }
 
@@ -111,7 +89,7 @@ impl Connector {
     /// If a step fails, or all of them together take longer than the limit.
     pub(super) async fn connect(&self) -> Result<Box<dyn Io>, TransportError> {
         self.open().await.map_err(|error| {
-            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &error).while_connecting();
+            let error = TransportError::caused_by(TransportErrorKind::Unreachable, &error).while_connecting(error.step);
             tracing::warn!(%error, message = log_events::CONNECT_FAILED);
             error
         })
@@ -121,26 +99,26 @@ impl Connector {
         let deadline = Instant::now() + self.timeout;
         let Some(via) = &self.proxy else {
             let tcp = self.dial(deadline, &self.host, self.port).await?;
-            return self.secure(deadline, Step::Tls, self.tls.as_ref(), Box::new(tcp)).await;
+            return self.secure(deadline, ConnectStep::Tls, self.tls.as_ref(), Box::new(tcp)).await;
         };
         let tcp = self.dial(deadline, &via.host, via.port).await?;
-        let mut stream = self.secure(deadline, Step::ProxyTls, via.tls.as_ref(), Box::new(tcp)).await?;
+        let mut stream = self.secure(deadline, ConnectStep::ProxyTls, via.tls.as_ref(), Box::new(tcp)).await?;
         let tunnel = open_tunnel(&mut stream, &via.target, via.authorization.as_ref());
-        self.step(deadline, Step::Tunnel, tunnel).await?;
-        self.secure(deadline, Step::Tls, self.tls.as_ref(), stream).await
+        self.step(deadline, ConnectStep::Tunnel, tunnel).await?;
+        self.secure(deadline, ConnectStep::Tls, self.tls.as_ref(), stream).await
     }
 
     async fn dial(&self, deadline: Instant, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-        let addresses = self.step(deadline, Step::LookUp, self.resolver.resolve(host, port)).await?;
-        let tcp = self.step(deadline, Step::Tcp, dial(addresses, TcpStream::connect)).await?;
-        tcp.set_nodelay(true).map_err(|source| ConnectError { step: Step::Tcp, source })?;
+        let addresses = self.step(deadline, ConnectStep::LookUp, self.resolver.resolve(host, port)).await?;
+        let tcp = self.step(deadline, ConnectStep::Tcp, dial(addresses, TcpStream::connect)).await?;
+        tcp.set_nodelay(true).map_err(|source| ConnectError { step: ConnectStep::Tcp, source })?;
         Ok(tcp)
     }
 
     async fn secure(
         &self,
         deadline: Instant,
-        step: Step,
+        step: ConnectStep,
         tls: Option<&Tls>,
         stream: Box<dyn Io>,
     ) -> Result<Box<dyn Io>, ConnectError> {
@@ -152,7 +130,7 @@ impl Connector {
     async fn step<T>(
         &self,
         deadline: Instant,
-        step: Step,
+        step: ConnectStep,
         work: impl Future<Output = io::Result<T>>,
     ) -> Result<T, ConnectError> {
         let result = timeout_at(deadline, work).await.unwrap_or_else(|_| {

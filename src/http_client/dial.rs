@@ -18,7 +18,7 @@ const NEXT_ATTEMPT: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// That of the last attempt, if none succeeds; or if there are no addresses.
-pub(super) async fn dial<T, F>(addresses: Vec<SocketAddr>, connect: impl Fn(SocketAddr) -> F) -> io::Result<T>
+pub(crate) async fn dial<T, F>(addresses: Vec<SocketAddr>, connect: impl Fn(SocketAddr) -> F) -> io::Result<T>
 where
     T: Send + 'static,
     F: Future<Output = io::Result<T>> + Send + 'static,

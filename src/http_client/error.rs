@@ -12,7 +12,8 @@ pub type BodyError = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub struct TransportError {
     kind: TransportErrorKind,
-    phase: ExchangePhase,
+    /// The step of opening a connection that failed, if one did.
+    step: Option<ConnectStep>,
     cause: Option<Box<str>>,
 }
 
@@ -23,6 +24,33 @@ pub enum ExchangePhase {
     Connect,
     /// Sending the request and reading the response.
     Transfer,
+}
+
+/// A step of opening a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectStep {
+    /// The look-up of a host's addresses.
+    LookUp,
+    /// A TCP connection to one of them.
+    Tcp,
+    /// The TLS handshake with a proxy.
+    ProxyTls,
+    /// The tunnel through a proxy.
+    Tunnel,
+    /// The TLS handshake with the server.
+    Tls,
+}
+
+impl fmt::Display for ConnectStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LookUp => "name look-up",
+            Self::Tcp => "TCP connect",
+            Self::ProxyTls => "TLS handshake with the proxy",
+            Self::Tunnel => "proxy CONNECT",
+            Self::Tls => "TLS handshake",
+        })
+    }
 }
 
 /// The kind of a [`TransportError`].
@@ -58,19 +86,25 @@ impl TransportError {
             }
             next = source.source();
         }
-        Self { kind, phase: ExchangePhase::Transfer, cause: Some(text.into()) }
+        Self { kind, step: None, cause: Some(text.into()) }
     }
 
-    /// Marks the error as one of opening a connection.
+    /// Marks the error as one of a step of opening a connection.
     #[must_use]
-    pub fn while_connecting(self) -> Self {
-        Self { phase: ExchangePhase::Connect, ..self }
+    pub fn while_connecting(self, step: ConnectStep) -> Self {
+        Self { step: Some(step), ..self }
     }
 
     /// Returns the part of the exchange that failed.
     #[must_use]
     pub fn phase(&self) -> ExchangePhase {
-        self.phase
+        self.step.map_or(ExchangePhase::Transfer, |_| ExchangePhase::Connect)
+    }
+
+    /// Returns the step of opening a connection that failed; `None` if there was a connection.
+    #[must_use]
+    pub fn connect_step(&self) -> Option<ConnectStep> {
+        self.step
     }
 
     /// Returns the kind of error.
@@ -82,7 +116,7 @@ impl TransportError {
 
 impl From<TransportErrorKind> for TransportError {
     fn from(kind: TransportErrorKind) -> Self {
-        Self { kind, phase: ExchangePhase::Transfer, cause: None }
+        Self { kind, step: None, cause: None }
     }
 }
 

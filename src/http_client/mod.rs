@@ -16,6 +16,7 @@ mod stream;
 mod suspicion;
 mod tunnel;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,14 +31,15 @@ use tokio::time::{Instant, timeout_at};
 
 use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
 use self::decompress::decompress;
-pub use self::error::{BodyError, ClientSetupError, ExchangePhase, TransportError, TransportErrorKind};
+pub(crate) use self::dial::dial;
+pub use self::error::{BodyError, ClientSetupError, ConnectStep, ExchangePhase, TransportError, TransportErrorKind};
 pub use self::pool::ConnectionChoice;
 use self::pool::{Pool, PoolLimits};
 pub use self::request_body::{RequestBody, Upload, UploadFailure, buffered, streamed, upload};
 use self::resend::NoPermits;
 pub use self::resend::ResendPermits;
 pub use self::response_body::ResponseBody;
-use crate::config::{CaFile, Connection, masked_path};
+use crate::config::{Connection, masked_path};
 use crate::named_file::{self, MAX_FILE};
 use crate::offload;
 use crate::tls;
@@ -249,7 +251,7 @@ fn host_header(base_url: &Uri) -> HeaderValue {
 }
 
 fn connector(config: &Connection, resolver: Arc<dyn Resolve>) -> Result<Connector, ClientSetupError> {
-    let tls = Arc::new(tls(config)?);
+    let tls = Arc::new(client_tls(config.ca_file.as_ref().map(|file| file.path.as_path()))?);
     let (host, port, secured) = endpoint(&config.base_url, &tls);
     let proxy = config.proxy.as_ref().map(|proxy| {
         let (proxy_host, proxy_port, secured) = endpoint(&proxy.url, &tls);
@@ -276,10 +278,14 @@ fn target_below(path: &str, target: &Uri) -> Result<Uri, TransportError> {
     target.map_err(|error: http::uri::InvalidUri| TransportError::caused_by(TransportErrorKind::Unreachable, &error))
 }
 
-fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
-    let roots = match &config.ca_file {
+/// TLS that trusts the authorities in a PEM file, or the public ones.
+///
+/// # Errors
+/// If the file can't be used.
+pub fn client_tls(ca_file: Option<&Path>) -> Result<ClientConfig, ClientSetupError> {
+    let roots = match ca_file {
         None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
-        Some(CaFile { path, .. }) => {
+        Some(path) => {
             let unusable = |reason: String| ClientSetupError::CaFile { path: masked_path(path), reason };
             let pem = named_file::read(path, MAX_FILE).map_err(|error| unusable(error.to_string()))?;
             tls::authorities(&pem).map_err(unusable)?
@@ -294,7 +300,6 @@ fn tls(config: &Connection) -> Result<ClientConfig, ClientSetupError> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::path::Path;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

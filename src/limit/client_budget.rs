@@ -12,6 +12,7 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::policy::BudgetState;
 use crate::clock::Moment;
 use crate::config::Rate;
 
@@ -22,14 +23,11 @@ pub struct ClientBudget {
     rate: Rate,
 }
 
-/// The state of a budget after one request: the figures of the `RateLimit` header
-/// (draft-ietf-httpapi-ratelimit-headers-11), and whether the request exceeded the budget.
+/// The state of a budget after one request, and whether the request exceeded the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetUse {
-    /// Requests that may follow at once: `r`.
-    pub remaining: u32,
-    /// Seconds until the whole burst is available again, rounded up: `t`.
-    pub reset: u64,
+    /// The state.
+    pub state: BudgetState,
     /// Time until a request is granted again, if this one exceeded the budget.
     pub refused: Option<Duration>,
 }
@@ -57,7 +55,8 @@ impl ClientBudget {
             Err(not_until) => (0, Some(not_until.wait_time_from(now))),
         };
         let missing = self.rate.burst.get().saturating_sub(remaining);
-        BudgetUse { remaining, reset: u64::from(missing.div_ceil(self.rate.per_second.get())), refused }
+        let reset = missing.div_ceil(self.rate.per_second.get());
+        BudgetUse { state: BudgetState { remaining, reset }, refused }
     }
 }
 
@@ -111,12 +110,16 @@ mod tests {
 
     const START: Moment = Moment::from_nanos(0);
 
+    fn granted(remaining: u32, reset: u32) -> BudgetUse {
+        BudgetUse { state: BudgetState { remaining, reset }, refused: None }
+    }
+
     #[test]
     fn the_burst_is_granted_at_once_then_the_rate() {
         let budget = ClientBudget::new(rate(10, 3));
-        assert_eq!(budget.spend(START), BudgetUse { remaining: 2, reset: 1, refused: None });
-        assert_eq!(budget.spend(START).remaining, 1);
-        assert_eq!(budget.spend(START), BudgetUse { remaining: 0, reset: 1, refused: None });
+        assert_eq!(budget.spend(START), granted(2, 1));
+        assert_eq!(budget.spend(START).state.remaining, 1);
+        assert_eq!(budget.spend(START), granted(0, 1));
         assert_eq!(budget.spend(START).refused, Some(Duration::from_millis(100)));
         let later = START + Duration::from_millis(100);
         assert_eq!(budget.spend(later).refused, None);
@@ -129,7 +132,7 @@ mod tests {
         for _ in 0..30 {
             assert_eq!(budget.spend(START).refused, None);
         }
-        assert_eq!(budget.spend(START), BudgetUse { remaining: 69, reset: 31, refused: None });
+        assert_eq!(budget.spend(START), granted(69, 31));
     }
 
     proptest::proptest! {

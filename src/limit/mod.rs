@@ -10,6 +10,7 @@ mod fair_queue;
 mod flow;
 mod grant;
 mod places;
+mod policy;
 mod rounds;
 mod upstream_budget;
 
@@ -17,4 +18,5 @@ pub use client_budget::{BudgetUse, ClientBudget};
 pub use fair_queue::QueueDepth;
 pub use flow::{Flow, FlowId, Urgency};
 pub use places::{Place, PlaceHolder, Places};
+pub use policy::{BudgetState, Policy, policy_list};
 pub use upstream_budget::{BudgetSlot, BudgetStatus, Exhausted, UpstreamBudget};

@@ -1,6 +1,6 @@
 //! The facts about a request that its response depends on.
 
-use crate::admit::Budget;
+use crate::admit::Budgets;
 use crate::cache::{CacheOutcome, Coding};
 use crate::request::RequestId;
 use crate::request::cors::AllowedOrigin;
@@ -12,8 +12,8 @@ pub struct ResponseContext {
     pub request_id: RequestId,
     /// True for a HEAD request, whose response has no body.
     pub head: bool,
-    /// The caller's budget: set when the caller is admitted or rejected, taken when its headers are written.
-    pub budget: Option<Budget>,
+    /// The caller's budgets: set when the caller is admitted or rejected, taken when their headers are written.
+    pub budgets: Option<Budgets>,
     /// The cache's part in the response.
     pub cache: CacheOutcome,
     /// The content coding that the request prefers; set for requests of cacheable resources.

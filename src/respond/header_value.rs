@@ -10,7 +10,7 @@ use bytes::BufMut;
 use http::HeaderValue;
 
 /// Length of the longest value that is formatted here, in bytes.
-const MAX_LENGTH: usize = 64;
+const MAX_LENGTH: usize = 128;
 /// Numbers below this one have prepared values. As seconds, they cover the longest default freshness lifetime, 10 minutes.
 const PREPARED: u64 = 1024;
 

@@ -22,8 +22,9 @@ pub use self::context::ResponseContext;
 use self::fields::{CACHE_STATUS, CHALLENGE, JSON, NO_STORE, RATE_LIMIT, RATE_LIMIT_POLICY, X_REQUEST_ID};
 use crate::cache::Entry;
 use crate::clock::Moment;
-use crate::error::ClientError;
+use crate::error::{ClientError, Reason};
 use crate::http_client::BodyError;
+use crate::limit::BudgetState;
 use crate::request::cors::{self, CorsPolicy};
 use crate::request::route::Permitted;
 
@@ -99,6 +100,9 @@ pub fn error(context: &mut ResponseContext, error: &ClientError) -> Response<Bod
     let mut response = empty();
     *response.status_mut() = error.status();
     response.headers_mut().clone_from(error.headers());
+    if let (Some(budgets), Some(state)) = (&mut context.budgets, upstream_refusal(error)) {
+        budgets.upstream = Some(state);
+    }
     let headers = insert_common(response.headers_mut(), context);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
@@ -112,6 +116,15 @@ pub fn error(context: &mut ResponseContext, error: &ClientError) -> Response<Bod
         headers.insert(WWW_AUTHENTICATE, CHALLENGE);
     }
     with_body(response, context, error.body(&context.request_id.to_string()))
+}
+
+/// The state of the budget at Refold if it is the one that an error is about: a 429 of Refold's, or one in its place.
+fn upstream_refusal(error: &ClientError) -> Option<BudgetState> {
+    if error.status() != StatusCode::TOO_MANY_REQUESTS || error.is(Reason::RateLimitExceeded) {
+        return None;
+    }
+    let reset = error.retry_after_seconds().map_or(1, |seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+    Some(BudgetState { remaining: 0, reset })
 }
 
 /// Responds to a CORS preflight request; its response has no body.
@@ -161,9 +174,9 @@ fn matches(tags: &HeaderValue, etag: &HeaderValue) -> bool {
 /// Inserts the headers that all responses have.
 fn insert_common<'a>(headers: &'a mut HeaderMap, context: &mut ResponseContext) -> &'a mut HeaderMap {
     headers.insert(X_REQUEST_ID, context.request_id.header());
-    if let Some((admission, policy)) = context.budget.take() {
-        headers.insert(RATE_LIMIT, values::rate_limit(admission));
-        headers.insert(RATE_LIMIT_POLICY, policy);
+    if let Some(budgets) = context.budgets.take() {
+        headers.insert(RATE_LIMIT, values::rate_limit(&budgets));
+        headers.insert(RATE_LIMIT_POLICY, budgets.policies);
     }
     headers
 }

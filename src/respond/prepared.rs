@@ -54,17 +54,18 @@ static PREPARED: LazyLock<PreparedHeaders> = LazyLock::new(|| {
 
 /// The headers of a response with an entry; `etag` is the entity tag of the selected representation.
 pub(super) fn headers(context: &mut ResponseContext, entry: &Entry, etag: &HeaderValue, now: Moment) -> HeaderMap {
-    let (admission, mut policy) = context.budget.take().unzip();
+    let mut budgets = context.budgets.take();
     let mut headers = PREPARED.headers.clone();
     for (value, value_of) in headers.values_mut().zip(&PREPARED.values) {
         *value = match value_of {
             ValueOf::RequestId => context.request_id.header(),
-            ValueOf::RateLimit => match admission {
-                Some(admission) => values::rate_limit(admission),
+            ValueOf::RateLimit => match &budgets {
+                Some(budgets) => values::rate_limit(budgets),
                 None => continue,
             },
-            ValueOf::RateLimitPolicy => match policy.take() {
-                Some(policy) => policy,
+            ValueOf::RateLimitPolicy => match &mut budgets {
+                // Moved, since a clone has a reference count to update.
+                Some(budgets) => std::mem::replace(&mut budgets.policies, HeaderValue::from_static("")),
                 None => continue,
             },
             ValueOf::Age => values::age(entry.age(now)),
@@ -74,7 +75,7 @@ pub(super) fn headers(context: &mut ResponseContext, entry: &Entry, etag: &Heade
             ValueOf::Fixed => continue,
         };
     }
-    if admission.is_none() {
+    if budgets.is_none() {
         headers.remove(RATE_LIMIT);
         headers.remove(RATE_LIMIT_POLICY);
     }

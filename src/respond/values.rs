@@ -7,9 +7,9 @@ use http::HeaderValue;
 
 use super::fields::NO_STORE;
 use super::header_value::{NumberedValues, formatted, put_integer};
+use crate::admit::Budgets;
 use crate::cache::{CacheOutcome, Entry};
 use crate::clock::Moment;
-use crate::limit::BudgetUse;
 
 /// `Age` (RFC 9111, 5.1).
 pub(super) fn age(age: Duration) -> HeaderValue {
@@ -24,12 +24,16 @@ pub(super) fn cache_control(entry: &Entry) -> HeaderValue {
 }
 
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, section 4).
-pub(super) fn rate_limit(admission: BudgetUse) -> HeaderValue {
+pub(super) fn rate_limit(budgets: &Budgets) -> HeaderValue {
     formatted(|out| {
-        out.put_slice(b"\"default\";r=");
-        put_integer(out, u64::from(admission.remaining));
-        out.put_slice(b";t=");
-        put_integer(out, admission.reset);
+        for (index, (policy, state)) in budgets.states().enumerate() {
+            out.put_slice(if index == 0 { b"\"" } else { b", \"" });
+            out.put_slice(policy.name().as_bytes());
+            out.put_slice(b"\";r=");
+            put_integer(out, u64::from(state.remaining));
+            out.put_slice(b";t=");
+            put_integer(out, u64::from(state.reset));
+        }
     })
 }
 
@@ -52,6 +56,7 @@ pub(super) fn cache_status(outcome: CacheOutcome, entry: &Entry, now: Moment) ->
                 out.put_slice(TTL.as_bytes());
                 out.put_slice(b"-");
                 put_integer(out, staleness.as_secs().max(1));
+                out.put_slice(b"; detail=stale");
             });
         }
         CacheOutcome::NotAsked | CacheOutcome::Bypass => ("bypass", false),
@@ -76,10 +81,19 @@ fn seconds_left(entry: &Entry, now: Moment) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::{BudgetState, Policy};
 
     #[test]
     fn the_longest_values_fit() {
-        let admission = BudgetUse { remaining: u32::MAX, reset: u64::MAX, refused: None };
-        assert_eq!(rate_limit(admission), format!("\"default\";r={};t={}", u32::MAX, u64::MAX));
+        let longest = BudgetState { remaining: u32::MAX, reset: u32::MAX };
+        let budgets = Budgets {
+            policies: NO_STORE,
+            partition: Some((Policy::Account, longest)),
+            key: Some(longest),
+            upstream: Some(longest),
+        };
+        let max = u32::MAX;
+        let items = ["account", "key", "upstream"].map(|name| format!("\"{name}\";r={max};t={max}"));
+        assert_eq!(rate_limit(&budgets), items.join(", "));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Tenant;
 use super::org_keys::KeyBudget;
+use super::policies::Policies;
 use crate::config::UpstreamLimits;
 use crate::digest::sha256;
 use crate::fleet::Fleet;
@@ -31,6 +32,9 @@ pub fn share_budgets(tenants: &mut [Tenant], previous: &[Arc<Tenant>], fleet: Op
         let digest = sha256(key.secret.expose().as_bytes());
         let (Some(budget), Some(limits)) = (budgets.get(&digest), limits.get(&digest)) else { continue };
         key.budget = KeyBudget { budget: budget.clone(), limits: *limits };
+    }
+    for tenant in tenants.iter_mut() {
+        tenant.policies = Policies::new(tenant.config.limits.client.rate(), tenant.org_keys.limits().rate());
     }
     // A new budget has the limits of the first tenant that has its key.
     let is_new = |budget: &UpstreamBudget| {

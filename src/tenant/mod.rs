@@ -6,6 +6,7 @@
 
 mod accounts;
 mod budgets;
+mod checks;
 mod comparison_limit;
 mod interned_id;
 mod key_checks;
@@ -13,6 +14,7 @@ mod key_forms;
 mod list_size;
 mod org_keys;
 mod partition;
+mod policies;
 mod reload;
 mod session_tokens;
 mod signature_check;
@@ -24,10 +26,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
-
 use self::accounts::Accounts;
 pub use self::budgets::share_budgets;
+pub use self::checks::QuestionId;
 pub use self::comparison_limit::ComparisonPermit;
 use self::interned_id::intern;
 use self::key_checks::KeyChecks;
@@ -36,6 +37,7 @@ pub use self::list_size::{ListSize, ListView, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
 use self::partition::{Epoch, Owner, flow_of};
 pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus, Witness};
+pub use self::policies::Policies;
 pub use self::reload::{CachedEntries, shares_org_key};
 use self::session_tokens::SessionTokens;
 pub use self::session_tokens::{TokenDigest, UpstreamVerdict};
@@ -43,7 +45,7 @@ pub use self::signature_check::SignatureCheck;
 pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
 pub use self::trust::{DerivationEpochs, DerivationMark, DerivationUse, KindStatus, SourceOrigin, Trust, TrustStatus};
 use crate::clock::{Clock, Moment};
-use crate::config::{self, Rate, UpstreamLimits};
+use crate::config::{self, UpstreamLimits};
 use crate::digest::sha256;
 use crate::limit::{BudgetUse, UpstreamBudget};
 
@@ -57,7 +59,7 @@ pub struct Tenant {
     interned_id: usize,
     org_keys: OrgKeys,
     key_checks: Arc<KeyChecks>,
-    rate_limit_policy: HeaderValue,
+    policies: Policies,
     clock: Clock,
     trust: Arc<Trust>,
     account_epoch: Arc<Epoch>,
@@ -80,7 +82,7 @@ impl Tenant {
             org_keys: OrgKeys::new(&config, &clock),
             key_checks: Arc::default(),
             trust: Arc::default(),
-            rate_limit_policy: rate_limit_policy(config.limits.client.rate()),
+            policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
             config,
             clock,
         }
@@ -123,10 +125,10 @@ impl Tenant {
         self.org_keys.budget(self.org_keys.active())
     }
 
-    /// `RateLimit-Policy` for its callers (draft-ietf-httpapi-ratelimit-headers-11, section 3).
+    /// The values of `RateLimit-Policy` for its callers.
     #[must_use]
-    pub fn rate_limit_policy(&self) -> &HeaderValue {
-        &self.rate_limit_policy
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Returns the partition of a linked account, and creates it if there is none. Call it only for an authenticated caller,
@@ -225,17 +227,6 @@ impl Tenant {
 
 fn capacity(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// Returns `RateLimit-Policy`: a quota, and the window in whole seconds in which all of it is granted.
-fn rate_limit_policy(rate: Rate) -> HeaderValue {
-    let (per_second, burst) = (rate.per_second.get(), rate.burst.get());
-    let text = match burst.div_ceil(per_second) {
-        // The burst is less than a second's quota, so the quota is the more useful figure.
-        1 => format!("\"default\";q={};w=1", per_second.max(burst)),
-        window => format!("\"default\";q={burst};w={window}"),
-    };
-    HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header value")
 }
 
 /// Returns the limits of strangers' session tokens: a quarter of the org key's rate, so that made-up tokens leave the rest to known

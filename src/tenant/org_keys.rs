@@ -127,6 +127,11 @@ impl OrgKeys {
         &self.key(key).budget.budget
     }
 
+    /// The limits of the active key.
+    pub(super) fn limits(&self) -> UpstreamLimits {
+        self.key(self.active()).budget.limits
+    }
+
     /// Finds the key that equals a text, in constant time for texts of the key's length.
     #[must_use]
     pub fn find(&self, text: &[u8]) -> Option<OrgKey> {

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::list_size::ListSize;
 use crate::clock::Moment;
 use crate::config;
-use crate::limit::{BudgetUse, ClientBudget, FlowId};
+use crate::limit::{BudgetUse, ClientBudget, FlowId, Policy};
 use crate::window_counter::LastMinuteCounter;
 
 /// A linked account or a session token of one tenant. No two partitions share cached responses. The fields that a cache hit
@@ -139,6 +139,15 @@ impl Partition {
         let budget = Arc::new(ClientBudget::new(rate));
         self.budget.store(Arc::clone(&budget));
         budget.spend(now)
+    }
+
+    /// The policy that its budget is for.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        match &self.owner {
+            Owner::LinkedAccount(_) => Policy::Account,
+            Owner::SessionToken { .. } => Policy::Token,
+        }
     }
 
     /// The present id, which changes when the entries are dropped.

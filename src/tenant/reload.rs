@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::interned_id::intern;
 use super::partition::Epoch;
+use super::policies::Policies;
 use super::session_tokens::SessionTokens;
-use super::{Tenant, capacity, probation_limits, rate_limit_policy};
+use super::{Tenant, capacity, probation_limits};
 use crate::config::{self, Secret};
 
 /// Decides whether a reload keeps the cached entries.
@@ -45,7 +46,7 @@ impl Tenant {
             trust: if keeps_entries { Arc::clone(&self.trust) } else { Arc::default() },
             interned_id: intern(&config.id),
             org_keys: self.org_keys.reconfigured(&config, &self.clock),
-            rate_limit_policy: rate_limit_policy(config.limits.client.rate()),
+            policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
             clock: self.clock.clone(),
             config,
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::checks::{Checks, QuestionId};
 use super::comparison_limit::{ComparisonLimit, ComparisonPermit};
 use super::partition::Witness;
 use crate::clock::Moment;
@@ -22,10 +23,6 @@ use crate::executions::{DerivationKind, DerivationKinds};
 const AGREEMENTS: u32 = 20;
 /// Linked accounts that the agreements have to come from, if the tenant has so many.
 const ACCOUNTS: usize = 3;
-/// A kind in use is checked once in so many derived responses ...
-const ANSWERS_PER_CHECK: u32 = 50;
-/// ... and at the first derived response after this time.
-const CHECK_INTERVAL: Duration = Duration::from_mins(1);
 /// Time for which a kind is out of use after a confirmed difference.
 const OUT_OF_USE: Duration = Duration::from_hours(1);
 
@@ -105,7 +102,7 @@ struct KindTrust {
 #[derive(Debug)]
 enum Phase {
     Unproven { agreements: u32, accounts: HashSet<Witness> },
-    InUse { answers: u32, next_check: Moment },
+    InUse(Checks),
     OutOfUse { until: Moment },
 }
 
@@ -142,18 +139,25 @@ pub struct KindStatus {
 }
 
 impl Trust {
-    /// Decides on a derived response. All of its kinds have to allow it; a check is made if one is due for any of them.
+    /// Decides on the derived response to a question. All of its kinds have to allow it; a check is made if one is due for any of
+    /// them. `callers_wait` says whether callers wait for the upstream budget.
     #[must_use]
-    pub fn decide(&self, kinds: DerivationKinds, now: Moment) -> DerivationUse {
+    pub fn decide(
+        &self,
+        kinds: DerivationKinds,
+        question: QuestionId,
+        callers_wait: bool,
+        now: Moment,
+    ) -> DerivationUse {
         match self.readiness(kinds, now) {
             Readiness::OutOfUse => DerivationUse::Refuse,
-            Readiness::Unproven => match self.limit.begin_proof(now) {
+            Readiness::Unproven => match self.limit.begin_proof(now, callers_wait) {
                 Some(permit) => DerivationUse::Compare(permit),
                 None => DerivationUse::Refuse,
             },
-            Readiness::InUse if self.count_answer(kinds, now) => match self.limit.begin_check() {
+            Readiness::InUse if self.count_answer(kinds, question, now) => match self.limit.begin_check() {
                 Some(permit) => {
-                    self.note_check(kinds, now);
+                    self.note_check(kinds, question, now);
                     DerivationUse::ServeAndCheck(permit)
                 }
                 // The check stays due.
@@ -171,8 +175,8 @@ impl Trust {
 
     /// A permit to prove these kinds, if one of them is unproven and none is out of use.
     #[must_use]
-    pub fn begin_proof(&self, kinds: DerivationKinds, now: Moment) -> Option<ComparisonPermit> {
-        (self.readiness(kinds, now) == Readiness::Unproven).then(|| self.limit.begin_proof(now)).flatten()
+    pub fn begin_proof(&self, kinds: DerivationKinds, callers_wait: bool, now: Moment) -> Option<ComparisonPermit> {
+        (self.readiness(kinds, now) == Readiness::Unproven).then(|| self.limit.begin_proof(now, callers_wait)).flatten()
     }
 
     /// Counts a fetch that a caller or a renewal needed: comparisons for a proof cost at most a share of them.
@@ -198,7 +202,7 @@ impl Trust {
                     accounts.insert(account.clone());
                 }
                 if *agreements >= AGREEMENTS && accounts.len() >= ACCOUNTS.min(accounts_there_are) {
-                    *phase = Phase::InUse { answers: 0, next_check: now + CHECK_INTERVAL };
+                    *phase = Phase::InUse(Checks::new(now));
                     put_to_use.push(kind);
                 }
             }
@@ -241,7 +245,7 @@ impl Trust {
         let of = |kind: DerivationKind| {
             let (state, agreements, seconds_left) = match &*self.phase(kind) {
                 Phase::Unproven { agreements, .. } => ("unproven", Some(*agreements), None),
-                Phase::InUse { .. } => ("in_use", None, None),
+                Phase::InUse(_) => ("in_use", None, None),
                 Phase::OutOfUse { until } => ("out_of_use", None, Some(until.since(now).as_secs())),
             };
             let differences = self.kinds[kind as usize].differences.load(Ordering::Relaxed);
@@ -261,27 +265,24 @@ impl Trust {
                     Readiness::Unproven
                 }
                 Phase::Unproven { .. } => Readiness::Unproven,
-                Phase::InUse { .. } => Readiness::InUse,
+                Phase::InUse(_) => Readiness::InUse,
             }
         };
         kinds.iter().map(of).min().unwrap_or(Readiness::OutOfUse)
     }
 
     /// Counts a derived response; true if a check is due for one of its kinds.
-    fn count_answer(&self, kinds: DerivationKinds, now: Moment) -> bool {
+    fn count_answer(&self, kinds: DerivationKinds, question: QuestionId, now: Moment) -> bool {
         kinds.iter().fold(false, |is_due, kind| match &mut *self.phase(kind) {
-            Phase::InUse { answers, next_check } => {
-                *answers = answers.saturating_add(1);
-                is_due || *answers >= ANSWERS_PER_CHECK || now >= *next_check
-            }
+            Phase::InUse(checks) => checks.count(question, now) || is_due,
             Phase::Unproven { .. } | Phase::OutOfUse { .. } => is_due,
         })
     }
 
-    fn note_check(&self, kinds: DerivationKinds, now: Moment) {
+    fn note_check(&self, kinds: DerivationKinds, question: QuestionId, now: Moment) {
         for kind in kinds.iter() {
-            if let Phase::InUse { answers, next_check } = &mut *self.phase(kind) {
-                (*answers, *next_check) = (0, now + CHECK_INTERVAL);
+            if let Phase::InUse(checks) = &mut *self.phase(kind) {
+                checks.note(question, now);
             }
         }
     }
@@ -331,7 +332,7 @@ mod tests {
     }
 
     fn decided(trust: &Trust, kinds: DerivationKinds, at: Moment) -> &'static str {
-        match trust.decide(kinds, at) {
+        match trust.decide(kinds, 1, false, at) {
             DerivationUse::Serve => "serve",
             DerivationUse::ServeAndCheck(_) => "check",
             DerivationUse::Compare(_) => "compare",
@@ -359,15 +360,6 @@ mod tests {
             assert!(trust.agree(slice(), &account(0), 2, START).is_empty());
         }
         assert_eq!(trust.agree(slice(), &account(1), 2, START), [DerivationKind::Slice]);
-    }
-
-    #[test]
-    fn one_answer_in_fifty_and_one_a_minute_is_checked() {
-        let trust = proven(slice());
-        let checks = |number: u32, at: Moment| (0..number).filter(|_| decided(&trust, slice(), at) == "check").count();
-        assert_eq!(checks(500, START), 10);
-        assert_eq!(checks(1, START + CHECK_INTERVAL), 1);
-        assert_eq!(checks(49, START + CHECK_INTERVAL), 0);
     }
 
     #[test]

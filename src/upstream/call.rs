@@ -26,8 +26,9 @@ pub struct FetchDemand<'a> {
     pub demand: &'a Demand,
     /// The entry to be renewed; the fetch is conditional if the entry has a validator.
     pub stale: Option<&'a Entry>,
-    /// Put the fetch before all others in the background, however old the entries are that those renew.
-    pub is_due: bool,
+    /// A derived answer is compared with the response. In the background the fetch is before all others, however old the entries
+    /// are that those renew; in the foreground it has a flow of its own, so that it goes ahead of callers.
+    pub is_comparison: bool,
 }
 
 impl FetchDemand<'_> {

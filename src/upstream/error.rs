@@ -49,14 +49,15 @@ pub(super) fn circuit_open(open: CircuitOpen) -> ClientError {
 /// The error if the org key's budget at Refold is used up for longer than a fetch may wait.
 #[must_use]
 pub(super) fn budget_exceeded(exhausted: Exhausted) -> ClientError {
-    let message = "the org's request budget at Refold is used up; try again later";
+    let message =
+        "the org's budget at Refold, which all callers share, is used up; try again after the seconds in Retry-After";
     ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(exhausted.retry_after)
 }
 
 /// The error while Refold has asked a session token to pause.
 #[must_use]
 pub(super) fn token_paused(retry_after: Duration) -> ClientError {
-    let message = "Refold limits the requests of this session token; try again later";
+    let message = "Refold limits the requests of this session token; try again after the seconds in Retry-After";
     ClientError::new(Reason::UpstreamBudgetExceeded, message).retry_after(retry_after)
 }
 
@@ -70,7 +71,7 @@ pub(super) fn too_many_in_flight() -> ClientError {
 /// The error if session tokens that Refold has not accepted yet have used up their budget.
 #[must_use]
 pub(super) fn too_many_unproven_tokens(retry_after: Duration) -> ClientError {
-    let message = "too many session tokens that Refold has not seen yet; try again later";
+    let message = "the budget of session tokens that Refold has not accepted yet is used up; try again after the seconds in Retry-After";
     ClientError::new(Reason::RateLimitExceeded, message).retry_after(retry_after)
 }
 

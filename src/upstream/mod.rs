@@ -54,6 +54,7 @@ pub use self::response::{ActionResult, Fetched, FetchedContent};
 use self::retry::RetryBudget;
 pub use self::retry_after::RetryAfter;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
+pub use self::verify::ask_about_key;
 use crate::cache::Demand;
 use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
@@ -319,8 +320,12 @@ impl Upstream {
         call: &'a UpstreamCall<'a>,
         kind: ExchangeKind,
     ) -> Result<Exchange<'a>, ClientError> {
-        let demand =
-            FetchDemand { urgency: Urgency::Foreground, demand: &Demand::constant(), stale: None, is_due: false };
+        let demand = FetchDemand {
+            urgency: Urgency::Foreground,
+            demand: &Demand::constant(),
+            stale: None,
+            is_comparison: false,
+        };
         let exchange = Exchange::begin(&self.breaker, &self.permits, call, kind, demand).await;
         exchange.map_err(|error| match error {
             FetchError::Failed(error) => error,

@@ -116,13 +116,16 @@ impl PermitQueue {
         budget: &UpstreamBudget,
         demand: FetchDemand<'_>,
     ) -> Result<BudgetSlot, FetchError> {
-        let FetchDemand { urgency: first, demand, stale, is_due } = demand;
+        let FetchDemand { urgency: first, demand, stale, is_comparison } = demand;
         let wait = call.telemetry.budget_wait();
-        let flow = call.caller.flow(self.clock.now());
+        let flow = match first {
+            Urgency::Foreground if is_comparison => call.caller.comparison_flow(),
+            Urgency::Foreground | Urgency::Background => call.caller.flow(self.clock.now()),
+        };
         let mut urgency = first;
         let granted = loop {
             // Of one account's fetches, the one that renews the oldest entry is first.
-            let oldest = if is_due { Moment::default() } else { self.clock.now() };
+            let oldest = if is_comparison { Moment::default() } else { self.clock.now() };
             let renews = stale.map_or(oldest, |entry| entry.request_time.min(oldest));
             let granted = budget.acquire(flow, urgency, renews);
             urgency = match urgency {

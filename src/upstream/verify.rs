@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::{Upstream, request};
 use crate::clock::Moment;
-use crate::http_client::Client;
+use crate::http_client::{BufferedResponse, Client, TransportError};
 use crate::limit::{Flow, Urgency};
 use crate::log_events;
 use crate::observe::Observer;
@@ -47,13 +47,28 @@ impl Upstream {
         let budget = tenant.org_keys().budget(key);
         let granted = budget.acquire(FLOW, Urgency::Foreground, self.clock.now()).await;
         let header: HeaderValue = tenant.org_keys().header(key).clone();
-        let (Ok(slot), Ok(request)) = (granted, request::key_check(header)) else { return KeyVerdict::NotRefused };
-        let request: Request<_> = request;
+        let Ok(slot) = granted else { return KeyVerdict::NotRefused };
         slot.spend();
-        match client.send(request, self.total_timeout()).await {
+        match ask_about_key(client, header, self.total_timeout()).await {
             Ok(response) if response.status() == StatusCode::UNAUTHORIZED => KeyVerdict::Refused,
             // Without a clear answer the key counts as good: callers find out.
             _ => KeyVerdict::NotRefused,
         }
     }
+}
+
+/// Asks Refold about an org key: 401 refuses it, and a page of linked accounts accepts it.
+///
+/// # Errors
+/// If there is no complete response within `time_left` and the timeouts of the client.
+///
+/// # Panics
+/// Never: the target of the request is short.
+pub async fn ask_about_key(
+    client: &Client,
+    key: HeaderValue,
+    time_left: Duration,
+) -> Result<BufferedResponse, TransportError> {
+    let request = request::key_check(key).expect("the target is short");
+    client.send(request, time_left).await
 }

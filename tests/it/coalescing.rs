@@ -247,7 +247,7 @@ async fn the_refusal_of_one_org_key_does_not_reach_other_callers() {
     // The cached page stays as well.
     world.clock.advance(Duration::from_secs(6));
     let before = world.refold.requests();
-    let stale = async |key: &str| ask(key).answer().await.cache_status() == "postern; hit; ttl=-1";
+    let stale = async |key: &str| ask(key).answer().await.cache_status() == "postern; hit; ttl=-1; detail=stale";
     assert!(stale(ORG_KEY).await);
     world.refold.until_received(before + 1).await;
     assert!(stale(ORG_KEY).await);

@@ -121,27 +121,6 @@ fn check_reads_standard_input_and_reports_as_json() {
 }
 
 #[tokio::test]
-async fn health_takes_names_and_unix_sockets() {
-    let folder = Folder::new();
-    let (path, admin) = (folder.join("postern.sock"), format!("unix:{}", folder.join("admin.sock").display()));
-    let listeners = [Listener::new(), Listener::unix(&path)];
-    let config = Configuration::new().listeners(listeners).set("admin.address", admin.clone());
-    let process = Process::serve_configuration(&config, &[]).await;
-    let name = format!("localhost:{}", process.address().port());
-    let unix = format!("unix:{}", path.display());
-    for arguments in [vec!["health", &name], vec!["health", &unix], vec!["health", "--admin", &admin, "--ready"]] {
-        let health = run(&arguments);
-        assert!(health.status.success(), "{arguments:?}: {}", text(&health.stderr));
-    }
-    let missing = format!("unix:{}", folder.join("none.sock").display());
-    for address in [missing.as_str(), "no-such-host.invalid:80", "127.0.0.1:1"] {
-        let health = run(&["health", address]);
-        let error = text(&health.stderr);
-        assert!(!health.status.success() && error.contains(&format!("no response from {address}: ")), "{error}");
-    }
-}
-
-#[tokio::test]
 async fn serve_logs_the_warnings_of_check() {
     let tenant = Tenant::new("acme").client_keys([ClientKey::new("old", "pst_old").expires("2020-01-01")]);
     let process = Process::serve_configuration(&Configuration::bare().tenants([tenant]), &[]).await;

@@ -1,6 +1,6 @@
 //! Derived answers are served once they have agreed with Refold's own answers, and proving that costs callers nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use http_body_util::Full;
 use postern::tenant::KindStatus;
 use serde_json::{Value, json};
 
-use crate::support::{Configuration, World, http_upstream};
+use crate::support::{Configuration, World, http_upstream, until};
 
 const DERIVED: &str = "postern; hit; ttl=5; detail=derived";
 const FETCHED: &str = "postern; fwd=uri-miss; stored";
@@ -77,6 +77,14 @@ type Targets = Arc<Mutex<Vec<String>>>;
 async fn listed(
     change: impl Fn(&str, &mut Value) -> StatusCode + Clone + Send + Sync + 'static,
 ) -> (World<std::net::SocketAddr>, Targets) {
+    listed_for(verified, change).await
+}
+
+/// The same, behind a gateway with this configuration.
+async fn listed_for(
+    config: impl FnOnce(Configuration) -> Configuration,
+    change: impl Fn(&str, &mut Value) -> StatusCode + Clone + Send + Sync + 'static,
+) -> (World<std::net::SocketAddr>, Targets) {
     let targets = Targets::default();
     let seen = Arc::clone(&targets);
     let upstream = http_upstream(move |request| {
@@ -95,7 +103,7 @@ async fn listed(
         async move { response }
     })
     .await;
-    (World::builder().refold(upstream).config(verified).start().await, targets)
+    (World::builder().refold(upstream).config(config).start().await, targets)
 }
 
 fn take(targets: &Targets) -> Vec<String> {
@@ -179,6 +187,91 @@ async fn a_whole_list_that_fails_is_not_fetched_again_for_minutes() {
             assert_eq!(whole, usize::from(minute == 0), "{status}");
             world.clock.advance(Duration::from_mins(1));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_kind_is_proven_while_callers_use_up_the_budget() {
+    let config = |config: Configuration| verified(config).upstream_limit(20, 5).max_wait("1m");
+    let (world, targets) = listed_for(config, |_, _| StatusCode::OK).await;
+    world.list("a", "").await.json();
+    let requests = || targets.lock().expect("no panic").len();
+    let mut callers = Vec::new();
+    for number in 0.. {
+        // Half of the callers ask questions whose answers could be derived.
+        callers.push(world.gateway.spawn_list("a", &format!("status=ERRORED&limit={}", 4 + number % 90)));
+        let (waiting, sent) = (world.gateway.waiting().callers, requests());
+        callers.push(world.gateway.spawn_list("a", &format!("workflow_name={number}")));
+        // The burst is granted at once.
+        until(|| world.gateway.waiting().callers > waiting || requests() > sent).await;
+        if world.gateway.waiting().callers == 0 {
+            continue;
+        }
+        let before = requests();
+        world.clock.advance(Duration::from_millis(51));
+        until(|| requests() > before).await;
+        if state(&world, "status").0 == "in_use" {
+            break;
+        }
+        assert!(number < 1000, "{:?}", world.gateway.trust());
+    }
+    assert!(world.gateway.waiting().callers > 0, "callers wait all the time");
+    // Only comparisons fetch whole lists: two for each.
+    let all = take(&targets);
+    let sources = all.iter().filter(|target| target.contains("limit=100")).count();
+    let comparisons = sources + sources / 2;
+    assert!(comparisons * 5 <= all.len() - comparisons + 30, "{comparisons} of {}", all.len());
+}
+
+#[tokio::test]
+async fn a_check_that_agrees_costs_one_request() {
+    let world = World::builder().config(verified).start().await;
+    ask_for_parts(&world, "acme-2", 20).await;
+    world.clock.advance(Duration::from_mins(1));
+    world.list("acme-2", "limit=50").await.json();
+    let requests = world.refold.requests();
+    assert_eq!(world.list("acme-2", "limit=10").await.cache_status(), DERIVED);
+    world.gateway.until_compared().await;
+    assert_eq!(world.refold.requests(), requests + 1);
+    let metrics = world.gateway.metrics();
+    assert!(metrics.contains("postern_derivation_comparisons_total{result=\"agrees\",tenant=\"t\"} 21"), "{metrics}");
+}
+
+/// Returns whether the answer to a target is wrong.
+type IsWrong = fn(&str) -> bool;
+
+#[tokio::test]
+async fn of_the_kinds_of_an_answer_only_the_wrong_one_is_put_out_of_use() {
+    let filters = |target: &str| target.contains("status=");
+    let small_pages = |target: &str| !target.contains("limit=100");
+    let wrong_ones: [(IsWrong, _); 3] = [
+        (filters, ("in_use", "out_of_use")),
+        (small_pages, ("out_of_use", "in_use")),
+        // Each by itself is right.
+        (|target| target.contains("status=") && target.contains("limit=2"), ("out_of_use", "out_of_use")),
+    ];
+    for (is_wrong, (slice, status)) in wrong_ones {
+        let begun = Arc::new(AtomicBool::new(false));
+        let has_begun = Arc::clone(&begun);
+        let (world, _) = listed(move |target, page| {
+            if has_begun.load(Ordering::SeqCst) && is_wrong(target) {
+                page["docs"][0]["version"] = 7.into();
+            }
+            StatusCode::OK
+        })
+        .await;
+        world.list("a", "").await.json();
+        for _ in 0..20 {
+            world.clock.advance(STALE);
+            world.list("a", "status=ERRORED&limit=2").await.json();
+            world.gateway.until_compared().await;
+        }
+        assert_eq!((state(&world, "slice").0, state(&world, "status").0), ("in_use", "in_use"));
+        begun.store(true, Ordering::SeqCst);
+        world.clock.advance(Duration::from_mins(1));
+        world.list("a", "status=ERRORED&limit=2").await.json();
+        world.gateway.until_compared().await;
+        assert_eq!((state(&world, "slice").0, state(&world, "status").0), (slice, status));
     }
 }
 

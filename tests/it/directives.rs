@@ -39,7 +39,7 @@ async fn allowed_directives_control_the_cache() {
     assert_eq!(ask("max-age=2").await.cache_status(), "postern; fwd=request; stored");
     world.clock.advance(Duration::from_secs(15));
     let before = world.refold.requests();
-    assert_eq!(ask("max-stale=20").await.cache_status(), "postern; hit; ttl=-10");
+    assert_eq!(ask("max-stale=20").await.cache_status(), "postern; hit; ttl=-10; detail=stale");
     assert_eq!(world.refold.requests(), before, "a stale page is accepted, so nothing is fetched");
 }
 

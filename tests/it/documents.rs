@@ -272,6 +272,8 @@ async fn the_snippets_for_callers_work_and_wait_for_their_turn() {
     let javascript = blocks_in(&page, "javascript");
     let plain = snippet("node", &["--input-type=module", "-e"], javascript[0].to_owned()).await;
     assert_eq!(plain, expected);
+    let text = [javascript[0], javascript[2], "console.log(isStale, seconds < 60);"].concat();
+    assert_eq!(snippet("node", &["--input-type=module", "-e"], text).await, format!("{expected}false true\n"));
     let python = snippet("python3", &["-c"], blocks_in(&page, "python")[0].to_owned()).await;
     assert_eq!(python, expected);
     // The vendor's SDK, as far as the test of the browser has it.

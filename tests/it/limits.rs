@@ -18,13 +18,14 @@ async fn hits_count_against_the_budget_of_their_linked_account() {
     for left in (0..4).rev() {
         let answer = world.list("acme-2", "").await;
         assert_eq!(answer.status, StatusCode::OK);
-        assert_eq!(answer.header("ratelimit"), format!("\"default\";r={left};t={}", if left < 2 { 2 } else { 1 }));
-        assert_eq!(answer.header("ratelimit-policy"), "\"default\";q=4;w=2");
+        assert_eq!(state("account", &answer), format!("\"account\";r={left};t={}", if left < 2 { 2 } else { 1 }));
+        assert_eq!(answer.header("ratelimit-policy"), "\"account\";q=4;w=2, \"upstream\";q=20;w=1");
     }
     let refused = world.list("acme-2", "").await;
     assert_eq!(refused.error(), (429, "RATE_LIMIT_EXCEEDED".to_owned()));
     assert_eq!(refused.header("retry-after"), "1");
-    assert_eq!(refused.header("ratelimit"), "\"default\";r=0;t=2");
+    assert_eq!(refused.header("ratelimit"), "\"account\";r=0;t=2");
+    assert!(refused.message().starts_with("the callers of this linked account have used up its budget;"));
     assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK, "another account has its own");
     world.clock.advance(Duration::from_millis(500));
     assert_eq!(world.list("acme-2", "").await.status, StatusCode::OK);
@@ -52,7 +53,61 @@ async fn a_client_key_can_have_a_budget_of_its_own() {
     for account in ["a", "b", "c"] {
         assert_eq!(world.list(account, "").await.status, StatusCode::OK);
     }
-    assert_eq!(world.list("d", "").await.status, StatusCode::TOO_MANY_REQUESTS);
+    let refused = world.list("d", "").await;
+    assert_eq!(refused.error(), (429, "RATE_LIMIT_EXCEEDED".to_owned()));
+    assert!(refused.message().starts_with("this client key has used up its own budget;"));
+    assert_eq!((refused.header("ratelimit"), refused.header("retry-after")), ("\"key\";r=0;t=3", "1"));
+}
+
+#[tokio::test]
+async fn every_budget_of_a_request_is_named() {
+    let config = Configuration::with_default_limits().client_limit(2, 4);
+    let keys = [ClientKey::new("k", KEY).limit(1, 3)];
+    let world = World::builder().config(|_| config).client_keys(keys).start().await;
+    let miss = world.list("acme-2", "").await;
+    assert_eq!(miss.header("ratelimit-policy"), "\"account\";q=4;w=2, \"key\";q=3;w=3, \"upstream\";q=20;w=1");
+    // Of the burst of five one is kept in reserve, and this request took another.
+    assert_eq!(miss.header("ratelimit"), "\"account\";r=3;t=1, \"key\";r=2;t=1, \"upstream\";r=3;t=1");
+    let hit = world.list("acme-2", "").await;
+    assert_eq!(hit.header("ratelimit"), "\"account\";r=2;t=1, \"key\";r=1;t=2", "it spent nothing at Refold");
+    let bad = world.list("acme-2", "page=0").await;
+    assert_eq!(bad.header("ratelimit"), "\"account\";r=1;t=2, \"key\";r=0;t=3");
+}
+
+#[tokio::test]
+async fn a_session_token_has_a_budget_of_its_own_name() {
+    let config = Configuration::with_default_limits().client_limit(1, 2);
+    let world = World::builder().config(|_| config).start().await;
+    let authorization = format!("Bearer {}", world.refold.session_token("acme-1"));
+    let ask = async || world.gateway.get(EXECUTIONS, &[("authorization", &authorization)]).await;
+    assert_eq!(ask().await.header("ratelimit"), "", "Refold had not accepted it yet");
+    let known = ask().await;
+    assert_eq!(known.header("ratelimit-policy"), "\"token\";q=2;w=2, \"upstream\";q=20;w=1");
+    assert_eq!(known.header("ratelimit"), "\"token\";r=1;t=1");
+    ask().await;
+    let refused = ask().await;
+    assert_eq!((refused.status, refused.header("ratelimit")), (StatusCode::TOO_MANY_REQUESTS, "\"token\";r=0;t=2"));
+    assert!(refused.message().starts_with("this session token has used up its budget;"));
+}
+
+#[tokio::test]
+async fn the_budget_at_refold_is_named_by_its_own_429() {
+    let config = Configuration::with_default_limits().upstream_limit(1, 2).max_wait("0s");
+    let world = World::builder().config(|_| config).start().await;
+    let granted = world.list("acme-1", "").await;
+    assert_eq!(granted.header("ratelimit-policy"), "\"account\";q=100;w=2, \"upstream\";q=2;w=2");
+    assert_eq!(state("upstream", &granted), "\"upstream\";r=0;t=2");
+    let refused = world.list("acme-2", "").await;
+    assert_is_out_of_budget(&refused);
+    assert!(refused.message().starts_with("the org's budget at Refold, which all callers share, is used up;"));
+    assert_eq!(state("upstream", &refused), format!("\"upstream\";r=0;t={}", refused.header("retry-after")));
+}
+
+/// The item of `RateLimit` with this name.
+fn state<'a>(name: &str, answer: &'a Answer) -> &'a str {
+    let named = format!("\"{name}\";");
+    let mut items = answer.header("ratelimit").split(", ");
+    items.find(|item| item.starts_with(&named)).unwrap_or_else(|| panic!("no {name}: {answer:?}"))
 }
 
 /// The published limit of Refold, which is the gateway's default.
@@ -108,11 +163,12 @@ async fn a_key_beyond_its_own_budget_spends_nothing_of_its_account() {
         let answer = world.gateway.get(EXECUTIONS, &headers).await;
         assert_eq!(answer.status == StatusCode::OK, number == 0);
         if number > 0 {
-            assert_eq!(answer.header("ratelimit"), "\"default\";r=0;t=1");
+            // The account's budget is not looked at.
+            assert_eq!(answer.header("ratelimit"), "\"key\";r=0;t=1");
         }
     }
     let modest = world.list("acme-2", "").await;
-    assert_eq!((modest.status, modest.header("ratelimit")), (StatusCode::OK, "\"default\";r=3;t=2"));
+    assert_eq!((modest.status, modest.header("ratelimit")), (StatusCode::OK, "\"account\";r=3;t=2"));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod access_log;
 mod admin;
+mod admin_commands;
 mod admin_status;
 mod browser;
 mod browser_accessibility;
@@ -12,6 +13,7 @@ mod browser_explorer;
 mod browser_status_page;
 mod caching;
 mod callers;
+mod check_online;
 mod circuit;
 mod circuit_probes;
 mod coalescing;
@@ -33,6 +35,7 @@ mod encryption;
 mod eviction;
 mod fairness;
 mod fleet_scripts;
+mod fleet;
 mod forged_tokens;
 mod frame_floods;
 mod identities;

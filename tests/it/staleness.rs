@@ -56,7 +56,10 @@ async fn a_stale_page_is_served_at_once_and_renewed_once() {
     assert_eq!(version(&world.ask().await), 1);
     world.advance(7);
     let stale = world.ask().await;
-    assert_eq!((version(&stale), stale.cache_status(), stale.header("age")), (1, "postern; hit; ttl=-2", "7"));
+    assert_eq!(
+        (version(&stale), stale.cache_status(), stale.header("age")),
+        (1, "postern; hit; ttl=-2; detail=stale", "7")
+    );
     world.0.refold.until_received(2).await;
     let mut renewed = stale;
     eventually(async || {
@@ -81,10 +84,10 @@ async fn one_stale_hit_renews_a_page_until_its_fetch_ends() {
     world.0.refold.hold();
     for _ in 0..50 {
         let stale = world.ask().await;
-        assert_eq!((version(&stale), stale.cache_status()), (1, "postern; hit; ttl=-2"));
+        assert_eq!((version(&stale), stale.cache_status()), (1, "postern; hit; ttl=-2; detail=stale"));
     }
     until(|| world.requests() >= 2).await;
-    assert_eq!(world.ask().await.cache_status(), "postern; hit; ttl=-2");
+    assert_eq!(world.ask().await.cache_status(), "postern; hit; ttl=-2; detail=stale");
     // The renewal fails, so a later caller begins another.
     world.upstream_answers(503);
     world.0.refold.release();
@@ -143,7 +146,7 @@ async fn a_spent_budget_gives_a_stale_page_rather_than_429() {
     let other = world.0.list("a", "page=2").await;
     assert_eq!(other.status, StatusCode::OK);
     let answer = world.ask().await;
-    assert_eq!((answer.status, answer.cache_status()), (StatusCode::OK, "postern; hit; ttl=-1"));
+    assert_eq!((answer.status, answer.cache_status()), (StatusCode::OK, "postern; hit; ttl=-1; detail=stale"));
     let none = world.0.list("a", "page=3").await;
     assert_eq!(none.error_code(), "UPSTREAM_BUDGET_EXCEEDED");
     assert_eq!(world.requests(), 2);
@@ -157,7 +160,7 @@ async fn an_uncacheable_response_drops_the_cached_page() {
         world.advance(6);
         world.0.refold.send_header("cache-control", "no-store");
         world.upstream_answers(status);
-        assert_eq!(world.ask().await.cache_status(), "postern; hit; ttl=-1");
+        assert_eq!(world.ask().await.cache_status(), "postern; hit; ttl=-1; detail=stale");
         world.0.refold.until_received(2).await;
         world.upstream_answers(200);
         // The renewal in the background drops the page a moment later.
@@ -196,7 +199,7 @@ async fn no_response_is_staler_than_its_request_allows() {
     ]) {
         world.advance(8);
         let answer = world.ask_for(directive).await;
-        let status = if taken { "postern; hit; ttl=-3" } else { "postern; fwd=request; stored" };
+        let status = if taken { "postern; hit; ttl=-3; detail=stale" } else { "postern; fwd=request; stored" };
         assert_eq!(answer.cache_status(), status, "{directive}");
         if taken {
             world.ask_for("no-cache").await;

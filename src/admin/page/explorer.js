@@ -123,7 +123,7 @@ const COLUMNS = [["name", "Name"], ["status", "Status"], ["source", "Source"], [
 
 /** The source of the response, in words. */
 function sourceOf(cacheStatus) {
-  if (/; hit; ttl=-/.test(cacheStatus)) return "From the cache, stale, while it is fetched again";
+  if (cacheStatus.includes("detail=stale")) return "From the cache, stale, while it is fetched again";
   if (/; hit/.test(cacheStatus)) return "From the cache";
   return /collapsed/.test(cacheStatus) ? "Fetched from Refold, in one request with other callers" : "Fetched from Refold";
 }
@@ -190,13 +190,16 @@ function interpretation(question) {
   );
 }
 
-const parameter = (value, name) => value.match(new RegExp(`;${name}=(-?\\d+)`))?.[1];
+/** The budgets that RateLimit and RateLimit-Policy name. */
+const BUDGETS = { account: "the linked account's budget", token: "the session token's budget", key: "the client key's own budget", upstream: "the budget at Refold" };
+const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
+const budgets = (value, item, sentence) => [...value.matchAll(item)].map(([, name, one, other]) => sentence(BUDGETS[name] ?? name, one, other)).join(" ");
 
 /** The meaning of each response header, in words. */
 const WORDS = {
   "cache-status": (value) => {
     const left = value.match(/ttl=(-?\d+)/)?.[1];
-    if (left != null && left < 0) return `From the cache, stale for ${-left} s; it is being fetched again, or Refold can't be reached.`;
+    if (value.includes("detail=stale")) return `From the cache, stale for ${-left} s; it is being fetched again, or Refold can't be reached.`;
     if (left != null) return `From the cache, fresh for ${left} s more.`;
     const why = value.includes("stale") ? "The cached answer was stale" : value.includes("request") ? "The request demanded a new answer" : "The answer was not in the cache";
     const kept = value.includes("stored") ? "; the new answer is stored" : "; the new answer is not stored";
@@ -208,8 +211,8 @@ const WORDS = {
     const seconds = value.match(/max-age=(\d+)/)?.[1];
     return seconds ? `A browser may reuse the answer for ${seconds} s; shared caches must not store it.` : "No cache may store the answer.";
   },
-  ratelimit: (value) => `${parameter(value, "r")} more requests may follow at once; the budget is full again in ${parameter(value, "t")} s.`,
-  "ratelimit-policy": (value) => `The linked account's budget: ${parameter(value, "q")} requests in ${parameter(value, "w")} s.`,
+  ratelimit: (value) => budgets(value, /"(\w+)";r=(\d+);t=(\d+)/g, (owner, left, full) => `Of ${owner}, ${left} more requests may follow at once; it is full again in ${full} s.`),
+  "ratelimit-policy": (value) => budgets(value, /"(\w+)";q=(\d+);w=(\d+)/g, (owner, quota, window) => `${capitalised(owner)} grants ${quota} requests in ${window} s.`),
   "retry-after": (value) => `Try again in ${value} s.`,
   "x-request-id": () => "Identifies this request in the log and in the list of recent errors.",
   "www-authenticate": () => "The gateway does not know the credential.",

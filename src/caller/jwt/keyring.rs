@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ACCEPT, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Request, StatusCode};
 use tokio::sync::{Semaphore, watch};
 
@@ -84,11 +85,14 @@ pub(super) enum KeysUnavailable {
 
 /// The reason why a fetch gave no keys.
 #[derive(Debug, thiserror::Error)]
-enum FetchKeysError {
+pub enum FetchKeysError {
+    /// There is no complete response.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The response has another status than 200.
     #[error("it answered with status {0}")]
     Status(u16),
+    /// The response has no usable keys.
     #[error(transparent)]
     Keys(#[from] KeySetError),
 }
@@ -251,13 +255,21 @@ impl JwksEndpoint {
     }
 
     async fn fetch(&self) -> Result<KeySet, FetchKeysError> {
-        let mut request = Request::new(buffered(Bytes::new()));
-        *request.uri_mut() = self.remote.target.clone().into();
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let response = self.client.send(request, Duration::MAX).await?;
-        if response.status() != StatusCode::OK {
-            return Err(FetchKeysError::Status(response.status().as_u16()));
-        }
-        Ok(KeySet::parse(response.body())?)
+        fetch_keys(&self.client, &self.remote.target).await
     }
+}
+
+/// Fetches and parses a JWKS document.
+///
+/// # Errors
+/// If there is no complete response, or no usable key in it.
+pub async fn fetch_keys(client: &Client, target: &PathAndQuery) -> Result<KeySet, FetchKeysError> {
+    let mut request = Request::new(buffered(Bytes::new()));
+    *request.uri_mut() = target.clone().into();
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+    let response = client.send(request, Duration::MAX).await?;
+    if response.status() != StatusCode::OK {
+        return Err(FetchKeysError::Status(response.status().as_u16()));
+    }
+    Ok(KeySet::parse(response.body())?)
 }

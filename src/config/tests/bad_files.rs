@@ -32,11 +32,11 @@ pub(super) fn bad_files() -> Vec<(String, &'static str)> {
         ("[server\n".into(), "postern.toml:1:8: unclosed table, expected `]`"),
         (
             "lissteners = []".into(),
-            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through, log, traces)",
+            "postern.toml:1:1: unknown key `lissteners`; did you mean `listeners`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through, log, traces, fleet)",
         ),
         (
             "[servr]".into(),
-            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through, log, traces)",
+            "postern.toml:1:2: unknown key `servr`; did you mean `server`? (accepted: listeners, admin, server, upstream, query, cache, limits, tenants, issuers, cors, pass_through, log, traces, fleet)",
         ),
         (
             "[cache.freshness]\nliv = \"1s\"".into(),

@@ -43,6 +43,21 @@ impl ListQuery {
         filters.into_iter().filter_map(|(is_set, kind)| is_set.then_some(kind)).collect()
     }
 
+    /// A list whose derivation needs one of this list's kinds alone: the same page of the list without filters, or with
+    /// one of the filters on one page of size `limit`. `None` if there is none.
+    #[must_use]
+    pub fn by_kind_alone(&self, kind: DerivationKind, limit: u32) -> Option<Self> {
+        let list = self.without_filters()?;
+        let mut filtered = list.other_page(1, limit);
+        match kind {
+            DerivationKind::Slice => return Some(list),
+            DerivationKind::Status => filtered.page_and_status.status = Some(self.page_and_status.status?),
+            DerivationKind::Source => filtered.source = Some(self.source?),
+            DerivationKind::ExecutionType => filtered.execution_type = Some(self.execution_type?),
+        }
+        Some(filtered)
+    }
+
     /// True for a page of all executions in the default order.
     #[must_use]
     pub fn is_plain(&self) -> bool {

@@ -208,6 +208,12 @@ impl UpstreamBudget {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Returns whether requests wait for which callers wait.
+    #[must_use]
+    pub fn callers_wait(&self) -> bool {
+        self.0.schedule().queue.length_of(Urgency::Foreground) > 0
+    }
+
     /// Counts the requests that wait now.
     #[must_use]
     pub fn queue_depth(&self) -> QueueDepth {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{FULL_RATE, UpstreamBudget};
+use crate::limit::policy::BudgetState;
 use crate::window_counter::{SECOND, ago, unit};
 
 /// Number of seconds of history.
@@ -30,6 +31,26 @@ pub struct BudgetStatus {
 }
 
 impl UpstreamBudget {
+    /// Returns the figures of `RateLimit`: the requests that would be granted at once, and the time until the whole burst is
+    /// available again.
+    #[must_use]
+    pub fn state(&self) -> BudgetState {
+        let inner = &self.0;
+        let now = inner.clock.now();
+        let schedule = inner.schedule();
+        let is_free = schedule.queue.length() == 0 && inner.next_grant(&schedule, now) <= now;
+        let remaining = if is_free {
+            let ahead = (now + inner.tolerance()).since(schedule.arrival.max(now));
+            let more = ahead.as_nanos() / inner.interval(&schedule).as_nanos().max(1);
+            u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1)
+        } else {
+            0
+        };
+        let full = schedule.arrival.max(schedule.paused_until).since(now);
+        let seconds = full.as_secs() + u64::from(full.subsec_nanos() > 0);
+        BudgetState { remaining, reset: u32::try_from(seconds).unwrap_or(u32::MAX) }
+    }
+
     /// Returns the present state.
     #[must_use]
     pub fn status(&self) -> BudgetStatus {

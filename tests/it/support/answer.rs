@@ -35,6 +35,11 @@ impl Answer {
         self.json()["error_code"].as_str().expect("an error body").to_owned()
     }
 
+    /// The message of an error.
+    pub(crate) fn message(&self) -> String {
+        self.json()["message"].as_str().expect("an error body").to_owned()
+    }
+
     /// The status and the error code of an error.
     pub(crate) fn error(&self) -> (u16, String) {
         (self.status.as_u16(), self.error_code())

@@ -8,6 +8,7 @@ pub(crate) mod counted;
 pub(crate) mod frames;
 pub(crate) mod leaks;
 pub(crate) mod program;
+pub(crate) mod redis_server;
 pub(crate) mod rogue;
 pub(crate) mod tls;
 pub(crate) mod tokens;
@@ -56,15 +57,21 @@ pub(crate) const KEY: &str = "pst_all_accounts";
 pub(crate) const JWT_SECRET: &str = "a-secret-of-at-least-thirty-two-bytes-0001";
 /// The token of the admin listener, where one is configured.
 pub(crate) const ADMIN_TOKEN: &str = "an-admin-token-that-no-client-sees-7a11";
+/// The secret that the replicas of a fleet share.
+pub(crate) const FLEET_SECRET: &str = "a-fleet-secret-of-at-least-thirty-two-bytes";
+/// The password of a Redis server, where it has one.
+pub(crate) const REDIS_PASSWORD: &str = "a-redis-password-that-nothing-shows-44ab";
 /// The collection of executions.
 pub(crate) const EXECUTIONS: &str = "/api/v2/public/execution";
 /// The environment variables that hold the secrets, with their values.
-pub(crate) const ENVIRONMENT: [(&str, &str); 5] = [
+pub(crate) const ENVIRONMENT: [(&str, &str); 7] = [
     ("ORG_KEY", ORG_KEY),
     ("NEXT_ORG_KEY", NEXT_ORG_KEY),
     ("OTHER_ORG_KEY", OTHER_ORG_KEY),
     ("JWT_SECRET", JWT_SECRET),
     ("ADMIN_TOKEN", ADMIN_TOKEN),
+    ("FLEET_SECRET", FLEET_SECRET),
+    ("REDIS_PASSWORD", REDIS_PASSWORD),
 ];
 
 /// The headers of a caller of a linked account with [`KEY`].

@@ -1,0 +1,128 @@
+//! `postern keys`: lists the client keys of a running gateway and their use.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::admin_client::AdminArguments;
+use super::output::{CommandError, OutputFormat, print};
+use crate::suggest::suggest;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  postern keys
+  postern keys --tenant acme --config postern.toml
+  postern keys --admin unix:/run/postern/admin.sock --format json")]
+pub(super) struct KeysArguments {
+    /// Only the keys of this tenant.
+    #[arg(long, value_name = "ID")]
+    tenant: Option<String>,
+    #[command(flatten)]
+    admin: AdminArguments,
+    /// Form of the list on standard output.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: OutputFormat,
+}
+
+/// A client key, as `/status` has it.
+#[derive(Deserialize)]
+struct Key {
+    tenant: String,
+    name: String,
+    access: String,
+    expires: Option<Timestamp>,
+    per_second: Option<u32>,
+    requests: u64,
+    limited: u64,
+    last_used_seconds_ago: Option<u64>,
+}
+
+const HEADINGS: [&str; 8] = ["TENANT", "NAME", "ACCESS", "EXPIRES", "LAST USED", "REQUESTS/MIN", "429/MIN", "RATE"];
+
+/// Prints the client keys: their permissions, expiry and last use, the requests and 429s of the last minute, and the rate of
+/// their own budgets.
+///
+/// # Errors
+/// If the admin listener can't be asked, or there is no such tenant.
+pub(super) fn run(arguments: &KeysArguments) -> Result<(), CommandError> {
+    let status = arguments.admin.client()?.get("/status")?;
+    if let Some(id) = &arguments.tenant {
+        check_tenant(id, &status["tenants"])?;
+    }
+    let keys = status["client_keys"].as_array().ok_or("this version of the gateway does not list its client keys")?;
+    let is_shown = |key: &&Value| arguments.tenant.as_ref().is_none_or(|id| key["tenant"] == **id);
+    let keys: Vec<&Value> = keys.iter().filter(is_shown).collect();
+    if arguments.format == OutputFormat::Json {
+        return print(serde_json::to_string_pretty(&json!({ "client_keys": keys }))?);
+    }
+    let now: Option<Timestamp> = serde_json::from_value(status["at"].clone())?;
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    for key in keys {
+        rows.push(row(&Key::deserialize(key)?, now));
+    }
+    for line in aligned(&rows) {
+        print(line)?;
+    }
+    Ok(())
+}
+
+fn check_tenant(id: &str, tenants: &Value) -> Result<(), CommandError> {
+    let known: Vec<&str> =
+        tenants.as_array().into_iter().flatten().filter_map(|tenant| tenant["id"].as_str()).collect();
+    if known.contains(&id) {
+        return Ok(());
+    }
+    let suggestion = suggest(id, known).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+    Err(format!("there is no tenant `{id}`{suggestion}").into())
+}
+
+fn row(key: &Key, now: Option<Timestamp>) -> [String; 8] {
+    let expires = match key.expires {
+        None => "never".to_owned(),
+        Some(end) if now.is_some_and(|now| now >= end) => format!("{end} (expired)"),
+        Some(end) => end.to_string(),
+    };
+    let used = key.last_used_seconds_ago.map_or("not since start".to_owned(), ago);
+    let rate = key.per_second.map_or("-".to_owned(), |rate| format!("{rate}/s"));
+    let (requests, limited) = (key.requests.to_string(), key.limited.to_string());
+    [key.tenant.clone(), key.name.clone(), key.access.clone(), expires, used, requests, limited, rate]
+}
+
+/// A time span in its largest whole unit.
+fn ago(seconds: u64) -> String {
+    let (number, unit) = match seconds {
+        0..120 => (seconds, "s"),
+        120..7200 => (seconds / 60, "min"),
+        7200..172_800 => (seconds / 3600, "h"),
+        _ => (seconds / 86_400, "d"),
+    };
+    format!("{number} {unit} ago")
+}
+
+/// Lines whose columns begin below each other.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> impl Iterator<Item = String> {
+    let widths: [usize; N] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    rows.iter().map(move |row| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_begin_below_each_other() {
+        let rows = [["A", "B"], ["long", "c"], ["é", "d"]].map(|row| row.map(str::to_owned));
+        assert_eq!(aligned(&rows).collect::<Vec<_>>(), ["A     B", "long  c", "é     d"]);
+    }
+
+    #[test]
+    fn a_time_span_has_its_largest_unit() {
+        let spans = [0, 119, 120, 7199, 7200, 172_799, 172_800].map(ago);
+        let expected = ["0 s ago", "119 s ago", "2 min ago", "119 min ago", "2 h ago", "47 h ago", "2 d ago"];
+        assert_eq!(spans, expected);
+    }
+}

@@ -1,0 +1,201 @@
+//! The membership of a replica in its fleet, which follows from the answers to its beats. Pure: time is passed in.
+//!
+//! A beat renews two terms. The *lease* is the server's: while it lasts, the server counts this replica as one that asks it for
+//! its share. *Trust* is the replica's own: while it lasts, what the replica knows from the server is current. A replica goes
+//! on alone only when its lease has surely ended, so that no share is used twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reckoning::Reckoning;
+use crate::clock::Moment;
+
+/// A lease lasts this long from the server's receipt of a beat.
+pub(super) const LEASE: Duration = Duration::from_millis(750);
+/// Trust lasts this long from the sending of an answered beat.
+pub(super) const TRUST: Duration = Duration::from_millis(300);
+/// A beat that reaches the server later than this is refused.
+pub(super) const LONGEST_DELAY: Duration = Duration::from_millis(200);
+/// A replica that has had no answer for this long is alone.
+pub(super) const ALONE_AFTER: Duration = Duration::from_secs(1);
+/// The server leaves the share of a replica whose lease has ended to it for this long.
+pub(super) const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
+/// Shortest and longest pause between two beats.
+pub(super) const BEAT_MILLIS: std::ops::RangeInclusive<u64> = 80..=100;
+
+/// The relation of a replica to the rest of its fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FleetState {
+    /// The server answers: budgets are shared by its scripts.
+    Shared,
+    /// The server has not answered for a moment: it is still asked, and nothing from it is current.
+    Limbo,
+    /// The server is away: the replica has its share in time slots.
+    Alone,
+    /// The server is connected, and has not yet confirmed the membership: the replica has no budget.
+    Joining,
+}
+
+impl FleetState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Shared, Self::Limbo, Self::Alone, Self::Joining];
+
+    /// The name in logs, metrics and on the status page.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Limbo => "limbo",
+            Self::Alone => "alone",
+            Self::Joining => "joining",
+        }
+    }
+}
+
+/// The knowledge of the membership until the next beat; the state at a moment follows from it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Standing {
+    /// When the process started.
+    started: Moment,
+    /// When the last answered beat was sent.
+    last_good: Option<Moment>,
+    /// When the lease of the last beat that was sent has ended, even if it was received as late as possible.
+    lease_over: Moment,
+    /// True from a connection until its first answered beat, unless the membership has outlasted the connection before.
+    is_joining: bool,
+    /// The clock of the server, as last reckoned.
+    pub(super) reckoning: Option<Reckoning>,
+    /// The members at the last answered beat.
+    pub(super) members: Members,
+}
+
+/// The members of the fleet at a beat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// All that are not forgotten, this replica among them.
+    pub known: u32,
+    /// The members with a lease.
+    pub live: u32,
+    /// The place of this replica among the ids in byte order; `None` if it was never a member, or is beyond the 64th.
+    pub rank: Option<u32>,
+}
+
+/// The answer to a beat.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Beat {
+    /// The server's clock, in microseconds.
+    pub(super) server_time: f64,
+    /// The membership, unless the beat came too late.
+    pub(super) accepted: Option<Accepted>,
+}
+
+/// The membership in the answer to a beat.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Accepted {
+    pub(super) epoch: Vec<u8>,
+    pub(super) known: u32,
+    pub(super) live: u32,
+    pub(super) ids: Vec<Vec<u8>>,
+}
+
+/// Follows the connections and beats of a replica.
+#[derive(Debug)]
+pub(super) struct Membership {
+    id: Arc<str>,
+    standing: Standing,
+    /// The replication id of the server of the last connection.
+    server: Option<Box<str>>,
+    /// The fleet's epoch at the last answered beat.
+    epoch: Option<Vec<u8>>,
+}
+
+impl Standing {
+    /// The state at `now`.
+    pub(super) fn state(&self, now: Moment) -> FleetState {
+        let age = now.since(self.last_good.unwrap_or(self.started));
+        if self.is_joining {
+            FleetState::Joining
+        } else if self.last_good.is_some() && age <= TRUST {
+            FleetState::Shared
+        } else if age >= ALONE_AFTER && now >= self.lease_over {
+            FleetState::Alone
+        } else if self.last_good.is_some() {
+            FleetState::Limbo
+        } else {
+            // A process that has just started: Redis may be connected in a moment.
+            FleetState::Joining
+        }
+    }
+
+    /// Time since the last answered beat was sent; `None` if there was none.
+    pub(super) fn lag(&self, now: Moment) -> Option<Duration> {
+        self.last_good.map(|good| now.since(good))
+    }
+}
+
+impl Membership {
+    /// The membership of a process that has just started.
+    pub(super) fn new(id: Arc<str>, now: Moment) -> Self {
+        let standing = Standing {
+            started: now,
+            last_good: None,
+            lease_over: now,
+            is_joining: false,
+            reckoning: None,
+            members: Members::default(),
+        };
+        Self { id, standing, server: None, epoch: None }
+    }
+
+    /// The present knowledge.
+    pub(super) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Records a connection to the server with this replication id, whose clock was read. Nothing from another server is
+    /// current. Called before the first beat of the connection is sent.
+    pub(super) fn connected(&mut self, now: Moment, server: &str, reckoning: Reckoning) {
+        if self.server.as_deref() != Some(server) {
+            self.server = Some(server.into());
+            self.standing.last_good =
+                self.standing.last_good.map(|good| good.min(now - TRUST - Duration::from_nanos(1)));
+            self.epoch = None;
+        }
+        let is_member = matches!(self.standing.state(now), FleetState::Shared | FleetState::Limbo);
+        self.standing.is_joining = !is_member;
+        self.standing.reckoning = Some(reckoning);
+    }
+
+    /// Records that the connection is lost.
+    pub(super) fn disconnected(&mut self) {
+        self.standing.is_joining = false;
+    }
+
+    /// Records that a beat is sent, whose lease lasts from its receipt, also if its answer never comes.
+    pub(super) fn beat_sent(&mut self, now: Moment) {
+        self.standing.lease_over = now + LONGEST_DELAY + LEASE;
+    }
+
+    /// Records the answer to a beat. Returns true if the fleet's epoch is another than before: its state was lost.
+    pub(super) fn beat_answered(&mut self, beat: &Beat, sent: Moment, received: Moment) -> bool {
+        let reckoning = &mut self.standing.reckoning;
+        *reckoning = Some(reckoning.map_or(Reckoning::new(beat.server_time, sent, received), |reckoning| {
+            reckoning.updated(beat.server_time, sent, received)
+        }));
+        let Some(accepted) = &beat.accepted else { return false };
+        let rank = self.rank_in(&accepted.ids);
+        self.standing.members = Members { known: accepted.known, live: accepted.live, rank };
+        self.standing.last_good = Some(sent);
+        self.standing.is_joining = false;
+        self.epoch.replace(accepted.epoch.clone()).is_some_and(|before| before != accepted.epoch)
+    }
+
+    fn rank_in(&self, ids: &[Vec<u8>]) -> Option<u32> {
+        let own = self.id.as_bytes();
+        let before = ids.iter().filter(|id| id.as_slice() < own).count();
+        ids.iter().any(|id| id == own).then(|| u32::try_from(before).ok()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! Several replicas as one fleet: what they share on a Redis or Valkey server.
+//!
+//! Without `[fleet]` there is no [`Fleet`], and nothing of this runs. With it, one thread has the connection to the server: it
+//! beats, so that the replicas know of each other (`membership`), and runs the workers' scripts ([`Commands`]). Readers
+//! on other threads see the state in one atomic load.
+//!
+//! The promise: in no window do the replicas together send more than the budget allows, whatever happens to the server or the
+//! network; and no request fails because of Redis. While the server is away, a replica goes on with its share alone
+//! ([`FleetState::Alone`]).
+
+mod commands;
+mod connect;
+mod dial;
+mod link;
+mod membership;
+mod metrics;
+mod names;
+mod probe;
+mod reckoning;
+mod script;
+mod status;
+mod supervisor;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use tokio::sync::watch;
+
+pub use self::commands::{Commands, Unavailable};
+pub use self::connect::ConnectError;
+use self::connect::Connector;
+use self::membership::Membership;
+pub use self::membership::{FleetState, Members};
+pub use self::metrics::{FleetCounts, ROUND_TRIP_BOUNDS};
+pub use self::names::Names;
+pub use self::probe::{ProbeError, ServerReport, probe};
+pub use self::script::Script;
+use self::status::Status;
+use self::supervisor::Supervisor;
+use crate::clock::{Clock, Moment};
+use crate::config::FleetConfig;
+use crate::digest::Hex;
+use crate::http_client::ClientSetupError;
+
+/// A fleet can't be joined.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// TLS can't be set up.
+    #[error(transparent)]
+    Tls(#[from] ClientSetupError),
+    /// The fleet's thread can't be started.
+    #[error("can't start the fleet's thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// This process as a replica of a fleet. Cheap to clone; clones are the same replica. The thread ends with the last clone, or
+/// with [`Fleet::leave`].
+#[derive(Clone, Debug)]
+pub struct Fleet(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<FleetConfig>,
+    names: Arc<Names>,
+    commands: Commands,
+    status: Arc<Status>,
+    /// The place in the time slots of a replica that starts while the server is away, and so has no rank.
+    random_rank: u32,
+    stop: watch::Sender<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The time slots of a replica that is alone: of `count` slots, one after the other, the one with number `own` is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeSlots {
+    /// The number of slots.
+    pub count: u32,
+    /// The replica's own one.
+    pub own: u32,
+}
+
+impl Fleet {
+    /// Joins the fleet of a configuration, under a new random id. Returns at once; the server is connected in the background.
+    ///
+    /// # Errors
+    /// If TLS can't be set up, or the thread not be started.
+    pub fn start(config: &Arc<FleetConfig>, clock: Clock) -> Result<Self, FleetError> {
+        let mut random = [0; 16];
+        rand::fill(&mut random).map_err(|_| FleetError::Thread(io::Error::other("there is no randomness")))?;
+        let id: Arc<str> = Hex(&random).to_string().into();
+        let now = clock.now();
+        let status = Arc::new(Status::new(clock.clone(), Membership::new(Arc::clone(&id), now).standing()));
+        let (commands, receiver) = commands::channel(&status, config.command_timeout);
+        let names = Arc::new(Names::new(config));
+        let stop = watch::Sender::new(false);
+        let supervisor = Supervisor {
+            connector: Connector::new(config, clock)?,
+            names: Arc::clone(&names),
+            status: Arc::clone(&status),
+            id,
+            replicas: config.replicas,
+            command_timeout: config.command_timeout,
+            commands: receiver,
+            stop: stop.subscribe(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FleetError::Thread)?;
+        let run = move || {
+            runtime.block_on(supervisor.run());
+            // A look-up of a name may still hang.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("postern-fleet".to_owned()).spawn(run);
+        let thread = Mutex::new(Some(thread.map_err(FleetError::Thread)?));
+        let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
+        Ok(Self(Arc::new(Inner { config: Arc::clone(config), names, commands, status, random_rank, stop, thread })))
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &FleetConfig {
+        &self.0.config
+    }
+
+    /// The names of keys.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.0.names
+    }
+
+    /// Runs scripts on the server.
+    #[must_use]
+    pub fn commands(&self) -> &Commands {
+        &self.0.commands
+    }
+
+    /// The state at `now`.
+    #[must_use]
+    pub fn state(&self, now: Moment) -> FleetState {
+        self.0.status.state(now)
+    }
+
+    /// Returns whether there is a connection to the server.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.status.is_connected()
+    }
+
+    /// The members at the last beat that the server answered.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        self.0.status.members()
+    }
+
+    /// Time since the last answered beat was sent; `None` if there was none.
+    #[must_use]
+    pub fn lag(&self, now: Moment) -> Option<Duration> {
+        self.0.status.standing().lag(now)
+    }
+
+    /// The fleet's clock at `now`, in microseconds since 1970: the server's, reckoned on while it is away.
+    #[must_use]
+    pub fn clock_micros(&self, now: Moment) -> u64 {
+        self.0.status.fleet_micros(now)
+    }
+
+    /// A number for the server of the last connection; after a failover or an empty restart there is another one, and what the
+    /// server holds from before can't be relied upon. 0 before the first connection.
+    #[must_use]
+    pub fn server(&self) -> u64 {
+        self.0.status.server()
+    }
+
+    /// The time slots of this replica while it is alone; `None` if it has none, since more replicas run than the configuration
+    /// says.
+    #[must_use]
+    pub fn time_slots(&self) -> Option<TimeSlots> {
+        let (members, replicas) = (self.members(), self.0.config.replicas);
+        let count = members.known.max(replicas);
+        let own = if members.known == 0 { self.0.random_rank } else { members.rank? };
+        (own < replicas).then_some(TimeSlots { count, own })
+    }
+
+    /// The counts of commands.
+    #[must_use]
+    pub fn counts(&self) -> FleetCounts {
+        self.0.status.counters.read()
+    }
+
+    /// Leaves the fleet, so that the other replicas have this one's share at once. Call it when no more requests are sent.
+    pub fn leave(&self) {
+        self.0.leave();
+    }
+}
+
+impl Inner {
+    fn leave(&self) {
+        self.stop.send_replace(true);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // Fails only if the thread has panicked, and then its lease ends by itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

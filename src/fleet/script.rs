@@ -1,0 +1,48 @@
+//! The scripts that run inside of Redis, each of which is atomic.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+/// A Lua script of Postern's own. Declared as a `static`, so that a command refers to it.
+pub struct Script {
+    name: &'static str,
+    source: &'static str,
+    hashed: OnceLock<redis::Script>,
+}
+
+/// All scripts; each is loaded when a connection begins.
+pub(super) static SCRIPTS: [&Script; 2] = [&BEAT, &LEAVE];
+
+/// Renews a replica's lease.
+pub(super) static BEAT: Script = Script::new("beat", include_str!("scripts/beat.lua"));
+/// Ends a replica's lease.
+pub(super) static LEAVE: Script = Script::new("leave", include_str!("scripts/leave.lua"));
+
+impl Script {
+    /// Makes a script of its name, for logs and metrics, and its source.
+    #[must_use]
+    pub const fn new(name: &'static str, source: &'static str) -> Self {
+        Self { name, source, hashed: OnceLock::new() }
+    }
+
+    /// The name, for logs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(super) fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// The script with its SHA-1, by which it is called.
+    pub(super) fn hashed(&self) -> &redis::Script {
+        self.hashed.get_or_init(|| redis::Script::new(self.source))
+    }
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Script").field(&self.name).finish()
+    }
+}

@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- Renews the lease of a replica, and says who else is a member.
+--
+-- KEYS  1 members (sorted set: replica -> end of its lease)  2 log (stream)  3 epoch
+-- ARGV  1 replica  2 length of a lease  3 time after which a lease that has ended is forgotten
+--       4 time at which the beat was sent, on this server's clock  5 longest delay  6 epoch to set if there is none
+-- Times are in microseconds.
+--
+-- Returns {'ok', now, epoch, last entry of the log, members, members with a lease, ids of at most 64 members}, or {'late', now}.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local us = function(n) return string.format('%.0f', n) end
+local lease, forget = tonumber(ARGV[2]), tonumber(ARGV[3])
+-- A beat that was queued while this server was paused would renew a lease that its replica considers lost.
+if now - tonumber(ARGV[4]) > tonumber(ARGV[5]) then return {'late', us(now)} end
+redis.call('SET', KEYS[3], ARGV[6], 'NX')
+redis.call('ZADD', KEYS[1], us(now + lease), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', us(now - forget))
+-- The clock was set back: no lease ends later than one that is given now.
+for _, replica in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. us(now + lease), '+inf', 'BYSCORE')) do
+  redis.call('ZADD', KEYS[1], us(now + lease), replica)
+end
+local tail = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+return {
+  'ok', us(now), redis.call('GET', KEYS[3]), tail[1] and tail[1][1] or '0-0',
+  redis.call('ZCARD', KEYS[1]), redis.call('ZCOUNT', KEYS[1], us(now), '+inf'), redis.call('ZRANGE', KEYS[1], 0, 63),
+}

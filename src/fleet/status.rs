@@ -1,0 +1,84 @@
+//! The state of the fleet for readers on other threads: one atomic load, no lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::membership::{FleetState, Members, Standing};
+use super::metrics::FleetCounters;
+use super::reckoning::micros;
+use crate::clock::{Clock, Moment};
+
+/// The state that the fleet's thread writes and others read.
+#[derive(Debug)]
+pub(super) struct Status {
+    pub(super) clock: Clock,
+    standing: ArcSwap<Standing>,
+    is_connected: AtomicBool,
+    /// A number for the server of the last connection, from its replication id; 0 before the first.
+    server: AtomicU64,
+    pub(super) counters: FleetCounters,
+}
+
+impl Status {
+    pub(super) fn new(clock: Clock, standing: Standing) -> Self {
+        Self {
+            clock,
+            standing: ArcSwap::from_pointee(standing),
+            is_connected: AtomicBool::new(false),
+            server: AtomicU64::new(0),
+            counters: FleetCounters::default(),
+        }
+    }
+
+    pub(super) fn publish(&self, standing: Standing) {
+        self.standing.store(standing.into());
+    }
+
+    pub(super) fn set_connected(&self, is_connected: bool) {
+        self.is_connected.store(is_connected, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_server(&self, server: u64) {
+        self.server.store(server, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn server(&self) -> u64 {
+        self.server.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        **self.standing.load()
+    }
+
+    pub(super) fn state(&self, now: Moment) -> FleetState {
+        self.standing.load().state(now)
+    }
+
+    pub(super) fn members(&self) -> Members {
+        self.standing.load().members
+    }
+
+    /// The fleet's clock at `now`, in microseconds: the server's as reckoned, or the wall clock before the first connection.
+    pub(super) fn fleet_micros(&self, now: Moment) -> u64 {
+        let micros = if let Some(reckoning) = self.standing.load().reckoning {
+            micros(now) + reckoning.difference()
+        } else {
+            let since = micros(self.clock.now()) - micros(now);
+            #[expect(clippy::cast_precision_loss, reason = "microseconds since 1970 are below 2^53")]
+            let wall = self.clock.wall().as_microsecond() as f64;
+            wall - since
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and time is after 1970"
+        )]
+        let micros = micros as u64;
+        micros
+    }
+}

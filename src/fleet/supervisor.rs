@@ -1,0 +1,261 @@
+//! The fleet's thread: keeps a connection, beats, runs the workers' commands, and reports the state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use redis::{FromRedisValue, Value};
+use tokio::sync::{mpsc, watch};
+
+use super::commands::{Call, Command, Unavailable};
+use super::connect::{ConnectError, Connected, Connector};
+use super::link::{Link, LinkEnd};
+use super::membership::{Accepted, BEAT_MILLIS, Beat, FORGOTTEN_AFTER, FleetState, LEASE, LONGEST_DELAY, Membership};
+use super::names::Names;
+use super::reckoning::as_micros;
+use super::script::{BEAT, LEAVE};
+use super::status::Status;
+use crate::clock::Moment;
+use crate::digest::sha256;
+use crate::log_events;
+
+/// Shortest pause before the next connection, doubled after each failure.
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(25);
+/// Longest pause before the next connection.
+const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+/// Pause after a script has failed, which it would again.
+const SCRIPT_BACKOFF: Duration = Duration::from_secs(10);
+/// Interval between two looks at the state, for the log.
+const STATE_CHECK: Duration = Duration::from_millis(50);
+
+/// The surroundings of the fleet's thread.
+pub(super) struct Supervisor {
+    pub(super) connector: Connector,
+    pub(super) names: Arc<Names>,
+    pub(super) status: Arc<Status>,
+    pub(super) id: Arc<str>,
+    pub(super) replicas: u32,
+    pub(super) command_timeout: Duration,
+    pub(super) commands: mpsc::Receiver<Command>,
+    /// Becomes true when the process leaves the fleet.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// The membership and what its beats need.
+struct Member<'a> {
+    membership: Membership,
+    status: &'a Status,
+    rng: Rng,
+    keys: [String; 3],
+    id: Arc<str>,
+    replicas: u32,
+    /// True once more replicas than configured were reported.
+    has_reported_surplus: bool,
+}
+
+impl Supervisor {
+    /// Runs until the process leaves the fleet.
+    pub(super) async fn run(mut self) {
+        let status = Arc::clone(&self.status);
+        tokio::select! {
+            () = self.serve() => {}
+            () = report_states(&status) => {}
+        }
+    }
+
+    async fn serve(&mut self) {
+        let status = Arc::clone(&self.status);
+        let mut member = Member {
+            membership: Membership::new(Arc::clone(&self.id), status.clock.now()),
+            status: &status,
+            rng: Rng::with_seed(seed(&self.id)),
+            keys: ["m", "log", "ep"].map(|kind| self.names.single(kind)),
+            id: Arc::clone(&self.id),
+            replicas: self.replicas,
+            has_reported_surplus: false,
+        };
+        let mut backoff = SHORTEST_BACKOFF;
+        let mut has_reported = false;
+        loop {
+            let opened = tokio::select! {
+                opened = self.connector.connect() => opened,
+                () = refuse(&mut self.commands) => return,
+                _ = self.stop.wait_for(|stop| *stop) => return,
+            };
+            let pause = match opened {
+                Ok(connected) => {
+                    (backoff, has_reported) = (SHORTEST_BACKOFF, false);
+                    match self.use_connection(connected, &mut member).await {
+                        None => return,
+                        Some(LinkEnd::Away) => SHORTEST_BACKOFF,
+                        Some(LinkEnd::ScriptFailed) => SCRIPT_BACKOFF,
+                    }
+                }
+                Err(error) => {
+                    report(&error, &mut has_reported);
+                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
+                    backoff
+                }
+            };
+            let pause = pause.mul_f64(member.rng.f64().mul_add(0.5, 0.75));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = refuse(&mut self.commands) => return,
+                _ = self.stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Uses a connection until it is given up; `None` once the process has left the fleet.
+    async fn use_connection(&mut self, connected: Connected, member: &mut Member<'_>) -> Option<LinkEnd> {
+        let Connected { connection, driver, replication_id, version, reckoning } = connected;
+        let status = &self.status;
+        let now = status.clock.now();
+        member.membership.connected(now, &replication_id, reckoning);
+        status.publish(member.membership.standing());
+        status.set_server(seed(&replication_id));
+        status.counters.connected();
+        tracing::info!(version, message = log_events::FLEET_CONNECTED);
+        let link = Link::new(connection, driver, Arc::clone(status), self.command_timeout);
+        status.set_connected(true);
+        let end = tokio::select! {
+            biased;
+            _ = self.stop.wait_for(|stop| *stop) => None,
+            end = link.ended() => Some(end),
+            () = member.beat_forever(&link) => None,
+            () = execute(&mut self.commands, &link) => None,
+        };
+        status.set_connected(false);
+        if end.is_none() {
+            let leave = Call::new(&LEAVE, &member.keys[0], &*member.id);
+            // If it fails, the lease ends by itself.
+            let _ = link.run(&leave).await;
+        }
+        member.membership.disconnected();
+        status.publish(member.membership.standing());
+        end
+    }
+}
+
+impl Member<'_> {
+    async fn beat_forever(&mut self, link: &Link) {
+        loop {
+            let sent = self.status.clock.now();
+            self.beat(link, sent).await;
+            let pause = Duration::from_millis(self.rng.u64(BEAT_MILLIS));
+            self.status.clock.sleep_until(sent + pause).await;
+        }
+    }
+
+    async fn beat(&mut self, link: &Link, sent: Moment) {
+        let Some(reckoning) = self.membership.standing().reckoning else { return };
+        self.membership.beat_sent(sent);
+        self.status.publish(self.membership.standing());
+        #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970 fit")]
+        let sent_at = reckoning.earliest(sent) as i64;
+        let arguments = (
+            &*self.id,
+            as_micros(LEASE),
+            as_micros(FORGOTTEN_AFTER),
+            sent_at,
+            as_micros(LONGEST_DELAY),
+            // Any member may give the epoch; it only has to be new.
+            format!("{}-{sent_at}", self.id),
+        );
+        let Ok(answer) = link.run(&Call::new(&BEAT, &self.keys, arguments)).await else { return };
+        let Some(beat) = read(answer) else {
+            tracing::error!(
+                script = BEAT.name(),
+                error = "the answer can't be understood",
+                message = log_events::FLEET_SCRIPT_FAILED
+            );
+            return;
+        };
+        if self.membership.beat_answered(&beat, sent, self.status.clock.now()) {
+            tracing::warn!(message = log_events::FLEET_STATE_LOST);
+        }
+        self.status.publish(self.membership.standing());
+        self.report_surplus();
+    }
+
+    /// Reports once that more replicas run than the configuration says.
+    fn report_surplus(&mut self) {
+        let members = self.status.members().live;
+        let is_surplus = members > self.replicas;
+        if is_surplus && !self.has_reported_surplus {
+            tracing::error!(members, replicas = self.replicas, message = log_events::FLEET_TOO_MANY_REPLICAS);
+        }
+        self.has_reported_surplus = is_surplus;
+    }
+}
+
+/// Reads the answer to a beat.
+fn read(answer: Value) -> Option<Beat> {
+    let Value::Array(fields) = answer else { return None };
+    let mut fields = fields.into_iter();
+    let mut next = || fields.next();
+    let outcome = String::from_redis_value(next()?).ok()?;
+    let server_time = f64::from_redis_value(next()?).ok()?;
+    if outcome != "ok" {
+        return Some(Beat { server_time, accepted: None });
+    }
+    let epoch = Vec::from_redis_value(next()?).ok()?;
+    let _tail = next()?;
+    let known = u32::from_redis_value(next()?).ok()?;
+    let live = u32::from_redis_value(next()?).ok()?;
+    let ids = Vec::<Vec<u8>>::from_redis_value(next()?).ok()?;
+    Some(Beat { server_time, accepted: Some(Accepted { epoch, known, live, ids }) })
+}
+
+/// Runs commands, all of them at the same time, until no more can come.
+async fn execute(commands: &mut mpsc::Receiver<Command>, link: &Link) {
+    while let Some(Command { call, reply }) = commands.recv().await {
+        let link = link.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                result = link.run(&call) => drop(reply.send(result)),
+                // A caller that is gone still gets its script run, but its connection has ended.
+                _ = link.ended() => drop(reply.send(Err(Unavailable::Failed))),
+            }
+        });
+    }
+}
+
+/// Refuses commands that were on their way when the connection ended, until no more can come.
+async fn refuse(commands: &mut mpsc::Receiver<Command>) {
+    while let Some(command) = commands.recv().await {
+        // Fails if the caller is gone.
+        let _ = command.reply.send(Err(Unavailable::Disconnected));
+    }
+}
+
+/// Logs the first failure of an outage.
+fn report(error: &ConnectError, has_reported: &mut bool) {
+    if !std::mem::replace(has_reported, true) {
+        tracing::warn!(%error, message = log_events::FLEET_UNREACHABLE);
+    }
+}
+
+/// Logs changes of the state, which time alone can cause.
+async fn report_states(status: &Status) {
+    let mut before = FleetState::Joining;
+    loop {
+        let state = status.state(status.clock.now());
+        if state != before {
+            let (from, to) = (before.name(), state.name());
+            if state == FleetState::Alone {
+                tracing::warn!(from, state = to, message = log_events::FLEET_STATE_CHANGED);
+            } else {
+                tracing::info!(from, state = to, message = log_events::FLEET_STATE_CHANGED);
+            }
+            before = state;
+        }
+        tokio::time::sleep(STATE_CHECK).await;
+    }
+}
+
+/// A number from a text.
+fn seed(text: &str) -> u64 {
+    let digest = sha256(text.as_bytes());
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
