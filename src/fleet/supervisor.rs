@@ -46,7 +46,7 @@ struct Member<'a> {
     membership: Membership,
     status: &'a Status,
     rng: Rng,
-    keys: [String; 3],
+    keys: [String; 4],
     id: Arc<str>,
     replicas: u32,
     /// True once more replicas than configured were reported.
@@ -69,7 +69,7 @@ impl Supervisor {
             membership: Membership::new(Arc::clone(&self.id), status.clock.now()),
             status: &status,
             rng: Rng::with_seed(seed(&self.id)),
-            keys: ["m", "log", "ep"].map(|kind| self.names.single(kind)),
+            keys: ["m", "log", "ep", "gap"].map(|kind| self.names.single(kind)),
             id: Arc::clone(&self.id),
             replicas: self.replicas,
             has_reported_surplus: false,

@@ -109,7 +109,7 @@ impl Gateway {
     ) -> Result<Self, ClientSetupError> {
         let observer = Arc::new(Observer::new(clock.clone(), access_log));
         Ok(Self {
-            callers: Callers::new(&config, &clock)?,
+            callers: Callers::new(&config, &clock, fleet.as_ref())?,
             cors: config.cors.as_ref().map(CorsPolicy::new),
             fetcher: Arc::new(Fetcher::new(Arc::clone(&config), clock.clone(), &observer)),
             encoder: Encoder::default(),

@@ -86,7 +86,8 @@ impl SessionTokens {
     /// that its entries are not found again.
     pub(super) fn get(&self, digest: &TokenDigest, rate: Rate, now: Moment) -> Arc<Partition> {
         self.accepted(digest, now).unwrap_or_else(|| {
-            let create = || Partition::new(Owner::unproven_token(self.was_accepted(digest, now)), flow_of(digest), rate);
+            let create =
+                || Partition::new(Owner::unproven_token(self.was_accepted(digest, now)), flow_of(digest), rate);
             self.unproven.get_with(*digest, || Arc::new(create()))
         })
     }

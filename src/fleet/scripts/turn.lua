@@ -7,7 +7,7 @@
 -- ARGV  1 interval us   2 tolerance, in intervals   3 urgency: f or b   4 credential   5 account   6 longest wait us
 --       7 org   8 replicas last known to the caller   9 most replicas   10 lease us
 --       11 the caller's number for this server, which another has after a failover
--- Returns {verdict, wait us, server's time us, held for us, rate factor, expected at us}.
+-- Returns {verdict, wait us, server's time us, held for us, rate factor, expected at us, arrival time of the next request, from now us}.
 --   go     granted at the server's time; instead of the wait, what the grant costs in us
 --   wait   the flow has a place; ask again after the wait, and at least every 200 ms
 --   later  the wait is longer than the longest; a flow without a place got none
@@ -63,7 +63,8 @@ local function answer(verdict, wait, expected)
   redis.call('HSET', KEYS[1], 'tat', us(tat), 'held', us(held), 'pace', pace, 'born', us(born), 'seq', us(seq), 'at', us(now),
     'gap', gap)
   redis.call('ZADD', KEYS[7], us(now), ARGV[7])
-  return {verdict, math.ceil(wait), now, math.ceil(math.max(0, held - now)), pace, expected or 0}
+  return {verdict, math.ceil(wait), now, math.ceil(math.max(0, held - now)), pace, expected or 0,
+    math.ceil(math.max(0, tat - now))}
 end
 
 -- Flows that stopped asking lose their place, and their credentials the round of it.

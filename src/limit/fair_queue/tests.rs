@@ -138,6 +138,7 @@ fn a_full_queue_drops_the_last_request_of_the_longest_flow() {
     assert!(queue.make_room(2, foreground) && queue.make_room(3, foreground));
     assert_eq!(queue.length(), 2);
     assert!(!queue.make_room(3, foreground), "no flow is longer than flow 3 would be");
-    let dropped = |permit: &mut oneshot::Receiver<Grant>| permit.try_recv() == Err(oneshot::error::TryRecvError::Closed);
+    let dropped =
+        |permit: &mut oneshot::Receiver<Grant>| permit.try_recv() == Err(oneshot::error::TryRecvError::Closed);
     assert_eq!(greedy.iter_mut().map(dropped).collect::<Vec<_>>(), [false, true, true]);
 }

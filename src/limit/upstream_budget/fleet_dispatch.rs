@@ -125,6 +125,7 @@ impl FleetDispatch {
             self.flows.insert(head, FlowState::Sleeping(now + RETRY, None));
             return;
         };
+        self.budget.schedule().arrival = now + turn.arrival;
         self.budget.follow_fleet(turn.held_for, turn.rate_factor);
         match turn.verdict {
             Verdict::Granted(granted_at) => {

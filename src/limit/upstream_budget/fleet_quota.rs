@@ -8,7 +8,7 @@ use redis::{Value, from_redis_value};
 use super::quota::Quota;
 use super::time_slots::{OwnSlots, own_slots};
 use crate::clock::{Clock, Moment};
-use crate::fleet::{Fleet, FleetState, LEASE, TURN, HOLD, GIVE_BACK, Unavailable};
+use crate::fleet::{Fleet, FleetState, GIVE_BACK, HOLD, LEASE, TURN, Unavailable};
 use crate::limit::credential_queue::Head;
 use crate::limit::flow::Urgency;
 
@@ -50,6 +50,8 @@ struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Turn {
     pub(super) verdict: Verdict,
+    /// Time until the theoretical arrival time of the next request.
+    pub(super) arrival: Duration,
     /// The pause that an upstream 429 asked for ends after this time.
     pub(super) held_for: Duration,
     /// Thousandths of the configured rate.
@@ -193,7 +195,7 @@ impl FleetQuota {
 
 impl Turn {
     fn parse(answer: Value) -> Result<Self, Unavailable> {
-        let (verdict, wait, now, held_for, rate_factor, expected): (String, u64, u64, u64, u32, u64) =
+        let (verdict, wait, now, held_for, rate_factor, expected, arrival): (String, u64, u64, u64, u32, u64, u64) =
             from_redis_value(answer).map_err(|_| Unavailable::Failed)?;
         let wait = Duration::from_micros(wait);
         let verdict = match verdict.as_str() {
@@ -201,7 +203,8 @@ impl Turn {
             "wait" => Verdict::Waits { wait, place: FleetPlace(expected) },
             _ => Verdict::TooLong { wait },
         };
-        Ok(Self { verdict, held_for: Duration::from_micros(held_for), rate_factor: rate_factor.max(1) })
+        let [held_for, arrival] = [held_for, arrival].map(Duration::from_micros);
+        Ok(Self { verdict, arrival, held_for, rate_factor: rate_factor.max(1) })
     }
 }
 

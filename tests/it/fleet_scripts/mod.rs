@@ -1,7 +1,9 @@
 //! The scripts of the fleet's upstream budget, on a real Redis server whose clock the tests set: against a model, and by what they
 //! promise.
 
+mod fairness;
 mod model;
 mod property;
 mod server;
+mod share;
 mod sorted_set;

@@ -75,6 +75,7 @@ pub(super) struct Turn {
     pub(super) held_for: f64,
     pub(super) pace: f64,
     pub(super) expected: f64,
+    pub(super) arrival: f64,
 }
 
 /// All keys of a fleet with one org.
@@ -158,6 +159,7 @@ impl Model {
             held_for: (budget.held - now).max(0.0).ceil(),
             pace: budget.pace,
             expected,
+            arrival: (budget.arrival - now).max(0.0).ceil(),
         };
         self.save(now, budget);
         answer
@@ -188,7 +190,14 @@ impl Model {
     }
 
     /// Returns whether the place and the request were given back.
-    pub(super) fn give_back(&mut self, now: f64, flow: Flow, expected: f64, granted: Option<f64>, interval: f64) -> (bool, bool) {
+    pub(super) fn give_back(
+        &mut self,
+        now: f64,
+        flow: Flow,
+        expected: f64,
+        granted: Option<f64>,
+        interval: f64,
+    ) -> (bool, bool) {
         let name = flow.name();
         let mut has_place = false;
         if self.expected.score(&name) == Some(expected) {
@@ -240,15 +249,9 @@ impl Model {
         let mut budget = match budget {
             Some(budget) if !is_lost(&budget) => return budget,
             Some(budget) => budget,
-            None => Budget {
-                arrival: 0.0,
-                held: 0.0,
-                pace: 1000.0,
-                born: None,
-                sequence: Some(0.0),
-                at: now,
-                gap: None,
-            },
+            None => {
+                Budget { arrival: 0.0, held: 0.0, pace: 1000.0, born: None, sequence: Some(0.0), at: now, gap: None }
+            }
         };
         if budget.held > budget.at && now > budget.at {
             budget.held += now - budget.at;
@@ -273,7 +276,12 @@ impl Model {
     }
 
     fn drop_gone(&mut self, now: f64) {
-        let gone: Vec<String> = self.expected.entries().iter().map_while(|(expected, flow)| (*expected <= now - GONE).then(|| flow.clone())).collect();
+        let gone: Vec<String> = self
+            .expected
+            .entries()
+            .iter()
+            .map_while(|(expected, flow)| (*expected <= now - GONE).then(|| flow.clone()))
+            .collect();
         for flow in gone.into_iter().take(32) {
             self.queue.remove(&flow);
             self.expected.remove(&flow);

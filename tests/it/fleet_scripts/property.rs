@@ -194,9 +194,9 @@ impl Run<'_> {
     }
 }
 
-#[test]
-fn the_scripts_do_what_the_model_does_and_never_exceed_the_budget() {
-    let mut scripts = Scripts::start();
+#[tokio::test]
+async fn the_scripts_do_what_the_model_does_and_never_exceed_the_budget() {
+    let Some(mut scripts) = Scripts::start().await else { return };
     let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let scripts = std::cell::RefCell::new(&mut scripts);

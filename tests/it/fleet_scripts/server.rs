@@ -33,10 +33,12 @@ fn at_given_time(source: &str) -> Script {
 }
 
 impl Scripts {
-    pub(super) fn start() -> Self {
-        let server = RedisServer::start();
-        let connection = server.connect();
-        Self {
+    /// Starts a server; `None` if the test is skipped.
+    pub(super) async fn start() -> Option<Self> {
+        let server = RedisServer::start().await?;
+        let connection = redis::Client::open(server.url()).and_then(|client| client.get_connection());
+        let connection = connection.expect("the server listens");
+        Some(Self {
             _server: server,
             connection,
             beat: at_given_time(include_str!("../../../src/fleet/scripts/beat.lua")),
@@ -44,7 +46,7 @@ impl Scripts {
             hold: at_given_time(include_str!("../../../src/fleet/scripts/hold.lua")),
             give_back: at_given_time(include_str!("../../../src/fleet/scripts/give_back.lua")),
             forget: at_given_time(include_str!("../../../src/fleet/scripts/forget.lua")),
-        }
+        })
     }
 
     pub(super) fn flush(&mut self) {
@@ -82,7 +84,7 @@ impl Scripts {
             SERVER.to_string(),
         ];
         let keys = [STATE, QUEUE, EXPECTED, ROUNDS, MEMBERS, GAP, ORGS];
-        let (verdict, wait, now, held_for, pace, expected): (String, f64, f64, f64, f64, f64) =
+        let (verdict, wait, now, held_for, pace, expected, arrival): (String, f64, f64, f64, f64, f64, f64) =
             call(&mut self.connection, now, &self.turn, &keys, &arguments);
         let verdict = match verdict.as_str() {
             "go" => Verdict::Go,
@@ -90,7 +92,7 @@ impl Scripts {
             "later" => Verdict::Later,
             other => panic!("{other} is no verdict"),
         };
-        Turn { verdict, wait, now, held_for, pace, expected }
+        Turn { verdict, wait, now, held_for, pace, expected, arrival }
     }
 
     pub(super) fn hold(&mut self, now: f64, pause: f64, limits: Limits) -> (f64, f64) {
@@ -99,7 +101,14 @@ impl Scripts {
         call(&mut self.connection, now, &self.hold, &[STATE, ORGS], &arguments)
     }
 
-    pub(super) fn give_back(&mut self, now: f64, flow: Flow, expected: f64, granted: Option<f64>, interval: f64) -> (bool, bool) {
+    pub(super) fn give_back(
+        &mut self,
+        now: f64,
+        flow: Flow,
+        expected: f64,
+        granted: Option<f64>,
+        interval: f64,
+    ) -> (bool, bool) {
         let arguments = [
             flow.urgency().to_owned(),
             flow.credential.to_string(),
