@@ -1,4 +1,4 @@
-//! Where a granted request comes from, and so where it goes back to if it is not sent.
+//! The source of a granted request, to which it goes back if it is not sent.
 
 /// The source of a granted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,4 +19,4 @@ pub use fair_queue::QueueDepth;
 pub use flow::{Flow, FlowId, Urgency};
 pub use places::{Place, PlaceHolder, Places};
 pub use policy::{BudgetState, Policy, policy_list};
-pub use upstream_budget::{BudgetSlot, BudgetStatus, Exhausted, UpstreamBudget};
+pub use upstream_budget::{BudgetSlot, BudgetStatus, Exhausted, UpstreamBudget, delete_idle_orgs};

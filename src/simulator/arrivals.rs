@@ -17,7 +17,7 @@ pub struct Arrival {
     pub at: Moment,
     /// Its linked account.
     pub linked_account: String,
-    /// Whether it was refused because of the rate limit.
+    /// True if it was refused because of the rate limit.
     pub is_limited: bool,
 }
 
@@ -38,9 +38,10 @@ impl Arrivals {
         lock(&self.0).iter().cloned().collect()
     }
 
-    /// Returns a line for each request: microseconds on the monotonic clock, 200 or 429, and the linked account.
-    pub(super) fn to_text(&self) -> String {
-        let mut text = String::new();
+    /// Returns a line for each request: microseconds on the monotonic clock, 200 or 429, and the linked account. The first line has
+    /// the present time.
+    pub(super) fn to_text(&self, now: Moment) -> String {
+        let mut text = format!("{} now\n", now.as_nanos() / 1000);
         for Arrival { at, linked_account, is_limited } in lock(&self.0).iter() {
             let status = if *is_limited { 429 } else { 200 };
             // Writing to a string does not fail.

@@ -56,7 +56,7 @@ async fn respond_on(
     }
     if let Some(behaviour) = request.uri().path().strip_prefix(CONTROL_PREFIX) {
         return Ok(match behaviour {
-            "arrivals" => SimulatedBody::whole(Response::new(state.arrivals.to_text().into())),
+            "arrivals" => SimulatedBody::whole(Response::new(state.arrivals.to_text(state.clock.now()).into())),
             behaviour => switch(state, behaviour),
         });
     }

@@ -1,5 +1,7 @@
 //! Several gateways in front of one Refold, as a fleet on a real Redis server: together they keep to one budget.
 
+#![expect(clippy::cast_precision_loss, reason = "counts are small")]
+
 use postern::clock::Clock;
 use postern::fleet::FleetState;
 use postern::simulator::{Arrival, Simulator};
@@ -8,7 +10,7 @@ use redis::Value;
 use crate::support::redis_server::RedisServer;
 use crate::support::{Configuration, Gateway, PendingAnswer, ScriptedRefold, Upstream, World, WorldBuilder, until};
 
-/// What the simulated Refold permits, and the gateways are told.
+/// The limit of the simulated Refold, which the gateways are configured with.
 const PER_SECOND: u32 = 20;
 const BURST: u32 = 5;
 

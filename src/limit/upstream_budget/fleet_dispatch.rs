@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::fleet_quota::{FleetPlace, FleetQuota, Turn, Verdict};
-use super::{FULL_RATE, Inner, RATE_STEP, max_wait};
+use super::inner::{FULL_RATE, Inner, RATE_STEP, max_wait};
 use crate::clock::Moment;
 use crate::fleet::{FleetState, Unavailable};
 use crate::limit::credential_queue::Head;
@@ -40,7 +40,7 @@ pub(super) struct FleetDispatch {
 enum FlowState {
     /// Its answer is under way.
     Asking,
-    /// It asks again at a moment.
+    /// Asks again at a moment, with the place that it has.
     Sleeping(Moment, Option<FleetPlace>),
 }
 

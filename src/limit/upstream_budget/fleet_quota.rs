@@ -8,9 +8,22 @@ use redis::{Value, from_redis_value};
 use super::quota::Quota;
 use super::time_slots::{OwnSlots, own_slots};
 use crate::clock::{Clock, Moment};
-use crate::fleet::{Fleet, FleetState, GIVE_BACK, HOLD, LEASE, TURN, Unavailable};
+use crate::fleet::{FORGET, Fleet, FleetState, GIVE_BACK, HOLD, LEASE, TURN, Unavailable};
 use crate::limit::credential_queue::Head;
 use crate::limit::flow::Urgency;
+
+/// The state of an org is deleted when no replica has asked for this long.
+const KEPT_FOR: Duration = Duration::from_hours(24);
+/// Pause between two looks for such orgs.
+const LOOK_EVERY: Duration = Duration::from_mins(10);
+
+/// The kinds of keys of an org.
+const STATE: &str = "up";
+const QUEUE: &str = "q";
+const EXPECTED: &str = "seen";
+const ROUNDS: &str = "rounds";
+/// The key of the orgs.
+const ORGS: &str = "orgs";
 
 /// The number of members that was known counts for this long after the server has lost its state.
 const REMEMBERED: Duration = Duration::from_mins(1);
@@ -58,12 +71,12 @@ pub(super) struct Turn {
     pub(super) rate_factor: u32,
 }
 
-/// What the fleet decides about the first request of a flow.
+/// The fleet's decision about the first request of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is granted, at this time of the server's clock in microseconds.
+    /// Granted, at this time of the server's clock in microseconds.
     Granted(u64),
-    /// It has a place in the queue, and is to ask again after the wait.
+    /// In the queue; to ask again after the wait.
     Waits { wait: Duration, place: FleetPlace },
     /// The wait is longer than is allowed. Another replica may hold a place for the flow.
     TooLong { wait: Duration },
@@ -73,6 +86,19 @@ pub(super) enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FleetPlace(u64);
 
+/// Deletes the state of orgs about which no replica has asked for a day, now and then. The keys have no TTL: an expired one would
+/// lose a pause or a spent burst.
+pub async fn delete_idle_orgs(fleet: &Fleet, clock: &Clock) {
+    let names = fleet.names();
+    let mut keys = vec![names.single(ORGS)];
+    keys.extend([STATE, QUEUE, EXPECTED, ROUNDS].map(|kind| names.of(kind, "")));
+    loop {
+        clock.sleep_until(clock.now() + LOOK_EVERY).await;
+        // A server that is away is asked again later; so is one with more such orgs than one call deletes.
+        let _ = fleet.commands().run(&FORGET, &keys[..], &[micros(KEPT_FOR)][..]).await;
+    }
+}
+
 impl FleetQuota {
     /// Shares the budget of the org key with this SHA-256 digest.
     pub(super) fn new(fleet: &Fleet, clock: Clock, key_digest: &[u8; 32]) -> Self {
@@ -80,13 +106,13 @@ impl FleetQuota {
         let org = names.hidden("org", &[key_digest]);
         let of = |kind| names.of(kind, &org);
         let keys = Keys {
-            state: of("up"),
-            queue: of("q"),
-            expected: of("seen"),
-            rounds: of("rounds"),
+            state: of(STATE),
+            queue: of(QUEUE),
+            expected: of(EXPECTED),
+            rounds: of(ROUNDS),
             members: names.single("m"),
             gap: names.single("gap"),
-            orgs: names.single("orgs"),
+            orgs: names.single(ORGS),
         };
         Self { fleet: fleet.clone(), clock, org, keys, memory: Mutex::default() }
     }

@@ -11,82 +11,36 @@
 
 mod fleet_dispatch;
 mod fleet_quota;
+mod inner;
 mod quota;
 mod slot;
 mod status;
 mod time_slots;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use self::fleet_dispatch::FleetDispatch;
-use self::fleet_quota::{FleetPlace, FleetQuota};
-use self::quota::Quota;
+use self::fleet_quota::FleetQuota;
+pub use self::fleet_quota::delete_idle_orgs;
+use self::inner::{FULL_RATE, Inner, MIN_RATE, Schedule, max_wait};
 pub use self::slot::BudgetSlot;
 use self::slot::QueuedSlot;
 pub use self::status::BudgetStatus;
-use super::credential_queue::{CredentialQueue, Head};
 use super::fair_queue::{QueueDepth, QueuedRequest};
 use super::flow::{Flow, FlowId, Urgency};
-use super::grant::Grant;
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamLimits;
-use crate::fleet::{Fleet, FleetState};
-use crate::window_counter::CounterRing;
-
-/// The rate factor at the configured rate; smaller factors are thousandths of it.
-const FULL_RATE: u32 = 1000;
-/// The smallest rate factor after any number of 429 responses.
-const MIN_RATE: u32 = 100;
-/// Amount by which each granted request raises the rate factor.
-const RATE_STEP: u32 = 10;
+use crate::fleet::Fleet;
 
 /// Two session tokens that are answered 429 within this time show that their org exceeds its budget.
 const TOKENS_AGREE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Maximum wait of a background request. It is long, since callers receive the cached response meanwhile.
-const BACKGROUND_WAIT: Duration = Duration::from_mins(1);
-
-/// Pause before the fleet's server is told of an upstream 429 once more.
-const HOLD_RETRY: Duration = Duration::from_millis(100);
-
 /// The budget of one org key at the upstream, or of strangers' session tokens. Cheap to clone; clones share one budget.
 #[derive(Clone, Debug)]
 pub struct UpstreamBudget(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    clock: Clock,
-    limits: ArcSwap<UpstreamLimits>,
-    schedule: Mutex<Schedule>,
-    /// Requests by the second in which they were sent.
-    granted: CounterRing<64>,
-    /// Set if a fleet shares the budget.
-    fleet: OnceLock<Arc<FleetQuota>>,
-    /// Wakes the task that gives the permits when a slot comes back and, in a fleet, when a request joins or leaves the queue.
-    changed: Notify,
-}
-
-/// The state of the GCRA and the queue.
-#[derive(Debug)]
-struct Schedule {
-    /// Theoretical arrival time (TAT) of the next request.
-    arrival: Moment,
-    /// No request is granted before this moment, which an upstream 429 sets.
-    paused_until: Moment,
-    /// The accepted session token that was answered 429 last, and when.
-    limited_token: Option<(FlowId, Moment)>,
-    /// The present share of the configured rate, in thousandths.
-    rate_factor: u32,
-    queue: CredentialQueue,
-    /// When the fleet would have granted the request that it refused last.
-    refused_until: Moment,
-    /// True while a task gives permits, which it does while requests wait.
-    is_dispatching: bool,
-}
 
 /// The budget grants no request within the permitted wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,24 +53,7 @@ impl UpstreamBudget {
     /// Creates a full budget.
     #[must_use]
     pub fn new(limits: UpstreamLimits, clock: Clock) -> Self {
-        let schedule = Schedule {
-            arrival: Moment::default(),
-            paused_until: Moment::default(),
-            limited_token: None,
-            rate_factor: FULL_RATE,
-            queue: CredentialQueue::default(),
-            refused_until: Moment::default(),
-            is_dispatching: false,
-        };
-        let limits = ArcSwap::from_pointee(limits);
-        Self(Arc::new(Inner {
-            clock,
-            limits,
-            schedule: Mutex::new(schedule),
-            granted: CounterRing::default(),
-            fleet: OnceLock::new(),
-            changed: Notify::new(),
-        }))
+        Self(Arc::new(Inner::new(limits, clock)))
     }
 
     /// Shares the budget with the other replicas of a fleet, under the SHA-256 digest of the org key. To be called before the budget
@@ -162,7 +99,7 @@ impl UpstreamBudget {
             }
             let (sender, permit) = oneshot::channel();
             schedule.queue.push(flow, urgency, QueuedRequest { permit: sender, deadline: now + max_wait, renews });
-            inner.begin_dispatch(&mut schedule);
+            begin_dispatch(inner, &mut schedule);
             QueuedSlot::new(inner, flow, permit)
         };
         queued.granted().await.map_err(|_| {
@@ -221,149 +158,15 @@ impl UpstreamBudget {
     }
 }
 
-impl Inner {
-    fn quota(&self) -> Quota {
-        Quota::new(&self.limits.load())
-    }
-
-    fn fleet(&self) -> Option<&Arc<FleetQuota>> {
-        self.fleet.get()
-    }
-
-    /// Time between two granted requests at the present rate, of this replica if it is alone.
-    fn interval(&self, schedule: &Schedule) -> Duration {
-        let alone = self.fleet().filter(|fleet| fleet.state(self.clock.now()) == FleetState::Alone);
-        self.quota().interval() * FULL_RATE / schedule.rate_factor * alone.map_or(1, |fleet| fleet.shares())
-    }
-
-    /// Returns the moment at which the next request is granted.
-    fn next_grant(&self, schedule: &Schedule, now: Moment) -> Moment {
-        (schedule.arrival.max(now) - self.quota().tolerance()).max(schedule.paused_until).max(now)
-    }
-
-    /// Takes one request off the budget; `false` if none is available now.
-    fn take(&self, schedule: &mut Schedule, now: Moment) -> bool {
-        let is_available = self.next_grant(schedule, now) <= now;
-        if is_available {
-            schedule.arrival = schedule.arrival.max(now) + self.interval(schedule);
-            schedule.rate_factor = (schedule.rate_factor + RATE_STEP).min(FULL_RATE);
-        }
-        is_available
-    }
-
-    /// Takes back a slot that was not spent. `queued` is the flow of a request that has waited for it, which has its turn again.
-    fn give_back(self: &Arc<Self>, grant: Grant, queued: Option<Flow>) {
-        let now = self.clock.now();
-        let mut schedule = self.schedule();
-        if let Some(flow) = queued {
-            schedule.queue.give_turn_back(flow);
-        }
-        match (grant, self.fleet(), queued) {
-            // A pause leaves nothing of the burst, so there is nothing to return to.
-            (Grant::Local, ..) if schedule.paused_until <= now => {
-                schedule.arrival = schedule.arrival - self.interval(&schedule);
-                self.changed.notify_one();
-            }
-            (Grant::Fleet(granted_at), Some(fleet), Some(flow)) => {
-                let head = Head { flow, urgency: Urgency::Foreground };
-                self.spawn_give_back(fleet, head, None, Some(granted_at));
-            }
-            _ => {}
-        }
-    }
-
-    /// Gives a place, or a granted request, back to the fleet.
-    fn spawn_give_back(&self, fleet: &Arc<FleetQuota>, head: Head, place: Option<FleetPlace>, granted: Option<u64>) {
-        // A request may be dropped with its runtime, when the process ends. The server drops the place of one that is gone.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (fleet, quota) = (Arc::clone(fleet), self.quota());
-            runtime.spawn(async move { fleet.give_back(head, place, granted, quota).await });
-        }
-    }
-
-    /// Tells the fleet's server of a pause, until it has answered or the pause is over.
-    async fn hold_fleet(self: Arc<Self>, fleet: Arc<FleetQuota>, until: Moment) {
-        loop {
-            let now = self.clock.now();
-            if until <= now {
-                return;
-            }
-            if let Ok((held_for, rate_factor)) = fleet.hold(until.since(now), self.quota()).await {
-                self.follow_fleet(held_for, rate_factor);
-                return;
-            }
-            self.clock.sleep_until(now + HOLD_RETRY).await;
-        }
-    }
-
-    /// Follows the fleet's pause and rate. A pause that this replica has told of may be longer, since it is still under way.
-    fn follow_fleet(&self, held_for: Duration, rate_factor: u32) {
-        let now = self.clock.now();
-        let mut schedule = self.schedule();
-        schedule.rate_factor = rate_factor;
-        if !held_for.is_zero() {
-            schedule.paused_until = schedule.paused_until.max(now + held_for);
-        }
-    }
-
-    /// Starts the task that gives permits, if none runs.
-    fn begin_dispatch(self: &Arc<Self>, schedule: &mut Schedule) {
-        if !std::mem::replace(&mut schedule.is_dispatching, true) {
-            match self.fleet() {
-                None => tokio::spawn(Arc::clone(self).dispatch()),
-                Some(fleet) => tokio::spawn(FleetDispatch::new(Arc::clone(self), Arc::clone(fleet)).run()),
-            };
-        } else if self.fleet().is_some() {
-            self.changed.notify_one();
-        }
-    }
-
-    /// Estimates the moment at which one more request of `flow` would be granted.
-    fn estimate(&self, schedule: &Schedule, flow: Flow, urgency: Urgency, now: Moment) -> Moment {
-        let position = schedule.queue.position(flow, urgency);
-        self.next_grant(schedule, now) + self.interval(schedule) * u32::try_from(position).unwrap_or(u32::MAX)
-    }
-
-    /// Gives permits to the queued requests until none waits.
-    async fn dispatch(self: Arc<Self>) {
-        loop {
-            let next = {
-                let now = self.clock.now();
-                let mut schedule = self.schedule();
-                schedule.queue.remove_expired(now);
-                while schedule.queue.length() > 0 && self.next_grant(&schedule, now) <= now {
-                    let Some(request) = schedule.queue.pop() else { break };
-                    // A request that is cancelled right now costs its flow one round, and the budget nothing.
-                    if request.permit.send(Grant::Local).is_ok() {
-                        self.take(&mut schedule, now);
-                    }
-                }
-                if schedule.queue.length() == 0 {
-                    schedule.is_dispatching = false;
-                    return;
-                }
-                let deadline = schedule.queue.deadlines().min();
-                let grant = self.next_grant(&schedule, now);
-                deadline.map_or(grant, |deadline| deadline.min(grant))
-            };
-            tokio::select! {
-                () = self.clock.sleep_until(next) => {}
-                () = self.changed.notified() => {}
-            }
-        }
-    }
-
-    fn schedule(&self) -> MutexGuard<'_, Schedule> {
-        // Nothing that can panic runs under the lock; if it did, the numbers would still be consistent.
-        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Returns the maximum wait of a request.
-fn max_wait(limits: &UpstreamLimits, urgency: Urgency) -> Duration {
-    match urgency {
-        Urgency::Foreground => limits.max_wait,
-        Urgency::Background => BACKGROUND_WAIT,
+/// Starts the task that gives permits, if none runs.
+fn begin_dispatch(inner: &Arc<Inner>, schedule: &mut Schedule) {
+    if !std::mem::replace(&mut schedule.is_dispatching, true) {
+        match inner.fleet() {
+            None => tokio::spawn(Arc::clone(inner).dispatch()),
+            Some(fleet) => tokio::spawn(FleetDispatch::new(Arc::clone(inner), Arc::clone(fleet)).run()),
+        };
+    } else if inner.fleet().is_some() {
+        inner.changed.notify_one();
     }
 }
 

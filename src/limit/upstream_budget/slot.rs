@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::limit::flow::Flow;
 use crate::limit::grant::Grant;
 use crate::window_counter::{SECOND, unit};

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{FULL_RATE, UpstreamBudget};
+use super::UpstreamBudget;
+use super::inner::FULL_RATE;
 use crate::limit::policy::BudgetState;
 use crate::window_counter::{SECOND, ago, unit};
 

@@ -1,10 +1,11 @@
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tokio::task::JoinHandle;
 
+use super::inner::BACKGROUND_WAIT;
 use super::*;
 
 fn limits(max_wait: Duration, max_queue: usize) -> UpstreamLimits {

@@ -110,8 +110,9 @@ async fn callers_go_before_renewals() {
 async fn a_flow_that_comes_late_is_passed_over_after_40_ms_and_keeps_its_place() {
     let Some(mut fleet) = Fleet::start(&["a"]).await else { return };
     let (first, second) = (caller(1, 1), caller(2, 1));
-    assert!(!fleet.ask(first) && !fleet.ask(second));
-    fleet.pass(50_500.0);
+    let wait = fleet.scripts.turn(fleet.now, first, 1.0, LIMITS).wait;
+    assert!(!fleet.ask(second));
+    fleet.pass(wait);
     assert!(!fleet.ask(second), "the first one may still come");
     fleet.pass(39e3);
     assert!(!fleet.ask(second));
@@ -120,6 +121,30 @@ async fn a_flow_that_comes_late_is_passed_over_after_40_ms_and_keeps_its_place()
     assert!(!fleet.ask(second));
     fleet.pass(10_500.0);
     assert!(!fleet.ask(second) && fleet.ask(first), "it has the next slot");
+}
+
+#[tokio::test]
+async fn replicas_that_poll_often_or_late_gain_nothing_over_each_other() {
+    let Some(mut fleet) = Fleet::start(&["a", "b", "c"]).await else { return };
+    let flows = [caller(1, 1), caller(2, 1), caller(3, 1)];
+    let (mut due, mut granted) = ([fleet.now; 3], [0_u32; 3]);
+    for _ in 0..10_000 {
+        for (replica, flow) in flows.into_iter().enumerate() {
+            if due[replica] <= fleet.now {
+                let answer = fleet.scripts.turn(fleet.now, flow, 3.0, LIMITS);
+                granted[replica] += u32::from(answer.verdict == Verdict::Go);
+                // The first one asks every 7 ms, the second every 26 ms, the third 30 ms later than it is told.
+                let pauses = [7e3, 26e3, if answer.verdict == Verdict::Go { 1e3 } else { answer.wait + 30e3 }];
+                due[replica] = fleet.now + pauses[replica];
+            }
+        }
+        fleet.pass(1e3);
+    }
+    let (least, most) = (granted.iter().min(), granted.iter().max());
+    assert!(
+        granted.iter().sum::<u32>() >= 195 && most.zip(least).is_some_and(|(most, least)| most - least <= 4),
+        "{granted:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What the scripts of the upstream budget do, in Rust: the state that they keep, and each call as a function of the time.
+//! The scripts of the upstream budget in Rust: the state that they keep, and each call as a function of the time.
 
 use super::sorted_set::SortedSet;
 
@@ -266,7 +266,7 @@ impl Model {
         }
     }
 
-    /// What one request costs: the interval, of the share of the live members.
+    /// The cost of one request: the interval, in the share of the live members.
     fn cost(&self, now: f64, budget: &Budget, last_known: f64, limits: Limits) -> f64 {
         let live = self.members.scores().filter(|end| (now..=now + LEASE).contains(end)).count() as f64;
         let recent = budget.born.is_some_and(|born| now < born + FORGET);

@@ -1,4 +1,4 @@
-//! How much the fleet sends: with members that may be alone, after a 429, and when nobody calls.
+//! The rate of a fleet with members that may be alone, after a 429, and after the clock was set.
 
 use super::fairness::{Fleet, caller};
 
