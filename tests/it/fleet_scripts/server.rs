@@ -154,7 +154,9 @@ impl Scripts {
         let command = cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES").query(&mut self.connection);
         let entries: Vec<(String, f64)> = command.expect("members with scores");
         let mut set = SortedSet::default();
-        entries.iter().for_each(|(member, score)| set.add(member, *score));
+        for (member, score) in &entries {
+            set.add(member, *score);
+        }
         set
     }
 }
@@ -167,12 +169,7 @@ fn call<T: FromRedisValue>(
     arguments: &[String],
 ) -> T {
     let mut call = script.prepare_invoke();
-    keys.iter().for_each(|key| {
-        call.key(*key);
-    });
-    arguments.iter().for_each(|argument| {
-        call.arg(argument);
-    });
+    call.key(keys).arg(arguments);
     call.arg(us((now / 1e6).floor())).arg(us(now % 1e6));
     call.invoke(connection).expect("the script runs")
 }
