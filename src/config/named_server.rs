@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::diagnostic::Finding;
 use super::issuer_keys::RemoteJwks;
 use super::secret::Secret;
-use super::traces::SpanEndpoint;
+use super::traces::SpanExport;
 
 /// A server that a configuration names, or a credential for one, with its place in the file.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub enum ServerRole {
         jwks: Box<RemoteJwks>,
     },
     /// The collector of spans.
-    Collector(SpanEndpoint),
+    Collector(SpanExport),
 }
 
 impl NamedServer {

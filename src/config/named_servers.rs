@@ -29,7 +29,7 @@ pub(super) fn named_servers(config: &Config) -> Vec<(SettingPath, ServerRole)> {
             servers.push((root.key("issuers").index(index).key("keys"), role));
         }
     }
-    let collector = config.traces.span_endpoint().map(ServerRole::Collector);
+    let collector = config.traces.export().cloned().map(ServerRole::Collector);
     servers.extend(collector.map(|role| (root.key("traces").key("endpoint"), role)));
     servers
 }
