@@ -109,7 +109,7 @@ FAULTS = [
     ("replica added during the cut", added_during_cut, 6, ""),
     ("flapping", flapping, 7, ""),
     ("14 s of dropped packets", dropped_packets, 14, ""),
-    ("server's clock 1 h forward", clock_forward, 4, "faketime"),
-    ("server's clock 1 h back", clock_back, 4, "faketime"),
+    ("server's clock 1 h forward", clock_forward, 4, "clock"),
+    ("server's clock 1 h back", clock_back, 4, "clock"),
     ("Sentinel failover, old primary resumed", failover, 8, "sentinel"),
 ]

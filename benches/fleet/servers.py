@@ -3,36 +3,32 @@
 import asyncio
 import hashlib
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
 import threading
 
-from processes import CLIENT_KEY, ORG_KEY, Gateway, free_address, status_of, wait_until
+from processes import CLIENT_KEY, ORG_KEY, POSTERN, Gateway, free_address, status_of, wait_until
 
 SECRET = "a-secret-of-a-fleet-that-is-long-enough"
 OTHER_KEY = "pst_other"
-FAKETIME = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 class Redis:
     """A Redis server that can be stopped, killed and asked."""
 
-    def __init__(self, processes, *arguments, has_faketime=False):
+    def __init__(self, processes, *arguments, has_own_clock=False):
         self.processes = processes
         self.address = free_address()
         self.arguments = arguments
         self.clock = processes.folder / f"clock-{self.port}"
         self.environment = {}
-        if has_faketime:
+        if has_own_clock:
             self.clock.write_text("+0\n")
-            self.environment = {
-                "LD_PRELOAD": str(FAKETIME),
-                "FAKETIME_TIMESTAMP_FILE": str(self.clock),
-                "FAKETIME_NO_CACHE": "1",
-                "DONT_FAKE_MONOTONIC": "1",
-            }
+            library = processes.folder / "clock.so"
+            source = pathlib.Path(__file__).with_name("clock.c")
+            subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
+            self.environment = {"LD_PRELOAD": str(library), "CLOCK_OFFSET_FILE": str(self.clock)}
         self.start()
 
     @property
@@ -195,17 +191,11 @@ name = "full"
 sha256 = "{hashlib.sha256(CLIENT_KEY.encode()).hexdigest()}"
 linked_accounts = ["*"]
 {tenant_keys}""")
-        from processes import POSTERN
-
         log = config.with_suffix(".log")
         command = [POSTERN, "serve", "--config", config]
         child = self.processes.start(*command, log=log, REFOLD_ORG_KEY=ORG_KEY, FLEET_SECRET=SECRET)
         wait_until(f"the gateway is ready, see {log}", lambda: child.poll() is None and status_of(admin, "/readyz") == 200)
         return Gateway(address, admin)
-
-
-def has_sentinel():
-    return shutil.which("redis-sentinel") is not None
 
 
 def start_sentinels(processes, primary, count=3):
@@ -237,4 +227,3 @@ def _answers(address):
 
 
 STOP, CONTINUE = signal.SIGSTOP, signal.SIGCONT
-__all__ = ["CONTINUE", "OTHER_KEY", "STOP", "FAKETIME", "Fleet", "Redis", "has_sentinel", "start_sentinels", "subprocess"]

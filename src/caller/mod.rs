@@ -141,9 +141,7 @@ impl Caller {
         self.tenant.config.id.hash(&mut hasher);
         match &self.credential {
             // A listener's, a certificate's and a key's name may be equal.
-            Credential::Grant(grant) => {
-                ("grant", grant.usage.is_some(), grant.may_be_of_org, &grant.name).hash(&mut hasher);
-            }
+            Credential::Grant(grant) => ("grant", grant.kind, &grant.name).hash(&mut hasher),
             Credential::Jwt(identity) => ("issuer", identity.issuer().position()).hash(&mut hasher),
             Credential::OrgKey(_) => "org key".hash(&mut hasher),
             Credential::SessionToken(_) => {
