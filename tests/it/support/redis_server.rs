@@ -65,6 +65,17 @@ impl RedisServer {
         Some(server)
     }
 
+    /// Waits until a server that copies another one has all of its data.
+    pub(crate) async fn until_replicated(&self) {
+        let is_up = |info: Value| format!("{info:?}").contains("master_link_status:up");
+        until(|| is_up(self.query(&["INFO", "replication"]))).await;
+    }
+
+    /// The port of a server that listens on TCP.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.as_ref().expect("it listens on TCP").address().port()
+    }
+
     /// The URL for `[fleet]`.
     pub(crate) fn url(&self) -> String {
         match &self.port {
@@ -119,4 +130,43 @@ fn spawn(folder: &Folder, arguments: &[String], port: Option<&Port>) -> std::pro
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--unixsocket"]).arg(socket).arg("--dir");
     command.arg(folder.path()).args(["--save", "", "--appendonly", "no"]).args(arguments).stdout(Stdio::null());
     command.spawn().expect("redis-server runs")
+}
+
+/// A Sentinel that watches the service `mymaster`, and promotes a replica on its own when the primary is away for half a second.
+pub(crate) struct Sentinel {
+    _process: Running,
+    _folder: Folder,
+    port: Port,
+}
+
+impl Sentinel {
+    /// Watches a primary; `None` if the test is skipped. Returns when the Sentinel knows a replica of it.
+    pub(crate) async fn watch(primary: &RedisServer) -> Option<Self> {
+        if !has_program("redis-sentinel") {
+            return None;
+        }
+        let (folder, port) = (Folder::new(), Port::take());
+        let configuration = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 2000\n",
+            port.address().port(),
+            folder.path().display(),
+            primary.port(),
+        );
+        let file = folder.write("sentinel.conf", configuration);
+        let process = Command::new("redis-sentinel").arg(file).stdout(Stdio::null()).spawn().expect("it runs");
+        let sentinel = Self { _process: Running(process), _folder: folder, port };
+        until(|| sentinel.replicas().is_ok_and(|replicas| !replicas.is_empty())).await;
+        Some(sentinel)
+    }
+
+    /// The URL for `[fleet]`.
+    pub(crate) fn url(&self) -> String {
+        format!("redis+sentinel://{}/mymaster", self.port.address())
+    }
+
+    fn replicas(&self) -> redis::RedisResult<Vec<Value>> {
+        let client = redis::Client::open(format!("redis://{}", self.port.address()))?;
+        redis::cmd("SENTINEL").arg("REPLICAS").arg("mymaster").query(&mut client.get_connection()?)
+    }
 }
