@@ -3,6 +3,7 @@
 //! A subject imports from here and from no other subject.
 
 pub(crate) mod chromium;
+pub(crate) mod collector;
 pub(crate) mod connection;
 pub(crate) mod counted;
 pub(crate) mod frames;
