@@ -106,6 +106,7 @@ impl Gateway {
     /// If the TLS settings for an issuer's key server, the trace collector or the fleet can't be used.
     pub fn new(config: Arc<Config>, clock: Clock, access_log: Option<LogWriter>) -> Result<Self, GatewayError> {
         let observer = Arc::new(Observer::new(clock.clone(), access_log));
+        let fleet = start_fleet(&config, &clock, &observer)?;
         Ok(Self {
             callers: Callers::new(&config, &clock)?,
             cors: config.cors.as_ref().map(CorsPolicy::new),
@@ -113,10 +114,10 @@ impl Gateway {
             encoder: Encoder::default(),
             deliveries: DeliveryMemory::default(),
             tracer: observer.tracer(&config.traces)?,
-            fleet: start_fleet(&config, &clock, &observer)?,
             observer,
             config,
             clock,
+            fleet,
         })
     }
 
