@@ -11,6 +11,7 @@ pub(crate) mod leaks;
 pub(crate) mod program;
 pub(crate) mod redis_server;
 pub(crate) mod rogue;
+pub(crate) mod samples;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 
