@@ -1,5 +1,5 @@
-//! `postern check --online`: asks the servers that a configuration names: Refold about each org key, the issuers for their keys, and
-//! the collector of spans.
+//! `postern check --online`: asks the servers that a configuration names: Refold about each org key, the issuers for their keys, the
+//! collector of spans, and the server of the fleet.
 //!
 //! The servers are asked at the same time, a bounded number of them, each for a bounded time, with the code that the gateway uses.
 
@@ -14,7 +14,10 @@ use tokio::time::timeout;
 
 use super::output::CommandError;
 use crate::caller::{FetchKeysError, fetch_keys};
-use crate::config::{Config, Connection, Finding, NamedServer, RemoteJwks, Secret, ServerRole, SpanExport};
+use crate::config::{
+    Config, Connection, Finding, FleetConfig, NamedServer, RemoteJwks, Secret, ServerRole, SpanExport,
+};
+use crate::fleet::probe;
 use crate::http_client::{Client, ConnectStep, TransportError, buffered};
 use crate::upstream::ask_about_key;
 
@@ -88,8 +91,20 @@ async fn answer_of(role: &ServerRole, refold: &Refold) -> Option<Answer> {
             refold.ask(&format!("`{setting}` of tenant `{tenant}`"), key).await
         }
         ServerRole::Issuer { issuer, jwks } => ask_issuer(issuer, jwks).await,
+        ServerRole::Fleet(fleet) => ask_fleet(fleet).await,
         ServerRole::Collector(export) => ask_collector(export).await,
     })
+}
+
+/// Connects to the fleet's server as a replica would. Each step has a limit of its own.
+async fn ask_fleet(fleet: &FleetConfig) -> Answer {
+    match probe(fleet).await {
+        Ok(report) => Answer::Good(format!(
+            "the fleet's server ({}) has version {} and takes the scripts",
+            fleet.url, report.version
+        )),
+        Err(error) => Answer::Bad(format!("the fleet's server ({}): {error}", fleet.url)),
+    }
 }
 
 impl Refold {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::diagnostic::Finding;
+use super::fleet::FleetConfig;
 use super::issuer_keys::RemoteJwks;
 use super::secret::Secret;
 use super::traces::SpanExport;
@@ -38,6 +39,8 @@ pub enum ServerRole {
         /// The document with the keys.
         jwks: Box<RemoteJwks>,
     },
+    /// The server of the fleet.
+    Fleet(Arc<FleetConfig>),
     /// The collector of spans.
     Collector(SpanExport),
 }
