@@ -135,11 +135,21 @@ class Fleet:
         self.most = most or replicas
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        processes.callback(self.loop.call_soon_threadsafe, self.loop.stop)
+        processes.callback(self._close)
         self.links, self.gateways = [], []
         for _ in range(replicas):
             self.add()
         wait_until("the replicas know each other", self.is_complete)
+
+    def _close(self):
+        async def end():
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
 
     def is_complete(self):
         return self.redis.query("ZCARD", "pst:b1:{postern}:m") == f":{len(self.gateways)}"
