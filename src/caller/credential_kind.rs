@@ -1,7 +1,7 @@
 //! The kinds of credentials, for metrics.
 
 /// The kind of a credential, as the metrics name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CredentialKind {
     /// A key that Postern issued.
     ClientKey,

@@ -136,12 +136,12 @@ impl Caller {
     /// are apart.
     #[must_use]
     pub fn flow(&self, now: Moment) -> Flow {
-        // Not keyed: nothing that a caller sends is hashed.
+        // Not keyed: nothing that a caller sends is hashed. The number is the same on all replicas of a fleet.
         let mut hasher = FixedState::default().build_hasher();
-        self.tenant.interned_id().hash(&mut hasher);
+        self.tenant.config.id.hash(&mut hasher);
         match &self.credential {
-            // Names are not unique: a listener's, a certificate's and a key's may be equal.
-            Credential::Grant(grant) => ("grant", Arc::as_ptr(grant).addr()).hash(&mut hasher),
+            // A listener's, a certificate's and a key's name may be equal.
+            Credential::Grant(grant) => ("grant", grant.kind, &grant.name).hash(&mut hasher),
             Credential::Jwt(identity) => ("issuer", identity.issuer().position()).hash(&mut hasher),
             Credential::OrgKey(_) => "org key".hash(&mut hasher),
             Credential::SessionToken(_) => {

@@ -1,5 +1,5 @@
-//! `postern check --online`: asks the servers that a configuration names: Refold about each org key, the issuers for their keys, and
-//! the collector of spans, and the fleet's Redis.
+//! `postern check --online`: asks the servers that a configuration names: Refold about each org key, the issuers for their keys, the
+//! collector of spans, and the server of the fleet.
 //!
 //! The servers are asked at the same time, a bounded number of them, each for a bounded time, with the code that the gateway uses.
 
@@ -91,9 +91,20 @@ async fn answer_of(role: &ServerRole, refold: &Refold) -> Option<Answer> {
             refold.ask(&format!("`{setting}` of tenant `{tenant}`"), key).await
         }
         ServerRole::Issuer { issuer, jwks } => ask_issuer(issuer, jwks).await,
-        ServerRole::Collector(export) => ask_collector(export).await,
         ServerRole::Fleet(fleet) => ask_fleet(fleet).await,
+        ServerRole::Collector(export) => ask_collector(export).await,
     })
+}
+
+/// Connects to the fleet's server as a replica would. Each step has a limit of its own.
+async fn ask_fleet(fleet: &FleetConfig) -> Answer {
+    match probe(fleet).await {
+        Ok(report) => Answer::Good(format!(
+            "the fleet's server ({}) has version {} and takes the scripts",
+            fleet.url, report.version
+        )),
+        Err(error) => Answer::Bad(format!("the fleet's server ({}): {error}", fleet.url)),
+    }
 }
 
 impl Refold {
@@ -173,18 +184,6 @@ async fn ask_collector(export: &SpanExport) -> Answer {
         }
         Ok(Err(error)) => Answer::Bad(unreachable(&url, &error)),
         Err(_) => Answer::Bad(too_slow(&url)),
-    }
-}
-
-async fn ask_fleet(fleet: &FleetConfig) -> Answer {
-    let url = &fleet.url;
-    match timeout(LONGEST, probe(fleet)).await {
-        Ok(Ok(report)) => Answer::Good(format!("the fleet's server ({url}) answers, version {}", report.version)),
-        Ok(Err(error)) => {
-            let advice = "check `url`, `username`, `password` and `ca_file` in [fleet]; without the server each replica has a share of the budget";
-            Answer::Bad(format!("{url}: {error}: {advice}"))
-        }
-        Err(_) => Answer::Bad(too_slow(&url.to_string())),
     }
 }
 

@@ -39,10 +39,10 @@ pub enum ServerRole {
         /// The document with the keys.
         jwks: Box<RemoteJwks>,
     },
+    /// The server of the fleet.
+    Fleet(Arc<FleetConfig>),
     /// The collector of spans.
     Collector(SpanExport),
-    /// The Redis or Valkey server of the fleet.
-    Fleet(Arc<FleetConfig>),
 }
 
 impl NamedServer {

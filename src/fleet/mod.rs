@@ -33,11 +33,11 @@ pub use self::commands::{Commands, Unavailable};
 pub use self::connect::ConnectError;
 use self::connect::Connector;
 use self::membership::Membership;
-pub use self::membership::{FleetState, Members};
-pub use self::metrics::{FleetCounts, ROUND_TRIP_BOUNDS};
+pub use self::membership::{FleetState, LEASE, Members};
+pub use self::metrics::FleetMetrics;
 pub use self::names::Names;
 pub use self::probe::{ProbeError, ServerReport, probe};
-pub use self::script::Script;
+pub use self::script::{FORGET, GIVE_BACK, HOLD, Script, TURN};
 use self::status::Status;
 use self::supervisor::Supervisor;
 use crate::clock::{Clock, Moment};
@@ -87,12 +87,13 @@ impl Fleet {
     ///
     /// # Errors
     /// If TLS can't be set up, or the thread not be started.
-    pub fn start(config: &Arc<FleetConfig>, clock: Clock) -> Result<Self, FleetError> {
+    pub fn start(config: &Arc<FleetConfig>, clock: Clock, metrics: FleetMetrics) -> Result<Self, FleetError> {
         let mut random = [0; 16];
         rand::fill(&mut random).map_err(|_| FleetError::Thread(io::Error::other("there is no randomness")))?;
         let id: Arc<str> = Hex(&random).to_string().into();
         let now = clock.now();
-        let status = Arc::new(Status::new(clock.clone(), Membership::new(Arc::clone(&id), now).standing()));
+        let standing = Membership::new(Arc::clone(&id), now).standing();
+        let status = Arc::new(Status::new(clock.clone(), standing, metrics));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
         let stop = watch::Sender::new(false);
@@ -183,10 +184,10 @@ impl Fleet {
         (own < replicas).then_some(TimeSlots { count, own })
     }
 
-    /// The counts of commands.
+    /// The reason why there is no connection; `None` if there is one, or none was tried.
     #[must_use]
-    pub fn counts(&self) -> FleetCounts {
-        self.0.status.counters.read()
+    pub fn problem(&self) -> Option<Arc<str>> {
+        self.0.status.problem()
     }
 
     /// Leaves the fleet, so that the other replicas have this one's share at once. Call it when no more requests are sent.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use serde::Serialize;
 
+use super::fleet_status::FleetStatus;
 use super::normalise::{Normalised, normalise};
 use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
@@ -49,6 +50,9 @@ pub struct Status {
     pub client_keys: Vec<ClientKeyStatus>,
     /// The last events of the process, newest first.
     pub events: Vec<Event>,
+    /// This replica in its fleet; left out without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
 }
 
 /// The state of a tenant and of its circuit.
@@ -70,7 +74,7 @@ pub struct TenantState {
 }
 
 /// The readiness of the gateway, as `/readyz` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Readiness {
     /// True if at least one tenant is ready: a refused org key of one tenant must not end the traffic of the other tenants.
     pub ready: bool,
@@ -81,6 +85,8 @@ pub struct Readiness {
     /// The issuers of tokens whose keys could never be read, so that their tokens are answered 503. They do not make the gateway
     /// unready: its other callers are served.
     pub issuers_without_keys: Vec<Arc<str>>,
+    /// This replica in its fleet; `None` without one. It never makes the gateway unready: a replica that is alone serves its share.
+    pub fleet: Option<FleetStatus>,
 }
 
 /// The readiness of one tenant.
@@ -143,6 +149,7 @@ impl Gateway {
             errors,
             client_keys: self.callers.client_keys(now),
             events: self.observer.events(),
+            fleet: self.fleet_status(),
         }
     }
 
@@ -164,6 +171,7 @@ impl Gateway {
             circuit: self.worst_circuit(),
             tenants,
             issuers_without_keys: issuers.map(|(id, _)| Arc::clone(id)).collect(),
+            fleet: self.fleet_status(),
         }
     }
 
@@ -221,6 +229,7 @@ impl Gateway {
                 })
                 .collect(),
             issuers: self.callers.issuer_keys().map(|(id, keys)| (&**id, keys == KeyState::Available)).collect(),
+            fleet: self.scraped_fleet(),
             reloads,
             client_keys: self.callers.client_keys(self.clock.now()),
             certificates,

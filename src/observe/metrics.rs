@@ -26,6 +26,11 @@ const UPSTREAM_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 /// Seconds, from the next permit to the longest wait of a background fetch.
 const WAIT_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
+/// Seconds, from a server on the same machine to the default limit of a command.
+const ROUND_TRIP_BUCKETS: &[f64] = &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05];
+
+/// The label values of a metric that has no labels, and is shown only once it is used.
+pub(crate) const NO_LABELS: &[&str] = &[];
 /// Seconds, from an answer fetched just now to the end of the default stale window.
 const AGE_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0];
 
@@ -190,6 +195,22 @@ metrics! {
         "Connections of callers that Postern closed before they ended by themselves, by reason.";
     admin_connections_closed: IntCounterVec, "postern_admin_connections_closed_total", ["reason"], &[],
         "Connections of the admin listener that Postern closed before they ended by themselves, by reason.";
+    fleet_state: IntGaugeVec, "postern_fleet_state", ["state"], &[],
+        "1 for the state of this replica in its fleet, 0 for the others.";
+    fleet_members: IntGaugeVec, "postern_fleet_members", ["lease"], &[],
+        "Replicas that this one knows of, by whether their lease lasts or has ended within the last minute.";
+    fleet_replicas: IntGaugeVec, "postern_fleet_replicas", [], &[],
+        "Largest number of replicas that the configuration allows.";
+    fleet_lag: GaugeVec, "postern_fleet_lag_seconds", [], &[],
+        "Time since this replica sent the last beat that the fleet's server answered.";
+    fleet_round_trip: HistogramVec, "postern_fleet_round_trip_seconds", [], ROUND_TRIP_BUCKETS,
+        "Time from a command to the answer of the fleet's server.";
+    fleet_timeouts: IntCounterVec, "postern_fleet_timeouts_total", [], &[],
+        "Commands that the fleet's server did not answer in time.";
+    fleet_script_errors: IntCounterVec, "postern_fleet_script_errors_total", [], &[],
+        "Commands that failed in a script or by the access control list of the fleet's server.";
+    fleet_connections: IntCounterVec, "postern_fleet_connections_total", [], &[],
+        "Connections to the fleet's server that were opened.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
         "Log lines lost because standard error was full, not read fast enough, or closed by its reader.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],

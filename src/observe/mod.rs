@@ -37,13 +37,14 @@ pub use self::log_output::StandardError;
 pub use self::log_writer::{LogWriter, LogWriterGuard};
 pub(crate) use self::metrics::TenantMetrics;
 pub use self::metrics::{ComparisonResult, DECLARED, MetricDeclaration, UpstreamOutcome, WebhookOutcome};
-use self::metrics::{Metrics, RequestMetrics};
+use self::metrics::{Metrics, NO_LABELS, RequestMetrics};
 pub use self::recent::{Latency, RecentActivity, RecentError, Traffic};
 pub use self::request_origin::RequestOrigin;
-pub use self::scrape::{ScrapeState, ScrapedTenant};
+pub use self::scrape::{ScrapeState, ScrapedFleet, ScrapedTenant};
 pub use self::traces::{Span, SpanContext, TraceId, Tracer};
 use crate::clock::Clock;
 use crate::config;
+use crate::fleet::FleetMetrics;
 use crate::http_client::ClientSetupError;
 use crate::tenant::{OrgKey, Tenant};
 
@@ -155,6 +156,17 @@ impl Observer {
     /// Sets the most connections of callers that can be open.
     pub fn set_connections_limit(&self, limit: usize) {
         self.metrics.connections_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// The counts of a fleet's commands. Without a fleet they are not shown.
+    #[must_use]
+    pub fn fleet_metrics(&self) -> FleetMetrics {
+        FleetMetrics {
+            round_trips: self.metrics.fleet_round_trip.with_label_values(NO_LABELS),
+            timeouts: self.metrics.fleet_timeouts.with_label_values(NO_LABELS),
+            script_errors: self.metrics.fleet_script_errors.with_label_values(NO_LABELS),
+            connections: self.metrics.fleet_connections.with_label_values(NO_LABELS),
+        }
     }
 
     /// A tracer with these settings, which sends its spans to their collector; `None` if they name no collector.

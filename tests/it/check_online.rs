@@ -157,16 +157,17 @@ async fn a_collector_that_takes_no_spans_is_an_error() {
 }
 
 #[tokio::test]
-async fn the_server_of_a_fleet_is_asked() {
-    let with_fleet = |url: &str| {
-        let fleet = format!("[fleet]\nurl = \"{url}\"\nsecret = {{ env = \"JWT_SECRET\" }}\nreplicas = 2\n");
-        Configuration::new().toml(&fleet)
+async fn the_fleets_server_is_asked_for_its_version_and_permissions() {
+    let Some(redis) = RedisServer::start_with(&["--user", "postern", "on", "nopass", "~*", "-@all", "+info"]).await
+    else {
+        return;
     };
-    let refold = refold().await;
-    let found = errors(&with_fleet("redis://127.0.0.1:1").upstream(refold)).await;
-    assert!(found.contains("redis://127.0.0.1:1: ") && found.contains("check `url`, "), "{found}");
-    let Some(redis) = RedisServer::start().await else { return };
-    let Checked(status, out, errors) = check(&with_fleet(&redis.url()).upstream(refold), &["--online"]).await;
+    let fleet = format!("[fleet]\nurl = \"{}\"\nreplicas = 2\nsecret = {{ env = \"FLEET_SECRET\" }}\n", redis.url());
+    let config = Configuration::new().upstream(refold().await).toml(&fleet);
+    let Checked(status, out, errors) = check(&config, &["--online"]).await;
     assert_eq!(status, Some(0), "{errors}");
-    assert!(out.contains("online: the fleet's server (unix:") && out.contains(") answers, version "), "{out}");
+    assert!(out.contains(".sock) has version ") && out.contains(" and takes the scripts\n"), "{out}");
+    let user = config.set("fleet.username", "postern").toml("[fleet]\npassword = { env = \"REDIS_PASSWORD\" }");
+    let refused = self::errors(&user).await;
+    assert!(refused.contains("SCRIPT LOAD: ") && refused.contains("no permissions"), "{refused}");
 }

@@ -36,6 +36,8 @@ mod encryption;
 mod eviction;
 mod fairness;
 mod fleet;
+mod fleet_budgets;
+mod fleet_scripts;
 mod forged_tokens;
 mod frame_floods;
 mod identities;

@@ -169,6 +169,20 @@ const CIRCUIT = {
   open: ["bad", "open", "too many requests fail, so none are sent for a moment"],
 };
 
+const FLEET = {
+  shared: ["good", "shared", "budgets are shared with the other replicas"],
+  limbo: ["warn", "waiting", "the fleet's server has not answered for a moment"],
+  alone: ["bad", "alone", "the fleet's server is away, and this replica goes on with its share"],
+  joining: ["warn", "joining", "the fleet's server has yet to confirm this replica"],
+};
+
+/** The replica in its fleet. */
+function fleet(one, state) {
+  const [kind, pill, words] = FLEET[one.state];
+  const members = `${count(one.live)} of at most ${count(one.replicas)} replicas`;
+  return state(`Fleet ${one.name}`, [members, words, one.problem].filter(Boolean).join("; "), [kind, pill]);
+}
+
 function showReadiness(status, tenants) {
   const state = (name, words, [kind, pill]) => h("li", {}, h("span", {}, name, h("span", { class: "muted small" }, words)), h("span", { class: `pill ${kind}` }, pill));
   const tenant = (one) => {
@@ -189,6 +203,7 @@ function showReadiness(status, tenants) {
     ...tenants.map(tenant),
     ...tenants.filter((one) => one.webhooks).map(webhooks),
     state("Circuit to Refold", words, [kind, pill]),
+    ...(status.fleet ? [fleet(status.fleet, state)] : []),
     state("Configuration", status.configuration.ok ? "the last one that was read" : "the new one was refused, the previous one is in effect", status.configuration.ok ? ["good", "in effect"] : ["bad", "refused"]),
   );
 }
