@@ -110,6 +110,13 @@ class Link:
             pass
         writer.transport.abort()
 
+    def end(self):
+        """Closes all connections, on the loop's thread."""
+        self.server.close()
+        self.passes.set()
+        for writer in list(self.writers):
+            writer.transport.abort()
+
     def _set(self, change):
         done = threading.Event()
         self.loop.call_soon_threadsafe(lambda: (change(), done.set()))
@@ -143,10 +150,11 @@ class Fleet:
 
     def _close(self):
         async def end():
+            for link in self.links:
+                link.end()
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            if tasks:
+                await asyncio.wait(tasks, timeout=5)
 
         asyncio.run_coroutine_threadsafe(end(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
