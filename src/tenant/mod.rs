@@ -19,6 +19,7 @@ mod reload;
 mod session_tokens;
 mod signature_check;
 mod status;
+mod token_table;
 mod trust;
 mod verification;
 
