@@ -8,6 +8,7 @@
 //! network; and no request fails because of Redis. While the server is away, a replica goes on with its share alone
 //! ([`FleetState::Alone`]).
 
+pub mod client_budgets;
 mod commands;
 mod connect;
 mod dial;
@@ -15,11 +16,13 @@ mod link;
 mod membership;
 mod metrics;
 mod names;
+mod phase;
 mod probe;
 mod reckoning;
 mod script;
 mod status;
 mod supervisor;
+mod time_slots;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +32,7 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use tokio::sync::watch;
 
+use self::client_budgets::{ClientBudgets, Sharing};
 pub use self::commands::{Commands, Unavailable};
 pub use self::connect::ConnectError;
 use self::connect::Connector;
@@ -37,9 +41,10 @@ pub use self::membership::{FleetState, Members};
 pub use self::metrics::{FleetCounts, ROUND_TRIP_BOUNDS};
 pub use self::names::Names;
 pub use self::probe::{ProbeError, ServerReport, probe};
-pub use self::script::Script;
+pub use self::script::{REFILL, Script};
 use self::status::Status;
 use self::supervisor::Supervisor;
+pub use self::time_slots::TimeSlots;
 use crate::clock::{Clock, Moment};
 use crate::config::FleetConfig;
 use crate::digest::Hex;
@@ -66,20 +71,12 @@ struct Inner {
     config: Arc<FleetConfig>,
     names: Arc<Names>,
     commands: Commands,
+    client_budgets: ClientBudgets,
     status: Arc<Status>,
     /// The place in the time slots of a replica that starts while the server is away, and so has no rank.
     random_rank: u32,
     stop: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// The time slots of a replica that is alone: of `count` slots, one after the other, the one with number `own` is its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeSlots {
-    /// The number of slots.
-    pub count: u32,
-    /// The replica's own one.
-    pub own: u32,
 }
 
 impl Fleet {
@@ -95,6 +92,9 @@ impl Fleet {
         let status = Arc::new(Status::new(clock.clone(), Membership::new(Arc::clone(&id), now).standing()));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
+        let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
+        let sharing = Sharing { replicas: config.replicas, random_rank, delivery: config.command_timeout };
+        let (client_budgets, refiller) = ClientBudgets::new(sharing, &names, &status, &commands);
         let stop = watch::Sender::new(false);
         let supervisor = Supervisor {
             connector: Connector::new(config, clock)?,
@@ -108,14 +108,20 @@ impl Fleet {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FleetError::Thread)?;
         let run = move || {
-            runtime.block_on(supervisor.run());
+            runtime.block_on(async {
+                tokio::select! {
+                    () = supervisor.run() => {}
+                    () = refiller.run() => {}
+                }
+            });
             // A look-up of a name may still hang.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("postern-fleet".to_owned()).spawn(run);
         let thread = Mutex::new(Some(thread.map_err(FleetError::Thread)?));
-        let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
-        Ok(Self(Arc::new(Inner { config: Arc::clone(config), names, commands, status, random_rank, stop, thread })))
+        let config = Arc::clone(config);
+        let inner = Inner { config, names, commands, client_budgets, status, random_rank, stop, thread };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// The settings.
@@ -134,6 +140,12 @@ impl Fleet {
     #[must_use]
     pub fn commands(&self) -> &Commands {
         &self.0.commands
+    }
+
+    /// The client budgets.
+    #[must_use]
+    pub fn client_budgets(&self) -> &ClientBudgets {
+        &self.0.client_budgets
     }
 
     /// The state at `now`.
@@ -177,10 +189,7 @@ impl Fleet {
     /// says.
     #[must_use]
     pub fn time_slots(&self) -> Option<TimeSlots> {
-        let (members, replicas) = (self.members(), self.0.config.replicas);
-        let count = members.known.max(replicas);
-        let own = if members.known == 0 { self.0.random_rank } else { members.rank? };
-        (own < replicas).then_some(TimeSlots { count, own })
+        TimeSlots::of(self.members(), self.0.config.replicas, self.0.random_rank)
     }
 
     /// The counts of commands.

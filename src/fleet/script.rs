@@ -11,12 +11,14 @@ pub struct Script {
 }
 
 /// All scripts; each is loaded when a connection begins.
-pub(super) static SCRIPTS: [&Script; 2] = [&BEAT, &LEAVE];
+pub(super) static SCRIPTS: [&Script; 3] = [&BEAT, &LEAVE, &REFILL];
 
 /// Renews a replica's lease.
 pub(super) static BEAT: Script = Script::new("beat", include_str!("scripts/beat.lua"));
 /// Ends a replica's lease.
 pub(super) static LEAVE: Script = Script::new("leave", include_str!("scripts/leave.lua"));
+/// Grants requests of client budgets.
+pub static REFILL: Script = Script::new("refill", include_str!("scripts/refill.lua"));
 
 impl Script {
     /// Makes a script of its name, for logs and metrics, and its source.

@@ -46,7 +46,7 @@ struct Member<'a> {
     membership: Membership,
     status: &'a Status,
     rng: Rng,
-    keys: [String; 3],
+    keys: [String; 4],
     id: Arc<str>,
     replicas: u32,
     /// True once more replicas than configured were reported.
@@ -69,7 +69,7 @@ impl Supervisor {
             membership: Membership::new(Arc::clone(&self.id), status.clock.now()),
             status: &status,
             rng: Rng::with_seed(seed(&self.id)),
-            keys: ["m", "log", "ep"].map(|kind| self.names.single(kind)),
+            keys: ["m", "log", "ep", "ret"].map(|kind| self.names.single(kind)),
             id: Arc::clone(&self.id),
             replicas: self.replicas,
             has_reported_surplus: false,
@@ -240,7 +240,7 @@ fn report(error: &ConnectError, has_reported: &mut bool) {
 async fn report_states(status: &Status) {
     let mut before = FleetState::Joining;
     loop {
-        let state = status.state(status.clock.now());
+        let state = status.follow_time();
         if state != before {
             let (from, to) = (before.name(), state.name());
             if state == FleetState::Alone {
