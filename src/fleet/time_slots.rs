@@ -23,12 +23,6 @@ impl TimeSlots {
         (own < replicas).then_some(Self { count, own })
     }
 
-    /// The number of the slot at `micros`, of those that follow one another `per_second`.
-    pub(super) fn slot(self, micros: u64, per_second: NonZeroU32) -> u64 {
-        let slot = u128::from(micros) * u128::from(per_second.get()) / 1_000_000;
-        u64::try_from(slot).unwrap_or(u64::MAX)
-    }
-
     /// Returns whether a slot is the replica's own.
     pub(super) fn is_own(self, slot: u64) -> bool {
         slot % u64::from(self.count.max(1)) == u64::from(self.own)
@@ -37,10 +31,16 @@ impl TimeSlots {
     /// Time until the next slot after the present one that is the replica's own.
     pub(super) fn until_next_own(self, micros: u64, per_second: NonZeroU32) -> Duration {
         let count = u64::from(self.count.max(1));
-        let slot = self.slot(micros, per_second);
+        let slot = slot_at(micros, per_second);
         let ahead = (u64::from(self.own) + count - slot % count) % count;
         let next = slot + if ahead == 0 { count } else { ahead };
         let begins = (u128::from(next) * 1_000_000).div_ceil(u128::from(per_second.get()));
         Duration::from_micros(u64::try_from(begins).unwrap_or(u64::MAX).saturating_sub(micros))
     }
+}
+
+/// The number of the slot at `micros`, of those that follow one another `per_second`.
+pub(super) fn slot_at(micros: u64, per_second: NonZeroU32) -> u64 {
+    let slot = u128::from(micros) * u128::from(per_second.get()) / 1_000_000;
+    u64::try_from(slot).unwrap_or(u64::MAX)
 }

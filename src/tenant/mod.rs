@@ -45,8 +45,9 @@ pub use self::signature_check::SignatureCheck;
 pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
 pub use self::trust::{DerivationEpochs, DerivationMark, DerivationUse, KindStatus, SourceOrigin, Trust, TrustStatus};
 use crate::clock::{Clock, Moment};
-use crate::config::{self, UpstreamLimits};
-use crate::limit::{BudgetUse, UpstreamBudget};
+use crate::config::{self, Rate, UpstreamLimits};
+use crate::fleet::client_budgets::{BudgetOwner, ClientBudgets};
+use crate::limit::{ClientBudget, Spending, UpstreamBudget};
 
 /// A Refold org while the gateway runs.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub struct Tenant {
     org_keys: OrgKeys,
     key_checks: Arc<KeyChecks>,
     policies: Policies,
+    /// Opens the budgets that a fleet shares; `None` without one.
+    client_budgets: Option<ClientBudgets>,
     clock: Clock,
     trust: Arc<Trust>,
     account_epoch: Arc<Epoch>,
@@ -68,9 +71,9 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Creates a tenant with full budgets, and without linked accounts and session tokens.
+    /// Creates a tenant with full budgets, and without linked accounts and session tokens. A fleet shares the budgets of clients.
     #[must_use]
-    pub fn new(config: Arc<config::TenantConfig>, clock: Clock) -> Self {
+    pub fn new(config: Arc<config::TenantConfig>, clock: Clock, client_budgets: Option<ClientBudgets>) -> Self {
         Self {
             probation_budget: UpstreamBudget::new(probation_limits(config.limits.upstream), clock.clone()),
             account_epoch: Arc::new(Epoch::new()),
@@ -82,6 +85,7 @@ impl Tenant {
             key_checks: Arc::default(),
             trust: Arc::default(),
             policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
+            client_budgets,
             config,
             clock,
         }
@@ -134,13 +138,17 @@ impl Tenant {
     /// since it takes memory. Part of the hit path.
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
-        self.accounts.get(id, now, |id| Partition::new(Owner::LinkedAccount(id), self.config.limits.client.rate()))
+        self.accounts.get(id, now, |id| {
+            let budget = self.client_budget(self.config.limits.client.rate(), BudgetOwner::LinkedAccount(&id));
+            Partition::new(Owner::LinkedAccount(id), budget)
+        })
     }
 
     /// Returns the partition of a session token, accepted or not, and creates it if there is none.
     #[must_use]
     pub fn session_token(&self, digest: &TokenDigest, now: Moment) -> Arc<Partition> {
-        self.session_tokens.get(digest, self.config.limits.client.rate(), now)
+        let budget = || self.client_budget(self.config.limits.client.rate(), BudgetOwner::SessionToken(digest));
+        self.session_tokens.get(digest, budget, now)
     }
 
     /// Returns whether the upstream has accepted a session token lately.
@@ -177,9 +185,18 @@ impl Tenant {
         (!pause.is_zero()).then_some(pause)
     }
 
+    /// Creates the budget of a client: in a fleet the one that all replicas share.
+    #[must_use]
+    pub fn client_budget(&self, rate: Rate, owner: BudgetOwner<'_>) -> ClientBudget {
+        match &self.client_budgets {
+            Some(budgets) => ClientBudget::shared(budgets.open(rate, &self.config.id, owner)),
+            None => ClientBudget::new(rate),
+        }
+    }
+
     /// Takes one request off a partition's budget, if it has one left. Part of the hit path.
     #[must_use]
-    pub fn spend(&self, partition: &Partition, now: Moment) -> BudgetUse {
+    pub fn spend(&self, partition: &Partition, now: Moment) -> Spending {
         partition.spend(self.config.limits.client.rate(), now)
     }
 

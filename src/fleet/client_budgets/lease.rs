@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::split::Split;
 use crate::clock::Moment;
-use crate::fleet::time_slots::TimeSlots;
+use crate::fleet::time_slots::{TimeSlots, slot_at};
 
 /// What a replica holds of one budget.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl Lease {
     /// One request in each time slot of the replica's own.
     fn take_slot(&self, alone: &AloneShare) -> Taken {
         let Some(slots) = alone.slots else { return Taken::Refused(Duration::from_secs(1)) };
-        let slot = slots.slot(alone.micros, self.split.rate.per_second);
+        let slot = slot_at(alone.micros, self.split.rate.per_second);
         let used = self.alone.load(Ordering::Relaxed);
         let is_free = slots.is_own(slot) && used <= slot;
         let exchanged = || self.alone.compare_exchange(used, slot + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -149,7 +149,7 @@ impl Lease {
     pub fn learn(&self, answer: &Refill, now: Moment) {
         let until = if answer.left == 0 { (now + answer.wait).as_nanos() } else { 0 };
         self.empty_until.store(until, Ordering::Relaxed);
-        let missing = self.split.interval() * self.split.common.saturating_sub(answer.left);
+        let missing = self.split.interval() * self.split.most_on_server().saturating_sub(answer.left);
         self.full_at.store((now + missing).as_nanos(), Ordering::Relaxed);
     }
 
@@ -159,7 +159,7 @@ impl Lease {
     pub fn left_on_server(&self, now: Moment) -> u32 {
         let missing = self.full_at.load(Ordering::Relaxed).saturating_sub(now.as_nanos());
         let missing = missing.div_ceil(nanos(self.split.interval()).max(1));
-        self.split.common.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
+        self.split.most_on_server().saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 }
 

@@ -167,9 +167,7 @@ impl Refiller {
     /// Refuses the requests that have waited for too long.
     fn refuse_the_oldest(&mut self, now: Moment) {
         for pending in self.pending.values_mut() {
-            while let Some(waiter) =
-                pending.waiters.pop_front_if(|waiter| now.since(waiter.since) >= LONGEST_WAIT)
-            {
+            while let Some(waiter) = pending.waiters.pop_front_if(|waiter| now.since(waiter.since) >= LONGEST_WAIT) {
                 let _ = waiter.reply.send(pending.budget.refused(LONGEST_WAIT));
             }
         }
