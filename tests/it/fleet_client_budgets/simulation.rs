@@ -132,8 +132,8 @@ impl Simulation {
     /// Cuts a replica off, or connects it again.
     pub(super) fn set_cut_off(&mut self, index: usize, is_cut_off: bool) {
         let index = index % self.count();
-        // One that never was a member has no share that the server knows of.
-        if self.replicas[index].rank.is_some() {
+        // The server leaves a share to those that it knew as members.
+        if self.server.members.contains_key(&self.replicas[index].id) && self.replicas[index].rank.is_some() {
             self.replicas[index].is_cut_off = is_cut_off;
         }
     }
