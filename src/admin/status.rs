@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::access::AdminRole;
 use super::context::AdminContext;
 use super::response::{AdminResponse, json_response};
-use crate::gateway::{Readiness, Status, TenantReadiness};
+use crate::gateway::{FleetStatus, Readiness, Status, TenantReadiness};
 use crate::lifecycle::Lifecycle;
 use crate::upstream::Circuit;
 
@@ -72,17 +72,19 @@ struct ReadinessDetails {
     circuit: Circuit,
     tenants: Vec<TenantReadiness>,
     issuers_without_keys: Vec<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<FleetStatus>,
 }
 
 /// The response to `GET /readyz`. A probe without a token learns only if the gateway is ready: the details contain the names of
 /// tenants and lines of the configuration.
 pub(super) fn readiness(context: &AdminContext, role: AdminRole) -> AdminResponse {
     let draining = context.lifecycle.is_draining();
-    let Readiness { ready, circuit, tenants, issuers_without_keys } = context.generation.gateway().readiness();
+    let Readiness { ready, circuit, tenants, issuers_without_keys, fleet } = context.generation.gateway().readiness();
     let details = match role {
         AdminRole::Operator => {
             let configuration = ReloadState::of(&context.lifecycle);
-            Some(ReadinessDetails { configuration, circuit, tenants, issuers_without_keys })
+            Some(ReadinessDetails { configuration, circuit, tenants, issuers_without_keys, fleet })
         }
         AdminRole::Anonymous => None,
     };

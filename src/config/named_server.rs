@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::diagnostic::Finding;
+use super::fleet::FleetConfig;
 use super::issuer_keys::RemoteJwks;
 use super::secret::Secret;
-use super::traces::SpanEndpoint;
+use super::traces::SpanExport;
 
 /// A server that a configuration names, or a credential for one, with its place in the file.
 #[derive(Clone, Debug)]
@@ -38,8 +39,10 @@ pub enum ServerRole {
         /// The document with the keys.
         jwks: Box<RemoteJwks>,
     },
+    /// The server of the fleet.
+    Fleet(Arc<FleetConfig>),
     /// The collector of spans.
-    Collector(SpanEndpoint),
+    Collector(SpanExport),
 }
 
 impl NamedServer {

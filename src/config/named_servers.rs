@@ -29,7 +29,9 @@ pub(super) fn named_servers(config: &Config) -> Vec<(SettingPath, ServerRole)> {
             servers.push((root.key("issuers").index(index).key("keys"), role));
         }
     }
-    let collector = config.traces.span_endpoint().map(ServerRole::Collector);
+    let fleet = config.fleet.as_ref().map(|fleet| ServerRole::Fleet(Arc::clone(fleet)));
+    servers.extend(fleet.map(|role| (root.key("fleet").key("url"), role)));
+    let collector = config.traces.export().cloned().map(ServerRole::Collector);
     servers.extend(collector.map(|role| (root.key("traces").key("endpoint"), role)));
     servers
 }

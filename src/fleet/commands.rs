@@ -77,15 +77,11 @@ impl Commands {
         arguments: impl ToRedisArgs,
     ) -> Result<Value, Unavailable> {
         if !self.status.is_connected() {
-            self.status.counters.refused();
             return Err(Unavailable::Disconnected);
         }
         let (reply, result) = oneshot::channel();
         let command = Command { call: Call::new(script, keys, arguments), reply };
-        if self.sender.try_send(command).is_err() {
-            self.status.counters.refused();
-            return Err(Unavailable::Full);
-        }
+        self.sender.try_send(command).map_err(|_| Unavailable::Full)?;
         match timeout(self.time_limit, result).await {
             Ok(Ok(result)) => result,
             // The fleet's thread has dropped the command with its connection.

@@ -60,7 +60,7 @@ impl Link {
     /// # Errors
     /// If there is no answer in time, or an error.
     pub(super) async fn run(&self, call: &Call) -> Result<Value, Unavailable> {
-        let (clock, counters) = (&self.status.clock, &self.status.counters);
+        let (clock, metrics) = (&self.status.clock, &self.status.metrics);
         let mut connection = self.connection.clone();
         let mut invocation = call.script.hashed().prepare_invoke();
         invocation.key(&call.keys).arg(&call.arguments);
@@ -70,7 +70,8 @@ impl Link {
         match answer {
             Ok(Ok(value)) => {
                 self.shared.timeouts.store(0, Ordering::Relaxed);
-                counters.answered(clock.now().since(sent));
+                self.status.script_succeeded(call.script.name());
+                metrics.round_trips.observe(clock.now().since(sent).as_secs_f64());
                 Ok(value)
             }
             Ok(Err(error)) => {
@@ -78,7 +79,7 @@ impl Link {
                 Err(Unavailable::Failed)
             }
             Err(_) => {
-                counters.timed_out();
+                metrics.timeouts.inc();
                 if self.shared.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS {
                     self.give_up(LinkEnd::Away);
                 }
@@ -100,20 +101,21 @@ impl Link {
             self.give_up(LinkEnd::Away);
             return;
         }
-        self.status.counters.script_failed();
-        // The first one is logged; until the next connection the server is not asked again.
-        if self.give_up(LinkEnd::ScriptFailed) {
-            tracing::error!(script = call.script.name(), %error, message = log_events::FLEET_SCRIPT_FAILED);
+        let name = call.script.name();
+        if self.status.script_failed(name) {
+            tracing::error!(script = name, %error, message = log_events::FLEET_SCRIPT_FAILED);
         }
+        self.status.set_problem(Some(format!("the script {name} fails: {error}").into()));
+        self.give_up(LinkEnd::ScriptFailed);
     }
 
-    /// Gives the connection up; returns true if this is the first call.
-    fn give_up(&self, end: LinkEnd) -> bool {
+    /// Gives the connection up, for the first reason.
+    fn give_up(&self, end: LinkEnd) {
         self.shared.end.send_if_modified(|current| {
             let is_first = current.is_none();
             current.get_or_insert(end);
             is_first
-        })
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use super::reckoning::Reckoning;
 use crate::clock::Moment;
 
 /// A lease lasts this long from the server's receipt of a beat.
-pub(super) const LEASE: Duration = Duration::from_millis(750);
+pub const LEASE: Duration = Duration::from_millis(750);
 /// Trust lasts this long from the sending of an answered beat.
 pub(super) const TRUST: Duration = Duration::from_millis(300);
 /// A beat that reaches the server later than this is refused.
@@ -58,7 +58,7 @@ pub(super) struct Standing {
     /// When the process started.
     started: Moment,
     /// When the last answered beat was sent.
-    last_good: Option<Moment>,
+    pub(super) last_good: Option<Moment>,
     /// When the lease of the last beat that was sent has ended, even if it was received as late as possible.
     lease_over: Moment,
     /// True from a connection until its first answered beat, unless the membership has outlasted the connection before.
@@ -72,7 +72,8 @@ pub(super) struct Standing {
 /// The members of the fleet at a beat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// All that are not forgotten, this replica among them.
+    /// All that are not forgotten, this replica among them. After the server has lost its state, those before count for a
+    /// minute.
     pub known: u32,
     /// The members with a lease.
     pub live: u32,
@@ -107,6 +108,8 @@ pub(super) struct Membership {
     server: Option<Box<str>>,
     /// The fleet's epoch at the last answered beat.
     epoch: Option<Vec<u8>>,
+    /// The number of members before the server's state was lost, and the moment until which it counts: the others may be alone.
+    remembered: Option<(u32, Moment)>,
 }
 
 impl Standing {
@@ -144,7 +147,7 @@ impl Membership {
             reckoning: None,
             members: Members::default(),
         };
-        Self { id, standing, server: None, epoch: None }
+        Self { id, standing, server: None, epoch: None, remembered: None }
     }
 
     /// The present knowledge.
@@ -160,6 +163,7 @@ impl Membership {
             self.standing.last_good =
                 self.standing.last_good.map(|good| good.min(now - TRUST - Duration::from_nanos(1)));
             self.epoch = None;
+            self.remember(now);
         }
         let is_member = matches!(self.standing.state(now), FleetState::Shared | FleetState::Limbo);
         self.standing.is_joining = !is_member;
@@ -183,11 +187,21 @@ impl Membership {
             reckoning.updated(beat.server_time, sent, received)
         }));
         let Some(accepted) = &beat.accepted else { return false };
-        let rank = self.rank_in(&accepted.ids);
-        self.standing.members = Members { known: accepted.known, live: accepted.live, rank };
+        let is_new = self.epoch.replace(accepted.epoch.clone()).is_some_and(|before| before != accepted.epoch);
+        if is_new {
+            self.remember(received);
+        }
+        let remembered = self.remembered.filter(|(_, until)| received < *until).map_or(0, |(known, _)| known);
+        let known = accepted.known.max(remembered);
+        self.standing.members = Members { known, live: accepted.live, rank: self.rank_in(&accepted.ids) };
         self.standing.last_good = Some(sent);
         self.standing.is_joining = false;
-        self.epoch.replace(accepted.epoch.clone()).is_some_and(|before| before != accepted.epoch)
+        is_new
+    }
+
+    /// Keeps the number of members that is known now for as long as the server would have.
+    fn remember(&mut self, now: Moment) {
+        self.remembered = Some((self.standing.members.known, now + FORGOTTEN_AFTER));
     }
 
     fn rank_in(&self, ids: &[Vec<u8>]) -> Option<u32> {

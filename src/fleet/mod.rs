@@ -37,14 +37,14 @@ pub use self::commands::{Commands, Unavailable};
 pub use self::connect::ConnectError;
 use self::connect::Connector;
 use self::membership::Membership;
-pub use self::membership::{FleetState, Members};
-pub use self::metrics::{FleetCounts, ROUND_TRIP_BOUNDS};
+pub use self::membership::{FleetState, LEASE, Members};
+pub use self::metrics::FleetMetrics;
 pub use self::names::Names;
 pub use self::probe::{ProbeError, ServerReport, probe};
-pub use self::script::{REFILL, Script};
+pub use self::script::{FORGET, GIVE_BACK, HOLD, REFILL, Script, TURN};
 use self::status::Status;
 use self::supervisor::Supervisor;
-pub use self::time_slots::TimeSlots;
+pub use self::time_slots::{OwnSlots, TimeSlots, own_slots};
 use crate::clock::{Clock, Moment};
 use crate::config::FleetConfig;
 use crate::digest::Hex;
@@ -84,12 +84,13 @@ impl Fleet {
     ///
     /// # Errors
     /// If TLS can't be set up, or the thread not be started.
-    pub fn start(config: &Arc<FleetConfig>, clock: Clock) -> Result<Self, FleetError> {
+    pub fn start(config: &Arc<FleetConfig>, clock: Clock, metrics: FleetMetrics) -> Result<Self, FleetError> {
         let mut random = [0; 16];
         rand::fill(&mut random).map_err(|_| FleetError::Thread(io::Error::other("there is no randomness")))?;
         let id: Arc<str> = Hex(&random).to_string().into();
         let now = clock.now();
-        let status = Arc::new(Status::new(clock.clone(), Membership::new(Arc::clone(&id), now).standing()));
+        let standing = Membership::new(Arc::clone(&id), now).standing();
+        let status = Arc::new(Status::new(clock.clone(), standing, metrics));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
         let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
@@ -192,10 +193,10 @@ impl Fleet {
         TimeSlots::of(self.members(), self.0.config.replicas, self.0.random_rank)
     }
 
-    /// The counts of commands.
+    /// The reason why there is no connection; `None` if there is one, or none was tried.
     #[must_use]
-    pub fn counts(&self) -> FleetCounts {
-        self.0.status.counters.read()
+    pub fn problem(&self) -> Option<Arc<str>> {
+        self.0.status.problem()
     }
 
     /// Leaves the fleet, so that the other replicas have this one's share at once. Call it when no more requests are sent.

@@ -1,11 +1,12 @@
 //! The state of the fleet for readers on other threads: one atomic load, no lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use super::membership::{FleetState, Members, Standing};
-use super::metrics::FleetCounters;
+use super::metrics::FleetMetrics;
 use super::phase::{CurrentPhase, Phase};
 use super::reckoning::micros;
 use crate::clock::{Clock, Moment};
@@ -19,18 +20,24 @@ pub(super) struct Status {
     is_connected: AtomicBool,
     /// A number for the server of the last connection, from its replication id; 0 before the first.
     server: AtomicU64,
-    pub(super) counters: FleetCounters,
+    /// The reason why there is no connection.
+    problem: Mutex<Option<Arc<str>>>,
+    /// The script that fails, once that is logged.
+    failing_script: Mutex<Option<&'static str>>,
+    pub(super) metrics: FleetMetrics,
 }
 
 impl Status {
-    pub(super) fn new(clock: Clock, standing: Standing) -> Self {
+    pub(super) fn new(clock: Clock, standing: Standing, metrics: FleetMetrics) -> Self {
         Self {
             clock,
             standing: ArcSwap::from_pointee(standing),
             phase: CurrentPhase::new(),
             is_connected: AtomicBool::new(false),
             server: AtomicU64::new(0),
-            counters: FleetCounters::default(),
+            problem: Mutex::default(),
+            failing_script: Mutex::default(),
+            metrics,
         }
     }
 
@@ -55,6 +62,29 @@ impl Status {
 
     pub(super) fn set_connected(&self, is_connected: bool) {
         self.is_connected.store(is_connected, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_problem(&self, problem: Option<Arc<str>>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    pub(super) fn problem(&self) -> Option<Arc<str>> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Records that a script failed; returns true if that is news.
+    pub(super) fn script_failed(&self, name: &'static str) -> bool {
+        self.metrics.script_errors.inc();
+        self.failing_script().replace(name) != Some(name)
+    }
+
+    /// Records that a script succeeded.
+    pub(super) fn script_succeeded(&self, name: &'static str) {
+        self.failing_script().take_if(|failing| *failing == name);
+    }
+
+    fn failing_script(&self) -> MutexGuard<'_, Option<&'static str>> {
+        self.failing_script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_server(&self, server: u64) {

@@ -22,7 +22,7 @@ use crate::log_events;
 /// Shortest pause before the next connection, doubled after each failure.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(25);
 /// Longest pause before the next connection.
-const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_millis(250);
 /// Pause after a script has failed, which it would again.
 const SCRIPT_BACKOFF: Duration = Duration::from_secs(10);
 /// Interval between two looks at the state, for the log.
@@ -69,7 +69,7 @@ impl Supervisor {
             membership: Membership::new(Arc::clone(&self.id), status.clock.now()),
             status: &status,
             rng: Rng::with_seed(seed(&self.id)),
-            keys: ["m", "log", "ep", "ret"].map(|kind| self.names.single(kind)),
+            keys: ["m", "log", "ep", "gap", "ret"].map(|kind| self.names.single(kind)),
             id: Arc::clone(&self.id),
             replicas: self.replicas,
             has_reported_surplus: false,
@@ -84,16 +84,21 @@ impl Supervisor {
             };
             let pause = match opened {
                 Ok(connected) => {
-                    (backoff, has_reported) = (SHORTEST_BACKOFF, false);
-                    match self.use_connection(connected, &mut member).await {
+                    let before = member.membership.standing().last_good;
+                    let end = self.use_connection(connected, &mut member).await;
+                    // A server that connects and refuses to work, such as one without its replicas, is not asked all the time.
+                    let has_worked = member.membership.standing().last_good > before;
+                    (backoff, has_reported) =
+                        if has_worked { (SHORTEST_BACKOFF, false) } else { (longer(backoff), has_reported) };
+                    match end {
                         None => return,
-                        Some(LinkEnd::Away) => SHORTEST_BACKOFF,
+                        Some(LinkEnd::Away) => backoff,
                         Some(LinkEnd::ScriptFailed) => SCRIPT_BACKOFF,
                     }
                 }
                 Err(error) => {
-                    report(&error, &mut has_reported);
-                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
+                    report(&error, &status, &mut has_reported);
+                    backoff = longer(backoff);
                     backoff
                 }
             };
@@ -114,7 +119,8 @@ impl Supervisor {
         member.membership.connected(now, &replication_id, reckoning);
         status.publish(member.membership.standing());
         status.set_server(seed(&replication_id));
-        status.counters.connected();
+        status.metrics.connections.inc();
+        status.set_problem(None);
         tracing::info!(version, message = log_events::FLEET_CONNECTED);
         let link = Link::new(connection, driver, Arc::clone(status), self.command_timeout);
         status.set_connected(true);
@@ -189,6 +195,10 @@ impl Member<'_> {
     }
 }
 
+fn longer(backoff: Duration) -> Duration {
+    (backoff * 2).min(LONGEST_BACKOFF)
+}
+
 /// Reads the answer to a beat.
 fn read(answer: Value) -> Option<Beat> {
     let Value::Array(fields) = answer else { return None };
@@ -229,8 +239,9 @@ async fn refuse(commands: &mut mpsc::Receiver<Command>) {
     }
 }
 
-/// Logs the first failure of an outage.
-fn report(error: &ConnectError, has_reported: &mut bool) {
+/// Logs the first failure of an outage, and keeps the last for the status page.
+fn report(error: &ConnectError, status: &Status, has_reported: &mut bool) {
+    status.set_problem(Some(error.to_string().into()));
     if !std::mem::replace(has_reported, true) {
         tracing::warn!(%error, message = log_events::FLEET_UNREACHABLE);
     }

@@ -10,7 +10,9 @@
 
 mod answer;
 mod context;
+mod error;
 mod finish;
+mod fleet_status;
 mod look_up;
 mod maintenance;
 mod normalise;
@@ -27,6 +29,8 @@ use http::{Request, Response};
 use self::answer::{Answer, preflight, serve};
 pub use self::context::{ConnectionContext, KnownCaller};
 use self::context::{RequestContext, Sent};
+pub use self::error::GatewayError;
+pub use self::fleet_status::FleetStatus;
 use self::look_up::{Lookup, look_up, not_cached};
 use self::normalise::{Miss, Normalised, UpstreamOp, normalise};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness};
@@ -39,8 +43,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::ClientError;
 use crate::fetch::{FetchRequest, Fetcher};
-use crate::fleet::Fleet;
-use crate::http_client::ClientSetupError;
+use crate::fleet::{Fleet, FleetError};
 use crate::limit::{BudgetQuestion, Policy};
 use crate::observe::{AccessError, AccessRecord, LogWriter, Observer, Tracer, WebhookOutcome};
 use crate::request::body::CallerBody;
@@ -99,18 +102,14 @@ impl<E: Into<ClientError>> From<E> for Unresolved {
 }
 
 impl Gateway {
-    /// A gateway with an empty cache. `access_log`, if given, receives the lines of the access log; `fleet` is this process in
-    /// the fleet of the configuration.
+    /// A gateway with an empty cache. `access_log`, if given, receives the lines of the access log. Joins the fleet of the
+    /// configuration, if there is one.
     ///
     /// # Errors
-    /// If the TLS settings for an issuer's key server or the trace collector can't be used.
-    pub fn new(
-        config: Arc<Config>,
-        clock: Clock,
-        access_log: Option<LogWriter>,
-        fleet: Option<Fleet>,
-    ) -> Result<Self, ClientSetupError> {
+    /// If the TLS settings for an issuer's key server, the trace collector or the fleet can't be used.
+    pub fn new(config: Arc<Config>, clock: Clock, access_log: Option<LogWriter>) -> Result<Self, GatewayError> {
         let observer = Arc::new(Observer::new(clock.clone(), access_log));
+        let fleet = start_fleet(&config, &clock, &observer)?;
         Ok(Self {
             callers: Callers::new(&config, &clock, fleet.as_ref())?,
             cors: config.cors.as_ref().map(CorsPolicy::new),
@@ -292,12 +291,18 @@ impl Gateway {
     /// Records the finished request in metrics, log and trace. The last thing that happens for every request.
     fn record(&self, head: &Parts, context: &mut RequestContext, sent: Sent, error: Option<AccessError<'_>>) {
         let mut span = std::mem::take(&mut context.span);
-        let trace_id = span.context().map(|span| span.trace);
+        let trace_id = span.context().map(|span| span.trace_id());
         let mut record = AccessRecord { trace_id, ..context.record(head, sent, error, self.clock.now()) };
         record.origin.trusted_proxies = &self.config.server.trusted_proxies;
         self.observer.answered(&self.config.log, &record);
         span.answered(head.uri.path(), &record);
     }
+}
+
+/// Joins the fleet of a configuration.
+fn start_fleet(config: &Config, clock: &Clock, observer: &Observer) -> Result<Option<Fleet>, FleetError> {
+    let Some(fleet) = &config.fleet else { return Ok(None) };
+    Fleet::start(fleet, clock.clone(), observer.fleet_metrics()).map(Some)
 }
 
 /// Keeps the owner of a refused credential for the log.

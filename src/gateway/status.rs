@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use serde::Serialize;
 
+use super::fleet_status::FleetStatus;
 use super::normalise::{Normalised, normalise};
 use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
@@ -14,10 +15,11 @@ use crate::caller::{ClientKeyStatus, KeyState};
 use crate::config::Derive;
 use crate::executions::{DerivationKind, DerivationKinds};
 use crate::lifecycle::Reloads;
-use crate::observe::{Event, Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
+use crate::observe::{Event, KeyCheck, Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
 use crate::request::headers::RequestHeaders;
 use crate::request::route::{Route, route};
 use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus, TrustStatus};
+use crate::tls::CertificateExpiry;
 use crate::upstream::Circuit;
 
 /// Number of linked accounts that the status page lists as the busiest.
@@ -48,6 +50,9 @@ pub struct Status {
     pub client_keys: Vec<ClientKeyStatus>,
     /// The last events of the process, newest first.
     pub events: Vec<Event>,
+    /// This replica in its fleet; left out without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
 }
 
 /// The state of a tenant and of its circuit.
@@ -60,10 +65,16 @@ pub struct TenantState {
     pub circuit: Circuit,
     /// The trust in derived answers; `None` unless it has to be earned.
     pub derivation: Option<TrustStatus>,
+    /// True if Refold may send webhooks.
+    pub webhooks: bool,
+    /// The time of the last webhook with a valid signature since the process started.
+    pub last_webhook: Option<jiff::Timestamp>,
+    /// The last check of an org key since the process started.
+    pub key_check: Option<KeyCheck>,
 }
 
 /// The readiness of the gateway, as `/readyz` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Readiness {
     /// True if at least one tenant is ready: a refused org key of one tenant must not end the traffic of the other tenants.
     pub ready: bool,
@@ -74,6 +85,8 @@ pub struct Readiness {
     /// The issuers of tokens whose keys could never be read, so that their tokens are answered 503. They do not make the gateway
     /// unready: its other callers are served.
     pub issuers_without_keys: Vec<Arc<str>>,
+    /// This replica in its fleet; `None` without one. It never makes the gateway unready: a replica that is alone serves its share.
+    pub fleet: Option<FleetStatus>,
 }
 
 /// The readiness of one tenant.
@@ -131,18 +144,12 @@ impl Gateway {
             latency: recent.latency(now),
             cache: self.fetcher.store().usage(),
             circuit: self.worst_circuit(),
-            tenants: tenants
-                .iter()
-                .map(|tenant| TenantState {
-                    tenant: tenant.status(),
-                    circuit: self.circuit(tenant),
-                    derivation: self.derivation(tenant),
-                })
-                .collect(),
+            tenants: tenants.iter().map(|tenant| self.tenant_state(tenant)).collect(),
             busiest,
             errors,
             client_keys: self.callers.client_keys(now),
             events: self.observer.events(),
+            fleet: self.fleet_status(),
         }
     }
 
@@ -164,6 +171,19 @@ impl Gateway {
             circuit: self.worst_circuit(),
             tenants,
             issuers_without_keys: issuers.map(|(id, _)| Arc::clone(id)).collect(),
+            fleet: self.fleet_status(),
+        }
+    }
+
+    fn tenant_state(&self, tenant: &Tenant) -> TenantState {
+        let (last_webhook, key_check) = self.observer.last_signals(tenant);
+        TenantState {
+            tenant: tenant.status(),
+            circuit: self.circuit(tenant),
+            derivation: self.derivation(tenant),
+            webhooks: tenant.config.webhooks,
+            last_webhook,
+            key_check,
         }
     }
 
@@ -192,9 +212,9 @@ impl Gateway {
         circuits.max().unwrap_or(Circuit::Closed)
     }
 
-    /// All metrics in Prometheus' text format, version 0.0.4.
+    /// All metrics in Prometheus' text format, version 0.0.4. `certificates` are those of the listeners.
     #[must_use]
-    pub fn metrics(&self, reloads: &Reloads) -> String {
+    pub fn metrics(&self, reloads: &Reloads, certificates: &[CertificateExpiry]) -> String {
         self.observer.prometheus_text(&ScrapeState {
             cache: self.fetcher.store().usage(),
             tenants: self
@@ -209,7 +229,10 @@ impl Gateway {
                 })
                 .collect(),
             issuers: self.callers.issuer_keys().map(|(id, keys)| (&**id, keys == KeyState::Available)).collect(),
+            fleet: self.scraped_fleet(),
             reloads,
+            client_keys: self.callers.client_keys(self.clock.now()),
+            certificates,
         })
     }
 

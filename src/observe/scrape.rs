@@ -1,10 +1,15 @@
 //! Updates the gauges and totals that other modules keep, when Prometheus scrapes.
 
-use super::metrics::{Metrics, catch_up};
+use std::time::Duration;
+
+use super::metrics::{Metrics, NO_LABELS, catch_up};
 use crate::cache::Usage;
+use crate::caller::{ClientKeyStatus, CredentialKind};
 use crate::executions::DerivationKind;
+use crate::fleet::{FleetState, Members};
 use crate::lifecycle::Reloads;
 use crate::tenant::Tenant;
+use crate::tls::CertificateExpiry;
 
 /// The state of a gateway at the time of a scrape.
 #[derive(Debug)]
@@ -15,8 +20,27 @@ pub struct ScrapeState<'a> {
     pub tenants: Vec<ScrapedTenant<'a>>,
     /// The issuers of tokens, each with whether its keys were ever read.
     pub issuers: Vec<(&'a str, bool)>,
+    /// This replica in its fleet; `None` without one.
+    pub fleet: Option<ScrapedFleet>,
     /// Results of the configuration's reloads.
     pub reloads: &'a Reloads,
+    /// The client keys of all tenants.
+    pub client_keys: Vec<ClientKeyStatus>,
+    /// The certificates of the listeners.
+    pub certificates: &'a [CertificateExpiry],
+}
+
+/// The state of a replica in its fleet at the time of a scrape.
+#[derive(Debug)]
+pub struct ScrapedFleet {
+    /// The state.
+    pub state: FleetState,
+    /// The members at the last answered beat.
+    pub members: Members,
+    /// The largest number of replicas.
+    pub replicas: u32,
+    /// Time since the last answered beat was sent; since the start, if there was none.
+    pub lag: Duration,
 }
 
 /// The state of a tenant at the time of a scrape.
@@ -43,8 +67,11 @@ impl ScrapeState<'_> {
             catch_up(&metrics.config_reloads.with_label_values(&[outcome]), total);
         }
         metrics.config_reload_successful.set(self.reloads.last_succeeded().into());
-        metrics.config_reload_success.set(self.reloads.last_success.as_duration().as_secs_f64());
+        Metrics::set_time(&metrics.config_reload_success, self.reloads.last_success);
         catch_up(&metrics.log_lines_dropped, log_lines_dropped);
+        if let Some(fleet) = &self.fleet {
+            fleet.update(metrics);
+        }
         // A reload may have removed a tenant.
         metrics.circuit_open.reset();
         metrics.budget_waiting.reset();
@@ -55,6 +82,9 @@ impl ScrapeState<'_> {
         metrics.org_key_accepted.reset();
         metrics.derivation_in_use.reset();
         metrics.issuer_keys_available.reset();
+        metrics.client_key_expiry.reset();
+        metrics.certificate_expiry.reset();
+        self.update_expiries(metrics);
         for (issuer, has_keys) in &self.issuers {
             metrics.issuer_keys_available.with_label_values(&[*issuer]).set((*has_keys).into());
         }
@@ -74,6 +104,38 @@ impl ScrapeState<'_> {
             metrics.tenant_ready.with_label_values(&id).set((*is_ready).into());
             metrics.org_key_accepted.with_label_values(&id).set(tenant.credential_accepted().into());
         }
+    }
+
+    fn update_expiries(&self, metrics: &Metrics) {
+        for key in &self.client_keys {
+            let labels = [&*key.tenant, &*key.name];
+            for outcome in ["2xx", "429"] {
+                // As above: its first increase shows.
+                let labels = [labels[0], CredentialKind::ClientKey.name(), labels[1], outcome];
+                let _ = metrics.caller_requests.with_label_values(&labels);
+            }
+            if let Some(expires) = key.expires {
+                Metrics::set_time(&metrics.client_key_expiry.with_label_values(&labels), expires);
+            }
+        }
+        for certificate in self.certificates {
+            let file = certificate.file.to_string_lossy();
+            Metrics::set_time(&metrics.certificate_expiry.with_label_values(&[&*file]), certificate.expires);
+        }
+    }
+}
+
+impl ScrapedFleet {
+    fn update(&self, metrics: &Metrics) {
+        for state in FleetState::ALL {
+            metrics.fleet_state.with_label_values(&[state.name()]).set((state == self.state).into());
+        }
+        let Members { known, live, .. } = self.members;
+        for (lease, count) in [("lasts", live), ("ended", known.saturating_sub(live))] {
+            metrics.fleet_members.with_label_values(&[lease]).set(count.into());
+        }
+        metrics.fleet_replicas.with_label_values(NO_LABELS).set(self.replicas.into());
+        metrics.fleet_lag.with_label_values(NO_LABELS).set(self.lag.as_secs_f64());
     }
 }
 

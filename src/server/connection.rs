@@ -298,7 +298,7 @@ mod tests {
         let config = Arc::new(config.expect("it is good"));
         let settings = config.server.clone();
         let clock = Clock::system();
-        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), None, None).expect("it can be made"));
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), None).expect("it can be made"));
         let client = crate::http_client::Client::new(&config.upstream.connection()).expect("it can be made");
         let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let files = TlsFiles {

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::config::ListenAddress;
-use crate::fleet::FleetError;
+use crate::gateway::GatewayError;
 use crate::http_client::ClientSetupError;
 use crate::tls::TlsError;
 
@@ -55,9 +55,9 @@ pub enum StartError {
     /// The upstream client can't be built.
     #[error(transparent)]
     Upstream(#[from] ClientSetupError),
-    /// The fleet can't be joined.
+    /// The gateway can't be built.
     #[error(transparent)]
-    Fleet(#[from] FleetError),
+    Gateway(#[from] GatewayError),
     /// A TLS file can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -42,7 +42,6 @@ use self::worker_loads::WorkerLoads;
 use crate::admin::{self, AdminListener};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Endpoint, ListenAddress, SocketFile};
-use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::generation::{ActiveGeneration, Generation};
 use crate::http_client::Client;
@@ -100,7 +99,7 @@ impl Server {
         descriptors::raise_limit();
         let config = Arc::new(config);
         let settings = config.server.clone();
-        let gateway = Arc::new(first_gateway(&config, &clock, access_log)?);
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config), clock.clone(), access_log)?);
         let client = |_| Client::new(&config.upstream.connection());
         let clients = (0..settings.workers).map(client).collect::<Result<_, _>>()?;
         // First, because such a socket may have an address that is bound below.
@@ -284,12 +283,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop_and_join();
     }
-}
-
-/// Makes the gateway of the start, in its fleet if the configuration has one.
-fn first_gateway(config: &Arc<Config>, clock: &Clock, access_log: Option<LogWriter>) -> Result<Gateway, StartError> {
-    let fleet = config.fleet.as_ref().map(|fleet| Fleet::start(fleet, clock.clone())).transpose()?;
-    Ok(Gateway::new(Arc::clone(config), clock.clone(), access_log, fleet)?)
 }
 
 /// Admits connections within the bounds of a gateway's configuration, and reports the bound.

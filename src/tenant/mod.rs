@@ -35,7 +35,7 @@ use self::key_checks::KeyChecks;
 pub use self::key_checks::KeyVerdict;
 pub use self::list_size::{ListSize, ListView, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
-use self::partition::{Epoch, Owner};
+use self::partition::{Epoch, Owner, flow_of};
 pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus, Witness};
 pub use self::policies::Policies;
 pub use self::reload::{CachedEntries, shares_org_key};
@@ -46,6 +46,7 @@ pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
 pub use self::trust::{DerivationEpochs, DerivationMark, DerivationUse, KindStatus, SourceOrigin, Trust, TrustStatus};
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Rate, UpstreamLimits};
+use crate::digest::sha256;
 use crate::fleet::client_budgets::{BudgetOwner, ClientBudgets};
 use crate::limit::{ClientBudget, Spending, UpstreamBudget};
 
@@ -139,8 +140,9 @@ impl Tenant {
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
         self.accounts.get(id, now, |id| {
+            let flow = flow_of(&sha256(id.as_bytes()));
             let budget = self.client_budget(self.config.limits.client.rate(), BudgetOwner::LinkedAccount(&id));
-            Partition::new(Owner::LinkedAccount(id), budget)
+            Partition::new(Owner::LinkedAccount(id), flow, budget)
         })
     }
 

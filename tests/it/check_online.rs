@@ -8,6 +8,7 @@ use postern::simulator::{Simulator, SimulatorSettings};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
+use crate::support::redis_server::RedisServer;
 use crate::support::tls::{data, folder_with};
 use crate::support::tokens::{KeyServer, public};
 use crate::support::{
@@ -153,4 +154,20 @@ async fn a_collector_that_takes_no_spans_is_an_error() {
     }
     collector.answer_with(503);
     assert_eq!(check(&config, &["--online"]).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn the_fleets_server_is_asked_for_its_version_and_permissions() {
+    let Some(redis) = RedisServer::start_with(&["--user", "postern", "on", "nopass", "~*", "-@all", "+info"]).await
+    else {
+        return;
+    };
+    let fleet = format!("[fleet]\nurl = \"{}\"\nreplicas = 2\nsecret = {{ env = \"FLEET_SECRET\" }}\n", redis.url());
+    let config = Configuration::new().upstream(refold().await).toml(&fleet);
+    let Checked(status, out, errors) = check(&config, &["--online"]).await;
+    assert_eq!(status, Some(0), "{errors}");
+    assert!(out.contains(".sock) has version ") && out.contains(" and takes the scripts\n"), "{out}");
+    let user = config.set("fleet.username", "postern").toml("[fleet]\npassword = { env = \"REDIS_PASSWORD\" }");
+    let refused = self::errors(&user).await;
+    assert!(refused.contains("SCRIPT LOAD: ") && refused.contains("NOPERM"), "{refused}");
 }

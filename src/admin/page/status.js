@@ -169,19 +169,41 @@ const CIRCUIT = {
   open: ["bad", "open", "too many requests fail, so none are sent for a moment"],
 };
 
+const FLEET = {
+  shared: ["good", "shared", "budgets are shared with the other replicas"],
+  limbo: ["warn", "waiting", "the fleet's server has not answered for a moment"],
+  alone: ["bad", "alone", "the fleet's server is away, and this replica goes on with its share"],
+  joining: ["warn", "joining", "the fleet's server has yet to confirm this replica"],
+};
+
+/** The replica in its fleet. */
+function fleet(one, state) {
+  const [kind, pill, words] = FLEET[one.state];
+  const members = `${count(one.live)} of at most ${count(one.replicas)} replicas`;
+  return state(`Fleet ${one.name}`, [members, words, one.problem].filter(Boolean).join("; "), [kind, pill]);
+}
+
 function showReadiness(status, tenants) {
   const state = (name, words, [kind, pill]) => h("li", {}, h("span", {}, name, h("span", { class: "muted small" }, words)), h("span", { class: `pill ${kind}` }, pill));
   const tenant = (one) => {
     const accounts = `${count(one.linked_accounts)} linked ${one.linked_accounts === 1 ? "account" : "accounts"}, mode ${one.mode}`;
     if (!one.credential_accepted) return state(one.id, "Refold rejects the org key", ["bad", "key rejected"]);
     if (one.circuit === "open") return state(one.id, accounts, ["bad", "circuit open"]);
+    const check = one.key_check?.result === "unclear" ? "; Refold's last answer about the org key was unclear" : "";
     if (one.budget === "held") return state(one.id, accounts, ["warn", "paused by Refold"]);
-    return state(one.id, accounts, ["good", "ready"]);
+    return state(one.id, accounts + check, ["good", "ready"]);
+  };
+  const webhooks = (one) => {
+    const seconds = one.last_webhook && (Date.parse(status.at) - Date.parse(one.last_webhook)) / 1000;
+    const words = one.last_webhook ? `the last one ${duration(Math.max(0, Math.round(seconds)))} ago` : "none since the process started";
+    return state(`Webhooks of ${one.id}`, words, one.last_webhook ? ["good", "received"] : ["", "none"]);
   };
   const [kind, pill, words] = CIRCUIT[status.circuit];
   $("states").replaceChildren(
     ...tenants.map(tenant),
+    ...tenants.filter((one) => one.webhooks).map(webhooks),
     state("Circuit to Refold", words, [kind, pill]),
+    ...(status.fleet ? [fleet(status.fleet, state)] : []),
     state("Configuration", status.configuration.ok ? "the last one that was read" : "the new one was refused, the previous one is in effect", status.configuration.ok ? ["good", "in effect"] : ["bad", "refused"]),
   );
 }

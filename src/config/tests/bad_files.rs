@@ -230,5 +230,30 @@ pub(super) fn bad_files() -> Vec<(String, &'static str)> {
             with_key("").replace("inject", "validate"),
             "postern.toml:6:8: a tenant of mode `validate` has no client keys: its callers present the org key itself",
         ),
+        (
+            format!("[fleet]\nurl = \"redis://u:p@redis\"\n{}", with_key("")),
+            "postern.toml:2:7: credentials belong in `username` and `password`, not in the URL; write a URL like \"redis://redis:6379\", \"rediss://redis\", \"unix:/run/redis.sock\" or \"redis+sentinel://sentinel1,sentinel2/mymaster\"",
+        ),
+        (
+            format!(
+                "[fleet]\nurl = \"redis://redis\"\nsecret = {{ env = \"REFOLD_ORG_KEY\" }}\nreplicas = 65\n{}",
+                with_key("")
+            ),
+            "postern.toml:4:12: a fleet has at most 64 replicas",
+        ),
+        (
+            format!(
+                "[fleet]\nurl = \"redis://redis\"\nsecret = {{ env = \"REFOLD_ORG_KEY\" }}\nreplicas = 2\n{}",
+                with_key("")
+            ),
+            "postern.toml:3:10: the secret of a fleet has at least 32 characters",
+        ),
+        (
+            format!(
+                "[fleet]\nurl = \"redis://redis\"\nsecret = {{ env = \"REFOLD_ORG_KEY\" }}\nreplicas = 2\ncommand_timeout = \"1s\"\n{}",
+                with_key("")
+            ),
+            "postern.toml:5:19: a command may take at most 150ms",
+        ),
     ]
 }

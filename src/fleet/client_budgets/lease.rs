@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::split::Split;
 use crate::clock::Moment;
-use crate::fleet::time_slots::{TimeSlots, slot_at};
+use crate::fleet::time_slots::{OwnSlots, TimeSlots, own_slots};
 
 /// What a replica holds of one budget.
 #[derive(Debug)]
@@ -121,14 +121,9 @@ impl Lease {
     /// One request in each time slot of the replica's own.
     fn take_slot(&self, alone: &AloneShare) -> Taken {
         let Some(slots) = alone.slots else { return Taken::Refused(Duration::from_secs(1)) };
-        let slot = slot_at(alone.micros, self.split.rate.per_second);
-        let used = self.alone.load(Ordering::Relaxed);
-        let is_free = slots.is_own(slot) && used <= slot;
-        let exchanged = || self.alone.compare_exchange(used, slot + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if is_free && exchanged() {
-            return Taken::Granted { left: 0 };
-        }
-        Taken::Refused(slots.until_next_own(alone.micros, self.split.rate.per_second))
+        let OwnSlots { present, next } = own_slots(alone.micros, self.split.interval(), slots, 1);
+        let use_up = |slot: u64| self.alone.fetch_max(slot + 1, Ordering::Relaxed) <= slot;
+        if present.is_some_and(use_up) { Taken::Granted { left: 0 } } else { Taken::Refused(next) }
     }
 
     /// The number of requests that the replica could hold more.

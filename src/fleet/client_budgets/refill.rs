@@ -45,6 +45,7 @@ impl RefillCall {
         let status = &self.replica.status;
         if let Phase::Together { episode } = status.phase() {
             let sent = status.clock.now();
+            status.metrics.client_refills.inc_by(batch.len() as u64);
             let result = self.commands.run(&REFILL, self.keys_of(&batch), self.arguments(&batch, episode)).await;
             let now = status.clock.now();
             // An answer that came later, or after the replica went on alone, is void: what it grants is lost.
@@ -67,7 +68,8 @@ impl RefillCall {
     }
 
     fn arguments(&self, batch: &[Pending], episode: u32) -> Vec<String> {
-        let mut arguments = vec![self.replica.replicas.to_string()];
+        let known = self.replica.status.members().known;
+        let mut arguments = vec![self.replica.replicas.to_string(), known.to_string()];
         for pending in batch {
             let split = pending.budget.lease().split();
             let asked = pending.asked(episode);

@@ -72,6 +72,7 @@ impl Refiller {
         match request {
             Request::TopUp(budget) => self.pending_of(budget).is_top_up = true,
             Request::Ask(budget, reply) => {
+                self.call.replica.status.metrics.client_waits.inc();
                 let tops_up = budget.begin_top_up();
                 let pending = self.pending_of(budget);
                 pending.is_top_up |= tops_up;

@@ -44,7 +44,8 @@ impl Split {
     /// The interval between two requests at the rate.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        Duration::from_secs(1) / self.rate.per_second.get()
+        // In whole microseconds, as time slots are.
+        Duration::from_micros(1_000_000_u64.div_ceil(self.rate.per_second.get().into()))
     }
 
     /// The interval on the server, in microseconds.

@@ -104,6 +104,24 @@ fn a_new_epoch_tells_that_the_servers_state_was_lost() {
     assert!(!member.beat_answered(&beat, at(300), at(301)));
 }
 
+#[test]
+fn members_before_a_loss_of_state_count_for_a_minute() {
+    let known = |member: &Membership| member.standing().members.known;
+    for is_another_server in [true, false] {
+        let mut member = member();
+        let mut alone = accepted(&["b"]);
+        if is_another_server {
+            member.connected(at(100), "another", reckoning(100));
+        } else {
+            alone.accepted.as_mut().expect("it is").epoch = b"another".to_vec();
+        }
+        for (now, expected) in [(200, 3), (59_000, 3), (61_000, 1)] {
+            member.beat_answered(&alone, at(now), at(now));
+            assert_eq!(known(&member), expected, "{now}");
+        }
+    }
+}
+
 /// The fate of a beat.
 #[derive(Clone, Copy, Debug)]
 enum Fate {

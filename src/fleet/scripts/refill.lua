@@ -3,22 +3,28 @@
 --
 -- KEYS  1 members (sorted set: replica -> end of its lease)  2 epoch, which ends in the time of its begin
 --       3 when a replica last came back  4 and more: budgets (string: requests left, and when)
--- ARGV  1 replicas that the rate is divided among; then for each budget
---       2 interval between requests, in microseconds  3 burst  4 requests that are asked for
+-- ARGV  1 replicas that the rate is divided among  2 members last known to the caller; then for each budget
+--       3 interval between requests, in microseconds  4 burst  5 requests that are asked for
 -- Times are in microseconds.
 --
 -- Returns for each budget {granted, left, time until one more is left}.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local us = function(n) return string.format('%.0f', n) end
-local replicas = math.max(tonumber(ARGV[1]), redis.call('ZCARD', KEYS[1]))
+local members, known = redis.call('ZCARD', KEYS[1]), tonumber(ARGV[2])
+local replicas = math.max(tonumber(ARGV[1]), members, known)
 -- Replicas whose lease has ended may be alone, and then have their share of the rate since.
 local ended = redis.call('ZRANGE', KEYS[1], '-inf', us(now), 'BYSCORE', 'WITHSCORES')
-local share = 1 - #ended / 2 / replicas
 -- A budget of which nothing is known starts with its burst spent at the begin of the epoch: the state may have been lost.
 local epoch = redis.call('GET', KEYS[2])
 local born = epoch and (tonumber(string.match(epoch, '%-(%d+)$')) or 0) or now
 if born > now then born = 0 end
+-- Members that the server does not know any more, since it lost its state, count as replicas whose lease has ended.
+for _ = members + 1, known do
+  table.insert(ended, '')
+  table.insert(ended, us(born))
+end
+local share = 1 - #ended / 2 / replicas
 -- A replica that came back had its share until then. It is not known since when, so nothing is counted for the time before.
 local returned = tonumber(redis.call('GET', KEYS[3]) or 0)
 if returned > now then
@@ -27,7 +33,7 @@ if returned > now then
 end
 local answers = {}
 for i = 4, #KEYS do
-  local argument = 3 * (i - 4) + 2
+  local argument = 3 * (i - 4) + 3
   local interval, burst, asked = tonumber(ARGV[argument]), tonumber(ARGV[argument + 1]), tonumber(ARGV[argument + 2])
   local level, from = 0, born
   local state = redis.call('GET', KEYS[i])

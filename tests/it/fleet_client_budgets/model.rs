@@ -45,18 +45,20 @@ impl Server {
     }
 
     /// Refills one budget.
-    pub(super) fn refill(&mut self, now: f64, replicas: u32, question: &Question) -> Answer {
+    pub(super) fn refill(&mut self, now: f64, (replicas, last_known): (u32, u32), question: &Question) -> Answer {
         let Question { key, interval, burst, asked } = question;
         let known = u32::try_from(self.members.len()).expect("few");
-        let replicas = f64::from(replicas.max(known));
+        let replicas = f64::from(replicas.max(known).max(last_known));
         let mut ended: Vec<f64> = self.members.values().copied().filter(|end| *end <= now).collect();
         ended.sort_by(f64::total_cmp);
-        let share = 1.0 - f64::from(u32::try_from(ended.len()).expect("few")) / replicas;
         let born = self.born.unwrap_or(now);
+        let born = if born > now { 0.0 } else { born };
+        ended.extend((known..last_known).map(|_| born));
+        let share = 1.0 - f64::from(u32::try_from(ended.len()).expect("few")) / replicas;
         self.returned = self.returned.min(now);
         let (level, from) = match self.buckets.get(key) {
             Some((level, at)) => (*level, at.min(now).max(self.returned)),
-            None => (0.0, if born > now { 0.0 } else { born }),
+            None => (0.0, born),
         };
         let time = ended.iter().fold(now - from, |time, end| time - (now - from.max(*end)) / replicas);
         let level = burst.min(level + time.max(0.0) / interval);

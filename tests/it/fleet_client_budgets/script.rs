@@ -16,8 +16,8 @@ const INTERVALS: [f64; 3] = [20_020.0, 1_001_000.0, 333.666_666];
 enum Event {
     Beat(u8),
     Leave(u8),
-    /// Budgets, the requests that are asked of each, and the burst.
-    Refill(Vec<(u8, u32)>, f64),
+    /// Budgets, the requests that are asked of each, the burst, and the members last known.
+    Refill(Vec<(u8, u32)>, f64, u32),
     /// Time passes, in milliseconds.
     Wait(u32),
     /// The clock is set forward or back, in milliseconds.
@@ -51,13 +51,13 @@ impl Scripts {
         let mut call = self.beat.prepare_invoke();
         let epoch = format!("{replica}-{}", us(now));
         let arguments = [replica.to_owned(), us(MEMBER), us(FORGOTTEN), us(now), us(200e3), epoch];
-        call.key(&["m", "log", "ep", "ret"]).arg(&arguments).arg(&clock(now));
+        call.key(&["m", "log", "ep", "gap", "ret"]).arg(&arguments).arg(&clock(now));
         let _: redis::Value = call.invoke(&mut self.connection).expect("it runs");
     }
 
-    fn refill(&mut self, now: f64, questions: &[Question]) -> Vec<Answer> {
+    fn refill(&mut self, now: f64, known: u32, questions: &[Question]) -> Vec<Answer> {
         let mut call = self.refill.prepare_invoke();
-        call.key(&["m", "ep", "ret"]).arg(REPLICAS);
+        call.key(&["m", "ep", "ret"]).arg(REPLICAS).arg(known);
         for question in questions {
             call.key(&question.key)
                 .arg(question.interval.to_string())
@@ -78,8 +78,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         4 => (0_u8..4).prop_map(Event::Beat),
         1 => (0_u8..4).prop_map(Event::Leave),
-        6 => (prop::collection::vec((0_u8..3, 0_u32..60), 1..4), 1_u32..400)
-            .prop_map(|(budgets, quarters)| Event::Refill(budgets, 1.0 + f64::from(quarters) / 4.0)),
+        6 => (prop::collection::vec((0_u8..3, 0_u32..60), 1..4), 1_u32..400, 0_u32..6)
+            .prop_map(|(budgets, quarters, known)| Event::Refill(budgets, 1.0 + f64::from(quarters) / 4.0, known)),
         5 => prop_oneof![0_u32..100, 100_u32..3000, Just(70_000)].prop_map(Event::Wait),
         1 => prop_oneof![Just(3_600_000), Just(-3_600_000), -500..500].prop_map(Event::Jump),
         1 => prop::sample::select(&LOST[..]).prop_map(Event::Lose),
@@ -113,15 +113,15 @@ fn play(scripts: &mut Scripts, events: &[Event]) -> Result<(), TestCaseError> {
                 model.members.remove(&replica);
                 scripts.run("ZREM", &["m", &replica]);
             }
-            Event::Refill(budgets, burst) => {
+            Event::Refill(budgets, burst, known) => {
                 let question = |(budget, asked): &(u8, u32)| {
                     let interval = INTERVALS[usize::from(*budget)];
                     Question { key: format!("c:{budget}"), interval, burst: *burst, asked: *asked }
                 };
                 let questions: Vec<Question> = budgets.iter().map(question).collect();
                 let expected: Vec<Answer> =
-                    questions.iter().map(|question| model.refill(now, REPLICAS, question)).collect();
-                prop_assert_eq!(scripts.refill(now, &questions), expected);
+                    questions.iter().map(|question| model.refill(now, (REPLICAS, *known), question)).collect();
+                prop_assert_eq!(scripts.refill(now, *known, &questions), expected);
             }
             Event::Wait(millis) => now += f64::from(*millis) * 1e3,
             Event::Jump(millis) => now += f64::from(*millis) * 1e3,

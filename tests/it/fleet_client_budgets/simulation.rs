@@ -213,7 +213,7 @@ impl Simulation {
             Kind::Refill { episode, asked, waiters, is_top_up } => {
                 let (interval, burst) = (self.split.server_interval(), self.split.common);
                 let question = Question { key: "budget".to_owned(), interval, burst, asked };
-                let (granted, left, wait) = self.server.refill(time, self.split.replicas, &question);
+                let (granted, left, wait) = self.server.refill(time, (self.split.replicas, 0), &question);
                 let answer = Refill { granted, left, wait: Duration::from_micros(wait) };
                 self.send(&replica, sent, Kind::RefillAnswer { episode, answer, waiters, is_top_up });
             }

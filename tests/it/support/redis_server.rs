@@ -1,6 +1,6 @@
 //! A Redis server in a process of its own, from the PATH.
 //!
-//! Tests that need one are skipped where there is none, and say so; with `POSTERN_REQUIRE_REDIS=1`, which `.ci/run` sets, they
+//! Tests that need one are skipped where there is none, and say so; with `REQUIRE_REDIS=1`, which `.ci/run` sets, they
 //! fail instead.
 
 use std::io::Write;
@@ -20,17 +20,19 @@ pub(crate) struct RedisServer {
     arguments: Vec<String>,
     /// The port, for a server that also listens on TCP.
     port: Option<Port>,
+    /// The scheme of the URL by which it is reached over TCP.
+    scheme: &'static str,
 }
 
 /// Returns whether a program is on the PATH, and says so if a test is skipped for the lack of it.
 ///
 /// # Panics
-/// If it is not, and `POSTERN_REQUIRE_REDIS` demands it.
+/// If it is not, and `REQUIRE_REDIS` demands it.
 pub(crate) fn has_program(name: &str) -> bool {
     let found = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let has_it = found.is_ok_and(|status| status.success());
     if !has_it {
-        assert!(std::env::var_os("POSTERN_REQUIRE_REDIS").is_none(), "{name} is not on the PATH");
+        assert!(std::env::var_os("REQUIRE_REDIS").is_none(), "{name} is not on the PATH");
         // The harness shows the output of a test that passes with `--nocapture` alone, so it goes around the harness.
         let _ = writeln!(std::io::stderr(), "SKIPPED: {name} is not on the PATH");
     }
@@ -45,30 +47,49 @@ impl RedisServer {
 
     /// A server behind a Unix socket, with more arguments of `redis-server`.
     pub(crate) async fn start_with(arguments: &[&str]) -> Option<Self> {
-        Self::spawn(arguments, None).await
+        Self::spawn(arguments, None, "redis").await
     }
 
     /// A server that listens on a free port of the loopback interface too.
     pub(crate) async fn start_on_tcp(arguments: &[&str]) -> Option<Self> {
-        Self::spawn(arguments, Some(Port::take())).await
+        Self::spawn(arguments, Some(Port::take()), "redis").await
     }
 
-    async fn spawn(arguments: &[&str], port: Option<Port>) -> Option<Self> {
+    /// A server that listens on a free port with TLS, whose files are in the arguments.
+    pub(crate) async fn start_on_tls(arguments: &[&str]) -> Option<Self> {
+        let port = Port::take();
+        let number = port.address().port().to_string();
+        let tls = [&["--port", "0", "--tls-port", &number], arguments].concat();
+        Self::spawn(&tls, Some(port), "rediss").await
+    }
+
+    async fn spawn(arguments: &[&str], port: Option<Port>, scheme: &'static str) -> Option<Self> {
         if !has_program("redis-server") {
             return None;
         }
         let folder = Folder::new();
         let arguments: Vec<String> = arguments.iter().copied().map(str::to_owned).collect();
         let process = Running(spawn(&folder, &arguments, port.as_ref()));
-        let server = Self { process, folder, arguments, port };
+        let server = Self { process, folder, arguments, port, scheme };
         server.until_it_answers().await;
         Some(server)
+    }
+
+    /// Waits until a server that copies another one has all of its data.
+    pub(crate) async fn until_replicated(&self) {
+        let is_up = |info: Value| format!("{info:?}").contains("master_link_status:up");
+        until(|| is_up(self.query(&["INFO", "replication"]))).await;
+    }
+
+    /// The port of a server that listens on TCP.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.as_ref().expect("it listens on TCP").address().port()
     }
 
     /// The URL for `[fleet]`.
     pub(crate) fn url(&self) -> String {
         match &self.port {
-            Some(port) => format!("redis://{}", port.address()),
+            Some(port) => format!("{}://{}", self.scheme, port.address()),
             None => format!("unix:{}", self.socket().display()),
         }
     }
@@ -119,4 +140,43 @@ fn spawn(folder: &Folder, arguments: &[String], port: Option<&Port>) -> std::pro
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--unixsocket"]).arg(socket).arg("--dir");
     command.arg(folder.path()).args(["--save", "", "--appendonly", "no"]).args(arguments).stdout(Stdio::null());
     command.spawn().expect("redis-server runs")
+}
+
+/// A Sentinel that watches the service `mymaster`, and promotes a replica on its own when the primary is away for half a second.
+pub(crate) struct Sentinel {
+    _process: Running,
+    _folder: Folder,
+    port: Port,
+}
+
+impl Sentinel {
+    /// Watches a primary; `None` if the test is skipped. Returns when the Sentinel knows a replica of it.
+    pub(crate) async fn watch(primary: &RedisServer) -> Option<Self> {
+        if !has_program("redis-sentinel") {
+            return None;
+        }
+        let (folder, port) = (Folder::new(), Port::take());
+        let configuration = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 2000\n",
+            port.address().port(),
+            folder.path().display(),
+            primary.port(),
+        );
+        let file = folder.write("sentinel.conf", configuration);
+        let process = Command::new("redis-sentinel").arg(file).stdout(Stdio::null()).spawn().expect("it runs");
+        let sentinel = Self { _process: Running(process), _folder: folder, port };
+        until(|| sentinel.replicas().is_ok_and(|replicas| !replicas.is_empty())).await;
+        Some(sentinel)
+    }
+
+    /// The URL for `[fleet]`.
+    pub(crate) fn url(&self) -> String {
+        format!("redis+sentinel://{}/mymaster", self.port.address())
+    }
+
+    fn replicas(&self) -> redis::RedisResult<Vec<Value>> {
+        let client = redis::Client::open(format!("redis://{}", self.port.address()))?;
+        redis::cmd("SENTINEL").arg("REPLICAS").arg("mymaster").query(&mut client.get_connection()?)
+    }
 }
