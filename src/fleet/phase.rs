@@ -1,4 +1,4 @@
-//! Whether a replica shares with its fleet or goes on alone, for the hit path: one load.
+//! The phase of a replica for the hit path, in one load: it shares with its fleet, or goes on alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -46,7 +46,7 @@ struct Member<'a> {
     membership: Membership,
     status: &'a Status,
     rng: Rng,
-    keys: [String; 4],
+    keys: [String; 5],
     id: Arc<str>,
     replicas: u32,
     /// True once more replicas than configured were reported.

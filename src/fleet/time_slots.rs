@@ -36,6 +36,7 @@ impl TimeSlots {
 }
 
 /// Returns the slots of a replica at `micros` on the fleet's clock. With a stride of `n` it uses every `n`th of its slots.
+#[must_use]
 pub fn own_slots(micros: u64, interval: Duration, slots: TimeSlots, stride: u64) -> OwnSlots {
     let interval = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX).max(1);
     let round = u64::from(slots.count.max(1)).saturating_mul(stride.max(1));

@@ -41,7 +41,7 @@ struct OwnBudget {
 /// The result of taking a request off a budget.
 #[derive(Debug)]
 pub enum Spending {
-    /// It is granted or refused.
+    /// Granted or refused.
     Decided(BudgetUse),
     /// The fleet's server has to be asked.
     Ask(BudgetQuestion),

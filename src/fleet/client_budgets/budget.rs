@@ -15,7 +15,7 @@ use crate::fleet::status::Status;
 use crate::fleet::time_slots::TimeSlots;
 
 /// Wait of a request that can't be decided now.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// One client budget of the fleet, on this replica.
 #[derive(Debug)]
@@ -39,14 +39,14 @@ pub struct Decision {
     pub refused: Option<Duration>,
 }
 
-/// What all budgets of a replica have in common.
+/// The replica, as all its budgets know it.
 #[derive(Debug)]
 pub(super) struct Replica {
     pub(super) status: Arc<Status>,
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) replicas: u32,
     pub(super) random_rank: u32,
-    /// What the server grants is used within this time.
+    /// Time within which a grant of the server is used, or not at all.
     pub(super) delivery: Duration,
 }
 
@@ -81,7 +81,7 @@ impl LeasedBudget {
     /// hit path.
     #[must_use]
     pub fn spend(self: &Arc<Self>, now: Moment) -> Option<Decision> {
-        let Phase::Together { episode } = self.replica.status.phase() else { return Some(self.spend_alone(now)) };
+        let Phase::Together { episode } = self.replica.status.phase() else { return self.spend_alone(now) };
         match self.lease.take(episode, now) {
             Taken::Granted { left } => {
                 if left <= self.lease.split().lease / 2 && !self.is_topping_up.load(Ordering::Relaxed) {
@@ -94,7 +94,7 @@ impl LeasedBudget {
         }
     }
 
-    /// Asks the server for one request. It waits for one round trip; while the server does not answer, for at most a second.
+    /// Asks the server for one request. It waits for one round trip; while the server does not answer, for at most a second and a half.
     pub async fn ask(self: Arc<Self>) -> Decision {
         let (reply, decision) = oneshot::channel();
         let refused = self.refused(TRY_AGAIN);
@@ -106,18 +106,13 @@ impl LeasedBudget {
         decision.await.unwrap_or(refused)
     }
 
-    /// Takes one request off the share of a replica that is alone.
+    /// Takes one request off the share of a replica that is alone; `None` if the server has just come back.
     #[cold]
-    pub(super) fn spend_alone(&self, now: Moment) -> Decision {
-        let taken = match self.replica.alone_share(now) {
-            Some(alone) => self.lease.take_alone(&alone, now),
-            // The server is back since a moment.
-            None => Taken::Empty,
-        };
-        match taken {
-            Taken::Granted { left } => Decision { remaining: left, reset: self.reset(left), refused: None },
-            Taken::Refused(wait) => self.refused(wait),
-            Taken::Empty => self.refused(TRY_AGAIN),
+    pub(super) fn spend_alone(&self, now: Moment) -> Option<Decision> {
+        match self.lease.take_alone(&self.replica.alone_share(now)?, now) {
+            Taken::Granted { left } => Some(Decision { remaining: left, reset: self.reset(left), refused: None }),
+            Taken::Refused(wait) => Some(self.refused(wait)),
+            Taken::Empty => None,
         }
     }
 

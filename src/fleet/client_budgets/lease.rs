@@ -11,7 +11,7 @@ use super::split::Split;
 use crate::clock::Moment;
 use crate::fleet::time_slots::{OwnSlots, TimeSlots, own_slots};
 
-/// What a replica holds of one budget.
+/// The part of one budget that a replica holds.
 #[derive(Debug)]
 pub struct Lease {
     split: Split,
@@ -28,7 +28,7 @@ pub struct Lease {
 /// The outcome of taking one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It is granted; the replica holds this many more.
+    /// Granted; the replica holds this many more.
     Granted {
         /// Requests that are left.
         left: u32,
@@ -73,7 +73,7 @@ impl Lease {
         Self { split, hand: zero(), alone: zero(), empty_until: zero(), full_at: zero() }
     }
 
-    /// How the budget is divided.
+    /// The division of the budget.
     #[must_use]
     pub fn split(&self) -> &Split {
         &self.split

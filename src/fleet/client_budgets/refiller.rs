@@ -1,7 +1,7 @@
 //! Refills the leases of client budgets, on the fleet's thread.
 //!
 //! Leases that run low are refilled together every 50 ms; a request that waits is asked for at once. One call has up to 64
-//! budgets. While the server does not answer, requests wait for the state to be clear, and no longer than a second.
+//! budgets. While the server does not answer, requests wait for the state to be clear, and no longer than a second and a half.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::budget::{LeasedBudget, Request};
+use super::budget::{LeasedBudget, Request, TRY_AGAIN};
 use super::refill::{Pending, RefillCall, Waiter};
 use crate::clock::Moment;
 use crate::fleet::phase::Phase;
@@ -19,8 +19,8 @@ use crate::fleet::phase::Phase;
 const TOP_UP_INTERVAL: Duration = Duration::from_millis(50);
 /// Pause after a call without an answer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// Longest wait of a request.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait of a request: it takes a little more than a second until a replica that lost the server is alone.
+const LONGEST_WAIT: Duration = Duration::from_millis(1500);
 /// Most budgets in one call.
 const LARGEST_BATCH: usize = 64;
 /// Most calls at the same time.
@@ -153,11 +153,11 @@ impl Refiller {
                 budget.end_top_up();
             }
             while let Some(waiter) = pending.waiters.pop_front() {
-                let decision = budget.spend_alone(now);
-                if decision.refused.is_some() {
+                let decision = budget.spend_alone(now).filter(|decision| decision.refused.is_none());
+                let Some(decision) = decision else {
                     pending.waiters.push_front(waiter);
                     break;
-                }
+                };
                 // Fails if the caller is gone.
                 let _ = waiter.reply.send(decision);
             }
@@ -169,7 +169,7 @@ impl Refiller {
     fn refuse_the_oldest(&mut self, now: Moment) {
         for pending in self.pending.values_mut() {
             while let Some(waiter) = pending.waiters.pop_front_if(|waiter| now.since(waiter.since) >= LONGEST_WAIT) {
-                let _ = waiter.reply.send(pending.budget.refused(LONGEST_WAIT));
+                let _ = waiter.reply.send(pending.budget.refused(TRY_AGAIN));
             }
         }
         self.pending.retain(|_, pending| pending.is_top_up || !pending.waiters.is_empty());

@@ -10,7 +10,7 @@ const LEASED_PART: f64 = 3.0;
 /// The server's interval is this much longer than the rate says, since clocks differ.
 const CLOCK_MARGIN: f64 = 1.001;
 
-/// How a budget is divided.
+/// The division of a budget.
 ///
 /// `common + replicas * lease + in flight <= burst`, so the fleet stays within burst + rate * w in every window w: what is
 /// consumed in a window was granted by the server in it, or a moment before (it was in flight), or was held by a replica when

@@ -1,4 +1,4 @@
-//! What `refill.lua` and the members of `beat.lua` do, in Rust. Times are in microseconds.
+//! The script `refill.lua`, and the members that `beat.lua` keeps, in Rust. Times are in microseconds.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use postern::fleet::client_budgets::{AloneShare, Lease, Refill, Split, Taken};
 
 use super::model::{Question, Server};
 
-/// What the server grants is used within this time, in milliseconds.
+/// Time within which a grant of the server is used, in milliseconds.
 const DELIVERY: u64 = 50;
 const BEAT: u64 = 90;
 /// A beat that arrives later is refused.
