@@ -109,12 +109,13 @@ impl Gateway {
     /// If the TLS settings for an issuer's key server, the trace collector or the fleet can't be used.
     pub fn new(config: Arc<Config>, clock: Clock, access_log: Option<LogWriter>) -> Result<Self, GatewayError> {
         let observer = Arc::new(Observer::new(clock.clone(), access_log));
+        let fetcher = Fetcher::new(Arc::clone(&config), clock.clone(), &observer);
         let fleet = start_fleet(&config, &clock, &observer)?;
         Ok(Self {
             callers: Callers::new(&config, &clock, fleet.as_ref())?,
             cors: config.cors.as_ref().map(CorsPolicy::new),
-            fetcher: Arc::new(Fetcher::new(Arc::clone(&config), clock.clone(), &observer)),
-            encoder: Encoder::default(),
+            encoder: Encoder::new(fetcher.store().clone()),
+            fetcher: Arc::new(fetcher),
             deliveries: DeliveryMemory::default(),
             tracer: observer.tracer(&config.traces)?,
             observer,
@@ -236,8 +237,8 @@ impl Gateway {
             Answer::Hit(entry) => {
                 let response = serve(head, context, &entry, now);
                 // As this request would have preferred it, for the requests that follow.
-                if let Some(coding) = context.response.coding {
-                    drop(self.encoder.start(&entry, coding));
+                if let (Some(coding), Some(key)) = (context.response.coding, &context.key) {
+                    drop(self.encoder.start(key, &entry, coding));
                 }
                 response
             }
