@@ -189,10 +189,23 @@ impl Entry {
     /// Decides how the entry can be served now. Part of the hit path.
     #[must_use]
     pub fn servable(&self, stale: &Stale, now: Moment) -> Servable {
-        let staleness = self.age(now).saturating_sub(self.lifetime);
         if self.is_fresh(now) {
-            Servable::Fresh
-        } else if staleness >= stale.while_revalidate.max(stale.if_error) {
+            return Servable::Fresh;
+        }
+        self.servable_as_stale(stale, self.age(now).saturating_sub(self.lifetime), now)
+    }
+
+    /// Decides how the entry can be served by a replica that has been cut off from its fleet since a moment: as if it had been
+    /// stale since then.
+    #[must_use]
+    pub fn servable_when_cut_off(&self, stale: &Stale, since: Moment, now: Moment) -> Servable {
+        let age = self.age(now);
+        let staleness = age.saturating_sub(self.lifetime).max(age.min(now.since(since)));
+        self.servable_as_stale(stale, staleness, now)
+    }
+
+    fn servable_as_stale(&self, stale: &Stale, staleness: Duration, now: Moment) -> Servable {
+        if staleness >= stale.while_revalidate.max(stale.if_error) {
             Servable::No
         } else if staleness < stale.if_error && now.as_nanos() < self.retry_time.0.load(Ordering::Relaxed) {
             Servable::WhileFailing

@@ -9,6 +9,8 @@ pub enum CacheOutcome {
     Hit,
     /// Served stale from the cache: during a renewal, after a failed one, or because the request's `max-stale` accepts it.
     HitStale,
+    /// Served from the cache while this replica is cut off from its fleet, and can't know what the other replicas have dropped.
+    HitCutOff,
     /// Derived from other entries in the cache.
     Derived,
     /// Fetched because nothing was stored: `fwd=uri-miss`.
@@ -35,6 +37,7 @@ impl CacheOutcome {
             Self::NotAsked => "none",
             Self::Hit => "hit",
             Self::HitStale => "hit_stale",
+            Self::HitCutOff => "hit_cut_off",
             Self::Derived => "derived",
             Self::Miss { .. } => "miss",
             Self::Stale { .. } => "stale",

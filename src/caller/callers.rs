@@ -11,6 +11,7 @@ use super::tenants::Tenants;
 use crate::clock::Clock;
 use crate::config::{Config, TrustedProxy};
 use crate::error::ClientError;
+use crate::fleet::Fleet;
 use crate::http_client::ClientSetupError;
 use crate::tenant::{Tenant, share_budgets};
 
@@ -23,15 +24,16 @@ pub struct Callers {
     pub(super) certificates: Certificates,
     pub(super) trusted_proxies: Vec<TrustedProxy>,
     pub(super) clock: Clock,
+    pub(super) fleet: Option<Fleet>,
 }
 
 impl Callers {
-    /// Creates the callers of a configuration.
+    /// Creates the callers of a configuration, whose tenants are in the fleet, if there is one.
     ///
     /// # Errors
     /// If the HTTP client for an issuer's keys can't be set up.
-    pub fn new(config: &Config, clock: &Clock) -> Result<Self, ClientSetupError> {
-        let tenant = |tenant| Tenant::new(Arc::clone(tenant), clock.clone());
+    pub fn new(config: &Config, clock: &Clock, fleet: Option<&Fleet>) -> Result<Self, ClientSetupError> {
+        let tenant = |tenant| Tenant::new(Arc::clone(tenant), clock.clone()).in_fleet(fleet);
         let mut tenants: Vec<_> = config.tenants.iter().map(tenant).collect();
         share_budgets(&mut tenants, &[]);
         let tenants: Vec<_> = tenants.into_iter().map(Arc::new).collect();
@@ -42,6 +44,7 @@ impl Callers {
             tenants: Tenants::new(tenants),
             trusted_proxies: config.server.trusted_proxies.clone(),
             clock: clock.clone(),
+            fleet: fleet.cloned(),
         })
     }
 

@@ -32,13 +32,14 @@ impl Callers {
             tenants,
             trusted_proxies: config.server.trusted_proxies.clone(),
             clock: self.clock.clone(),
+            fleet: self.fleet.clone(),
         })
     }
 
     fn reconfigured_tenant(&self, config: &Arc<config::TenantConfig>, cached: CachedEntries) -> Tenant {
         match self.tenants.find(&config.id) {
             Some(previous) => previous.reconfigured(Arc::clone(config), cached),
-            None => Tenant::new(Arc::clone(config), self.clock.clone()),
+            None => Tenant::new(Arc::clone(config), self.clock.clone()).in_fleet(self.fleet.as_ref()),
         }
     }
 

@@ -87,7 +87,7 @@ fn identify(
     headers: &HeaderMap,
 ) -> Result<Result<Caller, ClientError>, CommandError> {
     let clock = Clock::system();
-    let callers = Callers::new(config, &clock)?;
+    let callers = Callers::new(config, &clock, None)?;
     let fields = RequestHeaders::of(headers);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {

@@ -46,7 +46,7 @@ impl Fetcher {
         let now = self.clock.now();
         // Before the sources are looked up: a difference that is found meanwhile withdraws the derived entry.
         let epochs = caller.tenant().trust().epochs();
-        let fresh = |query: &ListQuery| self.page(caller, key, query).filter(|entry| entry.is_fresh(now));
+        let fresh = |query: &ListQuery| self.page(caller, key, query).filter(|entry| self.store.is_current(entry, now));
         wanted.sources().filter(|source| may_be_stored(caller, source)).find_map(|source| {
             let first = fresh(source.first())?;
             let pages = match &source {
@@ -254,7 +254,7 @@ mod tests {
         let text = "[[tenants]]\nid = \"t\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
         let config = Config::parse(text, Path::new("test.toml"), &environment).expect("a valid configuration");
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
-        let callers = Callers::new(&config, &clock).expect("an HTTP client");
+        let callers = Callers::new(&config, &clock, None).expect("an HTTP client");
         let mut headers = HeaderMap::new();
         headers.insert("x-api-key", HeaderValue::from_static("tk_org"));
         headers.insert("linked_account_id", HeaderValue::from_static("acme-1"));

@@ -21,6 +21,7 @@ use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{ClientError, Reason};
+use crate::fleet::Fleet;
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::{Observer, SpanContext};
@@ -36,14 +37,16 @@ pub struct Fetcher {
     group: Arc<Group<Option<SpanContext>>>,
     upstream: Upstream,
     entries: Entries,
+    fleet: Option<Fleet>,
 }
 
 impl Fetcher {
     /// A fetcher with an empty store.
     #[must_use]
-    pub fn new(config: Arc<Config>, clock: Clock, observer: &Arc<Observer>) -> Self {
+    pub fn new(config: Arc<Config>, clock: Clock, observer: &Arc<Observer>, fleet: Option<&Fleet>) -> Self {
         Self {
-            store: empty_store(config.cache.capacity.bytes(), observer),
+            store: empty_store(&config, observer, fleet),
+            fleet: fleet.cloned(),
             group: Arc::default(),
             upstream: Upstream::new(Arc::clone(&config), clock.clone()),
             entries: Entries::new(clock.clone()),
@@ -61,8 +64,9 @@ impl Fetcher {
             store: if same_capacity {
                 self.store.clone()
             } else {
-                empty_store(config.cache.capacity.bytes(), observer)
+                empty_store(config, observer, self.fleet.as_ref())
             },
+            fleet: self.fleet.clone(),
             group: Arc::clone(&self.group),
             upstream: self.upstream.reconfigured(config),
             entries: Entries::new(self.clock.clone()),
@@ -157,9 +161,10 @@ impl Fetcher {
 }
 
 /// A store that counts its evictions.
-fn empty_store(capacity: u64, observer: &Arc<Observer>) -> Store {
+fn empty_store(config: &Config, observer: &Arc<Observer>, fleet: Option<&Fleet>) -> Store {
     let observer = Arc::clone(observer);
-    Store::new(capacity, move || observer.evicted())
+    let fleet = fleet.map(|fleet| (fleet.trust().clone(), fleet.config().when_cut_off));
+    Store::new(config.cache.capacity.bytes(), fleet, move || observer.evicted())
 }
 
 /// Holds the claim of a renewal until the fetch that it follows, which renews the same entry, is done.

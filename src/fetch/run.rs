@@ -91,7 +91,7 @@ impl Fetcher {
         if !request.bypass_cache {
             // Another fetch may have ended between the look-up and the start of this one.
             let stored = self.stored(&request.caller, &request.key);
-            if let Some(entry) = stored.filter(|entry| entry.is_fresh(self.clock.now())) {
+            if let Some(entry) = stored.filter(|entry| self.store.is_current(entry, self.clock.now())) {
                 return Ok(Resolved { entry, comparison });
             }
             let asked = (&request.caller, &request.key);

@@ -8,10 +8,15 @@
 //! network; and no request fails because of Redis. While the server is away, a replica goes on with its share alone
 //! ([`FleetState::Alone`]).
 
+mod cache_state;
 mod commands;
 mod connect;
 mod dial;
+mod drops;
+mod landings;
 mod link;
+mod log;
+mod log_reader;
 mod membership;
 mod metrics;
 mod names;
@@ -29,9 +34,14 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use tokio::sync::watch;
 
+use self::cache_state::CacheState;
+pub use self::cache_state::{EntryDropper, LocalTrust};
 pub use self::commands::{Commands, Unavailable};
 pub use self::connect::ConnectError;
 use self::connect::Connector;
+pub use self::drops::{DropReach, GENERATION_KEPT};
+pub use self::landings::{LandedOutcome, Landing};
+pub use self::log::DroppedEntries;
 use self::membership::Membership;
 pub use self::membership::{FleetState, Members};
 pub use self::metrics::FleetMetrics;
@@ -67,6 +77,7 @@ struct Inner {
     names: Arc<Names>,
     commands: Commands,
     status: Arc<Status>,
+    cache: Arc<CacheState>,
     /// The place in the time slots of a replica that starts while the server is away, and so has no rank.
     random_rank: u32,
     stop: watch::Sender<bool>,
@@ -96,11 +107,13 @@ impl Fleet {
         let status = Arc::new(Status::new(clock.clone(), standing, metrics));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
+        let cache = Arc::new(CacheState::new());
         let stop = watch::Sender::new(false);
         let supervisor = Supervisor {
             connector: Connector::new(config, clock)?,
             names: Arc::clone(&names),
             status: Arc::clone(&status),
+            cache: Arc::clone(&cache),
             id,
             replicas: config.replicas,
             command_timeout: config.command_timeout,
@@ -116,7 +129,7 @@ impl Fleet {
         let thread = std::thread::Builder::new().name("postern-fleet".to_owned()).spawn(run);
         let thread = Mutex::new(Some(thread.map_err(FleetError::Thread)?));
         let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
-        Ok(Self(Arc::new(Inner { config: Arc::clone(config), names, commands, status, random_rank, stop, thread })))
+        Ok(Self(Arc::new(Inner { config: Arc::clone(config), names, commands, status, cache, random_rank, stop, thread })))
     }
 
     /// The settings.
@@ -135,6 +148,17 @@ impl Fleet {
     #[must_use]
     pub fn commands(&self) -> &Commands {
         &self.0.commands
+    }
+
+    /// Tells whether what this process holds is current.
+    #[must_use]
+    pub fn trust(&self) -> &LocalTrust {
+        self.0.cache.trust()
+    }
+
+    /// Sets what drops the entries of this process, as other replicas and the log demand it.
+    pub fn set_dropper(&self, dropper: Arc<dyn EntryDropper>) {
+        self.0.cache.set_dropper(dropper);
     }
 
     /// The state at `now`.

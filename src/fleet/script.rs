@@ -11,12 +11,18 @@ pub struct Script {
 }
 
 /// All scripts; each is loaded when a connection begins.
-pub(super) static SCRIPTS: [&Script; 2] = [&BEAT, &LEAVE];
+pub(super) static SCRIPTS: [&Script; 5] = [&BEAT, &LEAVE, &DROP, &ACK, &UNAWARE];
 
 /// Renews a replica's lease.
 pub(super) static BEAT: Script = Script::new("beat", include_str!("scripts/beat.lua"));
 /// Ends a replica's lease.
 pub(super) static LEAVE: Script = Script::new("leave", include_str!("scripts/leave.lua"));
+/// Drops the entries of a partition or a tenant.
+pub(super) static DROP: Script = Script::new("drop", include_str!("scripts/drop.lua"));
+/// Records how far a replica has read the log.
+pub(super) static ACK: Script = Script::new("ack", include_str!("scripts/ack.lua"));
+/// Counts the replicas that have not read the log up to a position.
+pub(super) static UNAWARE: Script = Script::new("unaware", include_str!("scripts/unaware.lua"));
 
 impl Script {
     /// Makes a script of its name, for logs and metrics, and its source.

@@ -67,7 +67,7 @@ pub struct TenantState {
 }
 
 /// The readiness of the gateway, as `/readyz` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Readiness {
     /// True if at least one tenant is ready: a refused org key of one tenant must not end the traffic of the other tenants.
     pub ready: bool,

@@ -52,7 +52,7 @@ impl TrafficClass {
             status if status.is_server_error() => Self::Failed,
             _ => match record.cache {
                 CacheOutcome::Hit | CacheOutcome::Derived => Self::Hit,
-                CacheOutcome::HitStale => Self::Stale,
+                CacheOutcome::HitStale | CacheOutcome::HitCutOff => Self::Stale,
                 CacheOutcome::Miss { .. } | CacheOutcome::Stale { .. } | CacheOutcome::Request => Self::Fetched,
                 CacheOutcome::NotAsked | CacheOutcome::Bypass => Self::PassedThrough,
             },

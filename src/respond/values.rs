@@ -50,13 +50,15 @@ pub(super) fn cache_status(outcome: CacheOutcome, entry: &Entry, now: Moment) ->
                 out.put_slice(b"; detail=derived");
             });
         }
-        CacheOutcome::HitStale => {
+        CacheOutcome::HitStale | CacheOutcome::HitCutOff => {
             let staleness = entry.age(now).saturating_sub(entry.lifetime);
+            let detail: &[u8] =
+                if outcome == CacheOutcome::HitCutOff { b"; detail=cut-off" } else { b"; detail=stale" };
             return formatted(|out| {
                 out.put_slice(TTL.as_bytes());
                 out.put_slice(b"-");
                 put_integer(out, staleness.as_secs().max(1));
-                out.put_slice(b"; detail=stale");
+                out.put_slice(detail);
             });
         }
         CacheOutcome::NotAsked | CacheOutcome::Bypass => ("bypass", false),

@@ -8,6 +8,7 @@ mod accounts;
 mod budgets;
 mod checks;
 mod comparison_limit;
+mod in_fleet;
 mod interned_id;
 mod key_checks;
 mod key_forms;
@@ -30,6 +31,8 @@ use self::accounts::Accounts;
 pub use self::budgets::share_budgets;
 pub use self::checks::QuestionId;
 pub use self::comparison_limit::ComparisonPermit;
+use self::in_fleet::FleetTenant;
+pub use self::in_fleet::TenantDropper;
 use self::interned_id::intern;
 use self::key_checks::KeyChecks;
 pub use self::key_checks::KeyVerdict;
@@ -65,6 +68,7 @@ pub struct Tenant {
     token_epoch: Arc<Epoch>,
     accounts: Arc<Accounts>,
     session_tokens: SessionTokens,
+    fleet: Option<FleetTenant>,
 }
 
 impl Tenant {
@@ -84,6 +88,7 @@ impl Tenant {
             policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
             config,
             clock,
+            fleet: None,
         }
     }
 
@@ -134,7 +139,10 @@ impl Tenant {
     /// since it takes memory. Part of the hit path.
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
-        self.accounts.get(id, now, |id| Partition::new(Owner::LinkedAccount(id), self.config.limits.client.rate()))
+        self.accounts.get(id, now, |id| {
+            let name = self.fleet.as_ref().map(|tenant| tenant.partition_name(&id));
+            Partition::new(Owner::LinkedAccount(id), self.config.limits.client.rate()).named(name)
+        })
     }
 
     /// Returns the partition of a session token, accepted or not, and creates it if there is none.
@@ -192,32 +200,6 @@ impl Tenant {
             Owner::SessionToken { .. } => self.token_epoch.current(),
         };
         (partition.id(), epoch)
-    }
-
-    /// Drops all entries that a change made by the partition's caller can affect. A linked account can have been evicted and
-    /// created anew since the request began, so the entries of its present partition are dropped as well.
-    pub fn drop_entries(&self, partition: &Partition) {
-        partition.drop_entries();
-        match partition.linked_account_id() {
-            Some(id) => self.drop_entries_of(id),
-            // A session token may belong to any linked account.
-            None => self.drop_all_entries(),
-        }
-    }
-
-    /// Drops all entries of a linked account, and those of all session tokens: only Refold knows which of the tokens belong
-    /// to this account.
-    pub fn drop_entries_of(&self, linked_account: &str) {
-        if let Some(partition) = self.accounts.find(linked_account) {
-            partition.drop_entries();
-        }
-        self.token_epoch.advance();
-    }
-
-    /// Drops all entries of this tenant, in O(1).
-    pub fn drop_all_entries(&self) {
-        self.account_epoch.advance();
-        self.token_epoch.advance();
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Partition {
     flow_id: FlowId,
     /// Locked while a request of an unproven session token is at the upstream, so that there is one at a time.
     probation: tokio::sync::Mutex<()>,
+    /// The name in the fleet, the same on all replicas; `None` without a fleet, and for a session token.
+    fleet_name: Option<Box<str>>,
 }
 
 /// The linked account or session token that a partition belongs to.
@@ -116,12 +118,25 @@ impl Partition {
             id: AtomicU64::new(unique_number()),
             flow_id: unique_number(),
             probation: tokio::sync::Mutex::default(),
+            fleet_name: None,
             owner,
             last_seen: AtomicU64::new(0),
             requests: LastMinuteCounter::default(),
             list_size: ListSize::default(),
             budget: ArcSwap::from_pointee(ClientBudget::new(rate)),
         }
+    }
+
+    /// Gives the partition its name in the fleet.
+    pub(super) fn named(mut self, fleet_name: Option<Box<str>>) -> Self {
+        self.fleet_name = fleet_name;
+        self
+    }
+
+    /// The name in the fleet, the same on all replicas; `None` without a fleet, and for a session token.
+    #[must_use]
+    pub fn fleet_name(&self) -> Option<&str> {
+        self.fleet_name.as_deref()
     }
 
     /// Takes one request off the budget, if it has one left. A changed rate begins with a full budget.

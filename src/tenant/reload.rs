@@ -48,6 +48,7 @@ impl Tenant {
             org_keys: self.org_keys.reconfigured(&config, &self.clock),
             policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
             clock: self.clock.clone(),
+            fleet: self.fleet.clone(),
             config,
         }
     }

@@ -35,6 +35,7 @@ mod encryption;
 mod eviction;
 mod fairness;
 mod fleet;
+mod fleet_drops;
 mod forged_tokens;
 mod frame_floods;
 mod identities;

@@ -36,7 +36,7 @@ fn callers() -> Callers {
     environment.insert("SECRET", SECRET);
     let config =
         Config::parse(CONFIG, Path::new("postern.toml"), &environment).unwrap_or_else(|error| panic!("{error}"));
-    Callers::new(&config, &Clock::manual(Timestamp::UNIX_EPOCH)).expect("an HTTP client")
+    Callers::new(&config, &Clock::manual(Timestamp::UNIX_EPOCH), None).expect("an HTTP client")
 }
 
 fn identify(token: &str) -> Result<Caller, Unidentified> {

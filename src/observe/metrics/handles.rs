@@ -16,7 +16,8 @@ use crate::request::route::Resource;
 /// Values of the label `outcome` of requests.
 const OUTCOMES: [&str; 5] = ["2xx", "3xx", "4xx", "429", "5xx"];
 /// Values of the label `cache` of requests.
-const CACHE_OUTCOMES: [&str; 8] = ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived"];
+const CACHE_OUTCOMES: [&str; 9] =
+    ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived", "hit_cut_off"];
 /// Values of the label `urgency`.
 const URGENCIES: [&str; 2] = ["foreground", "background"];
 
@@ -54,7 +55,7 @@ impl RequestMetrics {
             counter.get_or_init(|| self.metrics.requests.with_label_values(&labels())).inc();
         }
         let latency = match cache {
-            CacheOutcome::Hit | CacheOutcome::HitStale | CacheOutcome::Derived => &self.hit,
+            CacheOutcome::Hit | CacheOutcome::HitStale | CacheOutcome::HitCutOff | CacheOutcome::Derived => &self.hit,
             CacheOutcome::Miss { .. } | CacheOutcome::Stale { .. } | CacheOutcome::Request => &self.miss,
             CacheOutcome::NotAsked | CacheOutcome::Bypass => &self.other,
         };
@@ -94,6 +95,7 @@ fn cache_outcome(outcome: CacheOutcome) -> usize {
         CacheOutcome::Request => 5,
         CacheOutcome::Bypass => 6,
         CacheOutcome::Derived => 7,
+        CacheOutcome::HitCutOff => 8,
     }
 }
 
@@ -251,6 +253,7 @@ mod tests {
             CacheOutcome::Request,
             CacheOutcome::Bypass,
             CacheOutcome::Derived,
+            CacheOutcome::HitCutOff,
         ];
         let statuses = [200, 304, 404, 429, 503].map(|status| StatusCode::from_u16(status).expect("a status"));
         for resource in Resource::ALL {

@@ -2,6 +2,7 @@
 //!
 //! A subject imports from here and from no other subject.
 
+pub(crate) mod cable;
 pub(crate) mod chromium;
 pub(crate) mod connection;
 pub(crate) mod counted;
@@ -9,6 +10,7 @@ pub(crate) mod frames;
 pub(crate) mod leaks;
 pub(crate) mod program;
 pub(crate) mod redis_server;
+pub(crate) mod replicas;
 pub(crate) mod rogue;
 pub(crate) mod tls;
 pub(crate) mod tokens;
