@@ -1,6 +1,6 @@
 //! A Redis server in a process of its own, from the PATH.
 //!
-//! Tests that need one are skipped where there is none, and say so; with `POSTERN_REQUIRE_REDIS=1`, which `.ci/run` sets, they
+//! Tests that need one are skipped where there is none, and say so; with `REQUIRE_REDIS=1`, which `.ci/run` sets, they
 //! fail instead.
 
 use std::io::Write;
@@ -25,12 +25,12 @@ pub(crate) struct RedisServer {
 /// Returns whether a program is on the PATH, and says so if a test is skipped for the lack of it.
 ///
 /// # Panics
-/// If it is not, and `POSTERN_REQUIRE_REDIS` demands it.
+/// If it is not, and `REQUIRE_REDIS` demands it.
 pub(crate) fn has_program(name: &str) -> bool {
     let found = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let has_it = found.is_ok_and(|status| status.success());
     if !has_it {
-        assert!(std::env::var_os("POSTERN_REQUIRE_REDIS").is_none(), "{name} is not on the PATH");
+        assert!(std::env::var_os("REQUIRE_REDIS").is_none(), "{name} is not on the PATH");
         // The harness shows the output of a test that passes with `--nocapture` alone, so it goes around the harness.
         let _ = writeln!(std::io::stderr(), "SKIPPED: {name} is not on the PATH");
     }
