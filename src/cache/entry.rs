@@ -18,6 +18,9 @@ use crate::tenant::{DerivationMark, Trust};
 /// Pause after a failed renewal, in which the stale entry is served without another attempt.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// Time for which a stale entry is stored at least: with its validator the upstream can answer 304.
+const VALIDATOR_RETENTION: Duration = Duration::from_mins(1);
+
 /// A stored response.
 ///
 /// The fields that a hit reads come first and next to each other, in this order: with thousands of entries hardly any of
@@ -37,6 +40,8 @@ pub struct Entry {
     pub encoded: Arc<EncodedBodies>,
     /// The upstream sent `Cache-Control: no-store`.
     pub no_store: bool,
+    /// Another replica of the fleet has fetched it.
+    pub from_fleet: bool,
     /// The mark of an entry that was not fetched, but derived from other entries.
     pub derived: Option<DerivationMark>,
     /// Time at which the upstream's response arrived.
@@ -118,6 +123,7 @@ impl Entry {
             progress: *progress,
             validator: None,
             no_store: false,
+            from_fleet: false,
             stale_for: Duration::ZERO,
             encoded: Arc::default(),
             retry_time: RetryTime::default(),
@@ -128,7 +134,7 @@ impl Entry {
     /// The entry after a revalidation at `request_time` that found it unchanged.
     #[must_use]
     pub fn renewed(&self, lifetime: Duration, request_time: Moment, response_time: Moment) -> Self {
-        Self { request_time, lifetime, response_time, ..self.clone() }
+        Self { request_time, lifetime, response_time, from_fleet: false, ..self.clone() }
     }
 
     /// Shares the body and its encodings with an older entry if the bodies are equal: comparing them costs far less than
@@ -149,6 +155,12 @@ impl Entry {
         self.no_store = true;
         self.lifetime = Duration::ZERO;
         self
+    }
+
+    /// Time after the request until which the entry can be served or revalidated.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.lifetime + self.stale_for.max(VALIDATOR_RETENTION)
     }
 
     /// Time since the request for the entry was sent to the upstream.

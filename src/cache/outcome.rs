@@ -11,6 +11,8 @@ pub enum CacheOutcome {
     HitStale,
     /// Served from the cache while this replica is cut off from its fleet, and can't know what the other replicas have dropped.
     HitCutOff,
+    /// Served fresh from the second level of the cache, which the replicas of the fleet share.
+    HitShared,
     /// Derived from other entries in the cache.
     Derived,
     /// Fetched because nothing was stored: `fwd=uri-miss`.
@@ -38,6 +40,7 @@ impl CacheOutcome {
             Self::Hit => "hit",
             Self::HitStale => "hit_stale",
             Self::HitCutOff => "hit_cut_off",
+            Self::HitShared => "hit_shared",
             Self::Derived => "derived",
             Self::Miss { .. } => "miss",
             Self::Stale { .. } => "stale",

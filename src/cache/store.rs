@@ -36,19 +36,12 @@ pub struct CutOff {
     pub policy: WhenCutOff,
 }
 
-/// Time for which a stale entry is stored at least: with its validator the upstream can answer 304.
-const VALIDATOR_RETENTION: Duration = Duration::from_mins(1);
-
 /// Expires an entry when it can be neither served nor revalidated.
 struct EntryExpiry;
 
-fn retention(entry: &Entry) -> Duration {
-    entry.lifetime + entry.stale_for.max(VALIDATOR_RETENTION)
-}
-
 impl Expiry<CacheKey, Arc<Entry>> for EntryExpiry {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(retention(entry))
+        Some(entry.retention())
     }
 
     fn expire_after_update(
@@ -58,7 +51,7 @@ impl Expiry<CacheKey, Arc<Entry>> for EntryExpiry {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(retention(entry))
+        Some(entry.retention())
     }
 }
 
@@ -77,7 +70,11 @@ impl Store {
     /// An empty store for `capacity` bytes; 0 turns caching off. `evicted` is called for each entry that is removed to make
     /// room for others.
     #[must_use]
-    pub fn new(capacity: u64, fleet: Option<(LocalTrust, WhenCutOff)>, evicted: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn new(
+        capacity: u64,
+        fleet: Option<(LocalTrust, WhenCutOff)>,
+        evicted: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let entries = (capacity > 0).then(|| {
             Cache::builder()
                 .eviction_policy(EvictionPolicy::lru())

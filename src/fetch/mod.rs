@@ -10,12 +10,15 @@ mod entries;
 mod failed_source;
 mod request;
 mod run;
+mod shared;
+mod shared_entry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::entries::Entries;
 pub use self::request::{FetchPurpose, FetchRequest, FetchRole};
+use self::shared::SecondLevel;
 use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Group, Participation, RenewalClaim, Role, Store};
 use crate::caller::Caller;
 use crate::clock::Clock;
@@ -38,6 +41,8 @@ pub struct Fetcher {
     upstream: Upstream,
     entries: Entries,
     fleet: Option<Fleet>,
+    /// The second level of the cache; `None` without a fleet, and if caching is off.
+    second_level: Option<SecondLevel>,
 }
 
 impl Fetcher {
@@ -46,6 +51,7 @@ impl Fetcher {
     pub fn new(config: Arc<Config>, clock: Clock, observer: &Arc<Observer>, fleet: Option<&Fleet>) -> Self {
         Self {
             store: empty_store(&config, observer, fleet),
+            second_level: second_level(&config, &clock, fleet),
             fleet: fleet.cloned(),
             group: Arc::default(),
             upstream: Upstream::new(Arc::clone(&config), clock.clone()),
@@ -61,11 +67,8 @@ impl Fetcher {
     pub fn reconfigured(&self, config: &Arc<Config>, observer: &Arc<Observer>) -> Self {
         let same_capacity = self.config.cache.capacity == config.cache.capacity;
         Self {
-            store: if same_capacity {
-                self.store.clone()
-            } else {
-                empty_store(config, observer, self.fleet.as_ref())
-            },
+            store: if same_capacity { self.store.clone() } else { empty_store(config, observer, self.fleet.as_ref()) },
+            second_level: second_level(config, &self.clock, self.fleet.as_ref()),
             fleet: self.fleet.clone(),
             group: Arc::clone(&self.group),
             upstream: self.upstream.reconfigured(config),
@@ -158,6 +161,10 @@ impl Fetcher {
         telemetry.end(&fetched);
         Ok(self.entries.of_fetch(caller, key.question(), None, fetched?).await.not_stored())
     }
+}
+
+fn second_level(config: &Config, clock: &Clock, fleet: Option<&Fleet>) -> Option<SecondLevel> {
+    fleet.filter(|_| config.cache.capacity.bytes() > 0).map(|fleet| SecondLevel::new(config, clock, fleet))
 }
 
 /// A store that counts its evictions.

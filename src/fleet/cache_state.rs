@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::landings::Landings;
-use super::log::{Continuity, DroppedEntries, LogEntry, LogEvent, LogFollower, LogPosition};
+use super::log::{Continuity, DroppedEntries, LogEntry, LogEvent, LogFollower, LogPosition, LoggedDrop};
 use crate::clock::Moment;
 use crate::log_events;
 
@@ -15,8 +15,8 @@ const MOST_UNSENT: usize = 1000;
 
 /// Drops entries that this process holds.
 pub trait EntryDropper: Send + Sync {
-    /// Drops these entries.
-    fn drop_entries(&self, dropped: &DroppedEntries);
+    /// Drops these entries, and refuses shared ones of an earlier generation from now on.
+    fn drop_entries(&self, dropped: &DroppedEntries, generation: u64);
     /// Drops all entries.
     fn drop_everything(&self);
 }
@@ -95,9 +95,9 @@ impl CacheState {
                 Continuity::Gap => self.forget(),
             }
             match event {
-                Some(LogEvent::Dropped(dropped)) => {
+                Some(LogEvent::Dropped(LoggedDrop { dropped, generation })) => {
                     has_dropped = true;
-                    self.drop_locally(&dropped);
+                    self.drop_locally(&dropped, generation);
                 }
                 Some(LogEvent::Landed { question, outcome }) => self.landings.landed(&question, outcome.into()),
                 // Of a later version, which may drop entries in a way that this one does not know.
@@ -109,10 +109,10 @@ impl CacheState {
         has_dropped
     }
 
-    /// Drops entries of this process.
-    pub(super) fn drop_locally(&self, dropped: &DroppedEntries) {
+    /// Drops entries of this process. `generation` is the one since the drop; 0 if it is not known.
+    pub(super) fn drop_locally(&self, dropped: &DroppedEntries, generation: u64) {
         if let Some(dropper) = &*lock(&self.dropper) {
-            dropper.drop_entries(dropped);
+            dropper.drop_entries(dropped, generation);
         }
     }
 

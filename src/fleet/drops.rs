@@ -39,7 +39,7 @@ impl Fleet {
     /// Drops entries on all replicas, this one included, and returns when no connected replica serves them any more.
     pub async fn drop_entries(&self, dropped: &[DroppedEntries]) -> DropReach {
         let cache = &self.0.cache;
-        dropped.iter().for_each(|dropped| cache.drop_locally(dropped));
+        dropped.iter().for_each(|dropped| cache.drop_locally(dropped, 0));
         let mut last = LogPosition::default();
         for (index, one) in dropped.iter().enumerate() {
             let Call { script, keys, arguments } = drop_call(&self.0.names, one);
@@ -49,7 +49,7 @@ impl Fleet {
                 return DropReach::ThisReplica;
             };
             // Once more: meanwhile this process may have taken an entry from the server that is dropped by now.
-            cache.drop_locally(one);
+            cache.drop_locally(one, 0);
             last = position;
         }
         self.until_known(last).await;

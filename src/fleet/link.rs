@@ -97,6 +97,10 @@ impl Link {
     }
 
     fn fail(&self, call: &Call, error: &RedisError) {
+        // Only scripts that store entries are refused by a server without free memory; all others go on.
+        if error.code() == Some("OOM") {
+            return;
+        }
         if !is_of_script(error) {
             self.give_up(LinkEnd::Away);
             return;

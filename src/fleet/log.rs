@@ -47,10 +47,18 @@ pub struct DroppedEntries {
     pub partition: Option<Box<str>>,
 }
 
+/// A drop, as the log tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LoggedDrop {
+    pub(super) dropped: DroppedEntries,
+    /// The generation that the partition or the tenant has since then.
+    pub(super) generation: u64,
+}
+
 /// The content of an entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LogEvent {
-    Dropped(DroppedEntries),
+    Dropped(LoggedDrop),
     /// The fetch of a question has ended.
     Landed {
         question: Box<str>,

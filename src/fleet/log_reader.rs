@@ -10,7 +10,7 @@ use super::cache_state::CacheState;
 use super::commands::Call;
 use super::connect::{Connected, Connector};
 use super::link::Link;
-use super::log::{DroppedEntries, LogEntry, LogEvent, LogPosition};
+use super::log::{DroppedEntries, LogEntry, LogEvent, LogPosition, LoggedDrop};
 use super::script::ACK;
 
 /// Longest wait of one command for the next entry.
@@ -82,7 +82,11 @@ impl LogReader<'_> {
     }
 
     /// The next entries, if there are any in time; `None` if the connection has failed.
-    async fn entries_after(&self, position: LogPosition, connection: &mut MultiplexedConnection) -> Option<Vec<LogEntry>> {
+    async fn entries_after(
+        &self,
+        position: LogPosition,
+        connection: &mut MultiplexedConnection,
+    ) -> Option<Vec<LogEntry>> {
         let mut command = cmd("XREAD");
         command.arg("COUNT").arg(MOST_ENTRIES).arg("BLOCK").arg(LONGEST_WAIT.as_millis() as u64);
         command.arg("STREAMS").arg(&self.log).arg(position.to_string());
@@ -106,9 +110,13 @@ fn entry(id: &[u8], fields: &[Vec<u8>]) -> Option<LogEntry> {
         named.map(|pair| pair[1].as_slice())
     };
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(Box::<str>::from);
-    let event = if let (Some(tenant), Some(partition)) = (field("tenant"), field("dropped")) {
+    let event = if let (Some(tenant), Some(partition), Some(generation)) =
+        (field("tenant"), field("dropped"), field("generation"))
+    {
         let partition = (partition != b"*").then_some(partition);
-        Some(LogEvent::Dropped(DroppedEntries { tenant: text(tenant)?, partition: partition.and_then(text) }))
+        let dropped = DroppedEntries { tenant: text(tenant)?, partition: partition.and_then(text) };
+        let generation = text(generation)?.parse().ok()?;
+        Some(LogEvent::Dropped(LoggedDrop { dropped, generation }))
     } else if let (Some(question), Some(outcome)) = (field("landed"), field("outcome")) {
         Some(LogEvent::Landed { question: text(question)?, outcome: outcome.into() })
     } else {

@@ -9,6 +9,7 @@
 //! ([`FleetState::Alone`]).
 
 mod cache_state;
+mod cipher;
 mod commands;
 mod connect;
 mod dial;
@@ -23,6 +24,7 @@ mod names;
 mod probe;
 mod reckoning;
 mod script;
+mod shared_entries;
 mod status;
 mod supervisor;
 
@@ -36,6 +38,7 @@ use tokio::sync::watch;
 
 use self::cache_state::CacheState;
 pub use self::cache_state::{EntryDropper, LocalTrust};
+use self::cipher::Cipher;
 pub use self::commands::{Commands, Unavailable};
 pub use self::connect::ConnectError;
 use self::connect::Connector;
@@ -48,6 +51,7 @@ pub use self::metrics::FleetMetrics;
 pub use self::names::Names;
 pub use self::probe::{ProbeError, ServerReport, probe};
 pub use self::script::Script;
+pub use self::shared_entries::{EntryPlace, FoundEntry, Generations, LandedFetch, Lead, Taken, Waiters};
 use self::status::Status;
 use self::supervisor::Supervisor;
 use crate::clock::{Clock, Moment};
@@ -78,6 +82,7 @@ struct Inner {
     commands: Commands,
     status: Arc<Status>,
     cache: Arc<CacheState>,
+    cipher: Cipher,
     /// The place in the time slots of a replica that starts while the server is away, and so has no rank.
     random_rank: u32,
     stop: watch::Sender<bool>,
@@ -108,6 +113,7 @@ impl Fleet {
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
         let cache = Arc::new(CacheState::new());
+        let cipher = Cipher::new(config);
         let stop = watch::Sender::new(false);
         let supervisor = Supervisor {
             connector: Connector::new(config, clock)?,
@@ -129,7 +135,17 @@ impl Fleet {
         let thread = std::thread::Builder::new().name("postern-fleet".to_owned()).spawn(run);
         let thread = Mutex::new(Some(thread.map_err(FleetError::Thread)?));
         let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
-        Ok(Self(Arc::new(Inner { config: Arc::clone(config), names, commands, status, cache, random_rank, stop, thread })))
+        Ok(Self(Arc::new(Inner {
+            config: Arc::clone(config),
+            names,
+            commands,
+            status,
+            cache,
+            cipher,
+            random_rank,
+            stop,
+            thread,
+        })))
     }
 
     /// The settings.

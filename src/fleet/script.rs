@@ -11,7 +11,7 @@ pub struct Script {
 }
 
 /// All scripts; each is loaded when a connection begins.
-pub(super) static SCRIPTS: [&Script; 5] = [&BEAT, &LEAVE, &DROP, &ACK, &UNAWARE];
+pub(super) static SCRIPTS: [&Script; 9] = [&BEAT, &LEAVE, &DROP, &ACK, &UNAWARE, &TAKE, &PUT, &EXTEND, &LAND];
 
 /// Renews a replica's lease.
 pub(super) static BEAT: Script = Script::new("beat", include_str!("scripts/beat.lua"));
@@ -23,6 +23,14 @@ pub(super) static DROP: Script = Script::new("drop", include_str!("scripts/drop.
 pub(super) static ACK: Script = Script::new("ack", include_str!("scripts/ack.lua"));
 /// Counts the replicas that have not read the log up to a position.
 pub(super) static UNAWARE: Script = Script::new("unaware", include_str!("scripts/unaware.lua"));
+/// Finds an entry, or makes one replica fetch it.
+pub(super) static TAKE: Script = Script::new("take", include_str!("scripts/take.lua"));
+/// Stores an entry.
+pub(super) static PUT: Script = Script::new("put", include_str!("scripts/put.lua"));
+/// Extends the lease of a fetch.
+pub(super) static EXTEND: Script = Script::new("extend", include_str!("scripts/extend.lua"));
+/// Ends a fetch.
+pub(super) static LAND: Script = Script::new("land", include_str!("scripts/land.lua"));
 
 impl Script {
     /// Makes a script of its name, for logs and metrics, and its source.

@@ -186,7 +186,7 @@ impl Member<'_> {
                 return false;
             }
             // This process may have taken an entry from the server that is dropped by now.
-            self.cache.drop_locally(&dropped);
+            self.cache.drop_locally(&dropped, 0);
             self.cache.sent(&dropped);
         }
         true

@@ -131,6 +131,8 @@ impl InProgress {
             (Ok(entry), _) => {
                 if entry.derived.is_some_and(|mark| mark.origin() == SourceOrigin::Stored) {
                     self.context.response.cache = CacheOutcome::Derived;
+                } else if entry.from_fleet {
+                    self.context.response.cache = CacheOutcome::HitShared;
                 }
                 // Encoding takes little time compared with the fetch, and later requests find the encoded body.
                 if let Some(coding) = self.context.response.coding {
@@ -144,8 +146,7 @@ impl InProgress {
                     && !stale.is_withdrawn(tenant.trust()) =>
             {
                 let is_cut_off = self.gateway.fetcher.store().cut_off(self.gateway.clock.now()).is_some();
-                self.context.response.cache =
-                    if is_cut_off { CacheOutcome::HitCutOff } else { CacheOutcome::HitStale };
+                self.context.response.cache = if is_cut_off { CacheOutcome::HitCutOff } else { CacheOutcome::HitStale };
                 Ok(self.serve(&stale))
             }
             (Err(error), _) => Err(error),

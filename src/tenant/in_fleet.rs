@@ -1,10 +1,11 @@
 //! A tenant in a fleet: its names there, and drops of its entries on all replicas.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::{Partition, Tenant};
-use crate::fleet::{DropReach, DroppedEntries, EntryDropper, Fleet};
+use crate::fleet::{DropReach, DroppedEntries, EntryDropper, Fleet, Generations};
 
 /// A tenant's place in the fleet.
 #[derive(Clone, Debug)]
@@ -12,12 +13,14 @@ pub(super) struct FleetTenant {
     fleet: Fleet,
     tenant_id: Arc<str>,
     name: Box<str>,
+    /// The latest generation that was seen.
+    generation: Arc<AtomicU64>,
 }
 
 impl FleetTenant {
     pub(super) fn new(fleet: &Fleet, tenant_id: &Arc<str>) -> Self {
         let name = fleet.names().hidden("tenant", &[tenant_id.as_bytes()]).into();
-        Self { fleet: fleet.clone(), tenant_id: Arc::clone(tenant_id), name }
+        Self { fleet: fleet.clone(), tenant_id: Arc::clone(tenant_id), name, generation: Arc::default() }
     }
 
     /// The name of a linked account's partition, the same on all replicas.
@@ -61,8 +64,7 @@ impl Tenant {
         };
         let name_of = |account: &&str| self.fleet.as_ref().map(|tenant| tenant.partition_name(account));
         let partitions = linked_accounts.iter().map(name_of);
-        let dropped: Vec<_> =
-            partitions.map(|partition| DroppedEntries { tenant: name.clone(), partition }).collect();
+        let dropped: Vec<_> = partitions.map(|partition| DroppedEntries { tenant: name.clone(), partition }).collect();
         fleet.drop_entries(&dropped).await
     }
 
@@ -73,6 +75,15 @@ impl Tenant {
             return DropReach::Everywhere;
         };
         fleet.drop_entries(&[DroppedEntries { tenant: name.clone(), partition: None }]).await
+    }
+
+    /// Notes the generations of a partition and this tenant, as the fleet's server tells them. Returns false if they are earlier than
+    /// some that were seen: someone has set them back, and with them what was dropped.
+    #[must_use]
+    pub fn accepts_generations(&self, partition: &Partition, seen: Generations) -> bool {
+        let Some(FleetTenant { generation, .. }) = &self.fleet else { return false };
+        let tenant_is_current = generation.fetch_max(seen.tenant, Ordering::AcqRel) <= seen.tenant;
+        partition.saw_generation(seen.partition) && tenant_is_current
     }
 
     fn drop_account_here(&self, partition: Option<Arc<Partition>>) {
@@ -102,12 +113,20 @@ impl TenantDropper {
 }
 
 impl EntryDropper for TenantDropper {
-    fn drop_entries(&self, dropped: &DroppedEntries) {
+    fn drop_entries(&self, dropped: &DroppedEntries, generation: u64) {
         let Some(tenant) = self.0.get(&dropped.tenant).and_then(Weak::upgrade) else { return };
-        match &dropped.partition {
-            Some(name) => tenant.drop_account_here(tenant.accounts.find_named(name)),
-            None => tenant.drop_everything_here(),
+        if let Some(name) = &dropped.partition {
+            let partition = tenant.accounts.find_named(name);
+            if let Some(partition) = &partition {
+                partition.saw_generation(generation);
+            }
+            tenant.drop_account_here(partition);
+            return;
         }
+        if let Some(in_fleet) = &tenant.fleet {
+            in_fleet.generation.fetch_max(generation, Ordering::AcqRel);
+        }
+        tenant.drop_everything_here();
     }
 
     fn drop_everything(&self) {

@@ -30,6 +30,8 @@ pub struct Partition {
     probation: tokio::sync::Mutex<()>,
     /// The name in the fleet, the same on all replicas; `None` without a fleet, and for a session token.
     fleet_name: Option<Box<str>>,
+    /// The latest generation in the fleet that was seen.
+    fleet_generation: AtomicU64,
 }
 
 /// The linked account or session token that a partition belongs to.
@@ -119,6 +121,7 @@ impl Partition {
             flow_id: unique_number(),
             probation: tokio::sync::Mutex::default(),
             fleet_name: None,
+            fleet_generation: AtomicU64::new(0),
             owner,
             last_seen: AtomicU64::new(0),
             requests: LastMinuteCounter::default(),
@@ -137,6 +140,11 @@ impl Partition {
     #[must_use]
     pub fn fleet_name(&self) -> Option<&str> {
         self.fleet_name.as_deref()
+    }
+
+    /// Notes a generation in the fleet. Returns false if a later one was seen before.
+    pub(super) fn saw_generation(&self, generation: u64) -> bool {
+        self.fleet_generation.fetch_max(generation, Ordering::AcqRel) <= generation
     }
 
     /// Takes one request off the budget, if it has one left. A changed rate begins with a full budget.

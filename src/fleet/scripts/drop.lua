@@ -11,4 +11,5 @@ local now = clock[1] * 1000000 + clock[2]
 local generation = math.max(now, (tonumber(redis.call('GET', KEYS[1])) or 0) + 1)
 redis.call('SET', KEYS[1], string.format('%.0f', generation), 'EX', ARGV[3])
 local tail = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
-return redis.call('XADD', KEYS[2], 'MAXLEN', '~', 4096, '*', 'after', tail[1] and tail[1][1] or '0-0', 'tenant', ARGV[1], 'dropped', ARGV[2])
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', 4096, '*', 'after', tail[1] and tail[1][1] or '0-0', 'tenant', ARGV[1], 'dropped', ARGV[2],
+  'generation', string.format('%.0f', generation))

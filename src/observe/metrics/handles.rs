@@ -16,8 +16,8 @@ use crate::request::route::Resource;
 /// Values of the label `outcome` of requests.
 const OUTCOMES: [&str; 5] = ["2xx", "3xx", "4xx", "429", "5xx"];
 /// Values of the label `cache` of requests.
-const CACHE_OUTCOMES: [&str; 9] =
-    ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived", "hit_cut_off"];
+const CACHE_OUTCOMES: [&str; 10] =
+    ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived", "hit_cut_off", "hit_shared"];
 /// Values of the label `urgency`.
 const URGENCIES: [&str; 2] = ["foreground", "background"];
 
@@ -55,7 +55,11 @@ impl RequestMetrics {
             counter.get_or_init(|| self.metrics.requests.with_label_values(&labels())).inc();
         }
         let latency = match cache {
-            CacheOutcome::Hit | CacheOutcome::HitStale | CacheOutcome::HitCutOff | CacheOutcome::Derived => &self.hit,
+            CacheOutcome::Hit
+            | CacheOutcome::HitStale
+            | CacheOutcome::HitCutOff
+            | CacheOutcome::HitShared
+            | CacheOutcome::Derived => &self.hit,
             CacheOutcome::Miss { .. } | CacheOutcome::Stale { .. } | CacheOutcome::Request => &self.miss,
             CacheOutcome::NotAsked | CacheOutcome::Bypass => &self.other,
         };
@@ -96,6 +100,7 @@ fn cache_outcome(outcome: CacheOutcome) -> usize {
         CacheOutcome::Bypass => 6,
         CacheOutcome::Derived => 7,
         CacheOutcome::HitCutOff => 8,
+        CacheOutcome::HitShared => 9,
     }
 }
 
@@ -254,6 +259,7 @@ mod tests {
             CacheOutcome::Bypass,
             CacheOutcome::Derived,
             CacheOutcome::HitCutOff,
+            CacheOutcome::HitShared,
         ];
         let statuses = [200, 304, 404, 429, 503].map(|status| StatusCode::from_u16(status).expect("a status"));
         for resource in Resource::ALL {

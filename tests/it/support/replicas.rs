@@ -38,10 +38,8 @@ impl Replicas {
     /// Starts one more replica.
     pub(crate) async fn add_replica(&mut self) {
         let cable = Cable::to(self.redis.port()).await;
-        let table = format!(
-            "[fleet]\nurl = \"{}\"\nsecret = {{ env = \"FLEET_SECRET\" }}\nreplicas = 8\n",
-            cable.redis_url()
-        );
+        let table =
+            format!("[fleet]\nurl = \"{}\"\nsecret = {{ env = \"FLEET_SECRET\" }}\nreplicas = 8\n", cable.redis_url());
         let config = Configuration::new().upstream(self.refold.address()).tenant(Tenant::webhooks).admin();
         let config = (self.change)(config.set("cache.freshness.recent", "10m").toml(&table));
         self.gateways.push(Gateway::start(&config, &self.clock));
