@@ -36,6 +36,7 @@ mod eviction;
 mod fairness;
 mod fleet;
 mod fleet_drops;
+mod fleet_entries;
 mod forged_tokens;
 mod frame_floods;
 mod identities;
