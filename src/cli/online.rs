@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::output::CommandError;
 use crate::caller::{FetchKeysError, fetch_keys};
 use crate::config::{
-    Config, Connection, Finding, FleetConfig, NamedServer, RemoteJwks, Secret, ServerRole, SpanEndpoint, Traces,
+    Config, Connection, Finding, FleetConfig, NamedServer, RemoteJwks, Secret, ServerRole, SpanExport,
 };
 use crate::fleet::probe;
 use crate::http_client::{Client, ConnectStep, TransportError, buffered};
@@ -56,7 +56,7 @@ pub(super) fn ask(config: &Config) -> Result<Vec<Outcome>, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answers: Vec<(&NamedServer, Answer)> = runtime.block_on(async {
         let asked = iter(config.servers()).map(|server| {
-            let answer = answer_of(&server.role, &refold, &config.traces);
+            let answer = answer_of(&server.role, &refold);
             async move { Some((server, answer.await?)) }
         });
         asked.buffered(AT_ONCE).filter_map(std::future::ready).collect().await
@@ -84,7 +84,7 @@ struct Refold {
 }
 
 /// Asks one server. `None` for Refold's address alone: each org key is a question to it.
-async fn answer_of(role: &ServerRole, refold: &Refold, traces: &Traces) -> Option<Answer> {
+async fn answer_of(role: &ServerRole, refold: &Refold) -> Option<Answer> {
     Some(match role {
         ServerRole::Refold(_) => return None,
         ServerRole::OrgKey { tenant, setting, key } => {
@@ -92,7 +92,7 @@ async fn answer_of(role: &ServerRole, refold: &Refold, traces: &Traces) -> Optio
         }
         ServerRole::Issuer { issuer, jwks } => ask_issuer(issuer, jwks).await,
         ServerRole::Fleet(fleet) => ask_fleet(fleet).await,
-        ServerRole::Collector(endpoint) => ask_collector(endpoint, traces).await,
+        ServerRole::Collector(export) => ask_collector(export).await,
     })
 }
 
@@ -152,22 +152,18 @@ async fn ask_issuer(issuer: &str, jwks: &RemoteJwks) -> Answer {
 }
 
 /// Sends the collector an export of no span.
-async fn ask_collector(endpoint: &SpanEndpoint, traces: &Traces) -> Answer {
-    let url = format!("{}{}", url(&endpoint.connection), endpoint.target.path());
-    let client = match Client::new(&endpoint.connection) {
+async fn ask_collector(export: &SpanExport) -> Answer {
+    let url = format!("{}{}", url(&export.connection), export.target.path());
+    let client = match Client::new(&export.connection) {
         Ok(client) => client,
         Err(error) => return Answer::Bad(format!("{url}: {error}")),
     };
     // In protobuf an export of no span is empty.
     let mut request = Request::new(buffered(Bytes::new()));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = endpoint.target.clone().into();
+    *request.uri_mut() = export.target.clone().into();
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-    for (name, secret) in &traces.headers {
-        let mut value = HeaderValue::from_str(secret.expose()).expect("the configuration checks its secrets");
-        value.set_sensitive(true);
-        request.headers_mut().insert(name, value);
-    }
+    export.add_headers(request.headers_mut());
     match timeout(LONGEST, client.send(request, LONGEST)).await {
         Ok(Ok(response)) if response.status().is_success() => {
             Answer::Good(format!("the collector ({url}) takes spans"))

@@ -118,7 +118,8 @@ fn parse(source: Source<'_>, resolver: &Resolver<'_>) -> Result<Config, ConfigEr
         return Err(ConfigError(findings));
     }
     let finding = |invalid: &InvalidSetting| Finding::of_check(path, text, tree.origin_of(&invalid.at), invalid);
-    config.remarks = remarks(&config).into_iter().map(|(from, remark)| (from, finding(&remark))).collect();
+    config.remarks =
+        remarks(&config, resolver.environment()).into_iter().map(|(from, remark)| (from, finding(&remark))).collect();
     let servers = named_servers(&config).into_iter();
     config.servers = servers.map(|(at, role)| NamedServer::new(role, finding(&at.refuse("")))).collect();
     // Changes of the configuration file itself are listed setting by setting.

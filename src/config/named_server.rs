@@ -7,7 +7,7 @@ use super::diagnostic::Finding;
 use super::fleet::FleetConfig;
 use super::issuer_keys::RemoteJwks;
 use super::secret::Secret;
-use super::traces::SpanEndpoint;
+use super::traces::SpanExport;
 
 /// A server that a configuration names, or a credential for one, with its place in the file.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub enum ServerRole {
     /// The server of the fleet.
     Fleet(Arc<FleetConfig>),
     /// The collector of spans.
-    Collector(SpanEndpoint),
+    Collector(SpanExport),
 }
 
 impl NamedServer {

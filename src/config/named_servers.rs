@@ -31,7 +31,7 @@ pub(super) fn named_servers(config: &Config) -> Vec<(SettingPath, ServerRole)> {
     }
     let fleet = config.fleet.as_ref().map(|fleet| ServerRole::Fleet(Arc::clone(fleet)));
     servers.extend(fleet.map(|role| (root.key("fleet").key("url"), role)));
-    let collector = config.traces.span_endpoint().map(ServerRole::Collector);
+    let collector = config.traces.export().cloned().map(ServerRole::Collector);
     servers.extend(collector.map(|role| (root.key("traces").key("endpoint"), role)));
     servers
 }

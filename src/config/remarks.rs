@@ -2,12 +2,13 @@
 
 use jiff::Timestamp;
 
+use super::environment::Environment;
 use super::listener::ListenerConfig;
 use super::root::Config;
 use super::setting_path::{InvalidSetting, SettingPath};
 
 /// Finds them. A remark with a time holds from then on.
-pub(super) fn remarks(config: &Config) -> Vec<(Option<Timestamp>, InvalidSetting)> {
+pub(super) fn remarks(config: &Config, environment: &Environment) -> Vec<(Option<Timestamp>, InvalidSetting)> {
     let root = SettingPath::default();
     let mut found = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
@@ -37,5 +38,7 @@ pub(super) fn remarks(config: &Config) -> Vec<(Option<Timestamp>, InvalidSetting
             found.push((None, at.refuse(format!("{operation} is not forwarded without `scope = \"org\"`"))));
         }
     }
+    let of_traces = config.traces.remarks(&root.key("traces"), environment);
+    found.extend(of_traces.into_iter().map(|remark| (None, remark)));
     found
 }

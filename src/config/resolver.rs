@@ -162,7 +162,7 @@ org_key = { env = "ORG_KEY" }
         let config =
             Config::parse(&text, Path::new("postern.toml"), &environment).map_err(|error| error.to_string())?;
         let KeyOrigin::Remote(jwks) = config.issuers[0].keys.origin() else { panic!("there is a URL") };
-        let collector = config.traces.span_endpoint().expect("there is an endpoint").connection;
+        let collector = config.traces.export().expect("there is an endpoint").connection.clone();
         Ok([config.upstream.connection(), jwks.connection, collector].map(|connection| {
             let proxy = connection.proxy?;
             let authorization = proxy.authorization.map_or(String::new(), |value| {

@@ -233,18 +233,26 @@ fn a_collector_has_a_path_and_secret_headers() {
     let text = format!("{lines}{}", with_key(""));
     let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the file is good");
     let traces = &config.traces;
-    let collector = traces.span_endpoint().expect("there is an endpoint");
+    let collector = traces.export().expect("there is an endpoint");
     assert_eq!(collector.connection.base_url.to_string(), "https://otlp.example.com/");
-    assert_eq!((collector.target.as_str(), &*traces.service_name), ("/otlp/v1/traces", "postern"));
-    assert_eq!((traces.headers[0].0.as_str(), traces.headers[0].1.expose()), ("authorization", "tk_of_the_collector"));
+    assert_eq!(collector.target.as_str(), "/otlp/v1/traces");
+    let mut headers = http::HeaderMap::new();
+    collector.add_headers(&mut headers);
+    assert_eq!(headers["authorization"], "tk_of_the_collector");
     let shown = config.redacted();
     assert_eq!(shown["traces"]["endpoint"], "https://otlp.example.com/otlp");
     assert_eq!(shown["traces"]["headers"], serde_json::json!({ "authorization": { "env": "POSTERN_OTLP_TOKEN" } }));
     assert!(!format!("{config:?}{shown}").contains("tk_of_the_collector"));
     environment.insert("POSTERN_TRACES_ENDPOINT", "http://127.0.0.1:4318");
     environment.insert("POSTERN_LOG_SAMPLE", "0.5");
+    environment.insert("OTEL_EXPORTER_OTLP_HEADERS", "x-team=a%20b , authorization=other,x y=1,nothing,x-break=%0a");
     let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the overrides are good");
-    assert_eq!(config.traces.span_endpoint().expect("there is an endpoint").target.as_str(), "/v1/traces");
+    headers.clear();
+    config.traces.export().expect("there is an endpoint").add_headers(&mut headers);
+    assert!(!format!("{config:?}{:?}{headers:?}", config.redacted()).contains("a b"));
+    assert_eq!((headers.len(), &headers["x-team"]), (2, &http::HeaderValue::from_static("a b")));
+    assert_eq!(headers["authorization"], "tk_of_the_collector", "the file comes first");
+    assert_eq!(config.traces.export().expect("there is an endpoint").target.as_str(), "/v1/traces");
     assert!((config.log.sample - 0.5).abs() < f64::EPSILON);
 }
 
@@ -345,7 +353,7 @@ fn an_override_reaches_every_kind_of_setting() {
     // The file's own value is replaced, even if it is invalid.
     let text = format!("[cache]\ncapacity = \"much\"\n{}", with_key(""));
     let config = Config::parse(&text, Path::new("postern.toml"), &environment).expect("the overrides are valid");
-    assert_eq!(&*config.traces.service_name, "1234");
+    assert_eq!(config.redacted()["traces"]["service_name"], "1234");
     assert_eq!(config.query.ignored, ["a", "b"]);
     assert_eq!(config.query.unknown, crate::executions::UnknownParameters::Drop);
     assert_eq!((config.cache.capacity, config.cache.derive), (ByteSize::from_bytes(4096), super::Derive::Off));

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus::IntCounter;
+
 use super::landings::Landings;
 use super::log::{Continuity, DroppedEntries, LogEntry, LogEvent, LogFollower, LogPosition, LoggedDrop};
 use crate::clock::Moment;
@@ -41,16 +43,18 @@ pub(super) struct CacheState {
     /// Drops that the server was not told. While there are any, nothing is trusted.
     unsent: Mutex<Vec<DroppedEntries>>,
     dropper: Mutex<Option<Arc<dyn EntryDropper>>>,
+    forgotten: IntCounter,
     pub(super) landings: Landings,
 }
 
 impl CacheState {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(forgotten: IntCounter) -> Self {
         Self {
             log: Mutex::default(),
             trust: LocalTrust(Arc::new(AtomicU64::new(0))),
             unsent: Mutex::default(),
             dropper: Mutex::default(),
+            forgotten,
             landings: Landings::default(),
         }
     }
@@ -150,6 +154,7 @@ impl CacheState {
 
     fn forget(&self) {
         tracing::info!(message = log_events::FLEET_CACHE_FORGOTTEN);
+        self.forgotten.inc();
         if let Some(dropper) = &*lock(&self.dropper) {
             dropper.drop_everything();
         }

@@ -46,18 +46,25 @@ impl Fleet {
             let answer = self.commands().run(script, keys, arguments).await;
             let Some(position) = answer.ok().and_then(position) else {
                 dropped[index..].iter().for_each(|dropped| cache.keep_unsent(dropped));
+                self.count_drop("this_replica");
                 return DropReach::ThisReplica;
             };
             // Once more: meanwhile this process may have taken an entry from the server that is dropped by now.
             cache.drop_locally(one, 0);
             last = position;
         }
-        self.until_known(last).await;
+        let is_confirmed = self.until_known(last).await;
+        self.count_drop(if is_confirmed { "confirmed" } else { "trust_over" });
         DropReach::Everywhere
     }
 
-    /// Waits until every replica with a lease has read the log up to a position, or trusts nothing that it holds.
-    async fn until_known(&self, position: LogPosition) {
+    fn count_drop(&self, reach: &str) {
+        self.0.status.metrics.drops.with_label_values(&[reach]).inc();
+    }
+
+    /// Waits until every replica with a lease has read the log up to a position, or trusts nothing that it holds. Returns true if they
+    /// have read it.
+    async fn until_known(&self, position: LogPosition) -> bool {
         let clock = &self.0.status.clock;
         let names = &self.0.names;
         let untrusted = clock.now() + TRUST + DRIFT;
@@ -66,12 +73,13 @@ impl Fleet {
         while clock.now() < untrusted {
             let unaware = self.commands().run(&UNAWARE, &keys[..], at).await;
             match unaware.map(u64::from_redis_value) {
-                Ok(Ok(0)) => return,
+                Ok(Ok(0)) => return true,
                 Ok(_) => clock.sleep_until(clock.now() + PAUSE).await,
                 Err(_) => break,
             }
         }
         clock.sleep_until(untrusted).await;
+        false
     }
 }
 

@@ -90,8 +90,8 @@ impl LogReader<'_> {
         let mut command = cmd("XREAD");
         command.arg("COUNT").arg(MOST_ENTRIES).arg("BLOCK").arg(LONGEST_WAIT.as_millis() as u64);
         command.arg("STREAMS").arg(&self.log).arg(position.to_string());
-        let answer = timeout(LONGEST_WAIT + GRACE, command.query_async::<Value>(connection)).await.ok()?.ok()?;
-        read(answer)
+        let answer = timeout(LONGEST_WAIT + GRACE, command.query_async::<Value>(connection)).await.ok()?;
+        read(answer.inspect_err(|error| self.link.command_failed("XREAD", error)).ok()?)
     }
 }
 

@@ -109,10 +109,10 @@ impl Fleet {
         let id: Arc<str> = Hex(&random).to_string().into();
         let now = clock.now();
         let standing = Membership::new(Arc::clone(&id), now).standing();
+        let cache = Arc::new(CacheState::new(metrics.forgotten.clone()));
         let status = Arc::new(Status::new(clock.clone(), standing, metrics));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
-        let cache = Arc::new(CacheState::new());
         let cipher = Cipher::new(config);
         let stop = watch::Sender::new(false);
         let supervisor = Supervisor {

@@ -109,6 +109,18 @@ impl Fleet {
     /// # Errors
     /// If the server is away, or was not told yet of entries that this replica has dropped.
     pub async fn take(&self, place: &EntryPlace, newer_than: u64, waiters: Waiters) -> Result<Taken, Unavailable> {
+        let taken = self.try_take(place, newer_than, waiters).await;
+        let result = match &taken {
+            Ok(Taken::Hit(..)) => "hit",
+            Ok(Taken::Lead(..)) => "lead",
+            Ok(Taken::Wait(_)) => "wait",
+            Err(_) => "unavailable",
+        };
+        self.0.status.metrics.takes.with_label_values(&[result]).inc();
+        taken
+    }
+
+    async fn try_take(&self, place: &EntryPlace, newer_than: u64, waiters: Waiters) -> Result<Taken, Unavailable> {
         if !self.0.cache.unsent().is_empty() {
             return Err(Unavailable::Disconnected);
         }

@@ -118,10 +118,10 @@ impl Gateway {
             encoder: Encoder::default(),
             deliveries: DeliveryMemory::default(),
             tracer: observer.tracer(&config.traces)?,
-            fleet,
             observer,
             config,
             clock,
+            fleet,
         })
     }
 
@@ -291,7 +291,7 @@ impl Gateway {
     /// Records the finished request in metrics, log and trace. The last thing that happens for every request.
     fn record(&self, head: &Parts, context: &mut RequestContext, sent: Sent, error: Option<AccessError<'_>>) {
         let mut span = std::mem::take(&mut context.span);
-        let trace_id = span.context().map(|span| span.trace);
+        let trace_id = span.context().map(|span| span.trace_id());
         let mut record = AccessRecord { trace_id, ..context.record(head, sent, error, self.clock.now()) };
         record.origin.trusted_proxies = &self.config.server.trusted_proxies;
         self.observer.answered(&self.config.log, &record);

@@ -5,9 +5,9 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use http::StatusCode;
+use opentelemetry::trace::TraceId;
 
 use super::request_origin::RequestOrigin;
-use super::traces::TraceId;
 use crate::cache::{CacheKey, CacheOutcome};
 use crate::caller::{Authenticated, Caller, KeyUsage};
 use crate::clock::Moment;

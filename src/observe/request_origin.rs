@@ -3,9 +3,10 @@
 use http::HeaderName;
 use http::header::USER_AGENT;
 use http::request::Parts;
+use opentelemetry::trace::TraceId;
 
 use super::log_text::{push_address, push_bounded};
-use super::traces::{TRACEPARENT, TraceId};
+use super::traces::{TRACEPARENT, trace_of_caller};
 use crate::config::TrustedProxy;
 use crate::request::peer::Peer;
 
@@ -51,7 +52,7 @@ impl RequestOrigin<'_> {
         if let Some(value) = request_id {
             push_bounded(line, b",\"caller_request_id\":", value.as_bytes(), MAX_REQUEST_ID);
         }
-        has_trace.then(|| TraceId::of_caller(headers)).flatten()
+        has_trace.then(|| trace_of_caller(headers)).flatten()
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn cache_status(outcome: CacheOutcome, entry: &Entry, now: Moment) ->
         CacheOutcome::HitStale | CacheOutcome::HitCutOff => {
             let staleness = entry.age(now).saturating_sub(entry.lifetime);
             let detail: &[u8] =
-                if outcome == CacheOutcome::HitCutOff { b"; detail=cut-off" } else { b"; detail=stale" };
+                if outcome == CacheOutcome::HitCutOff { b"; detail=stale-cut-off" } else { b"; detail=stale" };
             return formatted(|out| {
                 out.put_slice(TTL.as_bytes());
                 out.put_slice(b"-");

@@ -124,10 +124,10 @@ impl UpstreamTelemetry {
         span.begin("attempt");
         span.describe(|span| {
             let method = method_name(request.method());
-            span.name(method.to_owned());
+            span.name(method);
             span.attribute("http.request.method", method);
             if earlier_attempts > 0 {
-                span.attribute("http.request.resend_count", earlier_attempts);
+                span.attribute("http.request.resend_count", i64::from(earlier_attempts));
             }
         });
         span.inject(request.headers_mut());
@@ -192,9 +192,9 @@ impl Attempt<'_> {
         self.telemetry.cost.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         self.span.describe(|span| match outcome {
             UpstreamOutcome::Answered(status) => {
-                span.attribute("http.response.status_code", status.as_u16());
+                span.attribute("http.response.status_code", i64::from(status.as_u16()));
                 if status.is_client_error() || status.is_server_error() {
-                    span.failed(status.as_str());
+                    span.failed(status.as_str().to_owned());
                 }
             }
             UpstreamOutcome::Failed(_) => span.failed(outcome.name()),

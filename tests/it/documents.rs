@@ -14,7 +14,7 @@ use postern::config::{Config, Environment};
 use postern::digest::{Hex, sha256};
 use serde_json::Value;
 
-use crate::support::{Folder, KEY, ORG_KEY, World};
+use crate::support::{FLEET_SECRET, Folder, KEY, ORG_KEY, World};
 
 /// Runs the program under test; what would run for ever is only checked.
 const POSTERN: &str = r#"#!/bin/sh
@@ -175,6 +175,7 @@ fn what_the_pages_show_of_an_output_is_compared() {
 fn every_configuration_of_the_pages_is_valid() {
     let mut environment = Environment::default();
     environment.insert("REFOLD_ORG_KEY", ORG_KEY);
+    environment.insert("FLEET_SECRET", FLEET_SECRET);
     let mut found = 0;
     for (path, text) in pages() {
         for block in blocks_in(&text, "toml") {

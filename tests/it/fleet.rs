@@ -11,6 +11,7 @@ use redis::Value;
 use serde_json::json;
 
 use crate::support::redis_server::{RedisServer, Sentinel};
+use crate::support::tls::data;
 use crate::support::{Configuration, ENVIRONMENT, Process, REDIS_PASSWORD, World, eventually, until};
 
 static DOUBLE: Script = Script::new("double", "#!lua\nreturn ARGV[1] * 2");
@@ -288,4 +289,19 @@ async fn a_fleet_follows_sentinel_to_the_server_that_was_promoted() {
     // Sentinel makes a copy of the old primary, which takes no writes any more.
     until(|| format!("{:?}", primary.query(&["ROLE"])).contains("slave")).await;
     assert_eq!((replica.state(clock.now()), replica.server()), (FleetState::Shared, promoted));
+}
+
+#[tokio::test]
+async fn a_server_behind_tls_is_verified() {
+    let [certificate, key] = ["server-1.pem", "server-1.key"].map(|name| data(name).display().to_string());
+    let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-auth-clients", "no"];
+    let Some(redis) = RedisServer::start_on_tls(&files).await else { return };
+    let clock = Clock::system();
+    let authorities = format!("ca_file = \"{}\"", data("ca.pem").display());
+    let trusting = replica_with(&redis.url(), &authorities, &clock);
+    until(|| trusting.state(clock.now()) == FleetState::Shared).await;
+    // The public authorities did not sign the server's certificate.
+    let other = replica(&redis.url(), &clock);
+    until(|| other.problem().is_some_and(|problem| problem.contains("UnknownIssuer"))).await;
+    assert!(!other.is_connected());
 }

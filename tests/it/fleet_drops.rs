@@ -56,13 +56,13 @@ async fn a_replica_that_is_cut_off_serves_what_it_holds_as_stale_and_says_so() {
     fleet.cut_off(OTHER).await;
     let answer = fleet.gateways[OTHER].list("acme-1", "").await;
     assert_eq!(answer.first_document()["version"], held);
-    assert!(answer.is_hit() && answer.cache_status().ends_with("; detail=cut-off"), "{}", answer.cache_status());
+    assert!(answer.is_hit() && answer.cache_status().ends_with("; detail=stale-cut-off"), "{}", answer.cache_status());
     assert_eq!(answer.header("cache-control"), "private, max-age=0");
     // It is renewed in the background, and stays stale.
     fleet.refold.until_received(2).await;
     eventually(async || fleet.version(OTHER, "acme-1").await > held).await;
     let renewed = fleet.gateways[OTHER].list("acme-1", "").await;
-    assert!(renewed.cache_status().ends_with("; detail=cut-off"), "{}", renewed.cache_status());
+    assert!(renewed.cache_status().ends_with("; detail=stale-cut-off"), "{}", renewed.cache_status());
     // While Refold fails too, it is served all the same.
     fleet.refold.answer_with(503);
     assert_eq!(fleet.gateways[OTHER].list("acme-1", "").await.status, StatusCode::OK);

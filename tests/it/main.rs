@@ -71,6 +71,7 @@ mod strangers;
 mod support;
 mod token_validity;
 mod tokens;
+mod trace_export;
 mod traces;
 mod trusted_sources;
 mod upstream_answers;

@@ -1,10 +1,9 @@
 //! W3C Trace Context: the ids of a trace and its spans, and the header `traceparent` that carries them between servers.
 
-use std::fmt;
-
 use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-use crate::digest::{Hex, decode_hex};
+use crate::digest::decode_hex;
 
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -12,79 +11,42 @@ pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Length of a `traceparent` of version 00.
 const LENGTH: usize = 55;
 
-/// The id of a trace.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TraceId([u8; 16]);
-
-/// The id of a span within its trace.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SpanId([u8; 8]);
-
-/// The ids of a span. Its child spans, and links to it, refer to it by them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpanContext {
-    /// The id of the trace.
-    pub trace: TraceId,
-    /// The id of the span.
-    pub span: SpanId,
+/// Returns the trace that a request's `traceparent` names.
+pub(crate) fn trace_of_caller(headers: &HeaderMap) -> Option<TraceId> {
+    TraceParent::of(headers).map(|parent| parent.trace)
 }
 
-/// The content of a request's `traceparent`.
+/// The content of a request's `traceparent`. OpenTelemetry's propagator reads it too, but allocates, also for requests that are
+/// not sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TraceParent {
+    pub(super) trace: TraceId,
     /// The caller's span.
-    pub(super) caller: SpanContext,
+    pub(super) span: SpanId,
     /// True if the caller records the trace.
     pub(super) sampled: bool,
 }
 
-impl TraceId {
-    pub(super) fn new() -> Self {
-        // An id of zeros is invalid.
-        Self(fastrand::u128(1..).to_be_bytes())
-    }
-
-    /// Returns the trace that a request's `traceparent` names.
-    pub(crate) fn of_caller(headers: &HeaderMap) -> Option<Self> {
-        TraceParent::of(headers).map(|parent| parent.caller.trace)
-    }
+/// The context of a span that is recorded here. An id of zeros is invalid.
+pub(super) fn recorded(trace: TraceId, state: TraceState) -> SpanContext {
+    let span = SpanId::from(fastrand::u64(1..));
+    SpanContext::new(trace, span, TraceFlags::SAMPLED, false, state)
 }
 
-impl SpanId {
-    pub(super) fn new() -> Self {
-        Self(fastrand::u64(1..).to_be_bytes())
-    }
+/// The id of a new trace.
+pub(super) fn new_trace() -> TraceId {
+    TraceId::from(fastrand::u128(1..))
 }
 
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Hex(&self.0).fmt(f)
-    }
+/// The `traceparent` of a request that a recorded span sends.
+pub(super) fn traceparent(context: &SpanContext) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("00-{}-{}-01", context.trace_id(), context.span_id())).ok()
 }
 
-impl fmt::Debug for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for SpanId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Hex(&self.0).fmt(f)
-    }
-}
-
-impl fmt::Debug for SpanId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl SpanContext {
-    /// The `traceparent` of a request that a recorded span sends.
-    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
-        HeaderValue::try_from(format!("00-{}-{}-01", self.trace, self.span)).ok()
-    }
+/// Reads the fields `tracestate`, which are one list. An invalid one is ignored (3.3.1).
+pub(super) fn trace_state(fields: &[HeaderValue]) -> TraceState {
+    let fields: Option<Vec<&str>> = fields.iter().map(|field| field.to_str().ok()).collect();
+    fields.and_then(|fields| fields.join(",").parse().ok()).unwrap_or_default()
 }
 
 impl TraceParent {
@@ -105,8 +67,11 @@ impl TraceParent {
         let dashes = [2, 35, 52].iter().all(|index| known[*index] == b'-');
         let (trace, span) = (lower_hex(&known[3..35])?, lower_hex(&known[36..52])?);
         let sampled = lower_hex::<1>(&known[53..])?[0] & 1 == 1;
-        (version != 0xff && fits && dashes && trace != [0; 16] && span != [0; 8])
-            .then_some(Self { caller: SpanContext { trace: TraceId(trace), span: SpanId(span) }, sampled })
+        (version != 0xff && fits && dashes && trace != [0; 16] && span != [0; 8]).then(|| Self {
+            trace: TraceId::from_bytes(trace),
+            span: SpanId::from_bytes(span),
+            sampled,
+        })
     }
 }
 
@@ -130,9 +95,10 @@ mod tests {
     fn a_traceparent_is_read_and_written() {
         let read = parse(EXAMPLE).expect("it is good");
         assert!(read.sampled);
-        assert_eq!(read.caller.trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(read.caller.span.to_string(), "00f067aa0ba902b7");
-        assert_eq!(read.caller.traceparent().expect("a value"), EXAMPLE);
+        assert_eq!(read.trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(read.span.to_string(), "00f067aa0ba902b7");
+        let context = SpanContext::new(read.trace, read.span, TraceFlags::SAMPLED, true, TraceState::NONE);
+        assert_eq!(traceparent(&context).expect("a value"), EXAMPLE);
         assert!(!parse(&EXAMPLE.replace("-01", "-00")).expect("it is good").sampled);
         assert!(parse(&EXAMPLE.replace("-01", "-03")).expect("other flags are ignored").sampled);
         assert!(parse(&EXAMPLE.replacen("00-", "cc-", 1)).is_some(), "a later version");

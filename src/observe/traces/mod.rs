@@ -3,28 +3,28 @@
 //! A request that is not sampled has a [`Span`] that does nothing; its cost is one header look-up and one random number. A
 //! span is exported when it is dropped, so it is exported too if its future is dropped before it ends.
 //!
-//! `exporter` is a small OTLP exporter of our own. The OpenTelemetry crates were tried and not used, for these reasons: 19
-//! more crates in the tree; an exporter that reads settings from the environment besides our configuration, logs the
-//! headers that it is given, and does not count the spans that it drops; and spans that have no id before they begin. A
-//! fetch needs its id earlier, so that the requests that wait for it can link to it.
+//! OpenTelemetry's SDK batches and exports the spans (`exporter`), over Postern's own HTTP client (`collector`). The spans
+//! themselves are made here and not by its `Tracer`: a fetch has an id before it begins, so that the requests that wait for it
+//! can link to it, and a request that is not sampled costs nothing.
 
+mod collector;
 mod context;
 mod exporter;
 mod span;
-mod span_data;
 
 use std::sync::Arc;
 
 use http::HeaderMap;
+use opentelemetry::InstrumentationScope;
+use opentelemetry::trace::SpanKind;
+pub use opentelemetry::trace::{SpanContext, TraceId};
 use prometheus::IntCounter;
 
-pub(super) use self::context::TRACEPARENT;
-pub use self::context::{SpanContext, TraceId};
-use self::context::{TRACESTATE, TraceParent};
+pub(super) use self::context::{TRACEPARENT, trace_of_caller};
+use self::context::{TRACESTATE, TraceParent, new_trace, recorded, trace_state};
 use self::exporter::Exporter;
 pub use self::span::Span;
-use self::span::SpanRecorder;
-use self::span_data::{SpanIdentity, SpanKind};
+use self::span::{Parent, SpanIdentity, SpanRecorder};
 use crate::clock::Clock;
 use crate::config;
 use crate::http_client::ClientSetupError;
@@ -43,9 +43,10 @@ impl Tracer {
         clock: Clock,
         dropped: IntCounter,
     ) -> Result<Option<Self>, ClientSetupError> {
-        let Some(endpoint) = settings.span_endpoint() else { return Ok(None) };
-        let exporter = Exporter::start(settings, endpoint, dropped)?;
-        Ok(Some(Self { sample: settings.sample, recorder: Arc::new(SpanRecorder { clock, exporter }) }))
+        let Some(export) = settings.export() else { return Ok(None) };
+        let exporter = Exporter::start(export, dropped)?;
+        let scope = InstrumentationScope::builder("postern").with_version(env!("CARGO_PKG_VERSION")).build();
+        Ok(Some(Self { sample: settings.sample, recorder: Arc::new(SpanRecorder { clock, scope, exporter }) }))
     }
 
     /// The span of a request. It is recorded if the caller's `traceparent` is sampled, or by chance if there is none. Part
@@ -57,17 +58,20 @@ impl Tracer {
         if !sampled {
             return Span::default();
         }
-        let tracestate = incoming.map_or_else(Vec::new, |_| headers.get_all(TRACESTATE).iter().cloned().collect());
-        let identity = match incoming {
-            Some(TraceParent { caller, .. }) => SpanIdentity::child_of(caller, SpanKind::Server),
-            None => SpanIdentity::root(SpanKind::Server),
+        let tracestate: Arc<[_]> = match incoming {
+            Some(_) => headers.get_all(TRACESTATE).iter().cloned().collect(),
+            None => Arc::default(),
         };
-        let mut span = Span::recorded(Arc::clone(&self.recorder), identity, tracestate.into());
+        let trace = incoming.map_or_else(new_trace, |incoming| incoming.trace);
+        let parent = incoming.map(|incoming| Parent { span: incoming.span, is_remote: true });
+        let context = recorded(trace, trace_state(&tracestate));
+        let identity = SpanIdentity { context, parent, kind: SpanKind::Server };
+        let mut span = Span::recorded(Arc::clone(&self.recorder), identity, tracestate);
         span.begin("request");
         span
     }
 
-    /// Waits up to two seconds for all finished spans to be sent.
+    /// Waits up to two seconds for all finished spans to be sent. Later spans are lost.
     pub fn flush(&self) {
         self.recorder.exporter.flush();
     }

@@ -1,20 +1,49 @@
 //! Spans that are recorded, propagated to Refold, or neither.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue};
+use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::context::{SpanContext, TRACEPARENT, TRACESTATE, TraceParent};
+use super::context::{TRACEPARENT, TRACESTATE, TraceParent, recorded, traceparent};
 use super::exporter::Exporter;
-use super::span_data::{AttributeValue, FinishedSpan, SpanData, SpanIdentity, SpanKind};
 use crate::clock::Clock;
 use crate::observe::access_record::AccessRecord;
+
+/// The ids of a span, and its kind.
+#[derive(Clone, Debug)]
+pub(super) struct SpanIdentity {
+    pub(super) context: SpanContext,
+    /// `None` for the first span of a trace.
+    pub(super) parent: Option<Parent>,
+    pub(super) kind: SpanKind,
+}
+
+/// The parent of a span.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parent {
+    pub(super) span: SpanId,
+    /// True if another process has it.
+    pub(super) is_remote: bool,
+}
 
 /// The clock and the exporter of recorded spans.
 #[derive(Debug)]
 pub(super) struct SpanRecorder {
     pub(super) clock: Clock,
+    pub(super) scope: InstrumentationScope,
     pub(super) exporter: Exporter,
+}
+
+impl SpanRecorder {
+    /// The present, in the type of the SDK. It is after 1970.
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.clock.wall().as_duration().unsigned_abs()
+    }
 }
 
 /// A piece of work on a request's behalf. Does nothing unless the request is traced.
@@ -80,7 +109,10 @@ impl Span {
                 Self(Recording::Propagated { traceparent: traceparent.clone(), tracestate: Arc::clone(tracestate) })
             }
             Recording::Active(active) => {
-                let identity = SpanIdentity::child_of(active.identity.context, kind);
+                let parent = &active.identity.context;
+                let context = recorded(parent.trace_id(), parent.trace_state().clone());
+                let parent = Some(Parent { span: parent.span_id(), is_remote: false });
+                let identity = SpanIdentity { context, parent, kind };
                 Self::recorded(Arc::clone(&active.recorder), identity, Arc::clone(&active.tracestate))
             }
         }
@@ -90,8 +122,8 @@ impl Span {
     pub(crate) fn begin(&mut self, name: &'static str) {
         if let Recording::Active(active) = &mut self.0 {
             match &mut active.data {
-                Some(data) => name.clone_into(&mut data.name),
-                None => active.data = Some(SpanData::new(name, active.recorder.clock.wall())),
+                Some(data) => data.name = name.into(),
+                None => active.data = Some(active.begun(name)),
             }
         }
     }
@@ -100,7 +132,7 @@ impl Span {
     #[must_use]
     pub fn context(&self) -> Option<SpanContext> {
         match &self.0 {
-            Recording::Active(active) => Some(active.identity.context),
+            Recording::Active(active) => Some(active.identity.context.clone()),
             _ => None,
         }
     }
@@ -125,12 +157,12 @@ impl Span {
             if let Some(route) = route {
                 span.attribute("http.route", route);
             }
-            span.attribute("url.path", path);
-            span.attribute("http.response.status_code", record.status.as_u16());
+            span.attribute("url.path", path.to_owned());
+            span.attribute("http.response.status_code", i64::from(record.status.as_u16()));
             span.attribute("postern.cache", record.cache.name());
-            span.attribute("postern.request_id", &*record.request_id.to_string());
+            span.attribute("postern.request_id", record.request_id.to_string());
             if let Some(caller) = record.caller {
-                span.attribute("postern.tenant", &*caller.tenant.config.id);
+                span.attribute("postern.tenant", Arc::clone(&caller.tenant.config.id));
             }
             match record.error {
                 // A 4xx is the caller's failure, not the server's (OpenTelemetry's semantic conventions for HTTP spans).
@@ -156,7 +188,7 @@ impl Span {
         let (traceparent, tracestate) = match &self.0 {
             Recording::None => return,
             Recording::Propagated { traceparent, tracestate } => (Some(traceparent.clone()), tracestate),
-            Recording::Active(active) => (active.identity.context.traceparent(), &active.tracestate),
+            Recording::Active(active) => (traceparent(&active.identity.context), &active.tracestate),
         };
         if let Some(traceparent) = traceparent {
             headers.insert(TRACEPARENT, traceparent);
@@ -173,24 +205,46 @@ pub(crate) struct SpanDetails<'a>(&'a mut SpanData);
 
 impl SpanDetails<'_> {
     /// Changes the name of the span.
-    pub(crate) fn name(&mut self, name: String) {
-        self.0.name = name;
+    pub(crate) fn name(&mut self, name: impl Into<Cow<'static, str>>) {
+        self.0.name = name.into();
     }
 
     /// Adds an attribute.
-    pub(crate) fn attribute(&mut self, name: &'static str, value: impl Into<AttributeValue>) {
-        self.0.attributes.push((name, value.into()));
+    pub(crate) fn attribute(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.0.attributes.push(KeyValue::new(name, value));
     }
 
     /// Marks the span as failed, with the type of the error.
-    pub(crate) fn failed(&mut self, error_type: &str) {
-        self.0.failed = true;
+    pub(crate) fn failed(&mut self, error_type: impl Into<Value>) {
+        self.0.status = Status::error("");
         self.attribute("error.type", error_type);
     }
 
     /// Links the span to a related span that is not its parent.
     pub(crate) fn link(&mut self, other: SpanContext) {
-        self.0.links.push(other);
+        self.0.links.links.push(Link::with_context(other));
+    }
+}
+
+impl ActiveSpan {
+    /// The data of the span, which begins now.
+    fn begun(&self, name: &'static str) -> SpanData {
+        let now = self.recorder.now();
+        SpanData {
+            span_context: self.identity.context.clone(),
+            parent_span_id: self.identity.parent.map_or(SpanId::INVALID, |parent| parent.span),
+            parent_span_is_remote: self.identity.parent.is_some_and(|parent| parent.is_remote),
+            span_kind: self.identity.kind.clone(),
+            name: name.into(),
+            start_time: now,
+            end_time: now,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: self.recorder.scope.clone(),
+        }
     }
 }
 
@@ -200,10 +254,10 @@ impl Drop for ActiveSpan {
             // The span of a request gets its attributes with the answer. If it has none, the caller disconnected before the
             // answer.
             if self.identity.kind == SpanKind::Server && data.attributes.is_empty() {
-                data.attributes.push(("error.type", "caller_left".into()));
+                data.attributes.push(KeyValue::new("error.type", "caller_left"));
             }
-            let end = self.recorder.clock.wall();
-            self.recorder.exporter.export(FinishedSpan { identity: self.identity, data, end });
+            data.end_time = self.recorder.now();
+            self.recorder.exporter.export(data);
         }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Configuration {
     listeners: Vec<Listener>,
     tenants: Vec<Tenant>,
     issuers: Vec<Issuer>,
+    /// Environment variables beside the secrets.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Configuration {
@@ -40,7 +42,13 @@ impl Configuration {
 
     /// Neither listeners nor tenants; the admin listener is off, and no org key is verified.
     pub(crate) fn bare() -> Self {
-        let empty = Self { root: Table::new(), listeners: Vec::new(), tenants: Vec::new(), issuers: Vec::new() };
+        let empty = Self {
+            root: Table::new(),
+            listeners: Vec::new(),
+            tenants: Vec::new(),
+            issuers: Vec::new(),
+            variables: Vec::new(),
+        };
         let empty = empty.set("admin.address", "off").set("server.workers", 2).drain_timeout("200ms").retries(0);
         empty.verify_key("off")
     }
@@ -185,6 +193,12 @@ impl Configuration {
             .issuer(Issuer::with_secret())
     }
 
+    /// Sets an environment variable of a gateway within the test's process.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
     /// The text of the configuration file.
     pub(crate) fn to_toml(&self) -> String {
         let mut root = self.root.clone();
@@ -203,14 +217,14 @@ impl Configuration {
 
     /// The configuration as the gateway reads it, in an environment that has all the secrets.
     pub(crate) fn parse(&self) -> Result<Config, ConfigError> {
-        parse(&self.to_toml())
+        parse(&self.to_toml(), &self.variables)
     }
 }
 
 /// A configuration file's text, read in an environment that has all the secrets.
-fn parse(text: &str) -> Result<Config, ConfigError> {
+fn parse(text: &str, variables: &[(&str, String)]) -> Result<Config, ConfigError> {
     let mut environment = Environment::default();
-    for (name, value) in ENVIRONMENT {
+    for (name, value) in ENVIRONMENT.into_iter().chain(variables.iter().map(|(name, value)| (*name, &**value))) {
         environment.insert(name, value);
     }
     Config::parse(text, Path::new("test.toml"), &environment)
@@ -218,5 +232,5 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 
 /// The refusal of a configuration file's text.
 pub(crate) fn refusal(text: &str) -> ConfigError {
-    parse(text).expect_err("the configuration is wrong")
+    parse(text, &[]).expect_err("the configuration is wrong")
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod cable;
 pub(crate) mod chromium;
+pub(crate) mod collector;
 pub(crate) mod connection;
 pub(crate) mod counted;
 pub(crate) mod frames;

@@ -20,6 +20,8 @@ pub(crate) struct RedisServer {
     arguments: Vec<String>,
     /// The port, for a server that also listens on TCP.
     port: Option<Port>,
+    /// The scheme of the URL by which it is reached over TCP.
+    scheme: &'static str,
 }
 
 /// Returns whether a program is on the PATH, and says so if a test is skipped for the lack of it.
@@ -45,22 +47,30 @@ impl RedisServer {
 
     /// A server behind a Unix socket, with more arguments of `redis-server`.
     pub(crate) async fn start_with(arguments: &[&str]) -> Option<Self> {
-        Self::spawn(arguments, None).await
+        Self::spawn(arguments, None, "redis").await
     }
 
     /// A server that listens on a free port of the loopback interface too.
     pub(crate) async fn start_on_tcp(arguments: &[&str]) -> Option<Self> {
-        Self::spawn(arguments, Some(Port::take())).await
+        Self::spawn(arguments, Some(Port::take()), "redis").await
     }
 
-    async fn spawn(arguments: &[&str], port: Option<Port>) -> Option<Self> {
+    /// A server that listens on a free port with TLS, whose files are in the arguments.
+    pub(crate) async fn start_on_tls(arguments: &[&str]) -> Option<Self> {
+        let port = Port::take();
+        let number = port.address().port().to_string();
+        let tls = [&["--port", "0", "--tls-port", &number], arguments].concat();
+        Self::spawn(&tls, Some(port), "rediss").await
+    }
+
+    async fn spawn(arguments: &[&str], port: Option<Port>, scheme: &'static str) -> Option<Self> {
         if !has_program("redis-server") {
             return None;
         }
         let folder = Folder::new();
         let arguments: Vec<String> = arguments.iter().copied().map(str::to_owned).collect();
         let process = Running(spawn(&folder, &arguments, port.as_ref()));
-        let server = Self { process, folder, arguments, port };
+        let server = Self { process, folder, arguments, port, scheme };
         server.until_it_answers().await;
         Some(server)
     }
@@ -79,7 +89,7 @@ impl RedisServer {
     /// The URL for `[fleet]`.
     pub(crate) fn url(&self) -> String {
         match &self.port {
-            Some(port) => format!("redis://{}", port.address()),
+            Some(port) => format!("{}://{}", self.scheme, port.address()),
             None => format!("unix:{}", self.socket().display()),
         }
     }
