@@ -262,7 +262,7 @@ mod tests {
             callers.identify(&RequestHeaders::of(&headers), &ListenerIdentity::default(), Moment::default());
         let caller = identified.unwrap_or_else(|_| panic!("the credential is good"));
         let observer = Arc::new(Observer::new(clock.clone(), None));
-        (Arc::new(Fetcher::new(Arc::new(config), clock, &observer)), caller)
+        (Arc::new(Fetcher::new(Arc::new(config), clock, &observer, None)), caller)
     }
 
     fn query(text: &str) -> Question {

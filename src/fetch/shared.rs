@@ -27,11 +27,11 @@ const MARGIN: Duration = Duration::from_millis(10);
 pub(super) struct SecondLevel {
     fleet: Fleet,
     clock: Clock,
-    /// What the answer to a question depends on besides the question and the org.
+    /// The settings that the answer to a question depends on, besides the question and the org.
     meaning: String,
 }
 
-/// What a fetch has to do.
+/// The part of a replica in a fetch.
 pub(super) enum Turn {
     /// Another replica has fetched the entry.
     Answered(Arc<Entry>),
@@ -68,7 +68,7 @@ impl SecondLevel {
         let mut newer_than = 0;
         loop {
             let landing = self.fleet.expect_landing(&place);
-            let waiters = if urgency == Urgency::Foreground { Waiters::Callers } else { Waiters::Nobody };
+            let waiters = if urgency == Urgency::Foreground { Waiters::Callers } else { Waiters::None };
             let sent = self.clock.now();
             let taken = self.fleet.take(&place, newer_than, waiters).await;
             let times = (sent, self.clock.now());

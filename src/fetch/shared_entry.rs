@@ -1,4 +1,4 @@
-//! Entries as the fleet's server holds them: a line of JSON with what the entry knows of its body, and the body, compressed.
+//! Entries as the fleet's server holds them: a line of JSON with the properties of the body, and the body, compressed.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const LEVEL: i32 = 3;
 /// Another replica knows the fleet's clock to half of a round trip. Entries count as older by this much.
 const CLOCK_ERROR: Duration = Duration::from_millis(25);
 
-/// What an entry knows of its body.
+/// The properties of a body.
 #[derive(Debug, Deserialize, Serialize)]
 struct Head {
     progress: SharedProgress,

@@ -1,4 +1,4 @@
-//! What the fleet's thread and the workers' threads share about the cache: whether what this process holds is current, and the
+//! The state of the cache that the fleet's thread and the workers' threads share: whether what this process holds is current, and the
 //! drops that the server could not be told yet.
 
 use std::fmt;

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use redis::{FromRedisValue, Value};
+use redis::FromRedisValue;
 
 use super::Fleet;
 use super::commands::Call;
+use super::drop_script::{drop_call, position};
 use super::log::{DroppedEntries, LogPosition};
 use super::membership::TRUST;
-use super::names::Names;
-use super::script::{DROP, UNAWARE};
+use super::script::UNAWARE;
 
-/// Time for which the server keeps a generation that no replica asks for; longer than any entry.
-pub const GENERATION_KEPT: Duration = Duration::from_hours(2);
 /// Pause between two questions whether every replica knows of a drop.
 const PAUSE: Duration = Duration::from_millis(3);
 /// The replicas' clocks run at slightly different rates.
@@ -39,13 +37,17 @@ impl Fleet {
     /// Drops entries on all replicas, this one included, and returns when no connected replica serves them any more.
     pub async fn drop_entries(&self, dropped: &[DroppedEntries]) -> DropReach {
         let cache = &self.0.cache;
-        dropped.iter().for_each(|dropped| cache.drop_locally(dropped, 0));
+        for one in dropped {
+            cache.drop_locally(one, 0);
+        }
         let mut last = LogPosition::default();
         for (index, one) in dropped.iter().enumerate() {
             let Call { script, keys, arguments } = drop_call(&self.0.names, one);
             let answer = self.commands().run(script, keys, arguments).await;
             let Some(position) = answer.ok().and_then(position) else {
-                dropped[index..].iter().for_each(|dropped| cache.keep_unsent(dropped));
+                for one in &dropped[index..] {
+                    cache.keep_unsent(one);
+                }
                 self.count_drop("this_replica");
                 return DropReach::ThisReplica;
             };
@@ -68,31 +70,17 @@ impl Fleet {
         let clock = &self.0.status.clock;
         let names = &self.0.names;
         let untrusted = clock.now() + TRUST + DRIFT;
-        let keys = [names.single("read"), names.single("m")];
+        let keys = [names.single("read"), names.single("m"), names.single("log")];
         let at = position.parts();
         while clock.now() < untrusted {
             let unaware = self.commands().run(&UNAWARE, &keys[..], at).await;
-            match unaware.map(u64::from_redis_value) {
+            match unaware.map(i64::from_redis_value) {
                 Ok(Ok(0)) => return true,
-                Ok(_) => clock.sleep_until(clock.now() + PAUSE).await,
-                Err(_) => break,
+                Ok(Ok(1..)) => clock.sleep_until(clock.now() + PAUSE).await,
+                Ok(_) | Err(_) => break,
             }
         }
         clock.sleep_until(untrusted).await;
         false
     }
-}
-
-/// The call that drops entries.
-pub(super) fn drop_call(names: &Names, dropped: &DroppedEntries) -> Call {
-    let DroppedEntries { tenant, partition } = dropped;
-    let generation = names.of("g", partition.as_ref().unwrap_or(tenant));
-    let keys = [generation, names.single("log")];
-    let kept = GENERATION_KEPT.as_secs();
-    Call::new(&DROP, &keys[..], (&**tenant, partition.as_deref().unwrap_or("*"), kept))
-}
-
-/// The position of a drop in the log, by the answer to its script.
-pub(super) fn position(answer: Value) -> Option<LogPosition> {
-    LogPosition::parse(&Vec::<u8>::from_redis_value(answer).ok()?)
 }

@@ -21,15 +21,8 @@ impl Landings {
     pub(super) fn expect(&self, question: &str) -> Landing {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|_, sender| !sender.is_closed());
-        let receiver = match waiting.get(question) {
-            Some(sender) => sender.subscribe(),
-            None => {
-                let (sender, receiver) = watch::channel(None);
-                waiting.insert(question.into(), sender);
-                receiver
-            }
-        };
-        Landing(receiver)
+        let sender = waiting.entry(question.into()).or_insert_with(|| watch::Sender::new(None));
+        Landing(sender.subscribe())
     }
 
     /// Tells the waiters of a question how its fetch has ended.

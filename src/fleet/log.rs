@@ -79,11 +79,11 @@ pub(super) struct LogEntry {
 /// The relation of an entry to those that were read before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Continuity {
-    /// It is the next one.
+    /// The next entry.
     Follows,
     /// At least one is missing before it.
     Gap,
-    /// It was read before.
+    /// An entry that was read before.
     Known,
 }
 

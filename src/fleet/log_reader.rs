@@ -14,7 +14,8 @@ use super::log::{DroppedEntries, LogEntry, LogEvent, LogPosition, LoggedDrop};
 use super::script::ACK;
 
 /// Longest wait of one command for the next entry.
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_millis(LONGEST_WAIT_MILLIS);
+const LONGEST_WAIT_MILLIS: u64 = 250;
 /// Time beyond that after which the connection is given up.
 const GRACE: Duration = Duration::from_millis(250);
 /// Pause before the next connection, and before the first beat is answered.
@@ -69,7 +70,7 @@ impl LogReader<'_> {
             let Some(entries) = self.entries_after(position, &mut connection).await else { return };
             let has_dropped = self.cache.apply(entries);
             if !has_dropped && told == Some(position) {
-                // Nobody waits for what is no drop.
+                // Replicas wait only for drops.
                 told = self.cache.position();
             }
         }
@@ -88,7 +89,7 @@ impl LogReader<'_> {
         connection: &mut MultiplexedConnection,
     ) -> Option<Vec<LogEntry>> {
         let mut command = cmd("XREAD");
-        command.arg("COUNT").arg(MOST_ENTRIES).arg("BLOCK").arg(LONGEST_WAIT.as_millis() as u64);
+        command.arg("COUNT").arg(MOST_ENTRIES).arg("BLOCK").arg(LONGEST_WAIT_MILLIS);
         command.arg("STREAMS").arg(&self.log).arg(position.to_string());
         let answer = timeout(LONGEST_WAIT + GRACE, command.query_async::<Value>(connection)).await.ok()?;
         read(answer.inspect_err(|error| self.link.command_failed("XREAD", error)).ok()?)

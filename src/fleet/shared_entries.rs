@@ -10,10 +10,11 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use redis::{FromRedisValue, Value};
 
+use super::Fleet;
 use super::commands::Unavailable;
+use super::drop_script::GENERATION_KEPT;
 use super::landings::Landing;
 use super::script::{EXTEND, LAND, PUT, TAKE};
-use super::{Fleet, GENERATION_KEPT};
 use crate::digest::Hex;
 
 /// The lease of a fetch's lock. After the death of its holder, the others wait for this long.
@@ -41,13 +42,13 @@ pub struct Generations {
     pub tenant: u64,
 }
 
-/// Those who wait for a fetch.
+/// The callers that wait for a fetch, if there are any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiters {
     /// Callers.
     Callers,
-    /// Nobody: a renewal in the background.
-    Nobody,
+    /// None: the fetch renews an entry in the background.
+    None,
 }
 
 /// An entry that another replica has stored.
@@ -59,7 +60,7 @@ pub struct FoundEntry {
     pub fresh_for: Duration,
     /// Time from then until it is stale.
     pub lifetime: Duration,
-    /// What the replica has stored; `None` unless it was sealed for this place and these times.
+    /// The text that the replica has stored; `None` unless it was sealed for this place and these times.
     pub content: Option<Vec<u8>>,
     asked_at: u64,
 }
@@ -224,10 +225,10 @@ impl Lead {
     }
 
     /// Stores the entry, which was asked for at a time on the fleet's clock and stays fresh until another, for at most `kept`.
-    pub async fn put(&self, (asked_at, fresh_until): (u64, u64), kept: Duration, content: Vec<u8>) {
+    pub async fn put(&self, (asked_at, fresh_until): (u64, u64), kept: Duration, text: Vec<u8>) {
         let Self { fleet, place, generation, server, .. } = self;
         let context = context(place, generation, (asked_at, fresh_until));
-        let Some(sealed) = fleet.0.cipher.seal(&place.partition, &context, content) else { return };
+        let Some(sealed) = fleet.0.cipher.seal(&place.partition, &context, text) else { return };
         let mut entry = format!("{generation} {asked_at} {fresh_until} ").into_bytes();
         entry.extend(sealed);
         let [partition, tenant, key, ..] = fleet.keys(place);
@@ -286,12 +287,12 @@ fn holder(waiters: Waiters) -> Result<String, Unavailable> {
     rand::fill(&mut token).map_err(|_| Unavailable::Failed)?;
     let class = match waiters {
         Waiters::Callers => 'f',
-        Waiters::Nobody => 'b',
+        Waiters::None => 'b',
     };
     Ok(format!("{class}:{}", Hex(&token)))
 }
 
-/// What an entry is bound to.
+/// The context that an entry is bound to.
 fn context(place: &EntryPlace, generation: &str, (asked_at, fresh_until): (u64, u64)) -> Vec<u8> {
     let EntryPlace { tenant, partition, question } = place;
     let mut context = String::with_capacity(256);

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::cache_state::CacheState;
 use super::commands::{Call, Command, Unavailable};
 use super::connect::{ConnectError, Connected, Connector};
-use super::drops;
+use super::drop_script::{drop_call, position};
 use super::link::{Link, LinkEnd};
 use super::log::LogPosition;
 use super::log_reader::LogReader;
@@ -181,8 +181,8 @@ impl Member<'_> {
     /// if one failed.
     async fn send_unsent(&self, link: &Link) -> bool {
         for dropped in self.cache.unsent() {
-            let answer = link.run(&drops::drop_call(self.names, &dropped)).await;
-            if answer.ok().and_then(drops::position).is_none() {
+            let answer = link.run(&drop_call(self.names, &dropped)).await;
+            if answer.ok().and_then(position).is_none() {
                 return false;
             }
             // This process may have taken an entry from the server that is dropped by now.

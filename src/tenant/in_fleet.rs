@@ -1,34 +1,12 @@
-//! A tenant in a fleet: its names there, and drops of its entries on all replicas.
+//! Drops of a tenant's entries on all replicas of a fleet.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use super::fleet_tenant::FleetTenant;
 use super::{Partition, Tenant};
 use crate::fleet::{DropReach, DroppedEntries, EntryDropper, Fleet, Generations};
-
-/// A tenant's place in the fleet.
-#[derive(Clone, Debug)]
-pub(super) struct FleetTenant {
-    fleet: Fleet,
-    tenant_id: Arc<str>,
-    name: Box<str>,
-    /// The latest generation that was seen.
-    generation: Arc<AtomicU64>,
-}
-
-impl FleetTenant {
-    pub(super) fn new(fleet: &Fleet, tenant_id: &Arc<str>) -> Self {
-        let name = fleet.names().hidden("tenant", &[tenant_id.as_bytes()]).into();
-        Self { fleet: fleet.clone(), tenant_id: Arc::clone(tenant_id), name, generation: Arc::default() }
-    }
-
-    /// The name of a linked account's partition, the same on all replicas.
-    pub(super) fn partition_name(&self, linked_account: &str) -> Box<str> {
-        let parts = [self.tenant_id.as_bytes(), linked_account.as_bytes()];
-        self.fleet.names().hidden("partition", &parts).into()
-    }
-}
 
 impl Tenant {
     /// Puts the tenant into a fleet, if there is one. Call it before the tenant has partitions.
@@ -59,7 +37,9 @@ impl Tenant {
     /// of the tokens belong to these accounts.
     pub async fn drop_entries_of(&self, linked_accounts: &[&str]) -> DropReach {
         let Some(FleetTenant { fleet, name, .. }) = &self.fleet else {
-            linked_accounts.iter().for_each(|account| self.drop_account_here(self.accounts.find(account)));
+            for account in linked_accounts {
+                self.drop_account_here(self.accounts.find(account));
+            }
             return DropReach::Everywhere;
         };
         let name_of = |account: &&str| self.fleet.as_ref().map(|tenant| tenant.partition_name(account));

@@ -1,4 +1,4 @@
-//! What one replica of a fleet drops, no other replica serves; and what a replica does that is cut off.
+//! Drops at one replica of a fleet, which no other replica serves afterwards; and a replica that is cut off.
 
 use http::StatusCode;
 

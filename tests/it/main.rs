@@ -37,6 +37,7 @@ mod fairness;
 mod fleet;
 mod fleet_drops;
 mod fleet_entries;
+mod fleet_staleness;
 mod forged_tokens;
 mod frame_floods;
 mod identities;

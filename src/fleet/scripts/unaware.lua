@@ -1,10 +1,13 @@
 #!lua flags=allow-oom
--- Counts the replicas with a lease that have not read the log up to a position.
+-- Counts the replicas with a lease that have not read the log up to a position. If the log has lost the entry there, the members are
+-- not known either: -1.
 --
--- KEYS  1 positions (hash: replica -> position)  2 members (sorted set: replica -> end of its lease)
+-- KEYS  1 positions (hash: replica -> position)  2 members (sorted set: replica -> end of its lease)  3 log (stream)
 -- ARGV  1 milliseconds and 2 sequence number of the position
 local clock = redis.call('TIME')
 local now = string.format('%.0f', clock[1] * 1000000 + clock[2])
+local position = ARGV[1] .. '-' .. ARGV[2]
+if #redis.call('XRANGE', KEYS[3], position, position) == 0 then return -1 end
 local millis, sequence = tonumber(ARGV[1]), tonumber(ARGV[2])
 local unaware = 0
 for _, replica in ipairs(redis.call('ZRANGE', KEYS[2], now, '+inf', 'BYSCORE')) do

@@ -44,7 +44,7 @@ pub(crate) use self::process::{
 };
 pub(crate) use self::random::{Dice, seeded};
 pub(crate) use self::scripted::ScriptedRefold;
-pub(crate) use self::until::{eventually, until, within};
+pub(crate) use self::until::{eventually, pass, until, within};
 pub(crate) use self::upstream::{EMPTY_PAGE, http_upstream, page_of, read_head, spawn_upstream};
 pub(crate) use self::world::{World, WorldBuilder, manual_clock};
 

@@ -1,5 +1,7 @@
 //! Several gateways in one fleet, in front of one Refold.
 
+use std::net::SocketAddr;
+
 use postern::clock::Clock;
 
 use super::cable::Cable;
@@ -14,6 +16,7 @@ pub(crate) struct Replicas {
     pub(crate) refold: ScriptedRefold,
     pub(crate) redis: RedisServer,
     pub(crate) clock: Clock,
+    upstream: SocketAddr,
     change: fn(Configuration) -> Configuration,
 }
 
@@ -24,10 +27,25 @@ impl Replicas {
     }
 
     pub(crate) async fn start_with(count: usize, change: fn(Configuration) -> Configuration) -> Option<Self> {
-        let redis = RedisServer::start_on_tcp(&[]).await?;
         let refold = ScriptedRefold::start().await;
-        let mut fleet =
-            Self { gateways: Vec::new(), cables: Vec::new(), refold, redis, clock: Clock::system(), change };
+        let address = refold.address();
+        Self::start_in_front_of(count, address, refold, change).await
+    }
+
+    /// Starts so many replicas in front of an upstream.
+    pub(crate) async fn start_before(count: usize, upstream: SocketAddr) -> Option<Self> {
+        Self::start_in_front_of(count, upstream, ScriptedRefold::start().await, |config| config).await
+    }
+
+    async fn start_in_front_of(
+        count: usize,
+        upstream: SocketAddr,
+        refold: ScriptedRefold,
+        change: fn(Configuration) -> Configuration,
+    ) -> Option<Self> {
+        let redis = RedisServer::start_on_tcp(&[]).await?;
+        let (gateways, cables) = (Vec::new(), Vec::new());
+        let mut fleet = Self { gateways, cables, refold, redis, clock: Clock::system(), upstream, change };
         for _ in 0..count {
             fleet.add_replica().await;
         }
@@ -40,7 +58,7 @@ impl Replicas {
         let cable = Cable::to(self.redis.port()).await;
         let table =
             format!("[fleet]\nurl = \"{}\"\nsecret = {{ env = \"FLEET_SECRET\" }}\nreplicas = 8\n", cable.redis_url());
-        let config = Configuration::new().upstream(self.refold.address()).tenant(Tenant::webhooks).admin();
+        let config = Configuration::new().upstream(self.upstream).tenant(Tenant::webhooks).admin();
         let config = (self.change)(config.set("cache.freshness.recent", "10m").toml(&table));
         self.gateways.push(Gateway::start(&config, &self.clock));
         self.cables.push(cable);
