@@ -147,7 +147,9 @@ async fn an_entry_that_is_put_back_after_a_drop_is_a_miss() {
     fleet.version(OTHER, "acme-1").await;
     let (entries, generations) = (fleet.keys(ENTRIES), fleet.keys(GENERATIONS));
     let all: Vec<_> = entries.iter().chain(&generations).collect();
-    all.iter().for_each(|key| fleet.copy(key, &format!("saved:{key}")));
+    for key in &all {
+        fleet.copy(key, &format!("saved:{key}"));
+    }
     assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
     for key in &all {
         fleet.copy(&format!("saved:{key}"), key);

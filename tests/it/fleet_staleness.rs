@@ -52,13 +52,13 @@ async fn no_connected_replica_serves_anything_older_than_an_answered_drop() {
     let replicas = usize::try_from(setting("POSTERN_STALENESS_REPLICAS", 4)).expect("few");
     let end = Instant::now() + Duration::from_secs(setting("POSTERN_STALENESS_SECONDS", 30));
     let accounts: Accounts = Arc::default();
-    let seen = Arc::clone(&accounts);
+    let shown = Arc::clone(&accounts);
     let upstream = http_upstream(move |request| {
-        let seen = Arc::clone(&seen);
+        let shown = Arc::clone(&shown);
         async move {
             let account = request.headers()["linked_account_id"].to_str().expect("ASCII").to_owned();
             let number: usize = account.trim_start_matches("account-").parse().expect("a number");
-            let version = seen[number].present.load(Ordering::SeqCst);
+            let version = shown[number].present.load(Ordering::SeqCst);
             // The response takes a while to arrive, and the page may have changed by then.
             pass(Duration::from_millis(version % 7)).await;
             page_of(&json!({ "status": "COMPLETED", "version": version }))
