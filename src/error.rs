@@ -19,6 +19,8 @@ use serde::Serialize;
 pub use self::shared::SharedError;
 use crate::executions::QueryError;
 
+/// The operator's code of the documented 401.
+const INVALID_CREDENTIALS: &str = "INVALID_CREDENTIALS";
 /// Longest `error_code` and `http_error_type` of an upstream error that are passed on.
 const MAX_UPSTREAM_CODE: usize = 64;
 /// Longest `message` of an upstream error, in bytes; the rest is replaced by an ellipsis.
@@ -292,10 +294,10 @@ impl ClientError {
             || self.0.status == StatusCode::TOO_MANY_REQUESTS
     }
 
-    /// The `error_code` of the body, for the access log.
+    /// The code for the operator: the `error_code` of the body, but for the documented 401, whose own says nothing.
     #[must_use]
-    pub fn error_code(&self) -> &str {
-        &self.0.error_code
+    pub fn operator_code(&self) -> &str {
+        if self.0.kind == Kind::InvalidCredentials { INVALID_CREDENTIALS } else { &self.0.error_code }
     }
 
     /// The value of the metrics' label `error_code`, from a bounded set: `UPSTREAM` for every upstream error.
@@ -304,7 +306,7 @@ impl ClientError {
         match self.0.kind {
             Kind::Own(reason) => reason.status_and_code().1,
             Kind::NoLinkedAccount => "BAD_REQUEST",
-            Kind::InvalidCredentials => "SERVER_ERROR",
+            Kind::InvalidCredentials => INVALID_CREDENTIALS,
             Kind::Upstream => "UPSTREAM",
         }
     }
@@ -435,7 +437,7 @@ mod tests {
             assert_eq!(error.label(), "UPSTREAM", "{status}");
             assert!(!error.is(Reason::RateLimitExceeded));
         }
-        assert_eq!(ClientError::invalid_credentials().label(), "SERVER_ERROR");
+        assert_eq!(ClientError::invalid_credentials().label(), INVALID_CREDENTIALS);
         assert_eq!(ClientError::no_linked_account().label(), "BAD_REQUEST");
     }
 
@@ -458,7 +460,7 @@ mod tests {
                 ..UpstreamErrorFields::default()
             };
             let error = ClientError::from_upstream(StatusCode::NOT_FOUND, fields);
-            assert_eq!((error.error_code(), &*error.0.http_error_type), (shown, shown), "{code}");
+            assert_eq!((error.operator_code(), &*error.0.http_error_type), (shown, shown), "{code}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::gateway::{ConnectionContext, Gateway, KnownCaller};
 use crate::http_client::Client;
 use crate::log_events;
 use crate::request::peer::Peer;
-use crate::tls::Tls;
+use crate::tls::{CertificateExpiry, Tls};
 
 /// Holds the active generation and replaces it on reload; one per server.
 #[derive(Debug)]
@@ -141,6 +141,12 @@ impl Generation {
 
     fn open_listeners(&self) -> impl Iterator<Item = &Listener> {
         self.listeners.values().filter(|listener| listener.open)
+    }
+
+    /// The ends of the open listeners' certificates.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateExpiry> {
+        self.open_listeners().filter_map(|listener| listener.tls.as_ref()?.expiry()).collect()
     }
 
     /// Rereads changed TLS files of the open listeners and logs the results; returns true if new contents are in use.

@@ -18,6 +18,8 @@ use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSess
 use rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
 use crate::digest::sha256;
@@ -79,6 +81,15 @@ struct SeenFiles {
     are_settled: bool,
 }
 
+/// The end of a listener's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateExpiry {
+    /// The file of the certificate and its chain.
+    pub file: PathBuf,
+    /// The earliest end of the certificates in it.
+    pub expires: Timestamp,
+}
+
 /// A client's certificate that the authorities of a listener vouch for.
 #[derive(Debug)]
 pub struct VerifiedCertificate {
@@ -91,6 +102,8 @@ pub struct VerifiedCertificate {
 #[derive(Debug)]
 struct LoadedTls {
     config: Arc<ServerConfig>,
+    /// The earliest end of the certificates of the chain, if it can be read.
+    expires: Option<Timestamp>,
     /// Verifies client certificates; `None` if none is requested.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     sessions: Sessions,
@@ -153,6 +166,13 @@ impl Tls {
     #[must_use]
     pub fn files(&self) -> &TlsFiles {
         &self.files
+    }
+
+    /// Returns the end of the certificate in use, for the operator; `None` if it can't be read.
+    #[must_use]
+    pub fn expiry(&self) -> Option<CertificateExpiry> {
+        let expires = self.loaded.load().expires?;
+        Some(CertificateExpiry { file: self.files.certificate.clone(), expires })
     }
 
     /// Verifies a client's certificate. `chain` has the client's own certificate first. Returns `None` if the present authorities
@@ -232,6 +252,13 @@ fn end_of_validity(
     None
 }
 
+/// The end of a certificate. Only operators see it: a handshake's own verification decides what is valid.
+fn end_of(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let end = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+    Timestamp::from_second(i64::try_from(end.as_secs()).ok()?).ok()
+}
+
 struct FileContents {
     certificate: Zeroizing<Vec<u8>>,
     key: Zeroizing<Vec<u8>>,
@@ -261,6 +288,7 @@ impl FileContents {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let refused = |path: &Path, reason: String| TlsError { path: path.to_owned(), reason };
         let chain = certificates(&self.certificate).map_err(|reason| refused(&files.certificate, reason))?;
+        let expires = chain.iter().filter_map(end_of).min();
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| refused(&files.key, "there is no private key in PEM in it".to_owned()))?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -289,7 +317,7 @@ impl FileContents {
             self.sessions(files, previous).map_err(|error| refused(&files.certificate, error.to_string()))?;
         config.ticketer = Arc::clone(&sessions.tickets);
         config.session_storage = Arc::clone(&sessions.stored);
-        Ok(LoadedTls { config: Arc::new(config), verifier, sessions })
+        Ok(LoadedTls { config: Arc::new(config), expires, verifier, sessions })
     }
 
     /// Returns the previous sessions if their clients have met the same demands, and else none.

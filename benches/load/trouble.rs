@@ -130,7 +130,7 @@ struct Counts {
 
 impl Counts {
     fn of(server: &Server) -> Self {
-        let metrics = server.gateway().metrics(&server.lifecycle().reloads());
+        let metrics = server.gateway().metrics(&server.lifecycle().reloads(), &[]);
         let sum = |name: &str| -> u64 {
             let lines =
                 metrics.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));

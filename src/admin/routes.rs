@@ -86,7 +86,7 @@ async fn route(
             require_read(request.method())?;
             require_operator(role)?;
             Ok(match path {
-                "/metrics" => response(StatusCode::OK, PROMETHEUS_TEXT, gateway.metrics(&context.lifecycle.reloads())),
+                "/metrics" => metrics(context),
                 "/status" => status::status(context),
                 _ => json_response(StatusCode::OK, &gateway.config().redacted()),
             })
@@ -105,6 +105,12 @@ async fn route(
         }
         _ => Err(ClientError::new(Reason::NotFound, "there is no such resource at the admin listener")),
     }
+}
+
+fn metrics(context: &AdminContext) -> AdminResponse {
+    let generation = context.generation.load();
+    let text = generation.gateway.metrics(&context.lifecycle.reloads(), &generation.certificates());
+    response(StatusCode::OK, PROMETHEUS_TEXT, text)
 }
 
 fn is_explorer(path: &str) -> bool {

@@ -28,14 +28,14 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Creates the callers of a configuration, whose tenants are in the fleet, if there is one.
+    /// Creates the callers of a configuration. A fleet shares the budgets of the org keys, and the cached entries.
     ///
     /// # Errors
     /// If the HTTP client for an issuer's keys can't be set up.
     pub fn new(config: &Config, clock: &Clock, fleet: Option<&Fleet>) -> Result<Self, ClientSetupError> {
         let tenant = |tenant| Tenant::new(Arc::clone(tenant), clock.clone()).in_fleet(fleet);
         let mut tenants: Vec<_> = config.tenants.iter().map(tenant).collect();
-        share_budgets(&mut tenants, &[]);
+        share_budgets(&mut tenants, &[], fleet);
         let tenants: Vec<_> = tenants.into_iter().map(Arc::new).collect();
         Ok(Self {
             api_keys: ApiKeys::new(&tenants, &KeyStates::default()),

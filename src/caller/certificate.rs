@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::credential_kind::CredentialKind;
 use super::grant::{Grant, TenantGrant};
 use super::tenants::TenantIndex;
 use crate::config::{ClientCertificate, Config};
@@ -36,9 +37,9 @@ fn grant(certificate: &ClientCertificate) -> Grant {
         name: Arc::clone(&certificate.name),
         access: certificate.access,
         budget: None,
-        usage: None,
+        usage: Some(Arc::default()),
         linked_accounts: certificate.linked_accounts.clone(),
         expires: None,
-        may_be_of_org: true,
+        kind: CredentialKind::Certificate,
     }
 }

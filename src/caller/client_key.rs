@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::credential_kind::CredentialKind;
 use super::grant::{Grant, OwnBudget};
 use super::key_usage::KeyUsage;
 use crate::config::ClientKey;
@@ -58,7 +59,7 @@ pub(super) fn grants(tenant: &Tenant, states: &KeyStates) -> impl Iterator<Item 
             usage: Some(states.usage(tenant, key)),
             linked_accounts: key.linked_accounts.clone(),
             expires: key.expires,
-            may_be_of_org: true,
+            kind: CredentialKind::ClientKey,
         };
         (key.sha256, grant)
     })

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::credential_kind::CredentialKind;
 use super::grant::Grant;
 use super::jwt::Identity;
 use super::key_usage::KeyUsage;
@@ -23,6 +24,17 @@ pub enum Credential {
 }
 
 impl Credential {
+    /// The kind of the credential.
+    #[must_use]
+    pub fn kind(&self) -> CredentialKind {
+        match self {
+            Self::Grant(grant) => grant.kind,
+            Self::Jwt(_) => CredentialKind::Jwt,
+            Self::OrgKey(_) => CredentialKind::OrgKey,
+            Self::SessionToken(_) => CredentialKind::SessionToken,
+        }
+    }
+
     /// The name in logs of the caller that has sent the credential.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -34,7 +46,7 @@ impl Credential {
         }
     }
 
-    /// The counts of a client key; `None` for other credentials.
+    /// The counts of a client key or a client certificate; `None` for other credentials.
     #[must_use]
     pub fn key_usage(&self) -> Option<&KeyUsage> {
         match self {

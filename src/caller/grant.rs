@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use jiff::Timestamp;
 
+use super::credential_kind::CredentialKind;
 use super::key_usage::KeyUsage;
 use super::linked_account;
 use super::tenants::TenantIndex;
@@ -23,12 +24,12 @@ pub struct Grant {
     pub access: Access,
     /// A budget beside the linked account's, for client keys that are configured with one.
     pub budget: Option<OwnBudget>,
-    /// The counts of a client key; `None` for other credentials.
+    /// The counts of a client key or a client certificate; `None` for a trusted listener.
     pub(super) usage: Option<Arc<KeyUsage>>,
     pub(super) linked_accounts: Vec<AccountPattern>,
     pub(super) expires: Option<Timestamp>,
-    /// False for a trusted listener, which has no credential that could be for the whole org.
-    pub(super) may_be_of_org: bool,
+    /// A client key, a client certificate or a trusted listener.
+    pub(super) kind: CredentialKind,
 }
 
 /// The budget of one client key.
@@ -59,7 +60,8 @@ impl Grant {
     /// Returns true if the grant is a credential for every linked account of the org.
     #[must_use]
     pub(super) fn is_of_org(&self) -> bool {
-        self.may_be_of_org && self.linked_accounts.iter().any(AccountPattern::covers_every_account)
+        // A trusted listener has no credential that could be for the whole org.
+        self.kind != CredentialKind::Trusted && self.linked_accounts.iter().any(AccountPattern::covers_every_account)
     }
 
     /// Returns the linked account that a request names.

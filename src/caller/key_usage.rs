@@ -1,9 +1,13 @@
-//! The use of each client key, for the status page: requests and 429s of the last minute, and the last use.
+//! The use of each client key and client certificate: the counters of the metrics and, for the status page, requests and 429s of
+//! the last minute and the last use.
 //!
-//! A request with a client key costs the hit path one compare-and-swap, and one store a second. The counts outlive a reload of the
+//! A request costs the hit path one addition, one compare-and-swap, and one store a second. The counts of keys outlive a reload of the
 //! configuration, and begin anew with the process.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::IntCounter;
 
 use crate::clock::Moment;
 use crate::window_counter::{CounterRing, SECOND, unit};
@@ -13,13 +17,18 @@ const SECONDS_SHOWN: u32 = 60;
 /// Seconds that are kept: a few more, since the second may change during a read.
 const SECONDS_KEPT: usize = 64;
 
-/// Counts the requests with one client key.
+/// Number of values of the metrics' label `outcome`.
+pub const OUTCOMES: usize = 5;
+
+/// Counts the requests with one client key or client certificate.
 #[derive(Debug, Default)]
 pub struct KeyUsage {
     requests: CounterRing<SECONDS_KEPT>,
     limited: CounterRing<SECONDS_KEPT>,
     /// The second of the last request, as [`unit()`] numbers it; 0 if there was none.
     last_second: AtomicU64,
+    /// The metrics' counters by outcome. `observe` resolves each at its first request.
+    pub counters: [OnceLock<IntCounter>; OUTCOMES],
 }
 
 impl KeyUsage {

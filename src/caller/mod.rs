@@ -17,6 +17,7 @@ mod callers;
 mod certificate;
 mod client_key;
 mod credential;
+mod credential_kind;
 mod grant;
 mod identify;
 mod jwt;
@@ -39,11 +40,12 @@ use http::StatusCode;
 
 pub use self::callers::Callers;
 pub use self::credential::Credential;
+pub use self::credential_kind::CredentialKind;
 pub use self::grant::{Grant, TenantGrant};
 pub use self::identify::{Authenticated, Unidentified};
 pub use self::jwt::{FetchKeysError, Identity, IssuerIndex, KeyState, fetch_keys};
 pub use self::key_status::ClientKeyStatus;
-pub use self::key_usage::KeyUsage;
+pub use self::key_usage::{KeyUsage, OUTCOMES};
 pub use self::session_token::SessionToken;
 pub use self::tenants::TenantIndex;
 pub use self::trusted::ListenerIdentity;
@@ -134,12 +136,12 @@ impl Caller {
     /// are apart.
     #[must_use]
     pub fn flow(&self, now: Moment) -> Flow {
-        // Not keyed: nothing that a caller sends is hashed.
+        // Not keyed: nothing that a caller sends is hashed. The number is the same on all replicas of a fleet.
         let mut hasher = FixedState::default().build_hasher();
-        self.tenant.interned_id().hash(&mut hasher);
+        self.tenant.config.id.hash(&mut hasher);
         match &self.credential {
-            // Names are not unique: a listener's, a certificate's and a key's may be equal.
-            Credential::Grant(grant) => ("grant", Arc::as_ptr(grant).addr()).hash(&mut hasher),
+            // A listener's, a certificate's and a key's name may be equal.
+            Credential::Grant(grant) => ("grant", grant.kind, &grant.name).hash(&mut hasher),
             Credential::Jwt(identity) => ("issuer", identity.issuer().position()).hash(&mut hasher),
             Credential::OrgKey(_) => "org key".hash(&mut hasher),
             Credential::SessionToken(_) => {

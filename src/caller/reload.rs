@@ -20,7 +20,7 @@ impl Callers {
     pub fn reconfigured(&self, config: &Config, cached: CachedEntries) -> Result<Self, ClientSetupError> {
         let tenant = |tenant| self.reconfigured_tenant(tenant, cached);
         let mut tenants: Vec<_> = config.tenants.iter().map(tenant).collect();
-        share_budgets(&mut tenants, self.tenants());
+        share_budgets(&mut tenants, self.tenants(), self.fleet.as_ref());
         let tenants: Vec<_> = tenants.into_iter().map(Arc::new).collect();
         let api_keys = ApiKeys::new(&tenants, &self.api_keys.states());
         let tenants = Tenants::new(tenants);

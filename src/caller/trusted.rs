@@ -8,6 +8,7 @@ use http::header::{HOST, ORIGIN};
 use http::request::Parts;
 use jiff::Timestamp;
 
+use super::credential_kind::CredentialKind;
 use super::grant::{Grant, TenantGrant};
 use super::tenants::TenantIndex;
 use crate::config::{HostName, ListenAddress, ListenerConfig, TenantRef, Trusted};
@@ -97,7 +98,7 @@ fn grant(trusted: &Trusted) -> TenantGrant {
         usage: None,
         linked_accounts: trusted.linked_accounts.clone(),
         expires: None,
-        may_be_of_org: false,
+        kind: CredentialKind::Trusted,
     };
     TenantGrant { tenant: TenantIndex::of_config(trusted.tenant.index()), grant: Arc::new(grant) }
 }

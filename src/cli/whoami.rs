@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &WhoamiArguments) -> Result<(), CommandError> {
     match identify(&config, &identity, &headers)? {
         Ok(caller) => explain_caller(&caller, credential)?,
         Err(error) => {
-            print(format_args!("refused         {} {}", error.status().as_u16(), error.error_code()))?;
+            print(format_args!("refused         {} {}", error.status().as_u16(), error.operator_code()))?;
             print(format_args!("why             {}", reason(&config, arguments, credential, &error)))?;
             return Err("the gateway would refuse this request".into());
         }

@@ -10,9 +10,10 @@ use super::request::{FetchPurpose, FetchRequest, FetchRole};
 use super::shared::Turn;
 use crate::cache::{CacheKey, Demand, Entry, Follower, Leader};
 use crate::caller::Caller;
-use crate::error::ClientError;
+use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
+use crate::log_events;
 use crate::observe::SpanContext;
 use crate::tenant::{DerivationUse, SourceOrigin};
 use crate::upstream::{FetchDemand, FetchError, UpstreamCall};
@@ -58,6 +59,11 @@ impl Fetcher {
             }
         };
         let comparison = comparison.map(|comparison| ComparisonTask::new(&self, &client, &request, comparison));
+        if let (Err(error), Some(_)) = (&outcome, &request.stale)
+            && error.is_passing()
+        {
+            self.report_failed_renewal(&request, error);
+        }
         request.telemetry.end(&outcome);
         if let (Err(error), FetchPurpose::Derivation) = (&outcome, request.purpose) {
             // Noted here, since the callers that wait for the derived answer may have left.
@@ -77,6 +83,27 @@ impl Fetcher {
         // Its fetches would otherwise join this one.
         if let Some(comparison) = comparison {
             tokio::spawn(comparison.run());
+        }
+    }
+
+    /// Reports why an entry stays stale. Its callers do not see the error.
+    fn report_failed_renewal(&self, request: &FetchRequest, error: &ClientError) {
+        request.telemetry.count_failed_renewal(error.label());
+        // The opened circuit has an event of its own; each renewal would repeat it.
+        if !error.is(Reason::UpstreamCircuitOpen) {
+            let caller = &request.caller;
+            let named = caller.partition().linked_account_id();
+            let account = named.and_then(|account| self.config.log.linked_accounts.name(account));
+            let mut query = String::new();
+            request.key.question().write_canonical(&mut query);
+            tracing::info!(
+                tenant = %caller.tenant().config.id,
+                linked_account = account.as_deref(),
+                query,
+                error_code = error.operator_code(),
+                cause = error.cause().map(tracing::field::display),
+                message = log_events::RENEWAL_FAILED,
+            );
         }
     }
 

@@ -11,7 +11,7 @@ use super::reckoning::Reckoning;
 use crate::clock::Moment;
 
 /// A lease lasts this long from the server's receipt of a beat.
-pub(super) const LEASE: Duration = Duration::from_millis(750);
+pub const LEASE: Duration = Duration::from_millis(750);
 /// Trust lasts this long from the sending of an answered beat.
 pub(super) const TRUST: Duration = Duration::from_millis(300);
 /// A beat that reaches the server later than this is refused.

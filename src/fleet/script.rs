@@ -11,12 +11,21 @@ pub struct Script {
 }
 
 /// All scripts; each is loaded when a connection begins.
-pub(super) static SCRIPTS: [&Script; 9] = [&BEAT, &LEAVE, &DROP, &ACK, &UNAWARE, &TAKE, &PUT, &EXTEND, &LAND];
+pub(super) static SCRIPTS: [&Script; 13] =
+    [&BEAT, &LEAVE, &TURN, &HOLD, &GIVE_BACK, &FORGET, &DROP, &ACK, &UNAWARE, &TAKE, &PUT, &EXTEND, &LAND];
 
 /// Renews a replica's lease.
 pub(super) static BEAT: Script = Script::new("beat", include_str!("scripts/beat.lua"));
 /// Ends a replica's lease.
 pub(super) static LEAVE: Script = Script::new("leave", include_str!("scripts/leave.lua"));
+/// Asks for one upstream request of a flow.
+pub static TURN: Script = Script::new("turn", include_str!("scripts/turn.lua"));
+/// Holds all requests of an org after an upstream 429.
+pub static HOLD: Script = Script::new("hold", include_str!("scripts/hold.lua"));
+/// Gives a place in the queue, or a granted request, back.
+pub static GIVE_BACK: Script = Script::new("give_back", include_str!("scripts/give_back.lua"));
+/// Deletes the state of orgs that no replica has asked about for long.
+pub static FORGET: Script = Script::new("forget", include_str!("scripts/forget.lua"));
 /// Drops the entries of a partition or a tenant.
 pub(super) static DROP: Script = Script::new("drop", include_str!("scripts/drop.lua"));
 /// Records how far a replica has read the log.

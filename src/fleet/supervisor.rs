@@ -53,7 +53,7 @@ struct Member<'a> {
     cache: &'a CacheState,
     names: &'a Names,
     rng: Rng,
-    keys: [String; 3],
+    keys: [String; 4],
     id: Arc<str>,
     replicas: u32,
     /// True once more replicas than configured were reported.
@@ -78,7 +78,7 @@ impl Supervisor {
             cache: &cache,
             names: &names,
             rng: Rng::with_seed(seed(&self.id)),
-            keys: ["m", "log", "ep"].map(|kind| self.names.single(kind)),
+            keys: ["m", "log", "ep", "gap"].map(|kind| self.names.single(kind)),
             id: Arc::clone(&self.id),
             replicas: self.replicas,
             has_reported_surplus: false,

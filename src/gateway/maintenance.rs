@@ -9,6 +9,7 @@ use crate::caller::ListenerIdentity;
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::http_client::Client;
+use crate::limit::delete_idle_orgs;
 use crate::observe::{AdminCloseReason, CloseReason, OpenConnectionGuard};
 use crate::tenant::Tenant;
 use crate::tls::VerifiedCertificate;
@@ -93,10 +94,15 @@ impl Gateway {
         }
     }
 
-    /// Runs the periodic work (refreshing issuers' keys, checking org keys) for as long as it is polled. One worker runs it for
+    /// Runs the periodic work (refreshing issuers' keys, checking org keys, deleting a fleet's idle orgs) for as long as it is polled. One worker runs it for
     /// all, with its client.
     pub async fn run_maintenance(&self, client: &Client) {
         let verified = self.fetcher.upstream().keep_keys_verified(client, self.callers.tenants(), &self.observer);
-        tokio::join!(self.callers.keep_issuers_fresh(), verified);
+        let idle_orgs = async {
+            if let Some(fleet) = &self.fleet {
+                delete_idle_orgs(fleet, &self.clock).await;
+            }
+        };
+        tokio::join!(self.callers.keep_issuers_fresh(), verified, idle_orgs);
     }
 }

@@ -15,10 +15,11 @@ use crate::caller::{ClientKeyStatus, KeyState};
 use crate::config::Derive;
 use crate::executions::{DerivationKind, DerivationKinds};
 use crate::lifecycle::Reloads;
-use crate::observe::{Event, Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
+use crate::observe::{Event, KeyCheck, Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
 use crate::request::headers::RequestHeaders;
 use crate::request::route::{Route, route};
 use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus, TrustStatus};
+use crate::tls::CertificateExpiry;
 use crate::upstream::Circuit;
 
 /// Number of linked accounts that the status page lists as the busiest.
@@ -64,6 +65,12 @@ pub struct TenantState {
     pub circuit: Circuit,
     /// The trust in derived answers; `None` unless it has to be earned.
     pub derivation: Option<TrustStatus>,
+    /// True if Refold may send webhooks.
+    pub webhooks: bool,
+    /// The time of the last webhook with a valid signature since the process started.
+    pub last_webhook: Option<jiff::Timestamp>,
+    /// The last check of an org key since the process started.
+    pub key_check: Option<KeyCheck>,
 }
 
 /// The readiness of the gateway, as `/readyz` shows it.
@@ -137,14 +144,7 @@ impl Gateway {
             latency: recent.latency(now),
             cache: self.fetcher.store().usage(),
             circuit: self.worst_circuit(),
-            tenants: tenants
-                .iter()
-                .map(|tenant| TenantState {
-                    tenant: tenant.status(),
-                    circuit: self.circuit(tenant),
-                    derivation: self.derivation(tenant),
-                })
-                .collect(),
+            tenants: tenants.iter().map(|tenant| self.tenant_state(tenant)).collect(),
             busiest,
             errors,
             client_keys: self.callers.client_keys(now),
@@ -175,6 +175,18 @@ impl Gateway {
         }
     }
 
+    fn tenant_state(&self, tenant: &Tenant) -> TenantState {
+        let (last_webhook, key_check) = self.observer.last_signals(tenant);
+        TenantState {
+            tenant: tenant.status(),
+            circuit: self.circuit(tenant),
+            derivation: self.derivation(tenant),
+            webhooks: tenant.config.webhooks,
+            last_webhook,
+            key_check,
+        }
+    }
+
     fn is_ready(&self, tenant: &Tenant) -> bool {
         tenant.is_ready(self.config.upstream.verify_key)
     }
@@ -200,9 +212,9 @@ impl Gateway {
         circuits.max().unwrap_or(Circuit::Closed)
     }
 
-    /// All metrics in Prometheus' text format, version 0.0.4.
+    /// All metrics in Prometheus' text format, version 0.0.4. `certificates` are those of the listeners.
     #[must_use]
-    pub fn metrics(&self, reloads: &Reloads) -> String {
+    pub fn metrics(&self, reloads: &Reloads, certificates: &[CertificateExpiry]) -> String {
         self.observer.prometheus_text(&ScrapeState {
             cache: self.fetcher.store().usage(),
             tenants: self
@@ -219,6 +231,8 @@ impl Gateway {
             issuers: self.callers.issuer_keys().map(|(id, keys)| (&**id, keys == KeyState::Available)).collect(),
             fleet: self.scraped_fleet(),
             reloads,
+            client_keys: self.callers.client_keys(self.clock.now()),
+            certificates,
         })
     }
 

@@ -13,6 +13,16 @@ use crate::clock::Moment;
 /// Maximum number of credentials whose empty queue is kept, for the rounds of its linked accounts.
 const MAX_EMPTY: usize = 1024;
 
+/// Maximum number of a credential's flows that wait in the fleet's queue at once.
+const MAX_HEADS: usize = 16;
+
+/// The requests of a flow with one urgency, of which the first one waits in the fleet's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Head {
+    pub(super) flow: Flow,
+    pub(super) urgency: Urgency,
+}
+
 /// Waiting requests by credential, and the order in which credentials receive permits.
 #[derive(Debug, Default)]
 pub(super) struct CredentialQueue {
@@ -96,6 +106,33 @@ impl CredentialQueue {
         }
     }
 
+    /// Removes and returns the next request of a flow that is not cancelled. The fleet decides on the order of flows.
+    pub(super) fn pop_of(&mut self, head: Head) -> Option<QueuedRequest> {
+        let least = self.least_round()?;
+        self.rounds.serve(least);
+        let Head { flow: Flow { credential, account }, urgency } = head;
+        let request = self.credentials.get_mut(&credential)?.pop_of(account, urgency)?;
+        self.rounds.set(credential, self.rounds.of(credential) + 1);
+        Some(request)
+    }
+
+    /// Drops the requests of a flow, which refuses them.
+    pub(super) fn refuse(&mut self, head: Head) {
+        if let Some(queue) = self.credentials.get_mut(&head.flow.credential) {
+            queue.refuse(head.flow.account, head.urgency);
+        }
+    }
+
+    /// Returns the flows and urgencies that wait; of each credential those that would be served next.
+    pub(super) fn heads(&self) -> Vec<Head> {
+        let of_credential = |(credential, queue): (&u64, &FairQueue)| {
+            let credential = *credential;
+            let heads = queue.heads(MAX_HEADS).into_iter();
+            heads.map(move |(account, urgency)| Head { flow: Flow { credential, account }, urgency })
+        };
+        self.credentials.iter().flat_map(of_credential).collect()
+    }
+
     /// Gives a flow back the turn in which it was served last: it did not use it.
     pub(super) fn give_turn_back(&mut self, flow: Flow) {
         self.rounds.give_back(flow.credential);
@@ -120,10 +157,11 @@ impl CredentialQueue {
 mod tests {
     use tokio::sync::oneshot;
 
+    use super::super::grant::Grant;
     use super::*;
 
     /// Pushes a request; returns the receiver of its permit.
-    fn push(queue: &mut CredentialQueue, credential: u64, account: u64, urgency: Urgency) -> oneshot::Receiver<()> {
+    fn push(queue: &mut CredentialQueue, credential: u64, account: u64, urgency: Urgency) -> oneshot::Receiver<Grant> {
         let (permit, receiver) = oneshot::channel();
         let deadline = Moment::from_nanos(u64::MAX);
         queue.push(
@@ -135,9 +173,9 @@ mod tests {
     }
 
     /// Serves `permits` requests; returns how many of the receivers got one.
-    fn served(queue: &mut CredentialQueue, permits: usize, receivers: &mut [oneshot::Receiver<()>]) -> usize {
+    fn served(queue: &mut CredentialQueue, permits: usize, receivers: &mut [oneshot::Receiver<Grant>]) -> usize {
         for _ in 0..permits {
-            queue.pop().expect("a request waits").permit.send(()).expect("it is not cancelled");
+            queue.pop().expect("a request waits").permit.send(Grant::Local).expect("it is not cancelled");
         }
         receivers.iter_mut().filter_map(|receiver| receiver.try_recv().ok()).count()
     }
@@ -168,7 +206,7 @@ mod tests {
         assert!(queue.make_room(Flow { credential: 2, account: 7 }, Urgency::Foreground));
         assert_eq!(queue.length(), 49);
         let dropped =
-            |receiver: &mut oneshot::Receiver<()>| receiver.try_recv() == Err(oneshot::error::TryRecvError::Closed);
+            |receiver: &mut oneshot::Receiver<Grant>| receiver.try_recv() == Err(oneshot::error::TryRecvError::Closed);
         assert_eq!(greedy.iter_mut().map(dropped).filter(|dropped| *dropped).count(), 1);
         assert!(!queue.make_room(Flow { credential: 1, account: 99 }, Urgency::Foreground), "its own are as short");
     }

@@ -11,6 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 
 use super::flow::{FlowId, Urgency};
+use super::grant::Grant;
 use super::rounds::{Rounds, rounds_ahead, turn};
 use crate::clock::Moment;
 
@@ -33,7 +34,7 @@ struct FlowQueue {
 /// A request that waits for a permit. It is cancelled if the receiver of `permit` is dropped.
 #[derive(Debug)]
 pub(super) struct QueuedRequest {
-    pub(super) permit: oneshot::Sender<()>,
+    pub(super) permit: oneshot::Sender<Grant>,
     /// The request is refused at this moment.
     pub(super) deadline: Moment,
     /// Request time of the cached response that this request renews. Within a flow and an urgency the oldest goes first.
@@ -92,7 +93,7 @@ impl FlowQueue {
 
     /// Returns the urgency of the flow's next request and the oldest `renews` of that urgency.
     fn head(&self) -> Option<(Urgency, Moment)> {
-        [Urgency::Foreground, Urgency::Background].into_iter().find_map(|urgency| {
+        Urgency::ALL.into_iter().find_map(|urgency| {
             let oldest = self.of(urgency).iter().map(|request| request.renews).min()?;
             Some((urgency, oldest))
         })
@@ -190,6 +191,51 @@ impl FairQueue {
             }
         }
         None
+    }
+
+    /// Removes and returns the next request of a flow that is not cancelled. The fleet decides on the order of flows.
+    pub(super) fn pop_of(&mut self, flow: FlowId, urgency: Urgency) -> Option<QueuedRequest> {
+        let least = self.least_round()?;
+        self.rounds.serve(least);
+        let next_round = self.rounds.of(flow) + 1;
+        let queue = self.flows.get_mut(&flow)?;
+        let mut next = None;
+        while next.is_none()
+            && let Some(request) = queue.take_oldest(urgency)
+        {
+            *self.length.of_mut(urgency) -= 1;
+            next = Some(request).filter(|request| !request.permit.is_closed());
+        }
+        if queue.is_empty() {
+            self.flows.remove(&flow);
+        }
+        if next.is_some() {
+            self.rounds.set(flow, next_round);
+        }
+        next
+    }
+
+    /// Drops the requests of a flow, which refuses them.
+    pub(super) fn refuse(&mut self, flow: FlowId, urgency: Urgency) {
+        if let Some(queue) = self.flows.get_mut(&flow) {
+            *self.length.of_mut(urgency) -= std::mem::take(queue.of_mut(urgency)).len();
+            if queue.is_empty() {
+                self.flows.remove(&flow);
+            }
+        }
+    }
+
+    /// Returns the flows and urgencies that wait, in the order in which they would be served, up to a number.
+    pub(super) fn heads(&self, most: usize) -> Vec<(FlowId, Urgency)> {
+        let heads = self.flows.iter().flat_map(|(id, flow)| Urgency::ALL.map(|urgency| (*id, flow, urgency)));
+        let ranked = heads.filter_map(|(id, flow, urgency)| {
+            let open = flow.of(urgency).iter().filter(|request| !request.permit.is_closed());
+            let oldest = open.map(|request| request.renews).min()?;
+            Some((turn(urgency, self.rounds.of(id), oldest), id, urgency))
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_unstable_by_key(|(turn, id, _)| (*turn, *id));
+        ranked.into_iter().take(most).map(|(_, id, urgency)| (id, urgency)).collect()
     }
 
     /// Gives a flow back the turn in which it was served last: it did not use it.

@@ -19,14 +19,14 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The name in `RateLimit` and `RateLimit-Policy`.
+    /// The name in `RateLimit` and `RateLimit-Policy`, a string of structured fields (RFC 9651, 3.3.3).
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Account => "account",
-            Self::Token => "token",
-            Self::Key => "key",
-            Self::Upstream => "upstream",
+            Self::Account => "\"account\"",
+            Self::Token => "\"token\"",
+            Self::Key => "\"key\"",
+            Self::Upstream => "\"upstream\"",
         }
     }
 }
@@ -52,7 +52,7 @@ pub fn policy_list(policies: &[(Policy, Rate)]) -> HeaderValue {
             1 => (per_second.max(burst), 1),
             window => (burst, window),
         };
-        format!("\"{}\";q={quota};w={window}", policy.name())
+        format!("{};q={quota};w={window}", policy.name())
     };
     let text = policies.iter().map(item).collect::<Vec<_>>().join(", ");
     HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header value")

@@ -9,7 +9,7 @@ use opentelemetry::trace::TraceId;
 
 use super::request_origin::RequestOrigin;
 use crate::cache::{CacheKey, CacheOutcome};
-use crate::caller::{Authenticated, Caller, KeyUsage};
+use crate::caller::{Authenticated, Caller, CredentialKind, KeyUsage};
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::executions::PathId;
@@ -81,29 +81,31 @@ pub struct CallerIdentity<'a> {
     pub name: &'a str,
     /// The linked account that the request acts for; `None` for a session token, which does not reveal it.
     pub linked_account: Option<&'a str>,
-    /// The counts of the client key, if the credential is one.
+    /// The kind of the credential.
+    pub kind: CredentialKind,
+    /// The counts of the client key or client certificate, if the credential is one.
     pub key_usage: Option<&'a KeyUsage>,
 }
 
 impl<'a> From<&'a Caller> for CallerIdentity<'a> {
     fn from(caller: &'a Caller) -> Self {
         let linked_account = caller.partition().linked_account_id();
-        let key_usage = caller.credential().key_usage();
-        Self { tenant: caller.tenant(), name: caller.name(), linked_account, key_usage }
+        let (kind, key_usage) = (caller.credential().kind(), caller.credential().key_usage());
+        Self { tenant: caller.tenant(), name: caller.name(), linked_account, kind, key_usage }
     }
 }
 
 impl<'a> From<&'a Authenticated> for CallerIdentity<'a> {
     fn from(known: &'a Authenticated) -> Self {
-        let key_usage = known.credential.key_usage();
-        Self { tenant: &known.tenant, name: known.credential.name(), linked_account: None, key_usage }
+        let (kind, key_usage) = (known.credential.kind(), known.credential.key_usage());
+        Self { tenant: &known.tenant, name: known.credential.name(), linked_account: None, kind, key_usage }
     }
 }
 
 /// The error that a request was answered with.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessError<'a> {
-    /// The `error_code` of the answer.
+    /// The code of the error for the operator: see [`ClientError::operator_code`].
     pub code: &'a str,
     /// The value of the metrics' label `error_code`, from a bounded set: see [`ClientError::label`].
     pub label: &'static str,
@@ -116,7 +118,7 @@ pub struct AccessError<'a> {
 impl<'a> From<&'a ClientError> for AccessError<'a> {
     fn from(error: &'a ClientError) -> Self {
         Self {
-            code: error.error_code(),
+            code: error.operator_code(),
             label: error.label(),
             credential_problem: error.credential_problem(),
             cause: error.cause().map(|cause| &**cause),

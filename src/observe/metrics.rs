@@ -5,10 +5,11 @@
 
 mod handles;
 
+use jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 pub use self::handles::{ComparisonResult, UpstreamOutcome, WebhookOutcome};
@@ -30,11 +31,13 @@ const ROUND_TRIP_BUCKETS: &[f64] = &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5,
 
 /// The label values of a metric that has no labels, and is shown only once it is used.
 pub(crate) const NO_LABELS: &[&str] = &[];
+/// Seconds, from an answer fetched just now to the end of the default stale window.
+const AGE_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0];
 
 /// The declaration of a metric.
 #[derive(Debug)]
 pub struct MetricDeclaration {
-    /// The name, `postern_…`, which includes the unit.
+    /// The name, `postern_…` or `process_…`, which includes the unit.
     pub name: &'static str,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
@@ -66,6 +69,7 @@ macro_rules! kinds {
 }
 
 kinds! {
+    Counter "counter" |declared| Self::new(declared.name, declared.help);
     IntCounter "counter" |declared| Self::new(declared.name, declared.help);
     IntCounterVec "counter" |declared| Self::new(Opts::new(declared.name, declared.help), declared.labels);
     IntGauge "gauge" |declared| Self::new(declared.name, declared.help);
@@ -111,12 +115,18 @@ macro_rules! metrics {
 metrics! {
     requests: IntCounterVec, "postern_requests_total", ["endpoint", "tenant", "outcome", "cache"], &[],
         "Requests answered.";
+    caller_requests: IntCounterVec, "postern_caller_requests_total", ["tenant", "credential", "name", "outcome"], &[],
+        "Requests of known callers by their credential; name is that of a client key or client certificate.";
     errors: IntCounterVec, "postern_errors_total", ["tenant", "error_code"], &[],
         "Error responses by error code; UPSTREAM for all errors that Refold answered.";
     refused_credentials: IntCounterVec, "postern_refused_credentials_total", ["reason"], &[],
         "Requests refused for their credential, by what was wrong with it.";
     request_duration: HistogramVec, "postern_request_duration_seconds", ["cache"], REQUEST_BUCKETS,
         "Time from the head of a request to the head of its response.";
+    response_age: HistogramVec, "postern_response_age_seconds", ["tenant", "served"], AGE_BUCKETS,
+        "Age of the pages and documents that were served: fresh or stale from the cache, or fetched.";
+    renewal_errors: IntCounterVec, "postern_renewal_errors_total", ["tenant", "error_code"], &[],
+        "Stale pages and documents that could not be fetched anew, by error code.";
     upstream_request_duration: HistogramVec, "postern_upstream_request_duration_seconds", ["tenant", "outcome"],
         UPSTREAM_BUCKETS, "Time from a request to Refold to the end of its response; each attempt counts separately.";
     upstream_retries: IntCounterVec, "postern_upstream_retries_total", ["tenant"], &[],
@@ -153,6 +163,12 @@ metrics! {
         "0 at start until Refold accepts an org key of the tenant, if verify_key is require; otherwise 1.";
     org_key_accepted: IntGaugeVec, "postern_org_key_accepted", ["tenant"], &[],
         "0 while Refold refuses every org key of the tenant, otherwise 1.";
+    org_key_checked: GaugeVec, "postern_org_key_last_check_timestamp_seconds", ["tenant", "key", "result"], &[],
+        "Unix time at which Refold last gave this answer to a check of the org key, in seconds.";
+    client_key_expiry: GaugeVec, "postern_client_key_expiry_timestamp_seconds", ["tenant", "name"], &[],
+        "Unix time from which a client key is refused, in seconds; only keys that expire.";
+    certificate_expiry: GaugeVec, "postern_certificate_expiry_timestamp_seconds", ["file"], &[],
+        "Unix time at which a TLS certificate of a listener expires, or an earlier one of its chain, in seconds.";
     derivation_comparisons: IntCounterVec, "postern_derivation_comparisons_total", ["tenant", "result"], &[],
         "Comparisons of derived answers with Refold's own.";
     derivation_contradicted: IntCounterVec, "postern_derivation_contradicted_total", ["tenant", "kind"], &[],
@@ -163,6 +179,8 @@ metrics! {
         "0 while the keys of an issuer of tokens could never be read, otherwise 1.";
     webhooks: IntCounterVec, "postern_webhooks_total", ["tenant", "outcome"], &[],
         "Webhook deliveries from Refold.";
+    webhook_accepted: GaugeVec, "postern_webhook_last_accepted_timestamp_seconds", ["tenant"], &[],
+        "Unix time of the last webhook delivery with a valid signature, in seconds.";
     config_reloads: IntCounterVec, "postern_config_reloads_total", ["outcome"], &[],
         "Reloads of the configuration.";
     config_reload_successful: IntGauge, "postern_config_last_reload_successful", [], &[],
@@ -207,6 +225,16 @@ metrics! {
         "Spans dropped because the queue to the collector was full or the collector rejected them.";
     build_info: IntGaugeVec, "postern_build_info", ["version"], &[],
         "Always 1; the version is in the label.";
+    process_cpu: Counter, "process_cpu_seconds_total", [], &[],
+        "CPU time that the process has spent, in seconds.";
+    process_resident: IntGauge, "process_resident_memory_bytes", [], &[],
+        "Resident memory of the process, in bytes.";
+    process_open_fds: IntGauge, "process_open_fds", [], &[],
+        "Open file descriptors of the process.";
+    process_max_fds: IntGauge, "process_max_fds", [], &[],
+        "Most open file descriptors of the process.";
+    process_start: Gauge, "process_start_time_seconds", [], &[],
+        "Unix time at which the process started, in seconds.";
 }
 
 impl Metrics {
@@ -231,6 +259,11 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 
+    /// Shows a time as seconds since 1970.
+    pub(crate) fn set_time(gauge: &Gauge, time: Timestamp) {
+        gauge.set(time.as_duration().as_secs_f64());
+    }
+
     fn latency(&self, cache: &str) -> Histogram {
         self.request_duration.with_label_values(&[cache])
     }
@@ -249,7 +282,7 @@ mod tests {
     fn metric_names_are_distinct_and_show_unit_and_kind() {
         let _all = Metrics::new();
         for declared in DECLARED {
-            assert!(declared.name.starts_with("postern_"), "{declared:?}");
+            assert!(["postern_", "process_"].iter().any(|prefix| declared.name.starts_with(prefix)), "{declared:?}");
             assert_eq!(declared.name.ends_with("_total"), declared.kind == "counter", "{declared:?}");
             assert!(declared.kind != "histogram" || declared.name.ends_with("_seconds"), "{declared:?}");
             assert!(declared.help.ends_with('.') || declared.help.ends_with("label."), "{declared:?}");

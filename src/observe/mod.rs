@@ -8,11 +8,13 @@ mod access_log;
 mod access_record;
 mod close_reason;
 mod events;
+mod key_check;
 mod latency;
 mod log_output;
 mod log_text;
 mod log_writer;
 mod metrics;
+mod process;
 mod recent;
 mod request_origin;
 mod scrape;
@@ -22,12 +24,14 @@ mod traces;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 
 pub use self::access_log::TARGET;
 pub use self::access_record::{AccessError, AccessRecord, CallerIdentity};
 pub use self::close_reason::{AdminCloseReason, CloseReason};
 pub use self::events::Event;
 use self::events::EventList;
+pub use self::key_check::{KeyCheck, KeyCheckResult};
 pub use self::latency::Quantiles;
 pub use self::log_output::StandardError;
 pub use self::log_writer::{LogWriter, LogWriterGuard};
@@ -42,7 +46,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::fleet::FleetMetrics;
 use crate::http_client::ClientSetupError;
-use crate::tenant::Tenant;
+use crate::tenant::{OrgKey, Tenant};
 
 /// Collects metrics, access log and recent activity. One per process: it outlives reloads of the configuration.
 #[derive(Debug)]
@@ -65,6 +69,7 @@ impl Observer {
     #[must_use]
     pub fn new(clock: Clock, access_log: Option<LogWriter>) -> Self {
         let metrics = Arc::new(Metrics::new());
+        Metrics::set_time(&metrics.process_start, clock.wall());
         Self {
             recent: RecentActivity::default(),
             events: EventList::default(),
@@ -111,7 +116,19 @@ impl Observer {
 
     /// Counts the delivery of a webhook.
     pub fn webhook(&self, tenant: &Tenant, outcome: WebhookOutcome) {
-        self.tenant_metrics(tenant).webhook(outcome);
+        self.tenant_metrics(tenant).webhook(outcome, self.clock.wall());
+    }
+
+    /// Records Refold's answer to a check of an org key.
+    pub fn key_checked(&self, tenant: &Tenant, key: OrgKey, result: KeyCheckResult) {
+        self.tenant_metrics(tenant).key_checked(KeyCheck { at: self.clock.wall(), key: key.name(), result });
+    }
+
+    /// The time of a tenant's last accepted webhook, and its last check of an org key.
+    #[must_use]
+    pub fn last_signals(&self, tenant: &Tenant) -> (Option<Timestamp>, Option<KeyCheck>) {
+        let last = *self.tenant_metrics(tenant).last();
+        (last.webhook, last.key_check)
     }
 
     /// Counts a cache entry that was evicted.
@@ -168,6 +185,7 @@ impl Observer {
     pub fn prometheus_text(&self, state: &ScrapeState<'_>) -> String {
         // Nothing is left inconsistent by a panic: the next scrape sets all values anew.
         let _exclusive = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        process::update(&self.metrics);
         state.update(&self.metrics, self.access_log.as_ref().map_or(0, LogWriter::dropped));
         self.metrics.text()
     }
@@ -192,6 +210,12 @@ impl Observer {
 
 fn count(requests: &RequestMetrics, record: &AccessRecord<'_>) {
     requests.answered(record.resource, record.status, record.cache, record.duration);
+    if let Some(caller) = &record.caller {
+        requests.called(caller, record.status);
+    }
+    if let Some(age) = record.age {
+        requests.served(record.cache, age);
+    }
     if let Some(error) = record.error {
         requests.failed(error.label);
         if let Some(problem) = error.credential_problem {

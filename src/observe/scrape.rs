@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::metrics::{Metrics, NO_LABELS, catch_up};
 use crate::cache::Usage;
+use crate::caller::{ClientKeyStatus, CredentialKind};
 use crate::executions::DerivationKind;
 use crate::fleet::{FleetState, Members};
 use crate::lifecycle::Reloads;
 use crate::tenant::Tenant;
+use crate::tls::CertificateExpiry;
 
 /// The state of a gateway at the time of a scrape.
 #[derive(Debug)]
@@ -22,6 +24,10 @@ pub struct ScrapeState<'a> {
     pub fleet: Option<ScrapedFleet>,
     /// Results of the configuration's reloads.
     pub reloads: &'a Reloads,
+    /// The client keys of all tenants.
+    pub client_keys: Vec<ClientKeyStatus>,
+    /// The certificates of the listeners.
+    pub certificates: &'a [CertificateExpiry],
 }
 
 /// The state of a replica in its fleet at the time of a scrape.
@@ -63,7 +69,7 @@ impl ScrapeState<'_> {
             catch_up(&metrics.config_reloads.with_label_values(&[outcome]), total);
         }
         metrics.config_reload_successful.set(self.reloads.last_succeeded().into());
-        metrics.config_reload_success.set(self.reloads.last_success.as_duration().as_secs_f64());
+        Metrics::set_time(&metrics.config_reload_success, self.reloads.last_success);
         catch_up(&metrics.log_lines_dropped, log_lines_dropped);
         if let Some(fleet) = &self.fleet {
             fleet.update(metrics);
@@ -78,6 +84,9 @@ impl ScrapeState<'_> {
         metrics.org_key_accepted.reset();
         metrics.derivation_in_use.reset();
         metrics.issuer_keys_available.reset();
+        metrics.client_key_expiry.reset();
+        metrics.certificate_expiry.reset();
+        self.update_expiries(metrics);
         for (issuer, has_keys) in &self.issuers {
             metrics.issuer_keys_available.with_label_values(&[*issuer]).set((*has_keys).into());
         }
@@ -96,6 +105,24 @@ impl ScrapeState<'_> {
             metrics.partitions.with_label_values(&id).set(signed(tenant.partitions()));
             metrics.tenant_ready.with_label_values(&id).set((*is_ready).into());
             metrics.org_key_accepted.with_label_values(&id).set(tenant.credential_accepted().into());
+        }
+    }
+
+    fn update_expiries(&self, metrics: &Metrics) {
+        for key in &self.client_keys {
+            let labels = [&*key.tenant, &*key.name];
+            for outcome in ["2xx", "429"] {
+                // As above: its first increase shows.
+                let labels = [labels[0], CredentialKind::ClientKey.name(), labels[1], outcome];
+                let _ = metrics.caller_requests.with_label_values(&labels);
+            }
+            if let Some(expires) = key.expires {
+                Metrics::set_time(&metrics.client_key_expiry.with_label_values(&labels), expires);
+            }
+        }
+        for certificate in self.certificates {
+            let file = certificate.file.to_string_lossy();
+            Metrics::set_time(&metrics.certificate_expiry.with_label_values(&[&*file]), certificate.expires);
         }
     }
 }

@@ -31,13 +31,15 @@ pub(super) fn cache_control(outcome: CacheOutcome, entry: &Entry) -> HeaderValue
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, section 4).
 pub(super) fn rate_limit(budgets: &Budgets) -> HeaderValue {
     formatted(|out| {
-        for (index, (policy, state)) in budgets.states().enumerate() {
-            out.put_slice(if index == 0 { b"\"" } else { b", \"" });
+        let mut separator = "";
+        for (policy, state) in budgets.states() {
+            out.put_slice(separator.as_bytes());
             out.put_slice(policy.name().as_bytes());
-            out.put_slice(b"\";r=");
+            out.put_slice(b";r=");
             put_integer(out, u64::from(state.remaining));
             out.put_slice(b";t=");
             put_integer(out, u64::from(state.reset));
+            separator = ", ";
         }
     })
 }

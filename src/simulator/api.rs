@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::arrivals::Arrival;
 use super::contrary::{Contrary, ContrarySet, Selection};
 use super::fault::Fault;
 use super::history::{SimulatedAccount, SimulatedExecution};
@@ -167,9 +168,11 @@ impl<'a> Api<'a> {
             }
             _ => return Err(self.unauthorized()),
         };
-        if let Some(rate_limiter) = &self.state.rate_limiter {
-            rate_limiter.check(org_key, self.state.clock.now()).map_err(|wait| self.too_many_requests(wait))?;
-        }
+        let at = self.state.clock.now();
+        let limited = self.state.rate_limiter.as_ref().map_or(Ok(()), |limiter| limiter.check(org_key, at));
+        let linked_account = account_id.clone();
+        self.state.arrivals.add(Arrival { at, linked_account, is_limited: limited.is_err() });
+        limited.map_err(|wait| self.too_many_requests(wait))?;
         if account_id.starts_with("unknown") {
             return Err(self.invalid_account("linked_account_id is not known"));
         }

@@ -5,6 +5,7 @@
 //! gateway, so that tests check one implementation of the API against the other.
 
 mod api;
+mod arrivals;
 mod contrary;
 mod disruption;
 mod fault;
@@ -30,6 +31,7 @@ use tokio::net::TcpListener;
 
 use crate::clock::Clock;
 use api::Api;
+pub use arrivals::Arrival;
 pub use contrary::{Contrary, ContrarySet};
 pub use disruption::Disruption;
 pub use fault::{Fault, FaultBody};
@@ -98,6 +100,12 @@ impl Simulator {
     #[must_use]
     pub fn rate_limited(&self) -> u64 {
         self.0.rate_limited.load(Ordering::SeqCst)
+    }
+
+    /// Returns the latest requests for executions with a valid credential, in the order of their arrival.
+    #[must_use]
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        self.0.arrivals.all()
     }
 
     /// Applies a fault to every following request until the next call; `None` ends it.

@@ -19,7 +19,8 @@ use super::habit::Habit;
 use super::state::SimulatorState;
 
 /// Prefix of the control routes: `POST /simulate/status=503` makes the following requests fail, `/simulate/none` ends that.
-/// They are for demonstrations behind a gateway, which does not forward `x-simulate`.
+/// They are for demonstrations behind a gateway, which does not forward `x-simulate`. `GET /simulate/arrivals` lists the latest
+/// requests.
 const CONTROL_PREFIX: &str = "/simulate/";
 
 /// The behaviours that the control routes take.
@@ -54,7 +55,10 @@ async fn respond_on(
         return end;
     }
     if let Some(behaviour) = request.uri().path().strip_prefix(CONTROL_PREFIX) {
-        return Ok(switch(state, behaviour));
+        return Ok(match behaviour {
+            "arrivals" => SimulatedBody::whole(Response::new(state.arrivals.to_text(state.clock.now()).into())),
+            behaviour => switch(state, behaviour),
+        });
     }
     let response = respond(state, request).await;
     match state.connections.pass(number).await {

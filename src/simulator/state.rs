@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 
+use super::arrivals::Arrivals;
 use super::disruption::Connections;
 use super::fault::Fault;
 use super::habit::{Habit, Habits};
@@ -43,6 +44,7 @@ pub(super) struct SimulatorState {
     pub(super) requests: AtomicU64,
     /// Requests that were refused because of the rate limit.
     pub(super) rate_limited: AtomicU64,
+    pub(super) arrivals: Arrivals,
     pub(super) subscriptions: WebhookSubscriptions,
     /// Linked accounts that appeared in an accepted request; only their changes are delivered to webhooks.
     queried_accounts: Mutex<HashSet<String>>,
@@ -61,6 +63,7 @@ impl SimulatorState {
             clock,
             requests: AtomicU64::new(0),
             rate_limited: AtomicU64::new(0),
+            arrivals: Arrivals::default(),
             subscriptions: WebhookSubscriptions::default(),
             queried_accounts: Mutex::default(),
             connections: Connections::default(),

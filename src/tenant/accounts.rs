@@ -151,7 +151,7 @@ mod tests {
 
     fn account(accounts: &Accounts, id: &str, at: u64) -> Arc<Partition> {
         let rate = Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        accounts.get(id, Moment::from_nanos(at), |id| Partition::new(Owner::LinkedAccount(id), rate))
+        accounts.get(id, Moment::from_nanos(at), |id| Partition::new(Owner::LinkedAccount(id), 0, rate))
     }
 
     #[test]

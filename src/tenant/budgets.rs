@@ -8,11 +8,13 @@ use super::org_keys::KeyBudget;
 use super::policies::Policies;
 use crate::config::UpstreamLimits;
 use crate::digest::sha256;
+use crate::fleet::Fleet;
 use crate::limit::UpstreamBudget;
 
 /// Gives all tenants that have an org key in common one budget for it, and continues the budgets that `previous` tenants have
-/// for their keys. To be called before the tenants serve.
-pub fn share_budgets(tenants: &mut [Tenant], previous: &[Arc<Tenant>]) {
+/// for their keys. New budgets are shared with the other replicas of the fleet, if there is one. To be called before the tenants
+/// serve.
+pub fn share_budgets(tenants: &mut [Tenant], previous: &[Arc<Tenant>], fleet: Option<&Fleet>) {
     let mut budgets: HashMap<[u8; 32], UpstreamBudget> = HashMap::new();
     for key in previous.iter().flat_map(|tenant| tenant.org_keys.all()) {
         budgets.insert(sha256(key.secret.expose().as_bytes()), key.budget.budget.clone());
@@ -42,6 +44,9 @@ pub fn share_budgets(tenants: &mut [Tenant], previous: &[Arc<Tenant>]) {
     for key in tenants.iter().flat_map(|tenant| tenant.org_keys.all()) {
         if is_new(&key.budget.budget) {
             key.budget.budget.set_limits(key.budget.limits);
+            if let Some(fleet) = fleet {
+                key.budget.budget.share(fleet, &sha256(key.secret.expose().as_bytes()));
+            }
         }
     }
 }

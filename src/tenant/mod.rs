@@ -39,7 +39,7 @@ use self::key_checks::KeyChecks;
 pub use self::key_checks::KeyVerdict;
 pub use self::list_size::{ListSize, ListView, WHOLE_PAGE};
 pub use self::org_keys::{OrgKey, OrgKeys};
-use self::partition::{Epoch, Owner};
+use self::partition::{Epoch, Owner, flow_of};
 pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus, Witness};
 pub use self::policies::Policies;
 pub use self::reload::{CachedEntries, shares_org_key};
@@ -50,6 +50,7 @@ pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
 pub use self::trust::{DerivationEpochs, DerivationMark, DerivationUse, KindStatus, SourceOrigin, Trust, TrustStatus};
 use crate::clock::{Clock, Moment};
 use crate::config::{self, UpstreamLimits};
+use crate::digest::sha256;
 use crate::limit::{BudgetUse, UpstreamBudget};
 
 /// A Refold org while the gateway runs.
@@ -142,7 +143,8 @@ impl Tenant {
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
         self.accounts.get(id, now, |id| {
             let name = self.fleet.as_ref().map(|tenant| tenant.partition_name(&id));
-            Partition::new(Owner::LinkedAccount(id), self.config.limits.client.rate()).named(name)
+            let flow = flow_of(&sha256(id.as_bytes()));
+            Partition::new(Owner::LinkedAccount(id), flow, self.config.limits.client.rate()).named(name)
         })
     }
 

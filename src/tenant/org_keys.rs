@@ -24,6 +24,17 @@ pub enum OrgKey {
     Next,
 }
 
+impl OrgKey {
+    /// The value of the metrics' label `key`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Next => "next",
+        }
+    }
+}
+
 /// The org keys, and which of them Refold accepted last.
 #[derive(Debug)]
 pub struct OrgKeys {

@@ -114,11 +114,17 @@ fn unique_number() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Returns the flow of the linked account or session token whose SHA-256 digest this is. It is the same on all replicas of a fleet.
+pub(super) fn flow_of(digest: &[u8; 32]) -> FlowId {
+    let (first, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
+    FlowId::from_be_bytes(*first)
+}
+
 impl Partition {
-    pub(super) fn new(owner: Owner, rate: config::Rate) -> Self {
+    pub(super) fn new(owner: Owner, flow_id: FlowId, rate: config::Rate) -> Self {
         Self {
             id: AtomicU64::new(unique_number()),
-            flow_id: unique_number(),
+            flow_id,
             probation: tokio::sync::Mutex::default(),
             fleet_name: None,
             fleet_generation: AtomicU64::new(0),
@@ -257,7 +263,7 @@ mod tests {
     #[test]
     fn dropping_entries_gives_a_partition_an_unused_id() {
         let rate = crate::config::Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        let partition = |id: &str| Partition::new(Owner::LinkedAccount(id.into()), rate);
+        let partition = |id: &str| Partition::new(Owner::LinkedAccount(id.into()), 0, rate);
         let (one, other) = (partition("a"), partition("a"));
         let mut seen = vec![one.id(), other.id()];
         one.drop_entries();

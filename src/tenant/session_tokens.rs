@@ -8,7 +8,7 @@ use std::time::Duration;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::partition::{Owner, Partition, TokenStatus};
+use super::partition::{Owner, Partition, TokenStatus, flow_of};
 use crate::clock::Moment;
 use crate::config::Rate;
 
@@ -86,7 +86,8 @@ impl SessionTokens {
     /// that its entries are not found again.
     pub(super) fn get(&self, digest: &TokenDigest, rate: Rate, now: Moment) -> Arc<Partition> {
         self.accepted(digest, now).unwrap_or_else(|| {
-            let create = || Partition::new(Owner::unproven_token(self.was_accepted(digest, now)), rate);
+            let create =
+                || Partition::new(Owner::unproven_token(self.was_accepted(digest, now)), flow_of(digest), rate);
             self.unproven.get_with(*digest, || Arc::new(create()))
         })
     }

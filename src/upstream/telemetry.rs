@@ -78,6 +78,11 @@ impl UpstreamTelemetry {
         self.tenant.contradicted(kind);
     }
 
+    /// Counts that a stale page could not be fetched anew.
+    pub fn count_failed_renewal(&self, error_code: &'static str) {
+        self.tenant.failed_renewal(error_code);
+    }
+
     /// Begins the span under this name, or renames it if it has begun.
     pub fn begin(&mut self, name: &'static str) {
         self.span.begin(name);

@@ -11,7 +11,7 @@ use crate::clock::Moment;
 use crate::http_client::{BufferedResponse, Client, TransportError};
 use crate::limit::{Flow, Urgency};
 use crate::log_events;
-use crate::observe::Observer;
+use crate::observe::{KeyCheckResult, Observer};
 use crate::tenant::{KeyVerdict, OrgKey, Tenant};
 
 /// Time between two looks for keys that are to be checked.
@@ -34,7 +34,15 @@ impl Upstream {
 
     async fn verify_keys(&self, client: &Client, tenant: &Tenant, (observer, now): (&Observer, Moment)) {
         for key in tenant.keys_to_check(self.config.upstream.verify_key, now) {
-            let verdict = self.verify_key(client, tenant, key).await;
+            let result = self.verify_key(client, tenant, key).await;
+            if let Some(result) = result {
+                observer.key_checked(tenant, key, result);
+            }
+            let verdict = match result {
+                Some(KeyCheckResult::Refused) => KeyVerdict::Refused,
+                // Without a clear answer the key counts as good: callers find out.
+                Some(KeyCheckResult::Accepted | KeyCheckResult::Unclear) | None => KeyVerdict::NotRefused,
+            };
             let was_accepted = tenant.credential_accepted();
             tenant.record_key_verdict(key, verdict);
             if was_accepted && !tenant.credential_accepted() {
@@ -43,17 +51,18 @@ impl Upstream {
         }
     }
 
-    async fn verify_key(&self, client: &Client, tenant: &Tenant, key: OrgKey) -> KeyVerdict {
+    /// Asks Refold whether it accepts a key; `None` if the budget does not grant the request.
+    async fn verify_key(&self, client: &Client, tenant: &Tenant, key: OrgKey) -> Option<KeyCheckResult> {
         let budget = tenant.org_keys().budget(key);
         let granted = budget.acquire(FLOW, Urgency::Foreground, self.clock.now()).await;
         let header: HeaderValue = tenant.org_keys().header(key).clone();
-        let Ok(slot) = granted else { return KeyVerdict::NotRefused };
+        let Ok(slot) = granted else { return None };
         slot.spend();
-        match ask_about_key(client, header, self.total_timeout()).await {
-            Ok(response) if response.status() == StatusCode::UNAUTHORIZED => KeyVerdict::Refused,
-            // Without a clear answer the key counts as good: callers find out.
-            _ => KeyVerdict::NotRefused,
-        }
+        Some(match ask_about_key(client, header, self.total_timeout()).await {
+            Ok(response) if response.status() == StatusCode::UNAUTHORIZED => KeyCheckResult::Refused,
+            Ok(response) if response.status().is_success() => KeyCheckResult::Accepted,
+            _ => KeyCheckResult::Unclear,
+        })
     }
 }
 

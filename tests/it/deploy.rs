@@ -6,13 +6,14 @@ use std::path::Path;
 
 use postern::observe::DECLARED;
 
+use crate::documents::{anchor, page};
 use crate::support::connection::{get, raw};
 use crate::support::{EXECUTIONS, Folder, Process, World, command, postern, run_to_end};
 
 /// The metrics that a text names, without the suffixes of a histogram's series.
 fn metrics(text: &str) -> BTreeSet<&str> {
     text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
-        .filter(|word| word.starts_with("postern_"))
+        .filter(|word| word.starts_with("postern_") || word.starts_with("process_"))
         .map(|word| ["_bucket", "_sum", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word))
         .collect()
 }
@@ -30,6 +31,23 @@ fn dashboard_and_alert_rules_name_only_declared_metrics() {
             assert!(declared.contains(name), "{file}: {name} is not declared");
         }
     }
+}
+
+#[test]
+fn every_alert_links_to_its_section() {
+    let rules = read("deploy/prometheus/alerts.yaml");
+    let incidents = page("docs/incidents.md");
+    let sections: BTreeSet<String> = incidents
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .map(|heading| format!("#{}", anchor(heading)))
+        .collect();
+    let url = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/incidents.md");
+    let links: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")).collect();
+    assert_eq!(links.len(), rules.matches("- alert: ").count());
+    let linked: BTreeSet<String> =
+        links.iter().map(|link| link.strip_prefix(url).unwrap_or_else(|| panic!("{link}")).to_owned()).collect();
+    assert_eq!(linked, sections, "each section has its alert, and each alert its section");
 }
 
 fn read(file: &str) -> String {

@@ -190,12 +190,19 @@ function showReadiness(status, tenants) {
     const accounts = `${count(one.linked_accounts)} linked ${one.linked_accounts === 1 ? "account" : "accounts"}, mode ${one.mode}`;
     if (!one.credential_accepted) return state(one.id, "Refold rejects the org key", ["bad", "key rejected"]);
     if (one.circuit === "open") return state(one.id, accounts, ["bad", "circuit open"]);
+    const check = one.key_check?.result === "unclear" ? "; Refold's last answer about the org key was unclear" : "";
     if (one.budget === "held") return state(one.id, accounts, ["warn", "paused by Refold"]);
-    return state(one.id, accounts, ["good", "ready"]);
+    return state(one.id, accounts + check, ["good", "ready"]);
+  };
+  const webhooks = (one) => {
+    const seconds = one.last_webhook && (Date.parse(status.at) - Date.parse(one.last_webhook)) / 1000;
+    const words = one.last_webhook ? `the last one ${duration(Math.max(0, Math.round(seconds)))} ago` : "none since the process started";
+    return state(`Webhooks of ${one.id}`, words, one.last_webhook ? ["good", "received"] : ["", "none"]);
   };
   const [kind, pill, words] = CIRCUIT[status.circuit];
   $("states").replaceChildren(
     ...tenants.map(tenant),
+    ...tenants.filter((one) => one.webhooks).map(webhooks),
     state("Circuit to Refold", words, [kind, pill]),
     ...(status.fleet ? [fleet(status.fleet, state)] : []),
     state("Configuration", status.configuration.ok ? "the last one that was read" : "the new one was refused, the previous one is in effect", status.configuration.ok ? ["good", "in effect"] : ["bad", "refused"]),

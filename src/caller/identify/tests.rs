@@ -97,7 +97,7 @@ fn an_expired_token_is_refused_as_expired() {
     let mut claims = claims();
     claims["exp"] = json!(-1000);
     let error = refused(&token(Algorithm::HS256, &claims, SECRET));
-    assert_eq!(error.error_code(), "EXPIRED_CREDENTIALS");
+    assert_eq!(error.operator_code(), "EXPIRED_CREDENTIALS");
     assert_eq!(error.cause().map(ToString::to_string).as_deref(), Some("the claim `exp` lies in the past"));
 }
 

@@ -32,7 +32,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 /// A request as the test tracks it.
 struct Tracked {
     flow: FlowId,
-    permit: Option<oneshot::Receiver<()>>,
+    permit: Option<oneshot::Receiver<Grant>>,
     /// Permits that each flow has received since this request joined.
     permits: [u64; 6],
 }
@@ -40,7 +40,7 @@ struct Tracked {
 /// Gives a permit to the next request, and checks that no flow is too far ahead of its flow.
 fn serve(queue: &mut FairQueue, tracked: &mut [Tracked]) -> Result<bool, TestCaseError> {
     let Some(request) = queue.pop() else { return Ok(false) };
-    prop_assert!(request.permit.send(()).is_ok(), "no cancelled request is served");
+    prop_assert!(request.permit.send(Grant::Local).is_ok(), "no cancelled request is served");
     let received = |tracked: &mut Tracked| tracked.permit.as_mut().is_some_and(|permit| permit.try_recv().is_ok());
     let index = tracked.iter_mut().position(received).expect("the request is tracked");
     let flow = tracked[index].flow;
@@ -97,7 +97,7 @@ proptest! {
     }
 }
 
-fn push(queue: &mut FairQueue, flow: FlowId, urgency: Urgency, renews: u64) -> oneshot::Receiver<()> {
+fn push(queue: &mut FairQueue, flow: FlowId, urgency: Urgency, renews: u64) -> oneshot::Receiver<Grant> {
     let (permit, receiver) = oneshot::channel();
     let request = QueuedRequest { permit, deadline: Moment::from_nanos(100), renews: Moment::from_nanos(renews) };
     queue.push(flow, urgency, request);
@@ -138,6 +138,7 @@ fn a_full_queue_drops_the_last_request_of_the_longest_flow() {
     assert!(queue.make_room(2, foreground) && queue.make_room(3, foreground));
     assert_eq!(queue.length(), 2);
     assert!(!queue.make_room(3, foreground), "no flow is longer than flow 3 would be");
-    let dropped = |permit: &mut oneshot::Receiver<()>| permit.try_recv() == Err(oneshot::error::TryRecvError::Closed);
+    let dropped =
+        |permit: &mut oneshot::Receiver<Grant>| permit.try_recv() == Err(oneshot::error::TryRecvError::Closed);
     assert_eq!(greedy.iter_mut().map(dropped).collect::<Vec<_>>(), [false, true, true]);
 }

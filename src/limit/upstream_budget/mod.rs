@@ -5,84 +5,42 @@
 //! `credential_queue` say in which order flows are served. The wait is bounded by a deadline, and the queue by `max_queue`: a request that meets a full queue
 //! replaces the last one of the longest flow. After an upstream 429 all requests pause for the time that it asks for; the rate
 //! halves and then recovers (additive increase, multiplicative decrease).
+//!
+//! In a fleet the quota, the pause and the rate factor are shared by all replicas on a server (`fleet_quota`), which also decides
+//! on the order of flows; the queue, its bounds and deadlines stay each replica's own.
 
+mod fleet_dispatch;
+mod fleet_quota;
+mod inner;
+mod quota;
+mod slot;
 mod status;
+mod time_slots;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
+use self::fleet_dispatch::FleetDispatch;
+use self::fleet_quota::FleetQuota;
+pub use self::fleet_quota::delete_idle_orgs;
+use self::inner::{FULL_RATE, Inner, MIN_RATE, Schedule, max_wait};
+pub use self::slot::BudgetSlot;
+use self::slot::QueuedSlot;
 pub use self::status::BudgetStatus;
-use super::credential_queue::CredentialQueue;
 use super::fair_queue::{QueueDepth, QueuedRequest};
 use super::flow::{Flow, FlowId, Urgency};
 use crate::clock::{Clock, Moment};
 use crate::config::UpstreamLimits;
-use crate::window_counter::{CounterRing, SECOND, unit};
-
-/// The rate factor at the configured rate; smaller factors are thousandths of it.
-const FULL_RATE: u32 = 1000;
-/// The smallest rate factor after any number of 429 responses.
-const MIN_RATE: u32 = 100;
-/// Amount by which each granted request raises the rate factor.
-const RATE_STEP: u32 = 10;
+use crate::fleet::Fleet;
 
 /// Two session tokens that are answered 429 within this time show that their org exceeds its budget.
 const TOKENS_AGREE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Maximum wait of a background request. It is long, since callers receive the cached response meanwhile.
-const BACKGROUND_WAIT: Duration = Duration::from_mins(1);
-
 /// The budget of one org key at the upstream, or of strangers' session tokens. Cheap to clone; clones share one budget.
 #[derive(Clone, Debug)]
 pub struct UpstreamBudget(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    clock: Clock,
-    limits: ArcSwap<UpstreamLimits>,
-    schedule: Mutex<Schedule>,
-    /// Requests by the second in which they were sent.
-    granted: CounterRing<64>,
-    /// Wakes the task that runs [`Inner::dispatch`] when a slot comes back.
-    returned: Notify,
-}
-
-/// The state of the GCRA and the queue.
-#[derive(Debug)]
-struct Schedule {
-    /// Theoretical arrival time (TAT) of the next request.
-    arrival: Moment,
-    /// No request is granted before this moment, which an upstream 429 sets.
-    paused_until: Moment,
-    /// The accepted session token that was answered 429 last, and when.
-    limited_token: Option<(FlowId, Moment)>,
-    /// The present share of the configured rate, in thousandths.
-    rate_factor: u32,
-    queue: CredentialQueue,
-    /// True while a task runs [`Inner::dispatch`], which it does while requests wait.
-    is_dispatching: bool,
-}
-
-/// A request that the budget grants. Dropped before it is spent, it goes back to the budget.
-#[derive(Debug)]
-#[must_use]
-pub struct BudgetSlot {
-    budget: Arc<Inner>,
-    /// The flow of a request that waited in the queue.
-    queued: Option<Flow>,
-    is_spent: bool,
-}
-
-/// A request in the queue. If it is dropped when it has been granted and its task has not noticed, the slot goes back.
-#[derive(Debug)]
-struct QueuedSlot<'a> {
-    budget: &'a Arc<Inner>,
-    flow: Flow,
-    permit: oneshot::Receiver<()>,
-}
 
 /// The budget grants no request within the permitted wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,22 +53,13 @@ impl UpstreamBudget {
     /// Creates a full budget.
     #[must_use]
     pub fn new(limits: UpstreamLimits, clock: Clock) -> Self {
-        let schedule = Schedule {
-            arrival: Moment::default(),
-            paused_until: Moment::default(),
-            limited_token: None,
-            rate_factor: FULL_RATE,
-            queue: CredentialQueue::default(),
-            is_dispatching: false,
-        };
-        let limits = ArcSwap::from_pointee(limits);
-        Self(Arc::new(Inner {
-            clock,
-            limits,
-            schedule: Mutex::new(schedule),
-            granted: CounterRing::default(),
-            returned: Notify::new(),
-        }))
+        Self(Arc::new(Inner::new(limits, clock)))
+    }
+
+    /// Shares the budget with the other replicas of a fleet, under the SHA-256 digest of the org key. To be called before the budget
+    /// serves.
+    pub fn share(&self, fleet: &Fleet, key_digest: &[u8; 32]) {
+        self.0.fleet.get_or_init(|| Arc::new(FleetQuota::new(fleet, self.0.clock.clone(), key_digest)));
     }
 
     /// Changes the limits, also for the requests that wait. Granted requests stay counted.
@@ -135,14 +84,11 @@ impl UpstreamBudget {
         let queued = {
             let now = inner.clock.now();
             let mut schedule = inner.schedule();
-            if schedule.queue.length() == 0 && inner.take(&mut schedule, now) {
-                return Ok(BudgetSlot::new(inner, None));
+            if inner.fleet().is_none() && schedule.queue.length() == 0 && inner.take(&mut schedule, now) {
+                return Ok(BudgetSlot::at_once(inner));
             }
             let retry_after = inner.estimate(&schedule, flow, urgency, now).since(now);
-            let max_wait = match urgency {
-                Urgency::Foreground => inner.limits.load().max_wait,
-                Urgency::Background => BACKGROUND_WAIT,
-            };
+            let max_wait = max_wait(&inner.limits.load(), urgency);
             let (queue, max_queue) = (&mut schedule.queue, inner.limits.load().max_queue);
             if queue.length_of(urgency) >= max_queue {
                 queue.remove_expired(now);
@@ -153,15 +99,14 @@ impl UpstreamBudget {
             }
             let (sender, permit) = oneshot::channel();
             schedule.queue.push(flow, urgency, QueuedRequest { permit: sender, deadline: now + max_wait, renews });
-            if !schedule.is_dispatching {
-                schedule.is_dispatching = true;
-                tokio::spawn(Arc::clone(inner).dispatch());
-            }
+            begin_dispatch(inner, &mut schedule);
             QueuedSlot::new(inner, flow, permit)
         };
         queued.granted().await.map_err(|_| {
             let now = inner.clock.now();
-            Exhausted { retry_after: inner.estimate(&inner.schedule(), flow, urgency, now).since(now) }
+            let schedule = inner.schedule();
+            let granted_at = inner.estimate(&schedule, flow, urgency, now).max(schedule.refused_until);
+            Exhausted { retry_after: granted_at.since(now) }
         })
     }
 
@@ -176,7 +121,11 @@ impl UpstreamBudget {
         }
         schedule.paused_until = schedule.paused_until.max(until);
         // No burst after the pause: the upstream would not have answered 429 if any of it were left.
-        schedule.arrival = schedule.arrival.max(until + inner.tolerance());
+        schedule.arrival = schedule.arrival.max(until + inner.quota().tolerance());
+        drop(schedule);
+        if let Some(fleet) = inner.fleet() {
+            tokio::spawn(Arc::clone(inner).hold_fleet(Arc::clone(fleet), until));
+        }
     }
 
     /// Records an upstream 429 to a session token that the upstream has accepted. Pauses all requests for `duration` if another
@@ -209,136 +158,15 @@ impl UpstreamBudget {
     }
 }
 
-impl Inner {
-    /// Time between two granted requests at the present rate.
-    fn interval(&self, schedule: &Schedule) -> Duration {
-        self.full_interval() * FULL_RATE / schedule.rate_factor
-    }
-
-    /// Time between two granted requests at the configured rate, and one per cent more. On the network requests move closer
-    /// together, which uses up the burst that the upstream tolerates; the extra time lets that recover.
-    fn full_interval(&self) -> Duration {
-        Duration::from_secs(1) / self.limits.load().per_second.get() * 101 / 100
-    }
-
-    /// Time by which a request may be ahead of its theoretical arrival time: `burst` - 2 intervals. A GCRA allows `burst` - 1;
-    /// one more interval is held in reserve, because requests can reach the upstream closer together than they left.
-    fn tolerance(&self) -> Duration {
-        self.full_interval() * self.limits.load().burst.get().saturating_sub(2)
-    }
-
-    /// Returns the moment at which the next request is granted.
-    fn next_grant(&self, schedule: &Schedule, now: Moment) -> Moment {
-        (schedule.arrival.max(now) - self.tolerance()).max(schedule.paused_until).max(now)
-    }
-
-    /// Takes one request off the budget; `false` if none is available now.
-    fn take(&self, schedule: &mut Schedule, now: Moment) -> bool {
-        let is_available = self.next_grant(schedule, now) <= now;
-        if is_available {
-            schedule.arrival = schedule.arrival.max(now) + self.interval(schedule);
-            schedule.rate_factor = (schedule.rate_factor + RATE_STEP).min(FULL_RATE);
-        }
-        is_available
-    }
-
-    /// Takes back a slot that was not spent. `queued` is the flow of a request that has waited for it, which has its turn again.
-    fn give_back(&self, queued: Option<Flow>) {
-        let now = self.clock.now();
-        let mut schedule = self.schedule();
-        if let Some(flow) = queued {
-            schedule.queue.give_turn_back(flow);
-        }
-        // A pause leaves nothing of the burst, so there is nothing to return to.
-        if schedule.paused_until <= now {
-            schedule.arrival = schedule.arrival - self.interval(&schedule);
-            self.returned.notify_one();
-        }
-    }
-
-    /// Estimates the moment at which one more request of `flow` would be granted.
-    fn estimate(&self, schedule: &Schedule, flow: Flow, urgency: Urgency, now: Moment) -> Moment {
-        let position = schedule.queue.position(flow, urgency);
-        self.next_grant(schedule, now) + self.interval(schedule) * u32::try_from(position).unwrap_or(u32::MAX)
-    }
-
-    /// Gives permits to the queued requests until none waits.
-    async fn dispatch(self: Arc<Self>) {
-        loop {
-            let next = {
-                let now = self.clock.now();
-                let mut schedule = self.schedule();
-                schedule.queue.remove_expired(now);
-                while schedule.queue.length() > 0 && self.next_grant(&schedule, now) <= now {
-                    let Some(request) = schedule.queue.pop() else { break };
-                    // A request that is cancelled right now costs its flow one round, and the budget nothing.
-                    if request.permit.send(()).is_ok() {
-                        self.take(&mut schedule, now);
-                    }
-                }
-                if schedule.queue.length() == 0 {
-                    schedule.is_dispatching = false;
-                    return;
-                }
-                let deadline = schedule.queue.deadlines().min();
-                let grant = self.next_grant(&schedule, now);
-                deadline.map_or(grant, |deadline| deadline.min(grant))
-            };
-            tokio::select! {
-                () = self.clock.sleep_until(next) => {}
-                () = self.returned.notified() => {}
-            }
-        }
-    }
-
-    fn schedule(&self) -> MutexGuard<'_, Schedule> {
-        // Nothing that can panic runs under the lock; if it did, the numbers would still be consistent.
-        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl BudgetSlot {
-    fn new(budget: &Arc<Inner>, queued: Option<Flow>) -> Self {
-        Self { budget: Arc::clone(budget), queued, is_spent: false }
-    }
-
-    /// Spends the slot, since the request is sent now.
-    pub fn spend(mut self) {
-        self.is_spent = true;
-        self.budget.granted.add(unit(self.budget.clock.now(), SECOND));
-    }
-}
-
-impl Drop for BudgetSlot {
-    fn drop(&mut self) {
-        if !self.is_spent {
-            self.budget.give_back(self.queued);
-        }
-    }
-}
-
-impl<'a> QueuedSlot<'a> {
-    fn new(budget: &'a Arc<Inner>, flow: Flow, permit: oneshot::Receiver<()>) -> Self {
-        Self { budget, flow, permit }
-    }
-
-    /// Waits until the request is granted.
-    ///
-    /// # Errors
-    /// If it is refused.
-    async fn granted(mut self) -> Result<BudgetSlot, oneshot::error::RecvError> {
-        (&mut self.permit).await?;
-        Ok(BudgetSlot::new(self.budget, Some(self.flow)))
-    }
-}
-
-impl Drop for QueuedSlot<'_> {
-    fn drop(&mut self) {
-        // Closed first, so that a permit either is here or is not sent any more.
-        self.permit.close();
-        if self.permit.try_recv().is_ok() {
-            self.budget.give_back(Some(self.flow));
-        }
+/// Starts the task that gives permits, if none runs.
+fn begin_dispatch(inner: &Arc<Inner>, schedule: &mut Schedule) {
+    if !std::mem::replace(&mut schedule.is_dispatching, true) {
+        match inner.fleet() {
+            None => tokio::spawn(Arc::clone(inner).dispatch()),
+            Some(fleet) => tokio::spawn(FleetDispatch::new(Arc::clone(inner), Arc::clone(fleet)).run()),
+        };
+    } else if inner.fleet().is_some() {
+        inner.changed.notify_one();
     }
 }
 

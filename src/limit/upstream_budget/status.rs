@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{FULL_RATE, UpstreamBudget};
+use super::UpstreamBudget;
+use super::inner::FULL_RATE;
 use crate::limit::policy::BudgetState;
 use crate::window_counter::{SECOND, ago, unit};
 
@@ -40,7 +41,7 @@ impl UpstreamBudget {
         let schedule = inner.schedule();
         let is_free = schedule.queue.length() == 0 && inner.next_grant(&schedule, now) <= now;
         let remaining = if is_free {
-            let ahead = (now + inner.tolerance()).since(schedule.arrival.max(now));
+            let ahead = (now + inner.quota().tolerance()).since(schedule.arrival.max(now));
             let more = ahead.as_nanos() / inner.interval(&schedule).as_nanos().max(1);
             u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1)
         } else {

@@ -1,10 +1,11 @@
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tokio::task::JoinHandle;
 
+use super::inner::BACKGROUND_WAIT;
 use super::*;
 
 fn limits(max_wait: Duration, max_queue: usize) -> UpstreamLimits {
@@ -22,7 +23,7 @@ fn try_acquire(budget: &UpstreamBudget) -> Option<BudgetSlot> {
     let (inner, now) = (&budget.0, budget.0.clock.now());
     let mut schedule = inner.schedule();
     let is_granted = schedule.queue.length() == 0 && inner.take(&mut schedule, now);
-    is_granted.then(|| BudgetSlot::new(inner, None))
+    is_granted.then(|| BudgetSlot::at_once(inner))
 }
 
 /// A flow of the only credential.

@@ -1,23 +1,29 @@
 //! Handles to metrics with their label values resolved, so that the hit path does a few atomic additions and no look-up.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use prometheus::{Histogram, IntCounter};
 
 use super::Metrics;
 use crate::cache::CacheOutcome;
+use crate::caller::{self, CredentialKind};
 use crate::executions::DerivationKind;
 use crate::http_client::TransportErrorKind;
 use crate::limit::Urgency;
+use crate::observe::access_record::CallerIdentity;
+use crate::observe::key_check::KeyCheck;
 use crate::request::route::Resource;
 
 /// Values of the label `outcome` of requests.
-const OUTCOMES: [&str; 5] = ["2xx", "3xx", "4xx", "429", "5xx"];
+const OUTCOMES: [&str; caller::OUTCOMES] = ["2xx", "3xx", "4xx", "429", "5xx"];
 /// Values of the label `cache` of requests.
 const CACHE_OUTCOMES: [&str; 10] =
     ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived", "hit_cut_off", "hit_shared"];
+/// Values of the label `served`.
+const SERVED: [&str; 3] = ["fresh", "stale", "fetched"];
 /// Values of the label `urgency`.
 const URGENCIES: [&str; 2] = ["foreground", "background"];
 
@@ -28,7 +34,12 @@ pub(crate) struct RequestMetrics {
     tenant: Arc<str>,
     /// By resource, outcome and cache outcome. Made on first use, since most combinations never occur.
     counters: Box<[OnceLock<IntCounter>]>,
+    /// By kind of credential and outcome, for the kinds without a name.
+    callers: Box<[OnceLock<IntCounter>]>,
+    /// By [`SERVED`].
+    ages: [OnceLock<Histogram>; SERVED.len()],
     hit: Histogram,
+    hit_stale: Histogram,
     miss: Histogram,
     other: Histogram,
 }
@@ -38,7 +49,10 @@ impl RequestMetrics {
         let size = Resource::ALL.len() * OUTCOMES.len() * CACHE_OUTCOMES.len();
         Self {
             counters: (0..size).map(|_| OnceLock::new()).collect(),
+            callers: (0..CredentialKind::ALL.len() * OUTCOMES.len()).map(|_| OnceLock::new()).collect(),
+            ages: std::array::from_fn(|_| OnceLock::new()),
             hit: metrics.latency("hit"),
+            hit_stale: metrics.latency("hit_stale"),
             miss: metrics.latency("miss"),
             other: metrics.latency("other"),
             metrics: Arc::clone(metrics),
@@ -55,15 +69,35 @@ impl RequestMetrics {
             counter.get_or_init(|| self.metrics.requests.with_label_values(&labels())).inc();
         }
         let latency = match cache {
-            CacheOutcome::Hit
-            | CacheOutcome::HitStale
-            | CacheOutcome::HitCutOff
-            | CacheOutcome::HitShared
-            | CacheOutcome::Derived => &self.hit,
+            CacheOutcome::Hit | CacheOutcome::HitShared | CacheOutcome::Derived => &self.hit,
+            CacheOutcome::HitStale | CacheOutcome::HitCutOff => &self.hit_stale,
             CacheOutcome::Miss { .. } | CacheOutcome::Stale { .. } | CacheOutcome::Request => &self.miss,
             CacheOutcome::NotAsked | CacheOutcome::Bypass => &self.other,
         };
         latency.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a request by the credential of its caller. Part of the hit path.
+    pub(crate) fn called(&self, caller: &CallerIdentity<'_>, status: StatusCode) {
+        let outcome = outcome(status);
+        let (counter, name) = match caller.key_usage {
+            Some(usage) => (&usage.counters[outcome], caller.name),
+            None => (&self.callers[caller.kind as usize * OUTCOMES.len() + outcome], ""),
+        };
+        let labels = || [&*self.tenant, caller.kind.name(), name, OUTCOMES[outcome]];
+        counter.get_or_init(|| self.metrics.caller_requests.with_label_values(&labels())).inc();
+    }
+
+    /// Records the age of a page or document that was served. Part of the hit path.
+    pub(crate) fn served(&self, cache: CacheOutcome, age: Duration) {
+        let served = match cache {
+            CacheOutcome::Hit | CacheOutcome::Derived => 0,
+            CacheOutcome::HitStale => 1,
+            _ => 2,
+        };
+        let histogram = self.ages[served]
+            .get_or_init(|| self.metrics.response_age.with_label_values(&[&*self.tenant, SERVED[served]]));
+        histogram.observe(age.as_secs_f64());
     }
 
     /// Counts the error of an answer, beside the request itself. Not part of the hit path.
@@ -170,6 +204,15 @@ impl ComparisonResult {
     const NAMES: [&str; 4] = ["agrees", "differs", "inconclusive", "unfinished"];
 }
 
+/// The last signs of life of Refold, for the status page.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LastSignals {
+    /// The time of the last webhook with a valid signature.
+    pub(crate) webhook: Option<Timestamp>,
+    /// The last check of an org key.
+    pub(crate) key_check: Option<KeyCheck>,
+}
+
 /// The metrics of one tenant.
 #[derive(Debug)]
 pub(crate) struct TenantMetrics {
@@ -180,6 +223,8 @@ pub(crate) struct TenantMetrics {
     granted: IntCounter,
     refused: [IntCounter; URGENCIES.len()],
     webhooks: [IntCounter; 2],
+    /// The time of the last accepted webhook and of the last check of an org key.
+    last: Mutex<LastSignals>,
     comparisons: [IntCounter; ComparisonResult::NAMES.len()],
     contradicted: [IntCounter; DerivationKind::ALL.len()],
 }
@@ -193,6 +238,7 @@ impl TenantMetrics {
             waits: URGENCIES.map(|urgency| metrics.budget_wait.with_label_values(&[id, urgency])),
             granted: metrics.budget_granted.with_label_values(&[id]),
             refused: URGENCIES.map(|urgency| metrics.budget_refused.with_label_values(&[id, urgency])),
+            last: Mutex::default(),
             webhooks: ["taken", "refused"].map(|outcome| metrics.webhooks.with_label_values(&[id, outcome])),
             comparisons: ComparisonResult::NAMES
                 .map(|result| metrics.derivation_comparisons.with_label_values(&[id, result])),
@@ -230,14 +276,38 @@ impl TenantMetrics {
         self.comparisons[result as usize].inc();
     }
 
+    /// Counts that a stale page could not be fetched anew. Not part of the hit path.
+    pub(crate) fn failed_renewal(&self, error_code: &str) {
+        self.requests.metrics.renewal_errors.with_label_values(&[&*self.requests.tenant, error_code]).inc();
+    }
+
     /// Counts that a kind of derivation was put out of use.
     pub(crate) fn contradicted(&self, kind: DerivationKind) {
         self.contradicted[kind as usize].inc();
     }
 
-    /// Counts the delivery of a webhook.
-    pub(crate) fn webhook(&self, outcome: WebhookOutcome) {
+    /// Counts the delivery of a webhook at this time.
+    pub(crate) fn webhook(&self, outcome: WebhookOutcome, at: Timestamp) {
         self.webhooks[usize::from(outcome == WebhookOutcome::Refused)].inc();
+        if outcome == WebhookOutcome::Taken {
+            let RequestMetrics { metrics, tenant, .. } = &self.requests;
+            Metrics::set_time(&metrics.webhook_accepted.with_label_values(&[&**tenant]), at);
+            self.last().webhook = Some(at);
+        }
+    }
+
+    /// Records a check of an org key.
+    pub(crate) fn key_checked(&self, check: KeyCheck) {
+        let RequestMetrics { metrics, tenant, .. } = &self.requests;
+        let labels = [&**tenant, check.key, check.result.name()];
+        Metrics::set_time(&metrics.org_key_checked.with_label_values(&labels), check.at);
+        self.last().key_check = Some(check);
+    }
+
+    /// The last signs of life of Refold.
+    pub(crate) fn last(&self) -> MutexGuard<'_, LastSignals> {
+        // A time is never half written.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

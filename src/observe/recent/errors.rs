@@ -101,7 +101,7 @@ pub struct RecentError {
     pub request_id: String,
     /// The status of the answer.
     pub status: u16,
-    /// The `error_code` of the answer.
+    /// The `error_code` of the answer; `INVALID_CREDENTIALS` for the documented 401.
     pub error_code: String,
     /// The precise reason of a refused credential, for the operator; not part of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -73,7 +73,7 @@ impl Gateway {
 
     /// The metrics in Prometheus' text format.
     pub(crate) fn metrics(&self) -> String {
-        self.server.gateway().metrics(&self.reloads())
+        self.server.gateway().metrics(&self.reloads(), &[])
     }
 
     /// The number of requests of a linked account within the last minute, with those under way.

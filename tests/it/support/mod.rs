@@ -13,6 +13,7 @@ pub(crate) mod program;
 pub(crate) mod redis_server;
 pub(crate) mod replicas;
 pub(crate) mod rogue;
+pub(crate) mod samples;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 
@@ -46,7 +47,7 @@ pub(crate) use self::random::{Dice, seeded};
 pub(crate) use self::scripted::ScriptedRefold;
 pub(crate) use self::until::{eventually, pass, until, within};
 pub(crate) use self::upstream::{EMPTY_PAGE, http_upstream, page_of, read_head, spawn_upstream};
-pub(crate) use self::world::{World, WorldBuilder, manual_clock};
+pub(crate) use self::world::{Upstream, World, WorldBuilder, manual_clock};
 
 /// The org key of the simulated Refold; no client ever sees it.
 pub(crate) const ORG_KEY: &str = "tk_org_key_that_no_client_sees_93d1";

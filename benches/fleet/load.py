@@ -1,0 +1,118 @@
+"""Clients that keep a fleet busy, and what Refold saw of them."""
+
+import contextlib
+import dataclasses
+import http.client
+import itertools
+import threading
+import time
+
+from processes import CLIENT_KEY, EXECUTIONS, send
+
+RATE, BURST = 20, 5
+# Requests in a second from which on the rate counts as full.
+FULL = 18
+NUMBERS = itertools.count(1)
+
+
+@dataclasses.dataclass
+class Wait:
+    """One request: when it was sent and answered, for which account, and the status of the answer."""
+
+    account: str
+    sent: float
+    ended: float
+    status: int
+
+
+class Clients:
+    """Clients in threads of their own; `waits` has their requests."""
+
+    def __init__(self):
+        self.waits, self.threads, self.ends = [], [], threading.Event()
+
+    def add(self, gateway, account, key=CLIENT_KEY, pause=0):
+        """Asks one replica for pages of an account, one after the other. `account` may be a function."""
+        thread = threading.Thread(target=self._run, args=(gateway, account, key, pause), daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def _run(self, gateway, account, key, pause):
+        connection = http.client.HTTPConnection(gateway.address, timeout=90)
+        while not self.ends.is_set():
+            name = account() if callable(account) else account
+            sent, status = time.monotonic(), 0
+            try:
+                headers = {"x-api-key": key, "linked_account_id": name}
+                connection.request("GET", f"{EXECUTIONS}?page={next(NUMBERS)}", headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                status = answer.status
+            except OSError:
+                connection.close()
+            self.waits.append(Wait(name, sent, time.monotonic(), status))
+            if pause:
+                self.ends.wait(pause)
+            elif status != 200:
+                self.ends.wait(0.05)
+        connection.close()
+
+    def stop(self):
+        """Ends the clients after the requests that are under way."""
+        self.ends.set()
+        for thread in self.threads:
+            thread.join(60)
+
+    def failed(self):
+        return sum(wait.status != 200 for wait in self.waits)
+
+    def longest(self):
+        return max((wait.ended - wait.sent for wait in self.waits), default=0)
+
+
+class Arrivals:
+    """The arrivals at the simulated Refold, in seconds on this process's clock."""
+
+    def __init__(self, refold):
+        text = send(refold, "GET", "/simulate/arrivals").body.decode().splitlines()
+        now = time.monotonic()
+        then = int(text[0].split()[0])
+        rows = [line.split(" ", 2) for line in text[1:]]
+        self.times = [now - (then - int(micros)) / 1e6 for micros, _, _ in rows]
+        self.limited = sum(status == "429" for _, status, _ in rows)
+
+    def excess(self):
+        """Returns the most requests of a window beyond the burst and the rate."""
+        worst, lowest = -BURST, None
+        # count(i..j) - rate * (t_j - t_i), the largest over all i <= j, in one pass.
+        for index, moment in enumerate(self.times):
+            value = index - RATE * moment
+            lowest = value if lowest is None else min(lowest, value)
+            worst = max(worst, value - lowest + 1 - BURST)
+        return worst
+
+    def count(self, begin, end):
+        return sum(begin <= moment < end for moment in self.times)
+
+    def full_rate_after(self, moment):
+        """Returns the time from a moment until a second with the full rate begins; None if there is none."""
+        for begin in [moment] + [other for other in self.times if other > moment]:
+            if self.count(begin, begin + 1) >= FULL:
+                return begin - moment
+        return None
+
+
+@contextlib.contextmanager
+def busy(fleet, clients_each=3):
+    """Clients on all replicas that together always have more requests than the budget allows."""
+    clients = Clients()
+    for replica, gateway in enumerate(fleet.gateways):
+        for number in range(clients_each):
+            clients.add(gateway, f"account-{replica}-{number}")
+    yield clients
+    clients.stop()
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0

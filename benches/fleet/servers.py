@@ -1,0 +1,229 @@
+"""Redis servers, the network in front of them, and the gateways of a fleet."""
+
+import asyncio
+import hashlib
+import pathlib
+import signal
+import socket
+import subprocess
+import threading
+
+from processes import CLIENT_KEY, ORG_KEY, POSTERN, Gateway, free_address, status_of, wait_until
+
+SECRET = "a-secret-of-a-fleet-that-is-long-enough"
+OTHER_KEY = "pst_other"
+
+
+class Redis:
+    """A Redis server that can be stopped, killed and asked."""
+
+    def __init__(self, processes, *arguments, has_own_clock=False):
+        self.processes = processes
+        self.address = free_address()
+        self.arguments = arguments
+        self.clock = processes.folder / f"clock-{self.port}"
+        self.environment = {}
+        if has_own_clock:
+            self.clock.write_text("+0\n")
+            library = processes.folder / "clock.so"
+            source = pathlib.Path(__file__).with_name("clock.c")
+            subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
+            self.environment = {"LD_PRELOAD": str(library), "CLOCK_OFFSET_FILE": str(self.clock)}
+        self.start()
+
+    @property
+    def port(self):
+        return self.address.rpartition(":")[2]
+
+    def start(self):
+        folder = self.processes.folder / f"redis-{self.port}"
+        folder.mkdir(exist_ok=True)
+        command = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", "", "--dir", folder, *self.arguments]
+        self.process = self.processes.start(*command, **self.environment)
+        wait_until("redis-server answers", self.answers)
+
+    def answers(self):
+        try:
+            return self.query("PING") == "+PONG"
+        except OSError:
+            return False
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def set_clock(self, offset):
+        """Sets the clock, by an offset in seconds."""
+        self.clock.with_suffix(".new").write_text(f"{offset:+d}\n")
+        self.clock.with_suffix(".new").rename(self.clock)
+
+    def query(self, *words):
+        """Returns the first line of the answer to a command."""
+        host, _, port = self.address.partition(":")
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            lines = [f"*{len(words)}"] + [line for word in words for line in (f"${len(word)}", word)]
+            connection.sendall(("\r\n".join(lines) + "\r\n").encode())
+            return connection.makefile().readline().strip()
+
+
+class Link:
+    """A TCP proxy between one replica and the server: it passes, drops packets, or refuses connections."""
+
+    def __init__(self, loop, upstream):
+        self.loop, self.upstream = loop, upstream
+        self.address = free_address()
+        self.passes = asyncio.Event()
+        self.writers, self.refuses = set(), False
+        asyncio.run_coroutine_threadsafe(self._listen(), loop).result()
+
+    async def _listen(self):
+        self.passes.set()
+        host, _, port = self.address.partition(":")
+        self.server = await asyncio.start_server(self._serve, host, int(port))
+
+    async def _serve(self, reader, writer):
+        if self.refuses:
+            writer.transport.abort()
+            return
+        host, _, port = self.upstream.partition(":")
+        try:
+            far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            writer.transport.abort()
+            return
+        ends = {writer, far_writer}
+        self.writers |= ends
+        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+        self.writers -= ends
+
+    async def _pump(self, reader, writer):
+        try:
+            while data := await reader.read(65536):
+                # A packet that is dropped is sent again later: nothing is lost, it is late.
+                await self.passes.wait()
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        writer.transport.abort()
+
+    def _set(self, change):
+        done = threading.Event()
+        self.loop.call_soon_threadsafe(lambda: (change(), done.set()))
+        done.wait()
+
+    def heal(self):
+        self.refuses = False
+        self._set(self.passes.set)
+
+    def drop(self):
+        self._set(self.passes.clear)
+
+    def cut(self):
+        self.refuses = True
+        self._set(lambda: [writer.transport.abort() for writer in list(self.writers)])
+
+
+class Fleet:
+    """Gateways in front of one Refold, each with its own link to the server."""
+
+    def __init__(self, processes, refold, redis, replicas, most=None, url=None):
+        self.processes, self.refold, self.redis, self.url = processes, refold, redis, url
+        self.most = most or replicas
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        processes.callback(self.loop.call_soon_threadsafe, self.loop.stop)
+        self.links, self.gateways = [], []
+        for _ in range(replicas):
+            self.add()
+        wait_until("the replicas know each other", self.is_complete)
+
+    def is_complete(self):
+        return self.redis.query("ZCARD", "pst:b1:{postern}:m") == f":{len(self.gateways)}"
+
+    def add(self):
+        """Starts one more replica."""
+        link = Link(self.loop, self.redis.address)
+        settings = f"""
+[fleet]
+url = "{self.url or f'redis://{link.address}'}"
+secret = {{ env = "FLEET_SECRET" }}
+replicas = {self.most}
+[limits.client]
+per_second = 100000
+burst = 100000
+[limits.upstream]
+max_wait = "60s"
+[cache]
+derive = "off"
+"""
+        other = f"""[[tenants.client_keys]]
+name = "other"
+sha256 = "{hashlib.sha256(OTHER_KEY.encode()).hexdigest()}"
+linked_accounts = ["*"]
+"""
+        self.links.append(link)
+        self.gateways.append(self._start(settings, other))
+
+    def _start(self, settings, tenant_keys):
+        address, admin = free_address(), free_address()
+        config = self.processes.folder / f"replica-{address.rpartition(':')[2]}.toml"
+        config.write_text(f"""{settings}
+[[listeners]]
+address = "{address}"
+[admin]
+address = "{admin}"
+[server]
+workers = 1
+[upstream]
+base_url = "http://{self.refold}"
+total_timeout = "70s"
+verify_key = "off"
+[[tenants]]
+id = "acme"
+mode = "inject"
+org_key = {{ env = "REFOLD_ORG_KEY" }}
+[[tenants.client_keys]]
+name = "full"
+sha256 = "{hashlib.sha256(CLIENT_KEY.encode()).hexdigest()}"
+linked_accounts = ["*"]
+{tenant_keys}""")
+        log = config.with_suffix(".log")
+        command = [POSTERN, "serve", "--config", config]
+        child = self.processes.start(*command, log=log, REFOLD_ORG_KEY=ORG_KEY, FLEET_SECRET=SECRET)
+        wait_until(f"the gateway is ready, see {log}", lambda: child.poll() is None and status_of(admin, "/readyz") == 200)
+        return Gateway(address, admin)
+
+
+def start_sentinels(processes, primary, count=3):
+    """Starts Sentinels that watch a primary, and returns the URL for `[fleet]`."""
+    addresses = []
+    for _ in range(count):
+        address = free_address()
+        port = address.rpartition(":")[2]
+        config = processes.folder / f"sentinel-{port}.conf"
+        config.write_text(f"""port {port}
+bind 127.0.0.1
+sentinel monitor fleet 127.0.0.1 {primary.port} 2
+sentinel down-after-milliseconds fleet 1000
+sentinel failover-timeout fleet 4000
+""")
+        processes.start("redis-sentinel", config)
+        addresses.append(address)
+    wait_until("the Sentinels answer", lambda: all(_answers(address) for address in addresses))
+    return f"redis+sentinel://{','.join(addresses)}/fleet"
+
+
+def _answers(address):
+    host, _, port = address.partition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+STOP, CONTINUE = signal.SIGSTOP, signal.SIGCONT
