@@ -36,6 +36,18 @@ struct Counts {
     failed: AtomicU64,
 }
 
+const LOG: &str = "pst:b1:{postern}:log";
+
+impl Replicas {
+    fn delete_generations(&self) {
+        let keys: Vec<String> =
+            redis::from_redis_value(self.redis.query(&["KEYS", "pst:b1:{postern}:g:*"])).expect("a list of keys");
+        for key in keys {
+            self.redis.query(&["DEL", &key]);
+        }
+    }
+}
+
 type Accounts = Arc<[Account; ACCOUNTS]>;
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -142,7 +154,7 @@ async fn disturb(fleet: &Replicas, seed: u64, end: Instant) {
         pass(Duration::from_millis(200 + u64::from(dice.byte()) * 2)).await;
         let pause = Duration::from_millis(20 + u64::from(dice.byte()) * 4);
         let index = usize::from(dice.byte()) % fleet.cables.len();
-        match dice.byte() % 6 {
+        match dice.byte() % 9 {
             0..=2 => {
                 fleet.cables[index].cut();
                 pass(pause).await;
@@ -154,7 +166,16 @@ async fn disturb(fleet: &Replicas, seed: u64, end: Instant) {
                 fleet.redis.signal("CONT");
             }
             4 => drop(fleet.redis.query(&["FLUSHALL"])),
-            _ => drop(fleet.redis.query(&["DEL", "pst:b1:{postern}:log"])),
+            5 => drop(fleet.redis.query(&["DEL", LOG])),
+            6 => {
+                // The log goes on meanwhile, so the replica finds no end of it that is before what it has read.
+                fleet.cables[index].cut();
+                pass(pause / 2).await;
+                fleet.redis.query(&["DEL", LOG]);
+                pass(pause / 2).await;
+                fleet.cables[index].mend();
+            }
+            _ => fleet.delete_generations(),
         }
     }
 }

@@ -91,8 +91,8 @@ impl RequestMetrics {
     /// Records the age of a page or document that was served. Part of the hit path.
     pub(crate) fn served(&self, cache: CacheOutcome, age: Duration) {
         let served = match cache {
-            CacheOutcome::Hit | CacheOutcome::Derived => 0,
-            CacheOutcome::HitStale => 1,
+            CacheOutcome::Hit | CacheOutcome::HitShared | CacheOutcome::Derived => 0,
+            CacheOutcome::HitStale | CacheOutcome::HitCutOff => 1,
             _ => 2,
         };
         let histogram = self.ages[served]
