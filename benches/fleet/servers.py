@@ -110,6 +110,13 @@ class Link:
             pass
         writer.transport.abort()
 
+    def end(self):
+        """Closes all connections, on the loop's thread."""
+        self.server.close()
+        self.passes.set()
+        for writer in list(self.writers):
+            writer.transport.abort()
+
     def _set(self, change):
         done = threading.Event()
         self.loop.call_soon_threadsafe(lambda: (change(), done.set()))
@@ -135,11 +142,22 @@ class Fleet:
         self.most = most or replicas
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        processes.callback(self.loop.call_soon_threadsafe, self.loop.stop)
+        processes.callback(self._close)
         self.links, self.gateways = [], []
         for _ in range(replicas):
             self.add()
         wait_until("the replicas know each other", self.is_complete)
+
+    def _close(self):
+        async def end():
+            for link in self.links:
+                link.end()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            if tasks:
+                await asyncio.wait(tasks, timeout=5)
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
 
     def is_complete(self):
         return self.redis.query("ZCARD", "pst:b1:{postern}:m") == f":{len(self.gateways)}"

@@ -10,48 +10,57 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::encoding::Coding;
 use super::entry::Entry;
+use super::key::CacheKey;
+use super::store::Store;
 use crate::offload::processors;
 
-/// Encodes entries, a bounded number at once. Clones share the bound.
+/// Encodes the entries of a store, a bounded number at once. Clones share the bound.
 #[derive(Clone, Debug)]
-pub struct Encoder(Arc<Semaphore>);
-
-/// Encodes on half of the processors, so that the workers keep the others.
-impl Default for Encoder {
-    fn default() -> Self {
-        Self::new((processors() / 2).max(1))
-    }
+pub struct Encoder {
+    store: Store,
+    permits: Arc<Semaphore>,
 }
 
 impl Encoder {
-    /// Makes an encoder of at most `at_once` entries at the same time.
+    /// Makes an encoder that uses half of the processors, so that the workers keep the others.
     #[must_use]
-    pub fn new(at_once: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_once)))
+    pub fn new(store: Store) -> Self {
+        Self::with_permits(store, (processors() / 2).max(1))
     }
 
-    /// Encodes an entry, and returns when that is done; at once if the entry is encoded already or too small, if another request
-    /// has begun to encode it, or if the bound is reached.
-    pub async fn encode(&self, entry: &Arc<Entry>, coding: Coding) {
-        if let Some(work) = self.start(entry, coding) {
+    fn with_permits(store: Store, at_once: usize) -> Self {
+        Self { store, permits: Arc::new(Semaphore::new(at_once)) }
+    }
+
+    /// An encoder for the entries of another store, with the same bound.
+    #[must_use]
+    pub fn for_store(&self, store: Store) -> Self {
+        Self { store, permits: Arc::clone(&self.permits) }
+    }
+
+    /// Encodes the entry of a key, and returns when that is done; at once if the entry is encoded already or too small, if another
+    /// request has begun to encode it, or if the bound is reached.
+    pub async fn encode(&self, key: &CacheKey, entry: &Arc<Entry>, coding: Coding) {
+        if let Some(work) = self.start(key, entry, coding) {
             // After a panic the response is plain.
             let _ = work.await;
         }
     }
 
-    /// Starts to encode an entry, for the requests that follow. Part of the hit path.
-    pub fn start(&self, entry: &Arc<Entry>, coding: Coding) -> Option<JoinHandle<()>> {
+    /// Starts to encode the entry of a key, for the requests that follow. Part of the hit path.
+    pub fn start(&self, key: &CacheKey, entry: &Arc<Entry>, coding: Coding) -> Option<JoinHandle<()>> {
         if !entry.lacks_encoding(coding) {
             return None;
         }
-        let permit = Arc::clone(&self.0).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         if !entry.claim_encoding(coding) {
             return None;
         }
-        let entry = Arc::clone(entry);
+        let (store, key, entry) = (self.store.clone(), key.clone(), Arc::clone(entry));
         Some(spawn_blocking(move || {
             let _permit = permit;
             entry.encode(coding);
+            store.weigh_again(key, &entry);
         }))
     }
 }
@@ -64,7 +73,16 @@ mod tests {
 
     use super::*;
     use crate::clock::Moment;
-    use crate::executions::{Progress, ValidatedBody};
+    use crate::executions::{ForwardedParameters, PathId, Progress, Question, ValidatedBody};
+
+    fn encoder(at_once: usize) -> Encoder {
+        Encoder::with_permits(Store::new(1 << 20, None, || {}), at_once)
+    }
+
+    fn key() -> CacheKey {
+        let id = PathId::parse("a").expect("a plain id");
+        CacheKey::of_one_account(Question::Execution(id, ForwardedParameters::default()))
+    }
 
     fn entry(size: usize) -> Arc<Entry> {
         let body = ValidatedBody { body: Bytes::from(vec![b' '; size]), progress: Progress::Settled, total: None };
@@ -73,41 +91,41 @@ mod tests {
 
     #[tokio::test]
     async fn an_entry_is_encoded_in_each_coding_once() {
-        let encoder = Encoder::new(1);
+        let encoder = encoder(1);
         let entry = entry(100_000);
         for coding in [Coding::Zstd, Coding::Brotli, Coding::Gzip] {
-            encoder.encode(&entry, coding).await;
-            assert!(entry.encoded.get(coding).is_some(), "{coding:?}");
-            assert!(encoder.start(&entry, coding).is_none(), "{coding:?} again");
+            encoder.encode(&key(), &entry, coding).await;
+            assert!(entry.encoded(coding).is_some(), "{coding:?}");
+            assert!(encoder.start(&key(), &entry, coding).is_none(), "{coding:?} again");
         }
     }
 
     #[tokio::test]
     async fn beyond_the_bound_an_entry_stays_plain_until_a_later_request() {
-        let encoder = Encoder::new(2);
-        let busy = encoder.clone().0.acquire_many_owned(2).await.expect("it is open");
+        let encoder = encoder(2);
+        let busy = encoder.clone().permits.acquire_many_owned(2).await.expect("it is open");
         let entry = entry(100_000);
         for coding in [Coding::Zstd, Coding::Brotli, Coding::Gzip] {
             // Returns without a wait for the busy ones.
-            encoder.encode(&entry, coding).await;
+            encoder.encode(&key(), &entry, coding).await;
             assert!(entry.lacks_encoding(coding), "{coding:?}");
         }
         drop(busy);
         for coding in [Coding::Zstd, Coding::Brotli, Coding::Gzip] {
-            encoder.encode(&entry, coding).await;
-            assert!(entry.encoded.get(coding).is_some(), "{coding:?}");
+            encoder.encode(&key(), &entry, coding).await;
+            assert!(entry.encoded(coding).is_some(), "{coding:?}");
         }
     }
 
     #[tokio::test]
     async fn an_entry_is_not_encoded_by_two_requests_at_once() {
-        let encoder = Encoder::new(2);
+        let encoder = encoder(2);
         let entry = entry(100_000);
-        let first = encoder.start(&entry, Coding::Gzip).expect("it is free");
-        assert!(encoder.start(&entry, Coding::Gzip).is_none());
+        let first = encoder.start(&key(), &entry, Coding::Gzip).expect("it is free");
+        assert!(encoder.start(&key(), &entry, Coding::Gzip).is_none());
         first.await.expect("no panic");
         let small = self::entry(1000);
-        assert!(encoder.start(&small, Coding::Gzip).is_none());
-        assert_eq!(encoder.0.available_permits(), 2);
+        assert!(encoder.start(&key(), &small, Coding::Gzip).is_none());
+        assert_eq!(encoder.permits.available_permits(), 2);
     }
 }

@@ -1,14 +1,15 @@
 //! A cache entry: a response body, its entity tag, and the values that response headers are computed from.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::encoding::{Coding, EncodedBodies};
+use super::encoding::{Coding, EncodedBodies, EncodedBody};
+use super::footprint::allocated;
 use crate::clock::Moment;
 use crate::config::Stale;
 use crate::digest::Hex;
@@ -36,8 +37,8 @@ pub struct Entry {
     pub body: Bytes,
     /// Strong entity tag (RFC 9110, 8.8.3): the hash of the body.
     pub etag: HeaderValue,
-    /// The body in other content codings; an entry renewed with the same body shares them.
-    pub encoded: Arc<EncodedBodies>,
+    /// The body in other content codings, from the first of them on; an entry renewed with the same body shares them.
+    encoded: OnceLock<Arc<EncodedBodies>>,
     /// The upstream sent `Cache-Control: no-store`.
     pub no_store: bool,
     /// Another replica of the fleet has fetched it.
@@ -125,7 +126,7 @@ impl Entry {
             no_store: false,
             from_fleet: false,
             stale_for: Duration::ZERO,
-            encoded: Arc::default(),
+            encoded: OnceLock::new(),
             retry_time: RetryTime::default(),
             renewal: RenewalState::default(),
         }
@@ -144,7 +145,7 @@ impl Entry {
         if self.body == older.body {
             self.body = older.body.clone();
             self.etag = older.etag.clone();
-            self.encoded = Arc::clone(&older.encoded);
+            self.encoded = older.encoded.clone();
         }
         self
     }
@@ -181,21 +182,28 @@ impl Entry {
         self.derived.is_some_and(|mark| !trust.is_current(mark))
     }
 
+    /// The body in a coding, if it is encoded already and small enough. Part of the hit path.
+    #[must_use]
+    pub fn encoded(&self, coding: Coding) -> Option<&EncodedBody> {
+        self.encoded.get()?.get(coding)
+    }
+
     /// Encodes the body, once per coding. Blocks while another thread encodes the same.
     pub fn encode(&self, coding: Coding) {
-        self.encoded.encode(coding, &self.body, &self.etag);
+        self.encoded.get_or_init(Arc::default).encode(coding, &self.body, &self.etag);
     }
 
     /// Claims the encoding of the body; true for one caller, and only if the body is large enough.
     #[must_use]
     pub fn claim_encoding(&self, coding: Coding) -> bool {
-        EncodedBodies::is_worth_encoding(&self.body) && self.encoded.claim(coding)
+        EncodedBodies::is_worth_encoding(&self.body) && self.encoded.get_or_init(Arc::default).claim(coding)
     }
 
     /// True if the body is large enough to be encoded and this coding was not tried yet.
     #[must_use]
     pub fn lacks_encoding(&self, coding: Coding) -> bool {
-        EncodedBodies::is_worth_encoding(&self.body) && !self.encoded.is_tried(coding)
+        EncodedBodies::is_worth_encoding(&self.body)
+            && !self.encoded.get().is_some_and(|bodies| bodies.is_tried(coding))
     }
 
     /// Decides how the entry can be served now. Part of the hit path.
@@ -242,14 +250,17 @@ impl Entry {
         self.retry_time.0.store((now + RETRY_PAUSE).as_nanos(), Ordering::Relaxed);
     }
 
-    /// Memory that the store counts for the entry, in bytes.
+    /// Memory that the entry takes now, in bytes: with the codings that have been made of its body.
     #[must_use]
-    pub fn weight(&self) -> u32 {
-        // The key, the header values and the store's own bookkeeping.
-        const OVERHEAD: usize = 512;
-        // All encoded bodies together are at most as large as the plain one.
-        let encoded = if EncodedBodies::is_worth_encoding(&self.body) { self.body.len() } else { 0 };
-        u32::try_from(self.body.len() + encoded + OVERHEAD).unwrap_or(u32::MAX)
+    pub fn weight(&self) -> usize {
+        let encoded = self.encoded.get().map_or(0, |bodies| bodies.weight());
+        allocated(size_of::<Self>()) + allocated(self.body.len() + self.etag.len()) + encoded
+    }
+
+    /// True if both entries have the same body and the same memory for codings of it.
+    #[must_use]
+    pub fn shares_body_with(&self, other: &Self) -> bool {
+        self.body.as_ptr() == other.body.as_ptr()
     }
 }
 
@@ -287,10 +298,10 @@ mod tests {
         let newer = entry(text, 7).sharing(&older);
         assert_eq!(newer.request_time, Moment::from_nanos(7));
         assert_eq!(newer.body.as_ptr(), older.body.as_ptr());
-        assert!(newer.encoded.is_tried(Coding::Gzip));
+        assert!(!newer.lacks_encoding(Coding::Gzip));
         let other = entry("{}", 7).sharing(&older);
         assert_eq!(other.body, "{}");
-        assert!(other.etag != older.etag && !other.encoded.is_tried(Coding::Gzip));
+        assert!(other.etag != older.etag && other.encoded.get().is_none());
     }
 
     #[test]

@@ -43,8 +43,8 @@ impl CacheKey {
 
     /// Heap memory of the key in bytes.
     #[must_use]
-    pub fn heap_size(&self) -> u32 {
-        u32::try_from(self.question.heap_size()).unwrap_or(u32::MAX)
+    pub fn heap_size(&self) -> usize {
+        self.question.heap_size()
     }
 
     /// The question that the key was made for.

@@ -5,6 +5,7 @@ mod directives;
 mod encoder;
 mod encoding;
 mod entry;
+mod footprint;
 mod freshness;
 mod key;
 mod outcome;

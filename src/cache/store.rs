@@ -39,6 +39,14 @@ pub struct CutOff {
 /// Expires an entry when it can be neither served nor revalidated.
 struct EntryExpiry;
 
+/// Memory of a key in the store and of the store's own bookkeeping for it, in bytes: `benches/scale capacity` compares the sum with
+/// the resident memory.
+const BOOKKEEPING: usize = 1_000;
+
+fn weight(key: &CacheKey, entry: &Arc<Entry>) -> u32 {
+    u32::try_from(BOOKKEEPING + key.heap_size() + entry.weight()).unwrap_or(u32::MAX)
+}
+
 impl Expiry<CacheKey, Arc<Entry>> for EntryExpiry {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
         Some(entry.retention())
@@ -79,7 +87,7 @@ impl Store {
             Cache::builder()
                 .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(capacity)
-                .weigher(|key: &CacheKey, entry: &Arc<Entry>| key.heap_size().saturating_add(entry.weight()))
+                .weigher(weight)
                 .expire_after(EntryExpiry)
                 .eviction_listener(move |_, _, cause| {
                     if cause == RemovalCause::Size {
@@ -128,6 +136,15 @@ impl Store {
         });
     }
 
+    /// Counts the memory of a stored entry anew, after its body has been encoded.
+    pub fn weigh_again(&self, key: CacheKey, entry: &Entry) {
+        let Some(entries) = &self.entries else { return };
+        entries.entry(key).and_compute_with(|stored| match stored {
+            Some(stored) if stored.value().shares_body_with(entry) => Op::Put(stored.into_value()),
+            _ => Op::Nop,
+        });
+    }
+
     /// Removes the entry of a key.
     pub fn remove(&self, key: &CacheKey) {
         if let Some(entries) = &self.entries {
@@ -155,6 +172,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::cache::Coding;
     use crate::executions::{ForwardedParameters, PathId, Progress, Question, ValidatedBody};
 
     const LIFETIME: Duration = Duration::from_secs(5);
@@ -199,6 +217,27 @@ mod tests {
         store.put_if_newer(key.clone(), requested_at(START).into(), START);
         store.put_if_newer(key.clone(), requested_at(START).not_stored().into(), START);
         assert_eq!(stored(&store, &key), None);
+    }
+
+    #[test]
+    fn an_entry_counts_the_codings_that_were_made_of_it() {
+        let (store, key) = (store(), key("a"));
+        let text = Bytes::from("{\"docs\":[]} ".repeat(1_000));
+        let body = ValidatedBody { body: text, progress: Progress::Settled, total: None };
+        let entry = Arc::new(Entry::new(&body, LIFETIME, START, START));
+        store.put_if_newer(key.clone(), Arc::clone(&entry), START);
+        let plain = store.usage().bytes;
+        assert!((13_000..16_000).contains(&plain), "{plain}");
+        entry.encode(Coding::Gzip);
+        let replaced = requested_at(START);
+        store.weigh_again(key.clone(), &replaced);
+        assert_eq!(store.usage().bytes, plain, "another entry was encoded");
+        store.weigh_again(key.clone(), &entry);
+        let usage = store.usage();
+        assert!(usage.bytes > plain && usage.entries == 1, "{usage:?}");
+        store.remove(&key);
+        store.weigh_again(key, &entry);
+        assert_eq!(store.usage().entries, 0, "a removed entry does not come back");
     }
 
     #[test]

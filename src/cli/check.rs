@@ -31,7 +31,8 @@ pub(super) struct CheckArguments {
     /// Do not read the values of secrets: for a machine that does not have them.
     #[arg(long)]
     without_secrets: bool,
-    /// Also ask the servers that the file names: Refold about the org keys, the issuers for their keys, the collector of spans.
+    /// Also ask the servers that the file names: Refold about the org keys, the issuers for their keys, the collector of spans,
+    /// the fleet's Redis.
     #[arg(long, conflicts_with = "without_secrets")]
     online: bool,
     /// Form of the result on standard output.

@@ -15,6 +15,7 @@ mod man;
 mod online;
 mod output;
 mod purge;
+mod refusal;
 mod serve;
 mod shell;
 mod signals;

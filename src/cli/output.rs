@@ -32,3 +32,25 @@ pub(super) fn print_error(error: &CommandError) {
     // There is no other place to report that standard error is closed.
     let _ = writeln!(io::stderr(), "postern: {error}");
 }
+
+/// A time span in its largest whole unit.
+pub(super) fn time_span(seconds: u64) -> String {
+    let (number, unit) = match seconds {
+        0..120 => (seconds, "s"),
+        120..7200 => (seconds / 60, "min"),
+        7200..172_800 => (seconds / 3600, "h"),
+        _ => (seconds / 86_400, "d"),
+    };
+    format!("{number} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time_span;
+
+    #[test]
+    fn a_time_span_has_its_largest_unit() {
+        let spans = [0, 119, 120, 7199, 7200, 172_799, 172_800].map(time_span);
+        assert_eq!(spans, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"]);
+    }
+}

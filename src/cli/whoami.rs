@@ -9,16 +9,17 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::output::{CommandError, print};
+use super::refusal::{self, RefusedRequest, patterns};
 use crate::caller::{Caller, Callers, Credential, ListenerIdentity, Unidentified};
 use crate::clock::Clock;
-use crate::config::{Access, AccountPattern, Config, Environment, ListenAddress};
+use crate::config::{Access, Config, Environment, ListenAddress};
 use crate::digest::{Hex, sha256};
 use crate::error::ClientError;
 use crate::request::headers::{LINKED_ACCOUNT_ID, RequestHeaders, X_API_KEY};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  pass show my-app-key | postern whoami --config postern.toml --linked-account acme-1"
+    after_help = "Examples:\n  pass show my-app-key | postern whoami --config postern.toml --linked-account acme-1\n  echo \"$TOKEN\" | postern whoami --config postern.toml --bearer"
 )]
 pub(super) struct WhoamiArguments {
     /// Configuration file (TOML).
@@ -56,7 +57,18 @@ pub(super) fn run(arguments: &WhoamiArguments) -> Result<(), CommandError> {
         Ok(caller) => explain_caller(&caller, credential)?,
         Err(error) => {
             print(format_args!("refused         {} {}", error.status().as_u16(), error.operator_code()))?;
-            print(format_args!("why             {}", reason(&config, arguments, credential, &error)))?;
+            let why = error.cause().map_or_else(|| error.message().to_owned(), ToString::to_string);
+            print(format_args!("why             {why}"))?;
+            let request = RefusedRequest {
+                config: &config,
+                credential,
+                is_bearer: arguments.bearer,
+                linked_account: arguments.linked_account.as_deref(),
+                now: Clock::system().wall(),
+            };
+            for (name, text) in refusal::details(request, &error) {
+                print(format_args!("{name:<15} {text}"))?;
+            }
             return Err("the gateway would refuse this request".into());
         }
     }
@@ -131,26 +143,4 @@ fn explain_caller(caller: &Caller, credential: &str) -> Result<(), CommandError>
     print(format_args!("access          {access}"))?;
     let upstream = if caller.injects_org_key() { "the org key, added by the gateway" } else { "the same credential" };
     print(format_args!("sent to Refold  {upstream}"))
-}
-
-/// Returns patterns as the configuration file has them, separated by commas.
-fn patterns(patterns: &[AccountPattern]) -> String {
-    let text = |pattern: &AccountPattern| match pattern {
-        AccountPattern::Exact(id) => id.to_string(),
-        AccountPattern::Prefix(prefix) => format!("{prefix}*"),
-    };
-    patterns.iter().map(text).collect::<Vec<_>>().join(", ")
-}
-
-/// Returns the reason of a refusal in more detail than the response to the caller has.
-fn reason(config: &Config, arguments: &WhoamiArguments, credential: &str, error: &ClientError) -> String {
-    let Some(cause) = error.cause() else { return error.message().to_owned() };
-    if arguments.bearer || credential.is_empty() {
-        return cause.to_string();
-    }
-    if jsonwebtoken::decode_header(credential).is_ok() {
-        return format!("{cause}; this is a token (JWT): with --bearer it is sent as one");
-    }
-    let keys: usize = config.tenants.iter().map(|tenant| tenant.client_keys.len()).sum();
-    format!("{cause}: none of the {keys} client keys has the SHA-256 {}", Hex(&sha256(credential.as_bytes())))
 }

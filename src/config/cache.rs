@@ -61,6 +61,10 @@ impl<'de> Deserialize<'de> for Derive {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Derive, E> {
+                // A variable's value is read as a text.
+                if let Ok(was_on) = text.parse() {
+                    return self.visit_bool(was_on);
+                }
                 let all = [Derive::Verified, Derive::Trusted, Derive::Off];
                 let known = all.into_iter().find(|derive| derive.name() == text);
                 known.ok_or_else(|| E::unknown_variant(text, &["verified", "trusted", "off"]))

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::mask;
+use super::mask::{self, PlainNames};
 use super::secret::LITERAL_SECRET;
 use super::setting_path::InvalidSetting;
 use super::tree::SettingOrigin;
@@ -53,6 +53,14 @@ struct Excerpt {
     length: usize,
 }
 
+/// A configuration file's name and text, and the settings whose values an error may show.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) path: &'a Path,
+    pub(super) text: &'a str,
+    pub(super) plain: &'a PlainNames,
+}
+
 impl Finding {
     /// The file cannot be read.
     pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> Self {
@@ -66,47 +74,50 @@ impl Finding {
 
     /// The file is not TOML, or a value has not the form of its setting. Unknown names get a suggestion, and quoted values
     /// are masked.
-    pub(super) fn of_parser(
-        file: &Path,
-        text: &str,
-        origin: SettingOrigin<'_>,
-        name: &str,
-        error: &toml::de::Error,
-    ) -> Self {
-        let quoted = if let SettingOrigin::Variable(from) = &origin { from.text } else { text };
-        let written = if let SettingOrigin::Text(span) = &origin { text.get(span.clone()) } else { Some(quoted) };
-        let message = list_instead(error.message(), name, written).unwrap_or_else(|| with_suggestion(error.message()));
-        let message = mask::message(&message, quoted);
-        let refused = Self::at(file, text, origin, message);
+    pub(super) fn of_parser(source: Source<'_>, origin: SettingOrigin<'_>, error: &toml::de::Error) -> Self {
+        let unquoted = match &origin {
+            SettingOrigin::Text(span) if error.message() == UNQUOTED => {
+                source.text.get(span.start..).and_then(quotes_instead)
+            }
+            _ => None,
+        };
+        let message = unquoted.unwrap_or_else(|| in_plain_words(error.message()));
+        let refused = Self::of_value(source, origin, &message);
         if error.message() == LITERAL_SECRET { Self { excerpt: None, ..refused } } else { refused }
     }
 
     /// A setting has the right form and cannot be used. Quoted values are masked.
-    pub(super) fn of_check(file: &Path, text: &str, origin: SettingOrigin<'_>, invalid: &InvalidSetting) -> Self {
-        let quoted = if let SettingOrigin::Variable(from) = &origin { from.text } else { text };
-        Self::at(file, text, origin, mask::message(&invalid.message, quoted))
+    pub(super) fn of_check(source: Source<'_>, origin: SettingOrigin<'_>, invalid: &InvalidSetting) -> Self {
+        Self::of_value(source, origin, &invalid.message)
     }
 
-    fn at(file: &Path, text: &str, origin: SettingOrigin<'_>, message: String) -> Self {
+    /// A value cannot be used. Values that the message quotes are masked.
+    pub(super) fn of_value(source: Source<'_>, origin: SettingOrigin<'_>, message: &str) -> Self {
+        let quoted = if let SettingOrigin::Variable(from) = &origin { from.text } else { source.text };
+        Self::at(source, origin, mask::message(message, quoted, source.plain))
+    }
+
+    fn at(source: Source<'_>, origin: SettingOrigin<'_>, message: String) -> Self {
         match origin {
-            SettingOrigin::File => Self::without_excerpt(Location::File(file.to_owned()), message),
+            SettingOrigin::File => Self::without_excerpt(Location::File(source.path.to_owned()), message),
             SettingOrigin::Variable(from) => Self::variable(from.variable, message),
-            SettingOrigin::Text(span) => Self::in_text(file, text, &span, message),
+            SettingOrigin::Text(span) => Self::in_text(source, &span, message),
         }
     }
 
-    fn in_text(file: &Path, text: &str, span: &Range<usize>, message: String) -> Self {
+    fn in_text(source: Source<'_>, span: &Range<usize>, message: String) -> Self {
+        let Source { path, text, plain } = source;
         let start = span.start.min(text.len());
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
         let offset = text[line_start..start].chars().count();
         let excerpt = Excerpt {
-            text: mask::line(text[line_start..line_end].trim_end()),
+            text: mask::line_of(text, line_start, plain),
             offset,
             length: text[start..span.end.clamp(start, line_end)].chars().count().max(1),
         };
         let line = text[..start].matches('\n').count() + 1;
-        let location = Location::Position { file: file.to_owned(), line, column: offset + 1 };
+        let location = Location::Position { file: path.to_owned(), line, column: offset + 1 };
         Self { location, message, excerpt: Some(excerpt) }
     }
 
@@ -157,20 +168,30 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The message for a single table or value where the file needs a list of them; `None` for other errors.
-fn list_instead(message: &str, name: &str, written: Option<&str>) -> Option<String> {
-    let found = message.strip_suffix(", expected a sequence")?.strip_prefix("invalid type: ")?;
-    match (found.split_once(' ').map_or(found, |(kind, _)| kind), written) {
-        ("map", _) => Some(format!("there can be several of these tables; write `[[{name}]]`")),
-        ("string" | "integer" | "floating" | "boolean", Some(value)) if !value.contains('\n') => {
-            Some(format!("this is a list; write `[{value}]`"))
-        }
-        _ => None,
-    }
+/// The parser's message for a value that is neither in quotes nor a number, a date or `true`.
+const UNQUOTED: &str = "string values must be quoted, expected literal string";
+
+/// The message for an unquoted value, of which the text begins with the value.
+fn quotes_instead(text: &str) -> Option<String> {
+    let value = text.lines().next().unwrap_or_default().split([',', ']', '}', '#']).next()?.trim();
+    Some(match value.to_lowercase().as_str() {
+        "" => "there is no value after `=`".to_owned(),
+        "true" | "yes" | "on" => "write `true`".to_owned(),
+        "false" | "no" | "off" => "write `false`; or, if it is a text, put it in quotes".to_owned(),
+        _ if value.contains('"') => return None,
+        _ => format!("a text is written in quotes: `\"{value}\"`"),
+    })
 }
 
-/// Rewords the parser's `unknown field `x`, expected one of `a`, `b`` and suggests the nearest name.
-fn with_suggestion(message: &str) -> String {
+/// Rewords messages of the parser: `unknown field `x`, expected one of `a`, `b``, for which it suggests the nearest name, and some
+/// others.
+fn in_plain_words(message: &str) -> String {
+    if let Some(name) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        return format!("`{name}` is missing in this table");
+    }
+    if message == "wanted string or table" {
+        return "this is a text in quotes".to_owned();
+    }
     let (kind, rest) = if let Some(rest) = message.strip_prefix("unknown field `") {
         ("key", rest)
     } else if let Some(rest) = message.strip_prefix("unknown variant `") {

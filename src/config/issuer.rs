@@ -66,6 +66,16 @@ pub struct Issuer {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct ClaimPath(pub Box<str>);
 
+impl ClaimPath {
+    /// Returns the claim at this path: the member of exactly that name if there is one (names can contain dots), else the member
+    /// that the path leads to through nested objects.
+    #[must_use]
+    pub fn find<'a>(&self, claims: &'a serde_json::Value) -> Option<&'a serde_json::Value> {
+        let path = self.0.as_ref();
+        claims.get(path).or_else(|| path.split('.').try_fold(claims, |value, name| value.get(name)))
+    }
+}
+
 /// The tenant of an issuer's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TenantOf<'a> {

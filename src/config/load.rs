@@ -5,11 +5,14 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde_json::Value as Json;
 
-use super::diagnostic::{ConfigError, Finding};
+use super::diagnostic::{ConfigError, Finding, Source};
 use super::diff::{Changes, WrittenConfig};
 use super::environment::Environment;
 use super::files::FileReader;
+use super::kinds::{WrongKind, wrong_kinds};
+use super::mask::PlainNames;
 use super::named_server::NamedServer;
 use super::named_servers::named_servers;
 use super::overrides;
@@ -40,7 +43,7 @@ impl Config {
     pub fn load_with(path: &Path, environment: &Environment, secrets: SecretValues) -> Result<Self, ConfigError> {
         let reader = FileReader::new(path);
         let text = reader.read_text(path).map_err(|error| Finding::unreadable(path, &error))?;
-        parse(Source { path, text: &text }, &Resolver::new(environment, &reader, secrets))
+        parse(path, &text, &Resolver::new(environment, &reader, secrets))
     }
 
     /// Reads the text of a configuration file; `path` names it in errors, and relative paths in it start at its folder.
@@ -61,7 +64,7 @@ impl Config {
         environment: &Environment,
         secrets: SecretValues,
     ) -> Result<Self, ConfigError> {
-        parse(Source { path, text }, &Resolver::new(environment, &FileReader::new(path), secrets))
+        parse(path, text, &Resolver::new(environment, &FileReader::new(path), secrets))
     }
 
     /// The settings that differ from an older configuration.
@@ -85,26 +88,20 @@ impl Config {
 /// Reads a configuration file with a reader that records the files it reads.
 pub(super) fn read(path: &Path, environment: &Environment, reader: &FileReader) -> Result<Config, ConfigError> {
     let text = reader.read_text(path).map_err(|error| Finding::unreadable(path, &error))?;
-    parse(Source { path, text: &text }, &Resolver::new(environment, reader, SecretValues::Required))
+    parse(path, &text, &Resolver::new(environment, reader, SecretValues::Required))
 }
 
-/// A file's name and content.
-#[derive(Clone, Copy)]
-struct Source<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-fn parse(source: Source<'_>, resolver: &Resolver<'_>) -> Result<Config, ConfigError> {
-    let Source { path, text } = source;
+fn parse(path: &Path, text: &str, resolver: &Resolver<'_>) -> Result<Config, ConfigError> {
+    let schema = schema_value();
+    let source = Source { path, text, plain: &PlainNames::of_schema(&schema) };
     let mut tree = Tree::parse(text).map_err(|error| {
         let origin = error.span().map_or(SettingOrigin::File, SettingOrigin::Text);
-        Finding::of_parser(path, text, origin, "", &error)
+        Finding::of_parser(source, origin, &error)
     })?;
     let mut findings = overrides::apply(&mut tree, resolver.environment());
-    let written = tree.read().map_err(|error| source.refused(&tree, &error))?;
+    let written = tree.read().map_err(|error| refused(source, &tree, &error))?;
     inherit_common_settings(&mut tree);
-    let config = source.read_all(&mut tree, &mut findings);
+    let config = read_all((source, &schema), &mut tree, &mut findings);
     // Tables are read in the order of their names. Within a line the cause stays before its consequences.
     findings.sort_by_key(|finding| finding.position().map(|(_, line, _)| line));
     let Some(mut config) = config else { return Err(ConfigError(findings)) };
@@ -112,12 +109,12 @@ fn parse(source: Source<'_>, resolver: &Resolver<'_>) -> Result<Config, ConfigEr
     config.check(resolver, &mut invalid);
     let is_whole = findings.is_empty();
     for invalid in invalid.0.iter().filter(|invalid| is_whole || !invalid.is_absence) {
-        findings.push(Finding::of_check(path, text, tree.origin_of(&invalid.at), invalid));
+        findings.push(Finding::of_check(source, tree.origin_of(&invalid.at), invalid));
     }
     if !findings.is_empty() {
         return Err(ConfigError(findings));
     }
-    let finding = |invalid: &InvalidSetting| Finding::of_check(path, text, tree.origin_of(&invalid.at), invalid);
+    let finding = |invalid: &InvalidSetting| Finding::of_check(source, tree.origin_of(&invalid.at), invalid);
     config.remarks =
         remarks(&config, resolver.environment()).into_iter().map(|(from, remark)| (from, finding(&remark))).collect();
     let servers = named_servers(&config).into_iter();
@@ -127,35 +124,36 @@ fn parse(source: Source<'_>, resolver: &Resolver<'_>) -> Result<Config, ConfigEr
     Ok(config)
 }
 
-impl Source<'_> {
-    fn refused(self, tree: &Tree<'_>, error: &toml::de::Error) -> Finding {
-        let name = error.span().map_or(String::new(), |span| tree.name_of(&span));
-        Finding::of_parser(self.path, self.text, tree.origin(error.span()), &name, error)
-    }
+fn refused(source: Source<'_>, tree: &Tree<'_>, error: &toml::de::Error) -> Finding {
+    Finding::of_parser(source, tree.origin(error.span()), error)
+}
 
-    /// Deserialises the tree without the values that can't be, each of which becomes a finding; `None` if too little is left.
-    fn read_all(self, tree: &mut Tree<'_>, findings: &mut Vec<Finding>) -> Option<Config> {
-        let mut removed = Vec::new();
-        for _ in 0..MAX_REMOVED {
-            let error = match tree.read() {
-                Ok(config) => return Some(config),
-                Err(error) => error,
-            };
-            let span = error.span();
-            let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
-            let is_consequence = missing
-                .zip(span.clone())
-                .is_some_and(|(name, table)| removed.iter().any(|(from, gone)| *from == table && gone == name));
-            let finding = self.refused(tree, &error);
-            if !is_consequence && !findings.contains(&finding) {
-                findings.push(finding);
-            }
-            let taken = tree.remove(&span?);
-            if taken.is_empty() {
-                return None;
-            }
-            removed.extend(taken);
-        }
-        None
+/// Deserialises the tree without the values that can't be, each of which becomes a finding; `None` if too little is left.
+fn read_all((source, schema): (Source<'_>, &Json), tree: &mut Tree<'_>, findings: &mut Vec<Finding>) -> Option<Config> {
+    let mut removed = Vec::new();
+    for WrongKind { span, message } in wrong_kinds(tree.root(), schema) {
+        findings.push(Finding::of_value(source, tree.origin(Some(span.clone())), &message));
+        removed.extend(tree.remove(&span));
     }
+    for _ in 0..MAX_REMOVED {
+        let error = match tree.read() {
+            Ok(config) => return Some(config),
+            Err(error) => error,
+        };
+        let span = error.span();
+        let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        let is_consequence = missing
+            .zip(span.clone())
+            .is_some_and(|(name, table)| removed.iter().any(|(from, gone)| *from == table && gone == name));
+        let finding = refused(source, tree, &error);
+        if !is_consequence && !findings.contains(&finding) {
+            findings.push(finding);
+        }
+        let taken = tree.remove(&span?);
+        if taken.is_empty() {
+            return None;
+        }
+        removed.extend(taken);
+    }
+    None
 }

@@ -1,16 +1,23 @@
 //! Masks everything in an error message that could be a credential. A secret under a misspelt name or in the wrong setting
 //! is not recognised as a secret, and the error message must not reveal it. Masks rather too much than too little.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
+use serde_json::Value as Json;
 
 use super::units::parse_duration;
 
 /// Shortest word that could be a credential.
 const SHORTEST: usize = 12;
+
+/// Length of a part without a separator that no name has.
+const LONG_PART: usize = 24;
+/// Changes between letters and digits that no name has.
+const OFTEN: usize = 4;
 
 /// Endings of files that a configuration names.
 const FILE_ENDINGS: [&str; 8] = [".pem", ".key", ".crt", ".cer", ".json", ".toml", ".txt", ".sock"];
@@ -21,19 +28,88 @@ pub(crate) fn path(path: &Path) -> String {
     path.to_string_lossy().split('/').map(masked).collect::<Vec<_>>().join("/")
 }
 
+/// The names of settings that hold no secret. Of their values only what looks generated is masked.
+#[derive(Debug, Default)]
+pub(super) struct PlainNames(BTreeSet<String>);
+
+impl PlainNames {
+    /// Collects them from the JSON Schema, which marks secrets and all below them as `writeOnly`.
+    pub(super) fn of_schema(schema: &Json) -> Self {
+        fn collect(schema: &Json, is_secret: bool, plain: &mut BTreeSet<String>, secret: &mut BTreeSet<String>) {
+            let is_secret = is_secret || schema["writeOnly"] == true;
+            for (name, below) in schema["properties"].as_object().into_iter().flatten() {
+                let of_secrets = is_secret || below["writeOnly"] == true;
+                if of_secrets { &mut *secret } else { &mut *plain }.insert(name.clone());
+                collect(below, is_secret, plain, secret);
+            }
+            if schema["items"].is_object() {
+                collect(&schema["items"], is_secret, plain, secret);
+            }
+        }
+        let (mut plain, mut secret) = (BTreeSet::new(), BTreeSet::new());
+        collect(schema, false, &mut plain, &mut secret);
+        Self(plain.difference(&secret).cloned().collect())
+    }
+
+    /// The words to mask in values of the setting with this name.
+    fn suspects(&self, setting: &str) -> Suspects {
+        if self.0.contains(setting) { Suspects::Generated } else { Suspects::All }
+    }
+}
+
+/// The words that are masked, of those that could be credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suspects {
+    /// All words, for secrets and for settings that do not exist.
+    All,
+    /// Words that look like the output of a generator.
+    Generated,
+    /// Words that no prose has, for comments.
+    NoProse,
+}
+
+impl Suspects {
+    fn include(self, word: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Generated => word.contains('@') || looks_generated(word),
+            Self::NoProse => {
+                word.contains(|letter: char| letter.is_ascii_digit() || "@_=+~".contains(letter))
+                    || looks_generated(word)
+            }
+        }
+    }
+}
+
 /// A line of TOML with every possible credential replaced by as many stars, so that columns stay right.
 pub(super) fn line(line: &str) -> String {
+    masked(line, words(line, &PlainNames::default(), &mut Suspects::All))
+}
+
+/// The line of a file's text that begins at this byte, masked like [`line`]. Values of settings that hold no secret are shown.
+pub(super) fn line_of(text: &str, start: usize, plain: &PlainNames) -> String {
+    let mut suspects = Suspects::All;
+    text[..start].lines().for_each(|line| drop(words(line, plain, &mut suspects)));
+    let line = text[start..].lines().next().unwrap_or_default().trim_end();
+    masked(line, words(line, plain, &mut suspects))
+}
+
+fn masked(line: &str, words: Vec<Range<usize>>) -> String {
     let mut shown = line.to_owned();
-    for word in words(line).into_iter().rev() {
+    for word in words.into_iter().rev() {
         let stars = "*".repeat(line[word.clone()].chars().count());
         shown.replace_range(word, &stars);
     }
     shown
 }
 
-/// A message in which every possible credential that it quotes from a text is replaced by stars.
-pub(super) fn message(message: &str, text: &str) -> String {
-    let words = text.lines().flat_map(|line| words(line).into_iter().map(move |word| &line[word]));
+/// A message in which every possible credential that it quotes from a text is replaced by stars. Values of settings that hold no
+/// secret are shown.
+pub(super) fn message(message: &str, text: &str, plain: &PlainNames) -> String {
+    let mut suspects = Suspects::All;
+    let words = text.lines().flat_map(|line| {
+        words(line, plain, &mut suspects).into_iter().map(move |word| &line[word]).collect::<Vec<_>>()
+    });
     words.fold(message.to_owned(), |mut message, word| {
         // A match after two slashes is the host of an example URL in the message itself. One slash can end the folder that a
         // relative path was completed with.
@@ -48,10 +124,13 @@ pub(super) fn message(message: &str, text: &str) -> String {
 }
 
 /// The positions of possible credentials in a line, which need not be valid TOML. A line inside a multi-line string is read
-/// as if it stood outside.
-fn words(line: &str) -> Vec<Range<usize>> {
+/// as if it stood outside. `suspects` are those of the value that the line before left open, and then of this line's last value.
+fn words(line: &str, plain: &PlainNames, suspects: &mut Suspects) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let names_a_table = line.trim_start().starts_with('[');
+    if names_a_table && line.trim_end().ends_with(']') {
+        *suspects = Suspects::All;
+    }
     let (mut at, mut is_value) = (0, false);
     while let Some(next) = line[at..].chars().next() {
         let rest = &line[at..];
@@ -60,12 +139,12 @@ fn words(line: &str) -> Vec<Range<usize>> {
             '"' | '\'' => {
                 let content = end..end + content(&line[end..], next);
                 end = content.end;
-                found.extend(within(line, content));
+                found.extend(within(line, content, *suspects));
                 // The closing quote, if there is one.
                 end += usize::from(end < line.len());
             }
             '#' => {
-                found.extend(within(line, end..line.len()));
+                found.extend(within(line, end..line.len(), Suspects::NoProse));
                 end = line.len();
             }
             '=' => is_value = true,
@@ -74,6 +153,9 @@ fn words(line: &str) -> Vec<Range<usize>> {
                 end = at + rest.find(ends_a_word).unwrap_or(rest.len());
                 let is_name = !is_value && (names_a_table || line[end..].trim_start().starts_with('='));
                 if is_name {
+                    if !names_a_table {
+                        *suspects = plain.suspects(line[at..end].rsplit('.').next().unwrap_or_default());
+                    }
                     let mut start = at;
                     for part in line[at..end].split('.') {
                         found.extend(looks_random(part).then_some(start..start + part.len()));
@@ -82,7 +164,7 @@ fn words(line: &str) -> Vec<Range<usize>> {
                 } else {
                     // Padding of base64.
                     end += line[end..].len() - line[end..].trim_start_matches('=').len();
-                    found.extend(within(line, at..end));
+                    found.extend(within(line, at..end, *suspects));
                 }
             }
             _ => {}
@@ -104,14 +186,15 @@ fn content(text: &str, quote: char) -> usize {
 }
 
 /// The positions of possible credentials in a part of a line.
-fn within(line: &str, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+fn within(line: &str, part: Range<usize>, suspects: Suspects) -> impl Iterator<Item = Range<usize>> {
     let separates = |letter: char| letter.is_whitespace() || "\"'`,;()[]{}<>".contains(letter);
     let mut start = part.start;
     line[part].split_inclusive(separates).flat_map(move |piece| {
         let word = piece.trim_end_matches(separates);
         let at = start;
         start += piece.len();
-        credentials_in(word).into_iter().map(move |place| at + place.start..at + place.end)
+        let included = credentials_in(word).into_iter().filter(move |place| suspects.include(&word[place.clone()]));
+        included.map(move |place| at + place.start..at + place.end)
     })
 }
 
@@ -156,6 +239,20 @@ fn looks_random(word: &str) -> bool {
     could_be_a_credential(word)
         && (has_digit && (has_upper || word.contains('_'))
             || has_upper && has(char::is_ascii_lowercase) && word.len() >= 20)
+}
+
+/// Returns whether a word looks like the output of a generator, which names of tenants, accounts, hosts and callers do not: it has
+/// the prefix of a key, changes often between letters and digits, mixes digits with both cases, or has a long part without a
+/// separator.
+fn looks_generated(word: &str) -> bool {
+    const KEY_PREFIXES: [&str; 4] = ["tk_", "pk_", "sk_", "pst_"];
+    let has = |is_one: fn(&char) -> bool| word.chars().any(|letter| is_one(&letter));
+    let is_mixed = has(char::is_ascii_digit) && has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase);
+    let is_long = word.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|part| part.len() >= LONG_PART);
+    let letters: Vec<bool> =
+        word.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.is_ascii_digit()).collect();
+    let changes = letters.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    KEY_PREFIXES.iter().any(|prefix| word.contains(prefix)) || is_mixed || is_long || changes >= OFTEN
 }
 
 fn ends_a_word(letter: char) -> bool {

@@ -25,6 +25,7 @@ mod fleet;
 mod host_name;
 mod issuer;
 mod issuer_keys;
+mod kinds;
 mod limits;
 mod listener;
 mod load;

@@ -2,6 +2,7 @@
 
 mod bad_files;
 mod findings;
+mod kinds;
 
 use std::path::Path;
 
@@ -156,9 +157,42 @@ fn values_that_are_no_secrets_are_shown() {
         ("[[listeners]]\naddress = \"postern-0.postern.internal:8080\"".to_owned(), "postern-0.postern.internal:8080"),
         (with_key("").replace("REFOLD_ORG_KEY", "REFOLD_ORG_KEY_2026"), "REFOLD_ORG_KEY_2026 is not set"),
         (with_key("linked_account_pattern = 1"), "unknown key `linked_account_pattern`"),
+        (
+            format!("{0}\n{0}", with_key("").replace("\"k\"", "\"dashboards-production\"")),
+            "`dashboards-production` of tenant",
+        ),
+        (
+            format!("{0}\n{0}", with_key("").replace("id = \"a\"", "id = \"acme_production_eu_1\"")),
+            "`acme_production_eu_1` already",
+        ),
+        (with_key("access = \"administrators\""), "unknown value `administrators`"),
+        (
+            with_key("burst = 1 # authentication isn't limited otherwise"),
+            "burst = 1 # authentication isn't limited otherwise",
+        ),
+        (with_key("").replace("[\"*\"]", "[\n\"customer-000123\",\n\"customer-00*124\"]"), "\"customer-00*124\""),
     ] {
         let message = parse(&text).expect_err(&text);
         assert!(message.contains(shown), "{message}");
+    }
+}
+
+#[test]
+fn generated_values_are_masked_in_every_setting() {
+    for secret in [
+        "3f2a9c0d41b8e6775a1c9d20f4b3e8a6c5d7091e2b4f8a60",
+        "550e8400-e29b-41d4-a716-446655440000",
+        "Zk3vQp9LmT2x",
+        "pst_only_letters_here",
+        "abcdefghijklmnopqrstuvwxyz",
+    ] {
+        let twice = format!("{0}\n{0}", with_key("").replace("\"k\"", &format!("\"{secret}\"")));
+        let message = parse(&twice).expect_err("two tenants of one name");
+        assert!(message.contains("already") && !message.contains(secret), "{message}");
+        for line in [format!("id = 1 # {secret}"), format!("linked_accounts = [\n\"{secret}\",\n5]")] {
+            let message = parse(&format!("[[tenants]]\n[[tenants.client_keys]]\n{line}")).expect_err("a number");
+            assert!(!message.contains(secret), "{message}");
+        }
     }
 }
 
@@ -216,7 +250,7 @@ fn the_environment_overrides_single_settings() {
     assert_eq!(config.tenants[0].freshness.live, std::time::Duration::from_secs(1));
     environment.insert("POSTERN_SERVER_WORKERS", "many");
     let error = parse(&environment).expect_err("not a number");
-    assert_eq!(error, "environment variable POSTERN_SERVER_WORKERS: invalid type: string \"many\", expected u16");
+    assert_eq!(error, "environment variable POSTERN_SERVER_WORKERS: this is a whole number, not a text");
     environment.insert("POSTERN_SERVER_WORKERS", "1");
     environment.insert("POSTERN_SERVER_WORKER", "1");
     let error = parse(&environment).expect_err("no such setting");
@@ -384,7 +418,7 @@ fn an_error_in_an_overridden_setting_names_the_variable() {
     );
     assert_eq!(
         refused("POSTERN_CORS_MAX_AGE", "5m"),
-        "environment variable POSTERN_CORS_MAX_AGE: missing field `origins`"
+        "environment variable POSTERN_CORS_MAX_AGE: `origins` is missing in this table"
     );
     assert_eq!(refused("POSTERN_CACHE", "off"), "environment variable POSTERN_CACHE: there is no such setting");
 }

@@ -97,14 +97,6 @@ impl<'t> Tree<'t> {
         removed
     }
 
-    /// The name of the value with this span, joined by dots: `tenants.client_keys`. Empty if there is none.
-    pub(super) fn name_of(&self, span: &Range<usize>) -> String {
-        name_below(&self.root, span).map_or(String::new(), |mut names| {
-            names.reverse();
-            names.join(".")
-        })
-    }
-
     /// The origin of a span in an error of [`Tree::read`].
     pub(super) fn origin(&self, span: Option<Range<usize>>) -> SettingOrigin<'t> {
         let Some(span) = span else { return SettingOrigin::File };
@@ -158,18 +150,6 @@ fn remove_from(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>, removed: &
 }
 
 /// The names on the way to the value with a span, the last one first.
-fn name_below(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<String>> {
-    match value.get_ref() {
-        DeValue::Table(table) => table.iter().find_map(|(key, value)| {
-            let mut names = if value.span() == *span { Vec::new() } else { name_below(value, span)? };
-            names.push(key.get_ref().clone().into_owned());
-            Some(names)
-        }),
-        DeValue::Array(items) => items.iter().find_map(|item| name_below(item, span)),
-        _ => None,
-    }
-}
-
 /// Sets `key` to `common` if the table lacks it. If both values are tables, sets their missing settings in the same way.
 fn fill<'t>(table: &mut DeTable<'t>, key: Spanned<Cow<'t, str>>, common: &Spanned<DeValue<'t>>) {
     match table.get_mut(&key) {

@@ -90,6 +90,19 @@ fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(bytes)
 }
 
+/// A size with another spelling of a unit (`16MB`, `16m`), in the file's spelling.
+fn binary_unit(text: &str) -> Option<String> {
+    let unit = text.find(|letter: char| !letter.is_ascii_digit()).filter(|digits| *digits > 0)?;
+    let (number, unit) = text.split_at(unit);
+    let unit = match unit.trim().to_lowercase().as_str() {
+        "k" | "kb" | "kib" => "KiB",
+        "m" | "mb" | "mib" => "MiB",
+        "g" | "gb" | "gib" => "GiB",
+        _ => return None,
+    };
+    Some(format!("{number}{unit}"))
+}
+
 /// Writes the largest unit that divides the duration.
 impl fmt::Display for AnyDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,8 +156,12 @@ macro_rules! duration_form {
 }
 
 fn read_duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .ok_or_else(|| format!("`{text}` is no duration; write a whole number and ms, s, m or h, like \"2s\""))
+    parse_duration(text).ok_or_else(|| {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return format!("a duration has a unit; write `\"{text}s\"`, or ms, m or h");
+        }
+        format!("`{text}` is no duration; write a whole number and ms, s, m or h, like \"2s\"")
+    })
 }
 
 duration_form!(AnyDuration, read_duration);
@@ -165,7 +182,10 @@ impl<'de> Deserialize<'de> for ByteSize {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {
                 parse_size(text).map(ByteSize).ok_or_else(|| {
-                    E::custom(format!("`{text}` is no size; write a whole number and KiB, MiB or GiB, like \"16MiB\""))
+                    let example = binary_unit(text).unwrap_or_else(|| "16MiB".to_owned());
+                    E::custom(format!(
+                        "`{text}` is no size; write a whole number and KiB, MiB or GiB, like \"{example}\""
+                    ))
                 })
             }
 

@@ -136,7 +136,7 @@ impl InProgress {
                 }
                 // Encoding takes little time compared with the fetch, and later requests find the encoded body.
                 if let Some(coding) = self.context.response.coding {
-                    self.gateway.encoder.encode(&entry, coding).await;
+                    self.gateway.encoder.encode(&miss.key, &entry, coding).await;
                 }
                 Ok(self.serve(&entry))
             }

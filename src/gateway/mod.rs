@@ -107,6 +107,7 @@ impl Gateway {
     pub fn new(config: Arc<Config>, clock: Clock, access_log: Option<LogWriter>) -> Result<Self, GatewayError> {
         let observer = Arc::new(Observer::new(clock.clone(), access_log));
         let fleet = start_fleet(&config, &clock, &observer)?;
+        let fetcher = Fetcher::new(Arc::clone(&config), clock.clone(), &observer, fleet.as_ref());
         let callers = Callers::new(&config, &clock, fleet.as_ref())?;
         if let Some(fleet) = &fleet {
             fleet.set_dropper(Arc::new(TenantDropper::new(callers.tenants())));
@@ -114,8 +115,8 @@ impl Gateway {
         Ok(Self {
             callers,
             cors: config.cors.as_ref().map(CorsPolicy::new),
-            fetcher: Arc::new(Fetcher::new(Arc::clone(&config), clock.clone(), &observer, fleet.as_ref())),
-            encoder: Encoder::default(),
+            encoder: Encoder::new(fetcher.store().clone()),
+            fetcher: Arc::new(fetcher),
             deliveries: DeliveryMemory::default(),
             tracer: observer.tracer(&config.traces)?,
             observer,
@@ -236,8 +237,8 @@ impl Gateway {
             Answer::Hit(entry) => {
                 let response = serve(head, context, &entry, now);
                 // As this request would have preferred it, for the requests that follow.
-                if let Some(coding) = context.response.coding {
-                    drop(self.encoder.start(&entry, coding));
+                if let (Some(coding), Some(key)) = (context.response.coding, &context.key) {
+                    drop(self.encoder.start(key, &entry, coding));
                 }
                 response
             }

@@ -24,11 +24,12 @@ impl Gateway {
             && before.upstream.dialect == after.upstream.dialect
             && before.query == after.query;
         let entries = if entries_stay_valid { CachedEntries::Keep } else { CachedEntries::Drop };
+        let fetcher = self.fetcher.reconfigured(&config, &self.observer);
         Ok(Self {
             callers: self.callers.reconfigured(&config, entries)?,
             cors: after.cors.as_ref().map(CorsPolicy::new),
-            fetcher: Arc::new(self.fetcher.reconfigured(&config, &self.observer)),
-            encoder: self.encoder.clone(),
+            encoder: self.encoder.for_store(fetcher.store().clone()),
+            fetcher: Arc::new(fetcher),
             deliveries: self.deliveries.clone(),
             tracer: if before.traces == after.traces {
                 self.tracer.clone()

@@ -16,7 +16,7 @@ use super::pool::Lease;
 
 /// The body of a response as it arrives, bounded in time and size.
 ///
-/// Read to its end, it returns its connection to the pool; dropped before that, it closes the connection.
+/// Read to its last byte, it returns its connection to the pool; dropped before that, it closes the connection.
 #[derive(Debug)]
 pub struct ResponseBody {
     body: Incoming,
@@ -32,7 +32,11 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     pub(super) fn new(body: Incoming, lease: Lease, deadline: Instant, limit: usize) -> Self {
-        Self { body, lease: Some(lease), deadline, idle_timeout: None, timer: None, limit, received: 0 }
+        let mut new = Self { body, lease: Some(lease), deadline, idle_timeout: None, timer: None, limit, received: 0 };
+        if new.body.is_end_stream() {
+            new.release_connection();
+        }
+        new
     }
 
     /// Also bounds the pauses of the server while the body streams.
@@ -125,6 +129,10 @@ impl Body for ResponseBody {
                 if self.received > self.limit {
                     let too_large = TransportErrorKind::TooLarge { limit: self.limit };
                     return Poll::Ready(Some(Err(TransportError::from(too_large).into())));
+                }
+                // With a Content-Length the end is known now, and the recipient may not ask for it.
+                if self.body.is_end_stream() {
+                    self.release_connection();
                 }
             }
             Some(Err(_)) => {}

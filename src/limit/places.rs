@@ -5,6 +5,8 @@
 //! account does. A place is held for as long as the upstream takes, so a tenant whose requests hang could still hold all of them
 //! when another one arrives. Therefore half of all places are divided among the tenants, and no other takes a tenant's part;
 //! the other half is for all.
+//!
+//! Places for strangers' tokens are shared more strictly between the peers that sent them ([`Places::shared_strictly`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +41,8 @@ struct PlacesState {
     /// Places that no other tenant takes from a tenant.
     guaranteed: usize,
     tenants: usize,
+    /// A credential may hold fewer places than are free.
+    is_strict: bool,
     held: HeldPlaces,
     /// In the order of arrival.
     waiting: Vec<Waiter>,
@@ -66,8 +70,19 @@ impl Places {
     pub fn new(total: usize, tenants: usize) -> Self {
         let tenants = tenants.max(1);
         let guaranteed = if tenants > total { 0 } else { (total / (2 * tenants)).max(1) };
-        let state = PlacesState { free: total, guaranteed, tenants, held: HeldPlaces::default(), waiting: Vec::new() };
+        let (held, waiting, is_strict) = (HeldPlaces::default(), Vec::new(), false);
+        let state = PlacesState { free: total, guaranteed, tenants, is_strict, held, waiting };
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Creates places of which a credential takes one only if more are free than it holds (Choudhury and Hahne, 1998): alone it
+    /// holds half of them, with another one a third. So the next credential finds a place, also while the requests of all
+    /// others hang.
+    #[must_use]
+    pub fn shared_strictly(total: usize, tenants: usize) -> Self {
+        let places = Self::new(total, tenants);
+        places.state().is_strict = true;
+        places
     }
 
     /// Takes a place if one is free for this holder.
@@ -125,7 +140,7 @@ impl Drop for Place {
 impl PlacesState {
     /// Takes a place, unless the free ones are kept for other tenants.
     fn take(&mut self, holder: PlaceHolder) -> bool {
-        let can_take = self.can_take(holder.tenant);
+        let can_take = self.can_take(holder);
         if can_take {
             self.free -= 1;
             self.held.add(holder);
@@ -138,7 +153,10 @@ impl PlacesState {
         self.held.remove(holder);
     }
 
-    fn can_take(&self, tenant: usize) -> bool {
+    fn can_take(&self, PlaceHolder { tenant, flow }: PlaceHolder) -> bool {
+        if self.is_strict && self.held.credentials.get(&flow.credential).is_some_and(|held| *held >= self.free) {
+            return false;
+        }
         let guaranteed = self.guaranteed;
         let used = |held: usize| held.min(guaranteed);
         let own = self.held.tenants.get(&tenant).copied().unwrap_or(0);
@@ -150,7 +168,7 @@ impl PlacesState {
     /// Removes and returns the waiter that is next to get a place; `None` if no place is free for any.
     fn next_waiter(&mut self) -> Option<Waiter> {
         self.waiting.retain(|waiter| !waiter.granted.is_closed());
-        let eligible = self.waiting.iter().enumerate().filter(|(_, waiter)| self.can_take(waiter.holder.tenant));
+        let eligible = self.waiting.iter().enumerate().filter(|(_, waiter)| self.can_take(waiter.holder));
         let (next, _) = eligible.min_by_key(|(arrival, waiter)| (self.held.of(waiter.holder), *arrival))?;
         Some(self.waiting.remove(next))
     }
@@ -230,6 +248,19 @@ mod tests {
         // More tenants than places: nothing can be divided.
         let places = Places::new(3, 4);
         assert_eq!(std::iter::from_fn(|| places.try_acquire(holder(0, 1, 1)).map(std::mem::forget)).count(), 3);
+    }
+
+    #[test]
+    fn strictly_shared_places_leave_one_for_the_next_credential() {
+        let places = Places::shared_strictly(25, 1);
+        let mut held = Vec::new();
+        let mut most = |credential| {
+            let taken = held.len();
+            held.extend(std::iter::from_fn(|| places.try_acquire(holder(0, credential, 1))));
+            held.len() - taken
+        };
+        assert_eq!((1..=5).map(&mut most).collect::<Vec<_>>(), [13, 6, 3, 2, 1]);
+        assert_eq!(Places::shared_strictly(1, 1).try_acquire(holder(0, 1, 1)).into_iter().count(), 1);
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn empty() -> Response<Body> {
 /// Responds with an entry: 200, or 304 if the request's `If-None-Match` matches (RFC 9110, 13.1.2). Part of the hit path.
 #[must_use]
 pub fn entry(context: &mut ResponseContext, request: &HeaderMap, entry: &Entry, now: Moment) -> Response<Body> {
-    let encoded = context.coding.and_then(|coding| Some((coding, entry.encoded.get(coding)?)));
+    let encoded = context.coding.and_then(|coding| Some((coding, entry.encoded(coding)?)));
     let (etag, body) = match &encoded {
         Some((_, encoded)) => (&encoded.etag, &encoded.body),
         None => (&entry.etag, &entry.body),

@@ -82,6 +82,8 @@ pub(super) struct ConnectionActivity {
     http_2: AtomicBool,
     /// At least one request has begun.
     has_had_request: AtomicBool,
+    /// The connection's task is to give up its buffers, if it still can.
+    rest: AtomicBool,
     phase: AtomicU8,
     /// Wakes the connection's task. Waking leaves the waker in place, so that the next phase finds it too.
     task: Mutex<Option<Waker>>,
@@ -104,6 +106,7 @@ impl ConnectionActivity {
             in_head: AtomicBool::new(false),
             http_2: AtomicBool::new(false),
             has_had_request: AtomicBool::new(false),
+            rest: AtomicBool::new(false),
             phase: AtomicU8::new(DrainPhase::Serving as u8),
             task: Mutex::new(None),
         }
@@ -127,10 +130,11 @@ impl ConnectionActivity {
     }
 
     /// Returns the place of the connection in the order in which connections close to make room; `None` if it is not to close:
-    /// a known caller's request is in flight, or it closes already.
+    /// a known caller's request is in flight, it closes already, or it was never polled. It may have waited in the kernel's queue
+    /// for long, and have brought a request.
     pub(super) fn eviction_rank(&self) -> Option<(EvictionClass, u64)> {
         let class = match self.footprint.known_caller().is_known() {
-            _ if self.phase() == DrainPhase::Dropped => return None,
+            _ if self.phase() == DrainPhase::Dropped || self.task().is_none() => return None,
             true if self.is_answering() => return None,
             true => EvictionClass::Idle,
             false if self.awaits_response() => EvictionClass::UnidentifiedWaiting,
@@ -159,8 +163,8 @@ impl ConnectionActivity {
     }
 
     /// Records the protocol, which the connection's first bytes tell.
-    pub(super) fn set_http_2(&self, http_2: bool) {
-        self.http_2.store(http_2, Ordering::Relaxed);
+    pub(super) fn set_http_2(&self) {
+        self.http_2.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_http_2(&self) -> bool {
@@ -273,6 +277,42 @@ impl ConnectionActivity {
         let answerable = self.is_in_http_1_head() && !self.is_answering() && !self.footprint.is_evicted();
         self.in_head.store(false, Ordering::Relaxed);
         answerable
+    }
+
+    /// Has an idle connection give up its buffers until the next request; returns false if it is not idle, or has none.
+    pub(super) fn suggest_rest(&self) -> bool {
+        let idle = self.can_rest();
+        if idle {
+            self.rest.store(true, Ordering::Relaxed);
+            if let Some(waker) = &*self.task() {
+                waker.wake_by_ref();
+            }
+        }
+        idle
+    }
+
+    /// Returns true after [`Self::suggest_rest`], until [`Self::takes_rest`]. Part of the hit path.
+    pub(super) fn is_to_rest(&self) -> bool {
+        self.rest.load(Ordering::Relaxed)
+    }
+
+    /// Returns true once after each [`Self::suggest_rest`], if the connection is still idle. Part of the hit path.
+    pub(super) fn takes_rest(&self) -> bool {
+        if !self.is_to_rest() {
+            return false;
+        }
+        self.rest.store(false, Ordering::Relaxed);
+        self.can_rest()
+    }
+
+    /// An idle HTTP/1.1 connection has answered a request whole, and has read nothing since.
+    fn can_rest(&self) -> bool {
+        self.has_had_request.load(Ordering::Relaxed)
+            && !self.is_http_2()
+            && !self.is_answering()
+            && self.reading_content.load(Ordering::Relaxed) == 0
+            && !self.in_head.load(Ordering::Relaxed)
+            && self.phase() == DrainPhase::Serving
     }
 
     /// Returns true if the peer can be sent GOAWAY without losing its first request.

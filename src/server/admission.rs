@@ -135,3 +135,30 @@ impl Admission {
         self.monitors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::ServerConfig;
+    use crate::generation::ListenerId;
+    use crate::lifecycle::Lifecycle;
+    use crate::server::timeouts::Timeouts;
+
+    #[test]
+    fn a_connection_that_was_never_polled_makes_no_room() {
+        let admission = Admission::new(Bounds { connections: 1, unidentified_bytes: 1 << 20 });
+        let lifecycle = Arc::new(Lifecycle::new(jiff::Timestamp::UNIX_EPOCH));
+        let timeouts = Timeouts::of(&ServerConfig::default());
+        let monitor = Arc::new(ConnectionMonitor::new(timeouts, lifecycle, Arc::clone(admission.occupancy())));
+        admission.watch(&monitor);
+        let _open = admission.try_admit().expect("a place is free");
+        let activity = monitor.add(ListenerId(0), true, Instant::now());
+        assert!(admission.try_admit().is_none(), "it may have brought a request");
+        activity.set_waker(Waker::noop());
+        assert!(admission.try_admit().is_some());
+    }
+}

@@ -1,16 +1,10 @@
-//! The connections of one worker: TLS handshake, then HTTP/1.1 or, by prior knowledge, HTTP/2 (RFC 9113, 3.3) on the same
-//! port, until the peer or the monitor ends the connection.
+//! The connections of one worker: TLS handshake, then HTTP, until the peer or the monitor ends the connection.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
@@ -19,7 +13,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::{ConnectionActivity, DrainPhase};
 use super::admission::Admission;
-use super::monitored_io::{CONNECTION_WINDOW, MonitoredIo, STREAM_WINDOW};
+use super::http::{HttpSettings, until_phase};
+use super::monitored_io::MonitoredIo;
 use super::refusal::HeadRefusals;
 use super::service::GatewayService;
 use super::timeouts::{ConnectionMonitor, Timeouts};
@@ -30,9 +25,6 @@ use crate::generation::{ActiveGeneration, ConnectionOrigin, Listener, ListenerId
 use crate::lifecycle::Lifecycle;
 use crate::observe::OpenConnectionGuard;
 use crate::request::peer::Peer;
-
-/// Streams that one HTTP/2 connection can have open at once.
-const MAX_STREAMS: u32 = 256;
 
 /// Serves the connections of one worker.
 #[derive(Debug)]
@@ -51,32 +43,14 @@ pub(super) struct Connections {
 /// The protocol settings of new connections.
 #[derive(Debug)]
 struct ProtocolSettings {
-    http: auto::Builder<TokioExecutor>,
-    /// Most bytes of a request head that a connection keeps.
-    largest_head: usize,
+    http: HttpSettings,
     /// Longest time for a TLS handshake.
     handshake_timeout: Duration,
 }
 
 impl ProtocolSettings {
     fn new(settings: &config::ServerConfig) -> Self {
-        // Twice the configured limits: the gateway enforces those itself, with responses of the documented shape.
-        let largest_head = 2 * (settings.max_header_size.as_usize() + settings.max_uri_length.as_usize());
-        let largest_head = largest_head.max(16 * 1024);
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1()
-            // The monitor enforces the header timeout, without a timer per request.
-            .header_read_timeout(None)
-            .max_buf_size(largest_head);
-        http.http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .keep_alive_interval(settings.header_timeout)
-            .keep_alive_timeout(settings.header_timeout)
-            .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX));
-        Self { http, largest_head, handshake_timeout: settings.header_timeout }
+        Self { http: HttpSettings::new(settings), handshake_timeout: settings.header_timeout }
     }
 }
 
@@ -177,7 +151,7 @@ impl Connections {
         activity: Arc<ConnectionActivity>,
         refusals: HeadRefusals,
     ) -> MonitoredIo<S> {
-        MonitoredIo::new(stream, activity, Arc::clone(&self.admission), protocols.largest_head, refusals)
+        MonitoredIo::new(stream, activity, Arc::clone(&self.admission), protocols.http.largest_head, refusals)
     }
 
     /// Answers plain HTTP on a port that serves TLS.
@@ -213,34 +187,7 @@ impl Connections {
         let io = self.monitored(stream, protocols, Arc::clone(&activity), refusals);
         let (query_memo, abandon) = (Arc::clone(&self.query_memo), self.abandon.clone());
         let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, abandon);
-        let service = service_fn(move |request| service.call(request));
-        let mut connection = pin!(protocols.http.serve_connection(TokioIo::new(io), service));
-        let mut shutting_down = false;
-        let mut registered: Option<Waker> = None;
-        poll_fn(|context| {
-            if !registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-                activity.set_waker(context.waker());
-                registered = Some(context.waker().clone());
-            }
-            // Read after the waker is registered: a phase is either seen here or wakes this task.
-            let phase = activity.phase();
-            let shut_down = match phase {
-                // HTTP/2 is shut down at once, since GOAWAY loses no request. HTTP/1.1 announces it in the next response.
-                DrainPhase::Closing => activity.takes_goaway(),
-                DrainPhase::Draining => true,
-                // After a graceful shutdown hyper would no longer read, and so not find the end of the input.
-                DrainPhase::Serving | DrainPhase::InputEnded | DrainPhase::Dropped => false,
-            };
-            if shut_down && !shutting_down {
-                shutting_down = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            // A connection error concerns only the peer, which knows it.
-            let served = connection.as_mut().poll(context).map(drop);
-            // Dropped only after the poll, which writes a response that has just become ready.
-            if phase == DrainPhase::Dropped { Poll::Ready(()) } else { served }
-        })
-        .await;
+        protocols.http.serve(io, service, &activity).await;
     }
 }
 
@@ -261,24 +208,11 @@ impl Drop for ServedConnection {
     }
 }
 
-/// Polls a future until its connection reaches a phase; returns `None` if the phase comes first.
-async fn until_phase<F: Future>(phase: DrainPhase, activity: &ConnectionActivity, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(|context| {
-        activity.set_waker(context.waker());
-        if activity.phase() >= phase {
-            return Poll::Ready(None);
-        }
-        future.as_mut().poll(context).map(Some)
-    })
-    .await
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, DuplexStream};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -289,8 +223,8 @@ mod tests {
     use crate::server::admission::Bounds;
     use crate::tls::{ClientCertificates, Tls, TlsFiles};
 
-    #[tokio::test]
-    async fn a_closed_listeners_connection_keeps_its_tls_and_is_dropped_once_forgotten() {
+    /// The connections of a worker with two listeners: 0 is plain, 1 has TLS.
+    fn connections(open: bool) -> Arc<Connections> {
         let mut environment = Environment::default();
         environment.insert("ORG_KEY", "tk_org");
         let text = "[[tenants]]\nid = \"a\"\nmode = \"validate\"\norg_key = { env = \"ORG_KEY\" }\n";
@@ -309,24 +243,118 @@ mod tests {
         };
         let tls = Some(Arc::new(Tls::new(files).expect("they are good")));
         let listeners = BTreeMap::from([
-            (ListenerId(0), Listener { identity: None, tls: None, open: false }),
-            (ListenerId(1), Listener { identity: None, tls, open: false }),
+            (ListenerId(0), Listener { identity: None, tls: None, open }),
+            (ListenerId(1), Listener { identity: None, tls, open }),
         ]);
         let active = Arc::new(ActiveGeneration::new(Generation::new(gateway, vec![client], listeners)));
         let lifecycle = Arc::new(Lifecycle::new(clock.wall()));
         let abandon = watch::Sender::new(false);
         let admission = Arc::new(Admission::new(Bounds { connections: 9, unidentified_bytes: 1 << 20 }));
-        let connections =
-            Arc::new(Connections::new(&settings, active, lifecycle, Arc::clone(&admission), (0, abandon.subscribe())));
+        Arc::new(Connections::new(&settings, active, lifecycle, admission, (0, abandon.subscribe())))
+    }
+
+    #[tokio::test]
+    async fn a_closed_listeners_connection_keeps_its_tls_and_is_dropped_once_forgotten() {
+        let connections = connections(false);
         for (listener, begins) in [(0, &b"HTTP/1.1 404"[..]), (1, b"HTTP/1.1 400"), (2, b"")] {
             let (mut peer, stream) = tokio::io::duplex(4096);
             let (open, _drained) = mpsc::channel::<()>(1);
-            connections.serve(stream, (ListenerId(listener), Peer::Unknown), (open, admission.admit().await));
+            connections.serve(
+                stream,
+                (ListenerId(listener), Peer::Unknown),
+                (open, connections.admission().admit().await),
+            );
             let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             let mut answer = Vec::new();
             let _ = peer.read_to_end(&mut answer).await;
             let text = String::from_utf8_lossy(&answer);
             assert!(answer.starts_with(begins) && answer.is_empty() == begins.is_empty(), "{listener}: {text:?}");
+        }
+    }
+
+    /// Reads one response without content.
+    async fn status(peer: &mut DuplexStream) -> String {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let read = peer.read_buf(&mut answer).await.expect("it is open");
+            assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&answer));
+        }
+        String::from_utf8_lossy(&answer[..12]).into_owned()
+    }
+
+    /// Has the only connection rest, and returns once it does.
+    async fn rest(connections: &Connections) {
+        let mut open = Vec::new();
+        connections.monitor.collect_open(&mut open);
+        assert!(open[0].suggest_rest(), "the connection is idle");
+        while open[0].is_to_rest() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_connection_that_rested_serves_the_next_requests() {
+        let connections = connections(true);
+        let (mut peer, stream) = tokio::io::duplex(1 << 16);
+        connections.serve(stream, (ListenerId(0), Peer::Unknown), ());
+        let last = REQUEST.len() - 1;
+        // Parts of requests: what is sent before a response, after it, and after the rest.
+        let long = [b"GET / HTTP/1.1\r\nHost: a\r\nx-long: ", &b"x".repeat(5_000)[..], b"\r\n\r\n"].concat();
+        let all_in_one = (REQUEST, &b""[..], REQUEST);
+        let split_head = (REQUEST, &b""[..], &long[..]);
+        let pipelined = ([REQUEST, &REQUEST[..last]].concat(), &b""[..], &REQUEST[last..]);
+        for (before, between, after) in [all_in_one, split_head, (&pipelined.0[..], pipelined.1, pipelined.2)] {
+            peer.write_all(before).await.expect("it is open");
+            assert_eq!(status(&mut peer).await, "HTTP/1.1 404");
+            peer.write_all(between).await.expect("it is open");
+            rest(&connections).await;
+            peer.write_all(&after[..1]).await.expect("it is open");
+            tokio::task::yield_now().await;
+            peer.write_all(&after[1..]).await.expect("it is open");
+            assert_eq!(status(&mut peer).await, "HTTP/1.1 404");
+            rest(&connections).await;
+        }
+        drop(peer);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_rested_does_not_change_its_protocol() {
+        let connections = connections(true);
+        let (mut peer, stream) = tokio::io::duplex(1 << 16);
+        connections.serve(stream, (ListenerId(0), Peer::Unknown), ());
+        peer.write_all(REQUEST).await.expect("it is open");
+        assert_eq!(status(&mut peer).await, "HTTP/1.1 404");
+        rest(&connections).await;
+        peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("it is open");
+        let mut frames = Vec::new();
+        peer.read_to_end(&mut frames).await.expect("it is closed in order");
+        assert!(frames.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_at_rest_is_closed_by_its_peer_and_by_a_drain() {
+        for drains in [false, true] {
+            let connections = connections(true);
+            let (mut peer, stream) = tokio::io::duplex(1 << 16);
+            let (open, mut ended) = mpsc::channel::<()>(1);
+            connections.serve(stream, (ListenerId(0), Peer::Unknown), open);
+            peer.write_all(REQUEST).await.expect("it is open");
+            assert_eq!(status(&mut peer).await, "HTTP/1.1 404");
+            rest(&connections).await;
+            let mut activities = Vec::new();
+            connections.monitor.collect_open(&mut activities);
+            if drains {
+                activities[0].advance(DrainPhase::Draining);
+            } else {
+                peer.shutdown().await.expect("it is open");
+            }
+            let mut late = Vec::new();
+            peer.read_to_end(&mut late).await.expect("it is closed in order");
+            assert!(late.is_empty());
+            drop(peer);
+            assert_eq!(ended.recv().await, None);
         }
     }
 }

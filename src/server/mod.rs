@@ -12,6 +12,7 @@ mod error;
 mod footprint;
 mod frame_budget;
 mod head_scan;
+mod http;
 mod inherited;
 mod listeners;
 mod monitored_io;

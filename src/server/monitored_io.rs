@@ -14,9 +14,6 @@ use super::frame_budget::FrameCounter;
 use super::head_scan::HeadScan;
 use super::refusal::HeadRefusals;
 
-/// The first bytes of an HTTP/2 connection (RFC 9113, 3.4), on which no HTTP/1.1 response can be written.
-const HTTP_2_PREFACE: &[u8] = b"PRI ";
-
 /// Bytes of a PING frame (RFC 9113, 6.7), the largest frame that an idle HTTP/2 connection sends from time to time.
 const PING_FRAME: usize = 17;
 
@@ -34,7 +31,6 @@ pub(super) struct MonitoredIo<S> {
     admission: Arc<Admission>,
     /// Most bytes of a request head that hyper keeps.
     largest_head: usize,
-    has_read: bool,
     /// Counts frames, on an HTTP/2 connection.
     frames: Option<FrameCounter>,
     /// The head that is read, or was read last.
@@ -69,7 +65,6 @@ impl<S> MonitoredIo<S> {
             activity,
             admission,
             largest_head,
-            has_read: false,
             frames: None,
             head: HeadScan::default(),
             refusals,
@@ -77,6 +72,13 @@ impl<S> MonitoredIo<S> {
             is_ending: false,
             late_input: 0,
         }
+    }
+
+    /// Records that the connection is one of HTTP/2, as its first bytes tell: no HTTP/1.1 response can be written on it.
+    pub(super) fn begin_http_2(&mut self, first: &[u8]) {
+        self.activity.set_http_2();
+        let frames = self.frames.insert(FrameCounter::new());
+        self.activity.record_empty_frames(frames.count(first));
     }
 
     fn record_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -91,13 +93,6 @@ impl<S> MonitoredIo<S> {
 
     /// Records bytes that were read. Part of the hit path.
     fn record_read(&mut self, new: &[u8]) {
-        if !self.has_read {
-            self.has_read = true;
-            if new.starts_with(HTTP_2_PREFACE) {
-                self.activity.set_http_2(true);
-                self.frames = Some(FrameCounter::new());
-            }
-        }
         let mut most_buffered = self.largest_head;
         if let Some(frames) = &mut self.frames {
             most_buffered += CONNECTION_WINDOW as usize;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use http::header::{CONNECTION, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
+use hyper::service::Service;
 use tokio::sync::watch;
 
 use super::activity::{ConnectionActivity, InFlight};
@@ -46,8 +47,26 @@ impl GatewayService {
         Self { active: Arc::clone(active), origin, activity, context }
     }
 
+    /// An HTTP/1.1 request with content: the connection reads it before the next request.
+    fn with_content(&self, mut request: Request<Incoming>) -> Request<CallerBody> {
+        if request.headers().contains_key(TRANSFER_ENCODING) && self.activity.has_content_length() {
+            request.extensions_mut().insert(RemovedContentLength);
+        }
+        // A client that expects 100 (Continue) sends no content once it has another response.
+        let expects = request.headers().contains_key(EXPECT);
+        let unread = if expects { UnreadContent::Left } else { UnreadContent::Discarded };
+        let guard: ContentGuard = Box::new(self.activity.begin_content());
+        request.map(|content| CallerBody::new(content, Some(guard), unread))
+    }
+}
+
+impl Service<Request<Incoming>> for GatewayService {
+    type Response = Response<CountedBody>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
     /// Begins a request.
-    pub(super) fn call(&self, request: Request<Incoming>) -> ResponseFuture {
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         let in_flight = self.activity.begin_request();
         let http_1 = request.version() < Version::HTTP_2;
         let request = if http_1 && !request.body().is_end_stream() {
@@ -70,18 +89,6 @@ impl GatewayService {
             }
         };
         ResponseFuture { pending: Some((response, in_flight)), http_1 }
-    }
-
-    /// An HTTP/1.1 request with content: the connection reads it before the next request.
-    fn with_content(&self, mut request: Request<Incoming>) -> Request<CallerBody> {
-        if request.headers().contains_key(TRANSFER_ENCODING) && self.activity.has_content_length() {
-            request.extensions_mut().insert(RemovedContentLength);
-        }
-        // A client that expects 100 (Continue) sends no content once it has another response.
-        let expects = request.headers().contains_key(EXPECT);
-        let unread = if expects { UnreadContent::Left } else { UnreadContent::Discarded };
-        let guard: ContentGuard = Box::new(self.activity.begin_content());
-        request.map(|content| CallerBody::new(content, Some(guard), unread))
     }
 }
 

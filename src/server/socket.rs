@@ -119,36 +119,37 @@ pub(super) fn bind(
     workers: usize,
     occupied: OccupiedAddress,
 ) -> Result<BoundAddress, StartError> {
-    let failed = |source| StartError::Listen { address: endpoint.address.clone(), source };
-    if occupied == OccupiedAddress::Refuse {
-        require_free(endpoint).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => StartError::Occupied { address: endpoint.address.clone(), source },
-            _ => failed(source),
-        })?;
-    }
-    bind_shared(endpoint, file, workers).map_err(failed)
+    bind_for_workers(endpoint, file, workers, occupied).map_err(|source| {
+        let address = endpoint.address.clone();
+        if occupied == OccupiedAddress::Refuse && source.kind() == io::ErrorKind::AddrInUse {
+            StartError::Occupied { address, source }
+        } else {
+            StartError::Listen { address, source }
+        }
+    })
 }
 
-fn bind_shared(endpoint: &Endpoint, file: &SocketFile, workers: usize) -> io::Result<BoundAddress> {
+fn bind_for_workers(
+    endpoint: &Endpoint,
+    file: &SocketFile,
+    workers: usize,
+    occupied: OccupiedAddress,
+) -> io::Result<BoundAddress> {
     match &endpoint.address {
         ListenAddress::Tcp(address) => {
-            let listen_at = |address: SocketAddr| -> io::Result<TcpListener> {
-                let socket = tcp_socket(address, endpoint.ipv6_only)?;
-                socket.set_reuse_port(true)?;
-                socket.bind(&address.into())?;
-                socket.listen(BACKLOG)?;
-                Ok(socket.into())
-            };
-            let first = listen_at(*address)?;
+            let first = listen_tcp(*address, endpoint.ipv6_only, occupied)?;
             let bound = first.local_addr()?;
             let mut sockets = vec![first];
             for _ in 1..workers {
-                sockets.push(listen_at(bound)?);
+                sockets.push(listen_tcp(bound, endpoint.ipv6_only, OccupiedAddress::TakeOver)?);
             }
             let sockets = Sockets::PerWorker(sockets);
             Ok(BoundAddress { address: ListenAddress::Tcp(bound), sockets, staged: None })
         }
         ListenAddress::Unix(path) => {
+            if occupied == OccupiedAddress::Refuse {
+                require_free(path)?;
+            }
             let (socket, staged) = bind_unix(path, file)?;
             let sockets = Sockets::Shared(BoundSocket::Unix(socket));
             Ok(BoundAddress { address: endpoint.address.clone(), sockets, staged: Some(staged) })
@@ -156,23 +157,32 @@ fn bind_shared(endpoint: &Endpoint, file: &SocketFile, workers: usize) -> io::Re
     }
 }
 
-/// Fails with [`io::ErrorKind::AddrInUse`] if a socket listens at an endpoint already.
+/// Makes a TCP socket that listens.
 ///
-/// With `SO_REUSEPORT` two processes of one user can listen on one port, and a Unix path can be replaced, so binding alone
-/// does not find that out.
-fn require_free(endpoint: &Endpoint) -> io::Result<()> {
-    match &endpoint.address {
-        ListenAddress::Tcp(address) => tcp_socket(*address, endpoint.ipv6_only)?.bind(&(*address).into()),
-        ListenAddress::Unix(path) => {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            // A connection to a socket whose queue is full would wait otherwise.
-            socket.set_nonblocking(true)?;
-            match socket.connect(&SockAddr::unix(path)?).map_err(|error| (error.kind(), error)) {
-                Err((io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, _)) => Ok(()),
-                Ok(()) | Err((io::ErrorKind::WouldBlock, _)) => Err(io::ErrorKind::AddrInUse.into()),
-                Err((_, error)) => Err(error),
-            }
-        }
+/// With `SO_REUSEPORT` two processes of one user can listen on one port. So the first socket gets it only when it listens: until
+/// then it fails if another one listens there, and after that others fail, but for those that this process adds. Of two processes
+/// that start at the same moment, one fails.
+fn listen_tcp(address: SocketAddr, ipv6_only: bool, occupied: OccupiedAddress) -> io::Result<TcpListener> {
+    let socket = tcp_socket(address, ipv6_only)?;
+    if occupied == OccupiedAddress::TakeOver {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_reuse_port(true)?;
+    Ok(socket.into())
+}
+
+/// Fails with [`io::ErrorKind::AddrInUse`] if a socket listens at a path. It could be replaced, so binding alone does not find
+/// that out.
+fn require_free(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A connection to a socket whose queue is full would wait otherwise.
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?).map_err(|error| (error.kind(), error)) {
+        Err((io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, _)) => Ok(()),
+        Ok(()) | Err((io::ErrorKind::WouldBlock, _)) => Err(io::ErrorKind::AddrInUse.into()),
+        Err((_, error)) => Err(error),
     }
 }
 
@@ -264,4 +274,29 @@ pub(super) fn drop_new_handshakes(listener: &impl std::os::fd::AsFd) -> io::Resu
 #[cfg(not(target_os = "linux"))]
 pub(super) fn drop_new_handshakes(_: &impl std::os::fd::AsFd) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_processes_that_start_at_once_one_listens() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let address = address.parse().expect("an address");
+            let listen = |address, occupied| listen_tcp(address, true, occupied);
+            let is_taken = |error: io::Error| error.kind() == io::ErrorKind::AddrInUse;
+            let first = listen(address, OccupiedAddress::Refuse).expect("a free port");
+            let address = first.local_addr().expect("it is bound");
+            // The first process has one socket, and the others not yet.
+            assert!(is_taken(listen(address, OccupiedAddress::Refuse).expect_err("the port is taken")));
+            listen(address, OccupiedAddress::TakeOver).expect("another worker's socket");
+            // Both have bound before one listens, which the kernel allows.
+            let late = tcp_socket(address, true).expect("a socket");
+            late.bind(&SocketAddr::new(address.ip(), 0).into()).expect("a free port");
+            let address = late.local_addr().expect("it is bound").as_socket().expect("an IP address");
+            let _first = listen(address, OccupiedAddress::Refuse).expect("no other socket listens");
+            assert!(is_taken(late.listen(BACKLOG).expect_err("the port is taken")));
+        }
+    }
 }

@@ -23,6 +23,9 @@ const LONGEST_CLOSE: Duration = Duration::from_secs(5);
 /// Bound on [`Timeouts::goodbye`].
 const SHORTEST_GOODBYE: Duration = Duration::from_millis(10);
 
+/// Time without activity after which a connection gives up its buffers.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
 /// The timeouts of a worker's connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
@@ -50,9 +53,14 @@ impl Timeouts {
         }
     }
 
-    /// Returns the time between two checks of all connections.
+    /// Precision of the header and idle timeouts.
     fn interval(&self) -> Duration {
         self.head.min(self.idle) / 2
+    }
+
+    /// Returns the time between two checks of all connections.
+    fn check_interval(&self) -> Duration {
+        self.interval().min(REST_AFTER)
     }
 }
 
@@ -80,6 +88,8 @@ struct MonitoredConnection {
     listener: ListenerId,
     /// Events at the last check.
     seen: u64,
+    /// Events at the time at which the connection gave up its buffers.
+    rested_at: u64,
     /// Time of the last check that found new events.
     quiet_since: Instant,
     /// Time at which the connection was to close.
@@ -110,6 +120,7 @@ impl ConnectionMonitor {
             activity: Arc::downgrade(&activity),
             listener,
             seen: 0,
+            rested_at: 0,
             quiet_since: now,
             closing_since: None,
             half_closed_since: None,
@@ -180,10 +191,10 @@ impl ConnectionMonitor {
 }
 
 impl MonitorState {
-    /// Returns the time of the next check: one interval from now, or soon if a connection is to close.
+    /// Returns the time of the next check: one check interval from now, or soon if a connection is to close.
     fn next_check(&self, now: Instant) -> Instant {
         let Timeouts { close, linger, goodbye, .. } = self.timeouts;
-        let regular = now + self.timeouts.interval();
+        let regular = now + self.timeouts.check_interval();
         let closing = self.connections.iter().filter_map(|connection| connection.closing_since);
         let bounds = closing.flat_map(|since| [since + linger, since + close, now + goodbye]);
         bounds.filter(|bound| *bound > now).min().map_or(regular, |bound| bound.min(regular))
@@ -207,6 +218,9 @@ impl MonitoredConnection {
             if activity.footprint().known_caller().is_known() {
                 activity.footprint().touch();
             }
+        }
+        if now - self.quiet_since >= REST_AFTER && self.rested_at != events && activity.suggest_rest() {
+            self.rested_at = events;
         }
         activity.footprint().refill_frames();
         let (bound, reason) = if activity.is_in_http_1_head() {
@@ -413,7 +427,7 @@ mod tests {
         assert_eq!(silent.phase_after(9.0), DrainPhase::Serving);
         assert_eq!(silent.phase_after(10.0), DrainPhase::InputEnded);
         let other = Watched::new();
-        other.activity.set_http_2(true);
+        other.activity.set_http_2();
         drop(other.activity.begin_request());
         other.phase_after(0.0);
         assert_eq!(other.phase_after(75.0), DrainPhase::Draining);

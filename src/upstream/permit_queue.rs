@@ -118,10 +118,8 @@ impl PermitQueue {
     ) -> Result<BudgetSlot, FetchError> {
         let FetchDemand { urgency: first, demand, stale, is_comparison } = demand;
         let wait = call.telemetry.budget_wait();
-        let flow = match first {
-            Urgency::Foreground if is_comparison => call.caller.comparison_flow(),
-            Urgency::Foreground | Urgency::Background => call.caller.flow(self.clock.now()),
-        };
+        // Comparisons are not the account's own demand, so they do not use up its turns.
+        let flow = if is_comparison { call.caller.comparison_flow() } else { call.caller.flow(self.clock.now()) };
         let mut urgency = first;
         let granted = loop {
             // Of one account's fetches, the one that renews the oldest entry is first.

@@ -1,10 +1,10 @@
 //! Session tokens that Refold has not accepted: only one request of each is sent at a time, and the others wait for its result.
 //!
 //! A token that Refold accepted within the last day, but not in the last minute, waits for the org key's budget only, in a queue of
-//! its own. All other tokens are strangers', and may be made up. They spend from the tenant's probation budget, which is shared fairly between the peers that
-//! sent them, and all of them together hold at most a quarter of the places, shared alike. While requests wait for the org key's
-//! budget, the probation budget grants a tenth of its rate. So made-up tokens neither spend what Refold grants to known callers,
-//! nor fill the places with requests that hang.
+//! its own. All other tokens are strangers', and may be made up. They spend from the tenant's probation budget, which is shared
+//! fairly between the peers that sent them, and all of them together hold at most a quarter of the places, of which each peer leaves
+//! some to others. While requests wait for the org key's budget, the probation budget grants a tenth of its rate. So made-up tokens
+//! neither spend what Refold grants to known callers, nor fill the places with requests that hang.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub(super) struct ProbationPass<'a> {
 
 impl Probation {
     pub(super) fn new(config: &config::UpstreamConfig, tenants: usize, clock: Clock) -> Self {
-        let places = Places::new(config.max_concurrent.div_ceil(STRANGERS_SHARE), tenants);
+        let places = Places::shared_strictly(config.max_concurrent.div_ceil(STRANGERS_SHARE), tenants);
         Self { clock, places, max_wait: config.total_timeout }
     }
 

@@ -49,6 +49,85 @@ fn explain_shows_the_canonical_form_in_both_dialects() {
     assert!(text(&wrong.stderr).contains("did you mean `status`?"), "{}", text(&wrong.stderr));
 }
 
+/// A configuration with three pass-through routes.
+fn with_pass_through() -> Configuration {
+    Configuration::new().toml(
+        "[[pass_through]]\nmethods = [\"GET\", \"POST\"]\npath = \"/api/v2/public/workflow/**\"\n\
+         [[pass_through]]\nmethods = [\"GET\"]\npath = \"/api/v2/public/linked-account\"\nscope = \"org\"\n\
+         [[pass_through]]\nmethods = [\"GET\"]\npath = \"/api/v2/public/unheard-of\"\n",
+    )
+}
+
+#[test]
+fn explain_names_the_route_before_the_query() {
+    let config = with_pass_through();
+    let batches = "/api/v2/public/execution/abc/nodes/n1/batches";
+    for (target, method, lines) in [
+        (
+            format!("{batches}?limit=5&page=2"),
+            "GET",
+            vec![
+                "route       batches, GET /api/v2/public/execution/{execution_id}/nodes/{node_id}/batches".to_owned(),
+                format!("canonical   {batches}?page=2&limit=5"),
+                format!("cache key   TENANT | LINKED_ACCOUNT | {batches}?page=2&limit=5"),
+            ],
+        ),
+        (
+            "https://gateway.example/api/v2/public/execution/abc".to_owned(),
+            "get",
+            vec!["route       document, ".to_owned()],
+        ),
+        ("?status=errored".to_owned(), "GET", vec!["route       list, GET ".to_owned()]),
+        (
+            "/api/v2/public/execution/abc/stop".to_owned(),
+            "POST",
+            vec!["credential  needs write access".to_owned(), "cache       never; a stop drops".to_owned()],
+        ),
+        (
+            "/api/v2/public/linked-account?page=1".to_owned(),
+            "GET",
+            vec![
+                "route       pass_through, by [[pass_through]] /api/v2/public/linked-account".to_owned(),
+                "scope       org: needs a client key".to_owned(),
+                "upstream    GET /api/v2/public/linked-account?page=1".to_owned(),
+            ],
+        ),
+        ("/hooks/refold/t".to_owned(), "POST", vec!["webhooks    refused: there is no tenant".to_owned()]),
+        ("/api/v2/public/execution".to_owned(), "OPTIONS", vec!["methods     GET, HEAD".to_owned()]),
+    ] {
+        let (output, _) = run_with(&["explain", "--method", method, &target], &config.to_toml());
+        let out = text(&output.stdout);
+        assert!(output.status.success(), "{target}: {}", text(&output.stderr));
+        assert!(lines.iter().all(|line| out.contains(line.as_str())), "{target}: {out}");
+    }
+}
+
+#[test]
+fn explain_says_why_a_request_is_refused() {
+    let config = with_pass_through();
+    for (target, method, why) in [
+        (
+            "/api/v2/public/executions?page=1",
+            "GET",
+            "404 NOT_FOUND: there is no such resource here; did you mean /api/v2/public/execution?",
+        ),
+        (
+            "/api/v2/public/nothing",
+            "GET",
+            "404 NOT_FOUND: there is no such resource here; no [[pass_through]] covers the path",
+        ),
+        ("/api/v2/public/unheard-of", "GET", "it needs `scope = \"org\"`"),
+        ("/api/v2/public/execution/abc/stop", "GET", "405 METHOD_NOT_ALLOWED: "),
+        ("/api/v2/public/execution/a%2Fb", "GET", "the gateway answers 400 "),
+        ("/api/v2/public/execution?limit=1000", "GET", "the gateway answers 400 "),
+        ("limit=1 0", "GET", "is no target of a request: "),
+    ] {
+        let (output, _) = run_with(&["explain", "--method", method, target], &config.to_toml());
+        let error = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && error.contains(why), "{target}: {error}");
+    }
+}
+
 #[test]
 fn keygen_prints_settings_that_check_accepts() {
     let lines = text(&run(&["keygen", "--name", "a \"quoted\" name", "--linked-account", "acme-*", "--write"]).stdout);
@@ -317,49 +396,6 @@ fn completions_and_manual_pages_cover_every_command() {
         }
     }
     assert!(!run(&["completions", "cmd.exe"]).status.success());
-}
-
-#[test]
-fn whoami_explains_permissions_and_refusals() {
-    let keys = [
-        ClientKey::new("dashboards", "pst_dash").accounts(&["acme-*"]),
-        ClientKey::new("old", "pst_old").expires("2020-01-01"),
-    ];
-    let config = Configuration::bare().tenants([Tenant::new("acme").client_keys(keys)]);
-    let folder = Folder::new();
-    let file = folder.write("whoami.toml", config.to_toml());
-    let ask = |credential: &str, more: &[&str]| {
-        let mut whoami = postern();
-        whoami.args(["whoami", "--config"]).arg(&file).args(more);
-        let mut child = whoami.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program runs");
-        child.stdin.take().expect("piped").write_all(credential.as_bytes()).expect("the program reads");
-        let output = child.wait_with_output().expect("the program ends");
-        let shown = text(&output.stdout);
-        assert_eq!(output.status.success(), !shown.contains("refused"), "{shown}");
-        shown
-    };
-    let good = ask("pst_dash\n", &["--linked-account", "acme-1"]);
-    for line in [
-        "name            dashboards",
-        "tenant          acme",
-        "linked accounts acme-*",
-        "this request    acme-1",
-        "access          read",
-    ] {
-        assert!(good.contains(line), "{good}");
-    }
-    assert!(!good.contains("pst_dash"), "the credential is not echoed: {good}");
-    for (credential, more, why) in [
-        ("pst_dash", ["--linked-account", "globex"].as_slice(), "this key is not for that linked account"),
-        ("pst_dash", &[], "linked_account_id or org_id is required"),
-        ("pst_old", &["--linked-account", "a"], "this key has expired"),
-        ("pst_none", &["--linked-account", "a"], "none of the 2 client keys has the SHA-256"),
-        ("", &["--linked-account", "a"], "the request has no credential"),
-        ("a.b.c", &["--bearer"], "does not accept session tokens"),
-    ] {
-        let answer = ask(credential, more);
-        assert!(answer.contains("refused") && answer.contains(why), "{credential}: {answer}");
-    }
 }
 
 #[tokio::test]

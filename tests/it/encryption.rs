@@ -207,15 +207,22 @@ async fn a_client_certificate_expires_on_its_open_connection() {
     let (_, end) = clock_of_certificates();
     for past in [1, 2, 3600 * 24 * 365] {
         let world = world(Listener::new().tls(&folder).client_ca(&data("ca.pem"))).await;
-        let mut app = TlsClient::new(world.gateway.address, Some("client-app")).open().await;
+        let app = TlsClient::new(world.gateway.address, Some("client-app"));
+        let mut connections = [app.open().await, app.open_http_2().await];
         let mut other = TlsClient::new(world.gateway.address, Some("client-other")).open().await;
-        assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::OK);
+        for app in &mut connections {
+            assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::OK);
+        }
         world.clock.step_wall(end.duration_since(world.clock.wall()));
-        assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::OK, "the last second");
+        for app in &mut connections {
+            assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::OK, "the last second");
+        }
         world.clock.step_wall(SignedDuration::from_secs(past));
-        assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::UNAUTHORIZED, "{past}");
+        for app in &mut connections {
+            assert_eq!(app.ask(&ACCOUNT).await.0, StatusCode::UNAUTHORIZED, "{past}");
+        }
         assert_eq!(other.ask(&as_account("acme-1")).await.0, StatusCode::OK, "a key needs no certificate");
-        let reason = "postern_refused_credentials_total{reason=\"expired_certificate\"} 1";
+        let reason = "postern_refused_credentials_total{reason=\"expired_certificate\"} 2";
         until(|| world.gateway.metrics().contains(reason)).await;
     }
 }

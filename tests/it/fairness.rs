@@ -73,7 +73,8 @@ async fn requests_that_hang_leave_places_for_other_tenants() {
 
 #[tokio::test]
 async fn made_up_tokens_that_hang_leave_places_for_everyone_else() {
-    for (places, taken) in [(4_u32, 1), (8, 2), (10, 3)] {
+    // One peer takes half of a quarter.
+    for (places, taken) in [(4_u32, 1), (8, 1), (10, 2)] {
         let builder = World::builder().refold(hanging_upstream().await);
         let world = builder.config(|config| config.set("upstream.max_concurrent", places)).start().await;
         let target = format!("{EXECUTIONS}?workflow_id=hangs");

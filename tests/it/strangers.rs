@@ -94,6 +94,30 @@ async fn the_flood_of_one_peer_does_not_starve_another_behind_a_proxy() {
     }
 }
 
+#[tokio::test]
+async fn hanging_tokens_of_one_peer_leave_places_to_others() {
+    let builder = World::builder().refold(ScriptedRefold::gated().await).config(patient);
+    let settings = |config: Configuration| config.set("server.trusted_proxies", vec!["127.0.0.0/8"]);
+    // A quarter of the places are for strangers.
+    let world = builder.config(settings).config(|config| config.set("upstream.max_concurrent", 40)).start().await;
+    let (mut hanging, mut held) = (Vec::new(), 0);
+    for (peer, most) in [("192.0.2.1", 5), ("198.51.100.7", 3), ("2001:db8::1", 1)] {
+        let ask = |number| ask(&world.gateway, &format!("made-up-{most}-{number}"), &[("x-forwarded-for", peer)]);
+        hanging.extend((0..12).map(ask));
+        // The first two of all are granted at once.
+        until(|| waiting(&world) >= 10).await;
+        while waiting(&world) > 0 {
+            let before = waiting(&world);
+            world.clock.advance(PERMIT);
+            until(|| waiting(&world) < before).await;
+        }
+        held += most;
+        until(|| world.refold.in_flight() == held).await;
+        world.gateway.get("/not-found", &[]).await;
+        assert_eq!(world.refold.in_flight(), held, "{peer}");
+    }
+}
+
 /// The number of requests with a session token that reached Refold.
 fn sent_by_strangers(world: &World<ScriptedRefold>) -> usize {
     world.refold.received().iter().filter(|head| head.headers.contains_key("authorization")).count()

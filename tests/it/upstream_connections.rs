@@ -341,3 +341,27 @@ async fn a_slow_upstream_gets_one_probe_and_all_keep_waiting() {
         assert_eq!(counters.requests(), 2 * waiting + 1, "{waiting} waiting");
     }
 }
+
+#[tokio::test]
+async fn a_forwarded_body_of_known_length_keeps_its_connection() {
+    for body in ["", "x", &"x".repeat(100_000)] {
+        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let (address, counters) = upstream(move |mut stream, _, counters| {
+            let response = response.clone();
+            async move {
+                while read_head(&mut stream, &counters).await {
+                    say(&mut stream, &response).await;
+                }
+            }
+        })
+        .await;
+        let gateway = gateway(address, |config| {
+            config.toml("[[pass_through]]\nmethods = [\"GET\"]\npath = \"/api/v2/public/workflow\"")
+        });
+        for _ in 0..50 {
+            let answer = gateway.get("/api/v2/public/workflow", &as_account("acme-1")).await;
+            assert_eq!((answer.status.as_u16(), answer.body.len()), (200, body.len()));
+        }
+        assert_eq!(counters.opened(), 1, "{} bytes", body.len());
+    }
+}

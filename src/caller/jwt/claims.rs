@@ -25,11 +25,9 @@ pub(super) enum ClaimError {
 }
 
 impl Claims {
-    /// Returns the claim at a path: the member of exactly that name if there is one (names can contain dots), else the member
-    /// that the path leads to through nested objects.
+    /// Returns the claim at a path.
     pub(super) fn at(&self, path: &ClaimPath) -> Option<&Value> {
-        let path = path.0.as_ref();
-        self.0.get(path).or_else(|| path.split('.').try_fold(&self.0, |value, name| value.get(name)))
+        path.find(&self.0)
     }
 
     pub(super) fn issuer(&self) -> Option<&str> {

@@ -42,10 +42,10 @@ pub(super) fn bad_files() -> Vec<(String, &'static str)> {
             "[cache.freshness]\nliv = \"1s\"".into(),
             "postern.toml:2:1: unknown key `liv`; did you mean `live`? (accepted: live, recent, closed)",
         ),
-        ("[server]\nworkers = \"two\"".into(), "postern.toml:2:11: invalid type: string \"two\", expected u16"),
+        ("[server]\nworkers = \"two\"".into(), "postern.toml:2:11: this is a whole number, not a text"),
         (
             "[server]\n\n  header_timeout = \"10\"".into(),
-            "postern.toml:3:20: `10` is no duration; write a whole number and ms, s, m or h, like \"2s\"",
+            "postern.toml:3:20: a duration has a unit; write `\"10s\"`, or ms, m or h",
         ),
         ("[server]\nbody_timeout = \"0s\"".into(), "postern.toml:2:16: the duration has to be longer than 0"),
         (
@@ -61,10 +61,7 @@ pub(super) fn bad_files() -> Vec<(String, &'static str)> {
             "[cache]\nderive = \"trust\"".into(),
             "postern.toml:2:10: unknown value `trust`; did you mean `trusted`? (accepted: verified, trusted, off)",
         ),
-        (
-            "[cache]\nderive = 1".into(),
-            "postern.toml:2:10: invalid type: integer `1`, expected \"verified\", \"trusted\" or \"off\"",
-        ),
+        ("[cache]\nderive = 1".into(), "postern.toml:2:10: this is one of \"verified\", \"trusted\", \"off\""),
         ("[cache]\ncapacity = -1".into(), "postern.toml:2:12: a size can't be negative"),
         (
             format!("[admin]\naddress = \"0.0.0.0:9180\"\n{}", with_key("")),

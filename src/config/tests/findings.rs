@@ -15,7 +15,7 @@ fn all_errors_are_reported_at_once() {
     let places: Vec<&str> = message.lines().filter(|line| line.starts_with("postern.toml:")).collect();
     for place in [
         "2:1: unknown key",
-        "3:16: `10`",
+        "3:16: a duration has a unit",
         "4:18: the size",
         "7:13: only the address",
         "17:11: `soon`",

@@ -81,6 +81,11 @@ impl RedisServer {
         until(|| is_up(self.query(&["INFO", "replication"]))).await;
     }
 
+    /// Returns whether the server copies another one. Sentinel breaks its connections when it makes it do so.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.try_query(&["ROLE"]).is_ok_and(|role| format!("{role:?}").contains("slave"))
+    }
+
     /// The port of a server that listens on TCP.
     pub(crate) fn port(&self) -> u16 {
         self.port.as_ref().expect("it listens on TCP").address().port()

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
 use postern::clock::Clock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -19,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{EXECUTIONS, Failure, Folder};
+use super::{EXECUTIONS, Failure, Folder, leaks};
 
 /// A file of `tests/data`.
 pub(crate) fn data(name: &str) -> PathBuf {
@@ -74,7 +76,7 @@ impl TlsClient {
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         // Tickets of TLS 1.3 come after the handshake, and are read with the response.
-        sender.send_request(request(&[])?).await?.into_body().collect().await?;
+        read(sender.send_request(request(&[])?).await?).await?;
         Ok(kind)
     }
 
@@ -86,7 +88,7 @@ impl TlsClient {
         tokio::spawn(connection);
         let response = sender.send_request(request(headers)?).await?;
         let status = response.status();
-        response.into_body().collect().await?;
+        read(response).await?;
         Ok((status, shown))
     }
 
@@ -100,7 +102,15 @@ impl TlsClient {
         let stream = self.connect().await.expect("a handshake");
         let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
         tokio::spawn(connection);
-        TlsConnection(sender)
+        TlsConnection::Http1(sender)
+    }
+
+    /// Opens a connection of HTTP/2 that stays open.
+    pub(crate) async fn open_http_2(&self) -> TlsConnection {
+        let stream = self.connect().await.expect("a handshake");
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        TlsConnection::Http2(sender)
     }
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>, Failure> {
@@ -110,16 +120,36 @@ impl TlsClient {
 }
 
 /// An encrypted connection that stays open.
-pub(crate) struct TlsConnection(SendRequest<Full<Bytes>>);
+pub(crate) enum TlsConnection {
+    Http1(SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
 
 impl TlsConnection {
     /// Requests the executions; returns the status, and whether the response announces the end of the connection.
     pub(crate) async fn ask(&mut self, headers: &[(&str, &str)]) -> (StatusCode, bool) {
-        let response = self.0.send_request(request(headers).expect("a request")).await.expect("an answer");
+        let mut request = request(headers).expect("a request");
+        let response = match self {
+            Self::Http1(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => {
+                request.headers_mut().remove("host");
+                *request.uri_mut() = format!("https://localhost{EXECUTIONS}").parse().expect("a URL");
+                sender.send_request(request).await
+            }
+        };
+        let response = response.expect("an answer");
         let (status, last) = (response.status(), response.headers().contains_key("connection"));
-        response.into_body().collect().await.expect("a body");
+        read(response).await.expect("a body");
         (status, last)
     }
+}
+
+/// Reads a response to its end. It contains no secret.
+async fn read(response: Response<Incoming>) -> hyper::Result<()> {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    leaks::check("a response over TLS", &format!("{:?} {}", head.headers, String::from_utf8_lossy(&body)));
+    Ok(())
 }
 
 fn request(headers: &[(&str, &str)]) -> http::Result<Request<Full<Bytes>>> {
