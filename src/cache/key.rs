@@ -65,7 +65,7 @@ impl CacheKey {
             let config = crate::config::Config::parse(text, std::path::Path::new("test.toml"), &environment);
             let tenant = std::sync::Arc::clone(&config.expect("a valid configuration").tenants[0]);
             let clock = crate::clock::Clock::manual(jiff::Timestamp::UNIX_EPOCH);
-            let tenant = crate::tenant::Tenant::new(tenant, clock.clone(), None);
+            let tenant = crate::tenant::Tenant::new(tenant, clock.clone());
             tenant.cache_scope(&tenant.linked_account("a", clock.now()))
         });
         Self::of(*SCOPE, question)

@@ -12,7 +12,6 @@ use crate::clock::Clock;
 use crate::config::{Config, TrustedProxy};
 use crate::error::ClientError;
 use crate::fleet::Fleet;
-use crate::fleet::client_budgets::ClientBudgets;
 use crate::http_client::ClientSetupError;
 use crate::tenant::{Tenant, share_budgets};
 
@@ -29,12 +28,12 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Creates the callers of a configuration. A fleet shares the budgets of callers and of org keys.
+    /// Creates the callers of a configuration. A fleet shares the budgets of callers and of org keys, and the cached entries.
     ///
     /// # Errors
     /// If the HTTP client for an issuer's keys can't be set up.
     pub fn new(config: &Config, clock: &Clock, fleet: Option<&Fleet>) -> Result<Self, ClientSetupError> {
-        let tenant = |tenant| Tenant::new(Arc::clone(tenant), clock.clone(), client_budgets(fleet));
+        let tenant = |tenant| Tenant::new(Arc::clone(tenant), clock.clone()).in_fleet(fleet);
         let mut tenants: Vec<_> = config.tenants.iter().map(tenant).collect();
         share_budgets(&mut tenants, &[], fleet);
         let tenants: Vec<_> = tenants.into_iter().map(Arc::new).collect();
@@ -84,9 +83,4 @@ impl Callers {
     pub async fn keep_issuers_fresh(&self) {
         self.issuers.keep_fresh().await;
     }
-}
-
-/// The client budgets that a fleet shares.
-pub(super) fn client_budgets(fleet: Option<&Fleet>) -> Option<ClientBudgets> {
-    fleet.map(|fleet| fleet.client_budgets().clone())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::api_key::ApiKeys;
-use super::callers::{Callers, client_budgets};
+use super::callers::Callers;
 use super::certificate::Certificates;
 use super::jwt::VerifiedTokens;
 use super::tenants::Tenants;
@@ -39,7 +39,7 @@ impl Callers {
     fn reconfigured_tenant(&self, config: &Arc<config::TenantConfig>, cached: CachedEntries) -> Tenant {
         match self.tenants.find(&config.id) {
             Some(previous) => previous.reconfigured(Arc::clone(config), cached),
-            None => Tenant::new(Arc::clone(config), self.clock.clone(), client_budgets(self.fleet.as_ref())),
+            None => Tenant::new(Arc::clone(config), self.clock.clone()).in_fleet(self.fleet.as_ref()),
         }
     }
 

@@ -8,11 +8,18 @@
 //! network; and no request fails because of Redis. While the server is away, a replica goes on with its share alone
 //! ([`FleetState::Alone`]).
 
+mod cache_state;
+mod cipher;
 pub mod client_budgets;
 mod commands;
 mod connect;
 mod dial;
+mod drop_script;
+mod drops;
+mod landings;
 mod link;
+mod log;
+mod log_reader;
 mod membership;
 mod metrics;
 mod names;
@@ -20,6 +27,7 @@ mod phase;
 mod probe;
 mod reckoning;
 mod script;
+mod shared_entries;
 mod status;
 mod supervisor;
 mod time_slots;
@@ -32,16 +40,23 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use tokio::sync::watch;
 
+use self::cache_state::CacheState;
+pub use self::cache_state::{EntryDropper, LocalTrust};
+use self::cipher::Cipher;
 use self::client_budgets::{ClientBudgets, Sharing};
 pub use self::commands::{Commands, Unavailable};
 pub use self::connect::ConnectError;
 use self::connect::Connector;
+pub use self::drops::DropReach;
+pub use self::landings::{LandedOutcome, Landing};
+pub use self::log::DroppedEntries;
 use self::membership::Membership;
 pub use self::membership::{FleetState, LEASE, Members};
 pub use self::metrics::FleetMetrics;
 pub use self::names::Names;
 pub use self::probe::{ProbeError, ServerReport, probe};
 pub use self::script::{FORGET, GIVE_BACK, HOLD, REFILL, Script, TURN};
+pub use self::shared_entries::{EntryPlace, FoundEntry, Generations, LandedFetch, Lead, Taken, Waiters};
 use self::status::Status;
 use self::supervisor::Supervisor;
 pub use self::time_slots::{OwnSlots, TimeSlots, own_slots};
@@ -73,6 +88,8 @@ struct Inner {
     commands: Commands,
     client_budgets: ClientBudgets,
     status: Arc<Status>,
+    cache: Arc<CacheState>,
+    cipher: Cipher,
     /// The place in the time slots of a replica that starts while the server is away, and so has no rank.
     random_rank: u32,
     stop: watch::Sender<bool>,
@@ -90,9 +107,11 @@ impl Fleet {
         let id: Arc<str> = Hex(&random).to_string().into();
         let now = clock.now();
         let standing = Membership::new(Arc::clone(&id), now).standing();
+        let cache = Arc::new(CacheState::new(metrics.forgotten.clone()));
         let status = Arc::new(Status::new(clock.clone(), standing, metrics));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
+        let cipher = Cipher::new(config);
         let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
         let sharing = Sharing { replicas: config.replicas, random_rank, delivery: config.command_timeout };
         let (client_budgets, refiller) = ClientBudgets::new(sharing, &names, &status, &commands);
@@ -101,6 +120,7 @@ impl Fleet {
             connector: Connector::new(config, clock)?,
             names: Arc::clone(&names),
             status: Arc::clone(&status),
+            cache: Arc::clone(&cache),
             id,
             replicas: config.replicas,
             command_timeout: config.command_timeout,
@@ -120,9 +140,18 @@ impl Fleet {
         };
         let thread = std::thread::Builder::new().name("postern-fleet".to_owned()).spawn(run);
         let thread = Mutex::new(Some(thread.map_err(FleetError::Thread)?));
-        let config = Arc::clone(config);
-        let inner = Inner { config, names, commands, client_budgets, status, random_rank, stop, thread };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Arc::new(Inner {
+            config: Arc::clone(config),
+            names,
+            commands,
+            client_budgets,
+            status,
+            cache,
+            cipher,
+            random_rank,
+            stop,
+            thread,
+        })))
     }
 
     /// The settings.
@@ -147,6 +176,17 @@ impl Fleet {
     #[must_use]
     pub fn client_budgets(&self) -> &ClientBudgets {
         &self.0.client_budgets
+    }
+
+    /// Tells whether what this process holds is current.
+    #[must_use]
+    pub fn trust(&self) -> &LocalTrust {
+        self.0.cache.trust()
+    }
+
+    /// Sets what drops the entries of this process, as other replicas and the log demand it.
+    pub fn set_dropper(&self, dropper: Arc<dyn EntryDropper>) {
+        self.0.cache.set_dropper(dropper);
     }
 
     /// The state at `now`.

@@ -87,8 +87,9 @@ impl Status {
         self.failing_script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_server(&self, server: u64) {
-        self.server.store(server, Ordering::Relaxed);
+    /// Sets the number of the server; returns true if it is another one than before.
+    pub(super) fn set_server(&self, server: u64) -> bool {
+        self.server.swap(server, Ordering::Relaxed) != server
     }
 
     pub(super) fn is_connected(&self) -> bool {

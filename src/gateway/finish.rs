@@ -143,6 +143,8 @@ impl InProgress {
             (Ok(entry), _) => {
                 if entry.derived.is_some_and(|mark| mark.origin() == SourceOrigin::Stored) {
                     self.context.response.cache = CacheOutcome::Derived;
+                } else if entry.from_fleet {
+                    self.context.response.cache = CacheOutcome::HitShared;
                 }
                 // Encoding takes little time compared with the fetch, and later requests find the encoded body.
                 if let Some(coding) = self.context.response.coding {
@@ -155,7 +157,8 @@ impl InProgress {
                     && stale.servable(windows, self.gateway.clock.now()) != Servable::No
                     && !stale.is_withdrawn(tenant.trust()) =>
             {
-                self.context.response.cache = CacheOutcome::HitStale;
+                let is_cut_off = self.gateway.fetcher.store().cut_off(self.gateway.clock.now()).is_some();
+                self.context.response.cache = if is_cut_off { CacheOutcome::HitCutOff } else { CacheOutcome::HitStale };
                 Ok(self.serve(&stale))
             }
             (Err(error), _) => Err(error),
@@ -251,7 +254,7 @@ impl InProgress {
         });
         let result = acting.await.unwrap_or_else(|panic| Err(ClientError::abandoned().caused_by(panic)))?;
         self.context.note_upstream_budget();
-        Ok(respond::action_result(&mut self.context.response, result.status, result.body))
+        Ok(respond::action_result(&mut self.context.response, result.status, result.body, result.dropped))
     }
 
     /// Forwards a request of the allow-list; both bodies are streamed.

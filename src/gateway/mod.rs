@@ -51,7 +51,7 @@ use crate::request::cors::CorsPolicy;
 use crate::request::headers::RequestHeaders;
 use crate::request::route::{Endpoint, Route, route};
 use crate::respond::{self, Body, ResponseContext};
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, TenantDropper};
 use crate::upstream::UpstreamTelemetry;
 use crate::webhook::{DeliveryMemory, Signature};
 
@@ -109,10 +109,14 @@ impl Gateway {
     /// If the TLS settings for an issuer's key server, the trace collector or the fleet can't be used.
     pub fn new(config: Arc<Config>, clock: Clock, access_log: Option<LogWriter>) -> Result<Self, GatewayError> {
         let observer = Arc::new(Observer::new(clock.clone(), access_log));
-        let fetcher = Fetcher::new(Arc::clone(&config), clock.clone(), &observer);
         let fleet = start_fleet(&config, &clock, &observer)?;
+        let fetcher = Fetcher::new(Arc::clone(&config), clock.clone(), &observer, fleet.as_ref());
+        let callers = Callers::new(&config, &clock, fleet.as_ref())?;
+        if let Some(fleet) = &fleet {
+            fleet.set_dropper(Arc::new(TenantDropper::new(callers.tenants())));
+        }
         Ok(Self {
-            callers: Callers::new(&config, &clock, fleet.as_ref())?,
+            callers,
             cors: config.cors.as_ref().map(CorsPolicy::new),
             encoder: Encoder::new(fetcher.store().clone()),
             fetcher: Arc::new(fetcher),
@@ -210,7 +214,7 @@ impl Gateway {
         let directives = Directives::of(&head.headers, &tenant.config.request_directives);
         let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, tenant, now) {
             Lookup::Hit(entry, outcome) => (outcome, Answer::Hit(entry)),
-            Lookup::Renewable(entry, claim) => (CacheOutcome::HitStale, Answer::Renew(entry, claim)),
+            Lookup::Renewable(entry, claim, outcome) => (outcome, Answer::Renew(entry, claim)),
             Lookup::Miss { stale, outcome } => {
                 response.cache = outcome;
                 if directives.only_if_cached() {

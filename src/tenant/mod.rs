@@ -8,6 +8,8 @@ mod accounts;
 mod budgets;
 mod checks;
 mod comparison_limit;
+mod fleet_tenant;
+mod in_fleet;
 mod interned_id;
 mod key_checks;
 mod key_forms;
@@ -30,6 +32,8 @@ use self::accounts::Accounts;
 pub use self::budgets::share_budgets;
 pub use self::checks::QuestionId;
 pub use self::comparison_limit::ComparisonPermit;
+use self::fleet_tenant::FleetTenant;
+pub use self::in_fleet::TenantDropper;
 use self::interned_id::intern;
 use self::key_checks::KeyChecks;
 pub use self::key_checks::KeyVerdict;
@@ -69,12 +73,13 @@ pub struct Tenant {
     token_epoch: Arc<Epoch>,
     accounts: Arc<Accounts>,
     session_tokens: SessionTokens,
+    fleet: Option<FleetTenant>,
 }
 
 impl Tenant {
-    /// Creates a tenant with full budgets, and without linked accounts and session tokens. A fleet shares the budgets of clients.
+    /// Creates a tenant with full budgets, and without linked accounts and session tokens.
     #[must_use]
-    pub fn new(config: Arc<config::TenantConfig>, clock: Clock, client_budgets: Option<ClientBudgets>) -> Self {
+    pub fn new(config: Arc<config::TenantConfig>, clock: Clock) -> Self {
         Self {
             probation_budget: UpstreamBudget::new(probation_limits(config.limits.upstream), clock.clone()),
             account_epoch: Arc::new(Epoch::new()),
@@ -86,9 +91,10 @@ impl Tenant {
             key_checks: Arc::default(),
             trust: Arc::default(),
             policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
-            client_budgets,
+            client_budgets: None,
             config,
             clock,
+            fleet: None,
         }
     }
 
@@ -140,9 +146,10 @@ impl Tenant {
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
         self.accounts.get(id, now, |id| {
+            let name = self.fleet.as_ref().map(|tenant| tenant.partition_name(&id));
             let flow = flow_of(&sha256(id.as_bytes()));
             let budget = self.client_budget(self.config.limits.client.rate(), BudgetOwner::LinkedAccount(&id));
-            Partition::new(Owner::LinkedAccount(id), flow, budget)
+            Partition::new(Owner::LinkedAccount(id), flow, budget).named(name)
         })
     }
 
@@ -211,32 +218,6 @@ impl Tenant {
             Owner::SessionToken { .. } => self.token_epoch.current(),
         };
         (partition.id(), epoch)
-    }
-
-    /// Drops all entries that a change made by the partition's caller can affect. A linked account can have been evicted and
-    /// created anew since the request began, so the entries of its present partition are dropped as well.
-    pub fn drop_entries(&self, partition: &Partition) {
-        partition.drop_entries();
-        match partition.linked_account_id() {
-            Some(id) => self.drop_entries_of(id),
-            // A session token may belong to any linked account.
-            None => self.drop_all_entries(),
-        }
-    }
-
-    /// Drops all entries of a linked account, and those of all session tokens: only Refold knows which of the tokens belong
-    /// to this account.
-    pub fn drop_entries_of(&self, linked_account: &str) {
-        if let Some(partition) = self.accounts.find(linked_account) {
-            partition.drop_entries();
-        }
-        self.token_epoch.advance();
-    }
-
-    /// Drops all entries of this tenant, in O(1).
-    pub fn drop_all_entries(&self) {
-        self.account_epoch.advance();
-        self.token_epoch.advance();
     }
 }
 

@@ -28,6 +28,10 @@ pub struct Partition {
     flow_id: FlowId,
     /// Locked while a request of an unproven session token is at the upstream, so that there is one at a time.
     probation: tokio::sync::Mutex<()>,
+    /// The name in the fleet, the same on all replicas; `None` without a fleet, and for a session token.
+    fleet_name: Option<Box<str>>,
+    /// The latest generation in the fleet that was seen.
+    fleet_generation: AtomicU64,
 }
 
 /// The linked account or session token that a partition belongs to.
@@ -122,12 +126,31 @@ impl Partition {
             id: AtomicU64::new(unique_number()),
             flow_id,
             probation: tokio::sync::Mutex::default(),
+            fleet_name: None,
+            fleet_generation: AtomicU64::new(0),
             owner,
             last_seen: AtomicU64::new(0),
             requests: LastMinuteCounter::default(),
             list_size: ListSize::default(),
             budget: ArcSwap::from_pointee(budget),
         }
+    }
+
+    /// Gives the partition its name in the fleet.
+    pub(super) fn named(mut self, fleet_name: Option<Box<str>>) -> Self {
+        self.fleet_name = fleet_name;
+        self
+    }
+
+    /// The name in the fleet, the same on all replicas; `None` without a fleet, and for a session token.
+    #[must_use]
+    pub fn fleet_name(&self) -> Option<&str> {
+        self.fleet_name.as_deref()
+    }
+
+    /// Notes a generation in the fleet. Returns false if a later one was seen before.
+    pub(super) fn saw_generation(&self, generation: u64) -> bool {
+        self.fleet_generation.fetch_max(generation, Ordering::AcqRel) <= generation
     }
 
     /// Takes one request off the budget, if it has one left. A changed rate begins with a full budget, or in a fleet with what

@@ -49,6 +49,7 @@ impl Tenant {
             policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
             client_budgets: self.client_budgets.clone(),
             clock: self.clock.clone(),
+            fleet: self.fleet.clone(),
             config,
         }
     }

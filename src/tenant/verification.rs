@@ -88,7 +88,7 @@ mod tests {
         environment.insert("NEXT", "tk_next");
         let text = format!("[[tenants]]\nid = \"t\"\nmode = \"validate\"\norg_key = {{ env = \"ORG_KEY\" }}\n{more}");
         let config = crate::config::Config::parse(&text, std::path::Path::new("test.toml"), &environment);
-        Tenant::new(Arc::clone(&config.expect("a valid configuration").tenants[0]), clock.clone(), None)
+        Tenant::new(Arc::clone(&config.expect("a valid configuration").tenants[0]), clock.clone())
     }
 
     #[test]
