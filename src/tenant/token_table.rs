@@ -7,7 +7,8 @@ use std::time::Duration;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::session_tokens::TokenDigest;
+/// SHA-256 of a session token.
+pub type TokenDigest = [u8; 32];
 
 type Rows<V> = Cache<TokenDigest, V, foldhash::fast::RandomState>;
 
