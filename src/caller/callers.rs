@@ -28,7 +28,7 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Creates the callers of a configuration. A fleet shares the budgets of the org keys, and the cached entries.
+    /// Creates the callers of a configuration. A fleet shares the budgets of callers and of org keys, and the cached entries.
     ///
     /// # Errors
     /// If the HTTP client for an issuer's keys can't be set up.

@@ -19,6 +19,10 @@ pub struct FleetMetrics {
     pub drops: IntCounterVec,
     /// Times that this replica dropped all entries, since it could not know which ones were dropped.
     pub forgotten: IntCounter,
+    /// Client budgets that the server was asked to refill.
+    pub client_refills: IntCounter,
+    /// Requests that waited for the server's decision about a client budget.
+    pub client_waits: IntCounter,
 }
 
 impl FleetMetrics {
@@ -39,6 +43,8 @@ impl FleetMetrics {
             takes: counters("result").expect("the name is valid"),
             drops: counters("reach").expect("the name is valid"),
             forgotten: counter(),
+            client_refills: counter(),
+            client_waits: counter(),
         }
     }
 }

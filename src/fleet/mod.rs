@@ -10,6 +10,7 @@
 
 mod cache_state;
 mod cipher;
+pub mod client_budgets;
 mod commands;
 mod connect;
 mod dial;
@@ -22,12 +23,14 @@ mod log_reader;
 mod membership;
 mod metrics;
 mod names;
+mod phase;
 mod probe;
 mod reckoning;
 mod script;
 mod shared_entries;
 mod status;
 mod supervisor;
+mod time_slots;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +43,7 @@ use tokio::sync::watch;
 use self::cache_state::CacheState;
 pub use self::cache_state::{EntryDropper, LocalTrust};
 use self::cipher::Cipher;
+use self::client_budgets::{ClientBudgets, Sharing};
 pub use self::commands::{Commands, Unavailable};
 pub use self::connect::ConnectError;
 use self::connect::Connector;
@@ -51,10 +55,11 @@ pub use self::membership::{FleetState, LEASE, Members};
 pub use self::metrics::FleetMetrics;
 pub use self::names::Names;
 pub use self::probe::{ProbeError, ServerReport, probe};
-pub use self::script::{FORGET, GIVE_BACK, HOLD, Script, TURN};
+pub use self::script::{FORGET, GIVE_BACK, HOLD, REFILL, Script, TURN};
 pub use self::shared_entries::{EntryPlace, FoundEntry, Generations, LandedFetch, Lead, Taken, Waiters};
 use self::status::Status;
 use self::supervisor::Supervisor;
+pub use self::time_slots::{OwnSlots, TimeSlots, own_slots};
 use crate::clock::{Clock, Moment};
 use crate::config::FleetConfig;
 use crate::digest::Hex;
@@ -81,6 +86,7 @@ struct Inner {
     config: Arc<FleetConfig>,
     names: Arc<Names>,
     commands: Commands,
+    client_budgets: ClientBudgets,
     status: Arc<Status>,
     cache: Arc<CacheState>,
     cipher: Cipher,
@@ -88,15 +94,6 @@ struct Inner {
     random_rank: u32,
     stop: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// The time slots of a replica that is alone: of `count` slots, one after the other, the one with number `own` is its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeSlots {
-    /// The number of slots.
-    pub count: u32,
-    /// The replica's own one.
-    pub own: u32,
 }
 
 impl Fleet {
@@ -115,6 +112,9 @@ impl Fleet {
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
         let cipher = Cipher::new(config);
+        let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
+        let sharing = Sharing { replicas: config.replicas, random_rank, delivery: config.command_timeout };
+        let (client_budgets, refiller) = ClientBudgets::new(sharing, &names, &status, &commands);
         let stop = watch::Sender::new(false);
         let supervisor = Supervisor {
             connector: Connector::new(config, clock)?,
@@ -129,17 +129,22 @@ impl Fleet {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FleetError::Thread)?;
         let run = move || {
-            runtime.block_on(supervisor.run());
+            runtime.block_on(async {
+                tokio::select! {
+                    () = supervisor.run() => {}
+                    () = refiller.run() => {}
+                }
+            });
             // A look-up of a name may still hang.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("postern-fleet".to_owned()).spawn(run);
         let thread = Mutex::new(Some(thread.map_err(FleetError::Thread)?));
-        let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
         Ok(Self(Arc::new(Inner {
             config: Arc::clone(config),
             names,
             commands,
+            client_budgets,
             status,
             cache,
             cipher,
@@ -165,6 +170,12 @@ impl Fleet {
     #[must_use]
     pub fn commands(&self) -> &Commands {
         &self.0.commands
+    }
+
+    /// The client budgets.
+    #[must_use]
+    pub fn client_budgets(&self) -> &ClientBudgets {
+        &self.0.client_budgets
     }
 
     /// Tells whether what this process holds is current.
@@ -219,10 +230,7 @@ impl Fleet {
     /// says.
     #[must_use]
     pub fn time_slots(&self) -> Option<TimeSlots> {
-        let (members, replicas) = (self.members(), self.0.config.replicas);
-        let count = members.known.max(replicas);
-        let own = if members.known == 0 { self.0.random_rank } else { members.rank? };
-        (own < replicas).then_some(TimeSlots { count, own })
+        TimeSlots::of(self.members(), self.0.config.replicas, self.0.random_rank)
     }
 
     /// The reason why there is no connection; `None` if there is one, or none was tried.

@@ -11,8 +11,8 @@ pub struct Script {
 }
 
 /// All scripts; each is loaded when a connection begins.
-pub(super) static SCRIPTS: [&Script; 13] =
-    [&BEAT, &LEAVE, &TURN, &HOLD, &GIVE_BACK, &FORGET, &DROP, &ACK, &UNAWARE, &TAKE, &PUT, &EXTEND, &LAND];
+pub(super) static SCRIPTS: [&Script; 14] =
+    [&BEAT, &LEAVE, &TURN, &HOLD, &GIVE_BACK, &FORGET, &DROP, &ACK, &UNAWARE, &TAKE, &PUT, &EXTEND, &LAND, &REFILL];
 
 /// Renews a replica's lease.
 pub(super) static BEAT: Script = Script::new("beat", include_str!("scripts/beat.lua"));
@@ -40,6 +40,8 @@ pub(super) static PUT: Script = Script::new("put", include_str!("scripts/put.lua
 pub(super) static EXTEND: Script = Script::new("extend", include_str!("scripts/extend.lua"));
 /// Ends a fetch.
 pub(super) static LAND: Script = Script::new("land", include_str!("scripts/land.lua"));
+/// Grants requests of client budgets.
+pub static REFILL: Script = Script::new("refill", include_str!("scripts/refill.lua"));
 
 impl Script {
     /// Makes a script of its name, for logs and metrics, and its source.

@@ -53,7 +53,7 @@ struct Member<'a> {
     cache: &'a CacheState,
     names: &'a Names,
     rng: Rng,
-    keys: [String; 4],
+    keys: [String; 5],
     id: Arc<str>,
     replicas: u32,
     /// True once more replicas than configured were reported.
@@ -78,7 +78,7 @@ impl Supervisor {
             cache: &cache,
             names: &names,
             rng: Rng::with_seed(seed(&self.id)),
-            keys: ["m", "log", "ep", "gap"].map(|kind| self.names.single(kind)),
+            keys: ["m", "log", "ep", "gap", "ret"].map(|kind| self.names.single(kind)),
             id: Arc::clone(&self.id),
             replicas: self.replicas,
             has_reported_surplus: false,
@@ -294,7 +294,7 @@ fn report(error: &ConnectError, status: &Status, has_reported: &mut bool) {
 async fn report_states(status: &Status) {
     let mut before = FleetState::Joining;
     loop {
-        let state = status.state(status.clock.now());
+        let state = status.follow_time();
         if state != before {
             let (from, to) = (before.name(), state.name());
             if state == FleetState::Alone {

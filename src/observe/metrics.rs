@@ -219,6 +219,10 @@ metrics! {
         "Drops of entries: confirmed by every replica, trust_over (not confirmed in time) or this_replica (the fleet's server is away).";
     fleet_forgotten: IntCounterVec, "postern_fleet_cache_forgotten_total", [], &[],
         "Times that this replica dropped all entries, since it could not know which ones the others had dropped.";
+    fleet_client_refills: IntCounterVec, "postern_fleet_client_refills_total", [], &[],
+        "Client budgets that the fleet's server was asked to refill.";
+    fleet_client_waits: IntCounterVec, "postern_fleet_client_waits_total", [], &[],
+        "Requests that waited for the fleet's server to decide about a client budget.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
         "Log lines lost because standard error was full, not read fast enough, or closed by its reader.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],

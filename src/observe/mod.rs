@@ -169,6 +169,8 @@ impl Observer {
             takes: self.metrics.fleet_takes.clone(),
             drops: self.metrics.fleet_drops.clone(),
             forgotten: self.metrics.fleet_forgotten.with_label_values(NO_LABELS),
+            client_refills: self.metrics.fleet_client_refills.with_label_values(NO_LABELS),
+            client_waits: self.metrics.fleet_client_waits.with_label_values(NO_LABELS),
         }
     }
 

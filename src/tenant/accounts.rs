@@ -148,10 +148,12 @@ mod tests {
     use super::super::partition::Owner;
     use super::*;
     use crate::config::Rate;
+    use crate::limit::ClientBudget;
 
     fn account(accounts: &Accounts, id: &str, at: u64) -> Arc<Partition> {
         let rate = Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        accounts.get(id, Moment::from_nanos(at), |id| Partition::new(Owner::LinkedAccount(id), 0, rate))
+        accounts
+            .get(id, Moment::from_nanos(at), |id| Partition::new(Owner::LinkedAccount(id), 0, ClientBudget::new(rate)))
     }
 
     #[test]

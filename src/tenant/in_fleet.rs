@@ -12,6 +12,7 @@ impl Tenant {
     /// Puts the tenant into a fleet, if there is one. Call it before the tenant has partitions.
     #[must_use]
     pub fn in_fleet(mut self, fleet: Option<&Fleet>) -> Self {
+        self.client_budgets = fleet.map(|fleet| fleet.client_budgets().clone());
         self.fleet = fleet.map(|fleet| FleetTenant::new(fleet, &self.config.id));
         self
     }

@@ -49,9 +49,10 @@ pub use self::signature_check::SignatureCheck;
 pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
 pub use self::trust::{DerivationEpochs, DerivationMark, DerivationUse, KindStatus, SourceOrigin, Trust, TrustStatus};
 use crate::clock::{Clock, Moment};
-use crate::config::{self, UpstreamLimits};
+use crate::config::{self, Rate, UpstreamLimits};
 use crate::digest::sha256;
-use crate::limit::{BudgetUse, UpstreamBudget};
+use crate::fleet::client_budgets::{BudgetOwner, ClientBudgets};
+use crate::limit::{ClientBudget, Spending, UpstreamBudget};
 
 /// A Refold org while the gateway runs.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub struct Tenant {
     org_keys: OrgKeys,
     key_checks: Arc<KeyChecks>,
     policies: Policies,
+    /// Opens the budgets that a fleet shares; `None` without one.
+    client_budgets: Option<ClientBudgets>,
     clock: Clock,
     trust: Arc<Trust>,
     account_epoch: Arc<Epoch>,
@@ -88,6 +91,7 @@ impl Tenant {
             key_checks: Arc::default(),
             trust: Arc::default(),
             policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
+            client_budgets: None,
             config,
             clock,
             fleet: None,
@@ -144,14 +148,16 @@ impl Tenant {
         self.accounts.get(id, now, |id| {
             let name = self.fleet.as_ref().map(|tenant| tenant.partition_name(&id));
             let flow = flow_of(&sha256(id.as_bytes()));
-            Partition::new(Owner::LinkedAccount(id), flow, self.config.limits.client.rate()).named(name)
+            let budget = self.client_budget(self.config.limits.client.rate(), BudgetOwner::LinkedAccount(&id));
+            Partition::new(Owner::LinkedAccount(id), flow, budget).named(name)
         })
     }
 
     /// Returns the partition of a session token, accepted or not, and creates it if there is none.
     #[must_use]
     pub fn session_token(&self, digest: &TokenDigest, now: Moment) -> Arc<Partition> {
-        self.session_tokens.get(digest, self.config.limits.client.rate(), now)
+        let budget = || self.client_budget(self.config.limits.client.rate(), BudgetOwner::SessionToken(digest));
+        self.session_tokens.get(digest, budget, now)
     }
 
     /// Returns whether the upstream has accepted a session token lately.
@@ -188,9 +194,18 @@ impl Tenant {
         (!pause.is_zero()).then_some(pause)
     }
 
+    /// Creates the budget of a client: in a fleet the one that all replicas share.
+    #[must_use]
+    pub fn client_budget(&self, rate: Rate, owner: BudgetOwner<'_>) -> ClientBudget {
+        match &self.client_budgets {
+            Some(budgets) => ClientBudget::shared(budgets.open(rate, &self.config.id, owner)),
+            None => ClientBudget::new(rate),
+        }
+    }
+
     /// Takes one request off a partition's budget, if it has one left. Part of the hit path.
     #[must_use]
-    pub fn spend(&self, partition: &Partition, now: Moment) -> BudgetUse {
+    pub fn spend(&self, partition: &Partition, now: Moment) -> Spending {
         partition.spend(self.config.limits.client.rate(), now)
     }
 

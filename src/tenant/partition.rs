@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::list_size::ListSize;
 use crate::clock::Moment;
 use crate::config;
-use crate::limit::{BudgetUse, ClientBudget, FlowId, Policy};
+use crate::limit::{ClientBudget, FlowId, Policy, Spending};
 use crate::window_counter::LastMinuteCounter;
 
 /// A linked account or a session token of one tenant. No two partitions share cached responses. The fields that a cache hit
@@ -121,7 +121,7 @@ pub(super) fn flow_of(digest: &[u8; 32]) -> FlowId {
 }
 
 impl Partition {
-    pub(super) fn new(owner: Owner, flow_id: FlowId, rate: config::Rate) -> Self {
+    pub(super) fn new(owner: Owner, flow_id: FlowId, budget: ClientBudget) -> Self {
         Self {
             id: AtomicU64::new(unique_number()),
             flow_id,
@@ -132,7 +132,7 @@ impl Partition {
             last_seen: AtomicU64::new(0),
             requests: LastMinuteCounter::default(),
             list_size: ListSize::default(),
-            budget: ArcSwap::from_pointee(ClientBudget::new(rate)),
+            budget: ArcSwap::from_pointee(budget),
         }
     }
 
@@ -153,13 +153,14 @@ impl Partition {
         self.fleet_generation.fetch_max(generation, Ordering::AcqRel) <= generation
     }
 
-    /// Takes one request off the budget, if it has one left. A changed rate begins with a full budget.
-    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> BudgetUse {
+    /// Takes one request off the budget, if it has one left. A changed rate begins with a full budget, or in a fleet with what
+    /// the server has of it.
+    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> Spending {
         let budget = self.budget.load();
         if budget.rate() == rate {
             return budget.spend(now);
         }
-        let budget = Arc::new(ClientBudget::new(rate));
+        let budget = Arc::new(budget.with_rate(rate));
         self.budget.store(Arc::clone(&budget));
         budget.spend(now)
     }
@@ -263,7 +264,7 @@ mod tests {
     #[test]
     fn dropping_entries_gives_a_partition_an_unused_id() {
         let rate = crate::config::Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        let partition = |id: &str| Partition::new(Owner::LinkedAccount(id.into()), 0, rate);
+        let partition = |id: &str| Partition::new(Owner::LinkedAccount(id.into()), 0, ClientBudget::new(rate));
         let (one, other) = (partition("a"), partition("a"));
         let mut seen = vec![one.id(), other.id()];
         one.drop_entries();

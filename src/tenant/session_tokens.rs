@@ -10,7 +10,7 @@ use moka::sync::Cache;
 
 use super::partition::{Owner, Partition, TokenStatus, flow_of};
 use crate::clock::Moment;
-use crate::config::Rate;
+use crate::limit::ClientBudget;
 
 /// Time for which the upstream's acceptance of a session token is trusted.
 const ACCEPTED_FOR: Duration = Duration::from_mins(1);
@@ -84,10 +84,10 @@ impl SessionTokens {
 
     /// Returns the partition of a token, and creates it if there is none. A token that is no longer accepted has a new partition, so
     /// that its entries are not found again.
-    pub(super) fn get(&self, digest: &TokenDigest, rate: Rate, now: Moment) -> Arc<Partition> {
+    pub(super) fn get(&self, digest: &TokenDigest, budget: impl Fn() -> ClientBudget, now: Moment) -> Arc<Partition> {
         self.accepted(digest, now).unwrap_or_else(|| {
             let create =
-                || Partition::new(Owner::unproven_token(self.was_accepted(digest, now)), flow_of(digest), rate);
+                || Partition::new(Owner::unproven_token(self.was_accepted(digest, now)), flow_of(digest), budget());
             self.unproven.get_with(*digest, || Arc::new(create()))
         })
     }
@@ -172,9 +172,14 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::config::Rate;
 
     const RATE: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
     const DIGEST: TokenDigest = [7; 32];
+
+    fn budget() -> ClientBudget {
+        ClientBudget::new(RATE)
+    }
 
     fn after(seconds: u64) -> Moment {
         Moment::default() + Duration::from_secs(seconds)
@@ -183,7 +188,7 @@ mod tests {
     /// A table in which the token was accepted at the beginning.
     fn accepted() -> SessionTokens {
         let tokens = SessionTokens::new(10);
-        tokens.accept(DIGEST, &tokens.get(&DIGEST, RATE, after(0)), after(0));
+        tokens.accept(DIGEST, &tokens.get(&DIGEST, budget, after(0)), after(0));
         tokens
     }
 
@@ -197,7 +202,7 @@ mod tests {
             (day - 1, TokenStatus::Unproven, true),
             (day, TokenStatus::Unproven, false),
         ] {
-            let partition = accepted().get(&DIGEST, RATE, after(seconds));
+            let partition = accepted().get(&DIGEST, budget, after(seconds));
             assert_eq!(
                 (partition.token_status(after(seconds)), partition.was_accepted()),
                 (status, is_known),
@@ -209,19 +214,19 @@ mod tests {
     #[test]
     fn a_token_that_is_no_longer_accepted_has_no_entries() {
         let tokens = accepted();
-        let (first, later) = (tokens.get(&DIGEST, RATE, after(59)), tokens.get(&DIGEST, RATE, after(60)));
+        let (first, later) = (tokens.get(&DIGEST, budget, after(59)), tokens.get(&DIGEST, budget, after(60)));
         assert_ne!(first.id(), later.id());
         tokens.accept(DIGEST, &later, after(61));
-        assert_eq!(tokens.get(&DIGEST, RATE, after(120)).id(), later.id());
+        assert_eq!(tokens.get(&DIGEST, budget, after(120)).id(), later.id());
         assert!(tokens.is_accepted(&DIGEST, after(120)) && !tokens.is_accepted(&DIGEST, after(121)));
     }
 
     #[test]
     fn a_refusal_makes_a_known_token_a_strangers() {
         let tokens = accepted();
-        tokens.refuse(DIGEST, &tokens.get(&DIGEST, RATE, after(90)), after(90));
+        tokens.refuse(DIGEST, &tokens.get(&DIGEST, budget, after(90)), after(90));
         for (seconds, status) in [(91, TokenStatus::Refused), (96, TokenStatus::Unproven)] {
-            let partition = tokens.get(&DIGEST, RATE, after(seconds));
+            let partition = tokens.get(&DIGEST, budget, after(seconds));
             assert_eq!(
                 (partition.token_status(after(seconds)), partition.was_accepted()),
                 (status, false),
@@ -233,7 +238,7 @@ mod tests {
     #[test]
     fn another_capacity_forgets_no_known_token() {
         let tokens = accepted().with_capacity(20);
-        let partition = tokens.get(&DIGEST, RATE, after(1));
+        let partition = tokens.get(&DIGEST, budget, after(1));
         assert_eq!((partition.token_status(after(1)), partition.was_accepted()), (TokenStatus::Unproven, true));
     }
 

@@ -37,6 +37,7 @@ mod eviction;
 mod fairness;
 mod fleet;
 mod fleet_budgets;
+mod fleet_client_budgets;
 mod fleet_drops;
 mod fleet_entries;
 mod fleet_scripts;
