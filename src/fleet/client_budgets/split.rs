@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_divided_into_leases_and_what_the_server_keeps() {
-        assert_eq!(split(50, 100, 2), (49.5, 16));
+        assert_eq!(split(50, 100, 2), (65.5, 16));
         assert_eq!(split(50, 100, 4), (65.5, 8));
         assert_eq!(split(50, 100, 8), (65.5, 4));
         assert_eq!(split(50, 100, 64), (96.5, 0), "too small to divide");
