@@ -8,7 +8,7 @@ use crate::caller::{Caller, Credential};
 use crate::clock::Moment;
 use crate::config::Access;
 use crate::error::{ClientError, Reason};
-use crate::limit::{BudgetState, Policy};
+use crate::limit::{BudgetQuestion, BudgetState, BudgetUse, Policy, Spending};
 use crate::tenant::TokenStatus;
 
 /// The budgets of a known caller: the values of `RateLimit-Policy` and `RateLimit`.
@@ -33,12 +33,21 @@ impl Budgets {
     }
 }
 
+/// The reason for which a request is not admitted.
+#[derive(Debug)]
+pub enum NotAdmitted {
+    /// 429 with `Retry-After`: a budget is exhausted.
+    Refused(ClientError),
+    /// The fleet's server has to decide about a budget. [`decided`] records its decision; then call [`admit`] again.
+    Undecided(Policy, BudgetQuestion),
+}
+
 /// Takes one request off the caller's budgets. `budgets` receives the figures for the `RateLimit` and `RateLimit-Policy` headers,
-/// also if the request is refused. Part of the hit path.
+/// also if the request is refused. A budget that `budgets` has figures of is not asked again. Part of the hit path.
 ///
 /// # Errors
-/// 429 with `Retry-After` if a budget is exhausted.
-pub fn admit(caller: &Caller, budgets: &mut Option<Budgets>, now: Moment) -> Result<(), ClientError> {
+/// If a budget is exhausted, or the fleet's server has to be asked.
+pub fn admit(caller: &Caller, budgets: &mut Option<Budgets>, now: Moment) -> Result<(), NotAdmitted> {
     // Unproven session tokens share one budget, which limits their upstream requests.
     if caller.partition().token_status(now) != TokenStatus::Accepted {
         return Ok(());
@@ -48,17 +57,43 @@ pub fn admit(caller: &Caller, budgets: &mut Option<Budgets>, now: Moment) -> Res
         Credential::Grant(grant) => grant.budget.as_ref(),
         Credential::Jwt(_) | Credential::OrgKey(_) | Credential::SessionToken(_) => None,
     };
-    let policies = own.map_or_else(|| tenant.policies().of_partition(partition), |own| &own.policies).clone();
-    let key = own.map(|own| own.budget.spend(now));
-    let budgets = budgets.insert(Budgets { policies, partition: None, key: key.map(|key| key.state), upstream: None });
+    let budgets = budgets.get_or_insert_with(|| {
+        let policies = own.map_or_else(|| tenant.policies().of_partition(partition), |own| &own.policies).clone();
+        Budgets { policies, partition: None, key: None, upstream: None }
+    });
     // A client key that has exhausted its own budget takes nothing off the linked account's, which it shares with others.
-    if let Some(wait) = key.and_then(|key| key.refused) {
-        return Err(exceeded(Policy::Key, wait));
+    if let (Some(own), None) = (own, budgets.key) {
+        budgets.take(Policy::Key, own.budget.spend(now))?;
     }
-    let policy = partition.policy();
-    let used = tenant.spend(partition, now);
-    budgets.partition = Some((policy, used.state));
-    used.refused.map_or(Ok(()), |wait| Err(exceeded(policy, wait)))
+    match budgets.partition {
+        None => budgets.take(partition.policy(), tenant.spend(partition, now)),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Records the decision of the fleet's server about a budget.
+///
+/// # Errors
+/// 429 with `Retry-After` if the budget is exhausted.
+pub fn decided(budgets: &mut Option<Budgets>, policy: Policy, used: BudgetUse) -> Result<(), ClientError> {
+    budgets.as_mut().map_or(Ok(()), |budgets| budgets.record(policy, used))
+}
+
+impl Budgets {
+    fn take(&mut self, policy: Policy, spending: Spending) -> Result<(), NotAdmitted> {
+        match spending {
+            Spending::Decided(used) => self.record(policy, used).map_err(NotAdmitted::Refused),
+            Spending::Ask(question) => Err(NotAdmitted::Undecided(policy, question)),
+        }
+    }
+
+    fn record(&mut self, policy: Policy, used: BudgetUse) -> Result<(), ClientError> {
+        match policy {
+            Policy::Key => self.key = Some(used.state),
+            Policy::Account | Policy::Token | Policy::Upstream => self.partition = Some((policy, used.state)),
+        }
+        used.refused.map_or(Ok(()), |wait| Err(exceeded(policy, wait)))
+    }
 }
 
 /// The error of a request that exceeds a budget of its caller.

@@ -5,6 +5,8 @@
 //! upstream's internals appear in it: a body can only be made from a [`ClientError`], and a [`ClientError`] only by the
 //! constructors here. The cause of an error is kept for the operator's log and never sent.
 
+mod shared;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
+pub use self::shared::SharedError;
 use crate::executions::QueryError;
 
 /// The operator's code of the documented 401.

@@ -34,6 +34,8 @@ pub const DRAIN_TIMEOUT: &str = "drain_timeout";
 pub const DRAINING: &str = "draining";
 /// Warn, `url`, `reason`: an issuer's keys could not be fetched.
 pub const JWKS_REFRESH_FAILED: &str = "jwks_refresh_failed";
+/// Info: what this replica holds may not be current: its fleet's log has a gap or was lost, so all cached entries are dropped.
+pub const FLEET_CACHE_FORGOTTEN: &str = "fleet_cache_forgotten";
 /// Info, `version`: the fleet's Redis or Valkey is connected.
 pub const FLEET_CONNECTED: &str = "fleet_connected";
 /// Error, `script`, `error`: the fleet's server refuses a script; it counts as away.

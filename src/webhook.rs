@@ -10,6 +10,7 @@
 //! answered like one whose key did not sign, and at the same time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
@@ -17,7 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config;
 use crate::digest::decode_hex;
-use crate::error::ClientError;
+use crate::error::{ClientError, Reason};
+use crate::fleet::DropReach;
 use crate::log_events;
 use crate::request::body::{CallerBody, stream_within};
 use crate::tenant::{SignatureCheck, Tenant};
@@ -32,6 +34,8 @@ const MAX_ACCOUNTS: usize = 100;
 const MAX_DELIVERY: usize = 16 << 20;
 /// Largest delivery that is kept until its end.
 const MAX_KEPT: usize = 64 << 10;
+/// Time after which Refold is to deliver again what other replicas could not be told.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Most bytes of all deliveries that are kept at once.
 const MAX_KEPT_IN_ALL: usize = 4 << 20;
 
@@ -68,7 +72,8 @@ impl Default for DeliveryMemory {
 /// was not kept. Without a tenant, the delivery is read and refused.
 ///
 /// # Errors
-/// 401 if the delivery is not signed with one of the tenant's org keys; 413, 408 and 400 as for every body.
+/// 401 if the delivery is not signed with one of the tenant's org keys; 413, 408 and 400 as for every body; 503 if this replica is cut
+/// off from its fleet, and only its own entries are dropped.
 pub async fn receive(
     tenant: Option<&Tenant>,
     signature: Signature,
@@ -86,21 +91,26 @@ pub async fn receive(
     let tenant = tenant.filter(|_| check.verify(&signature.0)).ok_or_else(ClientError::invalid_credentials)?;
     // A body that is not JSON names no linked account.
     let delivery = kept.bytes.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or(Value::Null);
-    drop_entries(tenant, &delivery);
-    Ok(())
+    match drop_entries(tenant, &delivery).await {
+        DropReach::Everywhere => Ok(()),
+        DropReach::ThisReplica => {
+            let message = "other replicas could not be told of the change; deliver it again";
+            Err(ClientError::new(Reason::Overloaded, message).retry_after(RETRY_AFTER))
+        }
+    }
 }
 
 /// Drops the entries that a delivery is about.
-fn drop_entries(tenant: &Tenant, delivery: &Value) {
+async fn drop_entries(tenant: &Tenant, delivery: &Value) -> DropReach {
     let mut accounts = Vec::new();
     find_accounts(delivery, &mut accounts);
-    if accounts.is_empty() || accounts.len() > MAX_ACCOUNTS {
-        tenant.drop_all_entries();
-    }
-    for account in &accounts {
-        tenant.drop_entries_of(account);
-    }
+    let reach = if accounts.is_empty() || accounts.len() > MAX_ACCOUNTS {
+        tenant.drop_all_entries().await
+    } else {
+        tenant.drop_entries_of(&accounts).await
+    };
     tracing::info!(tenant = %tenant.config.id, linked_accounts = accounts.len(), message = log_events::WEBHOOK_RECEIVED);
+    reach
 }
 
 /// The body of a delivery, as long as it is small enough to keep.

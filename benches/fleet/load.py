@@ -83,13 +83,7 @@ class Arrivals:
 
     def excess(self):
         """Returns the most requests of a window beyond the burst and the rate."""
-        worst, lowest = -BURST, None
-        # count(i..j) - rate * (t_j - t_i), the largest over all i <= j, in one pass.
-        for index, moment in enumerate(self.times):
-            value = index - RATE * moment
-            lowest = value if lowest is None else min(lowest, value)
-            worst = max(worst, value - lowest + 1 - BURST)
-        return worst
+        return excess_of(self.times, RATE, BURST)
 
     def count(self, begin, end):
         return sum(begin <= moment < end for moment in self.times)
@@ -100,6 +94,17 @@ class Arrivals:
             if self.count(begin, begin + 1) >= FULL:
                 return begin - moment
         return None
+
+
+def excess_of(times, rate, burst):
+    """Returns the most moments of a window w beyond burst + rate * w."""
+    worst, lowest = -burst, None
+    # count(i..j) - rate * (t_j - t_i), the largest over all i <= j, in one pass.
+    for index, moment in enumerate(sorted(times)):
+        value = index - rate * moment
+        lowest = value if lowest is None else min(lowest, value)
+        worst = max(worst, value - lowest + 1 - burst)
+    return worst
 
 
 @contextlib.contextmanager

@@ -137,9 +137,9 @@ class Link:
 class Fleet:
     """Gateways in front of one Refold, each with its own link to the server."""
 
-    def __init__(self, processes, refold, redis, replicas, most=None, url=None):
+    def __init__(self, processes, refold, redis, replicas, most=None, url=None, client=(100000, 100000)):
         self.processes, self.refold, self.redis, self.url = processes, refold, redis, url
-        self.most = most or replicas
+        self.most, self.client = most or replicas, client
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
         processes.callback(self._close)
@@ -171,8 +171,8 @@ url = "{self.url or f'redis://{link.address}'}"
 secret = {{ env = "FLEET_SECRET" }}
 replicas = {self.most}
 [limits.client]
-per_second = 100000
-burst = 100000
+per_second = {self.client[0]}
+burst = {self.client[1]}
 [limits.upstream]
 max_wait = "60s"
 [cache]

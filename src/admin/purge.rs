@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::response::{AdminResponse, json_response};
 use crate::error::{ClientError, Reason};
+use crate::fleet::DropReach;
 use crate::gateway::Gateway;
 use crate::log_events;
 use crate::request::peer::Peer;
@@ -48,20 +49,21 @@ pub(super) async fn purge(
     let body = read_body(request.into_body()).await?;
     let request: PurgeRequest =
         serde_json::from_slice(&body).map_err(|error| malformed(format!("the body: {error}")))?;
-    let purged = match (&request.tenant, &request.linked_account, request.all) {
+    let (purged, reach) = match (&request.tenant, &request.linked_account, request.all) {
         (Some(id), Some(account), false) => {
-            find_tenant(tenants, id)?.drop_entries_of(account);
-            json!({ "tenant": id, "linked_account": account })
+            let reach = find_tenant(tenants, id)?.drop_entries_of(&[account]).await;
+            (json!({ "tenant": id, "linked_account": account }), reach)
         }
         (Some(id), None, false) => {
-            find_tenant(tenants, id)?.drop_all_entries();
-            json!({ "tenant": id })
+            let reach = find_tenant(tenants, id)?.drop_all_entries().await;
+            (json!({ "tenant": id }), reach)
         }
         (None, None, true) => {
+            let mut reach = DropReach::Everywhere;
             for tenant in tenants {
-                tenant.drop_all_entries();
+                reach = reach.and(tenant.drop_all_entries().await);
             }
-            json!({ "all": true })
+            (json!({ "all": true }), reach)
         }
         _ => {
             let message = "the body must be {\"tenant\": …, \"linked_account\": …}, {\"tenant\": …} or {\"all\": true}";
@@ -75,7 +77,12 @@ pub(super) async fn purge(
     let linked_account = linked_account.as_deref();
     tracing::info!(%peer, tenant = request.tenant, one_account, linked_account, message = log_events::PURGED);
     gateway.event(log_events::PURGED, request.tenant.as_deref(), linked_account.unwrap_or_default().to_owned());
-    Ok(json_response(StatusCode::OK, &json!({ "purged": purged })))
+    // The other replicas are told when this one is connected again.
+    let answer = match reach {
+        DropReach::Everywhere => json!({ "purged": purged }),
+        DropReach::ThisReplica => json!({ "purged": purged, "only_this_replica": true }),
+    };
+    Ok(json_response(StatusCode::OK, &answer))
 }
 
 /// Checks that the body is JSON. An HTML form can't send this content type, and a script of another origin only after a

@@ -76,7 +76,7 @@ mod tests {
     use crate::executions::{ForwardedParameters, PathId, Progress, Question, ValidatedBody};
 
     fn encoder(at_once: usize) -> Encoder {
-        Encoder::with_permits(Store::new(1 << 20, || {}), at_once)
+        Encoder::with_permits(Store::new(1 << 20, None, || {}), at_once)
     }
 
     fn key() -> CacheKey {

@@ -19,6 +19,9 @@ use crate::tenant::{DerivationMark, Trust};
 /// Pause after a failed renewal, in which the stale entry is served without another attempt.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// Time for which a stale entry is stored at least: with its validator the upstream can answer 304.
+const VALIDATOR_RETENTION: Duration = Duration::from_mins(1);
+
 /// A stored response.
 ///
 /// The fields that a hit reads come first and next to each other, in this order: with thousands of entries hardly any of
@@ -38,6 +41,8 @@ pub struct Entry {
     encoded: OnceLock<Arc<EncodedBodies>>,
     /// The upstream sent `Cache-Control: no-store`.
     pub no_store: bool,
+    /// Another replica of the fleet has fetched it.
+    pub from_fleet: bool,
     /// The mark of an entry that was not fetched, but derived from other entries.
     pub derived: Option<DerivationMark>,
     /// Time at which the upstream's response arrived.
@@ -119,6 +124,7 @@ impl Entry {
             progress: *progress,
             validator: None,
             no_store: false,
+            from_fleet: false,
             stale_for: Duration::ZERO,
             encoded: OnceLock::new(),
             retry_time: RetryTime::default(),
@@ -129,7 +135,7 @@ impl Entry {
     /// The entry after a revalidation at `request_time` that found it unchanged.
     #[must_use]
     pub fn renewed(&self, lifetime: Duration, request_time: Moment, response_time: Moment) -> Self {
-        Self { request_time, lifetime, response_time, ..self.clone() }
+        Self { request_time, lifetime, response_time, from_fleet: false, ..self.clone() }
     }
 
     /// Shares the body and its encodings with an older entry if the bodies are equal: comparing them costs far less than
@@ -150,6 +156,12 @@ impl Entry {
         self.no_store = true;
         self.lifetime = Duration::ZERO;
         self
+    }
+
+    /// Time after the request until which the entry can be served or revalidated.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.lifetime + self.stale_for.max(VALIDATOR_RETENTION)
     }
 
     /// Time since the request for the entry was sent to the upstream.
@@ -197,10 +209,23 @@ impl Entry {
     /// Decides how the entry can be served now. Part of the hit path.
     #[must_use]
     pub fn servable(&self, stale: &Stale, now: Moment) -> Servable {
-        let staleness = self.age(now).saturating_sub(self.lifetime);
         if self.is_fresh(now) {
-            Servable::Fresh
-        } else if staleness >= stale.while_revalidate.max(stale.if_error) {
+            return Servable::Fresh;
+        }
+        self.servable_as_stale(stale, self.age(now).saturating_sub(self.lifetime), now)
+    }
+
+    /// Decides how the entry can be served by a replica that has been cut off from its fleet since a moment: as if it had been
+    /// stale since then.
+    #[must_use]
+    pub fn servable_when_cut_off(&self, stale: &Stale, since: Moment, now: Moment) -> Servable {
+        let age = self.age(now);
+        let staleness = age.saturating_sub(self.lifetime).max(age.min(now.since(since)));
+        self.servable_as_stale(stale, staleness, now)
+    }
+
+    fn servable_as_stale(&self, stale: &Stale, staleness: Duration, now: Moment) -> Servable {
+        if staleness >= stale.while_revalidate.max(stale.if_error) {
             Servable::No
         } else if staleness < stale.if_error && now.as_nanos() < self.retry_time.0.load(Ordering::Relaxed) {
             Servable::WhileFailing

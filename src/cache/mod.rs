@@ -19,4 +19,4 @@ pub use entry::{Entry, RenewalClaim, Servable};
 pub use freshness::FreshnessClass;
 pub use key::CacheKey;
 pub use outcome::CacheOutcome;
-pub use store::{Store, Usage};
+pub use store::{CutOff, Store, Usage};

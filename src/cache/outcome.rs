@@ -9,6 +9,10 @@ pub enum CacheOutcome {
     Hit,
     /// Served stale from the cache: during a renewal, after a failed one, or because the request's `max-stale` accepts it.
     HitStale,
+    /// Served from the cache while this replica is cut off from its fleet, and can't know what the other replicas have dropped.
+    HitCutOff,
+    /// Served fresh from the second level of the cache, which the replicas of the fleet share.
+    HitShared,
     /// Derived from other entries in the cache.
     Derived,
     /// Fetched because nothing was stored: `fwd=uri-miss`.
@@ -35,6 +39,8 @@ impl CacheOutcome {
             Self::NotAsked => "none",
             Self::Hit => "hit",
             Self::HitStale => "hit_stale",
+            Self::HitCutOff => "hit_cut_off",
+            Self::HitShared => "hit_shared",
             Self::Derived => "derived",
             Self::Miss { .. } => "miss",
             Self::Stale { .. } => "stale",

@@ -13,6 +13,8 @@ use serde::Serialize;
 use super::entry::Entry;
 use super::key::CacheKey;
 use crate::clock::Moment;
+use crate::config::WhenCutOff;
+use crate::fleet::LocalTrust;
 
 /// Stores the entries of all partitions in one cache, and evicts the least recently used ones. Dropped entries are never
 /// used again, so they leave first; an eviction by frequency (TinyLFU) keeps them instead, and refuses the entries that take
@@ -20,11 +22,19 @@ use crate::clock::Moment;
 /// share the same entries.
 #[derive(Clone, Debug)]
 pub struct Store {
+    /// Tells whether the entries are current; `None` for a process that is alone by its configuration.
+    fleet: Option<(LocalTrust, WhenCutOff)>,
     entries: Option<Cache<CacheKey, Arc<Entry>, foldhash::fast::RandomState>>,
 }
 
-/// Time for which a stale entry is stored at least: with its validator the upstream can answer 304.
-const VALIDATOR_RETENTION: Duration = Duration::from_mins(1);
+/// A replica that can't know what the other replicas of its fleet have dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutOff {
+    /// The moment at which it could still know.
+    pub since: Moment,
+    /// The use of its entries.
+    pub policy: WhenCutOff,
+}
 
 /// Expires an entry when it can be neither served nor revalidated.
 struct EntryExpiry;
@@ -37,13 +47,9 @@ fn weight(key: &CacheKey, entry: &Arc<Entry>) -> u32 {
     u32::try_from(BOOKKEEPING + key.heap_size() + entry.weight()).unwrap_or(u32::MAX)
 }
 
-fn retention(entry: &Entry) -> Duration {
-    entry.lifetime + entry.stale_for.max(VALIDATOR_RETENTION)
-}
-
 impl Expiry<CacheKey, Arc<Entry>> for EntryExpiry {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(retention(entry))
+        Some(entry.retention())
     }
 
     fn expire_after_update(
@@ -53,7 +59,7 @@ impl Expiry<CacheKey, Arc<Entry>> for EntryExpiry {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(retention(entry))
+        Some(entry.retention())
     }
 }
 
@@ -72,7 +78,11 @@ impl Store {
     /// An empty store for `capacity` bytes; 0 turns caching off. `evicted` is called for each entry that is removed to make
     /// room for others.
     #[must_use]
-    pub fn new(capacity: u64, evicted: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn new(
+        capacity: u64,
+        fleet: Option<(LocalTrust, WhenCutOff)>,
+        evicted: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let entries = (capacity > 0).then(|| {
             Cache::builder()
                 .eviction_policy(EvictionPolicy::lru())
@@ -86,13 +96,27 @@ impl Store {
                 })
                 .build_with_hasher(foldhash::fast::RandomState::default())
         });
-        Self { entries }
+        Self { fleet, entries }
     }
 
     /// The entry of a key, fresh or stale. Part of the hit path.
     #[must_use]
     pub fn get(&self, key: &CacheKey) -> Option<Arc<Entry>> {
         self.entries.as_ref()?.get(key)
+    }
+
+    /// The state of a replica that can't know what the other replicas have dropped; `None` if the entries are current. Part of the
+    /// hit path.
+    #[must_use]
+    pub fn cut_off(&self, now: Moment) -> Option<CutOff> {
+        let (trust, policy) = self.fleet.as_ref()?;
+        trust.lost_at(now).map(|since| CutOff { since, policy: *policy })
+    }
+
+    /// True if an entry may be used as an answer without asking for a newer one.
+    #[must_use]
+    pub fn is_current(&self, entry: &Entry, now: Moment) -> bool {
+        entry.is_fresh(now) && self.cut_off(now).is_none()
     }
 
     /// Stores an entry, unless the stored one is fresh and was requested later. An entry with `no_store` is not stored and
@@ -155,7 +179,7 @@ mod tests {
     const START: Moment = Moment::from_nanos(0);
 
     fn store() -> Store {
-        Store::new(1 << 20, || {})
+        Store::new(1 << 20, None, || {})
     }
 
     fn key(id: &str) -> CacheKey {

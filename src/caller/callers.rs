@@ -28,12 +28,12 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Creates the callers of a configuration. A fleet shares the budgets of the org keys.
+    /// Creates the callers of a configuration. A fleet shares the budgets of callers and of org keys, and the cached entries.
     ///
     /// # Errors
     /// If the HTTP client for an issuer's keys can't be set up.
     pub fn new(config: &Config, clock: &Clock, fleet: Option<&Fleet>) -> Result<Self, ClientSetupError> {
-        let tenant = |tenant| Tenant::new(Arc::clone(tenant), clock.clone());
+        let tenant = |tenant| Tenant::new(Arc::clone(tenant), clock.clone()).in_fleet(fleet);
         let mut tenants: Vec<_> = config.tenants.iter().map(tenant).collect();
         share_budgets(&mut tenants, &[], fleet);
         let tenants: Vec<_> = tenants.into_iter().map(Arc::new).collect();

@@ -7,6 +7,7 @@ use super::credential_kind::CredentialKind;
 use super::grant::{Grant, OwnBudget};
 use super::key_usage::KeyUsage;
 use crate::config::ClientKey;
+use crate::fleet::client_budgets::BudgetOwner;
 use crate::limit::ClientBudget;
 use crate::tenant::Tenant;
 
@@ -35,7 +36,8 @@ impl KeyStates {
         let rate = key.budget()?;
         let previous = self.get(tenant, key).and_then(|state| state.budget.as_ref());
         let unchanged = previous.filter(|budget| budget.rate() == rate).map(Arc::clone);
-        let budget = unchanged.unwrap_or_else(|| Arc::new(ClientBudget::new(rate)));
+        let new = || Arc::new(tenant.client_budget(rate, BudgetOwner::ClientKey(&key.name)));
+        let budget = unchanged.unwrap_or_else(new);
         Some(OwnBudget { budget, policies: tenant.policies().of_key(rate) })
     }
 

@@ -39,7 +39,7 @@ impl Callers {
     fn reconfigured_tenant(&self, config: &Arc<config::TenantConfig>, cached: CachedEntries) -> Tenant {
         match self.tenants.find(&config.id) {
             Some(previous) => previous.reconfigured(Arc::clone(config), cached),
-            None => Tenant::new(Arc::clone(config), self.clock.clone()),
+            None => Tenant::new(Arc::clone(config), self.clock.clone()).in_fleet(self.fleet.as_ref()),
         }
     }
 

@@ -51,12 +51,26 @@ pub struct FleetConfig {
     pub sentinel_password: Option<Secret>,
     /// PEM file of authorities to trust instead of the public ones; relative to the configuration file.
     pub ca_file: Option<CaFile>,
+    /// Use of cached answers while Redis is away.
+    #[serde(default)]
+    pub when_cut_off: WhenCutOff,
     /// Limit for the answer to a command, after which Redis counts as away. At most 150ms.
     #[serde(default = "command_timeout", with = "PositiveDuration")]
     pub command_timeout: Duration,
     /// Limit for name look-up, TCP and TLS together, and again for the log-in.
     #[serde(default = "connect_timeout", with = "PositiveDuration")]
     pub connect_timeout: Duration,
+}
+
+/// The use of cached answers while a replica can't know what the others have dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenCutOff {
+    /// They count as stale: renewed within the replica's share of the budget, and served as the settings for stale answers allow.
+    #[default]
+    Stale,
+    /// None is served.
+    Refuse,
 }
 
 fn command_timeout() -> Duration {

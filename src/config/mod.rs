@@ -74,7 +74,7 @@ pub use diagnostic::{ConfigError, Finding};
 pub use diff::Changes;
 pub use endpoint::Endpoint;
 pub use environment::Environment;
-pub use fleet::{FleetConfig, FleetName, FleetServer, FleetUrl, HostAndPort};
+pub use fleet::{FleetConfig, FleetName, FleetServer, FleetUrl, HostAndPort, WhenCutOff};
 pub use host_name::HostName;
 pub use issuer::{ClaimPath, Issuer, TenantOf};
 pub use issuer_keys::{IssuerKeys, KeyOrigin, RemoteJwks};

@@ -46,7 +46,7 @@ impl Fetcher {
         let now = self.clock.now();
         // Before the sources are looked up: a difference that is found meanwhile withdraws the derived entry.
         let epochs = caller.tenant().trust().epochs();
-        let fresh = |query: &ListQuery| self.page(caller, key, query).filter(|entry| entry.is_fresh(now));
+        let fresh = |query: &ListQuery| self.page(caller, key, query).filter(|entry| self.store.is_current(entry, now));
         wanted.sources().filter(|source| may_be_stored(caller, source)).find_map(|source| {
             let first = fresh(source.first())?;
             let pages = match &source {
@@ -262,7 +262,7 @@ mod tests {
             callers.identify(&RequestHeaders::of(&headers), &ListenerIdentity::default(), Moment::default());
         let caller = identified.unwrap_or_else(|_| panic!("the credential is good"));
         let observer = Arc::new(Observer::new(clock.clone(), None));
-        (Arc::new(Fetcher::new(Arc::new(config), clock, &observer)), caller)
+        (Arc::new(Fetcher::new(Arc::new(config), clock, &observer, None)), caller)
     }
 
     fn query(text: &str) -> Question {

@@ -10,17 +10,21 @@ mod entries;
 mod failed_source;
 mod request;
 mod run;
+mod shared;
+mod shared_entry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::entries::Entries;
 pub use self::request::{FetchPurpose, FetchRequest, FetchRole};
+use self::shared::SecondLevel;
 use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Group, Participation, RenewalClaim, Role, Store};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{ClientError, Reason};
+use crate::fleet::Fleet;
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::{Observer, SpanContext};
@@ -36,14 +40,19 @@ pub struct Fetcher {
     group: Arc<Group<Option<SpanContext>>>,
     upstream: Upstream,
     entries: Entries,
+    fleet: Option<Fleet>,
+    /// The second level of the cache; `None` without a fleet, and if caching is off.
+    second_level: Option<SecondLevel>,
 }
 
 impl Fetcher {
     /// A fetcher with an empty store.
     #[must_use]
-    pub fn new(config: Arc<Config>, clock: Clock, observer: &Arc<Observer>) -> Self {
+    pub fn new(config: Arc<Config>, clock: Clock, observer: &Arc<Observer>, fleet: Option<&Fleet>) -> Self {
         Self {
-            store: empty_store(config.cache.capacity.bytes(), observer),
+            store: empty_store(&config, observer, fleet),
+            second_level: second_level(&config, &clock, fleet),
+            fleet: fleet.cloned(),
             group: Arc::default(),
             upstream: Upstream::new(Arc::clone(&config), clock.clone()),
             entries: Entries::new(clock.clone()),
@@ -58,11 +67,9 @@ impl Fetcher {
     pub fn reconfigured(&self, config: &Arc<Config>, observer: &Arc<Observer>) -> Self {
         let same_capacity = self.config.cache.capacity == config.cache.capacity;
         Self {
-            store: if same_capacity {
-                self.store.clone()
-            } else {
-                empty_store(config.cache.capacity.bytes(), observer)
-            },
+            store: if same_capacity { self.store.clone() } else { empty_store(config, observer, self.fleet.as_ref()) },
+            second_level: second_level(config, &self.clock, self.fleet.as_ref()),
+            fleet: self.fleet.clone(),
             group: Arc::clone(&self.group),
             upstream: self.upstream.reconfigured(config),
             entries: Entries::new(self.clock.clone()),
@@ -156,10 +163,15 @@ impl Fetcher {
     }
 }
 
+fn second_level(config: &Config, clock: &Clock, fleet: Option<&Fleet>) -> Option<SecondLevel> {
+    fleet.filter(|_| config.cache.capacity.bytes() > 0).map(|fleet| SecondLevel::new(config, clock, fleet))
+}
+
 /// A store that counts its evictions.
-fn empty_store(capacity: u64, observer: &Arc<Observer>) -> Store {
+fn empty_store(config: &Config, observer: &Arc<Observer>, fleet: Option<&Fleet>) -> Store {
     let observer = Arc::clone(observer);
-    Store::new(capacity, move || observer.evicted())
+    let fleet = fleet.map(|fleet| (fleet.trust().clone(), fleet.config().when_cut_off));
+    Store::new(config.cache.capacity.bytes(), fleet, move || observer.evicted())
 }
 
 /// Holds the claim of a renewal until the fetch that it follows, which renews the same entry, is done.

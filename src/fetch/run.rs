@@ -7,6 +7,7 @@ use super::comparison::{Comparison, ComparisonTask};
 use super::derivation::{DerivedEntry, SourceToFetch};
 use super::failed_source::is_refold_unavailable;
 use super::request::{FetchPurpose, FetchRequest, FetchRole};
+use super::shared::Turn;
 use crate::cache::{CacheKey, Demand, Entry, Follower, Leader};
 use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
@@ -118,7 +119,7 @@ impl Fetcher {
         if !request.bypass_cache {
             // Another fetch may have ended between the look-up and the start of this one.
             let stored = self.stored(&request.caller, &request.key);
-            if let Some(entry) = stored.filter(|entry| entry.is_fresh(self.clock.now())) {
+            if let Some(entry) = stored.filter(|entry| self.store.is_current(entry, self.clock.now())) {
                 return Ok(Resolved { entry, comparison });
             }
             let asked = (&request.caller, &request.key);
@@ -157,8 +158,31 @@ impl Fetcher {
         SourceResult::Derived(Resolved { entry: Arc::new(derived.entry), comparison })
     }
 
-    /// Asks Refold the question itself.
+    /// Asks the fleet, if there is one, then Refold.
     async fn fetch(
+        &self,
+        client: &Client,
+        request: &mut FetchRequest,
+        demand: &Demand,
+    ) -> Result<Arc<Entry>, FetchError> {
+        let Some(second_level) = &self.second_level else { return self.ask_refold(client, request, demand).await };
+        match second_level.turn(request, demand).await? {
+            Turn::Answered(entry) => {
+                Self::note_list_size(&request.caller, &request.key, &entry);
+                Ok(entry)
+            }
+            Turn::Failed(error) => Err(error.into()),
+            Turn::Fetch(None) => self.ask_refold(client, request, demand).await,
+            Turn::Fetch(Some(shared)) => {
+                let result = shared.run(self.ask_refold(client, request, demand)).await;
+                shared.finish(&result);
+                result
+            }
+        }
+    }
+
+    /// Asks Refold the question itself.
+    async fn ask_refold(
         &self,
         client: &Client,
         request: &mut FetchRequest,

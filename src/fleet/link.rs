@@ -96,12 +96,27 @@ impl Link {
         end.ok().flatten().unwrap_or(LinkEnd::Away)
     }
 
+    /// Records that the server refused a command that is no script, or broke its connection.
+    pub(super) fn command_failed(&self, name: &'static str, error: &RedisError) {
+        if is_of_script(error) {
+            self.refused(name, error);
+        }
+    }
+
     fn fail(&self, call: &Call, error: &RedisError) {
+        // Only scripts that store entries are refused by a server without free memory; all others go on.
+        if error.code() == Some("OOM") {
+            return;
+        }
         if !is_of_script(error) {
             self.give_up(LinkEnd::Away);
             return;
         }
-        let name = call.script.name();
+        self.refused(call.script.name(), error);
+    }
+
+    /// Gives the connection up, since the server refuses a script or command, and would again.
+    fn refused(&self, name: &'static str, error: &RedisError) {
         if self.status.script_failed(name) {
             tracing::error!(script = name, %error, message = log_events::FLEET_SCRIPT_FAILED);
         }

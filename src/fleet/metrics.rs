@@ -1,6 +1,6 @@
 //! The counts of the fleet's commands. `observe` declares them with all other metrics, and hands them in.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
 
 /// The metrics that the fleet's thread counts.
 #[derive(Clone, Debug)]
@@ -13,6 +13,16 @@ pub struct FleetMetrics {
     pub script_errors: IntCounter,
     /// Connections that were opened.
     pub connections: IntCounter,
+    /// Questions to the second level of the cache, by `result`.
+    pub takes: IntCounterVec,
+    /// Drops, by `reach`.
+    pub drops: IntCounterVec,
+    /// Times that this replica dropped all entries, since it could not know which ones were dropped.
+    pub forgotten: IntCounter,
+    /// Client budgets that the server was asked to refill.
+    pub client_refills: IntCounter,
+    /// Requests that waited for the server's decision about a client budget.
+    pub client_waits: IntCounter,
 }
 
 impl FleetMetrics {
@@ -23,12 +33,18 @@ impl FleetMetrics {
     #[must_use]
     pub fn unregistered() -> Self {
         let counter = || IntCounter::new("unregistered", "Unregistered.").expect("the name is valid");
+        let counters = |label| IntCounterVec::new(Opts::new("unregistered", "Unregistered."), &[label]);
         let round_trips = HistogramOpts::new("unregistered", "Unregistered.");
         Self {
             round_trips: Histogram::with_opts(round_trips).expect("the name is valid"),
             timeouts: counter(),
             script_errors: counter(),
             connections: counter(),
+            takes: counters("result").expect("the name is valid"),
+            drops: counters("reach").expect("the name is valid"),
+            forgotten: counter(),
+            client_refills: counter(),
+            client_waits: counter(),
         }
     }
 }

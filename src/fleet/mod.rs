@@ -8,18 +8,29 @@
 //! network; and no request fails because of Redis. While the server is away, a replica goes on with its share alone
 //! ([`FleetState::Alone`]).
 
+mod cache_state;
+mod cipher;
+pub mod client_budgets;
 mod commands;
 mod connect;
 mod dial;
+mod drop_script;
+mod drops;
+mod landings;
 mod link;
+mod log;
+mod log_reader;
 mod membership;
 mod metrics;
 mod names;
+mod phase;
 mod probe;
 mod reckoning;
 mod script;
+mod shared_entries;
 mod status;
 mod supervisor;
+mod time_slots;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,17 +40,26 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use tokio::sync::watch;
 
+use self::cache_state::CacheState;
+pub use self::cache_state::{EntryDropper, LocalTrust};
+use self::cipher::Cipher;
+use self::client_budgets::{ClientBudgets, Sharing};
 pub use self::commands::{Commands, Unavailable};
 pub use self::connect::ConnectError;
 use self::connect::Connector;
+pub use self::drops::DropReach;
+pub use self::landings::{LandedOutcome, Landing};
+pub use self::log::DroppedEntries;
 use self::membership::Membership;
 pub use self::membership::{FleetState, LEASE, Members};
 pub use self::metrics::FleetMetrics;
 pub use self::names::Names;
 pub use self::probe::{ProbeError, ServerReport, probe};
-pub use self::script::{FORGET, GIVE_BACK, HOLD, Script, TURN};
+pub use self::script::{FORGET, GIVE_BACK, HOLD, REFILL, Script, TURN};
+pub use self::shared_entries::{EntryPlace, FoundEntry, Generations, LandedFetch, Lead, Taken, Waiters};
 use self::status::Status;
 use self::supervisor::Supervisor;
+pub use self::time_slots::{OwnSlots, TimeSlots, own_slots};
 use crate::clock::{Clock, Moment};
 use crate::config::FleetConfig;
 use crate::digest::Hex;
@@ -66,20 +86,14 @@ struct Inner {
     config: Arc<FleetConfig>,
     names: Arc<Names>,
     commands: Commands,
+    client_budgets: ClientBudgets,
     status: Arc<Status>,
+    cache: Arc<CacheState>,
+    cipher: Cipher,
     /// The place in the time slots of a replica that starts while the server is away, and so has no rank.
     random_rank: u32,
     stop: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// The time slots of a replica that is alone: of `count` slots, one after the other, the one with number `own` is its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeSlots {
-    /// The number of slots.
-    pub count: u32,
-    /// The replica's own one.
-    pub own: u32,
 }
 
 impl Fleet {
@@ -93,14 +107,20 @@ impl Fleet {
         let id: Arc<str> = Hex(&random).to_string().into();
         let now = clock.now();
         let standing = Membership::new(Arc::clone(&id), now).standing();
+        let cache = Arc::new(CacheState::new(metrics.forgotten.clone()));
         let status = Arc::new(Status::new(clock.clone(), standing, metrics));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
+        let cipher = Cipher::new(config);
+        let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
+        let sharing = Sharing { replicas: config.replicas, random_rank, delivery: config.command_timeout };
+        let (client_budgets, refiller) = ClientBudgets::new(sharing, &names, &status, &commands);
         let stop = watch::Sender::new(false);
         let supervisor = Supervisor {
             connector: Connector::new(config, clock)?,
             names: Arc::clone(&names),
             status: Arc::clone(&status),
+            cache: Arc::clone(&cache),
             id,
             replicas: config.replicas,
             command_timeout: config.command_timeout,
@@ -109,14 +129,29 @@ impl Fleet {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FleetError::Thread)?;
         let run = move || {
-            runtime.block_on(supervisor.run());
+            runtime.block_on(async {
+                tokio::select! {
+                    () = supervisor.run() => {}
+                    () = refiller.run() => {}
+                }
+            });
             // A look-up of a name may still hang.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("postern-fleet".to_owned()).spawn(run);
         let thread = Mutex::new(Some(thread.map_err(FleetError::Thread)?));
-        let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
-        Ok(Self(Arc::new(Inner { config: Arc::clone(config), names, commands, status, random_rank, stop, thread })))
+        Ok(Self(Arc::new(Inner {
+            config: Arc::clone(config),
+            names,
+            commands,
+            client_budgets,
+            status,
+            cache,
+            cipher,
+            random_rank,
+            stop,
+            thread,
+        })))
     }
 
     /// The settings.
@@ -135,6 +170,23 @@ impl Fleet {
     #[must_use]
     pub fn commands(&self) -> &Commands {
         &self.0.commands
+    }
+
+    /// The client budgets.
+    #[must_use]
+    pub fn client_budgets(&self) -> &ClientBudgets {
+        &self.0.client_budgets
+    }
+
+    /// Tells whether what this process holds is current.
+    #[must_use]
+    pub fn trust(&self) -> &LocalTrust {
+        self.0.cache.trust()
+    }
+
+    /// Sets what drops the entries of this process, as other replicas and the log demand it.
+    pub fn set_dropper(&self, dropper: Arc<dyn EntryDropper>) {
+        self.0.cache.set_dropper(dropper);
     }
 
     /// The state at `now`.
@@ -178,10 +230,7 @@ impl Fleet {
     /// says.
     #[must_use]
     pub fn time_slots(&self) -> Option<TimeSlots> {
-        let (members, replicas) = (self.members(), self.0.config.replicas);
-        let count = members.known.max(replicas);
-        let own = if members.known == 0 { self.0.random_rank } else { members.rank? };
-        (own < replicas).then_some(TimeSlots { count, own })
+        TimeSlots::of(self.members(), self.0.config.replicas, self.0.random_rank)
     }
 
     /// The reason why there is no connection; `None` if there is one, or none was tried.

@@ -12,6 +12,8 @@ use crate::digest::Hex;
 
 /// The version of the format of budgets, members and log. A new one doubles the budgets while replicas of both run.
 const BUDGET_FORMAT: &str = "b1";
+/// The version of the format of entries. Replicas of different ones find no entries of each other, and share the budgets.
+const ENTRY_FORMAT: &str = "e1";
 /// The purpose for which the key for names is derived.
 const PURPOSE: &[u8] = b"postern fleet names 1";
 /// Bytes of a digest that a name has.
@@ -21,6 +23,8 @@ const LENGTH: usize = 16;
 pub struct Names {
     /// The beginning of all keys.
     prefix: String,
+    /// The beginning of the keys of entries.
+    entry_prefix: String,
     key: hmac::Key,
 }
 
@@ -30,7 +34,8 @@ impl Names {
     pub fn new(config: &FleetConfig) -> Self {
         let secret = hmac::Key::new(HMAC_SHA256, config.secret.expose().as_bytes());
         let key = hmac::Key::new(HMAC_SHA256, hmac::sign(&secret, PURPOSE).as_ref());
-        Self { prefix: format!("pst:{BUDGET_FORMAT}:{{{}}}:", config.name), key }
+        let prefix = |format| format!("pst:{format}:{{{}}}:", config.name);
+        Self { prefix: prefix(BUDGET_FORMAT), entry_prefix: prefix(ENTRY_FORMAT), key }
     }
 
     /// The key of something of which a fleet has one: `pst:b1:{postern}:m`.
@@ -43,6 +48,12 @@ impl Names {
     #[must_use]
     pub fn of(&self, kind: &str, hidden: &str) -> String {
         format!("{}{kind}:{hidden}", self.prefix)
+    }
+
+    /// The key of an entry: `pst:e1:{postern}:e:9f86…:4e07…`.
+    #[must_use]
+    pub(super) fn entry(&self, hidden: &str) -> String {
+        format!("{}e:{hidden}", self.entry_prefix)
     }
 
     /// A name that only holders of the secret can derive: 32 hexadecimal digits. `domain` says what is named, so that subjects of

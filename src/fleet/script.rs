@@ -11,7 +11,8 @@ pub struct Script {
 }
 
 /// All scripts; each is loaded when a connection begins.
-pub(super) static SCRIPTS: [&Script; 6] = [&BEAT, &LEAVE, &TURN, &HOLD, &GIVE_BACK, &FORGET];
+pub(super) static SCRIPTS: [&Script; 14] =
+    [&BEAT, &LEAVE, &TURN, &HOLD, &GIVE_BACK, &FORGET, &DROP, &ACK, &UNAWARE, &TAKE, &PUT, &EXTEND, &LAND, &REFILL];
 
 /// Renews a replica's lease.
 pub(super) static BEAT: Script = Script::new("beat", include_str!("scripts/beat.lua"));
@@ -25,6 +26,22 @@ pub static HOLD: Script = Script::new("hold", include_str!("scripts/hold.lua"));
 pub static GIVE_BACK: Script = Script::new("give_back", include_str!("scripts/give_back.lua"));
 /// Deletes the state of orgs that no replica has asked about for long.
 pub static FORGET: Script = Script::new("forget", include_str!("scripts/forget.lua"));
+/// Drops the entries of a partition or a tenant.
+pub(super) static DROP: Script = Script::new("drop", include_str!("scripts/drop.lua"));
+/// Records how far a replica has read the log.
+pub(super) static ACK: Script = Script::new("ack", include_str!("scripts/ack.lua"));
+/// Counts the replicas that have not read the log up to a position.
+pub(super) static UNAWARE: Script = Script::new("unaware", include_str!("scripts/unaware.lua"));
+/// Finds an entry, or makes one replica fetch it.
+pub(super) static TAKE: Script = Script::new("take", include_str!("scripts/take.lua"));
+/// Stores an entry.
+pub(super) static PUT: Script = Script::new("put", include_str!("scripts/put.lua"));
+/// Extends the lease of a fetch.
+pub(super) static EXTEND: Script = Script::new("extend", include_str!("scripts/extend.lua"));
+/// Ends a fetch.
+pub(super) static LAND: Script = Script::new("land", include_str!("scripts/land.lua"));
+/// Grants requests of client budgets.
+pub static REFILL: Script = Script::new("refill", include_str!("scripts/refill.lua"));
 
 impl Script {
     /// Makes a script of its name, for logs and metrics, and its source.

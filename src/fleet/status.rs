@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::membership::{FleetState, Members, Standing};
 use super::metrics::FleetMetrics;
+use super::phase::{CurrentPhase, Phase};
 use super::reckoning::micros;
 use crate::clock::{Clock, Moment};
 
@@ -15,6 +16,7 @@ use crate::clock::{Clock, Moment};
 pub(super) struct Status {
     pub(super) clock: Clock,
     standing: ArcSwap<Standing>,
+    phase: CurrentPhase,
     is_connected: AtomicBool,
     /// A number for the server of the last connection, from its replication id; 0 before the first.
     server: AtomicU64,
@@ -30,6 +32,7 @@ impl Status {
         Self {
             clock,
             standing: ArcSwap::from_pointee(standing),
+            phase: CurrentPhase::new(),
             is_connected: AtomicBool::new(false),
             server: AtomicU64::new(0),
             problem: Mutex::default(),
@@ -40,6 +43,21 @@ impl Status {
 
     pub(super) fn publish(&self, standing: Standing) {
         self.standing.store(standing.into());
+        self.follow_time();
+    }
+
+    /// Moves the phase on to the present state, which it returns: time alone can change it.
+    pub(super) fn follow_time(&self) -> FleetState {
+        let now = self.clock.now();
+        let state = self.state(now);
+        self.phase.follow(state, now);
+        state
+    }
+
+    /// The phase at the last change. Part of the hit path.
+    #[inline]
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
     }
 
     pub(super) fn set_connected(&self, is_connected: bool) {
@@ -69,8 +87,9 @@ impl Status {
         self.failing_script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_server(&self, server: u64) {
-        self.server.store(server, Ordering::Relaxed);
+    /// Sets the number of the server; returns true if it is another one than before.
+    pub(super) fn set_server(&self, server: u64) -> bool {
+        self.server.swap(server, Ordering::Relaxed) != server
     }
 
     pub(super) fn is_connected(&self) -> bool {

@@ -7,9 +7,13 @@ use fastrand::Rng;
 use redis::{FromRedisValue, Value};
 use tokio::sync::{mpsc, watch};
 
+use super::cache_state::CacheState;
 use super::commands::{Call, Command, Unavailable};
 use super::connect::{ConnectError, Connected, Connector};
+use super::drop_script::{drop_call, position};
 use super::link::{Link, LinkEnd};
+use super::log::LogPosition;
+use super::log_reader::LogReader;
 use super::membership::{Accepted, BEAT_MILLIS, Beat, FORGOTTEN_AFTER, FleetState, LEASE, LONGEST_DELAY, Membership};
 use super::names::Names;
 use super::reckoning::as_micros;
@@ -33,6 +37,7 @@ pub(super) struct Supervisor {
     pub(super) connector: Connector,
     pub(super) names: Arc<Names>,
     pub(super) status: Arc<Status>,
+    pub(super) cache: Arc<CacheState>,
     pub(super) id: Arc<str>,
     pub(super) replicas: u32,
     pub(super) command_timeout: Duration,
@@ -45,8 +50,10 @@ pub(super) struct Supervisor {
 struct Member<'a> {
     membership: Membership,
     status: &'a Status,
+    cache: &'a CacheState,
+    names: &'a Names,
     rng: Rng,
-    keys: [String; 4],
+    keys: [String; 5],
     id: Arc<str>,
     replicas: u32,
     /// True once more replicas than configured were reported.
@@ -64,12 +71,14 @@ impl Supervisor {
     }
 
     async fn serve(&mut self) {
-        let status = Arc::clone(&self.status);
+        let (status, cache, names) = (Arc::clone(&self.status), Arc::clone(&self.cache), Arc::clone(&self.names));
         let mut member = Member {
             membership: Membership::new(Arc::clone(&self.id), status.clock.now()),
             status: &status,
+            cache: &cache,
+            names: &names,
             rng: Rng::with_seed(seed(&self.id)),
-            keys: ["m", "log", "ep", "gap"].map(|kind| self.names.single(kind)),
+            keys: ["m", "log", "ep", "gap", "ret"].map(|kind| self.names.single(kind)),
             id: Arc::clone(&self.id),
             replicas: self.replicas,
             has_reported_surplus: false,
@@ -118,17 +127,30 @@ impl Supervisor {
         let now = status.clock.now();
         member.membership.connected(now, &replication_id, reckoning);
         status.publish(member.membership.standing());
-        status.set_server(seed(&replication_id));
+        if status.set_server(seed(&replication_id)) {
+            self.cache.another_server();
+        }
         status.metrics.connections.inc();
         status.set_problem(None);
         tracing::info!(version, message = log_events::FLEET_CONNECTED);
         let link = Link::new(connection, driver, Arc::clone(status), self.command_timeout);
         status.set_connected(true);
+        let reader = LogReader {
+            connector: &self.connector,
+            cache: &self.cache,
+            link: &link,
+            server: &replication_id,
+            id: &self.id,
+            log: self.names.single("log"),
+            positions: self.names.single("read"),
+            members: self.names.single("m"),
+        };
         let end = tokio::select! {
             biased;
             _ = self.stop.wait_for(|stop| *stop) => None,
             end = link.ended() => Some(end),
             () = member.beat_forever(&link) => None,
+            () = reader.read_forever() => None,
             () = execute(&mut self.commands, &link) => None,
         };
         status.set_connected(false);
@@ -147,14 +169,32 @@ impl Member<'_> {
     async fn beat_forever(&mut self, link: &Link) {
         loop {
             let sent = self.status.clock.now();
-            self.beat(link, sent).await;
+            if self.send_unsent(link).await {
+                self.beat(link, sent).await;
+            }
             let pause = Duration::from_millis(self.rng.u64(BEAT_MILLIS));
             self.status.clock.sleep_until(sent + pause).await;
         }
     }
 
+    /// Sends the drops that the server was not told yet, before this replica counts as one that knows all drops. Returns false
+    /// if one failed.
+    async fn send_unsent(&self, link: &Link) -> bool {
+        for dropped in self.cache.unsent() {
+            let answer = link.run(&drop_call(self.names, &dropped)).await;
+            if answer.ok().and_then(position).is_none() {
+                return false;
+            }
+            // This process may have taken an entry from the server that is dropped by now.
+            self.cache.drop_locally(&dropped, 0);
+            self.cache.sent(&dropped);
+        }
+        true
+    }
+
     async fn beat(&mut self, link: &Link, sent: Moment) {
         let Some(reckoning) = self.membership.standing().reckoning else { return };
+        let read = self.cache.position();
         self.membership.beat_sent(sent);
         self.status.publish(self.membership.standing());
         #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970 fit")]
@@ -169,7 +209,7 @@ impl Member<'_> {
             format!("{}-{sent_at}", self.id),
         );
         let Ok(answer) = link.run(&Call::new(&BEAT, &self.keys, arguments)).await else { return };
-        let Some(beat) = read(answer) else {
+        let Some((beat, end_of_log)) = read_answer(answer) else {
             tracing::error!(
                 script = BEAT.name(),
                 error = "the answer can't be understood",
@@ -181,6 +221,9 @@ impl Member<'_> {
             tracing::warn!(message = log_events::FLEET_STATE_LOST);
         }
         self.status.publish(self.membership.standing());
+        if let Some(accepted) = &beat.accepted {
+            self.cache.beat(&accepted.epoch, end_of_log, (sent, read));
+        }
         self.report_surplus();
     }
 
@@ -199,22 +242,22 @@ fn longer(backoff: Duration) -> Duration {
     (backoff * 2).min(LONGEST_BACKOFF)
 }
 
-/// Reads the answer to a beat.
-fn read(answer: Value) -> Option<Beat> {
+/// Reads the answer to a beat, and the end of the log in it.
+fn read_answer(answer: Value) -> Option<(Beat, LogPosition)> {
     let Value::Array(fields) = answer else { return None };
     let mut fields = fields.into_iter();
     let mut next = || fields.next();
     let outcome = String::from_redis_value(next()?).ok()?;
     let server_time = f64::from_redis_value(next()?).ok()?;
     if outcome != "ok" {
-        return Some(Beat { server_time, accepted: None });
+        return Some((Beat { server_time, accepted: None }, LogPosition::default()));
     }
     let epoch = Vec::from_redis_value(next()?).ok()?;
-    let _tail = next()?;
+    let end_of_log = LogPosition::parse(&Vec::<u8>::from_redis_value(next()?).ok()?)?;
     let known = u32::from_redis_value(next()?).ok()?;
     let live = u32::from_redis_value(next()?).ok()?;
     let ids = Vec::<Vec<u8>>::from_redis_value(next()?).ok()?;
-    Some(Beat { server_time, accepted: Some(Accepted { epoch, known, live, ids }) })
+    Some((Beat { server_time, accepted: Some(Accepted { epoch, known, live, ids }) }, end_of_log))
 }
 
 /// Runs commands, all of them at the same time, until no more can come.
@@ -251,7 +294,7 @@ fn report(error: &ConnectError, status: &Status, has_reported: &mut bool) {
 async fn report_states(status: &Status) {
     let mut before = FleetState::Joining;
     loop {
-        let state = status.state(status.clock.now());
+        let state = status.follow_time();
         if state != before {
             let (from, to) = (before.name(), state.name());
             if state == FleetState::Alone {

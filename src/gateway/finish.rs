@@ -1,4 +1,4 @@
-//! Completes the requests that have to wait: for an issuer's keys, for Refold, or for the body of a webhook.
+//! Completes the requests that have to wait: for an issuer's keys, for the fleet's server, for Refold, or for the body of a webhook.
 //!
 //! Every request is recorded, also if its caller disconnects or the drain timeout ends first.
 
@@ -15,6 +15,7 @@ use super::context::{ConnectionContext, KnownCaller, RequestContext, Sent};
 use super::normalise::{Miss, UpstreamOp};
 use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
+use crate::admit::decided;
 use crate::cache::{CacheOutcome, Entry, Follower, Servable};
 use crate::caller::{Caller, Unidentified};
 use crate::config::PassThrough;
@@ -87,20 +88,31 @@ impl InProgress {
         wait: Wait,
         body: CallerBody,
     ) -> Result<Response<Body>, ClientError> {
-        let op = match wait {
-            Wait::ForUpstream(op) => op,
-            Wait::ForIssuer(issuer) => {
-                self.gateway.callers.ask_issuer(issuer).await?;
-                let now = self.gateway.clock.now();
-                match self.gateway.decide(connection, &self.head, &mut self.context, now) {
-                    Ok(Decision::Upstream(op)) => op,
-                    Ok(Decision::Answer(answer)) => {
-                        return Ok(self.gateway.answer(connection, &self.head, &mut self.context, answer, now));
-                    }
-                    Err(Unresolved::Refused(error)) => return Err(error),
-                    Err(Unresolved::UnknownKey(issuer)) => return Err(Unidentified::UnknownKey(issuer).into_error()),
+        let mut wait = wait;
+        let op = loop {
+            let may_ask_issuer = match wait {
+                Wait::Upstream(op) => break op,
+                Wait::Issuer(issuer) => {
+                    self.gateway.callers.ask_issuer(issuer).await?;
+                    false
                 }
-            }
+                Wait::Budget(policy, question) => {
+                    let used = question.ask().await;
+                    decided(&mut self.context.response.budgets, policy, used)?;
+                    true
+                }
+            };
+            let now = self.gateway.clock.now();
+            wait = match self.gateway.decide(connection, &self.head, &mut self.context, now) {
+                Ok(Decision::Upstream(op)) => break op,
+                Ok(Decision::Answer(answer)) => {
+                    return Ok(self.gateway.answer(connection, &self.head, &mut self.context, answer, now));
+                }
+                Err(Unresolved::Refused(error)) => return Err(error),
+                Err(Unresolved::UnknownKey(issuer)) if may_ask_issuer => Wait::Issuer(issuer),
+                Err(Unresolved::UnknownKey(issuer)) => return Err(Unidentified::UnknownKey(issuer).into_error()),
+                Err(Unresolved::Budget(policy, question)) => Wait::Budget(policy, question),
+            };
         };
         // The rare operations are boxed: their futures are large, and a fetch should not carry that room.
         match op {
@@ -131,6 +143,8 @@ impl InProgress {
             (Ok(entry), _) => {
                 if entry.derived.is_some_and(|mark| mark.origin() == SourceOrigin::Stored) {
                     self.context.response.cache = CacheOutcome::Derived;
+                } else if entry.from_fleet {
+                    self.context.response.cache = CacheOutcome::HitShared;
                 }
                 // Encoding takes little time compared with the fetch, and later requests find the encoded body.
                 if let Some(coding) = self.context.response.coding {
@@ -143,7 +157,8 @@ impl InProgress {
                     && stale.servable(windows, self.gateway.clock.now()) != Servable::No
                     && !stale.is_withdrawn(tenant.trust()) =>
             {
-                self.context.response.cache = CacheOutcome::HitStale;
+                let is_cut_off = self.gateway.fetcher.store().cut_off(self.gateway.clock.now()).is_some();
+                self.context.response.cache = if is_cut_off { CacheOutcome::HitCutOff } else { CacheOutcome::HitStale };
                 Ok(self.serve(&stale))
             }
             (Err(error), _) => Err(error),
@@ -239,7 +254,7 @@ impl InProgress {
         });
         let result = acting.await.unwrap_or_else(|panic| Err(ClientError::abandoned().caused_by(panic)))?;
         self.context.note_upstream_budget();
-        Ok(respond::action_result(&mut self.context.response, result.status, result.body))
+        Ok(respond::action_result(&mut self.context.response, result.status, result.body, result.dropped))
     }
 
     /// Forwards a request of the allow-list; both bodies are streamed.

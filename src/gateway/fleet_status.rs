@@ -31,6 +31,8 @@ pub struct FleetStatus {
     pub replicas: u32,
     /// Seconds since the last beat that the server answered was sent.
     pub lag: Option<f64>,
+    /// True while the replica knows which cached entries the others have dropped. Else its entries count as stale.
+    pub cache_current: bool,
 }
 
 impl Gateway {
@@ -49,6 +51,7 @@ impl Gateway {
             rank,
             replicas: fleet.config().replicas,
             lag: fleet.lag(now).map(|lag| lag.as_secs_f64()),
+            cache_current: fleet.trust().lost_at(now).is_none(),
         })
     }
 
@@ -60,6 +63,7 @@ impl Gateway {
             members: fleet.members(),
             replicas: fleet.config().replicas,
             lag: fleet.lag(now).unwrap_or_else(|| since_start(now)),
+            is_cache_current: fleet.trust().lost_at(now).is_none(),
         };
         self.fleet.as_ref().map(scraped)
     }

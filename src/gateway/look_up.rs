@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Acceptance, CacheKey, CacheOutcome, Directives, Entry, RenewalClaim, Servable, Store};
+use crate::cache::{Acceptance, CacheKey, CacheOutcome, CutOff, Directives, Entry, RenewalClaim, Servable, Store};
 use crate::clock::Moment;
+use crate::config::{Stale, WhenCutOff};
 use crate::error::{ClientError, Reason};
 use crate::tenant::Tenant;
 
@@ -12,7 +13,7 @@ pub(super) enum Lookup {
     /// The entry is served as it is.
     Hit(Arc<Entry>, CacheOutcome),
     /// The entry is stale: this request serves it and holds the claim to renew it in the background (RFC 5861, 3).
-    Renewable(Arc<Entry>, RenewalClaim),
+    Renewable(Arc<Entry>, RenewalClaim, CacheOutcome),
     /// Refold has to answer.
     Miss {
         /// The stale entry: the fetch revalidates it, and it is served if the fetch fails and its stale window allows it.
@@ -27,6 +28,9 @@ pub(super) fn look_up(store: &Store, key: &CacheKey, directives: &Directives, te
     let miss = |stale| Lookup::Miss { stale, outcome: CacheOutcome::NotAsked };
     let entry = store.get(key).filter(|entry| !entry.is_withdrawn(tenant.trust()));
     let Some(entry) = entry else { return miss(None) };
+    if let Some(cut_off) = store.cut_off(now) {
+        return look_up_cut_off(entry, cut_off, directives, (&tenant.config.stale, now));
+    }
     match directives.judge(&entry, now) {
         // A response that the request's directives rule out is no fallback either.
         Acceptance::Rejected => return Lookup::Miss { stale: None, outcome: CacheOutcome::Request },
@@ -38,10 +42,34 @@ pub(super) fn look_up(store: &Store, key: &CacheKey, directives: &Directives, te
         Servable::WhileFailing => Lookup::Hit(entry, CacheOutcome::HitStale),
         // One reader claims the renewal of a stale entry; for the others it is a hit.
         Servable::WhileRevalidating => match entry.claim_renewal() {
-            Some(claim) => Lookup::Renewable(entry, claim),
+            Some(claim) => Lookup::Renewable(entry, claim, CacheOutcome::HitStale),
             None => Lookup::Hit(entry, CacheOutcome::HitStale),
         },
         Servable::IfError | Servable::No => miss(Some(entry)),
+    }
+}
+
+/// Looks a question up on a replica that can't know what the others have dropped.
+#[cold]
+fn look_up_cut_off(
+    entry: Arc<Entry>,
+    cut_off: CutOff,
+    directives: &Directives,
+    (stale, now): (&Stale, Moment),
+) -> Lookup {
+    if cut_off.policy == WhenCutOff::Refuse {
+        return Lookup::Miss { stale: None, outcome: CacheOutcome::NotAsked };
+    }
+    if directives.may_reject_fresh() {
+        return Lookup::Miss { stale: None, outcome: CacheOutcome::Request };
+    }
+    match entry.servable_when_cut_off(stale, cut_off.since, now) {
+        Servable::Fresh | Servable::WhileFailing => Lookup::Hit(entry, CacheOutcome::HitCutOff),
+        Servable::WhileRevalidating => match entry.claim_renewal() {
+            Some(claim) => Lookup::Renewable(entry, claim, CacheOutcome::HitCutOff),
+            None => Lookup::Hit(entry, CacheOutcome::HitCutOff),
+        },
+        Servable::IfError | Servable::No => Lookup::Miss { stale: Some(entry), outcome: CacheOutcome::NotAsked },
     }
 }
 

@@ -36,7 +36,7 @@ use self::normalise::{Miss, Normalised, UpstreamOp, normalise};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness};
 pub use self::unfinished::Unfinished;
 use self::unfinished::Wait;
-use crate::admit::admit;
+use crate::admit::{NotAdmitted, admit};
 use crate::cache::{CacheKey, CacheOutcome, Coding, Directives, Encoder, Entry, RenewalClaim};
 use crate::caller::{Authenticated, Caller, Callers, IssuerIndex, Unidentified};
 use crate::clock::{Clock, Moment};
@@ -44,13 +44,14 @@ use crate::config::Config;
 use crate::error::ClientError;
 use crate::fetch::{FetchRequest, Fetcher};
 use crate::fleet::{Fleet, FleetError};
+use crate::limit::{BudgetQuestion, Policy};
 use crate::observe::{AccessError, AccessRecord, LogWriter, Observer, Tracer, WebhookOutcome};
 use crate::request::body::CallerBody;
 use crate::request::cors::CorsPolicy;
 use crate::request::headers::RequestHeaders;
 use crate::request::route::{Endpoint, Route, route};
 use crate::respond::{self, Body, ResponseContext};
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, TenantDropper};
 use crate::upstream::UpstreamTelemetry;
 use crate::webhook::{DeliveryMemory, Signature};
 
@@ -90,6 +91,8 @@ enum Unresolved {
     Refused(ClientError),
     /// The JWT names an unknown key, so the issuer's keys have to be fetched first.
     UnknownKey(IssuerIndex),
+    /// The fleet's server has to decide about a budget of the caller.
+    Budget(Policy, BudgetQuestion),
 }
 
 impl<E: Into<ClientError>> From<E> for Unresolved {
@@ -106,10 +109,14 @@ impl Gateway {
     /// If the TLS settings for an issuer's key server, the trace collector or the fleet can't be used.
     pub fn new(config: Arc<Config>, clock: Clock, access_log: Option<LogWriter>) -> Result<Self, GatewayError> {
         let observer = Arc::new(Observer::new(clock.clone(), access_log));
-        let fetcher = Fetcher::new(Arc::clone(&config), clock.clone(), &observer);
         let fleet = start_fleet(&config, &clock, &observer)?;
+        let fetcher = Fetcher::new(Arc::clone(&config), clock.clone(), &observer, fleet.as_ref());
+        let callers = Callers::new(&config, &clock, fleet.as_ref())?;
+        if let Some(fleet) = &fleet {
+            fleet.set_dropper(Arc::new(TenantDropper::new(callers.tenants())));
+        }
         Ok(Self {
-            callers: Callers::new(&config, &clock, fleet.as_ref())?,
+            callers,
             cors: config.cors.as_ref().map(CorsPolicy::new),
             encoder: Encoder::new(fetcher.store().clone()),
             fetcher: Arc::new(fetcher),
@@ -132,14 +139,15 @@ impl Gateway {
         let mut context = RequestContext::new(&head, now, self.cors.as_ref(), self.tracer.as_ref());
         context.peer = connection.identity.peer;
         let wait = match self.decide(connection, &head, &mut context, now) {
-            Ok(Decision::Upstream(op)) => Wait::ForUpstream(op),
+            Ok(Decision::Upstream(op)) => Wait::Upstream(op),
             Ok(Decision::Answer(answer)) => {
                 let response = self.answer(connection, &head, &mut context, answer, now);
                 self.record(&head, &mut context, Sent::from(&response), None);
                 return Handled::Response(response);
             }
             Err(Unresolved::Refused(error)) => return Handled::Response(self.refuse(&head, &mut context, &error)),
-            Err(Unresolved::UnknownKey(issuer)) => Wait::ForIssuer(issuer),
+            Err(Unresolved::UnknownKey(issuer)) => Wait::Issuer(issuer),
+            Err(Unresolved::Budget(policy, question)) => Wait::Budget(policy, question),
         };
         Handled::Unfinished(Unfinished::boxed(connection, head, context, wait, body))
     }
@@ -176,7 +184,7 @@ impl Gateway {
             connection.known_caller.record();
         }
         // Before the query is parsed, so that invalid queries spend the caller's budget too.
-        admit(caller, &mut context.response.budgets, now)?;
+        admit(caller, &mut context.response.budgets, now).map_err(undecided)?;
         // Before the look-up, so that every spelling of a question finds the same entry.
         let asked = match normalise(endpoint, caller, head, (&connection.query_memo, &self.config.query))? {
             Normalised::Question(asked) => asked,
@@ -206,7 +214,7 @@ impl Gateway {
         let directives = Directives::of(&head.headers, &tenant.config.request_directives);
         let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, tenant, now) {
             Lookup::Hit(entry, outcome) => (outcome, Answer::Hit(entry)),
-            Lookup::Renewable(entry, claim) => (CacheOutcome::HitStale, Answer::Renew(entry, claim)),
+            Lookup::Renewable(entry, claim, outcome) => (outcome, Answer::Renew(entry, claim)),
             Lookup::Miss { stale, outcome } => {
                 response.cache = outcome;
                 if directives.only_if_cached() {
@@ -311,5 +319,13 @@ fn unresolved(error: Unidentified, refused: &mut Option<Authenticated>) -> Unres
             Unresolved::Refused(error)
         }
         Unidentified::UnknownKey(issuer) => Unresolved::UnknownKey(issuer),
+    }
+}
+
+/// A request that was not admitted, as far as is known without waiting.
+fn undecided(error: NotAdmitted) -> Unresolved {
+    match error {
+        NotAdmitted::Refused(error) => Unresolved::Refused(error),
+        NotAdmitted::Undecided(policy, question) => Unresolved::Budget(policy, question),
     }
 }

@@ -9,7 +9,7 @@ use super::Gateway;
 use crate::config::Config;
 use crate::http_client::ClientSetupError;
 use crate::request::cors::CorsPolicy;
-use crate::tenant::CachedEntries;
+use crate::tenant::{CachedEntries, TenantDropper};
 
 impl Gateway {
     /// A gateway for another configuration, with as much of this one's state as the settings allow. This one is not
@@ -49,5 +49,8 @@ impl Gateway {
     /// to serve.
     pub fn take_over(&self) {
         self.callers.apply_limits();
+        if let Some(fleet) = &self.fleet {
+            fleet.set_dropper(Arc::new(TenantDropper::new(self.tenants())));
+        }
     }
 }

@@ -1,10 +1,11 @@
-//! A request that has to wait, for an issuer's keys or for Refold.
+//! A request that has to wait: for an issuer's keys, for the fleet's server or for Refold.
 
 use http::request::Parts;
 
 use super::context::{ConnectionContext, RequestContext};
 use super::normalise::UpstreamOp;
 use crate::caller::IssuerIndex;
+use crate::limit::{BudgetQuestion, Policy};
 use crate::request::body::CallerBody;
 
 /// A request that [`Gateway::handle`](super::Gateway::handle) could not answer without waiting.
@@ -19,8 +20,10 @@ pub struct Unfinished {
 /// The obstacle that a request waits for.
 pub(super) enum Wait {
     /// The keys of an issuer, which are needed to verify the JWT.
-    ForIssuer(IssuerIndex),
-    ForUpstream(UpstreamOp),
+    Issuer(IssuerIndex),
+    /// The decision of the fleet's server about a budget of the caller.
+    Budget(Policy, BudgetQuestion),
+    Upstream(UpstreamOp),
 }
 
 impl Unfinished {

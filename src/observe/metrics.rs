@@ -211,6 +211,18 @@ metrics! {
         "Commands that failed in a script or by the access control list of the fleet's server.";
     fleet_connections: IntCounterVec, "postern_fleet_connections_total", [], &[],
         "Connections to the fleet's server that were opened.";
+    fleet_cache_current: IntGaugeVec, "postern_fleet_cache_current", [], &[],
+        "1 while this replica knows which entries the other replicas have dropped.";
+    fleet_takes: IntCounterVec, "postern_fleet_takes_total", ["result"], &[],
+        "Questions to the cache that the replicas share: hit, lead (this replica fetches), wait (another one does) or unavailable.";
+    fleet_drops: IntCounterVec, "postern_fleet_drops_total", ["reach"], &[],
+        "Drops of entries: confirmed by every replica, trust_over (not confirmed in time) or this_replica (the fleet's server is away).";
+    fleet_forgotten: IntCounterVec, "postern_fleet_cache_forgotten_total", [], &[],
+        "Times that this replica dropped all entries, since it could not know which ones the others had dropped.";
+    fleet_client_refills: IntCounterVec, "postern_fleet_client_refills_total", [], &[],
+        "Client budgets that the fleet's server was asked to refill.";
+    fleet_client_waits: IntCounterVec, "postern_fleet_client_waits_total", [], &[],
+        "Requests that waited for the fleet's server to decide about a client budget.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
         "Log lines lost because standard error was full, not read fast enough, or closed by its reader.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],

@@ -166,6 +166,11 @@ impl Observer {
             timeouts: self.metrics.fleet_timeouts.with_label_values(NO_LABELS),
             script_errors: self.metrics.fleet_script_errors.with_label_values(NO_LABELS),
             connections: self.metrics.fleet_connections.with_label_values(NO_LABELS),
+            takes: self.metrics.fleet_takes.clone(),
+            drops: self.metrics.fleet_drops.clone(),
+            forgotten: self.metrics.fleet_forgotten.with_label_values(NO_LABELS),
+            client_refills: self.metrics.fleet_client_refills.with_label_values(NO_LABELS),
+            client_waits: self.metrics.fleet_client_waits.with_label_values(NO_LABELS),
         }
     }
 

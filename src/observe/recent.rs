@@ -51,8 +51,8 @@ impl TrafficClass {
             status if status.is_client_error() => Self::Refused,
             status if status.is_server_error() => Self::Failed,
             _ => match record.cache {
-                CacheOutcome::Hit | CacheOutcome::Derived => Self::Hit,
-                CacheOutcome::HitStale => Self::Stale,
+                CacheOutcome::Hit | CacheOutcome::HitShared | CacheOutcome::Derived => Self::Hit,
+                CacheOutcome::HitStale | CacheOutcome::HitCutOff => Self::Stale,
                 CacheOutcome::Miss { .. } | CacheOutcome::Stale { .. } | CacheOutcome::Request => Self::Fetched,
                 CacheOutcome::NotAsked | CacheOutcome::Bypass => Self::PassedThrough,
             },

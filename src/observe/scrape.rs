@@ -41,6 +41,8 @@ pub struct ScrapedFleet {
     pub replicas: u32,
     /// Time since the last answered beat was sent; since the start, if there was none.
     pub lag: Duration,
+    /// True while the replica knows which entries the others have dropped.
+    pub is_cache_current: bool,
 }
 
 /// The state of a tenant at the time of a scrape.
@@ -135,6 +137,7 @@ impl ScrapedFleet {
             metrics.fleet_members.with_label_values(&[lease]).set(count.into());
         }
         metrics.fleet_replicas.with_label_values(NO_LABELS).set(self.replicas.into());
+        metrics.fleet_cache_current.with_label_values(NO_LABELS).set(self.is_cache_current.into());
         metrics.fleet_lag.with_label_values(NO_LABELS).set(self.lag.as_secs_f64());
     }
 }

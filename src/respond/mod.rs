@@ -23,6 +23,7 @@ use self::fields::{CACHE_STATUS, CHALLENGE, JSON, NO_STORE, RATE_LIMIT, RATE_LIM
 use crate::cache::Entry;
 use crate::clock::Moment;
 use crate::error::{ClientError, Reason};
+use crate::fleet::DropReach;
 use crate::http_client::BodyError;
 use crate::limit::BudgetState;
 use crate::request::cors::{self, CorsPolicy};
@@ -55,9 +56,15 @@ pub fn entry(context: &mut ResponseContext, request: &HeaderMap, entry: &Entry, 
     with_body(response, context, body.clone())
 }
 
-/// Responds with the upstream's result of an action, which is never cached: its status and, if there is one, its JSON.
+/// Responds with the upstream's result of an action, which is never cached: its status and, if there is one, its JSON. `dropped` are
+/// the replicas whose entries the action has dropped.
 #[must_use]
-pub fn action_result(context: &mut ResponseContext, status: StatusCode, body: Bytes) -> Response<Body> {
+pub fn action_result(
+    context: &mut ResponseContext,
+    status: StatusCode,
+    body: Bytes,
+    dropped: DropReach,
+) -> Response<Body> {
     let mut response = empty();
     *response.status_mut() = status;
     let headers = insert_common(response.headers_mut(), context);
@@ -65,7 +72,11 @@ pub fn action_result(context: &mut ResponseContext, status: StatusCode, body: By
         headers.insert(CONTENT_TYPE, JSON);
     }
     headers.insert(CACHE_CONTROL, NO_STORE);
-    headers.insert(CACHE_STATUS, HeaderValue::from_static("postern; fwd=method"));
+    let cache_status = match dropped {
+        DropReach::Everywhere => "postern; fwd=method",
+        DropReach::ThisReplica => "postern; fwd=method; detail=dropped-on-this-replica-only",
+    };
+    headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status));
     with_body(response, context, body)
 }
 

@@ -71,7 +71,7 @@ pub(super) fn headers(context: &mut ResponseContext, entry: &Entry, etag: &Heade
             ValueOf::Age => values::age(entry.age(now)),
             ValueOf::CacheStatus => values::cache_status(context.cache, entry, now),
             ValueOf::Etag => etag.clone(),
-            ValueOf::CacheControl => values::cache_control(entry),
+            ValueOf::CacheControl => values::cache_control(context.cache, entry),
             ValueOf::Fixed => continue,
         };
     }

@@ -18,9 +18,14 @@ pub(super) fn age(age: Duration) -> HeaderValue {
 }
 
 /// `Cache-Control` (RFC 9111, 5.2.2); `private`, since a response is for one caller only.
-pub(super) fn cache_control(entry: &Entry) -> HeaderValue {
+pub(super) fn cache_control(outcome: CacheOutcome, entry: &Entry) -> HeaderValue {
     static PRIVATE: NumberedValues = NumberedValues::with_text("private, max-age=");
-    if entry.no_store { NO_STORE } else { PRIVATE.get(entry.lifetime.as_secs()) }
+    match outcome {
+        _ if entry.no_store => NO_STORE,
+        // It counts as stale.
+        CacheOutcome::HitCutOff => PRIVATE.get(0),
+        _ => PRIVATE.get(entry.lifetime.as_secs()),
+    }
 }
 
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, section 4).
@@ -45,20 +50,23 @@ pub(super) fn cache_status(outcome: CacheOutcome, entry: &Entry, now: Moment) ->
     static HITS: NumberedValues = NumberedValues::with_text(TTL);
     let (forward, collapsed) = match outcome {
         CacheOutcome::Hit => return HITS.get(seconds_left(entry, now)),
-        CacheOutcome::Derived => {
+        CacheOutcome::Derived | CacheOutcome::HitShared => {
+            let detail: &[u8] = if outcome == CacheOutcome::Derived { b"; detail=derived" } else { b"; detail=fleet" };
             return formatted(|out| {
                 out.put_slice(TTL.as_bytes());
                 put_integer(out, seconds_left(entry, now));
-                out.put_slice(b"; detail=derived");
+                out.put_slice(detail);
             });
         }
-        CacheOutcome::HitStale => {
+        CacheOutcome::HitStale | CacheOutcome::HitCutOff => {
             let staleness = entry.age(now).saturating_sub(entry.lifetime);
+            let detail: &[u8] =
+                if outcome == CacheOutcome::HitCutOff { b"; detail=stale-cut-off" } else { b"; detail=stale" };
             return formatted(|out| {
                 out.put_slice(TTL.as_bytes());
                 out.put_slice(b"-");
                 put_integer(out, staleness.as_secs().max(1));
-                out.put_slice(b"; detail=stale");
+                out.put_slice(detail);
             });
         }
         CacheOutcome::NotAsked | CacheOutcome::Bypass => ("bypass", false),

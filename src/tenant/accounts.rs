@@ -1,7 +1,7 @@
 //! The linked accounts of a tenant that were requested lately. A look-up takes no lock, and their number is bounded.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use papaya::HashMap;
@@ -14,6 +14,9 @@ const IDLE: Duration = Duration::from_mins(15);
 /// Minimum time between two searches for idle linked accounts.
 const SWEEP: Duration = Duration::from_mins(1);
 
+/// Partitions by their names in the fleet.
+type PartitionsByName = std::collections::HashMap<Box<str>, Arc<Partition>>;
+
 /// Partitions by linked account.
 #[derive(Debug)]
 pub(super) struct Accounts {
@@ -21,6 +24,9 @@ pub(super) struct Accounts {
     capacity: AtomicUsize,
     next_sweep: AtomicU64,
     sweeping: Mutex<()>,
+    /// The partitions by their names in the fleet. Locked when one is created, so that each that is found in `partitions` is found
+    /// here too.
+    named: Mutex<PartitionsByName>,
 }
 
 impl Accounts {
@@ -30,6 +36,7 @@ impl Accounts {
             capacity: AtomicUsize::new(capacity.max(1)),
             next_sweep: AtomicU64::new(0),
             sweeping: Mutex::new(()),
+            named: Mutex::default(),
         }
     }
 
@@ -48,9 +55,24 @@ impl Accounts {
         }
         self.make_room(now);
         let id: Arc<str> = id.into();
-        let partition = partitions.get_or_insert_with(Arc::clone(&id), || Arc::new(create(Arc::clone(&id))));
+        let created = Arc::new(create(Arc::clone(&id)));
+        let mut named = created.fleet_name().is_some().then(|| self.named());
+        let partition = partitions.get_or_insert_with(id, || created);
+        if let (Some(named), Some(name)) = (&mut named, partition.fleet_name()) {
+            named.insert(name.into(), Arc::clone(partition));
+        }
         partition.record_request(now);
         Arc::clone(partition)
+    }
+
+    /// Returns the partition with this name in the fleet, if there is one.
+    pub(super) fn find_named(&self, name: &str) -> Option<Arc<Partition>> {
+        self.named().get(name).cloned()
+    }
+
+    fn named(&self) -> MutexGuard<'_, PartitionsByName> {
+        // Insertions leave the map valid even if a panic poisoned the lock.
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of linked accounts.
@@ -95,9 +117,19 @@ impl Accounts {
         self.next_sweep.store((now + SWEEP).as_nanos(), Ordering::Relaxed);
         let partitions = self.partitions.pin();
         partitions.retain(|_, partition| now.since(partition.last_seen()) < IDLE);
-        if partitions.len() < capacity {
-            return;
+        if partitions.len() >= capacity {
+            self.evict_tenth();
         }
+        let is_present = |partition: &Arc<Partition>| {
+            let present = partition.linked_account_id().and_then(|id| partitions.get(id));
+            present.is_some_and(|present| Arc::ptr_eq(present, partition))
+        };
+        self.named().retain(|_, partition| is_present(partition));
+    }
+
+    /// Evicts a tenth of all linked accounts, the longest idle first.
+    fn evict_tenth(&self) {
+        let partitions = self.partitions.pin();
         let mut last_seen: Vec<Moment> = partitions.values().map(|partition| partition.last_seen()).collect();
         let tenth = last_seen.len() / 10;
         let (_, newest_evicted, _) = last_seen.select_nth_unstable(tenth);
@@ -116,10 +148,12 @@ mod tests {
     use super::super::partition::Owner;
     use super::*;
     use crate::config::Rate;
+    use crate::limit::ClientBudget;
 
     fn account(accounts: &Accounts, id: &str, at: u64) -> Arc<Partition> {
         let rate = Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        accounts.get(id, Moment::from_nanos(at), |id| Partition::new(Owner::LinkedAccount(id), 0, rate))
+        accounts
+            .get(id, Moment::from_nanos(at), |id| Partition::new(Owner::LinkedAccount(id), 0, ClientBudget::new(rate)))
     }
 
     #[test]

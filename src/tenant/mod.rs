@@ -8,6 +8,8 @@ mod accounts;
 mod budgets;
 mod checks;
 mod comparison_limit;
+mod fleet_tenant;
+mod in_fleet;
 mod interned_id;
 mod key_checks;
 mod key_forms;
@@ -19,6 +21,7 @@ mod reload;
 mod session_tokens;
 mod signature_check;
 mod status;
+mod token_table;
 mod trust;
 mod verification;
 
@@ -30,6 +33,8 @@ use self::accounts::Accounts;
 pub use self::budgets::share_budgets;
 pub use self::checks::QuestionId;
 pub use self::comparison_limit::ComparisonPermit;
+use self::fleet_tenant::FleetTenant;
+pub use self::in_fleet::TenantDropper;
 use self::interned_id::intern;
 use self::key_checks::KeyChecks;
 pub use self::key_checks::KeyVerdict;
@@ -40,14 +45,16 @@ pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus, 
 pub use self::policies::Policies;
 pub use self::reload::{CachedEntries, shares_org_key};
 use self::session_tokens::SessionTokens;
-pub use self::session_tokens::{TokenDigest, UpstreamVerdict};
+pub use self::session_tokens::UpstreamVerdict;
 pub use self::signature_check::SignatureCheck;
 pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
+pub use self::token_table::TokenDigest;
 pub use self::trust::{DerivationEpochs, DerivationMark, DerivationUse, KindStatus, SourceOrigin, Trust, TrustStatus};
 use crate::clock::{Clock, Moment};
-use crate::config::{self, UpstreamLimits};
+use crate::config::{self, Rate, UpstreamLimits};
 use crate::digest::sha256;
-use crate::limit::{BudgetUse, UpstreamBudget};
+use crate::fleet::client_budgets::{BudgetOwner, ClientBudgets};
+use crate::limit::{ClientBudget, Spending, UpstreamBudget};
 
 /// A Refold org while the gateway runs.
 #[derive(Debug)]
@@ -60,12 +67,15 @@ pub struct Tenant {
     org_keys: OrgKeys,
     key_checks: Arc<KeyChecks>,
     policies: Policies,
+    /// Opens the budgets that a fleet shares; `None` without one.
+    client_budgets: Option<ClientBudgets>,
     clock: Clock,
     trust: Arc<Trust>,
     account_epoch: Arc<Epoch>,
     token_epoch: Arc<Epoch>,
     accounts: Arc<Accounts>,
     session_tokens: SessionTokens,
+    fleet: Option<FleetTenant>,
 }
 
 impl Tenant {
@@ -83,8 +93,10 @@ impl Tenant {
             key_checks: Arc::default(),
             trust: Arc::default(),
             policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
+            client_budgets: None,
             config,
             clock,
+            fleet: None,
         }
     }
 
@@ -136,15 +148,18 @@ impl Tenant {
     #[must_use]
     pub fn linked_account(&self, id: &str, now: Moment) -> Arc<Partition> {
         self.accounts.get(id, now, |id| {
+            let name = self.fleet.as_ref().map(|tenant| tenant.partition_name(&id));
             let flow = flow_of(&sha256(id.as_bytes()));
-            Partition::new(Owner::LinkedAccount(id), flow, self.config.limits.client.rate())
+            let budget = self.client_budget(self.config.limits.client.rate(), BudgetOwner::LinkedAccount(&id));
+            Partition::new(Owner::LinkedAccount(id), flow, budget).named(name)
         })
     }
 
     /// Returns the partition of a session token, accepted or not, and creates it if there is none.
     #[must_use]
     pub fn session_token(&self, digest: &TokenDigest, now: Moment) -> Arc<Partition> {
-        self.session_tokens.get(digest, self.config.limits.client.rate(), now)
+        let budget = || self.client_budget(self.config.limits.client.rate(), BudgetOwner::SessionToken(digest));
+        self.session_tokens.get(digest, budget, now)
     }
 
     /// Returns whether the upstream has accepted a session token lately.
@@ -181,9 +196,18 @@ impl Tenant {
         (!pause.is_zero()).then_some(pause)
     }
 
+    /// Creates the budget of a client: in a fleet the one that all replicas share.
+    #[must_use]
+    pub fn client_budget(&self, rate: Rate, owner: BudgetOwner<'_>) -> ClientBudget {
+        match &self.client_budgets {
+            Some(budgets) => ClientBudget::shared(budgets.open(rate, &self.config.id, owner)),
+            None => ClientBudget::new(rate),
+        }
+    }
+
     /// Takes one request off a partition's budget, if it has one left. Part of the hit path.
     #[must_use]
-    pub fn spend(&self, partition: &Partition, now: Moment) -> BudgetUse {
+    pub fn spend(&self, partition: &Partition, now: Moment) -> Spending {
         partition.spend(self.config.limits.client.rate(), now)
     }
 
@@ -196,32 +220,6 @@ impl Tenant {
             Owner::SessionToken { .. } => self.token_epoch.current(),
         };
         (partition.id(), epoch)
-    }
-
-    /// Drops all entries that a change made by the partition's caller can affect. A linked account can have been evicted and
-    /// created anew since the request began, so the entries of its present partition are dropped as well.
-    pub fn drop_entries(&self, partition: &Partition) {
-        partition.drop_entries();
-        match partition.linked_account_id() {
-            Some(id) => self.drop_entries_of(id),
-            // A session token may belong to any linked account.
-            None => self.drop_all_entries(),
-        }
-    }
-
-    /// Drops all entries of a linked account, and those of all session tokens: only Refold knows which of the tokens belong
-    /// to this account.
-    pub fn drop_entries_of(&self, linked_account: &str) {
-        if let Some(partition) = self.accounts.find(linked_account) {
-            partition.drop_entries();
-        }
-        self.token_epoch.advance();
-    }
-
-    /// Drops all entries of this tenant, in O(1).
-    pub fn drop_all_entries(&self) {
-        self.account_epoch.advance();
-        self.token_epoch.advance();
     }
 }
 

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::list_size::ListSize;
 use crate::clock::Moment;
 use crate::config;
-use crate::limit::{BudgetUse, ClientBudget, FlowId, Policy};
+use crate::limit::{ClientBudget, FlowId, Policy, Spending};
 use crate::window_counter::LastMinuteCounter;
 
 /// A linked account or a session token of one tenant. No two partitions share cached responses. The fields that a cache hit
@@ -28,6 +28,10 @@ pub struct Partition {
     flow_id: FlowId,
     /// Locked while a request of an unproven session token is at the upstream, so that there is one at a time.
     probation: tokio::sync::Mutex<()>,
+    /// The name in the fleet, the same on all replicas; `None` without a fleet, and for a session token.
+    fleet_name: Option<Box<str>>,
+    /// The latest generation in the fleet that was seen.
+    fleet_generation: AtomicU64,
 }
 
 /// The linked account or session token that a partition belongs to.
@@ -117,26 +121,46 @@ pub(super) fn flow_of(digest: &[u8; 32]) -> FlowId {
 }
 
 impl Partition {
-    pub(super) fn new(owner: Owner, flow_id: FlowId, rate: config::Rate) -> Self {
+    pub(super) fn new(owner: Owner, flow_id: FlowId, budget: ClientBudget) -> Self {
         Self {
             id: AtomicU64::new(unique_number()),
             flow_id,
             probation: tokio::sync::Mutex::default(),
+            fleet_name: None,
+            fleet_generation: AtomicU64::new(0),
             owner,
             last_seen: AtomicU64::new(0),
             requests: LastMinuteCounter::default(),
             list_size: ListSize::default(),
-            budget: ArcSwap::from_pointee(ClientBudget::new(rate)),
+            budget: ArcSwap::from_pointee(budget),
         }
     }
 
-    /// Takes one request off the budget, if it has one left. A changed rate begins with a full budget.
-    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> BudgetUse {
+    /// Gives the partition its name in the fleet.
+    pub(super) fn named(mut self, fleet_name: Option<Box<str>>) -> Self {
+        self.fleet_name = fleet_name;
+        self
+    }
+
+    /// The name in the fleet, the same on all replicas; `None` without a fleet, and for a session token.
+    #[must_use]
+    pub fn fleet_name(&self) -> Option<&str> {
+        self.fleet_name.as_deref()
+    }
+
+    /// Notes a generation in the fleet. Returns false if a later one was seen before.
+    pub(super) fn saw_generation(&self, generation: u64) -> bool {
+        self.fleet_generation.fetch_max(generation, Ordering::AcqRel) <= generation
+    }
+
+    /// Takes one request off the budget, if it has one left. A changed rate begins with a full budget, or in a fleet with what
+    /// the server has of it.
+    pub(super) fn spend(&self, rate: config::Rate, now: Moment) -> Spending {
         let budget = self.budget.load();
         if budget.rate() == rate {
             return budget.spend(now);
         }
-        let budget = Arc::new(ClientBudget::new(rate));
+        let budget = Arc::new(budget.with_rate(rate));
         self.budget.store(Arc::clone(&budget));
         budget.spend(now)
     }
@@ -240,7 +264,7 @@ mod tests {
     #[test]
     fn dropping_entries_gives_a_partition_an_unused_id() {
         let rate = crate::config::Rate { per_second: std::num::NonZeroU32::MIN, burst: std::num::NonZeroU32::MIN };
-        let partition = |id: &str| Partition::new(Owner::LinkedAccount(id.into()), 0, rate);
+        let partition = |id: &str| Partition::new(Owner::LinkedAccount(id.into()), 0, ClientBudget::new(rate));
         let (one, other) = (partition("a"), partition("a"));
         let mut seen = vec![one.id(), other.id()];
         one.drop_entries();

@@ -47,7 +47,9 @@ impl Tenant {
             interned_id: intern(&config.id),
             org_keys: self.org_keys.reconfigured(&config, &self.clock),
             policies: Policies::new(config.limits.client.rate(), config.limits.upstream.rate()),
+            client_budgets: self.client_budgets.clone(),
             clock: self.clock.clone(),
+            fleet: self.fleet.clone(),
             config,
         }
     }

@@ -61,6 +61,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::{Config, PassThrough, Scope};
 use crate::error::{ClientError, Reason};
 use crate::executions::{ForwardedParameters, PathId, Question};
+use crate::fleet::DropReach;
 use crate::http_client::{
     BufferedResponse, RequestBody, ResponseBody, StreamLimits, TransportErrorKind, UploadFailure, buffered, streamed,
     upload,
@@ -237,12 +238,14 @@ impl Upstream {
         let result = exchange.send(request, &self.retry_after, send).await;
         // Before the response, so that a caller who reads it and looks again sees the effect. Also after an error: it may
         // have come after the action. But a session token that Refold has not accepted has changed nothing.
-        if call.caller.partition().token_status(self.clock.now()) == TokenStatus::Accepted {
-            call.caller.tenant().drop_entries(call.caller.partition());
-        }
+        let dropped = if call.caller.partition().token_status(self.clock.now()) == TokenStatus::Accepted {
+            call.caller.tenant().drop_entries(call.caller.partition()).await
+        } else {
+            DropReach::Everywhere
+        };
         let (caller, response, retry_after) = (call.caller.clone(), result?, self.retry_after.clone());
         // Actions are rare, so even small responses are read off the worker's thread.
-        offload::run(move || response::action_result(&caller, response, &retry_after)).await
+        offload::run(move || response::action_result(&caller, response, &retry_after, dropped)).await
     }
 
     /// Forwards a request of the allow-list, sends the response to `responds`, and streams its body until it ends or the caller

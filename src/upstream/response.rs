@@ -10,6 +10,7 @@ use crate::caller::Caller;
 use crate::clock::Moment;
 use crate::error::{ClientError, Reason, UpstreamErrorFields};
 use crate::executions::{Question, ValidatedBody};
+use crate::fleet::DropReach;
 use crate::http_client::{BufferedResponse, TransportError};
 use crate::log_events;
 
@@ -72,6 +73,8 @@ pub struct ActionResult {
     pub status: StatusCode,
     /// JSON, or empty.
     pub body: Bytes,
+    /// The replicas whose entries the action has dropped.
+    pub dropped: DropReach,
 }
 
 /// Reads the response to an action. With any 2xx the action is a success, whatever the body is: an error would make the caller act
@@ -83,6 +86,7 @@ pub(super) fn action_result(
     caller: &Caller,
     response: Response<Result<Bytes, TransportError>>,
     retry_after: &RetryAfter,
+    dropped: DropReach,
 ) -> Result<ActionResult, ClientError> {
     let status = response.status();
     if !status.is_success() {
@@ -94,7 +98,7 @@ pub(super) fn action_result(
         tracing::warn!(status = status.as_u16(), %error, message = log_events::UPSTREAM_ACTION_BODY_LEFT_OUT);
         Bytes::new()
     });
-    Ok(ActionResult { status, body })
+    Ok(ActionResult { status, body, dropped })
 }
 
 /// Returns the body of a successful action if it is empty, or JSON without an org key.

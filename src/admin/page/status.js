@@ -180,7 +180,8 @@ const FLEET = {
 function fleet(one, state) {
   const [kind, pill, words] = FLEET[one.state];
   const members = `${count(one.live)} of at most ${count(one.replicas)} replicas`;
-  return state(`Fleet ${one.name}`, [members, words, one.problem].filter(Boolean).join("; "), [kind, pill]);
+  const cache = one.cache_current ? "" : "cached answers count as stale, since others may have dropped them";
+  return state(`Fleet ${one.name}`, [members, words, cache, one.problem].filter(Boolean).join("; "), [kind, pill]);
 }
 
 function showReadiness(status, tenants) {

@@ -2,6 +2,7 @@
 -- Renews the lease of a replica, and says who else is a member.
 --
 -- KEYS  1 members (sorted set: replica -> end of its lease)  2 log (stream)  3 epoch  4 end of the last gap between beats
+--       5 when a replica last came back
 -- ARGV  1 replica  2 length of a lease  3 time after which a lease that has ended is forgotten
 --       4 time at which the beat was sent, on this server's clock  5 longest delay  6 epoch to set if there is none
 -- Times are in microseconds.
@@ -14,6 +15,9 @@ local lease, forget = tonumber(ARGV[2]), tonumber(ARGV[3])
 -- A beat that was queued while this server was paused would renew a lease that its replica considers lost.
 if now - tonumber(ARGV[4]) > tonumber(ARGV[5]) then return {'late', us(now)} end
 redis.call('SET', KEYS[3], ARGV[6], 'NX')
+-- Without a lease it may have been alone until now, with its share of the budgets (refill.lua).
+local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not before or tonumber(before) < now then redis.call('SET', KEYS[5], us(now)) end
 -- No beat for 200 ms: the clock was set, or the server stood still. Budgets then count their burst as spent (turn.lua).
 local latest = redis.call('ZRANGE', KEYS[1], us(now + lease), '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
 if not latest[2] or now + lease - tonumber(latest[2]) > 200000 then redis.call('SET', KEYS[4], us(now)) end

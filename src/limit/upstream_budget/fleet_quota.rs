@@ -6,9 +6,8 @@ use std::time::Duration;
 use redis::{Value, from_redis_value};
 
 use super::quota::Quota;
-use super::time_slots::{OwnSlots, own_slots};
 use crate::clock::{Clock, Moment};
-use crate::fleet::{FORGET, Fleet, FleetState, GIVE_BACK, HOLD, LEASE, TURN, Unavailable};
+use crate::fleet::{FORGET, Fleet, FleetState, GIVE_BACK, HOLD, LEASE, OwnSlots, TURN, Unavailable, own_slots};
 use crate::limit::credential_queue::Head;
 use crate::limit::flow::Urgency;
 

@@ -15,7 +15,6 @@ mod inner;
 mod quota;
 mod slot;
 mod status;
-mod time_slots;
 
 use std::sync::Arc;
 use std::time::Duration;

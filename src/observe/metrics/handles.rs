@@ -20,7 +20,8 @@ use crate::request::route::Resource;
 /// Values of the label `outcome` of requests.
 const OUTCOMES: [&str; caller::OUTCOMES] = ["2xx", "3xx", "4xx", "429", "5xx"];
 /// Values of the label `cache` of requests.
-const CACHE_OUTCOMES: [&str; 8] = ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived"];
+const CACHE_OUTCOMES: [&str; 10] =
+    ["none", "hit", "hit_stale", "miss", "stale", "request", "bypass", "derived", "hit_cut_off", "hit_shared"];
 /// Values of the label `served`.
 const SERVED: [&str; 3] = ["fresh", "stale", "fetched"];
 /// Values of the label `urgency`.
@@ -68,8 +69,8 @@ impl RequestMetrics {
             counter.get_or_init(|| self.metrics.requests.with_label_values(&labels())).inc();
         }
         let latency = match cache {
-            CacheOutcome::Hit | CacheOutcome::Derived => &self.hit,
-            CacheOutcome::HitStale => &self.hit_stale,
+            CacheOutcome::Hit | CacheOutcome::HitShared | CacheOutcome::Derived => &self.hit,
+            CacheOutcome::HitStale | CacheOutcome::HitCutOff => &self.hit_stale,
             CacheOutcome::Miss { .. } | CacheOutcome::Stale { .. } | CacheOutcome::Request => &self.miss,
             CacheOutcome::NotAsked | CacheOutcome::Bypass => &self.other,
         };
@@ -90,8 +91,8 @@ impl RequestMetrics {
     /// Records the age of a page or document that was served. Part of the hit path.
     pub(crate) fn served(&self, cache: CacheOutcome, age: Duration) {
         let served = match cache {
-            CacheOutcome::Hit | CacheOutcome::Derived => 0,
-            CacheOutcome::HitStale => 1,
+            CacheOutcome::Hit | CacheOutcome::HitShared | CacheOutcome::Derived => 0,
+            CacheOutcome::HitStale | CacheOutcome::HitCutOff => 1,
             _ => 2,
         };
         let histogram = self.ages[served]
@@ -132,6 +133,8 @@ fn cache_outcome(outcome: CacheOutcome) -> usize {
         CacheOutcome::Request => 5,
         CacheOutcome::Bypass => 6,
         CacheOutcome::Derived => 7,
+        CacheOutcome::HitCutOff => 8,
+        CacheOutcome::HitShared => 9,
     }
 }
 
@@ -325,6 +328,8 @@ mod tests {
             CacheOutcome::Request,
             CacheOutcome::Bypass,
             CacheOutcome::Derived,
+            CacheOutcome::HitCutOff,
+            CacheOutcome::HitShared,
         ];
         let statuses = [200, 304, 404, 429, 503].map(|status| StatusCode::from_u16(status).expect("a status"));
         for resource in Resource::ALL {

@@ -63,7 +63,7 @@ impl Scripts {
             &mut self.connection,
             now,
             &self.beat,
-            &[MEMBERS, "log", "epoch", GAP],
+            &[MEMBERS, "log", "epoch", GAP, "ret"],
             &[replica.to_owned(), us(LEASE), us(FORGET), us(now), us(200e3), "epoch-1".to_owned()],
         );
         (known, live)

@@ -2,6 +2,7 @@
 //!
 //! A subject imports from here and from no other subject.
 
+pub(crate) mod cable;
 pub(crate) mod chromium;
 pub(crate) mod collector;
 pub(crate) mod connection;
@@ -10,6 +11,7 @@ pub(crate) mod frames;
 pub(crate) mod leaks;
 pub(crate) mod program;
 pub(crate) mod redis_server;
+pub(crate) mod replicas;
 pub(crate) mod rogue;
 pub(crate) mod samples;
 pub(crate) mod tls;
@@ -43,7 +45,7 @@ pub(crate) use self::process::{
 };
 pub(crate) use self::random::{Dice, seeded};
 pub(crate) use self::scripted::ScriptedRefold;
-pub(crate) use self::until::{eventually, until, within};
+pub(crate) use self::until::{eventually, pass, until, within};
 pub(crate) use self::upstream::{EMPTY_PAGE, http_upstream, page_of, read_head, spawn_upstream};
 pub(crate) use self::world::{Upstream, World, WorldBuilder, manual_clock};
 

@@ -42,3 +42,8 @@ async fn pause(polls: &mut u32) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
+
+/// Lets time pass, in randomised runs whose faults last for a while.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}

@@ -5,19 +5,39 @@
 
 use std::time::Duration;
 
-use crate::fleet::TimeSlots;
+use super::membership::Members;
+
+/// The time slots of a replica that is alone: of `count` slots, one after the other, the one with number `own` is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeSlots {
+    /// The number of slots.
+    pub count: u32,
+    /// The replica's own one.
+    pub own: u32,
+}
 
 /// The slots of a replica, by the fleet's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OwnSlots {
+pub struct OwnSlots {
     /// The number of the present slot, if it is the replica's own one.
-    pub(super) present: Option<u64>,
+    pub present: Option<u64>,
     /// Time until the next own slot begins.
-    pub(super) next: Duration,
+    pub next: Duration,
+}
+
+impl TimeSlots {
+    /// The slots of a replica that last had these members, of at most `replicas`; without a rank it takes `random_rank`. `None`
+    /// if it has no slot, since more replicas run than the configuration says.
+    pub(super) fn of(members: Members, replicas: u32, random_rank: u32) -> Option<Self> {
+        let count = members.known.max(replicas);
+        let own = if members.known == 0 { random_rank } else { members.rank? };
+        (own < replicas).then_some(Self { count, own })
+    }
 }
 
 /// Returns the slots of a replica at `micros` on the fleet's clock. With a stride of `n` it uses every `n`th of its slots.
-pub(super) fn own_slots(micros: u64, interval: Duration, slots: TimeSlots, stride: u64) -> OwnSlots {
+#[must_use]
+pub fn own_slots(micros: u64, interval: Duration, slots: TimeSlots, stride: u64) -> OwnSlots {
     let interval = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX).max(1);
     let round = u64::from(slots.count.max(1)).saturating_mul(stride.max(1));
     let (slot, own) = (micros / interval, u64::from(slots.own));

@@ -1,0 +1,214 @@
+//! One fetch for the whole fleet: a fetch of a linked account's page first asks for the second level of the cache, which the
+//! replicas share.
+//!
+//! Pages of session tokens are not shared: a replica serves them only for a token that Refold has accepted from this very replica.
+//! Nor are fetches that a caller demands in spite of a fresh page, and comparisons of derived answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::request::{FetchPurpose, FetchRequest};
+use super::shared_entry;
+use crate::cache::{CacheKey, Demand, Entry};
+use crate::caller::Caller;
+use crate::clock::{Clock, Moment};
+use crate::config::Config;
+use crate::error::{ClientError, SharedError};
+use crate::fleet::{EntryPlace, Fleet, FoundEntry, LandedFetch, Landing, Lead, Taken, Waiters};
+use crate::limit::Urgency;
+use crate::offload;
+use crate::upstream::FetchError;
+
+/// Time beyond a lease after which a replica that waits takes again.
+const MARGIN: Duration = Duration::from_millis(10);
+
+/// The second level of the cache.
+#[derive(Debug)]
+pub(super) struct SecondLevel {
+    fleet: Fleet,
+    clock: Clock,
+    /// The settings that the answer to a question depends on, besides the question and the org.
+    meaning: String,
+}
+
+/// The part of a replica in a fetch.
+pub(super) enum Turn {
+    /// Another replica has fetched the entry.
+    Answered(Arc<Entry>),
+    /// Another replica's fetch has failed.
+    Failed(ClientError),
+    /// Fetch; for the fleet, if there is a lead.
+    Fetch(Option<SharedFetch>),
+}
+
+/// A fetch for the whole fleet.
+pub(super) struct SharedFetch {
+    lead: Lead,
+    fleet: Fleet,
+}
+
+/// The end of a wait for another replica.
+enum WaitEnd {
+    TakeAgain,
+    NotShared,
+    Failed(ClientError),
+}
+
+impl SecondLevel {
+    pub(super) fn new(config: &Config, clock: &Clock, fleet: &Fleet) -> Self {
+        let (base_url, dialect, query) = (&config.upstream.base_url, config.upstream.dialect, &config.query);
+        let meaning = format!("{base_url:?} {dialect:?} {query:?}");
+        Self { fleet: fleet.clone(), clock: clock.clone(), meaning }
+    }
+
+    /// Takes the turn of a request. If it is to fetch and has no stale entry, it gets the one that the fleet has, for its validator.
+    pub(super) async fn turn(&self, request: &mut FetchRequest, demand: &Demand) -> Result<Turn, FetchError> {
+        let Some(place) = self.place(request) else { return Ok(Turn::Fetch(None)) };
+        let mut urgency = request.urgency;
+        let mut newer_than = 0;
+        loop {
+            let landing = self.fleet.expect_landing(&place);
+            let waiters = if urgency == Urgency::Foreground { Waiters::Callers } else { Waiters::None };
+            let sent = self.clock.now();
+            let taken = self.fleet.take(&place, newer_than, waiters).await;
+            let times = (sent, self.clock.now());
+            match taken {
+                // The server is away: this replica goes on by itself.
+                Err(_) => return Ok(Turn::Fetch(None)),
+                Ok(Taken::Hit(found, generations)) => {
+                    if !request.caller.tenant().accepts_generations(request.caller.partition(), generations) {
+                        return Ok(Turn::Fetch(None));
+                    }
+                    newer_than = found.asked_at();
+                    if let Some(entry) = decoded(found, times).await {
+                        return Ok(Turn::Answered(Arc::new(entry)));
+                    }
+                    // Not sealed for this place: it is fetched in its stead.
+                }
+                Ok(Taken::Lead(lead, found)) => return Ok(Turn::Fetch(self.lead(request, lead, (found, times)).await)),
+                Ok(Taken::Wait(lease)) => match self.wait(landing, (&place, lease), (&mut urgency, demand)).await? {
+                    WaitEnd::TakeAgain => {}
+                    WaitEnd::NotShared => return Ok(Turn::Fetch(None)),
+                    WaitEnd::Failed(error) => return Ok(Turn::Failed(error)),
+                },
+            }
+        }
+    }
+
+    /// Accepts the lead, unless the generations were set back.
+    async fn lead(
+        &self,
+        request: &mut FetchRequest,
+        lead: Lead,
+        (found, times): (Option<FoundEntry>, (Moment, Moment)),
+    ) -> Option<SharedFetch> {
+        let (tenant, partition) = (request.caller.tenant(), request.caller.partition());
+        if !lead.generations().is_some_and(|seen| tenant.accepts_generations(partition, seen)) {
+            return None;
+        }
+        if let (None, Some(found)) = (&request.stale, found) {
+            request.stale = decoded(found, times).await.map(Arc::new);
+        }
+        Some(SharedFetch { lead, fleet: self.fleet.clone() })
+    }
+
+    /// Waits for another replica's fetch, for as long as its lease lasts. Once callers wait for what began in the background, they do
+    /// not wait for a fetch in the background.
+    async fn wait(
+        &self,
+        mut landing: Landing,
+        (place, lease): (&EntryPlace, Duration),
+        (urgency, demand): (&mut Urgency, &Demand),
+    ) -> Result<WaitEnd, FetchError> {
+        let lease_over = self.clock.now() + lease + MARGIN;
+        let outcome = match *urgency {
+            Urgency::Foreground => tokio::select! {
+                outcome = landing.outcome() => outcome,
+                () = self.clock.sleep_until(lease_over) => return Ok(WaitEnd::TakeAgain),
+                () = demand.lost() => return Err(FetchError::NoDemand),
+            },
+            Urgency::Background => tokio::select! {
+                outcome = landing.outcome() => outcome,
+                () = self.clock.sleep_until(lease_over) => return Ok(WaitEnd::TakeAgain),
+                () = demand.gained() => {
+                    *urgency = Urgency::Foreground;
+                    return Ok(WaitEnd::TakeAgain);
+                }
+            },
+        };
+        Ok(match self.fleet.open_landed(place, &outcome) {
+            Some(LandedFetch::NotShared) => WaitEnd::NotShared,
+            Some(LandedFetch::Failed(error)) => {
+                let error = serde_json::from_slice::<SharedError>(&error).ok().and_then(SharedError::into_error);
+                error.map_or(WaitEnd::TakeAgain, WaitEnd::Failed)
+            }
+            Some(LandedFetch::TakeAgain) | None => WaitEnd::TakeAgain,
+        })
+    }
+
+    /// The place of a request's answer; `None` if it is not shared.
+    fn place(&self, request: &FetchRequest) -> Option<EntryPlace> {
+        let FetchRequest { caller, key, bypass_cache, purpose, .. } = request;
+        if *bypass_cache || *purpose == FetchPurpose::Comparison {
+            return None;
+        }
+        let tenant = caller.tenant().fleet_name()?.into();
+        let partition = caller.partition().fleet_name()?.into();
+        Some(EntryPlace { tenant, partition, question: self.question(caller, key).into() })
+    }
+
+    /// The name of a question. It includes the org key, since a tenant with another one may be another org.
+    fn question(&self, caller: &Caller, key: &CacheKey) -> String {
+        let mut canonical = String::with_capacity(128);
+        key.question().write_canonical(&mut canonical);
+        let config = &caller.tenant().config;
+        let parts = [canonical.as_bytes(), self.meaning.as_bytes(), config.org_key.expose().as_bytes()];
+        self.fleet.names().hidden("question", &parts)
+    }
+}
+
+impl SharedFetch {
+    /// Runs the fetch, and keeps its place in the fleet meanwhile.
+    pub(super) async fn run<T>(&self, fetch: impl Future<Output = T>) -> T {
+        let extending = self.lead.extend_forever();
+        tokio::select! {
+            result = fetch => result,
+            () = extending => unreachable!("it never ends"),
+        }
+    }
+
+    /// Stores the result for the fleet and tells the replicas that wait, in the background.
+    pub(super) fn finish(self, result: &Result<Arc<Entry>, FetchError>) {
+        let end = match result {
+            Ok(entry) if entry.no_store => LandedFetch::NotShared,
+            Ok(entry) => {
+                tokio::spawn(self.put(Arc::clone(entry)));
+                return;
+            }
+            Err(FetchError::Failed(error)) => {
+                let shared = SharedError::of(error).and_then(|error| serde_json::to_vec(&error).ok());
+                shared.map_or(LandedFetch::TakeAgain, LandedFetch::Failed)
+            }
+            Err(FetchError::NoDemand) => LandedFetch::TakeAgain,
+        };
+        tokio::spawn(self.lead.land(end));
+    }
+
+    async fn put(self, entry: Arc<Entry>) {
+        let asked_at = self.fleet.clock_micros(entry.request_time);
+        let lifetime = u64::try_from(entry.lifetime.as_micros()).unwrap_or(u64::MAX);
+        let kept = entry.retention();
+        let content = offload::run_sized(entry.body.len(), move || shared_entry::encode(&entry)).await;
+        if let Some(content) = content {
+            self.lead.put((asked_at, asked_at.saturating_add(lifetime)), kept, content).await;
+        }
+        self.lead.land(LandedFetch::TakeAgain).await;
+    }
+}
+
+/// The entry of a found one; off the worker's thread if it is large.
+async fn decoded(found: FoundEntry, times: (Moment, Moment)) -> Option<Entry> {
+    let size = found.content.as_ref().map_or(0, Vec::len);
+    // What is compressed to a tenth of the size is as much work.
+    offload::run_sized(size.saturating_mul(10), move || shared_entry::decode(&found, times)).await
+}

@@ -1,0 +1,118 @@
+//! One call of the script that refills budgets: its questions and answers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{FromRedisValue, Value};
+use tokio::sync::oneshot;
+
+use super::budget::{Decision, LeasedBudget, Replica};
+use super::lease::Refill;
+use crate::clock::Moment;
+use crate::fleet::commands::Commands;
+use crate::fleet::phase::Phase;
+use crate::fleet::script::REFILL;
+
+/// A budget that the server is asked about.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) budget: Arc<LeasedBudget>,
+    /// The requests that wait for the decision, in the order of their arrival.
+    pub(super) waiters: VecDeque<Waiter>,
+    pub(super) is_top_up: bool,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) reply: oneshot::Sender<Decision>,
+    pub(super) since: Moment,
+}
+
+/// Asks the server about budgets, and hands out what it grants.
+#[derive(Clone, Debug)]
+pub(super) struct RefillCall {
+    pub(super) replica: Arc<Replica>,
+    pub(super) commands: Commands,
+    /// The members, the epoch and the last return.
+    pub(super) keys: [String; 3],
+}
+
+impl RefillCall {
+    /// Asks about some budgets. Returns those of which requests still wait, since the server did not answer in time.
+    pub(super) async fn run(self, mut batch: Vec<Pending>) -> Vec<Pending> {
+        let status = &self.replica.status;
+        if let Phase::Together { episode } = status.phase() {
+            let sent = status.clock.now();
+            status.metrics.client_refills.inc_by(batch.len() as u64);
+            let result = self.commands.run(&REFILL, self.keys_of(&batch), self.arguments(&batch, episode)).await;
+            let now = status.clock.now();
+            // An answer that came later, or after the replica went on alone, is void: what it grants is lost.
+            let is_in_time = now.since(sent) <= self.replica.delivery && status.phase() == Phase::Together { episode };
+            let refills = result.ok().filter(|_| is_in_time).and_then(read);
+            if let Some(refills) = refills.filter(|refills| refills.len() == batch.len()) {
+                for (pending, refill) in batch.iter_mut().zip(refills) {
+                    pending.answered(&refill, episode, now);
+                }
+            }
+        }
+        batch.iter_mut().for_each(Pending::end_top_up);
+        batch.retain(|pending| !pending.waiters.is_empty());
+        batch
+    }
+
+    fn keys_of<'a>(&'a self, batch: &'a [Pending]) -> Vec<&'a str> {
+        let budgets = batch.iter().map(|pending| pending.budget.key());
+        self.keys.iter().map(String::as_str).chain(budgets).collect()
+    }
+
+    fn arguments(&self, batch: &[Pending], episode: u32) -> Vec<String> {
+        let known = self.replica.status.members().known;
+        let mut arguments = vec![self.replica.replicas.to_string(), known.to_string()];
+        for pending in batch {
+            let split = pending.budget.lease().split();
+            let asked = pending.asked(episode);
+            arguments.extend([split.server_interval().to_string(), split.common.to_string(), asked.to_string()]);
+        }
+        arguments
+    }
+}
+
+impl Pending {
+    /// The number of requests that are asked for.
+    fn asked(&self, episode: u32) -> u32 {
+        let waiting = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
+        waiting.saturating_add(if self.is_top_up { self.budget.lease().missing(episode) } else { 0 })
+    }
+
+    fn answered(&mut self, refill: &Refill, episode: u32, now: Moment) {
+        let (budget, lease) = (&self.budget, self.budget.lease());
+        lease.learn(refill, now);
+        let mut granted = refill.granted;
+        for waiter in self.waiters.drain(..) {
+            let decision = match granted {
+                0 => budget.refused(refill.wait),
+                _ => budget.granted(0, now),
+            };
+            // A caller that is gone needs none.
+            if waiter.reply.send(decision).is_ok() {
+                granted = granted.saturating_sub(1);
+            }
+        }
+        lease.add(episode, granted);
+    }
+
+    fn end_top_up(&mut self) {
+        if std::mem::take(&mut self.is_top_up) {
+            self.budget.end_top_up();
+        }
+    }
+}
+
+/// Reads the script's answer.
+fn read(answer: Value) -> Option<Vec<Refill>> {
+    let answers = Vec::<(u32, u32, u64)>::from_redis_value(answer).ok()?;
+    let refill = |(granted, left, wait)| Refill { granted, left, wait: Duration::from_micros(wait) };
+    Some(answers.into_iter().map(refill).collect())
+}

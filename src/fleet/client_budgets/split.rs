@@ -1,0 +1,99 @@
+//! The parts of a client budget in a fleet: what the server grants from, and what each replica may hold.
+
+use std::time::Duration;
+
+use crate::config::Rate;
+
+/// The part of the burst that all replicas' leases together have: a third. More of it would mean fewer round trips, less of it
+/// that one replica alone can grant more of the burst at once.
+const LEASED_PART: f64 = 3.0;
+/// The server's interval is this much longer than the rate says, since clocks differ.
+const CLOCK_MARGIN: f64 = 1.001;
+
+/// The division of a budget.
+///
+/// `common + replicas * lease + in flight <= burst`, so the fleet stays within burst + rate * w in every window w: what is
+/// consumed in a window was granted by the server in it, or a moment before (it was in flight), or was held by a replica when
+/// the window began. A budget without leases may grant one request more around an outage.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Split {
+    /// The rate that the budget grants.
+    pub rate: Rate,
+    /// The replicas among which it is divided.
+    pub replicas: u32,
+    /// The burst of the server's bucket, at least 1.
+    pub common: f64,
+    /// Most requests that a replica holds in advance; 0 if the burst is too small to divide.
+    pub lease: u32,
+}
+
+impl Split {
+    /// Divides a budget among `replicas`; what the server grants is used within `delivery`, or not at all.
+    #[must_use]
+    pub fn new(rate: Rate, replicas: u32, delivery: Duration) -> Self {
+        let (burst, replicas) = (rate.burst.get(), replicas.max(1));
+        let in_flight = f64::from(rate.per_second.get()) * delivery.as_secs_f64();
+        let lease = whole((f64::from(burst) - in_flight) / LEASED_PART / f64::from(replicas));
+        // Without leases, replicas that are alone have time slots. One more request than the rate is reserved for them, and two
+        // are possible: at the end of a slot and at the beginning of the next.
+        let reserved = if lease == 0 { 1.0 } else { f64::from(lease) * f64::from(replicas) };
+        // A budget always grants something: one whose whole burst is in flight may grant one request more.
+        Self { rate, replicas, common: (f64::from(burst) - in_flight - reserved).max(1.0), lease }
+    }
+
+    /// The interval between two requests at the rate.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        // In whole microseconds, as time slots are.
+        Duration::from_micros(1_000_000_u64.div_ceil(self.rate.per_second.get().into()))
+    }
+
+    /// The interval on the server, in microseconds.
+    #[must_use]
+    pub fn server_interval(&self) -> f64 {
+        1e6 / f64::from(self.rate.per_second.get()) * CLOCK_MARGIN
+    }
+
+    /// Most requests that one replica can grant at once.
+    #[must_use]
+    pub fn most_at_once(&self) -> u32 {
+        self.most_on_server().saturating_add(self.lease)
+    }
+
+    /// Most requests that the server grants at once.
+    #[must_use]
+    pub fn most_on_server(&self) -> u32 {
+        whole(self.common)
+    }
+}
+
+/// The whole part of a number; 0 for a negative one.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+fn whole(number: f64) -> u32 {
+    number as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn split(per_second: u32, burst: u32, replicas: u32) -> (f64, u32) {
+        let number = |number| NonZeroU32::new(number).expect("not zero");
+        let rate = Rate { per_second: number(per_second), burst: number(burst) };
+        let split = Split::new(rate, replicas, Duration::from_millis(50));
+        (split.common, split.lease)
+    }
+
+    #[test]
+    fn a_budget_is_divided_into_leases_and_what_the_server_keeps() {
+        assert_eq!(split(50, 100, 2), (65.5, 16));
+        assert_eq!(split(50, 100, 4), (65.5, 8));
+        assert_eq!(split(50, 100, 8), (65.5, 4));
+        assert_eq!(split(50, 100, 64), (96.5, 0), "too small to divide");
+        assert_eq!(split(1, 5, 4), (3.95, 0));
+        assert_eq!(split(1, 1, 4), (1.0, 0));
+        assert_eq!(split(1000, 1, 4), (1.0, 0));
+    }
+}

@@ -1,0 +1,27 @@
+//! The script that drops entries, and its answer.
+
+use std::time::Duration;
+
+use redis::{FromRedisValue, Value};
+
+use super::commands::Call;
+use super::log::{DroppedEntries, LogPosition};
+use super::names::Names;
+use super::script::DROP;
+
+/// Time for which the server keeps a generation that no replica asks for; longer than any entry.
+pub(super) const GENERATION_KEPT: Duration = Duration::from_hours(2);
+
+/// The call that drops entries.
+pub(super) fn drop_call(names: &Names, dropped: &DroppedEntries) -> Call {
+    let DroppedEntries { tenant, partition } = dropped;
+    let generation = names.of("g", partition.as_ref().unwrap_or(tenant));
+    let keys = [generation, names.single("log")];
+    let kept = GENERATION_KEPT.as_secs();
+    Call::new(&DROP, &keys[..], (&**tenant, partition.as_deref().unwrap_or("*"), kept))
+}
+
+/// The position of a drop in the log, by the answer to its script.
+pub(super) fn position(answer: Value) -> Option<LogPosition> {
+    LogPosition::parse(&Vec::<u8>::from_redis_value(answer).ok()?)
+}

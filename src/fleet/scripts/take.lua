@@ -1,0 +1,32 @@
+#!lua flags=allow-oom
+-- Finds an entry, or makes one replica fetch it.
+--
+-- KEYS  1 generation of the partition  2 generation of the tenant  3 entry  4 lock of the fetch  5 flag: replicas wait for it
+-- ARGV  1 f (callers wait) or b (background), colon, token  2 lease of the lock, in milliseconds
+--       3 time at which the newest entry that the replica has was asked for, in microseconds  4 number of the server
+--       5 time for which a generation is kept, in seconds
+--
+-- Returns {'hit', now, generation, entry}, {'lead', now, generation, older entry or false} or {'wait', now, generation,
+-- milliseconds of the lock's lease}.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local us = function(n) return string.format('%.0f', n) end
+local generations = {}
+for index = 1, 2 do
+  generations[index] = redis.call('GET', KEYS[index]) or us(now)
+  redis.call('SET', KEYS[index], generations[index], 'EX', ARGV[5])
+end
+local generation = generations[1] .. ':' .. generations[2] .. ':' .. ARGV[4]
+local of, asked, fresh = string.match(redis.call('GETRANGE', KEYS[3], 0, 127), '^(%S+) (%d+) (%d+) ')
+local is_current = of == generation and tonumber(asked) <= now and tonumber(asked) > tonumber(ARGV[3])
+if is_current and tonumber(fresh) > now then
+  return {'hit', us(now), generation, redis.call('GET', KEYS[3])}
+end
+local holder = redis.call('GET', KEYS[4])
+-- Callers do not wait for a fetch in the background, which may be queued for long.
+if not holder or (string.sub(holder, 1, 1) == 'b' and string.sub(ARGV[1], 1, 1) == 'f') then
+  redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
+  return {'lead', us(now), generation, is_current and redis.call('GET', KEYS[3])}
+end
+redis.call('SET', KEYS[5], 1, 'PX', 2 * ARGV[2])
+return {'wait', us(now), generation, redis.call('PTTL', KEYS[4])}

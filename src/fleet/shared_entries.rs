@@ -1,0 +1,319 @@
+//! The second level of the cache, on the fleet's server: entries that every replica finds, and one fetch at a time for each.
+//!
+//! A replica *takes* before it fetches: it gets the entry, the right to fetch it ([`Lead`]), or is told to wait for the replica that
+//! does. An entry is stored only under the generations that its fetch began with, so one that was requested before a drop is never
+//! found after it. What is stored is sealed for its place, its generations and its times.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use redis::{FromRedisValue, Value};
+
+use super::Fleet;
+use super::commands::Unavailable;
+use super::drop_script::GENERATION_KEPT;
+use super::landings::Landing;
+use super::script::{EXTEND, LAND, PUT, TAKE};
+use crate::digest::Hex;
+
+/// The lease of a fetch's lock. After the death of its holder, the others wait for this long.
+const LEASE: Duration = Duration::from_secs(3);
+/// Interval at which a replica that fetches extends the lease.
+const LEASE_EXTENSION: Duration = Duration::from_secs(1);
+
+/// The place of an entry in the fleet.
+#[derive(Clone, Debug)]
+pub struct EntryPlace {
+    /// The name of the tenant.
+    pub tenant: Box<str>,
+    /// The name of the partition.
+    pub partition: Box<str>,
+    /// The name of the question.
+    pub question: Box<str>,
+}
+
+/// The generations of a partition and its tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generations {
+    /// The partition's.
+    pub partition: u64,
+    /// The tenant's.
+    pub tenant: u64,
+}
+
+/// The callers that wait for a fetch, if there are any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiters {
+    /// Callers.
+    Callers,
+    /// None: the fetch renews an entry in the background.
+    None,
+}
+
+/// An entry that another replica has stored.
+#[derive(Debug)]
+pub struct FoundEntry {
+    /// Time since the entry was asked for, by the server's clock.
+    pub age: Duration,
+    /// Time until it is stale.
+    pub fresh_for: Duration,
+    /// Time from then until it is stale.
+    pub lifetime: Duration,
+    /// The text that the replica has stored; `None` unless it was sealed for this place and these times.
+    pub content: Option<Vec<u8>>,
+    asked_at: u64,
+}
+
+/// The result of taking.
+#[derive(Debug)]
+pub enum Taken {
+    /// A fresh entry.
+    Hit(FoundEntry, Generations),
+    /// The right to fetch, with the stale entry if there is one.
+    Lead(Lead, Option<FoundEntry>),
+    /// Another replica fetches; its lock lasts for this long, unless it is extended.
+    Wait(Duration),
+}
+
+/// The right and the duty to fetch an entry for the fleet. If it is dropped, the replicas that wait take again.
+#[derive(Debug)]
+pub struct Lead {
+    fleet: Fleet,
+    place: EntryPlace,
+    holder: String,
+    generation: String,
+    server: u64,
+    has_landed: bool,
+}
+
+/// The end of a fetch, for the replicas that wait for it.
+#[derive(Clone, Debug)]
+pub enum LandedFetch {
+    /// They take again: the entry is stored, or they can fetch it as well.
+    TakeAgain,
+    /// Each fetches for itself, since the entry may not be stored.
+    NotShared,
+    /// The error of the fetch.
+    Failed(Vec<u8>),
+}
+
+impl Fleet {
+    /// Begins to wait for the end of a fetch. Call it before [`Fleet::take`].
+    #[must_use]
+    pub fn expect_landing(&self, place: &EntryPlace) -> Landing {
+        self.0.cache.landings.expect(&place.question)
+    }
+
+    /// Takes an entry that was asked for after a time on the fleet's clock.
+    ///
+    /// # Errors
+    /// If the server is away, or was not told yet of entries that this replica has dropped.
+    pub async fn take(&self, place: &EntryPlace, newer_than: u64, waiters: Waiters) -> Result<Taken, Unavailable> {
+        let taken = self.try_take(place, newer_than, waiters).await;
+        let result = match &taken {
+            Ok(Taken::Hit(..)) => "hit",
+            Ok(Taken::Lead(..)) => "lead",
+            Ok(Taken::Wait(_)) => "wait",
+            Err(_) => "unavailable",
+        };
+        self.0.status.metrics.takes.with_label_values(&[result]).inc();
+        taken
+    }
+
+    async fn try_take(&self, place: &EntryPlace, newer_than: u64, waiters: Waiters) -> Result<Taken, Unavailable> {
+        if !self.0.cache.unsent().is_empty() {
+            return Err(Unavailable::Disconnected);
+        }
+        let server = self.server();
+        let holder = holder(waiters)?;
+        let keys = self.keys(place);
+        let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        let arguments = (&*holder, lease, newer_than, server, GENERATION_KEPT.as_secs());
+        let answer = self.commands().run(&TAKE, &keys[..], arguments).await?;
+        self.read_taken(place, answer, (holder, server)).ok_or(Unavailable::Failed)
+    }
+
+    fn read_taken(&self, place: &EntryPlace, answer: Value, (holder, server): (String, u64)) -> Option<Taken> {
+        let Value::Array(fields) = answer else { return None };
+        let [outcome, now, generation, last] = <[Value; 4]>::try_from(fields).ok()?;
+        let outcome = String::from_redis_value(outcome).ok()?;
+        let now = String::from_redis_value(now).ok()?.parse().ok()?;
+        let generation = String::from_redis_value(generation).ok()?;
+        if outcome == "wait" {
+            let millis = i64::from_redis_value(last).ok()?;
+            return Some(Taken::Wait(Duration::from_millis(u64::try_from(millis).unwrap_or(0))));
+        }
+        let entry = Option::<Vec<u8>>::from_redis_value(last).ok()?;
+        let found = entry.and_then(|entry| self.open(place, &generation, (&entry, now)));
+        match outcome.as_str() {
+            "hit" => Some(Taken::Hit(found?, generations(&generation)?)),
+            "lead" => {
+                let (fleet, place) = (self.clone(), place.clone());
+                Some(Taken::Lead(Lead { fleet, place, holder, generation, server, has_landed: false }, found))
+            }
+            _ => None,
+        }
+    }
+
+    /// Opens an entry: its head is `generation asked-at fresh-until `, and what follows is sealed.
+    fn open(&self, place: &EntryPlace, generation: &str, (entry, now): (&[u8], u64)) -> Option<FoundEntry> {
+        let (_, rest) = split_word(entry)?;
+        let (asked, rest) = split_word(rest)?;
+        let (fresh, sealed) = split_word(rest)?;
+        let (asked_at, fresh_until): (u64, u64) = (asked.parse().ok()?, fresh.parse().ok()?);
+        let content =
+            self.0.cipher.open(&place.partition, &context(place, generation, (asked_at, fresh_until)), sealed);
+        Some(FoundEntry {
+            age: Duration::from_micros(now.saturating_sub(asked_at)),
+            fresh_for: Duration::from_micros(fresh_until.saturating_sub(now)),
+            lifetime: Duration::from_micros(fresh_until.saturating_sub(asked_at)),
+            content,
+            asked_at,
+        })
+    }
+
+    /// Reads how another replica's fetch has ended.
+    #[must_use]
+    pub fn open_landed(&self, place: &EntryPlace, outcome: &[u8]) -> Option<LandedFetch> {
+        match outcome {
+            b"again" => Some(LandedFetch::TakeAgain),
+            b"not shared" => Some(LandedFetch::NotShared),
+            sealed => self.0.cipher.open(&place.partition, &failure_context(place), sealed).map(LandedFetch::Failed),
+        }
+    }
+
+    /// The keys of a question: generations, entry, lock, flag.
+    fn keys(&self, place: &EntryPlace) -> [String; 5] {
+        let names = &self.0.names;
+        let EntryPlace { tenant, partition, question } = place;
+        let one = format!("{partition}:{question}");
+        [names.of("g", partition), names.of("g", tenant), names.entry(&one), names.of("l", &one), names.of("w", &one)]
+    }
+}
+
+impl FoundEntry {
+    /// An entry that is stale after `lifetime`.
+    #[cfg(test)]
+    pub(crate) fn of(age: Duration, lifetime: Duration, content: Option<Vec<u8>>) -> Self {
+        Self { age, fresh_for: lifetime.saturating_sub(age), lifetime, content, asked_at: 0 }
+    }
+
+    /// The time on the fleet's clock at which it was asked for.
+    #[must_use]
+    pub fn asked_at(&self) -> u64 {
+        self.asked_at
+    }
+}
+
+impl Lead {
+    /// The generations under which the entry will be stored.
+    #[must_use]
+    pub fn generations(&self) -> Option<Generations> {
+        generations(&self.generation)
+    }
+
+    /// Extends the lease for as long as it is polled.
+    pub async fn extend_forever(&self) {
+        let [.., lock, _] = self.fleet.keys(&self.place);
+        let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        loop {
+            tokio::time::sleep(LEASE_EXTENSION).await;
+            // If it fails, another replica may fetch too.
+            let _ = self.fleet.commands().run(&EXTEND, &lock, (&*self.holder, lease)).await;
+        }
+    }
+
+    /// Stores the entry, which was asked for at a time on the fleet's clock and stays fresh until another, for at most `kept`.
+    pub async fn put(&self, (asked_at, fresh_until): (u64, u64), kept: Duration, text: Vec<u8>) {
+        let Self { fleet, place, generation, server, .. } = self;
+        let context = context(place, generation, (asked_at, fresh_until));
+        let Some(sealed) = fleet.0.cipher.seal(&place.partition, &context, text) else { return };
+        let mut entry = format!("{generation} {asked_at} {fresh_until} ").into_bytes();
+        entry.extend(sealed);
+        let [partition, tenant, key, ..] = fleet.keys(place);
+        let kept = u64::try_from(kept.min(GENERATION_KEPT / 2).as_millis()).unwrap_or(u64::MAX);
+        // If it fails, the others fetch it as well.
+        let _ = fleet
+            .commands()
+            .run(&PUT, &[partition, tenant, key][..], (generation, asked_at, *server, entry, kept))
+            .await;
+    }
+
+    /// Tells the replicas that wait how the fetch has ended.
+    pub async fn land(mut self, end: LandedFetch) {
+        self.has_landed = true;
+        self.send_end(end).await;
+    }
+
+    async fn send_end(&self, end: LandedFetch) {
+        let Self { fleet, place, holder, .. } = self;
+        let outcome = match end {
+            LandedFetch::TakeAgain => Some(b"again".to_vec()),
+            LandedFetch::NotShared => Some(b"not shared".to_vec()),
+            LandedFetch::Failed(error) => fleet.0.cipher.seal(&place.partition, &failure_context(place), error),
+        };
+        let [.., lock, flag] = fleet.keys(place);
+        let keys = [lock, flag, fleet.names().single("log")];
+        let outcome = outcome.unwrap_or_else(|| b"again".to_vec());
+        // If it fails, they wait for the end of the lease.
+        let _ = fleet.commands().run(&LAND, &keys[..], (&**holder, &*place.question, outcome)).await;
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if self.has_landed {
+            return;
+        }
+        let Self { fleet, place, holder, generation, server, .. } = self;
+        let lead = Self {
+            fleet: fleet.clone(),
+            place: place.clone(),
+            holder: std::mem::take(holder),
+            generation: std::mem::take(generation),
+            server: *server,
+            has_landed: true,
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { lead.send_end(LandedFetch::TakeAgain).await });
+        }
+    }
+}
+
+/// A name for the holder of a lock that no other has.
+fn holder(waiters: Waiters) -> Result<String, Unavailable> {
+    let mut token = [0; 12];
+    rand::fill(&mut token).map_err(|_| Unavailable::Failed)?;
+    let class = match waiters {
+        Waiters::Callers => 'f',
+        Waiters::None => 'b',
+    };
+    Ok(format!("{class}:{}", Hex(&token)))
+}
+
+/// The context that an entry is bound to.
+fn context(place: &EntryPlace, generation: &str, (asked_at, fresh_until): (u64, u64)) -> Vec<u8> {
+    let EntryPlace { tenant, partition, question } = place;
+    let mut context = String::with_capacity(256);
+    // Never fails: it writes to memory.
+    let _ = write!(context, "entry 1 {tenant} {partition} {question} {generation} {asked_at} {fresh_until}");
+    context.into_bytes()
+}
+
+fn failure_context(place: &EntryPlace) -> Vec<u8> {
+    format!("failure 1 {} {} {}", place.tenant, place.partition, place.question).into_bytes()
+}
+
+/// Reads `partition:tenant:server`.
+fn generations(text: &str) -> Option<Generations> {
+    let (partition, rest) = text.split_once(':')?;
+    let (tenant, _) = rest.split_once(':')?;
+    Some(Generations { partition: partition.parse().ok()?, tenant: tenant.parse().ok()? })
+}
+
+/// The text up to the first space, and what follows it.
+fn split_word(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let space = bytes.iter().position(|byte| *byte == b' ')?;
+    Some((std::str::from_utf8(&bytes[..space]).ok()?, &bytes[space + 1..]))
+}

@@ -1,0 +1,146 @@
+//! Drops at one replica of a fleet, which no other replica serves afterwards; and a replica that is cut off.
+
+use http::StatusCode;
+
+use crate::support::replicas::Replicas;
+use crate::support::{Configuration, EXECUTIONS, as_account, eventually};
+
+const ONE: usize = 0;
+const OTHER: usize = 1;
+
+#[tokio::test]
+async fn after_a_webhook_at_one_replica_no_other_serves_an_older_page() {
+    let Some(fleet) = Replicas::start(3).await else { return };
+    for _ in 0..20 {
+        for index in 0..3 {
+            fleet.version(index, "acme-1").await;
+            fleet.version(index, "beta-2").await;
+        }
+        let latest = u64::try_from(fleet.refold.requests()).expect("few");
+        let kept = fleet.version(OTHER, "beta-2").await;
+        assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
+        for index in [OTHER, ONE, 2] {
+            let version = fleet.version(index, "acme-1").await;
+            assert!(version > latest, "replica {index} served {version}, which is no newer than {latest}");
+        }
+        assert_eq!(fleet.version(OTHER, "beta-2").await, kept, "the other account's pages stay");
+    }
+}
+
+#[tokio::test]
+async fn a_rerun_and_a_purge_at_one_replica_drop_the_pages_of_all() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    let rerun = format!("{EXECUTIONS}/e1/rerun");
+    for step in 0..4 {
+        fleet.version(ONE, "acme-1").await;
+        fleet.version(OTHER, "acme-1").await;
+        let latest = u64::try_from(fleet.refold.requests()).expect("few");
+        let one = &fleet.gateways[ONE];
+        let json = [("content-type", "application/json")];
+        let answer = match step {
+            0 => one.post(&rerun, &as_account("acme-1"), "").await,
+            1 => one.admin_post("/purge", &json, r#"{"tenant":"t","linked_account":"acme-1"}"#).await,
+            2 => one.admin_post("/purge", &json, r#"{"tenant":"t"}"#).await,
+            _ => one.admin_post("/purge", &json, r#"{"all":true}"#).await,
+        };
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        assert!(!answer.cache_status().contains("detail"), "{answer:?}");
+        assert!(fleet.version(OTHER, "acme-1").await > latest, "step {step}");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_is_cut_off_serves_what_it_holds_as_stale_and_says_so() {
+    let Some(fleet) = Replicas::start_with(2, |config| config.stale("1h", "1h")).await else { return };
+    let held = fleet.version(OTHER, "acme-1").await;
+    fleet.cut_off(OTHER).await;
+    let answer = fleet.gateways[OTHER].list("acme-1", "").await;
+    assert_eq!(answer.first_document()["version"], held);
+    assert!(answer.is_hit() && answer.cache_status().ends_with("; detail=stale-cut-off"), "{}", answer.cache_status());
+    assert_eq!(answer.header("cache-control"), "private, max-age=0");
+    // It is renewed in the background, and stays stale.
+    fleet.refold.until_received(2).await;
+    eventually(async || fleet.version(OTHER, "acme-1").await > held).await;
+    let renewed = fleet.gateways[OTHER].list("acme-1", "").await;
+    assert!(renewed.cache_status().ends_with("; detail=stale-cut-off"), "{}", renewed.cache_status());
+    // While Refold fails too, it is served all the same.
+    fleet.refold.answer_with(503);
+    assert_eq!(fleet.gateways[OTHER].list("acme-1", "").await.status, StatusCode::OK);
+    fleet.refold.answer_with(200);
+    fleet.reconnect(OTHER).await;
+    let after = fleet.gateways[OTHER].list("acme-1", "").await;
+    assert!(after.is_hit() && !after.cache_status().contains("detail"), "{}", after.cache_status());
+}
+
+#[tokio::test]
+async fn a_replica_that_refuses_when_cut_off_serves_nothing_it_holds() {
+    let change = |config: Configuration| config.stale("1h", "1h").set("fleet.when_cut_off", "refuse");
+    let Some(fleet) = Replicas::start_with(1, change).await else { return };
+    let held = fleet.version(ONE, "acme-1").await;
+    fleet.cut_off(ONE).await;
+    assert!(fleet.version(ONE, "acme-1").await > held);
+    fleet.refold.answer_with(503);
+    let answer = fleet.gateways[ONE].list("acme-1", "").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_replica_that_is_cut_off_asks_for_a_webhook_again_and_marks_a_rerun() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    fleet.version(ONE, "acme-1").await;
+    fleet.version(OTHER, "acme-1").await;
+    fleet.version(OTHER, "beta-2").await;
+    fleet.cut_off(OTHER).await;
+    let latest = u64::try_from(fleet.refold.requests()).expect("few");
+    let refused = fleet.deliver(OTHER, "acme-1").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.header("retry-after"), "1");
+    assert!(fleet.version(OTHER, "acme-1").await > latest, "its own pages are dropped");
+    let rerun = fleet.gateways[OTHER].post(&format!("{EXECUTIONS}/e1/rerun"), &as_account("beta-2"), "").await;
+    assert_eq!(rerun.cache_status(), "postern; fwd=method; detail=dropped-on-this-replica-only");
+    let purge = fleet.gateways[OTHER].admin_post(
+        "/purge",
+        &[("content-type", "application/json")],
+        r#"{"tenant":"t","linked_account":"beta-2"}"#,
+    );
+    assert_eq!(purge.await.json()["only_this_replica"], true);
+    // Back again, it tells the others before it trusts anything itself.
+    fleet.reconnect(OTHER).await;
+    fleet.until_together().await;
+    assert!(fleet.version(ONE, "acme-1").await > latest);
+    assert_eq!(fleet.deliver(OTHER, "acme-1").await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_replica_that_missed_drops_serves_nothing_older_when_it_is_back() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    fleet.version(OTHER, "acme-1").await;
+    let kept = fleet.version(OTHER, "beta-2").await;
+    fleet.cut_off(OTHER).await;
+    // The others do not wait for it longer than it trusts what it holds.
+    assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
+    let latest = u64::try_from(fleet.refold.requests()).expect("few");
+    fleet.reconnect(OTHER).await;
+    assert!(fleet.version(OTHER, "acme-1").await > latest);
+    assert_eq!(fleet.version(OTHER, "beta-2").await, kept, "the log has no gap, so other pages stay");
+}
+
+#[tokio::test]
+async fn all_pages_are_forgotten_when_the_server_has_lost_its_state() {
+    let Some(mut fleet) = Replicas::start(2).await else { return };
+    for step in 0..2 {
+        fleet.version(ONE, "acme-1").await;
+        fleet.version(OTHER, "acme-1").await;
+        let latest = u64::try_from(fleet.refold.requests()).expect("few");
+        if step == 0 {
+            fleet.redis.query(&["FLUSHALL"]);
+        } else {
+            fleet.redis.kill();
+            fleet.redis.restart_empty().await;
+        }
+        // A beat of each replica, at least: the epoch is another one.
+        eventually(async || fleet.version(OTHER, "acme-1").await > latest).await;
+        eventually(async || fleet.version(ONE, "acme-1").await > latest).await;
+        fleet.until_together().await;
+    }
+}
