@@ -71,6 +71,16 @@ strangers *args:
     cargo build --release --locked
     benches/strangers {{ args }}
 
+# Measure hits, memory and capacity with many accounts, tenants, entries and connections (needs nginx).
+scale *args:
+    cargo build --profile dist --locked
+    benches/scale {{ args }}
+
+# Start one to eight replicas on a real Redis, break it in every way, and print what the upstream saw (needs redis-server).
+fleet *args:
+    cargo build --release --locked
+    benches/fleet/run {{ args }}
+
 # Write the JSON Schema anew, after a setting was added or changed.
 schema:
     cargo run --quiet -- schema > target/schema.json && mv target/schema.json config/postern.schema.json
