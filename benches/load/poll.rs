@@ -1,5 +1,6 @@
 //! The dashboards: they poll, keep the last page that they received, and record its age.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,8 +72,13 @@ impl Target {
         self.send(request).await
     }
 
+    /// Sends a GET, and once more if the server closed an idle connection as the request went out on it (RFC 9110, 9.2.2).
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<TargetResponse, BenchError> {
-        let (head, body) = self.client.request(request).await?.into_parts();
+        let response = match self.client.request(request.clone()).await {
+            Err(error) if is_closed_connection(&error) => self.client.request(request).await,
+            response => response,
+        };
+        let (head, body) = response?.into_parts();
         let body = body.collect().await?.to_bytes();
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         Ok(TargetResponse {
@@ -84,6 +90,15 @@ impl Target {
             body,
         })
     }
+}
+
+/// True if a connection was closed before a response came on it.
+fn is_closed_connection(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        error.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
+            || matches!(io, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
+    })
 }
 
 pub(crate) fn account_id(account: usize) -> String {

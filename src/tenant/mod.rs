@@ -21,6 +21,7 @@ mod reload;
 mod session_tokens;
 mod signature_check;
 mod status;
+mod token_table;
 mod trust;
 mod verification;
 
@@ -44,9 +45,10 @@ pub use self::partition::{Partition, PartitionId, ProbationPermit, TokenStatus, 
 pub use self::policies::Policies;
 pub use self::reload::{CachedEntries, shares_org_key};
 use self::session_tokens::SessionTokens;
-pub use self::session_tokens::{TokenDigest, UpstreamVerdict};
+pub use self::session_tokens::UpstreamVerdict;
 pub use self::signature_check::SignatureCheck;
 pub use self::status::{BudgetAvailability, BusyAccount, TenantStatus};
+pub use self::token_table::TokenDigest;
 pub use self::trust::{DerivationEpochs, DerivationMark, DerivationUse, KindStatus, SourceOrigin, Trust, TrustStatus};
 use crate::clock::{Clock, Moment};
 use crate::config::{self, Rate, UpstreamLimits};

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
-
 use super::partition::{Owner, Partition, TokenStatus, flow_of};
+use super::token_table::{TokenDigest, TokenTable};
 use crate::clock::Moment;
 use crate::limit::ClientBudget;
 
@@ -20,9 +18,6 @@ const REFUSED_FOR: Duration = Duration::from_secs(5);
 const KNOWN_FOR: Duration = Duration::from_hours(24);
 /// Maximum number of session tokens that are remembered and not accepted.
 const MAX_UNPROVEN: u64 = 1024;
-
-/// SHA-256 of a session token.
-pub type TokenDigest = [u8; 32];
 
 /// The upstream's decision about a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,49 +32,45 @@ pub enum UpstreamVerdict {
 /// good ones.
 #[derive(Clone, Debug)]
 pub(super) struct SessionTokens {
-    accepted: Partitions,
-    unproven: Partitions,
+    accepted: TokenTable<Arc<Partition>>,
+    unproven: TokenTable<Arc<Partition>>,
     /// Tokens that the upstream has accepted, and when it did last.
-    known: Moments,
+    known: TokenTable<Moment>,
     /// The ends of the pauses that the upstream has asked tokens for with a 429.
-    paused: Moments,
-    paused_unproven: Moments,
+    paused: TokenTable<Moment>,
+    paused_unproven: TokenTable<Moment>,
 }
-
-/// A moment for each token. Of too many tokens, those that were not used for the longest time are dropped.
-type Moments = Cache<TokenDigest, Moment, foldhash::fast::RandomState>;
-type Partitions = Cache<TokenDigest, Arc<Partition>, foldhash::fast::RandomState>;
 
 impl SessionTokens {
     /// Creates an empty table for so many accepted tokens.
     pub(super) fn new(capacity: u64) -> Self {
         Self {
-            accepted: partitions(capacity),
-            unproven: partitions(MAX_UNPROVEN),
-            known: moments(capacity),
-            paused: moments(capacity),
-            paused_unproven: moments(MAX_UNPROVEN),
+            accepted: TokenTable::with_lifetime(capacity, ACCEPTED_FOR),
+            unproven: TokenTable::with_lifetime(MAX_UNPROVEN, ACCEPTED_FOR),
+            known: TokenTable::new(capacity),
+            paused: TokenTable::new(capacity),
+            paused_unproven: TokenTable::new(MAX_UNPROVEN),
         }
     }
 
     /// Returns a table that shares the unproven tokens and the pauses with this one, remembers the same tokens, and has no accepted
     /// ones.
     pub(super) fn with_capacity(&self, capacity: u64) -> Self {
-        let known = moments(capacity);
-        for (digest, accepted_at) in &self.known {
-            known.insert(*digest, accepted_at);
+        let known = TokenTable::new(capacity);
+        for (digest, accepted_at) in self.known.all() {
+            known.insert(digest, accepted_at);
         }
-        Self { accepted: partitions(capacity), known, ..self.clone() }
+        Self { accepted: TokenTable::with_lifetime(capacity, ACCEPTED_FOR), known, ..self.clone() }
     }
 
     /// The approximate number of tokens.
     pub(super) fn len(&self) -> u64 {
-        self.accepted.entry_count() + self.unproven.entry_count()
+        self.accepted.len() + self.unproven.len()
     }
 
     /// The approximate number of accepted tokens.
     pub(super) fn accepted_len(&self) -> u64 {
-        self.accepted.entry_count()
+        self.accepted.len()
     }
 
     /// Returns the partition of a token, and creates it if there is none. A token that is no longer accepted has a new partition, so
@@ -88,7 +79,7 @@ impl SessionTokens {
         self.accepted(digest, now).unwrap_or_else(|| {
             let create =
                 || Partition::new(Owner::unproven_token(self.was_accepted(digest, now)), flow_of(digest), budget());
-            self.unproven.get_with(*digest, || Arc::new(create()))
+            self.unproven.get_with(digest, || Arc::new(create()))
         })
     }
 
@@ -130,7 +121,7 @@ impl SessionTokens {
             self.accepted.insert(digest, Arc::clone(partition));
             self.known.insert(digest, now);
             if before <= now.as_nanos() {
-                self.unproven.invalidate(&digest);
+                self.unproven.remove(&digest);
             }
         }
     }
@@ -141,30 +132,14 @@ impl SessionTokens {
             refused_until.store((now + REFUSED_FOR).as_nanos(), Ordering::Release);
             partition.drop_entries();
             if was_accepted.swap(false, Ordering::AcqRel) {
-                self.known.invalidate(&digest);
+                self.known.remove(&digest);
             }
             if accepted_until.swap(0, Ordering::AcqRel) != 0 {
                 self.unproven.insert(digest, Arc::clone(partition));
-                self.accepted.invalidate(&digest);
+                self.accepted.remove(&digest);
             }
         }
     }
-}
-
-/// A table whose tokens are dropped once they are no longer accepted.
-fn partitions(capacity: u64) -> Partitions {
-    Cache::builder()
-        .max_capacity(capacity)
-        .time_to_live(ACCEPTED_FOR)
-        .build_with_hasher(foldhash::fast::RandomState::default())
-}
-
-/// A table without a time of its own: the moments in it say how long each counts.
-fn moments(capacity: u64) -> Moments {
-    Cache::builder()
-        .max_capacity(capacity)
-        .eviction_policy(EvictionPolicy::lru())
-        .build_with_hasher(foldhash::fast::RandomState::default())
 }
 
 #[cfg(test)]

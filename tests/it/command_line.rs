@@ -202,7 +202,8 @@ fn check_reads_standard_input_and_reports_as_json() {
 #[tokio::test]
 async fn serve_logs_the_warnings_of_check() {
     let tenant = Tenant::new("acme").client_keys([ClientKey::new("old", "pst_old").expires("2020-01-01")]);
-    let process = Process::serve_configuration(&Configuration::bare().tenants([tenant]), &[]).await;
+    let process =
+        Process::serve_configuration(&Configuration::bare().listeners([Listener::new()]).tenants([tenant]), &[]).await;
     let logged = process.logged("\"config_warning\"");
     assert!(logged.len() == 1 && logged[0].contains("the client key `old` has expired"), "{logged:?}");
 }

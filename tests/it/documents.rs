@@ -14,13 +14,16 @@ use postern::config::{Config, Environment};
 use postern::digest::{Hex, sha256};
 use serde_json::Value;
 
-use crate::support::{FLEET_SECRET, Folder, KEY, ORG_KEY, World};
+use crate::support::{ClientKey, Configuration, FLEET_SECRET, Folder, KEY, Listener, ORG_KEY, Process, Tenant, World};
 
-/// Runs the program under test; what would run for ever is only checked.
+/// Runs the program under test; what would run for ever is only checked. The commands for a running gateway ask the one whose
+/// admin listener has the address `ADMIN`.
 const POSTERN: &str = r#"#!/bin/sh
-case "$1" in
-  serve) shift; set -- check "$@" ;;
-  demo | simulate) set -- "$1" --help ;;
+case "$1 ${2-}" in
+  "serve "*) shift; set -- check "$@" ;;
+  "demo "* | "simulate "* | "health https://"*) set -- "$1" --help ;;
+  "keys "* | "purge "*) set -- "$@" --admin "$ADMIN" ;;
+  "health --admin") shift 3; set -- health --admin "$ADMIN" "$@" ;;
 esac
 exec "$POSTERN" "$@"
 "#;
@@ -92,13 +95,17 @@ fn checkout() -> Folder {
     folder
 }
 
-/// Runs a script in a shell, in a checkout.
-fn run(script: &str) -> Output {
+/// Runs a script in a shell, in a checkout, beside a gateway whose admin listener has the address `admin`.
+fn run(script: &str, admin: &str) -> Output {
     let folder = checkout();
     let path = format!("{}:{}", folder.join("bin").display(), std::env::var("PATH").expect("a path"));
     let mut shell = Command::new("bash");
     shell.args(["-euo", "pipefail", "-c", script]).current_dir(folder.path()).env("PATH", path).env("KEY", KEY);
-    shell.env("REFOLD_ORG_KEY", ORG_KEY).env("POSTERN", env!("CARGO_BIN_EXE_postern")).env("ROOT", root());
+    shell
+        .env("REFOLD_ORG_KEY", ORG_KEY)
+        .env("POSTERN", env!("CARGO_BIN_EXE_postern"))
+        .env("ROOT", root())
+        .env("ADMIN", admin);
     shell.env("previous", "").env_remove("POSTERN_CONFIG").env_remove("POSTERN_LOG").output().expect("bash runs")
 }
 
@@ -141,13 +148,17 @@ fn script(page: &str) -> (String, Vec<String>) {
     (script, shown)
 }
 
-#[test]
-fn every_command_of_the_pages_runs_as_shown() {
+#[tokio::test]
+async fn every_command_of_the_pages_runs_as_shown() {
+    let tenant = Tenant::new("acme").client_key(ClientKey::new("dashboards", KEY));
+    let config = Configuration::bare().listeners([Listener::new()]).tenants([tenant]).admin();
+    let mut gateway = Process::serve_configuration(&config, &[]).await;
+    let admin = gateway.admin_address().await.to_string();
     let mut commands = 0;
     for (path, text) in pages().into_iter().filter(|(path, _)| !path.ends_with("callers.md")) {
         let (script, shown) = script(&text);
         commands += script.lines().count();
-        let output = run(&script);
+        let output = run(&script, &admin);
         let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{}: {out}{errors}", path.display());
         for (number, expected) in shown.iter().enumerate() {
@@ -165,6 +176,7 @@ fn what_the_pages_show_of_an_output_is_compared() {
         matches("a 1\nb 2\n", "a 1\nb 2\n") && matches("a 1\nb 2\n", "a …\nb 2") && matches("a 1\nb 2\n", "a 1\n…\n")
     );
     assert!(!matches("a 1\nb 2\n", "a 1\n") && !matches("a 1\n", "1\n") && !matches("a 1\n", "a …2\n"));
+    let run = |script| run(script, "");
     let failing = run("postern check --config missing.toml\n");
     assert!(!failing.status.success());
     assert!(

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// A moment so many milliseconds after a clock has run for a minute.
 fn at(millis: u64) -> Moment {
-    Moment::from_nanos(millis * 1_000_000)
+    Moment::from_nanos((60_000 + millis) * 1_000_000)
 }
 
 fn accepted(ids: &[&str]) -> Beat {
