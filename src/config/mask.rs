@@ -157,8 +157,8 @@ struct Words {
     comment: usize,
 }
 
-/// The positions of possible credentials in a line, which need not be valid TOML. Names of settings are none. A line inside a multi-line string is read
-/// as if it stood outside. `suspects` are those of the value that the line before left open, and then of this line's last value.
+/// Finds the possible credentials in a line, which need not be valid TOML. Names of settings are none. A line inside a multi-line
+/// string is read as if it stood outside. `suspects` are those of the value that the line before left open, and then of this line's last value.
 fn words(line: &str, plain: &PlainNames, suspects: &mut Suspects) -> Words {
     let (mut found, mut comment) = (Vec::new(), line.len());
     let names_a_table = line.trim_start().starts_with('[');

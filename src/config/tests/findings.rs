@@ -188,6 +188,16 @@ fn comments_mask_no_word_of_a_message() {
 }
 
 #[test]
+fn a_secret_in_the_comment_of_a_shown_line_is_masked() {
+    for secret in ["hunter_2_is_secret", "tk_live_client_keys", "Zm9vYmFyYmF6cXV4Zm9v"] {
+        let message =
+            parse(&with_key(&format!("expires = 1 # see tenants.client_keys, not {secret}"))).expect_err(secret);
+        let shown = format!("expires = 1 # see tenants.client_keys, not {}\n", "*".repeat(secret.len()));
+        assert!(message.contains(&shown), "{message}");
+    }
+}
+
+#[test]
 fn what_looks_like_a_comment_in_a_string_is_masked() {
     let secret = "hunter_2_is_secret";
     for text in [format!("log = \"\"\"\n# {secret}\"\"\""), format!("log = '''\n# {secret}'''")] {
