@@ -14,7 +14,7 @@ use crate::simulator::{Simulator, SimulatorSettings};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  postern simulate\n  postern simulate --listen 127.0.0.1:9091 --seed 7 --unlimited"
+    after_help = "Faults for all linked accounts, with `curl -X POST http://127.0.0.1:9090/simulate/FAULT`; `none` ends one:\n  latency=900ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset, redirect\n  docs/operators.md has the others, under \"The simulated Refold\".\n\nExamples:\n  postern simulate\n  postern simulate --listen 127.0.0.1:9091 --seed 7 --unlimited"
 )]
 pub(super) struct SimulateArguments {
     /// Address to listen on.
@@ -56,13 +56,14 @@ pub(super) fn run(arguments: &SimulateArguments) -> Result<(), CommandError> {
 /// Instructions to make a simulated Refold fail.
 pub(super) fn faults(address: SocketAddr) -> String {
     format!(
-        r"Make the simulated Refold fail, or slow, and end that:
+        r#"Make the simulated Refold fail, or slow, and end that:
 
   curl -X POST http://{address}/simulate/status=503
   curl -X POST http://{address}/simulate/latency=900ms
   curl -X POST http://{address}/simulate/none
 
-Other faults: html=502, garbage, truncate, hang, reset, redirect."
+A fault is for all linked accounts. Others: html=502, variant=404, empty=500, garbage, truncate, hang, reset, redirect;
+docs/operators.md has them all, under "The simulated Refold"."#
     )
 }
 

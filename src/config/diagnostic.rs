@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::mask::{self, PlainNames};
+use super::mask::{self, PlainNames, Quoted};
 use super::secret::LITERAL_SECRET;
 use super::setting_path::InvalidSetting;
 use super::tree::SettingOrigin;
@@ -93,7 +93,10 @@ impl Finding {
 
     /// A value cannot be used. Values that the message quotes are masked.
     pub(super) fn of_value(source: Source<'_>, origin: SettingOrigin<'_>, message: &str) -> Self {
-        let quoted = if let SettingOrigin::Variable(from) = &origin { from.text } else { source.text };
+        let quoted = match &origin {
+            SettingOrigin::Variable(from) => Quoted::Variable(from.text),
+            SettingOrigin::File | SettingOrigin::Text(_) => Quoted::File(source.text),
+        };
         Self::at(source, origin, mask::message(message, quoted, source.plain))
     }
 

@@ -28,9 +28,13 @@ pub(crate) fn path(path: &Path) -> String {
     path.to_string_lossy().split('/').map(masked).collect::<Vec<_>>().join("/")
 }
 
-/// The names of settings that hold no secret. Of their values only what looks generated is masked.
+/// The names of settings. Of the values of those that hold no secret only what looks generated is masked.
 #[derive(Debug, Default)]
-pub(super) struct PlainNames(BTreeSet<String>);
+pub(super) struct PlainNames {
+    /// Names of settings that hold no secret.
+    plain: BTreeSet<String>,
+    secret: BTreeSet<String>,
+}
 
 impl PlainNames {
     /// Collects them from the JSON Schema, which marks secrets and all below them as `writeOnly`.
@@ -48,12 +52,18 @@ impl PlainNames {
         }
         let (mut plain, mut secret) = (BTreeSet::new(), BTreeSet::new());
         collect(schema, false, &mut plain, &mut secret);
-        Self(plain.difference(&secret).cloned().collect())
+        let plain = plain.difference(&secret).cloned().collect();
+        Self { plain, secret }
     }
 
     /// The words to mask in values of the setting with this name.
     fn suspects(&self, setting: &str) -> Suspects {
-        if self.0.contains(setting) { Suspects::Generated } else { Suspects::All }
+        if self.plain.contains(setting) { Suspects::Generated } else { Suspects::All }
+    }
+
+    /// True for the name of a setting, as `tenants.client_keys`.
+    fn is_name(&self, word: &str) -> bool {
+        word.split('.').all(|part| self.plain.contains(part) || self.secret.contains(part))
     }
 }
 
@@ -83,7 +93,7 @@ impl Suspects {
 
 /// A line of TOML with every possible credential replaced by as many stars, so that columns stay right.
 pub(super) fn line(line: &str) -> String {
-    masked(line, words(line, &PlainNames::default(), &mut Suspects::All))
+    masked(line, words(line, &PlainNames::default(), &mut Suspects::All).places)
 }
 
 /// The line of a file's text that begins at this byte, masked like [`line`]. Values of settings that hold no secret are shown.
@@ -91,7 +101,7 @@ pub(super) fn line_of(text: &str, start: usize, plain: &PlainNames) -> String {
     let mut suspects = Suspects::All;
     text[..start].lines().for_each(|line| drop(words(line, plain, &mut suspects)));
     let line = text[start..].lines().next().unwrap_or_default().trim_end();
-    masked(line, words(line, plain, &mut suspects))
+    masked(line, words(line, plain, &mut suspects).places)
 }
 
 fn masked(line: &str, words: Vec<Range<usize>>) -> String {
@@ -103,12 +113,29 @@ fn masked(line: &str, words: Vec<Range<usize>>) -> String {
     shown
 }
 
-/// A message in which every possible credential that it quotes from a text is replaced by stars. Values of settings that hold no
-/// secret are shown.
-pub(super) fn message(message: &str, text: &str, plain: &PlainNames) -> String {
+/// The text that a message quotes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Quoted<'a> {
+    /// The text of a file.
+    File(&'a str),
+    /// The value of an environment variable, which has no comments.
+    Variable(&'a str),
+}
+
+/// A message in which every possible credential that it quotes is replaced by stars. Names of settings and values of settings that
+/// hold no secret are shown.
+pub(super) fn message(message: &str, quoted: Quoted<'_>, plain: &PlainNames) -> String {
+    let (text, has_comments) = match quoted {
+        // What looks like a comment can be a part of a multi-line string.
+        Quoted::File(text) => (text, !text.contains("\"\"\"") && !text.contains("'''")),
+        Quoted::Variable(text) => (text, false),
+    };
     let mut suspects = Suspects::All;
     let words = text.lines().flat_map(|line| {
-        words(line, plain, &mut suspects).into_iter().map(move |word| &line[word]).collect::<Vec<_>>()
+        let Words { places, comment } = words(line, plain, &mut suspects);
+        // No message quotes a comment, but its own words can be those of one.
+        let quotable = places.into_iter().filter(move |place| !has_comments || place.start < comment);
+        quotable.map(move |place| &line[place]).collect::<Vec<_>>()
     });
     words.fold(message.to_owned(), |mut message, word| {
         // A match after two slashes is the host of an example URL in the message itself. One slash can end the folder that a
@@ -123,10 +150,17 @@ pub(super) fn message(message: &str, text: &str, plain: &PlainNames) -> String {
     })
 }
 
-/// The positions of possible credentials in a line, which need not be valid TOML. A line inside a multi-line string is read
-/// as if it stood outside. `suspects` are those of the value that the line before left open, and then of this line's last value.
-fn words(line: &str, plain: &PlainNames, suspects: &mut Suspects) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
+/// The possible credentials in a line.
+struct Words {
+    places: Vec<Range<usize>>,
+    /// The start of the comment; the end of the line if it has none.
+    comment: usize,
+}
+
+/// Finds the possible credentials in a line, which need not be valid TOML. Names of settings are none. A line inside a multi-line
+/// string is read as if it stood outside. `suspects` are those of the value that the line before left open, and then of this line's last value.
+fn words(line: &str, plain: &PlainNames, suspects: &mut Suspects) -> Words {
+    let (mut found, mut comment) = (Vec::new(), line.len());
     let names_a_table = line.trim_start().starts_with('[');
     if names_a_table && line.trim_end().ends_with(']') {
         *suspects = Suspects::All;
@@ -144,6 +178,7 @@ fn words(line: &str, plain: &PlainNames, suspects: &mut Suspects) -> Vec<Range<u
                 end += usize::from(end < line.len());
             }
             '#' => {
+                comment = at;
                 found.extend(within(line, end..line.len(), Suspects::NoProse));
                 end = line.len();
             }
@@ -171,7 +206,8 @@ fn words(line: &str, plain: &PlainNames, suspects: &mut Suspects) -> Vec<Range<u
         }
         at = end;
     }
-    found
+    found.retain(|place: &Range<usize>| !plain.is_name(&line[place.clone()]));
+    Words { places: found, comment }
 }
 
 /// The length of a string's content up to its closing quote, or of the whole text if there is none.

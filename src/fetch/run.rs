@@ -1,6 +1,7 @@
 //! One fetch, from its start to the result that its callers receive.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Fetcher;
 use super::comparison::{Comparison, ComparisonTask};
@@ -17,6 +18,9 @@ use crate::log_events;
 use crate::observe::SpanContext;
 use crate::tenant::{DerivationUse, SourceOrigin};
 use crate::upstream::{FetchDemand, FetchError, UpstreamCall};
+
+/// The time from which on a renewal is reported as slow.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// The result of fetching a page from which an answer was to be derived.
 enum SourceResult {
@@ -59,10 +63,12 @@ impl Fetcher {
             }
         };
         let comparison = comparison.map(|comparison| ComparisonTask::new(&self, &client, &request, comparison));
-        if let (Err(error), Some(_)) = (&outcome, &request.stale)
-            && error.is_passing()
-        {
-            self.report_failed_renewal(&request, error);
+        if request.stale.is_some() {
+            match &outcome {
+                Ok(_) => self.report_slow_renewal(&request),
+                Err(error) if error.is_passing() => self.report_failed_renewal(&request, error),
+                Err(_) => {}
+            }
         }
         request.telemetry.end(&outcome);
         if let (Err(error), FetchPurpose::Derivation) = (&outcome, request.purpose) {
@@ -91,20 +97,41 @@ impl Fetcher {
         request.telemetry.count_failed_renewal(error.label());
         // The opened circuit has an event of its own; each renewal would repeat it.
         if !error.is(Reason::UpstreamCircuitOpen) {
-            let caller = &request.caller;
-            let named = caller.partition().linked_account_id();
-            let account = named.and_then(|account| self.config.log.linked_accounts.name(account));
-            let mut query = String::new();
-            request.key.question().write_canonical(&mut query);
+            let (linked_account, query) = self.logged_names(request);
             tracing::info!(
-                tenant = %caller.tenant().config.id,
-                linked_account = account.as_deref(),
+                tenant = %request.caller.tenant().config.id,
+                linked_account,
                 query,
                 error_code = error.operator_code(),
+                upstream_status = error.upstream_status().map(|status| status.as_u16()),
                 cause = error.cause().map(tracing::field::display),
                 message = log_events::RENEWAL_FAILED,
             );
         }
+    }
+
+    /// Reports that Refold took long for a renewal, until which callers got the stale entry.
+    fn report_slow_renewal(&self, request: &FetchRequest) {
+        let taken = request.telemetry.cost().duration().unwrap_or_default();
+        if taken >= SLOW {
+            let (linked_account, query) = self.logged_names(request);
+            tracing::info!(
+                tenant = %request.caller.tenant().config.id,
+                linked_account,
+                query,
+                upstream_us = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX),
+                message = log_events::RENEWAL_SLOW,
+            );
+        }
+    }
+
+    /// The linked account of a fetch, as `log.linked_accounts` has it, and its canonical query.
+    fn logged_names(&self, request: &FetchRequest) -> (Option<String>, String) {
+        let named = request.caller.partition().linked_account_id();
+        let account = named.and_then(|account| self.config.log.linked_accounts.name(account));
+        let mut query = String::new();
+        request.key.question().write_canonical(&mut query);
+        (account.map(Into::into), query)
     }
 
     /// Returns the answer: an entry that another fetch has stored meanwhile, a page derived from other pages, or Refold's

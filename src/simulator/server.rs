@@ -26,6 +26,9 @@ const CONTROL_PREFIX: &str = "/simulate/";
 /// The behaviours that the control routes take.
 const USAGE: &str = "use none, latency=250ms, status=503, variant=404, html=502, empty=500, garbage, truncate, hang, reset, redirect, bom, encoded-304, action=204, retry-date=30s, contrary=all or one of its ways, bad-ids=500, unknown-tokens=500,429, connections=black-hole, connections=reset or connections=timeout\n";
 
+/// The answer to a control route with a query.
+const NO_QUERY: &str = "a behaviour has no query: it is for the requests of all linked accounts\n";
+
 /// Accepts connections and serves each in a task of its own.
 pub(super) async fn accept(state: &Arc<SimulatorState>, listener: TcpListener) -> io::Result<()> {
     loop {
@@ -56,6 +59,7 @@ async fn respond_on(
     }
     if let Some(behaviour) = request.uri().path().strip_prefix(CONTROL_PREFIX) {
         return Ok(match behaviour {
+            _ if request.uri().query().is_some() => plain(400, NO_QUERY),
             "arrivals" => SimulatedBody::whole(Response::new(state.arrivals.to_text(state.clock.now()).into())),
             behaviour => switch(state, behaviour),
         });

@@ -70,10 +70,13 @@ async fn the_commands_for_incidents_find_their_causes() {
         "{}",
         outputs[4]
     );
+    assert!(first(&outputs[5], "acme-1\t").contains("INTERNAL_SERVER_ERROR"), "{}", outputs[5]);
     assert!(
         outputs[5].contains("served=\"stale\"") && outputs[5].contains("\"circuit\": \"closed\""),
         "{}",
         outputs[5]
     );
+    // Refold's failures, which no caller has seen.
+    assert!(first(&outputs[7], "500\t").contains("INTERNAL_SERVER_ERROR"), "{}", outputs[7]);
     assert!(program.0.terminate().await.status.success());
 }

@@ -1,10 +1,14 @@
 //! The fields of log lines that say where a request comes from, and the lines of writes, which are always there.
 
+use std::time::Duration;
+
+use postern::clock::Clock;
+use postern::simulator::{Fault, Simulator, SimulatorSettings};
 use serde_json::{Value, json};
 
 use crate::support::connection::{get, raw, with_key};
 use crate::support::program::Program;
-use crate::support::{ClientKey, Configuration, EXECUTIONS, KEY};
+use crate::support::{ClientKey, Configuration, EXECUTIONS, KEY, ORG_KEY, ScriptedRefold, eventually, spawn_upstream};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const READER: &str = "pst_reader";
@@ -147,4 +151,55 @@ async fn purges_are_logged_with_their_peer() {
     assert_eq!([&purged["tenant"], &purged["linked_account"], &purged["peer"]], ["t", "acme-1", "127.0.0.1"]);
     let refused = event("purge_refused");
     assert_eq!((&refused["peer"], &refused["level"]), (&json!("127.0.0.1"), &json!("WARN")));
+}
+
+/// Pages are stale at once, and renewed in the background.
+fn renewed(config: Configuration) -> Configuration {
+    let stale = config.retries(0).stale("1h", "1h");
+    stale.set("cache.freshness.recent", "1ms").set("cache.freshness.live", "1ms")
+}
+
+/// Asks for a page, lets Refold `change`, and asks again until the page's renewal is logged as this event; returns the line.
+async fn logged_renewal(mut program: Program, change: impl FnOnce(), event: &str) -> Value {
+    let lines = with_key(KEY, "acme-1");
+    assert!(program.ask(EXECUTIONS, &lines).await.contains("fwd=uri-miss"));
+    change();
+    eventually(async || program.ask(EXECUTIONS, &lines).await.contains("detail=stale")).await;
+    program.0.until_logged(&format!("\"{event}\""), 1).await;
+    let line = program.events().await.into_iter().find(|line| line["message"] == event).expect("the line");
+    assert_eq!([&line["tenant"], &line["linked_account"]], ["t", "acme-1"], "{line}");
+    line
+}
+
+#[tokio::test]
+async fn a_failed_renewal_is_logged_with_the_status_of_refold() {
+    let refold = ScriptedRefold::start().await;
+    let program = Program::start_before(refold.address(), renewed, None).await;
+    let failed = logged_renewal(program, || refold.answer_with(503), "renewal_failed").await;
+    assert_eq!(failed["upstream_status"], 503, "{failed}");
+}
+
+#[tokio::test]
+async fn a_renewal_without_an_answer_has_no_status() {
+    let refold = ScriptedRefold::start().await;
+    let config = |config| renewed(config).set("upstream.total_timeout", "1s");
+    let program = Program::start_before(refold.address(), config, None).await;
+    let failed = logged_renewal(program, || refold.hold(), "renewal_failed").await;
+    assert_eq!(
+        [&failed["error_code"], &failed["upstream_status"]],
+        [&json!("UPSTREAM_TIMEOUT"), &Value::Null],
+        "{failed}"
+    );
+}
+
+#[tokio::test]
+async fn a_slow_renewal_is_logged_with_the_time_that_refold_took() {
+    let settings = SimulatorSettings { org_keys: vec![ORG_KEY.to_owned()], ..SimulatorSettings::default() };
+    let refold = Simulator::new(settings, Clock::system());
+    let served = refold.clone();
+    let address = spawn_upstream(|listener| async move { served.serve(listener).await.expect("it serves") }).await;
+    let program = Program::start_before(address, renewed, None).await;
+    let slow = Fault::Latency(Duration::from_secs(2));
+    let logged = logged_renewal(program, || refold.set_fault(Some(slow)), "renewal_slow").await;
+    assert!(logged["upstream_us"].as_u64().is_some_and(|taken| taken >= 2_000_000), "{logged}");
 }

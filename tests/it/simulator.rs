@@ -80,6 +80,17 @@ async fn a_fault_without_a_final_status_is_refused() {
 }
 
 #[tokio::test]
+async fn a_fault_for_one_account_is_refused() {
+    let world = World::start().await;
+    for behaviour in ["status=503?linked_account=acme-1", "none?", "arrivals?page=1"] {
+        let refused = send(&world, Method::POST, &format!("/simulate/{behaviour}")).await;
+        assert_eq!(refused.status.as_u16(), 400, "{behaviour}");
+        assert!(String::from_utf8_lossy(&refused.body).contains("all linked accounts"), "{:?}", refused.body);
+        assert_eq!(status_of(&world, EXECUTIONS).await, 200, "{behaviour}");
+    }
+}
+
+#[tokio::test]
 async fn variations_of_its_responses_are_served() {
     let world = World::start().await;
     let account = as_account("acme-1");

@@ -160,3 +160,48 @@ fn a_file_can_be_checked_without_its_secrets() {
     let config = check(SecretValues::Ignored).expect("the rest is valid");
     assert_ne!(config.tenants[0].org_key.expose(), "");
 }
+
+#[test]
+fn comments_mask_no_word_of_a_message() {
+    let without_callers =
+        "[[tenants]]\nid = \"a\"\nmode = \"inject\"\norg_key = { env = \"REFOLD_ORG_KEY\" }\n".to_owned();
+    for (text, expected) in [
+        (without_callers, "it has no [[tenants.client_keys]], and no listener and no issuer is for it"),
+        (with_key("expires = 2026-13-01"), "invalid date, expected month"),
+        (with_key("").replace(HASH, "pst_oops"), "a SHA-256 has 64 hexadecimal digits; `postern keygen` prints one"),
+        (
+            with_key("linked_account = \"a\""),
+            "did you mean `linked_accounts`? (accepted: name, sha256, linked_accounts, access",
+        ),
+        (format!("[cache]\nfreshness.live = \"2 weeks\"\n{}", with_key("")), "no duration"),
+    ] {
+        let plain = parse(&text).expect_err(&text);
+        assert!(plain.contains(expected), "{plain}");
+        // Every word of the message, and names of settings, in comments.
+        let message = plain.lines().next().unwrap_or_default();
+        for comment in [message, "The [[tenants.client_keys]] table follows, see tenants.client_keys.linked_accounts."]
+        {
+            let commented = parse(&format!("{text}\n# {comment}\n")).expect_err(comment);
+            assert_eq!(commented, plain);
+        }
+    }
+}
+
+#[test]
+fn a_secret_in_the_comment_of_a_shown_line_is_masked() {
+    for secret in ["hunter_2_is_secret", "tk_live_client_keys", "Zm9vYmFyYmF6cXV4Zm9v"] {
+        let message =
+            parse(&with_key(&format!("expires = 1 # see tenants.client_keys, not {secret}"))).expect_err(secret);
+        let shown = format!("expires = 1 # see tenants.client_keys, not {}\n", "*".repeat(secret.len()));
+        assert!(message.contains(&shown), "{message}");
+    }
+}
+
+#[test]
+fn what_looks_like_a_comment_in_a_string_is_masked() {
+    let secret = "hunter_2_is_secret";
+    for text in [format!("log = \"\"\"\n# {secret}\"\"\""), format!("log = '''\n# {secret}'''")] {
+        let message = parse(&text).expect_err("no table");
+        assert!(!message.contains(secret), "{message}");
+    }
+}
