@@ -96,7 +96,7 @@ pub(super) fn line(line: &str) -> String {
     masked(line, words(line, &PlainNames::default(), &mut Suspects::All).places)
 }
 
-/// The line of a file's text that begins at this byte, masked like [`line`]. Values of settings that hold no secret are shown.
+/// The line of a file's text that begins at this byte, masked like [`line()`]. Values of settings that hold no secret are shown.
 pub(super) fn line_of(text: &str, start: usize, plain: &PlainNames) -> String {
     let mut suspects = Suspects::All;
     text[..start].lines().for_each(|line| drop(words(line, plain, &mut suspects)));

@@ -2,7 +2,7 @@
 //!
 //! Each budget has a bucket on the server, and each replica a lease: requests that the server has granted it in advance, a small
 //! part of the burst ([`Split`]). A request takes one off the lease: one compare-and-swap, no round trip. Leases that run low
-//! are refilled together in the background ([`Refiller`]). A request that finds no lease waits for one round trip and takes
+//! are refilled together in the background (`Refiller`). A request that finds no lease waits for one round trip and takes
 //! what the server grants it; an exhausted budget is then refused here until the server has more. A budget that is too small to divide
 //! has no leases, so each of its requests waits for a round trip.
 //!
