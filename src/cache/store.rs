@@ -148,7 +148,8 @@ impl Store {
     /// Removes the entry of a key.
     pub fn remove(&self, key: &CacheKey) {
         if let Some(entries) = &self.entries {
-            entries.invalidate(key);
+            // In turn with the other changes of this entry, so that none of them brings it back.
+            entries.entry_by_ref(key).and_compute_with(|_| Op::Remove);
         }
     }
 

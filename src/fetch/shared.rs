@@ -14,13 +14,16 @@ use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::{ClientError, SharedError};
-use crate::fleet::{EntryPlace, Fleet, FoundEntry, LandedFetch, Landing, Lead, Taken, Waiters};
+use crate::fleet::{EntryPlace, Fleet, ForeignFetch, FoundEntry, LandedFetch, Landing, Lead, Taken, Waiters};
 use crate::limit::Urgency;
 use crate::offload;
 use crate::upstream::FetchError;
 
-/// Time beyond a lease after which a replica that waits takes again.
-const MARGIN: Duration = Duration::from_millis(10);
+/// Bounds of a wait for another replica's fetch, after which a replica takes again: the server may have gone away meanwhile.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// Size of the largest entry that is shared, in bytes, compressed: a larger one would hold up the connection's other commands.
+const LARGEST_SHARED: usize = 512 << 10;
 
 /// The second level of the cache.
 #[derive(Debug)]
@@ -65,7 +68,8 @@ impl SecondLevel {
     pub(super) async fn turn(&self, request: &mut FetchRequest, demand: &Demand) -> Result<Turn, FetchError> {
         let Some(place) = self.place(request) else { return Ok(Turn::Fetch(None)) };
         let mut urgency = request.urgency;
-        let mut newer_than = 0;
+        // What this replica has served is not replaced by something older.
+        let mut newer_than = request.stale.as_ref().map_or(0, |stale| self.fleet.clock_micros(stale.request_time));
         loop {
             let landing = self.fleet.expect_landing(&place);
             let waiters = if urgency == Urgency::Foreground { Waiters::Callers } else { Waiters::None };
@@ -86,7 +90,7 @@ impl SecondLevel {
                     // Not sealed for this place: it is fetched in its stead.
                 }
                 Ok(Taken::Lead(lead, found)) => return Ok(Turn::Fetch(self.lead(request, lead, (found, times)).await)),
-                Ok(Taken::Wait(lease)) => match self.wait(landing, (&place, lease), (&mut urgency, demand)).await? {
+                Ok(Taken::Wait(fetch)) => match self.wait(landing, (&place, fetch), (&mut urgency, demand)).await? {
                     WaitEnd::TakeAgain => {}
                     WaitEnd::NotShared => return Ok(Turn::Fetch(None)),
                     WaitEnd::Failed(error) => return Ok(Turn::Failed(error)),
@@ -112,31 +116,31 @@ impl SecondLevel {
         Some(SharedFetch { lead, fleet: self.fleet.clone() })
     }
 
-    /// Waits for another replica's fetch, for as long as its lease lasts. Once callers wait for what began in the background, they do
+    /// Waits for another replica's fetch, for as long as its lease lasts or a part of that. Once callers wait for what began in the background, they do
     /// not wait for a fetch in the background.
     async fn wait(
         &self,
         mut landing: Landing,
-        (place, lease): (&EntryPlace, Duration),
+        (place, fetch): (&EntryPlace, ForeignFetch),
         (urgency, demand): (&mut Urgency, &Demand),
     ) -> Result<WaitEnd, FetchError> {
-        let lease_over = self.clock.now() + lease + MARGIN;
+        let wait_over = self.clock.now() + fetch.lease.clamp(SHORTEST_WAIT, LONGEST_WAIT);
         let outcome = match *urgency {
             Urgency::Foreground => tokio::select! {
                 outcome = landing.outcome() => outcome,
-                () = self.clock.sleep_until(lease_over) => return Ok(WaitEnd::TakeAgain),
+                () = self.clock.sleep_until(wait_over) => return Ok(WaitEnd::TakeAgain),
                 () = demand.lost() => return Err(FetchError::NoDemand),
             },
             Urgency::Background => tokio::select! {
                 outcome = landing.outcome() => outcome,
-                () = self.clock.sleep_until(lease_over) => return Ok(WaitEnd::TakeAgain),
+                () = self.clock.sleep_until(wait_over) => return Ok(WaitEnd::TakeAgain),
                 () = demand.gained() => {
                     *urgency = Urgency::Foreground;
                     return Ok(WaitEnd::TakeAgain);
                 }
             },
         };
-        Ok(match self.fleet.open_landed(place, &outcome) {
+        Ok(match self.fleet.open_landed(place, &fetch, &outcome) {
             Some(LandedFetch::NotShared) => WaitEnd::NotShared,
             Some(LandedFetch::Failed(error)) => {
                 let error = serde_json::from_slice::<SharedError>(&error).ok().and_then(SharedError::into_error);
@@ -199,10 +203,12 @@ impl SharedFetch {
         let lifetime = u64::try_from(entry.lifetime.as_micros()).unwrap_or(u64::MAX);
         let kept = entry.retention();
         let content = offload::run_sized(entry.body.len(), move || shared_entry::encode(&entry)).await;
-        if let Some(content) = content {
-            self.lead.put((asked_at, asked_at.saturating_add(lifetime)), kept, content).await;
-        }
-        self.lead.land(LandedFetch::TakeAgain).await;
+        let is_stored = match content.filter(|content| content.len() <= LARGEST_SHARED) {
+            Some(content) => self.lead.put((asked_at, asked_at.saturating_add(lifetime)), kept, content).await.is_ok(),
+            None => false,
+        };
+        // Without it in the second level, each replica fetches for itself, and none waits for the others in turn.
+        self.lead.land(if is_stored { LandedFetch::TakeAgain } else { LandedFetch::NotShared }).await;
     }
 }
 

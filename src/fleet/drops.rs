@@ -47,6 +47,8 @@ impl Fleet {
             let Some(position) = answer.ok().and_then(position) else {
                 for one in &dropped[index..] {
                     cache.keep_unsent(one);
+                    // Once more: meanwhile this process may have taken an entry from the server that is dropped by now.
+                    cache.drop_locally(one, 0);
                 }
                 self.count_drop("this_replica");
                 return DropReach::ThisReplica;

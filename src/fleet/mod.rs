@@ -56,7 +56,7 @@ pub use self::metrics::FleetMetrics;
 pub use self::names::Names;
 pub use self::probe::{ProbeError, ServerReport, probe};
 pub use self::script::{FORGET, GIVE_BACK, HOLD, REFILL, Script, TURN};
-pub use self::shared_entries::{EntryPlace, FoundEntry, Generations, LandedFetch, Lead, Taken, Waiters};
+pub use self::shared_entries::{EntryPlace, ForeignFetch, FoundEntry, Generations, LandedFetch, Lead, Taken, Waiters};
 use self::status::Status;
 use self::supervisor::Supervisor;
 pub use self::time_slots::{OwnSlots, TimeSlots, own_slots};

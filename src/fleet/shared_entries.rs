@@ -33,6 +33,13 @@ pub struct EntryPlace {
     pub question: Box<str>,
 }
 
+impl EntryPlace {
+    /// The name under which the end of a fetch is told.
+    fn landing(&self) -> String {
+        format!("{}:{}", self.partition, self.question)
+    }
+}
+
 /// The generations of a partition and its tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generations {
@@ -72,8 +79,17 @@ pub enum Taken {
     Hit(FoundEntry, Generations),
     /// The right to fetch, with the stale entry if there is one.
     Lead(Lead, Option<FoundEntry>),
-    /// Another replica fetches; its lock lasts for this long, unless it is extended.
-    Wait(Duration),
+    /// Another replica fetches.
+    Wait(ForeignFetch),
+}
+
+/// A fetch of another replica.
+#[derive(Debug)]
+pub struct ForeignFetch {
+    /// Time for which its lock lasts, unless it is extended.
+    pub lease: Duration,
+    /// The value of its lock, which no other fetch has.
+    lock: String,
 }
 
 /// The right and the duty to fetch an entry for the fleet. If it is dropped, the replicas that wait take again.
@@ -81,7 +97,8 @@ pub enum Taken {
 pub struct Lead {
     fleet: Fleet,
     place: EntryPlace,
-    holder: String,
+    /// The value of the lock.
+    lock: String,
     generation: String,
     server: u64,
     has_landed: bool,
@@ -102,7 +119,7 @@ impl Fleet {
     /// Begins to wait for the end of a fetch. Call it before [`Fleet::take`].
     #[must_use]
     pub fn expect_landing(&self, place: &EntryPlace) -> Landing {
-        self.0.cache.landings.expect(&place.question)
+        self.0.cache.landings.expect(&place.landing())
     }
 
     /// Takes an entry that was asked for after a time on the fleet's clock.
@@ -142,15 +159,16 @@ impl Fleet {
         let generation = String::from_redis_value(generation).ok()?;
         if outcome == "wait" {
             let millis = i64::from_redis_value(last).ok()?;
-            return Some(Taken::Wait(Duration::from_millis(u64::try_from(millis).unwrap_or(0))));
+            let lease = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+            return Some(Taken::Wait(ForeignFetch { lease, lock: generation }));
         }
         let entry = Option::<Vec<u8>>::from_redis_value(last).ok()?;
         let found = entry.and_then(|entry| self.open(place, &generation, (&entry, now)));
         match outcome.as_str() {
             "hit" => Some(Taken::Hit(found?, generations(&generation)?)),
             "lead" => {
-                let (fleet, place) = (self.clone(), place.clone());
-                Some(Taken::Lead(Lead { fleet, place, holder, generation, server, has_landed: false }, found))
+                let (fleet, place, lock) = (self.clone(), place.clone(), format!("{holder} {generation}"));
+                Some(Taken::Lead(Lead { fleet, place, lock, generation, server, has_landed: false }, found))
             }
             _ => None,
         }
@@ -173,13 +191,16 @@ impl Fleet {
         })
     }
 
-    /// Reads how another replica's fetch has ended.
+    /// Reads how another replica's fetch has ended; `None` if the outcome is that of another fetch.
     #[must_use]
-    pub fn open_landed(&self, place: &EntryPlace, outcome: &[u8]) -> Option<LandedFetch> {
+    pub fn open_landed(&self, place: &EntryPlace, fetch: &ForeignFetch, outcome: &[u8]) -> Option<LandedFetch> {
         match outcome {
             b"again" => Some(LandedFetch::TakeAgain),
             b"not shared" => Some(LandedFetch::NotShared),
-            sealed => self.0.cipher.open(&place.partition, &failure_context(place), sealed).map(LandedFetch::Failed),
+            sealed => {
+                let context = failure_context(place, &fetch.lock);
+                self.0.cipher.open(&place.partition, &context, sealed).map(LandedFetch::Failed)
+            }
         }
     }
 
@@ -215,29 +236,34 @@ impl Lead {
 
     /// Extends the lease for as long as it is polled.
     pub async fn extend_forever(&self) {
-        let [.., lock, _] = self.fleet.keys(&self.place);
+        let [.., key, _] = self.fleet.keys(&self.place);
         let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         loop {
             tokio::time::sleep(LEASE_EXTENSION).await;
             // If it fails, another replica may fetch too.
-            let _ = self.fleet.commands().run(&EXTEND, &lock, (&*self.holder, lease)).await;
+            let _ = self.fleet.commands().run(&EXTEND, &key, (&*self.lock, lease)).await;
         }
     }
 
     /// Stores the entry, which was asked for at a time on the fleet's clock and stays fresh until another, for at most `kept`.
-    pub async fn put(&self, (asked_at, fresh_until): (u64, u64), kept: Duration, text: Vec<u8>) {
+    ///
+    /// # Errors
+    /// If it can't be sealed, or the server can't store it.
+    pub async fn put(
+        &self,
+        (asked_at, fresh_until): (u64, u64),
+        kept: Duration,
+        text: Vec<u8>,
+    ) -> Result<(), Unavailable> {
         let Self { fleet, place, generation, server, .. } = self;
         let context = context(place, generation, (asked_at, fresh_until));
-        let Some(sealed) = fleet.0.cipher.seal(&place.partition, &context, text) else { return };
+        let sealed = fleet.0.cipher.seal(&place.partition, &context, text).ok_or(Unavailable::Failed)?;
         let mut entry = format!("{generation} {asked_at} {fresh_until} ").into_bytes();
         entry.extend(sealed);
         let [partition, tenant, key, ..] = fleet.keys(place);
         let kept = u64::try_from(kept.min(GENERATION_KEPT / 2).as_millis()).unwrap_or(u64::MAX);
-        // If it fails, the others fetch it as well.
-        let _ = fleet
-            .commands()
-            .run(&PUT, &[partition, tenant, key][..], (generation, asked_at, *server, entry, kept))
-            .await;
+        let arguments = (generation, asked_at, *server, entry, kept);
+        fleet.commands().run(&PUT, &[partition, tenant, key][..], arguments).await.map(drop)
     }
 
     /// Tells the replicas that wait how the fetch has ended.
@@ -247,17 +273,17 @@ impl Lead {
     }
 
     async fn send_end(&self, end: LandedFetch) {
-        let Self { fleet, place, holder, .. } = self;
+        let Self { fleet, place, lock, .. } = self;
         let outcome = match end {
             LandedFetch::TakeAgain => Some(b"again".to_vec()),
             LandedFetch::NotShared => Some(b"not shared".to_vec()),
-            LandedFetch::Failed(error) => fleet.0.cipher.seal(&place.partition, &failure_context(place), error),
+            LandedFetch::Failed(error) => fleet.0.cipher.seal(&place.partition, &failure_context(place, lock), error),
         };
-        let [.., lock, flag] = fleet.keys(place);
-        let keys = [lock, flag, fleet.names().single("log")];
+        let [.., key, flag] = fleet.keys(place);
+        let keys = [key, flag, fleet.names().single("log")];
         let outcome = outcome.unwrap_or_else(|| b"again".to_vec());
         // If it fails, they wait for the end of the lease.
-        let _ = fleet.commands().run(&LAND, &keys[..], (&**holder, &*place.question, outcome)).await;
+        let _ = fleet.commands().run(&LAND, &keys[..], (&**lock, place.landing(), outcome)).await;
     }
 }
 
@@ -266,11 +292,11 @@ impl Drop for Lead {
         if self.has_landed {
             return;
         }
-        let Self { fleet, place, holder, generation, server, .. } = self;
+        let Self { fleet, place, lock, generation, server, .. } = self;
         let lead = Self {
             fleet: fleet.clone(),
             place: place.clone(),
-            holder: std::mem::take(holder),
+            lock: std::mem::take(lock),
             generation: std::mem::take(generation),
             server: *server,
             has_landed: true,
@@ -301,8 +327,9 @@ fn context(place: &EntryPlace, generation: &str, (asked_at, fresh_until): (u64, 
     context.into_bytes()
 }
 
-fn failure_context(place: &EntryPlace) -> Vec<u8> {
-    format!("failure 1 {} {} {}", place.tenant, place.partition, place.question).into_bytes()
+/// The context that the failure of a fetch is bound to: the fetch, so that no other one's waiters take it for theirs.
+fn failure_context(place: &EntryPlace, lock: &str) -> Vec<u8> {
+    format!("failure 2 {} {} {} {lock}", place.tenant, place.partition, place.question).into_bytes()
 }
 
 /// Reads `partition:tenant:server`.

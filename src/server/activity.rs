@@ -84,6 +84,8 @@ pub(super) struct ConnectionActivity {
     has_had_request: AtomicBool,
     /// The connection's task is to give up its buffers, if it still can.
     rest: AtomicBool,
+    /// The connection accepts no further requests: its end has begun.
+    ending: AtomicBool,
     phase: AtomicU8,
     /// Wakes the connection's task. Waking leaves the waker in place, so that the next phase finds it too.
     task: Mutex<Option<Waker>>,
@@ -107,6 +109,7 @@ impl ConnectionActivity {
             http_2: AtomicBool::new(false),
             has_had_request: AtomicBool::new(false),
             rest: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             phase: AtomicU8::new(DrainPhase::Serving as u8),
             task: Mutex::new(None),
         }
@@ -305,6 +308,11 @@ impl ConnectionActivity {
         self.can_rest()
     }
 
+    /// Records that the connection accepts no further requests: what still arrives is none.
+    pub(super) fn set_ending(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
     /// An idle HTTP/1.1 connection has answered a request whole, and has read nothing since.
     fn can_rest(&self) -> bool {
         self.has_had_request.load(Ordering::Relaxed)
@@ -313,6 +321,7 @@ impl ConnectionActivity {
             && self.reading_content.load(Ordering::Relaxed) == 0
             && !self.in_head.load(Ordering::Relaxed)
             && self.phase() == DrainPhase::Serving
+            && !self.ending.load(Ordering::Relaxed)
     }
 
     /// Returns true if the peer can be sent GOAWAY without losing its first request.

@@ -320,6 +320,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_follows_the_last_request_is_no_request() {
+        for last in ["GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
+            let connections = connections(true);
+            let (mut peer, stream) = tokio::io::duplex(1 << 16);
+            connections.serve(stream, (ListenerId(0), Peer::Unknown), ());
+            peer.write_all(REQUEST).await.expect("it is open");
+            assert_eq!(status(&mut peer).await, "HTTP/1.1 404");
+            let mut open = Vec::new();
+            connections.monitor.collect_open(&mut open);
+            // The rest and the request reach the connection's task in the same turn.
+            assert!(open[0].suggest_rest());
+            let events = open[0].events();
+            peer.write_all(&[last.as_bytes(), REQUEST].concat()).await.expect("it is open");
+            let mut answer = Vec::new();
+            let end = peer.read_to_end(&mut answer);
+            tokio::time::timeout(Duration::from_secs(60), end).await.expect("the output ends").expect("it is open");
+            peer.write_all(REQUEST).await.expect("the input is discarded");
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let text = String::from_utf8_lossy(&answer);
+            assert_eq!(text.matches("HTTP/1.").count(), 1, "{text}");
+            // The head, the request, the response and the end of the output; what is discarded counts once or twice.
+            assert!(open[0].events() - events <= 6 && !open[0].awaits_response(), "{}", open[0].events() - events);
+        }
+    }
+
+    #[tokio::test]
     async fn a_connection_that_rested_does_not_change_its_protocol() {
         let connections = connections(true);
         let (mut peer, stream) = tokio::io::duplex(1 << 16);

@@ -144,6 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MonitoredIo<S> {
     /// connection: if the socket were closed with input unread, the kernel would reset the connection and discard what it has
     /// not sent (RFC 9112, 9.6).
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.activity.set_ending();
         if !self.activity.is_half_closed() {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.activity.set_half_closed();

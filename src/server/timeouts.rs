@@ -250,8 +250,10 @@ impl MonitoredConnection {
         let stalled = answering && quiet >= timeouts.interval();
         let timed_out = passed(self.timed_out_since, timeouts.interval()) && !activity.awaits_response();
         let closed = if activity.is_half_closed() {
-            // The kernel may still be sending; a peer that reads in HTTP/2 shows it by its frames.
-            quiet >= timeouts.goodbye || passed(self.half_closed_since, timeouts.idle)
+            // The kernel may still be sending; a peer that reads in HTTP/2 shows it by its frames. A drain is in a hurry.
+            let is_hurried = self.closing_since.is_some() || self.timed_out_since.is_some();
+            quiet >= if is_hurried { timeouts.goodbye } else { timeouts.interval() }
+                || passed(self.half_closed_since, timeouts.idle)
         } else {
             passed(self.closing_since, timeouts.close) && !answering
         };

@@ -2,7 +2,7 @@
 -- Ends a fetch: frees its lock, and tells the replicas that wait for it.
 --
 -- KEYS  1 lock  2 flag: replicas wait for it  3 log (stream)
--- ARGV  1 holder of the lock  2 question  3 outcome
+-- ARGV  1 value of the lock  2 name of the landing  3 outcome
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
 if redis.call('DEL', KEYS[2]) == 1 then

@@ -6,8 +6,10 @@
 --       3 time at which the newest entry that the replica has was asked for, in microseconds  4 number of the server
 --       5 time for which a generation is kept, in seconds
 --
--- Returns {'hit', now, generation, entry}, {'lead', now, generation, older entry or false} or {'wait', now, generation,
--- milliseconds of the lock's lease}.
+-- The lock's value is `holder generation`: a fetch that began before a drop is not waited for after it.
+--
+-- Returns {'hit', now, generation, entry}, {'lead', now, generation, older entry or false} or {'wait', now, value of the lock,
+-- milliseconds of its lease}.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local us = function(n) return string.format('%.0f', n) end
@@ -22,11 +24,12 @@ local is_current = of == generation and tonumber(asked) <= now and tonumber(aske
 if is_current and tonumber(fresh) > now then
   return {'hit', us(now), generation, redis.call('GET', KEYS[3])}
 end
-local holder = redis.call('GET', KEYS[4])
+local lock = redis.call('GET', KEYS[4])
+local is_obsolete = not lock or string.match(lock, ' (%S+)$') ~= generation
 -- Callers do not wait for a fetch in the background, which may be queued for long.
-if not holder or (string.sub(holder, 1, 1) == 'b' and string.sub(ARGV[1], 1, 1) == 'f') then
-  redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
+if is_obsolete or (string.sub(lock, 1, 1) == 'b' and string.sub(ARGV[1], 1, 1) == 'f') then
+  redis.call('SET', KEYS[4], ARGV[1] .. ' ' .. generation, 'PX', ARGV[2])
   return {'lead', us(now), generation, is_current and redis.call('GET', KEYS[3])}
 end
 redis.call('SET', KEYS[5], 1, 'PX', 2 * ARGV[2])
-return {'wait', us(now), generation, redis.call('PTTL', KEYS[4])}
+return {'wait', us(now), lock, redis.call('PTTL', KEYS[4])}
