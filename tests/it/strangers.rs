@@ -101,11 +101,11 @@ async fn hanging_tokens_of_one_peer_leave_places_to_others() {
     // A quarter of the places are for strangers.
     let world = builder.config(settings).config(|config| config.set("upstream.max_concurrent", 40)).start().await;
     let (mut hanging, mut held) = (Vec::new(), 0);
-    for (peer, most) in [("192.0.2.1", 5), ("198.51.100.7", 3), ("2001:db8::1", 1)] {
+    // The first two of all are granted at once.
+    for (peer, most, queued) in [("192.0.2.1", 5, 10), ("198.51.100.7", 3, 12), ("2001:db8::1", 1, 12)] {
         let ask = |number| ask(&world.gateway, &format!("made-up-{most}-{number}"), &[("x-forwarded-for", peer)]);
         hanging.extend((0..12).map(ask));
-        // The first two of all are granted at once.
-        until(|| waiting(&world) >= 10).await;
+        until(|| waiting(&world) == queued).await;
         while waiting(&world) > 0 {
             let before = waiting(&world);
             world.clock.advance(PERMIT);
