@@ -335,7 +335,7 @@ mod tests {
             peer.write_all(&[last.as_bytes(), REQUEST].concat()).await.expect("it is open");
             let mut answer = Vec::new();
             let end = peer.read_to_end(&mut answer);
-            tokio::time::timeout(Duration::from_secs(60), end).await.expect("the output ends").expect("it is open");
+            tokio::time::timeout(Duration::from_mins(1), end).await.expect("the output ends").expect("it is open");
             peer.write_all(REQUEST).await.expect("the input is discarded");
             for _ in 0..100 {
                 tokio::task::yield_now().await;
