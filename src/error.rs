@@ -292,6 +292,18 @@ impl ClientError {
         (self.0.kind == Kind::Upstream).then_some(self.0.status)
     }
 
+    /// The `message` of Refold's answer, if the error is one of Refold's.
+    #[must_use]
+    pub fn upstream_message(&self) -> Option<&str> {
+        (self.0.kind == Kind::Upstream).then_some(&*self.0.message)
+    }
+
+    /// The `request_id` of Refold's answer, which its support asks for.
+    #[must_use]
+    pub fn upstream_request_id(&self) -> Option<&str> {
+        self.0.upstream_request_id.as_deref()
+    }
+
     /// True if a stale response is better than this error: the upstream can't be reached, fails, or must not be sent
     /// requests now (RFC 5861, 4). False if the error is about the caller or the question.
     #[must_use]

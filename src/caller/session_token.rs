@@ -1,6 +1,7 @@
 //! Session tokens: Refold's own bearer tokens (RFC 6750, 2.1). Only Refold can verify them.
 
 use http::HeaderValue;
+use memchr::memmem;
 
 use crate::request::peer::Peer;
 use crate::tenant::TokenDigest;
@@ -29,6 +30,13 @@ impl SessionToken {
     #[must_use]
     pub fn authorization(&self) -> &HeaderValue {
         &self.authorization
+    }
+
+    /// Returns true if a text contains the token.
+    #[must_use]
+    pub fn appears_in(&self, text: &[u8]) -> bool {
+        let token = self.authorization.as_bytes().strip_prefix(b"Bearer ");
+        token.is_some_and(|token| memmem::find(text, token).is_some())
     }
 
     /// SHA-256 of the token.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::exchange::{Address, TlsArguments, exchange};
 use super::output::CommandError;
-use crate::config::{Config, Environment, ListenAddress};
+use crate::config::{Config, Environment, ListenAddress, SecretValues};
 use crate::named_file::{self, MAX_SECRET};
 
 /// The variable with the token, if neither a configuration nor a file has it.
@@ -24,7 +24,7 @@ pub(super) struct AdminArguments {
     /// Address of the admin listener: host and port, `https://` before them, or `unix:` and a path [default: 127.0.0.1:9180].
     #[arg(long, value_name = "ADDRESS", value_parser = Address::parse)]
     admin: Option<Address>,
-    /// Configuration file, for the address and the token of its `[admin]`.
+    /// Configuration file, for the address and the token of its `[admin]`; no other secret of it is read.
     #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
     config: Option<PathBuf>,
     /// File with the token; without it and a configuration, the variable POSTERN_ADMIN_TOKEN is the token.
@@ -50,7 +50,8 @@ impl AdminArguments {
         let environment = Environment::from_process();
         // With an address and a token file there is nothing to look for.
         let config = self.config.as_ref().filter(|_| self.admin.is_none() || self.token_file.is_none());
-        let config = config.map(|path| Config::load(path, &environment)).transpose()?;
+        let load = |path: &PathBuf| Config::load_with(path, &environment, SecretValues::OnlyAdminToken);
+        let config = config.map(load).transpose()?;
         let address = match (&self.admin, &config) {
             (Some(address), _) => address.clone(),
             (None, None) => Address::parse(DEFAULT_ADDRESS)?,

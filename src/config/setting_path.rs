@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 /// The path of a setting from the root of the file: `tenants`, 0, `org_key`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SettingPath(Vec<PathStep>);
 
 /// One step of the path to a setting.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PathStep {
     /// Into a table.
     Key(Cow<'static, str>),

@@ -15,7 +15,7 @@ use crate::caller::{ClientKeyStatus, KeyState};
 use crate::config::Derive;
 use crate::executions::{DerivationKind, DerivationKinds};
 use crate::lifecycle::Reloads;
-use crate::observe::{Event, KeyCheck, Latency, RecentError, ScrapeState, ScrapedTenant, Traffic};
+use crate::observe::{ErrorGroup, Event, KeyCheck, Latency, RenewalErrorGroup, ScrapeState, ScrapedTenant, Traffic};
 use crate::request::headers::RequestHeaders;
 use crate::request::route::{Route, route};
 use crate::tenant::{BudgetAvailability, BusyAccount, Tenant, TenantStatus, TrustStatus};
@@ -44,8 +44,10 @@ pub struct Status {
     pub tenants: Vec<TenantState>,
     /// The linked accounts with the most requests in the last minute.
     pub busiest: Vec<BusyAccount>,
-    /// The last errors: failures (5xx) first, each kind newest first.
-    pub errors: Vec<RecentError>,
+    /// The last errors, grouped: failures (5xx) first, each kind newest first.
+    pub errors: Vec<ErrorGroup>,
+    /// The last failed renewals, grouped, newest first. Their callers got a stale page.
+    pub renewal_errors: Vec<RenewalErrorGroup>,
     /// The client keys of all tenants, in the order of the configuration.
     pub client_keys: Vec<ClientKeyStatus>,
     /// The last events of the process, newest first.
@@ -147,6 +149,7 @@ impl Gateway {
             tenants: tenants.iter().map(|tenant| self.tenant_state(tenant)).collect(),
             busiest,
             errors,
+            renewal_errors: recent.renewal_errors(now),
             client_keys: self.callers.client_keys(now),
             events: self.observer.events(),
             fleet: self.fleet_status(),

@@ -38,7 +38,10 @@ pub use self::log_writer::{LogWriter, LogWriterGuard};
 pub(crate) use self::metrics::TenantMetrics;
 pub use self::metrics::{ComparisonResult, DECLARED, MetricDeclaration, UpstreamOutcome, WebhookOutcome};
 use self::metrics::{Metrics, NO_LABELS, RequestMetrics};
-pub use self::recent::{Latency, RecentActivity, RecentError, Traffic};
+pub use self::recent::{
+    ErrorGroup, FailedRenewal, Latency, RecentActivity, RecentError, RecentRenewalError, RenewalErrorGroup, Traffic,
+    printable,
+};
 pub use self::request_origin::RequestOrigin;
 pub use self::scrape::{ScrapeState, ScrapedFleet, ScrapedTenant};
 pub use self::traces::{Span, SpanContext, TraceId, Tracer};

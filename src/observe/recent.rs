@@ -3,12 +3,16 @@
 //! An answer from the cache costs the hit path two relaxed atomics and takes no lock. Memory is bounded.
 
 mod errors;
+mod groups;
+mod renewals;
 
 use http::StatusCode;
 use serde::Serialize;
 
 use self::errors::ErrorList;
-pub use self::errors::RecentError;
+pub use self::errors::{ErrorGroup, RecentError};
+use self::renewals::RenewalErrors;
+pub use self::renewals::{FailedRenewal, RecentRenewalError, RenewalErrorGroup, printable};
 use super::access_record::AccessRecord;
 use super::latency::{LatencyHistogram, Quantiles};
 use super::stripe::stripe_of_thread;
@@ -65,6 +69,7 @@ impl TrafficClass {
 pub struct RecentActivity {
     stripes: Box<[ActivityStripe]>,
     errors: ErrorList,
+    renewals: RenewalErrors,
 }
 
 /// The counts of the threads that share a stripe.
@@ -80,7 +85,7 @@ struct ActivityStripe {
 impl Default for RecentActivity {
     fn default() -> Self {
         let stripes = std::iter::repeat_with(ActivityStripe::default).take(STRIPES).collect();
-        Self { stripes, errors: ErrorList::default() }
+        Self { stripes, errors: ErrorList::default(), renewals: RenewalErrors::default() }
     }
 }
 
@@ -130,10 +135,21 @@ impl RecentActivity {
         }
     }
 
-    /// The last errors: failures (5xx) first, each kind newest first.
+    /// Keeps a failed renewal. Not part of the hit path.
+    pub fn renewal_failed(&self, failed: &FailedRenewal<'_>) {
+        self.renewals.keep(failed);
+    }
+
+    /// The last errors, grouped: failures (5xx) first, each kind newest first.
     #[must_use]
-    pub fn errors(&self, now: Moment) -> Vec<RecentError> {
+    pub fn errors(&self, now: Moment) -> Vec<ErrorGroup> {
         self.errors.all(now)
+    }
+
+    /// The last failed renewals, grouped, newest first.
+    #[must_use]
+    pub fn renewal_errors(&self, now: Moment) -> Vec<RenewalErrorGroup> {
+        self.renewals.all(now)
     }
 }
 

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Deserialize;
 
 use super::retry_after::RetryAfter;
-use crate::caller::Caller;
+use crate::caller::{Caller, Credential};
 use crate::clock::Moment;
 use crate::error::{ClientError, Reason, UpstreamErrorFields};
 use crate::executions::{Question, ValidatedBody};
@@ -196,7 +196,7 @@ fn error_fields(caller: &Caller, body: &[u8]) -> UpstreamErrorFields {
     }
     let body: Body = serde_json::from_slice(body).unwrap_or_default();
     let text = |value: Option<serde_json::Value>| match value {
-        Some(serde_json::Value::String(text)) if !text.is_empty() && !contains_org_key(caller, text.as_bytes()) => {
+        Some(serde_json::Value::String(text)) if !text.is_empty() && !contains_secret(caller, text.as_bytes()) => {
             Some(text)
         }
         _ => None,
@@ -207,6 +207,15 @@ fn error_fields(caller: &Caller, body: &[u8]) -> UpstreamErrorFields {
         message: text(body.message),
         request_id: text(body.request_id),
     }
+}
+
+/// Returns true if a text contains an org key of the tenant, or the caller's session token: the text is logged, too.
+fn contains_secret(caller: &Caller, text: &[u8]) -> bool {
+    let echoes_token = match caller.credential() {
+        Credential::SessionToken(token) => token.appears_in(text),
+        _ => false,
+    };
+    echoes_token || contains_org_key(caller, text)
 }
 
 /// Returns true if a text contains one of the tenant's org keys, as from an upstream that echoes its request.

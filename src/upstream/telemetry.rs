@@ -13,7 +13,7 @@ use crate::error::ClientError;
 use crate::executions::DerivationKind;
 use crate::limit::Urgency;
 use crate::log_events;
-use crate::observe::{ComparisonResult, Observer, Span, SpanContext, TenantMetrics, UpstreamOutcome};
+use crate::observe::{ComparisonResult, FailedRenewal, Observer, Span, SpanContext, TenantMetrics, UpstreamOutcome};
 use crate::request::method::method_name;
 
 /// Records the work of one request or renewal at Refold: a span with a child for each wait and attempt.
@@ -81,6 +81,11 @@ impl UpstreamTelemetry {
     /// Counts that a stale page could not be fetched anew.
     pub fn count_failed_renewal(&self, error_code: &'static str) {
         self.tenant.failed_renewal(error_code);
+    }
+
+    /// Shows a failed renewal on the status page.
+    pub fn show_failed_renewal(&self, failed: &FailedRenewal<'_>) {
+        self.observer.recent().renewal_failed(failed);
     }
 
     /// Begins the span under this name, or renames it if it has begun.

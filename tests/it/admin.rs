@@ -224,8 +224,9 @@ async fn the_status_shows_traffic_errors_and_tenants() {
     assert_eq!(busiest[1]["linked_account"], "globex");
     let error = &status["errors"][0];
     let expected = json!({
-        "seconds_ago": 1.0, "request_id": refused.header("x-request-id"), "status": 400,
-        "error_code": "INVALID_PARAMETER", "endpoint": "list", "tenant": "t", "caller": "all", "linked_account": "acme-1",
+        "status": 400, "error_code": "INVALID_PARAMETER", "tenant": "t", "caller": "all", "linked_account": "acme-1",
+        "count": 1, "first_seconds_ago": 1.0, "seconds_ago": 1.0,
+        "last": [{ "seconds_ago": 1.0, "request_id": refused.header("x-request-id"), "endpoint": "list" }],
     });
     assert_eq!(error, &expected);
     let tenant = &status["tenants"][0];

@@ -142,6 +142,18 @@ async fn keys_lists_the_client_keys_and_their_use() {
 }
 
 #[tokio::test]
+async fn keys_and_purge_need_no_secret_but_the_admin_token() {
+    let gateway = Administered::start().await;
+    let file = gateway.file();
+    for arguments in [vec!["keys", "--config", &file], vec!["purge", "--all", "--config", &file]] {
+        let output = run_to_end(postern().args(&arguments).env_remove("ORG_KEY"));
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        let output = run_to_end(postern().args(&arguments).env_remove("ADMIN_TOKEN"));
+        assert!(!output.status.success() && text(&output.stderr).contains("ADMIN_TOKEN is not set"), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
 async fn purge_drops_the_entries_of_an_account_of_a_tenant_or_all() {
     let mut gateway = Administered::start().await;
     assert_eq!(gateway.list("acme-1").await, "200");

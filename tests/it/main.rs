@@ -65,6 +65,7 @@ mod questions;
 mod reach;
 mod reload;
 mod reload_listeners;
+mod renewal_errors;
 mod request_content;
 mod request_heads;
 mod restart;

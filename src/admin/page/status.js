@@ -51,7 +51,7 @@ function showTenants(status) {
   showBudgets(tenants);
   showReadiness(status, tenants);
   showBusiest(of(status.busiest, "tenant"), tenants.length > 1);
-  showErrors(of(status.errors, "tenant"), status.at);
+  showErrors(of(status.errors, "tenant"), of(status.renewal_errors, "tenant"), status.at);
   showKeys(of(status.client_keys, "tenant"), status.at);
   // An event without a tenant concerns all of them.
   showEvents(status.events.filter((event) => !wanted || !event.tenant || event.tenant === wanted), status.at);

@@ -104,19 +104,20 @@ fn hits_and_fetches_have_separate_latencies_and_errors_none() {
 }
 
 #[test]
-fn the_last_fifty_errors_are_kept_newest_first() {
+fn errors_are_counted_by_kind_and_the_last_are_kept_newest_first() {
     let recent = RecentActivity::default();
     answer(&recent, 0, 200, CacheOutcome::Hit, None);
     let ids: Vec<String> = (0..80)
         .map(|at| answer(&recent, at, 400, CacheOutcome::NotAsked, Some("INVALID_PARAMETER")).to_string())
         .collect();
     let errors = recent.errors(second(80));
-    assert_eq!(errors.len(), 50);
-    let newest = &errors[0];
-    assert_eq!((&newest.request_id, newest.status, newest.error_code.as_str()), (&ids[79], 400, "INVALID_PARAMETER"));
+    let [group] = &errors[..] else { panic!("{errors:?}") };
+    assert_eq!((group.count, group.status, group.error_code.as_str()), (80, 400, "INVALID_PARAMETER"));
+    assert!((group.seconds_ago - 1.0).abs() < 1e-6 && (group.first_seconds_ago - 80.0).abs() < 1e-6);
+    let newest = &group.last[0];
+    assert_eq!((&newest.request_id, newest.endpoint), (&ids[79], "list"));
     assert_eq!(newest.cause, Some(std::fmt::Error.to_string()));
-    assert!((newest.seconds_ago - 1.0).abs() < 1e-6 && newest.endpoint == "list");
-    assert_eq!(errors[49].request_id, ids[30]);
+    assert_eq!(group.last.last().map(|error| &error.request_id), Some(&ids[75]));
 }
 
 #[test]

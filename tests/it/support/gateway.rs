@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use postern::clock::Clock;
 use postern::config::ListenAddress;
 use postern::lifecycle::{Lifecycle, Reloads};
-use postern::observe::RecentError;
+use postern::observe::ErrorGroup;
 use postern::server::{Server, StartError};
 use postern::tenant::TrustStatus;
 
@@ -100,7 +100,7 @@ impl Gateway {
     }
 
     /// The latest errors that the status page shows.
-    pub(crate) fn recent_errors(&self) -> Vec<RecentError> {
+    pub(crate) fn recent_errors(&self) -> Vec<ErrorGroup> {
         self.server.gateway().status().errors
     }
 
