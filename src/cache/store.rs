@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(expiry.expire_after_create(&key, &entry, created), Some(retention));
         for passed in [1, 2] {
             clock.advance(Duration::from_secs(1));
-            let left = retention - Duration::from_secs(passed);
+            let left = retention.saturating_sub(Duration::from_secs(passed));
             assert_eq!(expiry.expire_after_update(&key, &entry, created, Some(left)), Some(left));
         }
     }
