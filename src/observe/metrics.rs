@@ -168,7 +168,7 @@ metrics! {
     client_key_expiry: GaugeVec, "postern_client_key_expiry_timestamp_seconds", ["tenant", "name"], &[],
         "Unix time from which a client key is refused, in seconds; only keys that expire.";
     certificate_expiry: GaugeVec, "postern_certificate_expiry_timestamp_seconds", ["file"], &[],
-        "Unix time at which a TLS certificate of a listener expires, or an earlier one of its chain, in seconds.";
+        "Unix time at which a certificate in this file of a listener (its own, its chain, the authorities of its clients) expires, in seconds.";
     derivation_comparisons: IntCounterVec, "postern_derivation_comparisons_total", ["tenant", "result"], &[],
         "Comparisons of derived answers with Refold's own.";
     derivation_contradicted: IntCounterVec, "postern_derivation_contradicted_total", ["tenant", "kind"], &[],
