@@ -116,7 +116,7 @@ metrics! {
     requests: IntCounterVec, "postern_requests_total", ["endpoint", "tenant", "outcome", "cache"], &[],
         "Requests answered.";
     caller_requests: IntCounterVec, "postern_caller_requests_total", ["tenant", "credential", "name", "outcome"], &[],
-        "Requests of known callers by their credential; name is that of a client key or client certificate.";
+        "Requests of known callers by their credential; name is that of a client key, a client certificate or the issuer of a JWT.";
     errors: IntCounterVec, "postern_errors_total", ["tenant", "error_code"], &[],
         "Error responses by error code; UPSTREAM for all errors that Refold answered.";
     refused_credentials: IntCounterVec, "postern_refused_credentials_total", ["reason"], &[],
