@@ -175,7 +175,8 @@ impl Tls {
     #[must_use]
     pub fn expiries(&self) -> Vec<CertificateExpiry> {
         let loaded = self.loaded.load();
-        let of_file = |file: Option<&PathBuf>, expires| Some(CertificateExpiry { file: file?.clone(), expires: expires? });
+        let of_file =
+            |file: Option<&PathBuf>, expires| Some(CertificateExpiry { file: file?.clone(), expires: expires? });
         let own = of_file(Some(&self.files.certificate), loaded.expires);
         own.into_iter().chain(of_file(self.files.client_ca.as_ref(), loaded.authority_expires)).collect()
     }

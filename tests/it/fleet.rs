@@ -147,7 +147,10 @@ async fn the_admin_listener_shows_the_fleet_and_readiness_ignores_redis() {
     }
     eventually(async || events_of(&one).await.len() == 2).await;
     let events = events_of(&one).await;
-    assert!(events.iter().any(|(name, why)| name == "fleet_unreachable" && why.contains("can't be reached")), "{events:?}");
+    assert!(
+        events.iter().any(|(name, why)| name == "fleet_unreachable" && why.contains("can't be reached")),
+        "{events:?}"
+    );
     assert!(events.iter().any(|(name, why)| name == "fleet_state_changed" && why.ends_with("to alone")), "{events:?}");
     redis.restart_empty().await;
     eventually(async || state_of(&one).await == "shared" && state_of(&other).await == "shared").await;

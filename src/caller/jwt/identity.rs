@@ -31,7 +31,7 @@ pub struct Identity {
     pub(super) subject: Box<str>,
     pub(super) issuer: IssuerIndex,
     pub(super) issuer_name: Arc<str>,
-    /// Those of the issuer and the tenant. Each token has its own handles to them, so no look-up is shared between tokens.
+    /// The counters of the issuer and the tenant. Each token has its own handles, so tokens share no look-up.
     pub(super) counters: OutcomeCounters,
     /// The generation of the issuer's keys in which the token was verified.
     pub(super) key_generation: u64,

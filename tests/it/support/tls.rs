@@ -17,12 +17,13 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{
-    CipherSuite, ClientConfig, HandshakeKind, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+    CipherSuite, ClientConfig, HandshakeKind, RootCertStore, ServerConfig, SupportedCipherSuite,
+    SupportedProtocolVersion,
 };
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{EXECUTIONS, Failure, Folder, leaks, spawn_upstream};
 
