@@ -260,7 +260,7 @@ fn serve_refuses_invalid_log_directives() {
 #[tokio::test]
 async fn spaces_around_log_directives_have_no_effect() {
     for directives in [" info ", "warn , postern::cli=info"] {
-        let process = Process::serve_configuration(&Configuration::new(), &[("POSTERN_LOG", directives)]).await;
+        let mut process = Process::serve_configuration(&Configuration::new(), &[("POSTERN_LOG", directives)]).await;
         process.until_logged("\"listening\"", 1).await;
     }
 }
