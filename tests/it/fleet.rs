@@ -47,6 +47,7 @@ async fn replicas_know_of_each_other_until_one_leaves() {
     let replicas = [(); 3].map(|()| replica(&redis.url(), &clock));
     for replica in &replicas {
         until(|| replica.members().live == 3 && replica.state(clock.now()) == FleetState::Shared).await;
+        until(|| replica.members().rank.is_some()).await;
     }
     let mut ranks: Vec<_> = replicas.iter().map(|replica| replica.members().rank).collect();
     ranks.sort();

@@ -64,6 +64,7 @@ pub(super) enum Verdict {
     Go,
     Wait,
     Later,
+    Late,
 }
 
 /// The answer of a turn.
