@@ -157,7 +157,7 @@ impl Supervisor {
         };
         status.set_connected(false);
         if end.is_none() {
-            let leave = Call::new(&LEAVE, [&member.keys[0], &member.keys[5]], &*member.id);
+            let leave = Call::new(&LEAVE, &[&member.keys[0], &member.keys[5]], &*member.id);
             // If it fails, the lease ends by itself.
             let _ = link.run(&leave).await;
         }

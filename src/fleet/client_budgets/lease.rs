@@ -305,11 +305,19 @@ mod tests {
         let lease = lease(50, 100, 4);
         lease.add(1, 1);
         let later = NOW + Duration::from_hours(1);
-        assert_eq!(granted(&lease, |lease| lease.take_unanswered(1, later)), 1 + 3 + 13, "13 are the share of a second");
+        assert_eq!(
+            granted(&lease, |lease| lease.take_unanswered(1, later)),
+            1 + 3 + 13,
+            "13 are the share of a second"
+        );
         assert_eq!(lease.take_unanswered(1, later), Taken::Refused(Duration::from_millis(80)));
         assert_eq!((lease.owed(), lease.pay(10), lease.pay(10), lease.owed()), (13, 0, 7, 0));
         lease.learn(&Refill { granted: 0, left: 0, wait: Duration::from_millis(20) }, later);
-        assert_eq!(lease.take_unanswered(1, later), Taken::Refused(Duration::from_millis(20)), "the server had answered");
+        assert_eq!(
+            lease.take_unanswered(1, later),
+            Taken::Refused(Duration::from_millis(20)),
+            "the server had answered"
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ end
 for _, replica in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. us(now + lease), '+inf', 'BYSCORE')) do
   redis.call('ZADD', KEYS[1], us(now + lease), replica)
 end
--- A replica keeps its rank for as long as it is known, whoever joins or leaves: it may be cut off from now on, and then nobody can
+-- A replica keeps its rank for as long as it is known, also when others join or leave: it may be cut off from now on, and then nobody can
 -- tell it another one. After a loss of state each replica tells its own; others have to wait until all have had time for that.
 local rank = tonumber(redis.call('ZSCORE', KEYS[6], ARGV[1]) or -1)
 if rank < 0 then

@@ -354,7 +354,11 @@ impl Simulation {
         let replica = &mut self.replicas[index];
         // Nothing that came with this step has waited yet.
         let is_late = |since: &u64| now - since >= DELIVERY;
-        let decided = if replica.alone_since.is_some() { replica.waiters.len() } else { replica.waiters.iter().filter(|since| is_late(since)).count() };
+        let decided = if replica.alone_since.is_some() {
+            replica.waiters.len()
+        } else {
+            replica.waiters.iter().filter(|since| is_late(since)).count()
+        };
         let alone = replica.alone_since.map(|since| self.share(index, since));
         let moment = self.moment();
         for _ in 0..decided {

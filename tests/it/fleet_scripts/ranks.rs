@@ -1,5 +1,5 @@
 //! The ranks of replicas, which are their places in the time slots while they are alone: no two replicas that may be alone have the
-//! same one, whoever joined or left last.
+//! same one, also right after one joined or left.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..60)
 }
 
-/// What each replica believes: when its last beat was answered, and its rank.
+/// The belief of each replica: when its last beat was answered, and its rank.
 type Beliefs = BTreeMap<u8, (f64, Option<u32>)>;
 
 fn beat(scripts: &mut Scripts, believed: &mut Beliefs, now: f64, replica: u8) {

@@ -107,7 +107,8 @@ impl Scripts {
     /// Ends the lease of a replica that leaves.
     pub(super) fn leave(&mut self, replica: &str) {
         let mut call = self.leave.prepare_invoke();
-        let _: redis::Value = call.key(&[MEMBERS, "ranks"]).arg(replica).invoke(&mut self.connection).expect("the script runs");
+        let _: redis::Value =
+            call.key(&[MEMBERS, "ranks"]).arg(replica).invoke(&mut self.connection).expect("the script runs");
     }
 
     pub(super) fn turn(&mut self, now: f64, flow: Flow, last_known: f64, limits: Limits) -> Turn {
@@ -115,7 +116,13 @@ impl Scripts {
     }
 
     /// Asks by a call that was sent at a time of the server's clock, as its caller reckons.
-    pub(super) fn turn_sent_at(&mut self, (now, sent): (f64, f64), flow: Flow, last_known: f64, limits: Limits) -> Turn {
+    pub(super) fn turn_sent_at(
+        &mut self,
+        (now, sent): (f64, f64),
+        flow: Flow,
+        last_known: f64,
+        limits: Limits,
+    ) -> Turn {
         let arguments = [
             us(limits.interval),
             us(limits.tolerance),
