@@ -4,6 +4,7 @@
 //! `prometheus-client` takes a lock. Label values are bounded: they come from the configuration or from enumerations.
 
 mod handles;
+mod series;
 
 use jiff::Timestamp;
 use prometheus::core::Collector;
@@ -14,6 +15,7 @@ use prometheus::{
 
 pub use self::handles::{ComparisonResult, UpstreamOutcome, WebhookOutcome};
 pub(crate) use self::handles::{RequestMetrics, TenantMetrics};
+use self::series::RemoveSeries;
 use super::close_reason::{AdminCloseReason, CloseReason};
 
 /// Seconds, from the duration of a hit to the longest waits that are configured.
@@ -107,6 +109,11 @@ macro_rules! metrics {
                     registry.register(Box::new($field.clone()))?;
                 )+
                 Ok(Self { registry, $($field),+ })
+            }
+
+            /// Removes the series of tenants.
+            pub(crate) fn remove_tenants(&self, ids: &[&str]) {
+                $(self.$field.remove_series("tenant", ids);)+
             }
         }
     };
@@ -223,6 +230,8 @@ metrics! {
         "Client budgets that the fleet's server was asked to refill.";
     fleet_client_waits: IntCounterVec, "postern_fleet_client_waits_total", [], &[],
         "Requests that waited for the fleet's server to decide about a client budget.";
+    fleet_client_unanswered: IntCounterVec, "postern_fleet_client_unanswered_total", [], &[],
+        "Requests about whose client budget the fleet's server did not decide in time, so that this replica did.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
         "Log lines lost because standard error was full, not read fast enough, or closed by its reader.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],
