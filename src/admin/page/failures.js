@@ -25,6 +25,9 @@ const ofRenewals = (group) => ({
   last: group.last.map((error) => ({ ...error, what: error.query, cause: error.upstream_message ?? error.cause, id: error.upstream_request_id })),
 });
 
+/** A code that wraps behind its underscores, not within a word. */
+const breakable = (code) => code.split(/(?<=_)/).flatMap((word) => [word, h("wbr")]);
+
 export function showErrors(errors, renewals, at) {
   const box = $("errors");
   const parts = [
@@ -85,7 +88,7 @@ function groupOf(group, at) {
       "summary",
       { "data-id": key },
       h("span", { class: `pill ${pill[0]}` }, pill[1]),
-      h("span", { class: "of" }, h("code", {}, cut(group.error_code || "–")), group.reason && h("span", { class: "muted small" }, group.reason.replaceAll("_", " "))),
+      h("span", { class: "of" }, h("code", {}, breakable(cut(group.error_code || "–"))), group.reason && h("span", { class: "muted small" }, group.reason.replaceAll("_", " "))),
       h("span", { class: "from" }, h("span", {}, cut(group.linked_account ?? group.tenant ?? "unknown caller")), h("span", { class: "muted small" }, group.by)),
       h("b", { title: `${group.count} in the last ${duration(group.first_seconds_ago)}` }, `${count(group.count)}×`),
       h("span", { class: "last" }, time(0)),

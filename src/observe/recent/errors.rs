@@ -20,7 +20,7 @@ pub(super) struct ErrorList {
     refused: Mutex<ErrorGroups<Common, Single>>,
 }
 
-/// What the errors of a group have in common.
+/// The properties that the errors of a group share.
 #[derive(Debug)]
 struct Common {
     status: StatusCode,

@@ -35,7 +35,7 @@ pub(super) struct Group<K, E> {
 pub(super) trait NewError<K, E> {
     /// Returns whether the error belongs to the group with `common`.
     fn belongs_to(&self, common: &K) -> bool;
-    /// What the groups of one source have in common.
+    /// The properties that the groups of one source share.
     fn source(&self) -> impl Hash;
     /// The parts that are kept: of a group that is new, and of the error itself.
     fn common(&self) -> K;

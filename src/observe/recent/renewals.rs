@@ -43,7 +43,7 @@ pub fn printable(text: &str) -> String {
 #[derive(Debug, Default)]
 pub(super) struct RenewalErrors(Mutex<ErrorGroups<Common, Single>>);
 
-/// What the failed renewals of a group have in common.
+/// The properties that the failed renewals of a group share.
 #[derive(Debug)]
 struct Common {
     error_code: Box<str>,
