@@ -80,6 +80,12 @@ async fn the_commands_for_incidents_find_their_causes() {
         "{}",
         outputs[6]
     );
+    assert!(
+        outputs[6].contains("\"linked_account\":\"acme-1\",\"error_code\":\"INTERNAL_SERVER_ERROR\""),
+        "{}",
+        outputs[6]
+    );
+    assert!(outputs[9].contains("\"upstream_status\": 500"), "{}", outputs[9]);
     // Refold's failures, which no caller has seen.
     assert!(first(&outputs[8], "500\t").contains("INTERNAL_SERVER_ERROR"), "{}", outputs[8]);
     assert!(program.0.terminate().await.status.success());
