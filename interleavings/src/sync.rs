@@ -1,8 +1,7 @@
 //! Replaces `../src/sync.rs`: the scheduler's locks and atomics, and tokio's channels with a scheduling point before each change.
 
-use std::ops::Deref;
-
 pub(crate) use shuttle::sync::{Mutex, MutexGuard, PoisonError, TryLockError, atomic, mpsc};
+use tokio::sync::futures::Notified;
 
 /// Lets the scheduler choose another thread.
 fn scheduling_point() {
@@ -18,13 +17,10 @@ impl Notify {
         scheduling_point();
         self.0.notify_waiters();
     }
-}
 
-impl Deref for Notify {
-    type Target = tokio::sync::Notify;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
+    pub(crate) fn notified(&self) -> Notified<'_> {
+        scheduling_point();
+        self.0.notified()
     }
 }
 
