@@ -52,7 +52,7 @@ fn run_all<const N: usize>(threads: [Box<dyn FnOnce() + Send>; N]) {
     }
 }
 
-/// Leaders that end in each way, and one whose fetch nobody else may join.
+/// Leaders that end in each way, and one whose fetch no other request may join.
 fn one_leader() {
     let group: Arc<Group<()>> = Arc::default();
     let leaders = Arc::new(AtomicUsize::new(0));

@@ -61,7 +61,7 @@ impl Field {
     }
 }
 
-/// What a head says of the content.
+/// The content that a head announces.
 #[derive(Clone, Copy, Debug, Default)]
 struct Framing {
     has_content_length: bool,
@@ -70,7 +70,7 @@ struct Framing {
     is_unclear: bool,
 }
 
-/// Whether a head has a `Content-Length`.
+/// The presence of a `Content-Length` in a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContentLength {
     Present,
