@@ -47,8 +47,11 @@ mod partition {
             Some(&self.id)
         }
 
-        pub(super) fn record_request(&self, now: Moment) {
+        pub(super) fn touch(&self, now: Moment) {
             self.last_seen.store(now.as_nanos(), Ordering::Relaxed);
+        }
+
+        pub(super) fn count_request(&self) {
             self.requests.fetch_add(1, Ordering::Relaxed);
         }
 
@@ -77,7 +80,9 @@ fn name_of(id: &str) -> String {
 }
 
 fn request(accounts: &Accounts, id: &str, now: Moment) -> Arc<Partition> {
-    accounts.get(id, now, Partition::new)
+    let partition = accounts.get(id, now, Partition::new);
+    partition.count_request();
+    partition
 }
 
 /// Starts a thread that requests accounts in turn, and returns their partitions.

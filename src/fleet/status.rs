@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::event_sink::EventSink;
 use super::membership::{FleetState, Members, Standing};
 use super::metrics::FleetMetrics;
 use super::phase::{CurrentPhase, Phase};
@@ -25,10 +26,11 @@ pub(super) struct Status {
     /// The script that fails, once that is logged.
     failing_script: Mutex<Option<&'static str>>,
     pub(super) metrics: FleetMetrics,
+    pub(super) events: EventSink,
 }
 
 impl Status {
-    pub(super) fn new(clock: Clock, standing: Standing, metrics: FleetMetrics) -> Self {
+    pub(super) fn new(clock: Clock, standing: Standing, metrics: FleetMetrics, events: EventSink) -> Self {
         Self {
             clock,
             standing: ArcSwap::from_pointee(standing),
@@ -38,6 +40,7 @@ impl Status {
             problem: Mutex::default(),
             failing_script: Mutex::default(),
             metrics,
+            events,
         }
     }
 
@@ -122,12 +125,17 @@ impl Status {
             let wall = self.clock.wall().as_microsecond() as f64;
             wall - since
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates, and time is after 1970"
-        )]
-        let micros = micros as u64;
-        micros
+        whole(micros)
     }
+
+    /// The latest time that the fleet's clock can show at `now`, in microseconds.
+    pub(super) fn latest_fleet_micros(&self, now: Moment) -> u64 {
+        self.standing.load().reckoning.map_or(u64::MAX, |reckoning| whole(reckoning.latest(now)))
+    }
+}
+
+/// Whole microseconds since 1970.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and time is after 1970")]
+fn whole(micros: f64) -> u64 {
+    micros as u64
 }

@@ -29,6 +29,8 @@ const SHORTEST_BACKOFF: Duration = Duration::from_millis(25);
 const LONGEST_BACKOFF: Duration = Duration::from_millis(250);
 /// Pause after a script has failed, which it would again.
 const SCRIPT_BACKOFF: Duration = Duration::from_secs(10);
+/// Pause before the beat that tells that the server's clock was set.
+const NEXT_BEAT_AFTER_A_SET_CLOCK: Duration = Duration::from_millis(5);
 /// Interval between two looks at the state, for the log.
 const STATE_CHECK: Duration = Duration::from_millis(50);
 
@@ -53,7 +55,7 @@ struct Member<'a> {
     cache: &'a CacheState,
     names: &'a Names,
     rng: Rng,
-    keys: [String; 5],
+    keys: [String; 6],
     id: Arc<str>,
     replicas: u32,
     /// True once more replicas than configured were reported.
@@ -73,12 +75,12 @@ impl Supervisor {
     async fn serve(&mut self) {
         let (status, cache, names) = (Arc::clone(&self.status), Arc::clone(&self.cache), Arc::clone(&self.names));
         let mut member = Member {
-            membership: Membership::new(Arc::clone(&self.id), status.clock.now()),
+            membership: Membership::new(status.clock.now()),
             status: &status,
             cache: &cache,
             names: &names,
             rng: Rng::with_seed(seed(&self.id)),
-            keys: ["m", "log", "ep", "gap", "ret"].map(|kind| self.names.single(kind)),
+            keys: ["m", "log", "ep", "gap", "ret", "ranks"].map(|kind| self.names.single(kind)),
             id: Arc::clone(&self.id),
             replicas: self.replicas,
             has_reported_surplus: false,
@@ -155,7 +157,7 @@ impl Supervisor {
         };
         status.set_connected(false);
         if end.is_none() {
-            let leave = Call::new(&LEAVE, &member.keys[0], &*member.id);
+            let leave = Call::new(&LEAVE, &[&member.keys[0], &member.keys[5]], &*member.id);
             // If it fails, the lease ends by itself.
             let _ = link.run(&leave).await;
         }
@@ -172,7 +174,11 @@ impl Member<'_> {
             if self.send_unsent(link).await {
                 self.beat(link, sent).await;
             }
-            let pause = Duration::from_millis(self.rng.u64(BEAT_MILLIS));
+            let pause = if self.membership.clock_was_set() {
+                NEXT_BEAT_AFTER_A_SET_CLOCK
+            } else {
+                Duration::from_millis(self.rng.u64(BEAT_MILLIS))
+            };
             self.status.clock.sleep_until(sent + pause).await;
         }
     }
@@ -193,7 +199,7 @@ impl Member<'_> {
     }
 
     async fn beat(&mut self, link: &Link, sent: Moment) {
-        let Some(reckoning) = self.membership.standing().reckoning else { return };
+        let Some(reckoning) = self.membership.reading() else { return };
         let read = self.cache.position();
         self.membership.beat_sent(sent);
         self.status.publish(self.membership.standing());
@@ -207,6 +213,8 @@ impl Member<'_> {
             as_micros(LONGEST_DELAY),
             // Any member may give the epoch; it only has to be new.
             format!("{}-{sent_at}", self.id),
+            self.status.members().rank.map_or(-1, i64::from),
+            u8::from(self.membership.clock_was_set()),
         );
         let Ok(answer) = link.run(&Call::new(&BEAT, &self.keys, arguments)).await else { return };
         let Some((beat, end_of_log)) = read_answer(answer) else {
@@ -219,6 +227,7 @@ impl Member<'_> {
         };
         if self.membership.beat_answered(&beat, sent, self.status.clock.now()) {
             tracing::warn!(message = log_events::FLEET_STATE_LOST);
+            self.status.events.add(log_events::FLEET_STATE_LOST, String::new());
         }
         self.status.publish(self.membership.standing());
         if let Some(accepted) = &beat.accepted {
@@ -233,6 +242,8 @@ impl Member<'_> {
         let is_surplus = members > self.replicas;
         if is_surplus && !self.has_reported_surplus {
             tracing::error!(members, replicas = self.replicas, message = log_events::FLEET_TOO_MANY_REPLICAS);
+            let details = format!("{members} replicas run, and fleet.replicas is {}", self.replicas);
+            self.status.events.add(log_events::FLEET_TOO_MANY_REPLICAS, details);
         }
         self.has_reported_surplus = is_surplus;
     }
@@ -256,8 +267,8 @@ fn read_answer(answer: Value) -> Option<(Beat, LogPosition)> {
     let end_of_log = LogPosition::parse(&Vec::<u8>::from_redis_value(next()?).ok()?)?;
     let known = u32::from_redis_value(next()?).ok()?;
     let live = u32::from_redis_value(next()?).ok()?;
-    let ids = Vec::<Vec<u8>>::from_redis_value(next()?).ok()?;
-    Some((Beat { server_time, accepted: Some(Accepted { epoch, known, live, ids }) }, end_of_log))
+    let rank = u32::try_from(i64::from_redis_value(next()?).ok()?).ok();
+    Some((Beat { server_time, accepted: Some(Accepted { epoch, known, live, rank }) }, end_of_log))
 }
 
 /// Runs commands, all of them at the same time, until no more can come.
@@ -287,16 +298,21 @@ fn report(error: &ConnectError, status: &Status, has_reported: &mut bool) {
     status.set_problem(Some(error.to_string().into()));
     if !std::mem::replace(has_reported, true) {
         tracing::warn!(%error, message = log_events::FLEET_UNREACHABLE);
+        status.events.add(log_events::FLEET_UNREACHABLE, error.to_string());
     }
 }
 
-/// Logs changes of the state, which time alone can cause.
+/// Logs changes of the state, which time alone can cause. Only those from and to [`FleetState::Alone`] are events: short interruptions
+/// would displace all others.
 async fn report_states(status: &Status) {
     let mut before = FleetState::Joining;
     loop {
         let state = status.follow_time();
         if state != before {
             let (from, to) = (before.name(), state.name());
+            if [before, state].contains(&FleetState::Alone) {
+                status.events.add(log_events::FLEET_STATE_CHANGED, format!("from {from} to {to}"));
+            }
             if state == FleetState::Alone {
                 tracing::warn!(from, state = to, message = log_events::FLEET_STATE_CHANGED);
             } else {

@@ -4,6 +4,7 @@
 //! `prometheus-client` takes a lock. Label values are bounded: they come from the configuration or from enumerations.
 
 mod handles;
+mod series;
 
 use jiff::Timestamp;
 use prometheus::core::Collector;
@@ -14,6 +15,7 @@ use prometheus::{
 
 pub use self::handles::{ComparisonResult, UpstreamOutcome, WebhookOutcome};
 pub(crate) use self::handles::{RequestMetrics, TenantMetrics};
+use self::series::RemoveSeries;
 use super::close_reason::{AdminCloseReason, CloseReason};
 
 /// Seconds, from the duration of a hit to the longest waits that are configured.
@@ -108,6 +110,11 @@ macro_rules! metrics {
                 )+
                 Ok(Self { registry, $($field),+ })
             }
+
+            /// Removes the series of tenants.
+            pub(crate) fn remove_tenants(&self, ids: &[&str]) {
+                $(self.$field.remove_series("tenant", ids);)+
+            }
         }
     };
 }
@@ -116,7 +123,7 @@ metrics! {
     requests: IntCounterVec, "postern_requests_total", ["endpoint", "tenant", "outcome", "cache"], &[],
         "Requests answered.";
     caller_requests: IntCounterVec, "postern_caller_requests_total", ["tenant", "credential", "name", "outcome"], &[],
-        "Requests of known callers by their credential; name is that of a client key or client certificate.";
+        "Requests of known callers by their credential; name is that of a client key, a client certificate or the issuer of a JWT.";
     errors: IntCounterVec, "postern_errors_total", ["tenant", "error_code"], &[],
         "Error responses by error code; UPSTREAM for all errors that Refold answered.";
     refused_credentials: IntCounterVec, "postern_refused_credentials_total", ["reason"], &[],
@@ -168,7 +175,7 @@ metrics! {
     client_key_expiry: GaugeVec, "postern_client_key_expiry_timestamp_seconds", ["tenant", "name"], &[],
         "Unix time from which a client key is refused, in seconds; only keys that expire.";
     certificate_expiry: GaugeVec, "postern_certificate_expiry_timestamp_seconds", ["file"], &[],
-        "Unix time at which a TLS certificate of a listener expires, or an earlier one of its chain, in seconds.";
+        "Unix time at which a certificate in this file of a listener (its own, its chain, the authorities of its clients) expires, in seconds.";
     derivation_comparisons: IntCounterVec, "postern_derivation_comparisons_total", ["tenant", "result"], &[],
         "Comparisons of derived answers with Refold's own.";
     derivation_contradicted: IntCounterVec, "postern_derivation_contradicted_total", ["tenant", "kind"], &[],
@@ -223,6 +230,8 @@ metrics! {
         "Client budgets that the fleet's server was asked to refill.";
     fleet_client_waits: IntCounterVec, "postern_fleet_client_waits_total", [], &[],
         "Requests that waited for the fleet's server to decide about a client budget.";
+    fleet_client_unanswered: IntCounterVec, "postern_fleet_client_unanswered_total", [], &[],
+        "Requests about whose client budget the fleet's server did not decide in time, so that this replica did.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
         "Log lines lost because standard error was full, not read fast enough, or closed by its reader.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],

@@ -1,6 +1,6 @@
 //! The linked accounts of a tenant that were requested lately. A look-up takes no lock, and their number is bounded.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use papaya::HashMap;
@@ -19,9 +19,13 @@ const SWEEP: Duration = Duration::from_mins(1);
 type PartitionsByName = std::collections::HashMap<Box<str>, Arc<Partition>>;
 
 /// Partitions by linked account.
+type Partitions = HashMap<Arc<str>, Arc<Partition>, foldhash::fast::RandomState>;
+
+/// The linked accounts of a tenant.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    partitions: HashMap<Arc<str>, Arc<Partition>, foldhash::fast::RandomState>,
+    /// Made with the first linked account: an empty map has 16 KiB, for the threads that may use it.
+    partitions: OnceLock<Partitions>,
     capacity: AtomicUsize,
     next_sweep: AtomicU64,
     sweeping: Mutex<()>,
@@ -33,7 +37,7 @@ pub(super) struct Accounts {
 impl Accounts {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            partitions: HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            partitions: OnceLock::new(),
             capacity: AtomicUsize::new(capacity.max(1)),
             next_sweep: AtomicU64::new(0),
             sweeping: Mutex::new(()),
@@ -46,26 +50,27 @@ impl Accounts {
         self.capacity.store(capacity.max(1), Ordering::Relaxed);
     }
 
-    /// Returns the partition of a linked account, and creates it if there is none. Part of the hit path: a look-up, a store
-    /// and a count.
+    /// Returns the partition of a linked account, and creates it if there is none. Part of the hit path: a look-up and a
+    /// store.
     pub(super) fn get(&self, id: &str, now: Moment, create: impl Fn(Arc<str>) -> Partition) -> Arc<Partition> {
-        let partitions = self.partitions.pin();
+        let all = self.partitions.get_or_init(Partitions::default);
+        let partitions = all.pin();
         if let Some(partition) = partitions.get(id) {
-            partition.record_request(now);
+            partition.touch(now);
             return Arc::clone(partition);
         }
-        self.make_room(now);
+        self.make_room(all, now);
         let id: Arc<str> = id.into();
         let created = Arc::new(create(Arc::clone(&id)));
         // Before another thread finds it: without a request it is idle, and goes with the next sweep.
-        created.record_request(now);
+        created.touch(now);
         let mut named = created.fleet_name().is_some().then(|| self.named());
         let partition = partitions.get_or_insert_with(id, || Arc::clone(&created));
         if let (Some(named), Some(name)) = (&mut named, partition.fleet_name()) {
             named.insert(name.into(), Arc::clone(partition));
         }
         if !Arc::ptr_eq(partition, &created) {
-            partition.record_request(now);
+            partition.touch(now);
         }
         Arc::clone(partition)
     }
@@ -82,18 +87,19 @@ impl Accounts {
 
     /// The number of linked accounts.
     pub(super) fn len(&self) -> usize {
-        self.partitions.len()
+        self.partitions.get().map_or(0, HashMap::len)
     }
 
     /// Returns the partition of a linked account, if there is one.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Partition>> {
-        self.partitions.pin().get(id).map(Arc::clone)
+        self.partitions.get()?.pin().get(id).map(Arc::clone)
     }
 
     /// Returns the linked accounts with the most requests in the last minute, at most `limit` of them, with the number of
     /// their requests, the busiest first.
     pub(super) fn busiest(&self, limit: usize, now: Moment) -> Vec<(String, u64)> {
-        let partitions = self.partitions.pin();
+        let Some(partitions) = self.partitions.get() else { return Vec::new() };
+        let partitions = partitions.pin();
         let mut busy: Vec<(u64, &str)> = partitions
             .iter()
             .map(|(id, partition)| (partition.requests(now), &**id))
@@ -106,9 +112,9 @@ impl Accounts {
     }
 
     /// Evicts idle linked accounts. If that makes no room, evicts a tenth of all or more, the longest idle first.
-    fn make_room(&self, now: Moment) {
+    fn make_room(&self, all: &Partitions, now: Moment) {
         let capacity = self.capacity.load(Ordering::Relaxed);
-        let is_full = self.partitions.len() >= capacity;
+        let is_full = all.len() >= capacity;
         if !is_full && now.as_nanos() < self.next_sweep.load(Ordering::Relaxed) {
             return;
         }
@@ -120,10 +126,10 @@ impl Accounts {
             Err(TryLockError::WouldBlock) => return,
         };
         self.next_sweep.store((now + SWEEP).as_nanos(), Ordering::Relaxed);
-        let partitions = self.partitions.pin();
+        let partitions = all.pin();
         partitions.retain(|_, partition| now.since(partition.last_seen()) < IDLE);
         if partitions.len() >= capacity {
-            self.evict_oldest(capacity);
+            evict_oldest(all, capacity);
         }
         let is_present = |partition: &Arc<Partition>| {
             let present = partition.linked_account_id().and_then(|id| partitions.get(id));
@@ -131,22 +137,22 @@ impl Accounts {
         };
         self.named().retain(|_, partition| is_present(partition));
     }
+}
 
-    /// Evicts a tenth of all linked accounts, or as many as make room for one, the longest idle first.
-    fn evict_oldest(&self, capacity: usize) {
-        let partitions = self.partitions.pin();
-        let mut last_seen: Vec<Moment> = partitions.values().map(|partition| partition.last_seen()).collect();
-        // One less than are evicted.
-        let last = (last_seen.len() / 10).max(last_seen.len().saturating_sub(capacity));
-        let (_, newest_evicted, _) = last_seen.select_nth_unstable(last);
-        let newest_evicted = *newest_evicted;
-        let mut left_to_evict = last + 1;
-        partitions.retain(|_, partition| {
-            let is_evicted = left_to_evict > 0 && partition.last_seen() <= newest_evicted;
-            left_to_evict -= usize::from(is_evicted);
-            !is_evicted
-        });
-    }
+/// Evicts a tenth of all linked accounts, or as many as make room for one, the longest idle first.
+fn evict_oldest(all: &Partitions, capacity: usize) {
+    let partitions = all.pin();
+    let mut last_seen: Vec<Moment> = partitions.values().map(|partition| partition.last_seen()).collect();
+    // One less than are evicted.
+    let last = (last_seen.len() / 10).max(last_seen.len().saturating_sub(capacity));
+    let (_, newest_evicted, _) = last_seen.select_nth_unstable(last);
+    let newest_evicted = *newest_evicted;
+    let mut left_to_evict = last + 1;
+    partitions.retain(|_, partition| {
+        let is_evicted = left_to_evict > 0 && partition.last_seen() <= newest_evicted;
+        left_to_evict -= usize::from(is_evicted);
+        !is_evicted
+    });
 }
 
 #[cfg(test)]
@@ -180,7 +186,7 @@ mod tests {
     fn the_busiest_accounts_of_the_last_minute_come_first() {
         let accounts = Accounts::new(100);
         for (id, requests) in [("a", 2), ("c", 5), ("b", 5), ("d", 1)] {
-            (0..requests).for_each(|_| drop(account(&accounts, id, 7)));
+            (0..requests).for_each(|_| account(&accounts, id, 7).count_request(Moment::from_nanos(7)));
         }
         let busiest = accounts.busiest(3, Moment::from_nanos(8));
         assert_eq!(busiest, [("b".to_owned(), 5), ("c".to_owned(), 5), ("a".to_owned(), 2)]);
@@ -200,7 +206,7 @@ mod tests {
         assert!(panicked.join().is_err() && accounts.sweeping.is_poisoned());
         for number in 0..1000 {
             account(&accounts, &format!("account-{number}"), number);
-            assert!(accounts.partitions.len() <= 100, "{number}");
+            assert!(accounts.len() <= 100, "{number}");
         }
         accounts.set_capacity(10);
         account(&accounts, "one more", 1001);
@@ -216,7 +222,7 @@ mod tests {
         let accounts = Accounts::new(100);
         for at in 0..1000 {
             account(&accounts, &format!("account-{at}"), at);
-            assert!(accounts.partitions.len() <= 100);
+            assert!(accounts.len() <= 100);
         }
         assert!(accounts.find("account-999").is_some() && accounts.find("account-950").is_some());
         assert!(accounts.find("account-0").is_none());
@@ -224,7 +230,7 @@ mod tests {
         let accounts = Accounts::new(10);
         for number in 0..100 {
             account(&accounts, &format!("account-{number}"), 7);
-            assert!(accounts.partitions.len() <= 10);
+            assert!(accounts.len() <= 10);
         }
     }
 }

@@ -6,10 +6,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::samples::{assert_samples, samples};
-use crate::support::tokens::token_of;
+use crate::support::tokens::{ISSUER, token_of};
 use crate::support::{
-    ClientKey, Configuration, EXECUTIONS, Issuer, KEY, ORG_KEY, ScriptedRefold, Tenant, World, eventually, signature,
-    until,
+    ClientKey, Configuration, EXECUTIONS, Issuer, KEY, ORG_KEY, OTHER_ORG_KEY, ScriptedRefold, Tenant, World,
+    eventually, signature, until,
 };
 
 fn requests(credential: &str, name: &str, outcome: &str) -> String {
@@ -19,7 +19,7 @@ fn requests(credential: &str, name: &str, outcome: &str) -> String {
 }
 
 /// Sends a request for `acme-1` with a client key.
-async fn ask(world: &World, key: &str) -> StatusCode {
+async fn ask<R>(world: &World<R>, key: &str) -> StatusCode {
     world.gateway.get(EXECUTIONS, &[("x-api-key", key), ("linked_account_id", "acme-1")]).await.status
 }
 
@@ -58,16 +58,20 @@ async fn requests_are_counted_by_client_key() {
 }
 
 #[tokio::test]
-async fn callers_without_a_key_are_counted_by_their_kind_of_credential() {
+async fn tokens_are_counted_by_their_issuer_and_others_by_their_kind() {
     let world = World::builder().config(|config| config.issuer(Issuer::with_secret())).start().await;
     let token = format!("Bearer {}", world.refold.session_token("acme-1"));
-    for authorization in [&token_of("acme-1"), &token, &token] {
-        let answer = world.gateway.get(EXECUTIONS, &[("authorization", authorization)]).await;
-        assert_eq!(answer.status, StatusCode::OK);
+    let send = async |authorization: &str, query: &str| {
+        world.gateway.get(&format!("{EXECUTIONS}{query}"), &[("authorization", authorization)]).await.status
+    };
+    for authorization in [&token_of("acme-1"), &token_of("acme-1"), &token_of("globex"), &token, &token] {
+        assert_eq!(send(authorization, "").await, StatusCode::OK);
     }
+    assert_eq!(send(&token_of("globex"), "?limit=0").await, StatusCode::BAD_REQUEST);
     assert_samples!(
         samples(&world.gateway),
-        &requests("jwt", "", "2xx") => 1.0,
+        &requests("jwt", ISSUER, "2xx") => 3.0,
+        &requests("jwt", ISSUER, "4xx") => 1.0,
         &requests("session_token", "", "2xx") => 2.0,
     );
 }
@@ -134,6 +138,36 @@ async fn the_last_webhook_and_the_last_key_check_are_known() {
     assert_samples!(samples(&world.gateway), &format!("{webhook}{{tenant=\"t\"}}") => 1_774_008_060.0);
     let shown = tenant().await;
     assert_eq!((&shown["webhooks"], &shown["last_webhook"]), (&json!(true), &json!("2026-03-20T12:01:00Z")));
+}
+
+#[tokio::test]
+async fn a_removed_tenant_leaves_no_series() {
+    let with_other = |config: Configuration| {
+        let keys = [ClientKey::new("other", "pst_other"), ClientKey::new("limited", "pst_limited").limit(1, 1)];
+        let other = keys.into_iter().fold(Tenant::new("other").org_key("OTHER_ORG_KEY").webhooks(), Tenant::client_key);
+        config.tenants([Tenant::new("t").client_key(ClientKey::new("all", KEY)), other])
+    };
+    let builder = World::builder().refold(ScriptedRefold::start().await).config(|config| config.verify_key("warn"));
+    let world = builder.start().await;
+    let of_other = || {
+        let metrics = world.gateway.metrics();
+        metrics.lines().filter(|line| line.contains("tenant=\"other\"")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let counted = requests("client_key", "other", "2xx").replace("tenant=\"t\"", "tenant=\"other\"");
+    for _ in 0..2 {
+        world.gateway.reload(&with_other(world.config()));
+        assert_eq!(ask(&world, KEY).await, StatusCode::OK);
+        for key in ["pst_other", "pst_limited", "pst_limited"] {
+            ask(&world, key).await;
+        }
+        let webhook = [("x-cobalt-signature", &*signature(OTHER_ORG_KEY, "{}"))];
+        assert_eq!(world.gateway.post("/hooks/refold/other", &webhook, "{}").await.status, StatusCode::NO_CONTENT);
+        until(|| of_other().iter().any(|line| line.starts_with("postern_org_key_last_check"))).await;
+        assert_samples!(samples(&world.gateway), &counted => 1.0);
+        world.gateway.reload(&world.config());
+        assert_eq!(of_other(), Vec::<String>::new());
+    }
+    assert_samples!(samples(&world.gateway), &requests("client_key", "all", "2xx") => 2.0);
 }
 
 #[tokio::test]
