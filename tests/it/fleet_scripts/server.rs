@@ -63,8 +63,8 @@ impl Scripts {
             &mut self.connection,
             now,
             &self.beat,
-            &[MEMBERS, "log", "epoch", GAP, "ret"],
-            &[replica.to_owned(), us(LEASE), us(FORGET), us(now), us(200e3), "epoch-1".to_owned()],
+            &[MEMBERS, "log", "epoch", GAP, "ret", "names"],
+            &[replica, &us(LEASE), &us(FORGET), &us(now), &us(200e3), "epoch-1", "names-1"].map(str::to_owned),
         );
         (known, live)
     }
