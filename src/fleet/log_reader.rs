@@ -121,7 +121,8 @@ fn dropped<'a>(field: impl Fn(&str) -> Option<&'a [u8]>) -> Option<LogEvent> {
     let partition = text(field("dropped")?)?;
     let partition = (&*partition != "*").then_some(partition);
     let dropped = DroppedEntries { tenant: text(field("tenant")?)?, partition };
-    let generation = text(field("generation")?)?.parse().ok().filter(|generation| *generation < NO_GENERATION)?;
+    let generation =
+        text(field("generation")?)?.parse::<u64>().ok().filter(|generation| *generation < NO_GENERATION)?;
     Some(LogEvent::Dropped(LoggedDrop { dropped, generation }))
 }
 

@@ -233,7 +233,11 @@ async fn replicas_with_another_version_of_the_format_share_the_budget_and_serve(
     fleet.until_stored(1).await;
     for text in ["2", "2 a b c d e", "2 1 1 1 1 1 1"] {
         fleet.redis.query(&["SET", &entry, text]);
-        assert_eq!(fleet.version(OTHER, "acme-1").await, u64::try_from(fleet.refold.requests()).expect("few"), "{text}");
+        assert_eq!(
+            fleet.version(OTHER, "acme-1").await,
+            u64::try_from(fleet.refold.requests()).expect("few"),
+            "{text}"
+        );
         fleet.deliver(ONE, "acme-1").await;
     }
     assert_eq!(fleet.keys("pst:b1:{postern}:up:*").len(), 1, "one budget");

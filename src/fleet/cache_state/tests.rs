@@ -82,12 +82,14 @@ fn an_entry_that_is_not_understood_drops_everything_once_and_is_passed() {
     state.beat(b"one", position("1-0"), (now, None));
     let entry = |at, after, event| LogEntry { position: position(at), after, event };
     let drop = LoggedDrop { dropped: drop_of("t", None), generation: 7 };
-    let has_dropped = state.apply(vec![
-        entry("2-0", None, None),
-        entry("3-0", Some(position("2-0")), Some(LogEvent::Dropped(drop))),
-    ]);
+    let has_dropped =
+        state.apply(vec![entry("2-0", None, None), entry("3-0", Some(position("2-0")), Some(LogEvent::Dropped(drop)))]);
     assert!(has_dropped);
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    assert_eq!((count(&dropped.everything), count(&dropped.entries)), (2, 1), "at the first beat, and at the unknown entry");
+    assert_eq!(
+        (count(&dropped.everything), count(&dropped.entries)),
+        (2, 1),
+        "at the first beat, and at the unknown entry"
+    );
     assert_eq!(state.position(), Some(position("3-0")));
 }

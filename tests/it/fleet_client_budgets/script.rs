@@ -50,7 +50,8 @@ impl Scripts {
     fn beat(&mut self, now: f64, replica: &str) {
         let mut call = self.beat.prepare_invoke();
         let epoch = format!("{replica}-{}", us(now));
-        let arguments = [replica.to_owned(), us(MEMBER), us(FORGOTTEN), us(now), us(200e3), epoch, "names-1".to_owned()];
+        let arguments =
+            [replica.to_owned(), us(MEMBER), us(FORGOTTEN), us(now), us(200e3), epoch, "names-1".to_owned()];
         call.key(&["m", "log", "ep", "gap", "ret", "names"]).arg(&arguments).arg(&clock(now));
         let _: redis::Value = call.invoke(&mut self.connection).expect("it runs");
     }

@@ -96,8 +96,8 @@ impl Replicas {
         self.fleet(index).members().live
     }
 
-    fn fleet(&self, index: usize) -> &Fleet {
-        self.gateways[index].server().gateway().fleet().expect("it is in a fleet")
+    fn fleet(&self, index: usize) -> Fleet {
+        self.gateways[index].server().gateway().fleet().expect("it is in a fleet").clone()
     }
 
     /// The value of a metric of a replica.
