@@ -3,8 +3,9 @@
 //! It measures the share of successful responses, the waiting time, and the age of the displayed pages. Other variants repeat
 //! that with parts of the gateway switched off, and without a gateway.
 //!
-//! `cargo bench --bench load -- table` runs all variants at the same time, each with a simulated Refold, a gateway and pollers
-//! of its own, and prints tables after about four minutes; further arguments name the variants to run. Without an argument
+//! `cargo bench --bench load -- table` runs all variants, each with a simulated Refold, a gateway and pollers of its own, and
+//! prints tables; further arguments name the variants to run. As many run at the same time as the limit of open files allows:
+//! with 35,000 all of them, for about nine minutes. Without an argument
 //! (as `cargo test` and a plain `cargo bench` run it) the program ends at once.
 
 #![expect(clippy::print_stdout, reason = "prints the results")]
@@ -20,6 +21,8 @@ mod variant;
 
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
 
 use crate::report::VariantReport;
 use crate::variant::VARIANTS;
@@ -39,6 +42,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_mins(1);
 /// Queries of the dashboards: the first page, or one of three filters of it.
 const QUERIES: [&str; 4] = ["", "?status=ERRORED", "?status=RUNNING", "?execution_source=Event"];
+/// Open files of a variant: both ends of each dashboard's connection, and others.
+const OPEN_FILES: usize = 5 * POLLERS / 2;
 /// Rate limit that Refold publishes, in requests per second.
 const PER_SECOND: usize = 20;
 
@@ -48,15 +53,26 @@ fn main() -> Result<(), BenchError> {
         return Ok(());
     };
     let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| chosen == name);
+    let chosen: Vec<_> = VARIANTS.into_iter().filter(|variant| is_chosen(variant.name)).collect();
     let contrary = is_chosen(contrary::NAME).then(|| spawn(contrary::run));
-    let chosen = VARIANTS.into_iter().filter(|variant| is_chosen(variant.name));
-    let threads: Vec<_> = chosen.map(|variant| spawn(move || variant.run())).collect();
-    let reports: Vec<VariantReport> = threads.into_iter().map(join).collect::<Result<_, _>>()?;
+    let mut reports: Vec<VariantReport> = Vec::new();
+    for at_once in chosen.chunks(variants_at_once()) {
+        let threads: Vec<_> = at_once.iter().copied().map(|variant| spawn(move || variant.run())).collect();
+        for thread in threads {
+            reports.push(join(thread)?);
+        }
+    }
     report::print(&reports);
     if let Some(thread) = contrary {
         contrary::print(&join(thread)?);
     }
     Ok(())
+}
+
+/// The number of variants whose connections fit into the limit of open files, beside those of `contrary`.
+fn variants_at_once() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    (usize::try_from(limit).unwrap_or(usize::MAX) / OPEN_FILES).saturating_sub(1).max(1)
 }
 
 /// Runs a variant in a thread and a runtime of its own.

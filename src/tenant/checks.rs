@@ -26,7 +26,7 @@ pub type QuestionId = u64;
 /// The checks of one kind.
 #[derive(Debug)]
 pub(super) struct Checks {
-    /// Responses since a check fell due.
+    /// Responses since a check fell due, or was made although none was due.
     responses: u32,
     last: Moment,
     /// Responses that were passed over since a check has been due; `None` if none is due.
@@ -56,9 +56,12 @@ impl Checks {
         is_chosen
     }
 
-    /// Notes that a question is checked now.
+    /// Notes that a question is checked now, for this kind or for another one of its response.
     pub(super) fn note(&mut self, question: QuestionId, now: Moment) {
-        (self.last, self.passed_over) = (now, None);
+        if self.passed_over.take().is_none() {
+            self.responses = 0;
+        }
+        self.last = now;
         self.lately.retain(|other| *other != question);
         self.lately.push_back(question);
         if self.lately.len() > LATELY {
@@ -94,6 +97,15 @@ mod tests {
         let mut checks = Checks::new(START);
         assert_eq!(checked(&mut checks, std::iter::repeat_n(7, 5048), START).len(), 100);
         assert_eq!(checked(&mut checks, std::iter::repeat_n(7, 1), START + CHECK_WITHIN), [7]);
+    }
+
+    #[test]
+    fn a_check_for_another_kind_puts_the_next_one_off() {
+        let mut checks = Checks::new(START);
+        assert!(checked(&mut checks, 0..40, START).is_empty());
+        checks.note(40, START);
+        assert!(checked(&mut checks, 41..90, START).is_empty());
+        assert_eq!(checked(&mut checks, 90..91, START), [90]);
     }
 
     #[test]
