@@ -110,7 +110,7 @@ mod tests {
         entry
     }
 
-    /// What another replica makes of an entry at `now`.
+    /// The entry that another replica makes of one at `now`.
     fn decoded(age: Duration, now: Moment) -> Option<Entry> {
         decode(&FoundEntry::of(age, 60 * SECOND), &encode(&entry())?, (now, now))
     }

@@ -12,7 +12,7 @@ use super::script::DROP;
 /// Time for which the server keeps a generation that no replica asks for; longer than any entry.
 pub(super) const GENERATION_KEPT: Duration = Duration::from_hours(2);
 
-/// The scripts give no generation from this one on: whoever wrote one is no replica.
+/// Generations are below this: a larger one was not written by a replica.
 pub(super) const NO_GENERATION: u64 = 1 << 52;
 
 /// The call that drops entries, and gives them a generation above a number, which is 0 unless a later one than the server's was seen.

@@ -251,7 +251,8 @@ async fn the_waiters_for_a_process_that_is_killed_fetch_when_its_lease_is_over()
     until(|| fleet.redis.query(&["ZCARD", MEMBERS]) == Value::Int(3)).await;
     fleet.refold.hold();
     let client = Client::new(process.address());
-    let gone = tokio::spawn(async move { client.try_send(Method::GET, EXECUTIONS, &as_account("acme-1")).await.is_err() });
+    let gone =
+        tokio::spawn(async move { client.try_send(Method::GET, EXECUTIONS, &as_account("acme-1")).await.is_err() });
     fleet.refold.until_received(1).await;
     let waiting: Vec<_> = fleet.gateways.iter().map(|gateway| gateway.spawn_list("acme-1", "")).collect();
     until(|| !fleet.keys(WAITERS).is_empty()).await;

@@ -13,7 +13,7 @@ pub(crate) struct Cable {
     state: watch::Sender<State>,
 }
 
-/// What a cable passes.
+/// The connections that a cable passes.
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Whole,
