@@ -132,9 +132,16 @@ async fn a_connected_replica_without_the_log_serves_nothing_older_than_a_drop() 
     fleet.cables[OTHER].cut_log();
     // The other one does not confirm it, so it takes as long as trust lasts.
     assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
-    assert!(!fleet.is_current(OTHER) && fleet.is_connected(OTHER));
-    let answer = fleet.gateways[OTHER].list("acme-1", "").await;
-    assert!(answer.first_document()["version"].as_u64() > Some(held), "{}", answer.cache_status());
+    assert!(!fleet.is_current(OTHER));
+    // On a busy machine its beats may be late, and then it is cut off.
+    eventually(async || {
+        let was_connected = fleet.is_connected(OTHER);
+        let answer = fleet.gateways[OTHER].list("acme-1", "").await;
+        let is_newer = answer.first_document()["version"].as_u64() > Some(held);
+        assert!(is_newer || !was_connected || !fleet.is_connected(OTHER), "{}", answer.cache_status());
+        is_newer
+    })
+    .await;
     // It is no answer to an error either.
     assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
     fleet.refold.answer_with(503);
