@@ -1,14 +1,18 @@
 //! Several gateways in one fleet, in front of one Refold.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use postern::clock::Clock;
+use postern::clock::{Clock, Moment};
 use postern::fleet::Fleet;
 
 use super::cable::Cable;
 use super::redis_server::RedisServer;
 use super::until::until;
 use super::{Answer, Configuration, Gateway, ORG_KEY, ScriptedRefold, Tenant, signature};
+
+/// Time that a request may take; replicas count Redis as connected for 200 to 300 ms after a beat.
+const SURELY: Duration = Duration::from_millis(100);
 
 /// Gateways in one fleet, each with a connection of its own to the Redis server that a test can cut.
 pub(crate) struct Replicas {
@@ -35,7 +39,9 @@ impl Replicas {
 
     /// Starts so many replicas in front of an upstream.
     pub(crate) async fn start_before(count: usize, upstream: SocketAddr) -> Option<Self> {
-        Self::start_in_front_of(count, upstream, ScriptedRefold::start().await, |config| config).await
+        // As much time as possible for a machine that is busy.
+        let change = |config: Configuration| config.set("fleet.command_timeout", "150ms");
+        Self::start_in_front_of(count, upstream, ScriptedRefold::start().await, change).await
     }
 
     async fn start_in_front_of(
@@ -87,9 +93,10 @@ impl Replicas {
         self.fleet(index).trust().lost_at(self.clock.now()).is_none()
     }
 
-    /// Returns whether Redis has answered a replica lately.
-    pub(crate) fn is_connected(&self, index: usize) -> bool {
-        self.fleet(index).trust().is_connected(self.clock.now())
+    /// The moment until which a replica surely counts Redis as connected, if it does so now.
+    pub(crate) fn connected_until(&self, index: usize) -> Option<Moment> {
+        let until = self.clock.now() + SURELY;
+        self.fleet(index).trust().is_connected(until).then_some(until)
     }
 
     fn live(&self, index: usize) -> u32 {
