@@ -2,13 +2,17 @@
 
 import asyncio
 import hashlib
+import itertools
+import os
 import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 
-from processes import CLIENT_KEY, ORG_KEY, POSTERN, Gateway, free_address, status_of, wait_until
+from processes import CLIENT_KEY, ORG_KEY, POSTERN, Gateway, Processes, free_address, status_of, wait_until
 
 SECRET = "a-secret-of-a-fleet-that-is-long-enough"
 OTHER_KEY = "pst_other"
@@ -17,10 +21,14 @@ OTHER_KEY = "pst_other"
 class Redis:
     """A Redis server that can be stopped, killed and asked."""
 
-    def __init__(self, processes, *arguments, has_own_clock=False):
+    def __init__(self, processes, *arguments, has_own_clock=False, namespace=None):
         self.processes = processes
+        self.namespace = namespace
         self.address = free_address()
-        self.arguments = arguments
+        if namespace:
+            self.address = f"{namespace.address}:{self.port}"
+        # As docs/fleet.md recommends.
+        self.arguments = ("--maxmemory-policy", "volatile-lru", *arguments)
         self.clock = processes.folder / f"clock-{self.port}"
         self.environment = {}
         if has_own_clock:
@@ -38,7 +46,10 @@ class Redis:
     def start(self):
         folder = self.processes.folder / f"redis-{self.port}"
         folder.mkdir(exist_ok=True)
-        command = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", "", "--dir", folder, *self.arguments]
+        host = self.address.partition(":")[0]
+        command = ["redis-server", "--port", self.port, "--bind", host, "--save", "", "--dir", folder, *self.arguments]
+        if self.namespace:
+            command = [*self.namespace.prefix, *command, "--protected-mode", "no"]
         self.process = self.processes.start(*command, **self.environment)
         wait_until("redis-server answers", self.answers)
 
@@ -67,6 +78,53 @@ class Redis:
             lines = [f"*{len(words)}"] + [line for word in words for line in (f"${len(word)}", word)]
             connection.sendall(("\r\n".join(lines) + "\r\n").encode())
             return connection.makefile().readline().strip()
+
+
+class Namespace:
+    """A network namespace with an address of its own, whose packets can be dropped."""
+
+    NUMBERS = itertools.count(1)
+
+    def __init__(self, processes):
+        number = next(self.NUMBERS)
+        self.name = f"postern-{os.getpid()}-{number}"
+        self.prefix = ["ip", "netns", "exec", self.name]
+        # The range for benchmarks of networks (RFC 2544), which nothing else uses.
+        network = f"198.18.{os.getpid() % 256}"
+        here, self.address = f"{network}.{4 * number + 1}", f"{network}.{4 * number + 2}"
+        near, far = f"pst{os.getpid()}n{number}"[:15], f"pst{os.getpid()}f{number}"[:15]
+        run("ip", "netns", "add", self.name)
+        # The pair of devices ends with the namespace.
+        processes.callback(lambda: run("ip", "netns", "delete", self.name))
+        run("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", self.name)
+        run("ip", "address", "add", f"{here}/30", "dev", near)
+        run("ip", "link", "set", near, "up")
+        run(*self.prefix, "ip", "address", "add", f"{self.address}/30", "dev", far)
+        for device in ("lo", far):
+            run(*self.prefix, "ip", "link", "set", device, "up")
+        run(*self.prefix, "nft", "add table inet drop_all")
+
+    def drop_packets(self):
+        run(*self.prefix, "nft", "add chain inet drop_all in { type filter hook input priority 0; policy drop; }")
+        run(*self.prefix, "nft", "add chain inet drop_all out { type filter hook output priority 0; policy drop; }")
+
+    def pass_packets(self):
+        run(*self.prefix, "nft", "flush ruleset")
+        run(*self.prefix, "nft", "add table inet drop_all")
+
+    @classmethod
+    def is_permitted(cls):
+        """Returns whether namespaces and rules for packets can be made here."""
+        try:
+            with Processes() as processes:
+                cls(processes)
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return True
+
+
+def run(*command):
+    subprocess.run(command, check=True, timeout=30, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 class Link:
@@ -120,7 +178,8 @@ class Link:
     def _set(self, change):
         done = threading.Event()
         self.loop.call_soon_threadsafe(lambda: (change(), done.set()))
-        done.wait()
+        if not done.wait(30):
+            raise TimeoutError("the proxy stands still")
 
     def heal(self):
         self.refuses = False
@@ -137,13 +196,15 @@ class Link:
 class Fleet:
     """Gateways in front of one Refold, each with its own link to the server."""
 
-    def __init__(self, processes, refold, redis, replicas, most=None, url=None, client=(100000, 100000)):
+    def __init__(self, processes, refold, redis, replicas, most=None, url=None, client=(50, 100), binary=POSTERN):
         self.processes, self.refold, self.redis, self.url = processes, refold, redis, url
-        self.most, self.client = most or replicas, client
+        self.most, self.client, self.binary = most or replicas, client, binary
+        # Called with the number of a replica that was added.
+        self.when_added = None
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
         processes.callback(self._close)
-        self.links, self.gateways = [], []
+        self.links, self.gateways, self.children = [], [], []
         for _ in range(replicas):
             self.add()
         wait_until("the replicas know each other", self.is_complete)
@@ -156,7 +217,7 @@ class Fleet:
             if tasks:
                 await asyncio.wait(tasks, timeout=5)
 
-        asyncio.run_coroutine_threadsafe(end(), self.loop).result()
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result(30)
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     def is_complete(self):
@@ -164,6 +225,29 @@ class Fleet:
 
     def add(self):
         """Starts one more replica."""
+        gateway, child, link = self._start_replica()
+        self.gateways.append(gateway)
+        self.children.append(child)
+        self.links.append(link)
+        if self.when_added:
+            self.when_added(len(self.gateways) - 1)
+
+    def replace(self, number, binary):
+        """Replaces a replica by one of another program, as a rolling update does: starts it, moves the clients, ends the old one."""
+        self.binary = binary
+        gateway, child, link = self._start_replica()
+        before, self.gateways[number] = self.gateways[number], gateway
+        old, self.children[number] = self.children[number], child
+        self.links.append(link)
+        # Clients that have just looked up the address send their request first.
+        time.sleep(0.5)
+        old.terminate()
+        try:
+            old.wait(90)
+        except subprocess.TimeoutExpired:
+            sys.exit(f"the replica {before.address} does not end")
+
+    def _start_replica(self):
         link = Link(self.loop, self.redis.address)
         settings = f"""
 [fleet]
@@ -177,14 +261,15 @@ burst = {self.client[1]}
 max_wait = "60s"
 [cache]
 derive = "off"
+[cache.freshness]
+recent = "10m"
 """
         other = f"""[[tenants.client_keys]]
 name = "other"
 sha256 = "{hashlib.sha256(OTHER_KEY.encode()).hexdigest()}"
 linked_accounts = ["*"]
 """
-        self.links.append(link)
-        self.gateways.append(self._start(settings, other))
+        return *self._start(settings, other), link
 
     def _start(self, settings, tenant_keys):
         address, admin = free_address(), free_address()
@@ -210,10 +295,10 @@ sha256 = "{hashlib.sha256(CLIENT_KEY.encode()).hexdigest()}"
 linked_accounts = ["*"]
 {tenant_keys}""")
         log = config.with_suffix(".log")
-        command = [POSTERN, "serve", "--config", config]
+        command = [self.binary, "serve", "--config", config]
         child = self.processes.start(*command, log=log, REFOLD_ORG_KEY=ORG_KEY, FLEET_SECRET=SECRET)
         wait_until(f"the gateway is ready, see {log}", lambda: child.poll() is None and status_of(admin, "/readyz") == 200)
-        return Gateway(address, admin)
+        return Gateway(address, admin), child
 
 
 def start_sentinels(processes, primary, count=3):

@@ -4,7 +4,6 @@
 //! its share. *Trust* is the replica's own: while it lasts, what the replica knows from the server is current. A replica goes
 //! on alone only when its lease has surely ended, so that no share is used twice.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::reckoning::Reckoning;
@@ -63,7 +62,7 @@ pub(super) struct Standing {
     lease_over: Moment,
     /// True from a connection until its first answered beat, unless the membership has outlasted the connection before.
     is_joining: bool,
-    /// The clock of the server, as last reckoned.
+    /// The clock of the server, as last reckoned. After it was set, from when the server was told so.
     pub(super) reckoning: Option<Reckoning>,
     /// The members at the last answered beat.
     pub(super) members: Members,
@@ -77,7 +76,7 @@ pub struct Members {
     pub known: u32,
     /// The members with a lease.
     pub live: u32,
-    /// The place of this replica among the ids in byte order; `None` if it was never a member, or is beyond the 64th.
+    /// The place of this replica in the time slots, which it keeps while the server knows it; `None` if it has none yet.
     pub rank: Option<u32>,
 }
 
@@ -96,14 +95,19 @@ pub(super) struct Accepted {
     pub(super) epoch: Vec<u8>,
     pub(super) known: u32,
     pub(super) live: u32,
-    pub(super) ids: Vec<Vec<u8>>,
+    pub(super) rank: Option<u32>,
 }
 
 /// Follows the connections and beats of a replica.
 #[derive(Debug)]
 pub(super) struct Membership {
-    id: Arc<str>,
     standing: Standing,
+    /// The clock of the server by the last readings.
+    reading: Option<Reckoning>,
+    /// True from a reading that tells that the server's clock was set, until the server was told so.
+    clock_was_set: bool,
+    /// True if the last beat that was sent tells so.
+    is_told: bool,
     /// The replication id of the server of the last connection.
     server: Option<Box<str>>,
     /// The fleet's epoch at the last answered beat.
@@ -138,7 +142,7 @@ impl Standing {
 
 impl Membership {
     /// The membership of a process that has just started.
-    pub(super) fn new(id: Arc<str>, now: Moment) -> Self {
+    pub(super) fn new(now: Moment) -> Self {
         let standing = Standing {
             started: now,
             last_good: None,
@@ -147,7 +151,15 @@ impl Membership {
             reckoning: None,
             members: Members::default(),
         };
-        Self { id, standing, server: None, epoch: None, remembered: None }
+        Self {
+            standing,
+            reading: None,
+            clock_was_set: false,
+            is_told: false,
+            server: None,
+            epoch: None,
+            remembered: None,
+        }
     }
 
     /// The present knowledge.
@@ -164,10 +176,11 @@ impl Membership {
                 self.standing.last_good.map(|good| good.min(now - TRUST - Duration::from_nanos(1)));
             self.epoch = None;
             self.remember(now);
+            (self.reading, self.clock_was_set) = (None, false);
         }
         let is_member = matches!(self.standing.state(now), FleetState::Shared | FleetState::Limbo);
         self.standing.is_joining = !is_member;
-        self.standing.reckoning = Some(reckoning);
+        self.read_clock(reckoning);
     }
 
     /// Records that the connection is lost.
@@ -178,14 +191,36 @@ impl Membership {
     /// Records that a beat is sent, whose lease lasts from its receipt, also if its answer never comes.
     pub(super) fn beat_sent(&mut self, now: Moment) {
         self.standing.lease_over = now + LONGEST_DELAY + LEASE;
+        self.is_told = self.clock_was_set;
+    }
+
+    /// Returns whether the server's clock was set, and the server was not told so yet. The next beat has to.
+    pub(super) fn clock_was_set(&self) -> bool {
+        self.clock_was_set
+    }
+
+    /// The clock of the server by the last readings.
+    pub(super) fn reading(&self) -> Option<Reckoning> {
+        self.reading
+    }
+
+    /// Follows the server's clock. If it was set, what is shown of it stays until the server was told so, since the budgets there
+    /// count the time by which it went forward.
+    fn read_clock(&mut self, read: Reckoning) {
+        let updated = self.reading.map_or(Some(read), |reading| reading.updated(read));
+        self.clock_was_set |= updated.is_none();
+        self.reading = updated.or(Some(read));
+        if !self.clock_was_set {
+            self.standing.reckoning = self.reading;
+        }
     }
 
     /// Records the answer to a beat. Returns true if the fleet's epoch is another than before: its state was lost.
     pub(super) fn beat_answered(&mut self, beat: &Beat, sent: Moment, received: Moment) -> bool {
-        let reckoning = &mut self.standing.reckoning;
-        *reckoning = Some(reckoning.map_or(Reckoning::new(beat.server_time, sent, received), |reckoning| {
-            reckoning.updated(beat.server_time, sent, received)
-        }));
+        if std::mem::take(&mut self.is_told) {
+            self.clock_was_set = false;
+        }
+        self.read_clock(Reckoning::new(beat.server_time, sent, received));
         let Some(accepted) = &beat.accepted else { return false };
         let is_new = self.epoch.replace(accepted.epoch.clone()).is_some_and(|before| before != accepted.epoch);
         if is_new {
@@ -193,7 +228,7 @@ impl Membership {
         }
         let remembered = self.remembered.filter(|(_, until)| received < *until).map_or(0, |(known, _)| known);
         let known = accepted.known.max(remembered);
-        self.standing.members = Members { known, live: accepted.live, rank: self.rank_in(&accepted.ids) };
+        self.standing.members = Members { known, live: accepted.live, rank: accepted.rank };
         self.standing.last_good = Some(sent);
         self.standing.is_joining = false;
         is_new
@@ -202,12 +237,6 @@ impl Membership {
     /// Keeps the number of members that is known now for as long as the server would have.
     fn remember(&mut self, now: Moment) {
         self.remembered = Some((self.standing.members.known, now + FORGOTTEN_AFTER));
-    }
-
-    fn rank_in(&self, ids: &[Vec<u8>]) -> Option<u32> {
-        let own = self.id.as_bytes();
-        let before = ids.iter().filter(|id| id.as_slice() < own).count();
-        ids.iter().any(|id| id == own).then(|| u32::try_from(before).ok()).flatten()
     }
 }
 

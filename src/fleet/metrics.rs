@@ -23,6 +23,8 @@ pub struct FleetMetrics {
     pub client_refills: IntCounter,
     /// Requests that waited for the server's decision about a client budget.
     pub client_waits: IntCounter,
+    /// Requests of which the server decided too late, or not at all, so that the replica did.
+    pub client_unanswered: IntCounter,
 }
 
 impl FleetMetrics {
@@ -45,6 +47,7 @@ impl FleetMetrics {
             forgotten: counter(),
             client_refills: counter(),
             client_waits: counter(),
+            client_unanswered: counter(),
         }
     }
 }

@@ -90,7 +90,7 @@ struct Inner {
     status: Arc<Status>,
     cache: Arc<CacheState>,
     cipher: Arc<Cipher>,
-    /// The place in the time slots of a replica that starts while the server is away, and so has no rank.
+    /// The place in the time slots of a replica that has no rank, since it started while the server is away.
     random_rank: u32,
     stop: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -106,7 +106,7 @@ impl Fleet {
         rand::fill(&mut random).map_err(|_| FleetError::Thread(io::Error::other("there is no randomness")))?;
         let id: Arc<str> = Hex(&random).to_string().into();
         let now = clock.now();
-        let standing = Membership::new(Arc::clone(&id), now).standing();
+        let standing = Membership::new(now).standing();
         let cache = Arc::new(CacheState::new(metrics.forgotten.clone()));
         let status = Arc::new(Status::new(clock.clone(), standing, metrics));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
@@ -217,6 +217,12 @@ impl Fleet {
     #[must_use]
     pub fn clock_micros(&self, now: Moment) -> u64 {
         self.0.status.fleet_micros(now)
+    }
+
+    /// The latest time that the fleet's clock can show at `now`, in microseconds since 1970, unless it was set.
+    #[must_use]
+    pub fn latest_clock_micros(&self, now: Moment) -> u64 {
+        self.0.status.latest_fleet_micros(now)
     }
 
     /// A number for the server of the last connection; after a failover or an empty restart there is another one, and what the

@@ -27,18 +27,27 @@ impl Reckoning {
         Self { low: server - micros(received), high: server - micros(sent), at: received }
     }
 
-    /// The bounds after one more reading.
+    /// The bounds after one more reading; `None` if the server's clock was set in between.
     #[must_use]
-    pub(super) fn updated(self, server: f64, sent: Moment, received: Moment) -> Self {
-        let read = Self::new(server, sent, received);
-        let drift = received.since(self.at).as_secs_f64() * DRIFT * 1e6;
+    pub(super) fn updated(self, read: Self) -> Option<Self> {
+        let drift = self.drift(read.at);
         let (low, high) = (read.low.max(self.low - drift), read.high.min(self.high + drift));
-        if low <= high { Self { low, high, at: received } } else { read }
+        (low <= high).then_some(Self { low, high, at: read.at })
+    }
+
+    /// The most that the clocks can have drifted since the last reading, in microseconds.
+    fn drift(self, now: Moment) -> f64 {
+        now.since(self.at).as_secs_f64() * DRIFT * 1e6
     }
 
     /// The earliest time that the server's clock can show at `now`, in microseconds.
     pub(super) fn earliest(self, now: Moment) -> f64 {
         micros(now) + self.low
+    }
+
+    /// The latest time that the server's clock can show at `now`, in microseconds, unless it was set.
+    pub(super) fn latest(self, now: Moment) -> f64 {
+        micros(now) + self.high + self.drift(now)
     }
 
     /// The likeliest difference, in microseconds.
@@ -81,11 +90,14 @@ mod tests {
                 let (sent, received) = (at(now), at(now + there + back));
                 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
                 let server = read as f64;
-                let next = reckoning.map_or(Reckoning::new(server, sent, received), |old| old.updated(server, sent, received));
+                let read = Reckoning::new(server, sent, received);
+                let next = reckoning.map_or(Some(read), |old| old.updated(read));
+                let next = next.expect("the clock was not set");
                 now += there + back;
                 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
                 let true_time = (i64::try_from(now).expect("small") + difference) as f64;
                 prop_assert!(next.earliest(at(now)) <= true_time + 1.0);
+                prop_assert!(next.latest(at(now)) >= true_time - 1.0);
                 prop_assert!((next.difference() + micros(at(now)) - true_time).abs() <= 50_001.0);
                 reckoning = Some(next);
             }
@@ -93,12 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_is_followed() {
-        let hour = 3600e6;
+    fn a_clock_that_was_set_is_noticed() {
         let before = Reckoning::new(5e9, at(1_000_000), at(1_001_000));
-        for step in [hour, -hour] {
-            let after = before.updated(5e9 + 1e6 + step, at(2_000_000), at(2_001_000));
-            assert!((after.difference() - before.difference() - step).abs() < 2000.0, "{after:?}");
+        for (step, is_noticed) in [(3600e6, true), (-3600e6, true), (5e3, true), (-5e3, true), (500.0, false)] {
+            let read = Reckoning::new(5e9 + 1e6 + step, at(2_000_000), at(2_001_000));
+            assert_eq!(before.updated(read).is_none(), is_noticed, "{step}");
         }
     }
 }

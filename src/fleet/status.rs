@@ -122,12 +122,17 @@ impl Status {
             let wall = self.clock.wall().as_microsecond() as f64;
             wall - since
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates, and time is after 1970"
-        )]
-        let micros = micros as u64;
-        micros
+        whole(micros)
     }
+
+    /// The latest time that the fleet's clock can show at `now`, in microseconds.
+    pub(super) fn latest_fleet_micros(&self, now: Moment) -> u64 {
+        self.standing.load().reckoning.map_or(u64::MAX, |reckoning| whole(reckoning.latest(now)))
+    }
+}
+
+/// Whole microseconds since 1970.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and time is after 1970")]
+fn whole(micros: f64) -> u64 {
+    micros as u64
 }

@@ -32,6 +32,8 @@ const SCRIPT_BACKOFF: Duration = Duration::from_secs(10);
 /// The problem of a replica that the fleet refuses.
 const OTHER_SECRET: &str =
     "the other replicas have another secret: `first_secret`, or `secret` without it, has to be the same on all";
+/// Pause before the beat that tells that the server's clock was set.
+const NEXT_BEAT_AFTER_A_SET_CLOCK: Duration = Duration::from_millis(5);
 /// Interval between two looks at the state, for the log.
 const STATE_CHECK: Duration = Duration::from_millis(50);
 
@@ -56,7 +58,7 @@ struct Member<'a> {
     cache: &'a CacheState,
     names: &'a Names,
     rng: Rng,
-    keys: [String; 6],
+    keys: [String; 7],
     id: Arc<str>,
     /// The id of the key from which this replica's names derive.
     names_id: String,
@@ -80,12 +82,12 @@ impl Supervisor {
     async fn serve(&mut self) {
         let (status, cache, names) = (Arc::clone(&self.status), Arc::clone(&self.cache), Arc::clone(&self.names));
         let mut member = Member {
-            membership: Membership::new(Arc::clone(&self.id), status.clock.now()),
+            membership: Membership::new(status.clock.now()),
             status: &status,
             cache: &cache,
             names: &names,
             rng: Rng::with_seed(seed(&self.id)),
-            keys: ["m", "log", "ep", "gap", "ret", "names"].map(|kind| self.names.single(kind)),
+            keys: ["m", "log", "ep", "gap", "ret", "ranks", "names"].map(|kind| self.names.single(kind)),
             id: Arc::clone(&self.id),
             names_id: self.names.id(),
             replicas: self.replicas,
@@ -165,7 +167,7 @@ impl Supervisor {
         };
         status.set_connected(false);
         if end.is_none() {
-            let leave = Call::new(&LEAVE, &member.keys[0], &*member.id);
+            let leave = Call::new(&LEAVE, &[&member.keys[0], &member.keys[5]], &*member.id);
             // If it fails, the lease ends by itself.
             let _ = link.run(&leave).await;
         }
@@ -182,7 +184,11 @@ impl Member<'_> {
             if self.send_unsent(link).await {
                 self.beat(link, sent).await;
             }
-            let pause = Duration::from_millis(self.rng.u64(BEAT_MILLIS));
+            let pause = if self.membership.clock_was_set() {
+                NEXT_BEAT_AFTER_A_SET_CLOCK
+            } else {
+                Duration::from_millis(self.rng.u64(BEAT_MILLIS))
+            };
             self.status.clock.sleep_until(sent + pause).await;
         }
     }
@@ -203,7 +209,7 @@ impl Member<'_> {
     }
 
     async fn beat(&mut self, link: &Link, sent: Moment) {
-        let Some(reckoning) = self.membership.standing().reckoning else { return };
+        let Some(reckoning) = self.membership.reading() else { return };
         let read = self.cache.position();
         self.membership.beat_sent(sent);
         self.status.publish(self.membership.standing());
@@ -217,6 +223,8 @@ impl Member<'_> {
             as_micros(LONGEST_DELAY),
             // Any member may give the epoch; it only has to be new.
             format!("{}-{sent_at}", self.id),
+            self.status.members().rank.map_or(-1, i64::from),
+            u8::from(self.membership.clock_was_set()),
             &*self.names_id,
         );
         let Ok(answer) = link.run(&Call::new(&BEAT, &self.keys, arguments)).await else { return };
@@ -299,8 +307,8 @@ fn read_answer(answer: Value) -> Option<BeatAnswer> {
     let end_of_log = LogPosition::parse(&Vec::<u8>::from_redis_value(next()?).ok()?)?;
     let known = u32::from_redis_value(next()?).ok()?;
     let live = u32::from_redis_value(next()?).ok()?;
-    let ids = Vec::<Vec<u8>>::from_redis_value(next()?).ok()?;
-    let accepted = Some(Accepted { epoch, known, live, ids });
+    let rank = u32::try_from(i64::from_redis_value(next()?).ok()?).ok();
+    let accepted = Some(Accepted { epoch, known, live, rank });
     Some(BeatAnswer::Heard(Beat { server_time, accepted }, end_of_log))
 }
 

@@ -26,11 +26,11 @@ pub struct OwnSlots {
 }
 
 impl TimeSlots {
-    /// The slots of a replica that last had these members, of at most `replicas`; without a rank it takes `random_rank`. `None`
-    /// if it has no slot, since more replicas run than the configuration says.
+    /// The slots of a replica that last had these members, of at most `replicas`; without a rank it takes `random_rank`, which
+    /// another replica may have too. `None` if it has no slot, since more replicas run than the configuration says.
     pub(super) fn of(members: Members, replicas: u32, random_rank: u32) -> Option<Self> {
         let count = members.known.max(replicas);
-        let own = if members.known == 0 { random_rank } else { members.rank? };
+        let own = members.rank.unwrap_or(random_rank);
         (own < replicas).then_some(Self { count, own })
     }
 }

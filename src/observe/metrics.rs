@@ -223,6 +223,8 @@ metrics! {
         "Client budgets that the fleet's server was asked to refill.";
     fleet_client_waits: IntCounterVec, "postern_fleet_client_waits_total", [], &[],
         "Requests that waited for the fleet's server to decide about a client budget.";
+    fleet_client_unanswered: IntCounterVec, "postern_fleet_client_unanswered_total", [], &[],
+        "Requests about whose client budget the fleet's server did not decide in time, so that this replica did.";
     log_lines_dropped: IntCounter, "postern_log_lines_dropped_total", [], &[],
         "Log lines lost because standard error was full, not read fast enough, or closed by its reader.";
     spans_dropped: IntCounter, "postern_spans_dropped_total", [], &[],

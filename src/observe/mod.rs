@@ -171,6 +171,7 @@ impl Observer {
             forgotten: self.metrics.fleet_forgotten.with_label_values(NO_LABELS),
             client_refills: self.metrics.fleet_client_refills.with_label_values(NO_LABELS),
             client_waits: self.metrics.fleet_client_waits.with_label_values(NO_LABELS),
+            client_unanswered: self.metrics.fleet_client_unanswered.with_label_values(NO_LABELS),
         }
     }
 

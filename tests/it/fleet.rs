@@ -47,6 +47,7 @@ async fn replicas_know_of_each_other_until_one_leaves() {
     let replicas = [(); 3].map(|()| replica(&redis.url(), &clock));
     for replica in &replicas {
         until(|| replica.members().live == 3 && replica.state(clock.now()) == FleetState::Shared).await;
+        until(|| replica.members().rank.is_some()).await;
     }
     let mut ranks: Vec<_> = replicas.iter().map(|replica| replica.members().rank).collect();
     ranks.sort();
@@ -224,7 +225,7 @@ async fn the_fleets_clock_is_that_of_the_server_also_while_it_is_away() {
     let Some(mut redis) = RedisServer::start().await else { return };
     let clock = Clock::system();
     let replicas = [(); 2].map(|()| replica(&redis.url(), &clock));
-    until(|| replicas.iter().all(|replica| replica.members().live == 2)).await;
+    until(|| replicas.iter().all(|replica| replica.members().live == 2 && replica.members().rank.is_some())).await;
     redis.kill();
     until(|| replicas.iter().all(|replica| replica.state(clock.now()) == FleetState::Alone)).await;
     let now = clock.now();
@@ -242,6 +243,7 @@ async fn a_replica_is_alone_while_the_server_is_paused_or_gone() {
     let replica = replica(&redis.url(), &clock);
     let until_state = async |state| until(|| replica.state(clock.now()) == state).await;
     until_state(FleetState::Shared).await;
+    until(|| replica.members().rank.is_some()).await;
     let server = replica.server();
     redis.signal("STOP");
     until_state(FleetState::Alone).await;

@@ -1,7 +1,7 @@
 //! A client budget that the replicas of a fleet share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -13,9 +13,6 @@ use crate::config::Rate;
 use crate::fleet::phase::Phase;
 use crate::fleet::status::Status;
 use crate::fleet::time_slots::TimeSlots;
-
-/// Wait of a request that can't be decided now.
-pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// One client budget of the fleet, on this replica.
 #[derive(Debug)]
@@ -48,6 +45,10 @@ pub(super) struct Replica {
     pub(super) random_rank: u32,
     /// Time within which a grant of the server is used, or not at all.
     pub(super) delivery: Duration,
+    /// When the replica started.
+    pub(super) started: Moment,
+    /// When the credit of all budgets that were closed is full, in nanoseconds. One that is opened again has no more of it before.
+    pub(super) credit_full_at: AtomicU64,
 }
 
 /// A request to the refiller.
@@ -60,15 +61,18 @@ pub(super) enum Request {
 }
 
 impl LeasedBudget {
-    pub(super) fn new(replica: &Arc<Replica>, key: Box<str>, rate: Rate) -> Self {
-        let lease = Lease::new(Split::new(rate, replica.replicas, replica.delivery));
+    /// Opens a budget, whose credit was empty at `empty_at`.
+    pub(super) fn new(replica: &Arc<Replica>, key: Box<str>, rate: Rate, empty_at: Moment) -> Self {
+        let split = Split::new(rate, replica.replicas, replica.delivery);
+        let closed = Moment::from_nanos(replica.credit_full_at.load(Ordering::Relaxed));
+        let lease = Lease::new(split, closed.max(empty_at + split.credit_time()));
         Self { lease, key, is_topping_up: AtomicBool::new(false), replica: Arc::clone(replica) }
     }
 
     /// The same budget with another rate. It holds nothing yet.
     #[must_use]
     pub fn with_rate(&self, rate: Rate) -> Self {
-        Self::new(&self.replica, self.key.clone(), rate)
+        Self::new(&self.replica, self.key.clone(), rate, self.replica.status.clock.now())
     }
 
     /// The rate that the budget grants.
@@ -77,8 +81,8 @@ impl LeasedBudget {
         self.lease.split().rate
     }
 
-    /// Takes one request off what this replica holds; `None` if it holds nothing, and the server has to be asked. Part of the
-    /// hit path.
+    /// Takes one request off what this replica holds, or off its credit; `None` if it has neither, and the server has to be asked.
+    /// Part of the hit path.
     #[must_use]
     pub fn spend(self: &Arc<Self>, now: Moment) -> Option<Decision> {
         let Phase::Together { episode } = self.replica.status.phase() else { return self.spend_alone(now) };
@@ -94,16 +98,43 @@ impl LeasedBudget {
         }
     }
 
-    /// Asks the server for one request. It waits for one round trip; while the server does not answer, for at most a second and a half.
+    /// Asks the server for one request. It waits for one round trip, and no longer than `[fleet] command_timeout`; without an
+    /// answer the replica decides.
     pub async fn ask(self: Arc<Self>) -> Decision {
-        let (reply, decision) = oneshot::channel();
-        let refused = self.refused(TRY_AGAIN);
-        let replica = Arc::clone(&self.replica);
-        if replica.requests.try_send(Request::Ask(self, reply)).is_err() {
-            return refused;
+        let (reply, answer) = oneshot::channel();
+        let clock = &self.replica.status.clock;
+        let time_limit = clock.now() + self.replica.delivery;
+        if self.replica.requests.try_send(Request::Ask(Arc::clone(&self), reply)).is_ok() {
+            let decision = tokio::select! {
+                biased;
+                // An error means that the replica has left the fleet.
+                decision = answer => decision.ok(),
+                () = clock.sleep_until(time_limit) => None,
+            };
+            if let Some(decision) = decision {
+                return decision;
+            }
         }
-        // An error means that the replica has left the fleet.
-        decision.await.unwrap_or(refused)
+        self.decide_unanswered(clock.now())
+    }
+
+    /// Decides about a request without the server: no request is refused only because it does not answer.
+    #[cold]
+    fn decide_unanswered(self: &Arc<Self>, now: Moment) -> Decision {
+        self.replica.status.metrics.client_unanswered.inc();
+        if let Some(decision) = self.spend_alone(now) {
+            return decision;
+        }
+        // A replica that has just gone on alone has no leases of an episode.
+        let episode = if let Phase::Together { episode } = self.replica.status.phase() { episode } else { 0 };
+        match self.lease.take_unanswered(episode, now) {
+            Taken::Granted { left } => {
+                self.ask_for_top_up();
+                self.granted(left, now)
+            }
+            Taken::Refused(wait) => self.refused(wait),
+            Taken::Empty => self.refused(self.lease.split().share_interval()),
+        }
     }
 
     /// Takes one request off the share of a replica that is alone; `None` if the server has just come back.
@@ -158,6 +189,14 @@ impl LeasedBudget {
     }
 }
 
+impl Drop for LeasedBudget {
+    fn drop(&mut self) {
+        if let Some(full_at) = self.lease.spent_credit_until() {
+            self.replica.credit_full_at.fetch_max(full_at.as_nanos(), Ordering::Relaxed);
+        }
+    }
+}
+
 impl Replica {
     /// The share of this replica, if it is alone.
     fn alone_share(&self, now: Moment) -> Option<AloneShare> {
@@ -170,5 +209,75 @@ impl Replica {
             slots: TimeSlots::of(members, self.replicas, self.random_rank),
             micros: self.status.fleet_micros(now),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::fleet::membership::Membership;
+    use crate::fleet::metrics::FleetMetrics;
+
+    /// A budget of 1 request a second with a burst of 3, and the end of the queue to the refiller, which holds one request.
+    fn budget(clock: &Clock) -> (Arc<LeasedBudget>, mpsc::Receiver<Request>) {
+        let standing = Membership::new(clock.now()).standing();
+        let status = Arc::new(Status::new(clock.clone(), standing, FleetMetrics::unregistered()));
+        let (requests, receiver) = mpsc::channel(1);
+        let replica = Replica {
+            status,
+            requests,
+            replicas: 4,
+            random_rank: 0,
+            delivery: Duration::from_millis(50),
+            started: clock.now(),
+            credit_full_at: AtomicU64::new(0),
+        };
+        let number = |number| NonZeroU32::new(number).expect("not zero");
+        let rate = Rate { per_second: number(1), burst: number(3) };
+        (Arc::new(LeasedBudget::new(&Arc::new(replica), "c".into(), rate, clock.now())), receiver)
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_to_the_server_makes_no_request_fail() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let (budget, _receiver) = budget(&clock);
+        budget.replica.requests.try_send(Request::TopUp(Arc::clone(&budget))).expect("there is room for one");
+        assert_eq!(budget.ask().await.refused, None);
+    }
+
+    #[tokio::test]
+    async fn a_question_is_decided_here_when_no_answer_comes_in_time() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let (budget, mut receiver) = budget(&clock);
+        let asked = tokio::spawn(Arc::clone(&budget).ask());
+        let _unanswered = receiver.recv().await.expect("it is asked");
+        tokio::task::yield_now().await;
+        clock.advance(Duration::from_millis(50));
+        assert_eq!(asked.await.expect("it ends").refused, None);
+    }
+
+    #[test]
+    fn a_budget_that_is_opened_again_has_no_more_credit_than_before() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let (small, mut receiver) = budget(&clock);
+        let number = |number| NonZeroU32::new(number).expect("not zero");
+        let rate = Rate { per_second: number(50), burst: number(100) };
+        let open = || Arc::new(LeasedBudget::new(&small.replica, "c".into(), rate, small.replica.started));
+        clock.advance(Duration::from_hours(1));
+        let mut granted = || {
+            let budget = open();
+            let granted = (0..9).filter(|_| budget.spend(clock.now()).is_some()).count();
+            // The refiller is done with it.
+            while receiver.try_recv().is_ok() {}
+            granted
+        };
+        assert_eq!((granted(), granted()), (3, 0));
+        clock.advance(Duration::from_hours(1));
+        assert_eq!(granted(), 3);
     }
 }

@@ -3,8 +3,12 @@
 //! While the replica shares with its fleet, it spends what the server has granted in advance: one compare-and-swap. While it is
 //! alone, the same amount fills up with time instead, at the replica's share of the rate. In neither case does the replica ever
 //! hold more than [`Split::lease`], and a replica that has just come holds nothing; so restarts and returns add nothing to a burst.
+//!
+//! Until the server has answered a first time, and when it does not answer, the replica spends its credit: a small budget of
+//! its own, which is reserved from the burst and the rate. After that it lets a few requests through on loan, and asks the server
+//! for them later.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::split::Split;
@@ -19,6 +23,11 @@ pub struct Lease {
     hand: AtomicU64,
     /// Alone, with a lease: the time at which what is held is full, in nanoseconds; without one: the number of the last slot used, + 1.
     alone: AtomicU64,
+    /// When the credit is full, in nanoseconds; and what that was at the beginning.
+    credit_full_at: AtomicU64,
+    credit_full_at_first: Moment,
+    /// Requests on loan.
+    owed: AtomicU32,
     /// The server grants nothing before this time, in nanoseconds.
     empty_until: AtomicU64,
     /// When the server's bucket is full, in nanoseconds, by its last answer.
@@ -66,11 +75,20 @@ pub struct Refill {
 }
 
 impl Lease {
-    /// A lease of nothing yet.
+    /// A lease of nothing yet, whose credit is full at a moment.
     #[must_use]
-    pub fn new(split: Split) -> Self {
+    pub fn new(split: Split, credit_full_at: Moment) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { split, hand: zero(), alone: zero(), empty_until: zero(), full_at: zero() }
+        Self {
+            split,
+            hand: zero(),
+            alone: zero(),
+            credit_full_at: AtomicU64::new(credit_full_at.as_nanos()),
+            credit_full_at_first: credit_full_at,
+            owed: AtomicU32::new(0),
+            empty_until: zero(),
+            full_at: zero(),
+        }
     }
 
     /// The division of the budget.
@@ -90,7 +108,62 @@ impl Lease {
             }
         }
         let until = Moment::from_nanos(self.empty_until.load(Ordering::Relaxed));
-        if now < until { Taken::Refused(until.since(now)) } else { Taken::Empty }
+        if now < until {
+            Taken::Refused(until.since(now))
+        } else if word >> 32 == u64::from(episode) {
+            Taken::Empty
+        } else {
+            // The server has not answered in this episode.
+            self.take_credit(now)
+        }
+    }
+
+    /// Takes one request off the credit.
+    #[cold]
+    fn take_credit(&self, now: Moment) -> Taken {
+        let (interval, most) = (nanos(self.split.credit_interval()), nanos(self.split.credit_time()));
+        let now = now.as_nanos();
+        let taken = self.credit_full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let full_at = full_at.max(now).saturating_add(interval);
+            (full_at - now <= most).then_some(full_at)
+        });
+        taken.map_or(Taken::Empty, |_| Taken::Granted { left: 0 })
+    }
+
+    /// Decides about a request that the server did not answer in time: off what is held by now, off the credit, or on loan.
+    #[cold]
+    pub fn take_unanswered(&self, episode: u32, now: Moment) -> Taken {
+        let taken = match self.take(episode, now) {
+            Taken::Empty => self.take_credit(now),
+            taken => taken,
+        };
+        if taken != Taken::Empty {
+            return taken;
+        }
+        let most = self.split.most_owed();
+        let lent = |owed| (owed < most).then_some(owed + 1);
+        let lent = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lent);
+        lent.map_or_else(|_| Taken::Refused(self.split.share_interval()), |_| Taken::Granted { left: 0 })
+    }
+
+    /// The requests on loan.
+    pub fn owed(&self) -> u32 {
+        self.owed.load(Ordering::Relaxed)
+    }
+
+    /// Pays for requests on loan with what the server has granted; returns the rest of it.
+    #[must_use]
+    pub fn pay(&self, granted: u32) -> u32 {
+        let pay = |owed: u32| Some(owed.saturating_sub(granted));
+        let owed = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).unwrap_or_else(|owed| owed);
+        granted.saturating_sub(owed)
+    }
+
+    /// When the credit is full, if some of it was spent.
+    #[must_use]
+    pub fn spent_credit_until(&self) -> Option<Moment> {
+        let full_at = Moment::from_nanos(self.credit_full_at.load(Ordering::Relaxed));
+        (full_at > self.credit_full_at_first).then_some(full_at)
     }
 
     /// Takes one request off the share of a replica that is alone.
@@ -103,7 +176,8 @@ impl Lease {
         let interval = nanos(self.split.interval()).saturating_mul(alone.replicas.into());
         let most = interval.saturating_mul(self.split.lease.into());
         let held = tokens(self.hand.load(Ordering::Relaxed), alone.episode);
-        let missing = interval.saturating_mul(self.split.lease.saturating_sub(held).into());
+        let missing = self.split.lease.saturating_sub(held).saturating_add(self.owed());
+        let missing = interval.saturating_mul(missing.into());
         let full_at_first = alone.since.as_nanos().saturating_add(missing);
         let now = now.as_nanos();
         let after = |full_at: u64| full_at.max(full_at_first).max(now).saturating_add(interval);
@@ -181,7 +255,8 @@ mod tests {
     fn lease(per_second: u32, burst: u32, replicas: u32) -> Lease {
         let number = |number| NonZeroU32::new(number).expect("not zero");
         let rate = Rate { per_second: number(per_second), burst: number(burst) };
-        Lease::new(Split::new(rate, replicas, Duration::from_millis(50)))
+        let split = Split::new(rate, replicas, Duration::from_millis(50));
+        Lease::new(split, NOW + split.credit_time())
     }
 
     fn alone(episode: u32, micros: u64) -> AloneShare {
@@ -195,11 +270,11 @@ mod tests {
     #[test]
     fn a_replica_holds_nothing_before_the_server_grants_it() {
         let lease = lease(50, 100, 4);
-        assert_eq!((lease.take(1, NOW), lease.missing(1)), (Taken::Empty, 8));
+        assert_eq!((lease.take(1, NOW), lease.missing(1)), (Taken::Empty, 6));
         lease.add(1, 3);
-        assert_eq!((lease.take(1, NOW), lease.missing(1)), (Taken::Granted { left: 2 }, 6));
+        assert_eq!((lease.take(1, NOW), lease.missing(1)), (Taken::Granted { left: 2 }, 4));
         lease.add(1, 100);
-        assert_eq!(granted(&lease, |lease| lease.take(1, NOW)), 8, "no more than the lease");
+        assert_eq!(granted(&lease, |lease| lease.take(1, NOW)), 6, "no more than the lease");
     }
 
     #[test]
@@ -210,6 +285,51 @@ mod tests {
         lease.add(2, 1);
         lease.add(1, 8);
         assert_eq!(granted(&lease, |lease| lease.take(2, NOW)), 1, "an answer of before is void too");
+    }
+
+    #[test]
+    fn the_first_requests_of_a_budget_are_granted_off_the_credit() {
+        let lease = lease(50, 100, 4);
+        let interval = lease.split().credit_interval();
+        assert_eq!(granted(&lease, |lease| lease.take(1, NOW)), 0, "a replica that has just started has no credit");
+        assert_eq!(granted(&lease, |lease| lease.take(1, NOW + interval)), 1);
+        let later = NOW + Duration::from_hours(1);
+        assert_eq!(granted(&lease, |lease| lease.take(1, later)), 3);
+        lease.add(1, 0);
+        assert_eq!(lease.take(1, later + Duration::from_hours(1)), Taken::Empty, "the server knows more");
+        assert_eq!(granted(&lease, |lease| lease.take(2, later + Duration::from_hours(1))), 3, "a new episode");
+    }
+
+    #[test]
+    fn without_an_answer_a_request_is_granted_off_the_credit_and_then_on_loan() {
+        let lease = lease(50, 100, 4);
+        lease.add(1, 1);
+        let later = NOW + Duration::from_hours(1);
+        assert_eq!(
+            granted(&lease, |lease| lease.take_unanswered(1, later)),
+            1 + 3 + 13,
+            "13 are the share of a second"
+        );
+        assert_eq!(lease.take_unanswered(1, later), Taken::Refused(Duration::from_millis(80)));
+        assert_eq!((lease.owed(), lease.pay(10), lease.pay(10), lease.owed()), (13, 0, 7, 0));
+        lease.learn(&Refill { granted: 0, left: 0, wait: Duration::from_millis(20) }, later);
+        assert_eq!(
+            lease.take_unanswered(1, later),
+            Taken::Refused(Duration::from_millis(20)),
+            "the server had answered"
+        );
+    }
+
+    #[test]
+    fn a_replica_that_is_alone_makes_up_for_requests_on_loan() {
+        let lease = lease(50, 100, 4);
+        lease.add(1, 6);
+        assert_eq!(granted(&lease, |lease| lease.take_unanswered(1, NOW)), 6 + 13);
+        lease.add(1, 6);
+        let alone = alone(1, 0);
+        assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, NOW)), 0);
+        let later = NOW + Duration::from_millis(80 * 8);
+        assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, later)), 1);
     }
 
     #[test]
@@ -231,7 +351,7 @@ mod tests {
         assert_eq!(lease.take_alone(&alone, NOW), Taken::Refused(Duration::from_millis(80)));
         let later = NOW + Duration::from_millis(160);
         assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, later)), 2);
-        assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, later + Duration::from_hours(1))), 8);
+        assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, later + Duration::from_hours(1))), 6);
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! Each budget has a bucket on the server, and each replica a lease: requests that the server has granted it in advance, a small
 //! part of the burst ([`Split`]). A request takes one off the lease: one compare-and-swap, no round trip. Leases that run low
-//! are refilled together in the background (`Refiller`). A request that finds no lease waits for one round trip and takes
-//! what the server grants it; an exhausted budget is then refused here until the server has more. A budget that is too small to divide
-//! has no leases, so each of its requests waits for a round trip.
+//! are refilled together in the background (`Refiller`). The first requests of a budget, before the first lease, are granted off
+//! a credit. A request that finds no lease later waits for one round trip and takes what the server grants it; an exhausted budget is
+//! then refused here until the server has more. A budget that is too small to divide has no leases, so each of its requests waits
+//! for a round trip.
 //!
-//! What is left of leases is spent while the server does not answer. A replica that is alone then has its share of the rate, and
-//! saves up at most what a lease holds. So in every window w the fleet grants at most burst + rate * w: leases need no end, and
-//! nothing is granted twice when the server returns.
+//! What is left of leases and credit is spent while the server does not answer, and after that a few requests on loan, for which
+//! the server is asked later. A replica that is alone has its share of the rate, and saves up at most what a lease
+//! holds. So in every window w the fleet grants at most burst + rate * w, and in an outage the loans: leases need no end, and
+//! nothing is granted twice when the server returns. A bucket that the server has lost counts as full.
 
 mod budget;
 mod lease;
@@ -17,6 +19,7 @@ mod refiller;
 mod split;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -32,7 +35,7 @@ use super::names::Names;
 use super::status::Status;
 use crate::config::Rate;
 
-/// Requests of budgets that can wait for the refiller; more are refused.
+/// Requests of budgets that can wait for the refiller; more are decided without the server.
 const LONGEST_QUEUE: usize = 4096;
 
 /// Opens the client budgets that the fleet shares.
@@ -73,9 +76,16 @@ impl ClientBudgets {
     ) -> (Self, Refiller) {
         let (requests, receiver) = mpsc::channel(LONGEST_QUEUE);
         let Sharing { replicas, random_rank, delivery } = sharing;
-        let replica = Replica { status: Arc::clone(status), requests, replicas, random_rank, delivery };
-        let replica = Arc::new(replica);
-        let keys = ["m", "ep", "ret"].map(|kind| names.single(kind));
+        let replica = Arc::new(Replica {
+            status: Arc::clone(status),
+            requests,
+            replicas,
+            random_rank,
+            delivery,
+            started: status.clock.now(),
+            credit_full_at: AtomicU64::new(0),
+        });
+        let keys = ["m", "ep", "ret", "gap"].map(|kind| names.single(kind));
         let call = RefillCall { replica: Arc::clone(&replica), commands: commands.clone(), keys };
         (Self { replica, names: Arc::clone(names) }, Refiller::new(receiver, call))
     }
@@ -89,6 +99,6 @@ impl ClientBudgets {
             BudgetOwner::ClientKey(name) => ("key", name.as_bytes()),
         };
         let hidden = self.names.hidden("client budget", &[tenant.as_bytes(), kind.as_bytes(), id]);
-        LeasedBudget::new(&self.replica, self.names.of("c", &hidden).into(), rate)
+        LeasedBudget::new(&self.replica, self.names.of("c", &hidden).into(), rate, self.replica.started)
     }
 }

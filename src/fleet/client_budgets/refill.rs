@@ -12,6 +12,7 @@ use super::lease::Refill;
 use crate::clock::Moment;
 use crate::fleet::commands::Commands;
 use crate::fleet::phase::Phase;
+use crate::fleet::reckoning::as_micros;
 use crate::fleet::script::REFILL;
 
 /// A budget that the server is asked about.
@@ -19,15 +20,8 @@ use crate::fleet::script::REFILL;
 pub(super) struct Pending {
     pub(super) budget: Arc<LeasedBudget>,
     /// The requests that wait for the decision, in the order of their arrival.
-    pub(super) waiters: VecDeque<Waiter>,
+    pub(super) waiters: VecDeque<oneshot::Sender<Decision>>,
     pub(super) is_top_up: bool,
-}
-
-/// A request that waits.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) reply: oneshot::Sender<Decision>,
-    pub(super) since: Moment,
 }
 
 /// Asks the server about budgets, and hands out what it grants.
@@ -35,8 +29,8 @@ pub(super) struct Waiter {
 pub(super) struct RefillCall {
     pub(super) replica: Arc<Replica>,
     pub(super) commands: Commands,
-    /// The members, the epoch and the last return.
-    pub(super) keys: [String; 3],
+    /// The members, the epoch, the last return and the last gap between beats.
+    pub(super) keys: [String; 4],
 }
 
 impl RefillCall {
@@ -68,8 +62,13 @@ impl RefillCall {
     }
 
     fn arguments(&self, batch: &[Pending], episode: u32) -> Vec<String> {
-        let known = self.replica.status.members().known;
-        let mut arguments = vec![self.replica.replicas.to_string(), known.to_string()];
+        let status = &self.replica.status;
+        let mut arguments = vec![
+            self.replica.replicas.to_string(),
+            status.members().known.to_string(),
+            status.latest_fleet_micros(status.clock.now()).to_string(),
+            as_micros(self.replica.delivery).to_string(),
+        ];
         for pending in batch {
             let split = pending.budget.lease().split();
             let asked = pending.asked(episode);
@@ -83,20 +82,22 @@ impl Pending {
     /// The number of requests that are asked for.
     fn asked(&self, episode: u32) -> u32 {
         let waiting = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
-        waiting.saturating_add(if self.is_top_up { self.budget.lease().missing(episode) } else { 0 })
+        let lease = self.budget.lease();
+        let missing = if self.is_top_up { lease.missing(episode) } else { 0 };
+        waiting.saturating_add(missing).saturating_add(lease.owed())
     }
 
     fn answered(&mut self, refill: &Refill, episode: u32, now: Moment) {
         let (budget, lease) = (&self.budget, self.budget.lease());
         lease.learn(refill, now);
-        let mut granted = refill.granted;
+        let mut granted = lease.pay(refill.granted);
         for waiter in self.waiters.drain(..) {
             let decision = match granted {
                 0 => budget.refused(refill.wait),
                 _ => budget.granted(0, now),
             };
             // A caller that is gone needs none.
-            if waiter.reply.send(decision).is_ok() {
+            if waiter.send(decision).is_ok() {
                 granted = granted.saturating_sub(1);
             }
         }

@@ -1,7 +1,7 @@
 //! Refills the leases of client budgets, on the fleet's thread.
 //!
 //! Leases that run low are refilled together every 50 ms; a request that waits is asked for at once. One call has up to 64
-//! budgets. While the server does not answer, requests wait for the state to be clear, and no longer than a second and a half.
+//! budgets. A request that has waited for too long is gone: its replica has decided without the server.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::budget::{LeasedBudget, Request, TRY_AGAIN};
-use super::refill::{Pending, RefillCall, Waiter};
+use super::budget::{LeasedBudget, Request};
+use super::refill::{Pending, RefillCall};
 use crate::clock::Moment;
 use crate::fleet::phase::Phase;
 
@@ -19,8 +19,6 @@ use crate::fleet::phase::Phase;
 const TOP_UP_INTERVAL: Duration = Duration::from_millis(50);
 /// Pause after a call without an answer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// Longest wait of a request: it takes a little more than a second until a replica that lost the server is alone.
-const LONGEST_WAIT: Duration = Duration::from_millis(1500);
 /// Most budgets in one call.
 const LARGEST_BATCH: usize = 64;
 /// Most calls at the same time.
@@ -54,7 +52,7 @@ impl Refiller {
             let wake = self.wake();
             tokio::select! {
                 request = self.requests.recv() => match request {
-                    Some(request) => self.accept(request, clock.now()),
+                    Some(request) => self.accept(request),
                     None => return,
                 },
                 Some(unserved) = self.calls.join_next() => self.put_back(unserved.unwrap_or_default(), clock.now()),
@@ -62,13 +60,13 @@ impl Refiller {
             }
             let now = clock.now();
             while let Ok(request) = self.requests.try_recv() {
-                self.accept(request, now);
+                self.accept(request);
             }
             self.dispatch(now);
         }
     }
 
-    fn accept(&mut self, request: Request, now: Moment) {
+    fn accept(&mut self, request: Request) {
         match request {
             Request::TopUp(budget) => self.pending_of(budget).is_top_up = true,
             Request::Ask(budget, reply) => {
@@ -76,7 +74,7 @@ impl Refiller {
                 let tops_up = budget.begin_top_up();
                 let pending = self.pending_of(budget);
                 pending.is_top_up |= tops_up;
-                pending.waiters.push_back(Waiter { reply, since: now });
+                pending.waiters.push_back(reply);
             }
         }
     }
@@ -116,7 +114,7 @@ impl Refiller {
 
     /// Does what is due.
     fn dispatch(&mut self, now: Moment) {
-        self.refuse_the_oldest(now);
+        self.forget_the_gone();
         if self.is_alone() {
             self.decide_alone(now);
             self.next_try = now + RETRY_INTERVAL;
@@ -153,24 +151,22 @@ impl Refiller {
                 budget.end_top_up();
             }
             while let Some(waiter) = pending.waiters.pop_front() {
-                let decision = budget.spend_alone(now).filter(|decision| decision.refused.is_none());
-                let Some(decision) = decision else {
+                let Some(decision) = budget.spend_alone(now) else {
+                    // The server has just come back.
                     pending.waiters.push_front(waiter);
                     break;
                 };
                 // Fails if the caller is gone.
-                let _ = waiter.reply.send(decision);
+                let _ = waiter.send(decision);
             }
         }
         self.pending.retain(|_, pending| !pending.waiters.is_empty());
     }
 
-    /// Refuses the requests that have waited for too long.
-    fn refuse_the_oldest(&mut self, now: Moment) {
+    /// Removes the requests whose callers are gone, or which were decided without the server.
+    fn forget_the_gone(&mut self) {
         for pending in self.pending.values_mut() {
-            while let Some(waiter) = pending.waiters.pop_front_if(|waiter| now.since(waiter.since) >= LONGEST_WAIT) {
-                let _ = waiter.reply.send(pending.budget.refused(TRY_AGAIN));
-            }
+            pending.waiters.retain(|waiter| !waiter.is_closed());
         }
         self.pending.retain(|_, pending| pending.is_top_up || !pending.waiters.is_empty());
     }

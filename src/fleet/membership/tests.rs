@@ -9,10 +9,8 @@ fn at(millis: u64) -> Moment {
     Moment::from_nanos((60_000 + millis) * 1_000_000)
 }
 
-fn accepted(ids: &[&str]) -> Beat {
-    let count = u32::try_from(ids.len()).expect("few");
-    let ids = ids.iter().map(|id| id.as_bytes().to_vec()).collect();
-    let accepted = Accepted { epoch: b"e".to_vec(), known: count, live: count, ids };
+fn accepted(count: u32) -> Beat {
+    let accepted = Accepted { epoch: b"e".to_vec(), known: count, live: count, rank: Some(count - 1) };
     Beat { server_time: 0.0, accepted: Some(accepted) }
 }
 
@@ -20,12 +18,12 @@ fn reckoning(now: u64) -> Reckoning {
     Reckoning::new(0.0, at(now), at(now))
 }
 
-/// A replica `b` that connects at 10 ms, and whose first beat is answered at 12 ms.
+/// A replica that connects at 10 ms, and whose first beat is answered at 12 ms.
 fn member() -> Membership {
-    let mut member = Membership::new("b".into(), at(0));
+    let mut member = Membership::new(at(0));
     member.connected(at(10), "server", reckoning(10));
     member.beat_sent(at(11));
-    assert!(!member.beat_answered(&accepted(&["c", "a", "b"]), at(11), at(12)));
+    assert!(!member.beat_answered(&accepted(3), at(11), at(12)));
     member
 }
 
@@ -38,7 +36,7 @@ use FleetState::{Alone, Joining, Limbo, Shared};
 #[test]
 fn the_state_follows_from_the_time_since_the_last_answer() {
     let member = member();
-    assert_eq!(member.standing().members, Members { known: 3, live: 3, rank: Some(1) });
+    assert_eq!(member.standing().members, Members { known: 3, live: 3, rank: Some(2) });
     assert_eq!(states(&member, &[12, 311, 312, 1010, 1011]), [Shared, Shared, Limbo, Limbo, Alone]);
 }
 
@@ -57,7 +55,7 @@ fn a_replica_that_was_alone_has_no_budget_until_its_beat_is_answered() {
     member.connected(at(5000), "server", reckoning(5000));
     assert_eq!(states(&member, &[5000, 9000]), [Joining, Joining]);
     member.beat_sent(at(5001));
-    member.beat_answered(&accepted(&["b"]), at(5001), at(5002));
+    member.beat_answered(&accepted(1), at(5001), at(5002));
     assert_eq!(states(&member, &[5002]), [Shared]);
 }
 
@@ -82,7 +80,7 @@ fn a_quick_reconnect_changes_nothing_and_another_server_does() {
 
 #[test]
 fn a_process_that_never_connects_is_alone_after_a_second() {
-    let member = Membership::new("b".into(), at(0));
+    let member = Membership::new(at(0));
     assert_eq!(states(&member, &[0, 999, 1000]), [Joining, Joining, Alone]);
     assert_eq!(member.standing().members.rank, None);
 }
@@ -98,7 +96,7 @@ fn a_beat_that_came_too_late_is_no_answer() {
 #[test]
 fn a_new_epoch_tells_that_the_servers_state_was_lost() {
     let mut member = member();
-    let mut beat = accepted(&["b"]);
+    let mut beat = accepted(1);
     assert!(!member.beat_answered(&beat, at(100), at(101)));
     beat.accepted.as_mut().expect("it is").epoch = b"another".to_vec();
     assert!(member.beat_answered(&beat, at(200), at(201)));
@@ -110,7 +108,7 @@ fn members_before_a_loss_of_state_count_for_a_minute() {
     let known = |member: &Membership| member.standing().members.known;
     for is_another_server in [true, false] {
         let mut member = member();
-        let mut alone = accepted(&["b"]);
+        let mut alone = accepted(1);
         if is_another_server {
             member.connected(at(100), "another", reckoning(100));
         } else {
@@ -121,6 +119,29 @@ fn members_before_a_loss_of_state_count_for_a_minute() {
             assert_eq!(known(&member), expected, "{now}");
         }
     }
+}
+
+#[test]
+fn a_clock_that_was_set_is_shown_when_the_server_was_told() {
+    let mut member = Membership::new(at(0));
+    let reading = |server_time, now| Reckoning::new(server_time, at(now), at(now));
+    member.connected(at(10), "server", reading(5e9, 10));
+    let shown = |member: &Membership| member.standing().reckoning.expect("it was read").latest(at(300)).round();
+    let beat = |server_time| Beat { server_time, ..accepted(1) };
+    member.beat_sent(at(100));
+    member.beat_answered(&beat(5e9 + 90e3 + 150e3), at(100), at(100));
+    assert!(member.clock_was_set());
+    assert!(shown(&member) < 5e9 + 291e3, "as before");
+    member.beat_sent(at(105));
+    assert!(member.clock_was_set(), "the answer is missing");
+    member.beat_answered(&beat(5e9 + 95e3 + 150e3), at(105), at(105));
+    assert!(!member.clock_was_set());
+    assert!(shown(&member) > 5e9 + 440e3 - 1.0);
+    // Also between two connections, unless it is another server.
+    member.connected(at(200), "server", reading(5e9, 200));
+    assert!(member.clock_was_set());
+    member.connected(at(200), "another", reading(7e9, 200));
+    assert!(!member.clock_was_set());
 }
 
 /// The fate of a beat.
@@ -141,7 +162,7 @@ proptest! {
     fn a_replica_is_never_alone_while_the_server_may_count_it_as_a_member(
         beats in proptest::collection::vec((0_u64..1500, fate(), 0_u64..400, any::<bool>()), 1..40),
     ) {
-        let mut member = Membership::new("b".into(), at(0));
+        let mut member = Membership::new(at(0));
         let (mut now, mut lease_end) = (1, 0);
         for (pause, fate, delay, reconnects) in beats {
             for _ in 0..pause {
@@ -160,22 +181,10 @@ proptest! {
                 lease_end = lease_end.max(now + delay + u64::try_from(LEASE.as_millis()).expect("small"));
             }
             if matches!(fate, Fate::Answered) {
-                let beat = if is_in_time { accepted(&["b"]) } else { Beat { server_time: 0.0, accepted: None } };
+                let beat = if is_in_time { accepted(1) } else { Beat { server_time: 0.0, accepted: None } };
                 member.beat_answered(&beat, at(now), at(now + delay));
                 now += delay;
             }
         }
-    }
-
-    #[test]
-    fn ranks_are_places_in_byte_order(mut ids in proptest::collection::hash_set("[a-z]{1,4}", 1..70)) {
-        ids.insert("m".to_owned());
-        let listed: Vec<&str> = ids.iter().map(String::as_str).take(64).collect();
-        let mut member = Membership::new("m".into(), at(0));
-        member.beat_answered(&accepted(&listed), at(1), at(2));
-        let mut sorted = listed.clone();
-        sorted.sort_unstable();
-        let place = sorted.iter().position(|id| *id == "m").map(|place| u32::try_from(place).expect("few"));
-        prop_assert_eq!(member.standing().members.rank, place);
     }
 }

@@ -2,24 +2,26 @@
 -- Grants requests of client budgets to a replica in advance, from one bucket per budget.
 --
 -- KEYS  1 members (sorted set: replica -> end of its lease)  2 epoch, which ends in the time of its begin
---       3 when a replica last came back  4 and more: budgets (string: requests left, and when)
--- ARGV  1 replicas that the rate is divided among  2 members last known to the caller; then for each budget
---       3 interval between requests, in microseconds  4 burst  5 requests that are asked for
+--       3 when a replica last came back  4 end of the last gap between beats  5 and more: budgets (string: requests left, and when)
+-- ARGV  1 replicas that the rate is divided among  2 members last known to the caller
+--       3 latest time on this server's clock at which the call can have been sent  4 longest delay; then for each budget
+--       5 interval between requests, in microseconds  6 burst  7 requests that are asked for
 -- Times are in microseconds.
 --
--- Returns for each budget {granted, left, time until one more is left}.
+-- Returns for each budget {granted, left, time until one more is left}; nothing if the call came too late, or the clock was set
+-- forward, which a beat tells later.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local us = function(n) return string.format('%.0f', n) end
+if now > tonumber(ARGV[3]) + tonumber(ARGV[4]) then return {} end
 local members, known = redis.call('ZCARD', KEYS[1]), tonumber(ARGV[2])
 local replicas = math.max(tonumber(ARGV[1]), members, known)
 -- Replicas whose lease has ended may be alone, and then have their share of the rate since.
 local ended = redis.call('ZRANGE', KEYS[1], '-inf', us(now), 'BYSCORE', 'WITHSCORES')
--- A budget of which nothing is known starts with its burst spent at the begin of the epoch: the state may have been lost.
+-- Members that the server does not know any more, since it lost its state, count as replicas whose lease has ended.
 local epoch = redis.call('GET', KEYS[2])
 local born = epoch and (tonumber(string.match(epoch, '%-(%d+)$')) or 0) or now
 if born > now then born = 0 end
--- Members that the server does not know any more, since it lost its state, count as replicas whose lease has ended.
 for _ = members + 1, known do
   table.insert(ended, '')
   table.insert(ended, us(born))
@@ -31,11 +33,14 @@ if returned > now then
   returned = now
   redis.call('SET', KEYS[3], us(now))
 end
+-- Nor for the time before the clock was set, or the server stood still.
+returned = math.max(returned, math.min(tonumber(redis.call('GET', KEYS[4]) or 0), now))
 local answers = {}
-for i = 4, #KEYS do
-  local argument = 3 * (i - 4) + 3
+for i = 5, #KEYS do
+  local argument = 3 * (i - 5) + 5
   local interval, burst, asked = tonumber(ARGV[argument]), tonumber(ARGV[argument + 1]), tonumber(ARGV[argument + 2])
-  local level, from = 0, born
+  -- A bucket of which nothing is known is full.
+  local level, from = burst, now
   local state = redis.call('GET', KEYS[i])
   if state then
     local left, at = string.match(state, '^(%S+) (%S+)$')
@@ -51,6 +56,6 @@ for i = 4, #KEYS do
   local keep = math.ceil((burst - level) * interval / 1000) + 600000
   redis.call('SET', KEYS[i], string.format('%.6f %.0f', level, now), 'PX', keep)
   local wait = level < 1 and math.min((1 - level) * interval / math.max(share, 0.01), 3600000000) or 0
-  answers[i - 3] = {granted, math.floor(level), math.ceil(wait)}
+  answers[i - 4] = {granted, math.floor(level), math.ceil(wait)}
 end
 return answers

@@ -7,14 +7,18 @@
 -- ARGV  1 interval us   2 tolerance, in intervals   3 urgency: f or b   4 credential   5 account   6 longest wait us
 --       7 org   8 replicas last known to the caller   9 most replicas   10 lease us
 --       11 the caller's number for this server, which another has after a failover
+--       12 latest time on this server's clock at which the call can have been sent us
 -- Returns {verdict, wait us, server's time us, held for us, rate factor, expected at us, arrival time of the next request, from now us}.
 --   go     granted at the server's time; instead of the wait, what the grant costs in us
 --   wait   the flow has a place; ask again after the wait, and at least every 200 ms
 --   later  the wait is longer than the longest; a flow without a place got none
+--   late   the call came too late for a grant to be used, or the clock was set forward; nothing has changed
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local FULL, STEP, SEQUENCE, URGENCY = 1000, 10, 2 ^ 20, 2 ^ 52
-local POLL, GONE, PASS, SILENT, FORGET = 200000, 400000, 40000, 200000, 60000000
+local POLL, GONE, PASS, LATE, SILENT, FORGET = 200000, 400000, 40000, 40000, 200000, 60000000
+-- The time by which the clock went forward would be counted as if it had passed, until a beat tells of it.
+if now > tonumber(ARGV[12]) + LATE then return {'late', 0, now, 0, FULL, 0, 0} end
 local interval, background, lease = tonumber(ARGV[1]), ARGV[3] == 'b', tonumber(ARGV[10])
 local tolerance = tonumber(ARGV[2]) * interval
 local credential = ARGV[3] .. ':' .. ARGV[4]

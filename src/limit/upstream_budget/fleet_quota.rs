@@ -140,6 +140,7 @@ impl FleetQuota {
             self.fleet.config().replicas.to_string(),
             micros(LEASE),
             self.fleet.server().to_string(),
+            self.fleet.latest_clock_micros(self.clock.now()).to_string(),
         ];
         let keys = [&keys.state, &keys.queue, &keys.expected, &keys.rounds, &keys.members, &keys.gap, &keys.orgs];
         let answer = self.fleet.commands().run(&TURN, &keys[..], &arguments[..]).await?;
@@ -226,6 +227,8 @@ impl Turn {
         let verdict = match verdict.as_str() {
             "go" => Verdict::Granted(now),
             "wait" => Verdict::Waits { wait, place: FleetPlace(expected) },
+            // The fleet's clock was set, or the call was under way for too long.
+            "late" => return Err(Unavailable::TimedOut),
             _ => Verdict::TooLong { wait },
         };
         let [held_for, arrival] = [held_for, arrival].map(Duration::from_micros);

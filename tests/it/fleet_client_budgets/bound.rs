@@ -21,6 +21,8 @@ enum Event {
     Flush,
     Start,
     Stop(usize, bool),
+    /// No requests for so many seconds.
+    Rest(u64),
 }
 
 fn rate(per_second: u32, burst: u32) -> Rate {
@@ -40,6 +42,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::Flush),
         1 => Just(Event::Start),
         1 => (0_usize..8, any::<bool>()).prop_map(|(replica, leaves)| Event::Stop(replica, leaves)),
+        2 => (0_u64..300).prop_map(Event::Rest),
     ];
     prop::collection::vec(event, 1..40)
 }
@@ -67,6 +70,7 @@ fn play(simulation: &mut Simulation, events: &[Event], seed: u64) {
             Event::Flush => simulation.flush(),
             Event::Start => simulation.start(),
             Event::Stop(replica, leaves) => simulation.stop(*replica, *leaves),
+            Event::Rest(seconds) => simulation.rest(seconds * 1000),
         }
     }
 }
@@ -111,10 +115,12 @@ fn excess_after(history: impl Fn(&mut Simulation)) -> f64 {
     let excess = |(per_second, burst): (u32, u32)| {
         let mut simulation = Simulation::new(rate(per_second, burst), (4, 4), 3, 1);
         rush(&mut simulation, 200, NONE);
+        // Long enough for a full credit.
+        simulation.rest(300_000);
         simulation.step(&[1, 1, 1, 1]);
         rush(&mut simulation, 1000 * burst / per_second, NONE);
         // Half of a lease is used, so that it is refilled, and the server knows that its bucket is full.
-        simulation.step(&[burst / 24 + 1]);
+        simulation.step(&[burst / 32 + 1]);
         rush(&mut simulation, 1000, NONE);
         history(&mut simulation);
         simulation.worst_excess()
@@ -174,13 +180,45 @@ fn a_replica_that_is_alone_begins_with_no_more_than_it_holds() {
 }
 
 #[test]
-fn a_server_that_lost_its_state_grants_no_second_burst() {
+fn a_server_that_lost_its_state_grants_its_bucket_once_more() {
     let excess = excess_after(|fleet| {
         rush(fleet, 300, ALL);
         fleet.flush();
         rush(fleet, 2000, ALL);
     });
     assert!(excess <= 0.05, "{excess}");
+}
+
+#[test]
+fn the_first_requests_of_a_budget_wait_for_no_server_and_are_within_the_burst() {
+    let mut simulation = Simulation::new(rate(50, 100), (4, 4), 3, 1);
+    rush(&mut simulation, 200, NONE);
+    simulation.rest(300_000);
+    simulation.step(&[3, 3, 3, 3]);
+    assert_eq!(simulation.granted.len(), 12, "three each, at once");
+    rush(&mut simulation, 1000, ALL);
+    assert!(simulation.worst_excess() <= 0.05, "{}", simulation.worst_excess());
+    assert!(simulation.worst_excess() > -30.0, "all but the leases");
+}
+
+/// Requests that a fleet of four refuses in the second after its server stands still, if it is asked for less than its rate.
+fn refused_without_an_answer(per_second: u32, burst: u32) -> u64 {
+    let mut simulation = Simulation::new(rate(per_second, burst), (4, 4), 3, 1);
+    rush(&mut simulation, 2000, NONE);
+    simulation.set_paused(true);
+    let pause = 4000 / per_second + 1;
+    for millis in 0..1000 {
+        let asked = u32::from(millis % pause == 0);
+        simulation.step(&[asked; 4]);
+    }
+    simulation.refused
+}
+
+#[test]
+fn no_request_within_the_share_is_refused_while_the_state_is_unclear() {
+    for (per_second, burst) in [(50, 100), (1, 60), (5, 3), (20, 10)] {
+        assert_eq!(refused_without_an_answer(per_second, burst), 0, "{per_second} {burst}");
+    }
 }
 
 #[test]

@@ -7,6 +7,9 @@ pub(super) const MEMBER: f64 = 750e3;
 /// The time after which a member whose lease has ended is forgotten.
 pub(super) const FORGOTTEN: f64 = 60e6;
 
+/// No beat for this long means that the server's clock, or the server, stood still or jumped.
+const SILENT: f64 = 200e3;
+
 /// The server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Server {
@@ -16,6 +19,8 @@ pub(super) struct Server {
     pub(super) born: Option<f64>,
     /// When a replica last came back.
     pub(super) returned: f64,
+    /// The end of the last gap between beats.
+    pub(super) gap: f64,
     /// The requests left in each bucket, and when.
     pub(super) buckets: BTreeMap<String, (f64, f64)>,
 }
@@ -36,6 +41,10 @@ impl Server {
     /// A member's beat.
     pub(super) fn beat(&mut self, now: f64, replica: &str) {
         self.born.get_or_insert(now);
+        let latest = self.members.values().copied().filter(|end| *end <= now + MEMBER).fold(f64::MIN, f64::max);
+        if now + MEMBER - latest > SILENT {
+            self.gap = now;
+        }
         if self.members.get(replica).is_none_or(|end| *end < now) {
             self.returned = now;
         }
@@ -56,9 +65,10 @@ impl Server {
         ended.extend((known..last_known).map(|_| born));
         let share = 1.0 - f64::from(u32::try_from(ended.len()).expect("few")) / replicas;
         self.returned = self.returned.min(now);
+        let counted_from = self.returned.max(self.gap.min(now));
         let (level, from) = match self.buckets.get(key) {
-            Some((level, at)) => (*level, at.min(now).max(self.returned)),
-            None => (0.0, born),
+            Some((level, at)) => (*level, at.min(now).max(counted_from)),
+            None => (*burst, now),
         };
         let time = ended.iter().fold(now - from, |time, end| time - (now - from.max(*end)) / replicas);
         let level = burst.min(level + time.max(0.0) / interval);

@@ -50,15 +50,24 @@ impl Scripts {
     fn beat(&mut self, now: f64, replica: &str) {
         let mut call = self.beat.prepare_invoke();
         let epoch = format!("{replica}-{}", us(now));
-        let arguments =
-            [replica.to_owned(), us(MEMBER), us(FORGOTTEN), us(now), us(200e3), epoch, "names-1".to_owned()];
-        call.key(&["m", "log", "ep", "gap", "ret", "names"]).arg(&arguments).arg(&clock(now));
+        let arguments = [
+            replica.to_owned(),
+            us(MEMBER),
+            us(FORGOTTEN),
+            us(now),
+            us(200e3),
+            epoch,
+            "-1".to_owned(),
+            "0".to_owned(),
+            "names-1".to_owned(),
+        ];
+        call.key(&["m", "log", "ep", "gap", "ret", "ranks", "names"]).arg(&arguments).arg(&clock(now));
         let _: redis::Value = call.invoke(&mut self.connection).expect("it runs");
     }
 
     fn refill(&mut self, now: f64, known: u32, questions: &[Question]) -> Vec<Answer> {
         let mut call = self.refill.prepare_invoke();
-        call.key(&["m", "ep", "ret"]).arg(REPLICAS).arg(known);
+        call.key(&["m", "ep", "ret", "gap"]).arg(REPLICAS).arg(known).arg(us(now)).arg(us(50e3));
         for question in questions {
             call.key(&question.key)
                 .arg(question.interval.to_string())
@@ -75,7 +84,8 @@ impl Scripts {
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    const LOST: [&[&str]; 5] = [&["c:0"], &["m"], &["ret"], &["ep"], &["c:0", "c:1", "c:2", "m", "ep", "ret"]];
+    const LOST: [&[&str]; 6] =
+        [&["c:0"], &["m"], &["ret"], &["gap"], &["ep"], &["c:0", "c:1", "c:2", "m", "ep", "ret", "gap"]];
     let event = prop_oneof![
         4 => (0_u8..4).prop_map(Event::Beat),
         1 => (0_u8..4).prop_map(Event::Leave),
@@ -94,6 +104,7 @@ fn lose(server: &mut Server, keys: &[&str]) {
             "m" => server.members.clear(),
             "ep" => server.born = None,
             "ret" => server.returned = 0.0,
+            "gap" => server.gap = 0.0,
             budget => drop(server.buckets.remove(budget)),
         }
     }

@@ -8,7 +8,7 @@ use postern::config::Rate;
 use postern::fleet::TimeSlots;
 use postern::fleet::client_budgets::{AloneShare, Lease, Refill, Split, Taken};
 
-use super::model::{Question, Server};
+use super::model::{MEMBER, Question, Server};
 
 /// Time within which a grant of the server is used, in milliseconds.
 const DELIVERY: u64 = 50;
@@ -20,8 +20,6 @@ const ALONE_AFTER: u64 = 1000;
 const GIVEN_UP: u64 = 300;
 /// The lease of a member has surely ended so long after a beat was sent.
 const LEASE_OVER: u64 = 950;
-/// A request waits no longer than this while the server does not answer.
-const LONGEST_WAIT: u64 = 1000;
 /// Reading of the server's clock at the begin, in milliseconds.
 const SERVER_START: u64 = 1_000_000_000;
 
@@ -71,6 +69,11 @@ pub(super) struct Simulation {
     now: u64,
     pub(super) granted: Vec<u64>,
     pub(super) refused: u64,
+    /// Times that the server lost its state.
+    losses: u32,
+    /// Most requests that were on loan at a time, and those of replicas that have ended.
+    most_owed: u32,
+    owed_by_ended: u32,
 }
 
 impl Simulation {
@@ -80,7 +83,7 @@ impl Simulation {
         let mut simulation = Self {
             split,
             replicas: Vec::new(),
-            server: Server { born: Some(0.0), ..Server::default() },
+            server: Server::default(),
             is_paused: false,
             messages: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -89,6 +92,9 @@ impl Simulation {
             now: 0,
             granted: Vec::new(),
             refused: 0,
+            losses: 0,
+            most_owed: 0,
+            owed_by_ended: 0,
         };
         (0..count).for_each(|_| simulation.start());
         simulation
@@ -106,7 +112,7 @@ impl Simulation {
         self.started += 1;
         self.replicas.push(Replica {
             id: format!("replica-{:04}", self.started),
-            lease: Lease::new(self.split),
+            lease: Lease::new(self.split, self.moment() + self.split.credit_time()),
             is_cut_off: false,
             episode: 1,
             alone_since: None,
@@ -123,6 +129,7 @@ impl Simulation {
     pub(super) fn stop(&mut self, index: usize, leaves: bool) {
         if self.count() > 1 {
             let replica = self.replicas.remove(index % self.count());
+            self.owed_by_ended += replica.lease.owed();
             if leaves && !replica.is_cut_off && !self.is_paused {
                 self.server.members.remove(&replica.id);
             }
@@ -147,6 +154,22 @@ impl Simulation {
         // Members that are cut off at that moment are unknown afterwards.
         if self.replicas.iter().all(|replica| !replica.is_cut_off) {
             self.server = Server::default();
+            self.losses += 1;
+        }
+    }
+
+    /// Passes a long time without requests, if all replicas are connected.
+    pub(super) fn rest(&mut self, millis: u64) {
+        let is_calm = !self.is_paused && self.messages.is_empty();
+        let is_together =
+            |replica: &Replica| !replica.is_cut_off && replica.alone_since.is_none() && replica.waiters.is_empty();
+        if is_calm && self.replicas.iter().all(is_together) {
+            self.now += millis;
+            for replica in &mut self.replicas {
+                (replica.last_good, replica.last_beat) = (self.now, Some(self.now));
+            }
+            let end = self.server_time() + MEMBER;
+            self.server.members.values_mut().for_each(|member| *member = end);
         }
     }
 
@@ -161,6 +184,8 @@ impl Simulation {
             }
             self.serve_waiters(index);
         }
+        let owed = self.owed_by_ended + self.replicas.iter().map(|replica| replica.lease.owed()).sum::<u32>();
+        self.most_owed = self.most_owed.max(owed);
     }
 
     fn moment(&self) -> Moment {
@@ -238,8 +263,9 @@ impl Simulation {
                 replica.is_topping_up &= !is_top_up;
                 replica.lease.learn(&answer, moment);
                 let waiting = u32::try_from(waiters.len()).expect("few");
-                let served = waiting.min(answer.granted);
-                replica.lease.add(episode, answer.granted - served);
+                let granted = replica.lease.pay(answer.granted);
+                let served = waiting.min(granted);
+                replica.lease.add(episode, granted - served);
                 self.granted.extend((0..served).map(|_| now));
                 self.refused += u64::from(waiting - served);
             }
@@ -311,7 +337,8 @@ impl Simulation {
                     replica.is_topping_up = true;
                     // The refiller waits for up to 50 ms.
                     let delay = self.random.u64(0..=50);
-                    let (episode, asked) = (replica.episode, replica.lease.missing(replica.episode));
+                    let (episode, lease) = (replica.episode, &replica.lease);
+                    let asked = lease.missing(episode) + lease.owed();
                     let kind = Kind::Refill { episode, asked, waiters: Vec::new(), is_top_up: true };
                     let (replica, arrives) = (replica.id.clone(), now + delay);
                     self.messages.push(Message { replica, sent: arrives, arrives, kind });
@@ -325,33 +352,44 @@ impl Simulation {
     fn serve_waiters(&mut self, index: usize) {
         let now = self.now;
         let replica = &mut self.replicas[index];
-        let before = replica.waiters.len();
-        replica.waiters.retain(|since| now - since < LONGEST_WAIT);
-        self.refused += u64::try_from(before - replica.waiters.len()).expect("few");
-        if let Some(since) = replica.alone_since {
-            let (alone, moment) = (self.share(index, since), self.moment());
+        // Nothing that came with this step has waited yet.
+        let is_late = |since: &u64| now - since >= DELIVERY;
+        let decided = if replica.alone_since.is_some() {
+            replica.waiters.len()
+        } else {
+            replica.waiters.iter().filter(|since| is_late(since)).count()
+        };
+        let alone = replica.alone_since.map(|since| self.share(index, since));
+        let moment = self.moment();
+        for _ in 0..decided {
             let replica = &mut self.replicas[index];
-            while !replica.waiters.is_empty()
-                && matches!(replica.lease.take_alone(&alone, moment), Taken::Granted { .. })
-            {
-                replica.waiters.remove(0);
-                self.granted.push(now);
+            replica.waiters.remove(0);
+            let taken = match &alone {
+                Some(alone) => replica.lease.take_alone(alone, moment),
+                None => replica.lease.take_unanswered(replica.episode, moment),
+            };
+            match taken {
+                Taken::Granted { .. } => self.granted.push(now),
+                _ => self.refused += 1,
             }
-        } else if !replica.waiters.is_empty() && !replica.is_cut_off {
+        }
+        let replica = &mut self.replicas[index];
+        if replica.alone_since.is_none() && !replica.waiters.is_empty() && !replica.is_cut_off {
             let waiters = std::mem::take(&mut replica.waiters);
             let is_top_up = !std::mem::replace(&mut replica.is_topping_up, true);
             let held = if is_top_up { replica.lease.missing(replica.episode) } else { 0 };
-            let asked = held + u32::try_from(waiters.len()).expect("few");
+            let asked = held + replica.lease.owed() + u32::try_from(waiters.len()).expect("few");
             let (id, episode) = (replica.id.clone(), replica.episode);
             self.send(&id, now, Kind::Refill { episode, asked, waiters, is_top_up });
         }
     }
 
-    /// The largest number by which a window has more granted requests than burst + rate * w; than one more, for a budget without
-    /// leases.
+    /// The largest number by which a window has more granted requests than burst + rate * w, the requests on loan, and one bucket
+    /// for each loss of the server's state; than one more, for a budget without leases.
     pub(super) fn worst_excess(&self) -> f64 {
         let rate = f64::from(self.split.rate.per_second.get()) / 1e3;
         let exception = if self.split.lease == 0 { 1.0 } else { 0.0 };
+        let exception = f64::from(self.losses).mul_add(self.split.common, exception + f64::from(self.most_owed));
         let burst = f64::from(self.split.rate.burst.get()) + exception;
         let (mut worst, mut lowest) = (f64::MIN, f64::MAX);
         for (number, at) in (0_u32..).zip(&self.granted) {

@@ -6,6 +6,7 @@
 mod fairness;
 mod model;
 mod property;
+mod ranks;
 mod server;
 mod share;
 mod sorted_set;

@@ -64,6 +64,7 @@ pub(super) enum Verdict {
     Go,
     Wait,
     Later,
+    Late,
 }
 
 /// The answer of a turn.
@@ -139,7 +140,7 @@ impl Model {
             (if wait > limits.longest_wait { Verdict::Later } else { Verdict::Wait }, wait)
         };
         let keeps_place = match (verdict, &place) {
-            (Verdict::Go, _) | (Verdict::Later, Place::New { .. }) => false,
+            (Verdict::Go | Verdict::Late, _) | (Verdict::Later, Place::New { .. }) => false,
             (Verdict::Wait | Verdict::Later, Place::Held(_)) => true,
             (Verdict::Wait, Place::New { score, round }) => {
                 self.queue.add(&name, *score);

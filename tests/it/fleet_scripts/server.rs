@@ -20,6 +20,7 @@ pub(super) struct Scripts {
     _server: RedisServer,
     connection: Connection,
     beat: Script,
+    leave: Script,
     turn: Script,
     hold: Script,
     give_back: Script,
@@ -42,6 +43,7 @@ impl Scripts {
             _server: server,
             connection,
             beat: at_given_time(include_str!("../../../src/fleet/scripts/beat.lua")),
+            leave: Script::new(include_str!("../../../src/fleet/scripts/leave.lua")),
             turn: at_given_time(include_str!("../../../src/fleet/scripts/turn.lua")),
             hold: at_given_time(include_str!("../../../src/fleet/scripts/hold.lua")),
             give_back: at_given_time(include_str!("../../../src/fleet/scripts/give_back.lua")),
@@ -59,17 +61,69 @@ impl Scripts {
 
     /// Returns the numbers of known and live members.
     pub(super) fn beat(&mut self, now: f64, replica: &str) -> (usize, usize) {
-        let (_, _, _, _, known, live, _): (String, String, String, String, usize, usize, Vec<String>) = call(
+        let (members, _) = self.beat_with(now, replica, None, false);
+        members
+    }
+
+    /// A beat of a replica that has seen that the server's clock was set.
+    pub(super) fn tell_of_a_set_clock(&mut self, now: f64, replica: &str) {
+        self.beat_with(now, replica, None, true);
+    }
+
+    /// A beat of a replica that believes to have this rank; returns the rank that it has.
+    pub(super) fn rank(&mut self, now: f64, replica: &str, rank: Option<u32>) -> Option<u32> {
+        let (_, rank) = self.beat_with(now, replica, rank, false);
+        rank
+    }
+
+    fn beat_with(
+        &mut self,
+        now: f64,
+        replica: &str,
+        rank: Option<u32>,
+        clock_was_set: bool,
+    ) -> ((usize, usize), Option<u32>) {
+        let rank = rank.map_or(-1, i64::from);
+        let epoch = format!("{replica}-{}", us(now));
+        let (_, _, _, _, known, live, rank): (String, String, String, String, usize, usize, i64) = call(
             &mut self.connection,
             now,
             &self.beat,
-            &[MEMBERS, "log", "epoch", GAP, "ret", "names"],
-            &[replica, &us(LEASE), &us(FORGET), &us(now), &us(200e3), "epoch-1", "names-1"].map(str::to_owned),
+            &[MEMBERS, "log", "epoch", GAP, "ret", "ranks", "names"],
+            &[
+                replica.to_owned(),
+                us(LEASE),
+                us(FORGET),
+                us(now),
+                us(200e3),
+                epoch,
+                rank.to_string(),
+                u8::from(clock_was_set).to_string(),
+                "names-1".to_owned(),
+            ],
         );
-        (known, live)
+        ((known, live), u32::try_from(rank).ok())
+    }
+
+    /// Ends the lease of a replica that leaves.
+    pub(super) fn leave(&mut self, replica: &str) {
+        let mut call = self.leave.prepare_invoke();
+        let _: redis::Value =
+            call.key(&[MEMBERS, "ranks"]).arg(replica).invoke(&mut self.connection).expect("the script runs");
     }
 
     pub(super) fn turn(&mut self, now: f64, flow: Flow, last_known: f64, limits: Limits) -> Turn {
+        self.turn_sent_at((now, now), flow, last_known, limits)
+    }
+
+    /// Asks by a call that was sent at a time of the server's clock, as its caller reckons.
+    pub(super) fn turn_sent_at(
+        &mut self,
+        (now, sent): (f64, f64),
+        flow: Flow,
+        last_known: f64,
+        limits: Limits,
+    ) -> Turn {
         let arguments = [
             us(limits.interval),
             us(limits.tolerance),
@@ -82,6 +136,7 @@ impl Scripts {
             us(limits.replicas),
             us(LEASE),
             SERVER.to_string(),
+            us(sent),
         ];
         let keys = [STATE, QUEUE, EXPECTED, ROUNDS, MEMBERS, GAP, ORGS];
         let (verdict, wait, now, held_for, pace, expected, arrival): (String, f64, f64, f64, f64, f64, f64) =
@@ -90,6 +145,7 @@ impl Scripts {
             "go" => Verdict::Go,
             "wait" => Verdict::Wait,
             "later" => Verdict::Later,
+            "late" => Verdict::Late,
             other => panic!("{other} is no verdict"),
         };
         Turn { verdict, wait, now, held_for, pace, expected, arrival }

@@ -1,6 +1,7 @@
 //! The rate of a fleet with members that may be alone, after a 429, and after the clock was set.
 
 use super::fairness::{Fleet, caller};
+use super::model::Verdict;
 
 /// Asks for a second's worth of requests; returns the number that is granted.
 fn granted_in_a_second(fleet: &mut Fleet) -> usize {
@@ -50,6 +51,23 @@ async fn a_clock_that_is_set_never_stops_the_fleet_nor_gives_it_a_burst() {
         let granted = granted_in_a_second(&mut fleet);
         assert!((17..=20).contains(&granted), "{granted} after a jump of {jump}");
     }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_forward_by_a_moment_gives_no_request_more() {
+    let Some(mut fleet) = Fleet::start(&["a"]).await else { return };
+    fleet.pass(1e6);
+    while fleet.ask(caller(1, 1)) {}
+    // Less than the script notices by itself.
+    let before = fleet.now;
+    fleet.now += 150e3;
+    let known = 1.0;
+    let answer = fleet.scripts.turn_sent_at((fleet.now, before), caller(1, 1), known, fleet.limits);
+    assert_eq!(answer.verdict, Verdict::Late, "the caller does not know the new time yet");
+    fleet.scripts.tell_of_a_set_clock(fleet.now, "a");
+    assert!(!fleet.ask(caller(1, 1)));
+    let granted = granted_in_a_second(&mut fleet);
+    assert!((15..=20).contains(&granted), "{granted}");
 }
 
 #[tokio::test]
