@@ -58,6 +58,8 @@ pub fn admit(caller: &Caller, budgets: &mut Option<Budgets>, now: Moment) -> Res
         Credential::Jwt(_) | Credential::OrgKey(_) | Credential::SessionToken(_) => None,
     };
     let budgets = budgets.get_or_insert_with(|| {
+        // Here, since a request that waits for the fleet's server is identified and admitted anew.
+        partition.count_request(now);
         let policies = own.map_or_else(|| tenant.policies().of_partition(partition), |own| &own.policies).clone();
         Budgets { policies, partition: None, key: None, upstream: None }
     });

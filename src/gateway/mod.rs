@@ -112,6 +112,7 @@ impl Gateway {
         let fleet = start_fleet(&config, &clock, &observer)?;
         let fetcher = Fetcher::new(Arc::clone(&config), clock.clone(), &observer, fleet.as_ref());
         let callers = Callers::new(&config, &clock, fleet.as_ref())?;
+        observer.configure(callers.tenants());
         if let Some(fleet) = &fleet {
             fleet.set_dropper(Arc::new(TenantDropper::new(callers.tenants())));
         }

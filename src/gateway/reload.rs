@@ -49,6 +49,7 @@ impl Gateway {
     /// to serve.
     pub fn take_over(&self) {
         self.callers.apply_limits();
+        self.observer.configure(self.tenants());
         if let Some(fleet) = &self.fleet {
             fleet.set_dropper(Arc::new(TenantDropper::new(self.tenants())));
         }

@@ -61,6 +61,8 @@ impl Connection {
         let (sender, connection) = http1::Builder::new()
             // Some servers send it; a client has to cope with it (RFC 9112, 5.1).
             .allow_spaces_after_header_name_in_responses(true)
+            // As above (RFC 9112, 5.2).
+            .allow_obsolete_multiline_headers_in_responses(true)
             .handshake(io)
             .await
             .map_err(|error| no_response(&error))?;

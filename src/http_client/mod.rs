@@ -27,7 +27,7 @@ use hyper::body::Body;
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::connect::{Connector, Resolve, SystemResolver, Tls, Via};
 use self::decompress::decompress;
@@ -168,6 +168,13 @@ impl Client {
             Err(error) => Err(error),
         };
         Ok(Response::from_parts(head, body))
+    }
+
+    /// Reads the body of a streamed response that only explains the status. It is empty if it takes longer than `time`, is incomplete
+    /// or too large, or can't be decoded.
+    pub async fn read_explanation(&self, head: &response::Parts, body: ResponseBody, time: Duration) -> Bytes {
+        let explanation = async { self.decoded(head, body.read().await?).await };
+        timeout(time, explanation).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Undoes the content coding of a body, if there is a body, and leaves out a byte order mark before it: the servers of this

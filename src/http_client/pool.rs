@@ -23,7 +23,7 @@ use super::connect::Connector;
 use super::connection::{Connection, SendFailure};
 use super::error::{TransportError, TransportErrorKind};
 use super::idle::IdleSet;
-use super::request_body::RequestBody;
+use super::request_body::{RequestBody, Upload, upload};
 use super::resend::ResendPermits;
 use super::suspicion::{Suspicion, Waiting};
 use crate::log_events;
@@ -69,6 +69,8 @@ pub(super) struct PoolLimits {
 pub(super) struct Lease {
     pool: Pool,
     connection: Connection,
+    /// The body of the request, if it is streamed.
+    uploaded: Option<Arc<Upload>>,
 }
 
 /// The connection that a request is sent on.
@@ -109,6 +111,7 @@ impl Pool {
         permits: Option<&P>,
     ) -> Result<(Response<Incoming>, Lease), TransportError> {
         let max_idle = if request.method() == Method::GET { Duration::MAX } else { FRESH };
+        let uploaded = upload(request.body());
         let mut next = first;
         loop {
             let idle = if next == ConnectionChoice::Idle { self.idle.take(max_idle) } else { None };
@@ -131,7 +134,7 @@ impl Pool {
                 (Ok((response, _)), Some(copy)) if is_reused && response.status() == StatusCode::REQUEST_TIMEOUT => {
                     (copy, ConnectionChoice::New)
                 }
-                (Ok((response, connection)), _) => return Ok(self.lease(connection, response)),
+                (Ok((response, connection)), _) => return Ok(self.lease(connection, response, uploaded)),
                 (Err(Unanswered::Failed(SendFailure::Unsent(request))), _) if is_reused => {
                     (request, ConnectionChoice::Idle)
                 }
@@ -236,20 +239,27 @@ impl Pool {
     }
 
     /// Holds the connection of a response. It is closed after one that says that what answers there does not work.
-    fn lease(&self, mut connection: Connection, response: Response<Incoming>) -> (Response<Incoming>, Lease) {
+    fn lease(
+        &self,
+        mut connection: Connection,
+        response: Response<Incoming>,
+        uploaded: Option<Arc<Upload>>,
+    ) -> (Response<Incoming>, Lease) {
         if FAILED.contains(&response.status()) {
             connection.retires = Instant::now();
         }
-        (response, Lease { pool: self.clone(), connection })
+        (response, Lease { pool: self.clone(), connection, uploaded })
     }
 }
 
 impl Lease {
-    /// Returns the connection to the pool, unless the server has closed it, it has reached its age, or the pool is
-    /// full.
+    /// Returns the connection to the pool, unless the server has closed it, it has reached its age, its request is still being
+    /// sent, or the pool is full.
     pub(super) fn release(self) {
         let Shared { limits, suspicion, .. } = &*self.pool.shared;
-        if self.connection.is_closed() || suspicion.is_abandoned(self.connection.number) {
+        // A server may respond before it has the whole request.
+        let is_sending = self.uploaded.is_some_and(|uploaded| !uploaded.has_ended());
+        if is_sending || self.connection.is_closed() || suspicion.is_abandoned(self.connection.number) {
             return;
         }
         let expires = (Instant::now() + limits.idle_timeout).min(self.connection.retires);

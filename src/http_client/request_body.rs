@@ -1,7 +1,7 @@
 //! Bodies of requests to the server.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,7 +31,12 @@ pub fn streamed(
     limit: usize,
     idle_timeout: Duration,
 ) -> RequestBody {
-    let upload = Upload { start: Instant::now(), moved: AtomicU64::new(0), failure: OnceLock::new() };
+    let upload = Upload {
+        start: Instant::now(),
+        moved: AtomicU64::new(0),
+        has_ended: AtomicBool::new(false),
+        failure: OnceLock::new(),
+    };
     Either::Right(ForwardedUpload {
         body: Limited::new(body.boxed(), limit),
         idle_timeout,
@@ -65,6 +70,7 @@ pub struct Upload {
     start: Instant,
     /// When the last part was sent, in milliseconds after `start`.
     moved: AtomicU64,
+    has_ended: AtomicBool,
     failure: OnceLock<UploadFailure>,
 }
 
@@ -84,6 +90,12 @@ impl Upload {
     #[must_use]
     pub fn failure(&self) -> Option<UploadFailure> {
         self.failure.get().copied()
+    }
+
+    /// Returns true once the last part was sent.
+    #[must_use]
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
     }
 
     /// Returns when the last part was sent.
@@ -110,6 +122,9 @@ impl Body for ForwardedUpload {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.pause = None;
             self.upload.move_on();
+            if matches!(frame, None | Some(Err(_))) || self.is_end_stream() || self.size_hint().exact() == Some(0) {
+                self.upload.has_ended.store(true, Ordering::Relaxed);
+            }
             if let Some(Err(error)) = &frame {
                 let too_large = error.is::<LengthLimitError>();
                 self.upload.fail(if too_large { UploadFailure::TooLarge } else { UploadFailure::Broken });

@@ -4,6 +4,7 @@
 //! `prometheus-client` takes a lock. Label values are bounded: they come from the configuration or from enumerations.
 
 mod handles;
+mod series;
 
 use jiff::Timestamp;
 use prometheus::core::Collector;
@@ -14,6 +15,7 @@ use prometheus::{
 
 pub use self::handles::{ComparisonResult, UpstreamOutcome, WebhookOutcome};
 pub(crate) use self::handles::{RequestMetrics, TenantMetrics};
+use self::series::RemoveSeries;
 use super::close_reason::{AdminCloseReason, CloseReason};
 
 /// Seconds, from the duration of a hit to the longest waits that are configured.
@@ -107,6 +109,11 @@ macro_rules! metrics {
                     registry.register(Box::new($field.clone()))?;
                 )+
                 Ok(Self { registry, $($field),+ })
+            }
+
+            /// Removes the series of tenants.
+            pub(crate) fn remove_tenants(&self, ids: &[&str]) {
+                $(self.$field.remove_series("tenant", ids);)+
             }
         }
     };

@@ -16,12 +16,13 @@ mod log_writer;
 mod metrics;
 mod process;
 mod recent;
+mod removed_tenants;
 mod request_origin;
 mod scrape;
 mod stripe;
 mod traces;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -39,6 +40,7 @@ pub(crate) use self::metrics::TenantMetrics;
 pub use self::metrics::{ComparisonResult, DECLARED, MetricDeclaration, UpstreamOutcome, WebhookOutcome};
 use self::metrics::{Metrics, NO_LABELS, RequestMetrics};
 pub use self::recent::{Latency, RecentActivity, RecentError, Traffic};
+use self::removed_tenants::RemovedTenants;
 pub use self::request_origin::RequestOrigin;
 pub use self::scrape::{ScrapeState, ScrapedFleet, ScrapedTenant};
 pub use self::traces::{Span, SpanContext, TraceId, Tracer};
@@ -61,7 +63,8 @@ pub struct Observer {
     tenants: ArcSwap<Vec<Option<Arc<TenantMetrics>>>>,
     /// The destination of the access log; `None` if requests are not logged.
     access_log: Option<LogWriter>,
-    scraping: Mutex<()>,
+    /// Locked during a scrape.
+    scraping: Mutex<RemovedTenants>,
 }
 
 impl Observer {
@@ -186,11 +189,39 @@ impl Observer {
     /// All metrics in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn prometheus_text(&self, state: &ScrapeState<'_>) -> String {
-        // Nothing is left inconsistent by a panic: the next scrape sets all values anew.
-        let _exclusive = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut removed = self.scraping();
+        self.remove_tenants(&removed.at_scrape());
         process::update(&self.metrics);
         state.update(&self.metrics, self.access_log.as_ref().map_or(0, LogWriter::dropped));
         self.metrics.text()
+    }
+
+    /// Notes the tenants of the configuration that takes effect now. The series of others are removed at the next scrapes.
+    pub fn configure(&self, tenants: &[Arc<Tenant>]) {
+        self.scraping().configure(tenants);
+    }
+
+    fn scraping(&self) -> MutexGuard<'_, RemovedTenants> {
+        // Nothing is left inconsistent by a panic: the next scrape sets all values anew.
+        self.scraping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove_tenants(&self, removed: &[(usize, Arc<str>)]) {
+        if removed.is_empty() {
+            return;
+        }
+        // First, so that what counts from now on has series of its own.
+        self.tenants.rcu(|known| {
+            let mut left = Vec::clone(known);
+            for (number, _) in removed {
+                if let Some(metrics) = left.get_mut(*number) {
+                    *metrics = None;
+                }
+            }
+            left
+        });
+        let ids: Vec<&str> = removed.iter().map(|(_, id)| &**id).collect();
+        self.metrics.remove_tenants(&ids);
     }
 
     /// The metrics of a tenant. After a reload, a tenant with the same id continues the same counts.

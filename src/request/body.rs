@@ -150,9 +150,17 @@ async fn for_each_data(body: &mut Limited<CallerBody>, mut take: impl FnMut(Byte
     Ok(())
 }
 
-/// Bounds a body; one whose declared length is larger is refused before it is read.
+/// Checks the declared length of a body, before it is read.
+///
+/// # Errors
+/// 413 if it is larger than `limit`.
+pub fn check_length(body: &CallerBody, limit: usize) -> Result<(), ClientError> {
+    if body.size_hint().lower() > limit as u64 { Err(too_large(limit)) } else { Ok(()) }
+}
+
 fn bounded(body: CallerBody, limit: usize) -> Result<Limited<CallerBody>, ClientError> {
-    if body.size_hint().lower() > limit as u64 { Err(too_large(limit)) } else { Ok(Limited::new(body, limit)) }
+    check_length(&body, limit)?;
+    Ok(Limited::new(body, limit))
 }
 
 fn too_large(limit: usize) -> ClientError {

@@ -23,6 +23,9 @@ use crate::config;
 const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Streams that one HTTP/2 connection can have open at once.
 const MAX_STREAMS: u32 = 256;
+/// Most bytes of an HTTP/2 request's fields, or more if the configured limits are large. h2 answers larger ones itself, without
+/// the documented body.
+const LARGEST_FIELDS: u32 = 128 << 10;
 /// Bytes that are read before hyper's connection is made: most request heads are smaller.
 const FIRST_READ: usize = 2048;
 
@@ -51,7 +54,7 @@ impl HttpSettings {
             .initial_stream_window_size(STREAM_WINDOW)
             .keep_alive_interval(settings.header_timeout)
             .keep_alive_timeout(settings.header_timeout)
-            .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX));
+            .max_header_list_size(u32::try_from(largest_head).unwrap_or(u32::MAX).max(LARGEST_FIELDS));
         Self { http_1, http_2, largest_head }
     }
 

@@ -45,12 +45,12 @@ impl Accounts {
         self.capacity.store(capacity.max(1), Ordering::Relaxed);
     }
 
-    /// Returns the partition of a linked account, and creates it if there is none. Part of the hit path: a look-up, a store
-    /// and a count.
+    /// Returns the partition of a linked account, and creates it if there is none. Part of the hit path: a look-up and a
+    /// store.
     pub(super) fn get(&self, id: &str, now: Moment, create: impl Fn(Arc<str>) -> Partition) -> Arc<Partition> {
         let partitions = self.partitions.pin();
         if let Some(partition) = partitions.get(id) {
-            partition.record_request(now);
+            partition.touch(now);
             return Arc::clone(partition);
         }
         self.make_room(now);
@@ -61,7 +61,7 @@ impl Accounts {
         if let (Some(named), Some(name)) = (&mut named, partition.fleet_name()) {
             named.insert(name.into(), Arc::clone(partition));
         }
-        partition.record_request(now);
+        partition.touch(now);
         Arc::clone(partition)
     }
 
@@ -174,7 +174,7 @@ mod tests {
     fn the_busiest_accounts_of_the_last_minute_come_first() {
         let accounts = Accounts::new(100);
         for (id, requests) in [("a", 2), ("c", 5), ("b", 5), ("d", 1)] {
-            (0..requests).for_each(|_| drop(account(&accounts, id, 7)));
+            (0..requests).for_each(|_| account(&accounts, id, 7).count_request(Moment::from_nanos(7)));
         }
         let busiest = accounts.busiest(3, Moment::from_nanos(8));
         assert_eq!(busiest, [("b".to_owned(), 5), ("c".to_owned(), 5), ("a".to_owned(), 2)]);

@@ -17,7 +17,7 @@ use crate::window_counter::LastMinuteCounter;
 #[repr(C)]
 pub struct Partition {
     id: AtomicU64,
-    /// Time of the last request, in nanoseconds on the clock.
+    /// When a caller was last identified as its owner, in nanoseconds on the clock.
     last_seen: AtomicU64,
     requests: LastMinuteCounter,
     /// Budget for requests to Postern, replaced when the configured rate changes.
@@ -197,9 +197,13 @@ impl Partition {
         ProbationPermit { _guard: self.probation.lock().await }
     }
 
-    /// Records a request. Part of the hit path.
-    pub(super) fn record_request(&self, now: Moment) {
+    /// Records that the partition is in use. Part of the hit path.
+    pub(super) fn touch(&self, now: Moment) {
         self.last_seen.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Counts a request. Part of the hit path.
+    pub fn count_request(&self, now: Moment) {
         self.requests.add(now);
     }
 

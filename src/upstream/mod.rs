@@ -275,7 +275,7 @@ impl Upstream {
         let passed = PassedHeaders { caller: call.caller, base_url, method: &head.method };
         if response_head.status.is_informational() || response_head.status.as_u16() >= 400 {
             let headers = passed.without_body(&response_head.headers)?;
-            let body = body.read().await.map_err(error::transport)?;
+            let body = call.client.read_explanation(&response_head, body, allowed.idle_timeout).await;
             let response = Response::from_parts(response_head, body);
             return Err(response::not_forwarded(call.caller, &response, &self.retry_after).with_headers(headers));
         }
@@ -297,13 +297,14 @@ impl Upstream {
         body: CallerBody,
     ) -> Result<RequestBody, ClientError> {
         let headers = &head.headers;
+        let (limit, time) = (allowed.max_body.as_usize(), self.config.server.body_timeout);
         let confined_to = caller.partition().linked_account_id().filter(|_| allowed.scope == Scope::Account);
         if let Some(own) = confined_to.filter(|_| other_account::can_name_account(headers)) {
             if headers.contains_key(CONTENT_ENCODING) && allowed.request_headers.contains(&CONTENT_ENCODING) {
                 let message = "a request body with a content coding can't be checked";
                 return Err(ClientError::new(Reason::MalformedRequest, message));
             }
-            let body = body::read_within(body, allowed.max_body.as_usize(), self.config.server.body_timeout).await?;
+            let body = body::read_within(body, limit, time).await?;
             other_account::check_body(headers, &body, own)?;
             return Ok(buffered(body));
         }
@@ -311,9 +312,11 @@ impl Upstream {
         // Proxies send GET and HEAD with a Transfer-Encoding and no content, which is not passed on as content.
         let reads = head.method == Method::GET || head.method == Method::HEAD;
         if is_small || reads {
-            Ok(buffered(body::read(body, &self.config.server).await?))
+            let limit = if is_small { limit } else { limit.min(self.config.server.max_request_body.as_usize()) };
+            Ok(buffered(body::read_within(body, limit, time).await?))
         } else {
-            Ok(streamed(body, allowed.max_body.as_usize(), allowed.idle_timeout))
+            body::check_length(&body, limit)?;
+            Ok(streamed(body, limit, allowed.idle_timeout))
         }
     }
 

@@ -76,7 +76,7 @@ impl PassedHeaders<'_> {
 /// if the value is not ASCII, which no reference is.
 fn local_reference(base_url: &Uri, value: &HeaderValue) -> Option<HeaderValue> {
     let text = value.to_str().ok()?;
-    match path_at(base_url, text) {
+    match local_path(base_url, text) {
         Some(path) => HeaderValue::from_str(&path).ok(),
         None => Some(value.clone()),
     }
@@ -89,7 +89,7 @@ fn local_links(base_url: &Uri, value: &HeaderValue) -> Option<HeaderValue> {
     while let Some((before, (target, after))) =
         rest.split_once('<').and_then(|(before, after)| Some((before, after.split_once('>')?)))
     {
-        let path = path_at(base_url, target);
+        let path = local_path(base_url, target);
         local.extend([before, "<", path.as_deref().unwrap_or(target), ">"]);
         rest = after;
     }
@@ -97,10 +97,25 @@ fn local_links(base_url: &Uri, value: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_str(&local).ok()
 }
 
-/// Returns path, query and fragment of an absolute reference to the server at `base_url`; `None` if it leads elsewhere or is
-/// already relative.
-fn path_at(base_url: &Uri, reference: &str) -> Option<String> {
+/// Returns the reference by which a caller finds the resource at the gateway, whose paths do not begin with that of `base_url`;
+/// `None` if the reference leads elsewhere, or is relative to the present path.
+fn local_path(base_url: &Uri, reference: &str) -> Option<String> {
     let reference = reference.trim();
+    let is_path = reference.starts_with('/') && !reference.starts_with("//") && !reference.starts_with("/\\");
+    let path = if is_path { reference } else { path_at(base_url, reference)? };
+    let below = path.strip_prefix(base_url.path().trim_end_matches('/'));
+    let path = below.filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#', '\\'])).unwrap_or(path);
+    Some(match path {
+        // Not a reference to another host.
+        path if path.starts_with("//") || path.starts_with("/\\") => format!("/.{path}"),
+        path if path.starts_with('/') => path.to_owned(),
+        path => format!("/{path}"),
+    })
+}
+
+/// Returns path, query and fragment of an absolute reference to the server at `base_url`; `None` if it leads elsewhere or is
+/// relative.
+fn path_at<'a>(base_url: &Uri, reference: &'a str) -> Option<&'a str> {
     let scheme_of_base = base_url.scheme_str().unwrap_or("https");
     let (scheme, rest) = match reference.strip_prefix("//") {
         Some(rest) => (scheme_of_base, rest),
@@ -118,12 +133,7 @@ fn path_at(base_url: &Uri, reference: &str) -> Option<String> {
     let of_base = base_url.port_u16();
     let same_port =
         port == of_base || port.unwrap_or(default_port(scheme)) == of_base.unwrap_or(default_port(scheme_of_base));
-    (same_host && same_port).then(|| match path {
-        // Not a reference to another host.
-        path if path.starts_with("//") || path.starts_with("/\\") => format!("/.{path}"),
-        path if path.starts_with('/') => path.to_owned(),
-        path => format!("/{path}"),
-    })
+    (same_host && same_port).then_some(path)
 }
 
 #[cfg(test)]

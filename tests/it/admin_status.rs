@@ -105,6 +105,7 @@ async fn the_explorer_reads_documents_and_batches() {
     let (_, batches) = explore(&format!("{EXECUTIONS}/{id}/nodes/n1/batches?limit=2")).await;
     let canonical = batches["question"]["canonical"].as_str().unwrap_or_default();
     assert!(canonical.starts_with(&format!("{EXECUTIONS}/{id}/nodes/n1/batches?page=1&limit=2")), "{batches}");
+    assert_eq!(world.gateway.requests_of("acme-1"), 3, "the explanation of a request is no request");
     let (_, missing) = explore(&format!("{EXECUTIONS}/unknown")).await;
     assert_eq!((&missing["status"], missing["body"]["error_code"].is_string()), (&json!(404), true));
     for other in [

@@ -1,13 +1,16 @@
 //! Evidence against Refold's health: it opens the circuit of one tenant, or of all.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
 use http::request::Parts;
+use tokio::io::AsyncWriteExt;
 
 use crate::support::{
-    Answer, ClientKey, Configuration, EXECUTIONS, KEY, Port, ScriptedRefold, Tenant, World, as_account,
+    Answer, ClientKey, Configuration, EMPTY_PAGE, EXECUTIONS, KEY, OTHER_ORG_KEY, Port, ScriptedRefold, Tenant, World,
+    as_account, read_head, spawn_upstream,
 };
 
 /// A client key of the second tenant, which also has an org key of its own.
@@ -134,6 +137,44 @@ async fn the_circuit_is_a_tenant_s_and_needs_several_accounts_or_the_only_one() 
         assert_eq!(world.as_account("also-broken", status).await.as_u16(), status);
         assert_eq!(world.ask(&as_account("served"), 200).await.error_code(), "UPSTREAM_CIRCUIT_OPEN");
         assert_eq!(world.as_other(200).await, StatusCode::OK, "another tenant's circuit is closed");
+    }
+}
+
+/// An upstream that begins each answer to the usual tenant with these bytes, and never ends it.
+async fn stalls_after(beginning: &'static str) -> SocketAddr {
+    spawn_upstream(move |listener| async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                while let Some(head) = read_head(&mut stream).await {
+                    let is_other = head.contains(OTHER_ORG_KEY);
+                    let _ = stream.write_all(if is_other { EMPTY_PAGE } else { beginning }.as_bytes()).await;
+                    if !is_other {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            });
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn time_outs_open_the_circuit_of_their_tenant() {
+    for beginning in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"] {
+        let builder = World::builder().refold(stalls_after(beginning).await).config(two_tenants);
+        let hurried = |config: Configuration| {
+            let config = config.set("upstream.breaker.failures", 4).set("upstream.total_timeout", "100ms");
+            config.set("upstream.first_byte_timeout", "50ms")
+        };
+        let gateway = builder.config(hurried).start().await.gateway;
+        for (number, target) in ["", "/e1", "/e1/nodes/n1/batches", "?page=2"].into_iter().enumerate() {
+            let answer = gateway.get(&format!("{EXECUTIONS}{target}"), &as_account(["a", "b"][number % 2])).await;
+            assert_eq!(answer.error(), (504, "UPSTREAM_TIMEOUT".to_owned()), "{beginning:?}, {target}");
+        }
+        let refused = gateway.list("c", "").await;
+        assert_eq!(refused.error_code(), "UPSTREAM_CIRCUIT_OPEN", "{beginning:?}");
+        let other = gateway.get(EXECUTIONS, &[("x-api-key", OTHER_KEY), ("linked_account_id", "b")]).await;
+        assert_eq!(other.status, StatusCode::OK, "{beginning:?}: {:?}", other.body);
     }
 }
 

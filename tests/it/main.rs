@@ -82,6 +82,7 @@ mod tokens;
 mod trace_export;
 mod traces;
 mod trusted_sources;
+mod unfinished_uploads;
 mod upstream_answers;
 mod upstream_connections;
 mod upstream_failures;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::support::samples::{assert_samples, samples};
 use crate::support::tokens::token_of;
 use crate::support::{
-    ClientKey, Configuration, EXECUTIONS, Issuer, KEY, ORG_KEY, ScriptedRefold, Tenant, World, eventually, signature,
-    until,
+    ClientKey, Configuration, EXECUTIONS, Issuer, KEY, ORG_KEY, OTHER_ORG_KEY, ScriptedRefold, Tenant, World,
+    eventually, signature, until,
 };
 
 fn requests(credential: &str, name: &str, outcome: &str) -> String {
@@ -19,7 +19,7 @@ fn requests(credential: &str, name: &str, outcome: &str) -> String {
 }
 
 /// Sends a request for `acme-1` with a client key.
-async fn ask(world: &World, key: &str) -> StatusCode {
+async fn ask<R>(world: &World<R>, key: &str) -> StatusCode {
     world.gateway.get(EXECUTIONS, &[("x-api-key", key), ("linked_account_id", "acme-1")]).await.status
 }
 
@@ -134,6 +134,36 @@ async fn the_last_webhook_and_the_last_key_check_are_known() {
     assert_samples!(samples(&world.gateway), &format!("{webhook}{{tenant=\"t\"}}") => 1_774_008_060.0);
     let shown = tenant().await;
     assert_eq!((&shown["webhooks"], &shown["last_webhook"]), (&json!(true), &json!("2026-03-20T12:01:00Z")));
+}
+
+#[tokio::test]
+async fn a_removed_tenant_leaves_no_series() {
+    let with_other = |config: Configuration| {
+        let keys = [ClientKey::new("other", "pst_other"), ClientKey::new("limited", "pst_limited").limit(1, 1)];
+        let other = keys.into_iter().fold(Tenant::new("other").org_key("OTHER_ORG_KEY").webhooks(), Tenant::client_key);
+        config.tenants([Tenant::new("t").client_key(ClientKey::new("all", KEY)), other])
+    };
+    let builder = World::builder().refold(ScriptedRefold::start().await).config(|config| config.verify_key("warn"));
+    let world = builder.start().await;
+    let of_other = || {
+        let metrics = world.gateway.metrics();
+        metrics.lines().filter(|line| line.contains("tenant=\"other\"")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let counted = requests("client_key", "other", "2xx").replace("tenant=\"t\"", "tenant=\"other\"");
+    for _ in 0..2 {
+        world.gateway.reload(&with_other(world.config()));
+        assert_eq!(ask(&world, KEY).await, StatusCode::OK);
+        for key in ["pst_other", "pst_limited", "pst_limited"] {
+            ask(&world, key).await;
+        }
+        let webhook = [("x-cobalt-signature", &*signature(OTHER_ORG_KEY, "{}"))];
+        assert_eq!(world.gateway.post("/hooks/refold/other", &webhook, "{}").await.status, StatusCode::NO_CONTENT);
+        until(|| of_other().iter().any(|line| line.starts_with("postern_org_key_last_check"))).await;
+        assert_samples!(samples(&world.gateway), &counted => 1.0);
+        world.gateway.reload(&world.config());
+        assert_eq!(of_other(), Vec::<String>::new());
+    }
+    assert_samples!(samples(&world.gateway), &requests("client_key", "all", "2xx") => 2.0);
 }
 
 #[tokio::test]

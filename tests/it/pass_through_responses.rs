@@ -9,10 +9,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use postern::clock::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::connection::http_2;
-use crate::support::{Gateway, ORG_KEY, World, as_account, http_upstream, spawn_upstream};
+use crate::support::{Configuration, Gateway, ORG_KEY, World, as_account, http_upstream, spawn_upstream};
 
 const LIST: &str = r#"
 [[pass_through]]
@@ -168,6 +169,38 @@ async fn a_location_at_refold_leads_through_the_gateway() {
     assert_eq!(answer.header("link"), "</api/v2/public/workflow/7?a=b>; rel=self");
 }
 
+#[tokio::test]
+async fn a_location_below_the_path_of_the_base_url_leads_through_the_gateway() {
+    let upstream = http_upstream(|request: Request<Incoming>| async move {
+        let (target, host) = (request.uri().to_string(), request.headers()["host"].to_str().expect("ASCII").to_owned());
+        let (path, wanted) = target.split_once("?to=").expect("a location");
+        assert_eq!(path, "/refold/eu/api/v2/public/workflow/1", "below the path");
+        let location = wanted.replace("HOST", &host);
+        let mut response = Response::new(Full::default());
+        response.headers_mut().insert("link", format!("<{location}>; rel=next").parse().expect("a value"));
+        response.headers_mut().insert("location", location.parse().expect("a value"));
+        response
+    })
+    .await;
+    let base = format!("http://{upstream}/refold/eu/");
+    let config = Configuration::new().toml(LIST).set("upstream.base_url", base);
+    let gateway = Gateway::start(&config, &Clock::system());
+    for (location, expected) in [
+        ("http://HOST/refold/eu/api/v2/public/workflow/7", "/api/v2/public/workflow/7"),
+        ("/refold/eu/api/v2/public/workflow/7", "/api/v2/public/workflow/7"),
+        ("//HOST/refold/eu", "/"),
+        ("/refold/eu//evil.example/", "/.//evil.example/"),
+        ("/refold/europe/7", "/refold/europe/7"),
+        ("//files.example/refold/eu/7", "//files.example/refold/eu/7"),
+        ("https://files.example/refold/eu/7", "https://files.example/refold/eu/7"),
+        ("7/nodes", "7/nodes"),
+    ] {
+        let answer = gateway.get(&format!("/api/v2/public/workflow/1?to={location}"), &as_account("acme-1")).await;
+        assert_eq!(answer.header("location"), expected, "{location}");
+        assert_eq!(answer.header("link"), format!("<{expected}>; rel=next"), "{location}");
+    }
+}
+
 fn coded(coding: &str, text: &str) -> Vec<u8> {
     let mut body = Vec::new();
     match coding {
@@ -215,6 +248,42 @@ async fn a_coded_body_passes_as_it_is_unless_the_org_key_is_in_it() {
     // In a coding that the gateway can't remove, it can't find a key.
     let answer = gateway.get("/api/v2/public/workflow/odd-plain", &as_account("acme-1")).await;
     assert_eq!(answer.error(), (502, "UPSTREAM_INVALID_RESPONSE".to_owned()));
+}
+
+/// A 404 with the code of Refold's error, in the coding that the name says; `cut` ends within its body.
+fn coded_error(name: &str) -> Vec<u8> {
+    let text = r#"{"error_code":"NO_SUCH_THING","message":"It went"}"#;
+    let (body, length) = match name {
+        "bom" => (format!("\u{feff}{text}").into_bytes(), text.len() + 3),
+        "cut" => (text.as_bytes()[..9].to_vec(), text.len()),
+        "wrong" => (b"no gzip".to_vec(), 7),
+        coding => (coded(coding, text), coded(coding, text).len()),
+    };
+    let coding = match name {
+        "bom" | "cut" => "identity",
+        "wrong" => "gzip",
+        coding => coding,
+    };
+    let head = format!("HTTP/1.1 404 Not Found\r\ncontent-encoding: {coding}\r\ncontent-length: {length}\r\n\r\n");
+    [head.into_bytes(), body].concat()
+}
+
+#[tokio::test]
+async fn the_code_of_an_error_is_read_in_every_coding() {
+    let gateway = gateway(scripted(coded_error).await).await;
+    for (name, code) in [
+        ("identity", "NO_SUCH_THING"),
+        ("gzip", "NO_SUCH_THING"),
+        ("br", "NO_SUCH_THING"),
+        ("zstd", "NO_SUCH_THING"),
+        ("bom", "NO_SUCH_THING"),
+        ("odd", "NOT_FOUND"),
+        ("wrong", "NOT_FOUND"),
+        ("cut", "NOT_FOUND"),
+    ] {
+        let answer = gateway.get(&format!("/api/v2/public/workflow/{name}"), &as_account("acme-1")).await;
+        assert_eq!(answer.error(), (404, code.to_owned()), "{name}");
+    }
 }
 
 #[tokio::test]

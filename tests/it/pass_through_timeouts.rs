@@ -25,7 +25,11 @@ async fn gateway(upstream: SocketAddr, settings: &str) -> Gateway {
         "[[pass_through]]\nmethods = [\"GET\", \"POST\"]\npath = \"/api/v2/public/workflow/**\"\nscope = \"org\"\n{settings}"
     );
     let builder = World::builder().refold(upstream).config(|config| {
-        config.toml(&list).set("upstream.first_byte_timeout", "100ms").set("upstream.total_timeout", "200ms")
+        config
+            .toml(&list)
+            .set("upstream.first_byte_timeout", "100ms")
+            .set("upstream.total_timeout", "200ms")
+            .set("server.body_timeout", "200ms")
     });
     builder.start().await.gateway
 }
@@ -93,24 +97,52 @@ async fn a_response_that_pauses_or_never_begins_or_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
+async fn an_error_status_does_not_wait_for_its_body() {
+    for (status, code) in
+        [("404 Not Found", "NOT_FOUND"), ("503 Busy", "SERVICE_UNAVAILABLE"), ("500 Oops", "INTERNAL_SERVER_ERROR")]
+    {
+        for framing in
+            ["content-length: 100", "transfer-encoding: chunked", "content-length: 5000", "connection: close"]
+        {
+            let pausing = upstream(move |mut stream| async move {
+                let _ = stream.write_all(format!("HTTP/1.1 {status}\r\n{framing}\r\n\r\n").as_bytes()).await;
+                std::future::pending::<()>().await;
+            })
+            .await;
+            let gateway = gateway(pausing, "idle_timeout = \"100ms\"\nmax_body = \"1KiB\"").await;
+            let answer = within(gateway.get(TARGET, &as_account("acme-1"))).await;
+            let expected = status[..3].parse().expect("a status");
+            assert_eq!(answer.error(), (expected, code.to_owned()), "{framing}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_slow_or_large_upload_is_the_callers_error() {
     let silent =
         upstream(|mut stream| async move { while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} })
             .await;
-    let gateway = gateway(silent, "idle_timeout = \"200ms\"\nmax_body = \"1KiB\"").await;
+    let settings = |max_body: &str| format!("idle_timeout = \"200ms\"\nmax_body = \"{max_body}\"");
     let lines = with_key(KEY, "a") + "content-type: application/octet-stream\r\n";
-    let chunked = format!("POST {TARGET} HTTP/1.1\r\nHost: a\r\n{lines}transfer-encoding: chunked\r\n\r\n");
-    let sized = format!("POST {TARGET} HTTP/1.1\r\nHost: a\r\n{lines}content-length: 100000\r\n\r\n");
-    for (upload, status) in [
-        (format!("{chunked}5\r\nhello\r\n"), "408"),
-        (chunked.clone(), "408"),
-        (format!("{sized}hello"), "408"),
-        (format!("{chunked}800\r\n{}\r\n", "a".repeat(0x800)), "413"),
+    let head = format!("POST {TARGET} HTTP/1.1\r\nHost: a\r\n{lines}");
+    let chunked = format!("{head}transfer-encoding: chunked\r\n\r\n");
+    let sized = |length: usize| format!("{head}content-length: {length}\r\n\r\n");
+    for (max_body, upload, status) in [
+        ("1KiB", format!("{chunked}5\r\nhello\r\n"), "408"),
+        ("1KiB", chunked.clone(), "408"),
+        ("1MiB", format!("{}hello", sized(100_000)), "408"),
+        ("1KiB", format!("{}hello", sized(1000)), "408"),
+        ("1KiB", format!("{chunked}800\r\n{}\r\n", "a".repeat(0x800)), "413"),
+        // Known at once.
+        ("1KiB", format!("{}hello", sized(100_000)), "413"),
+        ("1KiB", sized(1025), "413"),
+        ("1MiB", sized((1 << 20) + 1), "413"),
     ] {
+        let gateway = gateway(silent, &settings(max_body)).await;
         let mut connection = Connection::open(gateway.address).await;
         connection.write(upload).await;
         let head = connection.receive_until("\r\n\r\n").await;
-        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{max_body}: {head}");
     }
 }
 

@@ -1,9 +1,10 @@
 //! Request heads that can't be served: each is answered with the documented body, counted and logged.
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
+use http_body_util::BodyExt;
 use serde_json::Value;
 
-use crate::support::connection::{Connection, get, once_as, with_key};
+use crate::support::connection::{Connection, get, http_2, http_2_request, once_as, with_key};
 use crate::support::tls::{TlsClient, folder_with};
 use crate::support::{EXECUTIONS, KEY, World, as_account};
 
@@ -68,6 +69,47 @@ async fn as_many_fields_as_fit_are_accepted() {
     let world = World::start().await;
     // Host, Connection, and the caller's two.
     assert!(world.gateway.raw(with_fields(96)).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_large_head_of_http_2_gets_the_documented_body() {
+    let world = World::start().await;
+    let address = world.gateway.address;
+    let request = || http_2_request("GET", address, "acme-2");
+    let with_fields = |count: usize| {
+        let mut request = request();
+        for number in 0..count {
+            let name: HeaderName = format!("x-{number}").parse().expect("a name");
+            request.headers_mut().insert(name, HeaderValue::from_static("1"));
+        }
+        request
+    };
+    let with_cookie = |length: usize| {
+        let mut request = request();
+        request.headers_mut().insert("cookie", "a".repeat(length).parse().expect("a value"));
+        request
+    };
+    let with_target = |length: usize| {
+        let mut request = request();
+        let target = format!("http://{address}{EXECUTIONS}?slug={}", "a".repeat(length));
+        *request.uri_mut() = target.parse().expect("a target");
+        request
+    };
+    for (request, status, code) in [
+        (with_fields(101), 200, ""),
+        (with_fields(2000), 431, "HEADERS_TOO_LARGE"),
+        (with_cookie(20_000), 431, "HEADERS_TOO_LARGE"),
+        (with_cookie(70_000), 431, "HEADERS_TOO_LARGE"),
+        (with_target(20_000), 414, "URI_TOO_LONG"),
+        (with_target(60_000), 414, "URI_TOO_LONG"),
+    ] {
+        let (mut sender, _connection) = http_2(address).await;
+        let answer = sender.send_request(request).await.expect("a response");
+        let found = answer.status().as_u16();
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{found}, {error}: {body:?}"));
+        assert_eq!((found, body["error_code"].as_str().unwrap_or_default()), (status, code));
+    }
 }
 
 #[tokio::test]

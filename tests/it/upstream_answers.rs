@@ -218,6 +218,23 @@ async fn a_space_before_the_colon_of_a_header_is_accepted() {
 }
 
 #[tokio::test]
+async fn a_folded_header_field_is_accepted() {
+    for headers in [
+        "etag: \"v1\"\r\n \r\n",
+        "x-anything: one\r\n two\r\n\tthree\r\n",
+        "content-type: application/json;\r\n\tcharset=utf-8\r\netag:\r\n  \"v1\"\r\n",
+    ] {
+        let world = start([response("200 OK", headers, PAGE)]).await;
+        let answer = get(&world, EXECUTIONS).await;
+        assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, PAGE.as_bytes()), "{headers:?}");
+    }
+    for headers in ["retry-after:\r\n 9\r\n", "retry-after: Fri, 20 Mar 2026\r\n 12:00:09 GMT\r\n"] {
+        let world = start([response("429 Too Many Requests", headers, "")]).await;
+        assert_eq!(get(&world, EXECUTIONS).await.header("retry-after"), "9", "{headers:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_byte_order_mark_before_json_is_left_out() {
     let marked = |json: &str| format!("\u{feff}{json}");
     let document = r#"{"_id":"65f0aa","status":"COMPLETED"}"#;

@@ -270,44 +270,47 @@ async fn reads_on_dead_connections_move_to_the_one_that_answers() {
     }
 }
 
-#[tokio::test]
-async fn an_answer_that_has_begun_is_waited_for() {
-    for path in [EXECUTIONS, WORKFLOWS] {
-        let rest = watch::Sender::new(false);
-        let sent = rest.clone();
-        let (address, counters, gate) = falls_silent(2, move |mut stream, number, counters| {
-            let mut sent = sent.subscribe();
-            async move {
-                if number > 2 {
-                    return answer_all(stream, number, counters).await;
-                }
-                while read_head(&mut stream, &counters).await {
-                    if number == 1 {
-                        let (begin, end) = EMPTY_PAGE.split_at(20);
-                        say(&mut stream, begin).await;
-                        sent.wait_for(|sent| *sent).await.expect("the test holds it");
-                        say(&mut stream, end).await;
-                    }
+/// Two reads, one of which has the beginning of its answer, and the other is on a dead connection.
+async fn assert_waited_for(path: &str) {
+    let rest = watch::Sender::new(false);
+    let sent = rest.clone();
+    let (address, counters, gate) = falls_silent(2, move |mut stream, number, counters| {
+        let mut sent = sent.subscribe();
+        async move {
+            if number > 2 {
+                return answer_all(stream, number, counters).await;
+            }
+            while read_head(&mut stream, &counters).await {
+                if number == 1 {
+                    let (begin, end) = EMPTY_PAGE.split_at(20);
+                    say(&mut stream, begin).await;
+                    sent.wait_for(|sent| *sent).await.expect("the test holds it");
+                    say(&mut stream, end).await;
                 }
             }
-        })
-        .await;
-        // Long enough for the answer to begin in time on a busy machine.
-        let patient = |config: Configuration| fragile(config).set("upstream.suspect_after", "1s");
-        let gateway = gateway(address, |config| with_pass_through(patient(config)));
-        let first = ask_at_once(&gateway, 1..3);
-        until(|| counters.requests() == 2).await;
-        gate.send_replace(true);
-        assert_answered(first).await;
-        let ask = |page: usize| gateway.spawn_get(&format!("{path}?page={page}"), &as_account("acme-1"));
-        let reads: Vec<_> = (101..103).map(ask).collect();
-        // The read on the silent connection is answered on a new one, and the silent one is closed.
-        until(|| reads.iter().any(PendingAnswer::is_finished) && counters.open() <= 2).await;
-        assert_eq!(counters.requests(), 5, "{path}");
-        rest.send_replace(true);
-        assert_answered(reads).await;
-        assert_eq!(counters.requests(), 5, "{path}");
-    }
+        }
+    })
+    .await;
+    // Long enough for the answer to begin in time on a busy machine.
+    let patient = |config: Configuration| fragile(config).set("upstream.suspect_after", "3s");
+    let gateway = gateway(address, |config| with_pass_through(patient(config)));
+    let first = ask_at_once(&gateway, 1..3);
+    until(|| counters.requests() == 2).await;
+    gate.send_replace(true);
+    assert_answered(first).await;
+    let ask = |page: usize| gateway.spawn_get(&format!("{path}?page={page}"), &as_account("acme-1"));
+    let reads: Vec<_> = (101..103).map(ask).collect();
+    // The read on the silent connection is answered on a new one, and the silent one is closed.
+    until(|| reads.iter().any(PendingAnswer::is_finished) && counters.open() <= 2).await;
+    assert_eq!(counters.requests(), 5, "{path}");
+    rest.send_replace(true);
+    assert_answered(reads).await;
+    assert_eq!(counters.requests(), 5, "{path}");
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_is_waited_for() {
+    tokio::join!(assert_waited_for(EXECUTIONS), assert_waited_for(WORKFLOWS));
 }
 
 #[tokio::test]

@@ -112,6 +112,9 @@ async fn a_budget_too_small_to_divide_is_asked_for_one_by_one() {
     let (granted, window) = pair.ask("acme-1", 10).await;
     assert!(f64::from(granted) <= bound(1, 3, window), "{granted} in {window:?}");
     assert!(granted >= 1);
+    for gateway in pair.both() {
+        assert_eq!(gateway.requests_of("acme-1"), 10, "a request that asks the server counts once");
+    }
     let refused = pair.world.list("acme-1", "").await;
     if !is_granted(&refused) {
         assert_eq!(refused.header("retry-after"), "1");
