@@ -143,10 +143,10 @@ impl Generation {
         self.listeners.values().filter(|listener| listener.open)
     }
 
-    /// The ends of the open listeners' certificates.
+    /// The ends of the open listeners' certificates, and of the authorities of their clients' certificates.
     #[must_use]
     pub fn certificates(&self) -> Vec<CertificateExpiry> {
-        self.open_listeners().filter_map(|listener| listener.tls.as_ref()?.expiry()).collect()
+        self.open_listeners().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| tls.expiries()).collect()
     }
 
     /// Rereads changed TLS files of the open listeners and logs the results; returns true if new contents are in use.

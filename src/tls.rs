@@ -81,10 +81,10 @@ struct SeenFiles {
     are_settled: bool,
 }
 
-/// The end of a listener's certificate.
+/// The end of the certificates in a file of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateExpiry {
-    /// The file of the certificate and its chain.
+    /// The file of the certificate and its chain, or of the authorities of client certificates.
     pub file: PathBuf,
     /// The earliest end of the certificates in it.
     pub expires: Timestamp,
@@ -104,6 +104,8 @@ struct LoadedTls {
     config: Arc<ServerConfig>,
     /// The earliest end of the certificates of the chain, if it can be read.
     expires: Option<Timestamp>,
+    /// The earliest end of the authorities of client certificates, if there are any.
+    authority_expires: Option<Timestamp>,
     /// Verifies client certificates; `None` if none is requested.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     sessions: Sessions,
@@ -168,11 +170,15 @@ impl Tls {
         &self.files
     }
 
-    /// Returns the end of the certificate in use, for the operator; `None` if it can't be read.
+    /// Returns the ends of the certificate in use and of the authorities of client certificates, for the operator; without those
+    /// that can't be read.
     #[must_use]
-    pub fn expiry(&self) -> Option<CertificateExpiry> {
-        let expires = self.loaded.load().expires?;
-        Some(CertificateExpiry { file: self.files.certificate.clone(), expires })
+    pub fn expiries(&self) -> Vec<CertificateExpiry> {
+        let loaded = self.loaded.load();
+        let of_file =
+            |file: Option<&PathBuf>, expires| Some(CertificateExpiry { file: file?.clone(), expires: expires? });
+        let own = of_file(Some(&self.files.certificate), loaded.expires);
+        own.into_iter().chain(of_file(self.files.client_ca.as_ref(), loaded.authority_expires)).collect()
     }
 
     /// Verifies a client's certificate. `chain` has the client's own certificate first. Returns `None` if the present authorities
@@ -289,6 +295,8 @@ impl FileContents {
         let refused = |path: &Path, reason: String| TlsError { path: path.to_owned(), reason };
         let chain = certificates(&self.certificate).map_err(|reason| refused(&files.certificate, reason))?;
         let expires = chain.iter().filter_map(end_of).min();
+        let authorities = self.client_ca.as_ref().and_then(|content| certificates(content).ok()).unwrap_or_default();
+        let authority_expires = authorities.iter().filter_map(end_of).min();
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| refused(&files.key, "there is no private key in PEM in it".to_owned()))?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -317,7 +325,7 @@ impl FileContents {
             self.sessions(files, previous).map_err(|error| refused(&files.certificate, error.to_string()))?;
         config.ticketer = Arc::clone(&sessions.tickets);
         config.session_storage = Arc::clone(&sessions.stored);
-        Ok(LoadedTls { config: Arc::new(config), expires, verifier, sessions })
+        Ok(LoadedTls { config: Arc::new(config), expires, authority_expires, verifier, sessions })
     }
 
     /// Returns the previous sessions if their clients have met the same demands, and else none.

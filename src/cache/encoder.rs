@@ -72,11 +72,11 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::clock::Moment;
+    use crate::clock::{Clock, Moment};
     use crate::executions::{ForwardedParameters, PathId, Progress, Question, ValidatedBody};
 
     fn encoder(at_once: usize) -> Encoder {
-        Encoder::with_permits(Store::new(1 << 20, None, || {}), at_once)
+        Encoder::with_permits(Store::new(1 << 20, &Clock::system(), None, || {}), at_once)
     }
 
     fn key() -> CacheKey {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::entry::Entry;
 use super::key::CacheKey;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::config::WhenCutOff;
 use crate::fleet::LocalTrust;
 
@@ -38,8 +38,14 @@ pub struct CutOff {
     pub is_connected: bool,
 }
 
-/// Expires an entry when it can be neither served nor revalidated.
-struct EntryExpiry;
+/// Expires an entry when it can be neither served nor revalidated, however often it is weighed again.
+struct EntryExpiry(Clock);
+
+impl EntryExpiry {
+    fn time_left(&self, entry: &Entry) -> Duration {
+        (entry.request_time + entry.retention()).since(self.0.now())
+    }
+}
 
 /// Memory of a key in the store and of the store's own bookkeeping for it, in bytes: `benches/scale capacity` compares the sum with
 /// the resident memory.
@@ -51,7 +57,7 @@ fn weight(key: &CacheKey, entry: &Arc<Entry>) -> u32 {
 
 impl Expiry<CacheKey, Arc<Entry>> for EntryExpiry {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.retention())
+        Some(self.time_left(entry))
     }
 
     fn expire_after_update(
@@ -61,7 +67,7 @@ impl Expiry<CacheKey, Arc<Entry>> for EntryExpiry {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.retention())
+        Some(self.time_left(entry))
     }
 }
 
@@ -82,6 +88,7 @@ impl Store {
     #[must_use]
     pub fn new(
         capacity: u64,
+        clock: &Clock,
         fleet: Option<(LocalTrust, WhenCutOff)>,
         evicted: impl Fn() + Send + Sync + 'static,
     ) -> Self {
@@ -90,7 +97,7 @@ impl Store {
                 .eviction_policy(EvictionPolicy::lru())
                 .max_capacity(capacity)
                 .weigher(weight)
-                .expire_after(EntryExpiry)
+                .expire_after(EntryExpiry(clock.clone()))
                 .eviction_listener(move |_, _, cause| {
                     if cause == RemovalCause::Size {
                         evicted();
@@ -181,8 +188,12 @@ mod tests {
     const LIFETIME: Duration = Duration::from_secs(5);
     const START: Moment = Moment::from_nanos(0);
 
+    fn clock() -> Clock {
+        Clock::manual(jiff::Timestamp::UNIX_EPOCH)
+    }
+
     fn store() -> Store {
-        Store::new(1 << 20, None, || {})
+        Store::new(1 << 20, &clock(), None, || {})
     }
 
     fn key(id: &str) -> CacheKey {
@@ -241,6 +252,20 @@ mod tests {
         store.remove(&key);
         store.weigh_again(key, &entry);
         assert_eq!(store.usage().entries, 0, "a removed entry does not come back");
+    }
+
+    #[test]
+    fn an_entry_that_is_weighed_again_is_kept_no_longer() {
+        let (clock, key) = (clock(), key("a"));
+        let expiry = EntryExpiry(clock.clone());
+        let (entry, created) = (Arc::new(requested_at(START)), tokio::time::Instant::now().into_std());
+        let retention = entry.retention();
+        assert_eq!(expiry.expire_after_create(&key, &entry, created), Some(retention));
+        for passed in [1, 2] {
+            clock.advance(Duration::from_secs(1));
+            let left = retention.saturating_sub(Duration::from_secs(passed));
+            assert_eq!(expiry.expire_after_update(&key, &entry, created, Some(left)), Some(left));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::credential_kind::CredentialKind;
 use super::grant::Grant;
 use super::jwt::Identity;
-use super::key_usage::KeyUsage;
+use super::key_usage::{KeyUsage, OutcomeCounters};
 use super::session_token::SessionToken;
 use crate::config::Access;
 use crate::tenant::OrgKey;
@@ -52,6 +52,17 @@ impl Credential {
         match self {
             Self::Grant(grant) => grant.usage.as_deref(),
             Self::Jwt(_) | Self::OrgKey(_) | Self::SessionToken(_) => None,
+        }
+    }
+
+    /// The metrics' counters of a credential that they name, and that name, which the configuration has: of a client key or client
+    /// certificate its own, of a JWT its issuer's.
+    #[must_use]
+    pub fn counters(&self) -> Option<(&OutcomeCounters, &str)> {
+        match self {
+            Self::Grant(grant) => Some((&grant.usage.as_deref()?.counters, &grant.name)),
+            Self::Jwt(identity) => Some(identity.counters()),
+            Self::OrgKey(_) | Self::SessionToken(_) => None,
         }
     }
 

@@ -20,6 +20,9 @@ const SECONDS_KEPT: usize = 64;
 /// Number of values of the metrics' label `outcome`.
 pub const OUTCOMES: usize = 5;
 
+/// The counters of the metrics for one credential, by outcome. `observe` resolves each at its first request.
+pub type OutcomeCounters = [OnceLock<IntCounter>; OUTCOMES];
+
 /// Counts the requests with one client key or client certificate.
 #[derive(Debug, Default)]
 pub struct KeyUsage {
@@ -27,8 +30,7 @@ pub struct KeyUsage {
     limited: CounterRing<SECONDS_KEPT>,
     /// The second of the last request, as [`unit()`] numbers it; 0 if there was none.
     last_second: AtomicU64,
-    /// The metrics' counters by outcome. `observe` resolves each at its first request.
-    pub counters: [OnceLock<IntCounter>; OUTCOMES],
+    pub(super) counters: OutcomeCounters,
 }
 
 impl KeyUsage {

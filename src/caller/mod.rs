@@ -45,7 +45,7 @@ pub use self::grant::{Grant, TenantGrant};
 pub use self::identify::{Authenticated, Unidentified};
 pub use self::jwt::{FetchKeysError, Identity, IssuerIndex, KeyState, fetch_keys};
 pub use self::key_status::ClientKeyStatus;
-pub use self::key_usage::{KeyUsage, OUTCOMES};
+pub use self::key_usage::{KeyUsage, OUTCOMES, OutcomeCounters};
 pub use self::session_token::SessionToken;
 pub use self::tenants::TenantIndex;
 pub use self::trusted::ListenerIdentity;

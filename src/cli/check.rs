@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::logging::check_directives;
 use super::online::{self, Outcome};
 use super::output::{CommandError, OutputFormat, print};
 use crate::clock::Clock;
@@ -46,6 +47,7 @@ pub(super) struct CheckArguments {
 /// # Errors
 /// All errors of the configuration and, with `--online`, of the servers that it names. Warnings are none.
 pub(super) fn run(arguments: &CheckArguments) -> Result<(), CommandError> {
+    check_directives(&Environment::from_process())?;
     let path = arguments.file.as_deref().or(arguments.config.as_deref()).ok_or("no configuration file is named")?;
     let loaded = load(path, if arguments.without_secrets { SecretValues::Ignored } else { SecretValues::Required })?;
     let mut report = match &loaded {

@@ -76,19 +76,24 @@ impl<'a> Resolver<'a> {
     /// The proxy that the environment names for a server: `HTTPS_PROXY`, or else `ALL_PROXY`, for https URLs, unless `NO_PROXY`
     /// has the host. Names are tried in upper and lower case, and mean the same as to curl.
     pub(super) fn proxy(&self, server: &Uri, at: &SettingPath) -> Result<Option<Proxy>, InvalidSetting> {
-        let find = |names: [&'static str; 2]| {
-            let set = |name| Some((name, self.environment.get(name).filter(|value| !value.is_empty())?));
-            names.into_iter().find_map(set)
-        };
-        let Some((name, value)) = find(["HTTPS_PROXY", "https_proxy"]).or_else(|| find(["ALL_PROXY", "all_proxy"]))
-        else {
-            return Ok(None);
-        };
-        let exceptions = find(["NO_PROXY", "no_proxy"]).map_or("", |(_, value)| value);
-        let matcher = |no: &str| Matcher::builder().https(value).no(no).build();
         if server.scheme_str() != Some("https") {
             return Ok(None);
         }
+        let find = |names: &[&'static str]| {
+            for name in names {
+                let not_text = |_| at.refuse(format!("the environment variable {name} is not UTF-8"));
+                let value = self.environment.text(name).map_err(not_text)?;
+                if let Some(value) = value.filter(|value| !value.is_empty()) {
+                    return Ok(Some((*name, value)));
+                }
+            }
+            Ok(None)
+        };
+        let Some((name, value)) = find(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])? else {
+            return Ok(None);
+        };
+        let exceptions = find(&["NO_PROXY", "no_proxy"])?.map_or("", |(_, value)| value);
+        let matcher = |no: &str| Matcher::builder().https(value).no(no).build();
         let unusable = || at.refuse(format!("the environment variable {name} is no URL of an HTTP proxy"));
         let proxy = matcher("").intercept(server).ok_or_else(unusable)?;
         parse_server_url(&proxy.uri().to_string()).map_err(|_| unusable())?;

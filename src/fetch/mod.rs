@@ -169,9 +169,9 @@ fn second_level(config: &Config, clock: &Clock, fleet: Option<&Fleet>) -> Option
 
 /// A store that counts its evictions.
 fn empty_store(config: &Config, observer: &Arc<Observer>, fleet: Option<&Fleet>) -> Store {
-    let observer = Arc::clone(observer);
+    let (observer, clock) = (Arc::clone(observer), observer.clock.clone());
     let fleet = fleet.map(|fleet| (fleet.trust().clone(), fleet.config().when_cut_off));
-    Store::new(config.cache.capacity.bytes(), fleet, move || observer.evicted())
+    Store::new(config.cache.capacity.bytes(), &clock, fleet, move || observer.evicted())
 }
 
 /// Holds the claim of a renewal until the fetch that it follows, which renews the same entry, is done.

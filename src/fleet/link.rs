@@ -121,6 +121,7 @@ impl Link {
     fn refused(&self, name: &'static str, error: &RedisError) {
         if self.status.script_failed(name) {
             tracing::error!(script = name, %error, message = log_events::FLEET_SCRIPT_FAILED);
+            self.status.events.add(log_events::FLEET_SCRIPT_FAILED, format!("the script {name} fails: {error}"));
         }
         self.status.set_problem(Some(format!("the script {name} fails: {error}").into()));
         self.give_up(LinkEnd::ScriptFailed);

@@ -16,6 +16,7 @@ mod connect;
 mod dial;
 mod drop_script;
 mod drops;
+mod event_sink;
 mod landings;
 mod link;
 mod log;
@@ -48,6 +49,7 @@ pub use self::commands::{Commands, Unavailable};
 pub use self::connect::ConnectError;
 use self::connect::Connector;
 pub use self::drops::DropReach;
+pub use self::event_sink::EventSink;
 pub use self::landings::{LandedOutcome, Landing};
 pub use self::log::DroppedEntries;
 use self::membership::Membership;
@@ -101,14 +103,19 @@ impl Fleet {
     ///
     /// # Errors
     /// If TLS can't be set up, or the thread not be started.
-    pub fn start(config: &Arc<FleetConfig>, clock: Clock, metrics: FleetMetrics) -> Result<Self, FleetError> {
+    pub fn start(
+        config: &Arc<FleetConfig>,
+        clock: Clock,
+        metrics: FleetMetrics,
+        events: EventSink,
+    ) -> Result<Self, FleetError> {
         let mut random = [0; 16];
         rand::fill(&mut random).map_err(|_| FleetError::Thread(io::Error::other("there is no randomness")))?;
         let id: Arc<str> = Hex(&random).to_string().into();
         let now = clock.now();
         let standing = Membership::new(now).standing();
         let cache = Arc::new(CacheState::new(metrics.forgotten.clone()));
-        let status = Arc::new(Status::new(clock.clone(), standing, metrics));
+        let status = Arc::new(Status::new(clock.clone(), standing, metrics, events));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
         let cipher = Arc::new(Cipher::new(config));

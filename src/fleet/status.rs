@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::event_sink::EventSink;
 use super::membership::{FleetState, Members, Standing};
 use super::metrics::FleetMetrics;
 use super::phase::{CurrentPhase, Phase};
@@ -25,10 +26,11 @@ pub(super) struct Status {
     /// The script that fails, once that is logged.
     failing_script: Mutex<Option<&'static str>>,
     pub(super) metrics: FleetMetrics,
+    pub(super) events: EventSink,
 }
 
 impl Status {
-    pub(super) fn new(clock: Clock, standing: Standing, metrics: FleetMetrics) -> Self {
+    pub(super) fn new(clock: Clock, standing: Standing, metrics: FleetMetrics, events: EventSink) -> Self {
         Self {
             clock,
             standing: ArcSwap::from_pointee(standing),
@@ -38,6 +40,7 @@ impl Status {
             problem: Mutex::default(),
             failing_script: Mutex::default(),
             metrics,
+            events,
         }
     }
 

@@ -242,6 +242,7 @@ impl Member<'_> {
         }
         if self.membership.beat_answered(&beat, sent, self.status.clock.now()) {
             tracing::warn!(message = log_events::FLEET_STATE_LOST);
+            self.status.events.add(log_events::FLEET_STATE_LOST, String::new());
         }
         self.status.publish(self.membership.standing());
         if let Some(accepted) = &beat.accepted {
@@ -274,6 +275,8 @@ impl Member<'_> {
         let is_surplus = members > self.replicas;
         if is_surplus && !self.has_reported_surplus {
             tracing::error!(members, replicas = self.replicas, message = log_events::FLEET_TOO_MANY_REPLICAS);
+            let details = format!("{members} replicas run, and fleet.replicas is {}", self.replicas);
+            self.status.events.add(log_events::FLEET_TOO_MANY_REPLICAS, details);
         }
         self.has_reported_surplus = is_surplus;
     }
@@ -339,16 +342,21 @@ fn report(error: &ConnectError, status: &Status, has_reported: &mut bool) {
     status.set_problem(Some(error.to_string().into()));
     if !std::mem::replace(has_reported, true) {
         tracing::warn!(%error, message = log_events::FLEET_UNREACHABLE);
+        status.events.add(log_events::FLEET_UNREACHABLE, error.to_string());
     }
 }
 
-/// Logs changes of the state, which time alone can cause.
+/// Logs changes of the state, which time alone can cause. Only those from and to [`FleetState::Alone`] are events: short interruptions
+/// would displace all others.
 async fn report_states(status: &Status) {
     let mut before = FleetState::Joining;
     loop {
         let state = status.follow_time();
         if state != before {
             let (from, to) = (before.name(), state.name());
+            if [before, state].contains(&FleetState::Alone) {
+                status.events.add(log_events::FLEET_STATE_CHANGED, format!("from {from} to {to}"));
+            }
             if state == FleetState::Alone {
                 tracing::warn!(from, state = to, message = log_events::FLEET_STATE_CHANGED);
             } else {

@@ -43,7 +43,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::ClientError;
 use crate::fetch::{FetchRequest, Fetcher};
-use crate::fleet::{Fleet, FleetError};
+use crate::fleet::{EventSink, Fleet, FleetError};
 use crate::limit::{BudgetQuestion, Policy};
 use crate::observe::{AccessError, AccessRecord, LogWriter, Observer, Tracer, WebhookOutcome};
 use crate::request::body::CallerBody;
@@ -306,9 +306,11 @@ impl Gateway {
 }
 
 /// Joins the fleet of a configuration.
-fn start_fleet(config: &Config, clock: &Clock, observer: &Observer) -> Result<Option<Fleet>, FleetError> {
+fn start_fleet(config: &Config, clock: &Clock, observer: &Arc<Observer>) -> Result<Option<Fleet>, FleetError> {
     let Some(fleet) = &config.fleet else { return Ok(None) };
-    Fleet::start(fleet, clock.clone(), observer.fleet_metrics()).map(Some)
+    let events = Arc::clone(observer);
+    let events = EventSink::new(move |event, details| events.event(event, None, details));
+    Fleet::start(fleet, clock.clone(), observer.fleet_metrics(), events).map(Some)
 }
 
 /// Keeps the owner of a refused credential for the log.

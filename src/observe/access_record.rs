@@ -9,7 +9,7 @@ use opentelemetry::trace::TraceId;
 
 use super::request_origin::RequestOrigin;
 use crate::cache::{CacheKey, CacheOutcome};
-use crate::caller::{Authenticated, Caller, CredentialKind, KeyUsage};
+use crate::caller::{Authenticated, Caller, Credential, CredentialKind, KeyUsage, OutcomeCounters};
 use crate::clock::Moment;
 use crate::error::ClientError;
 use crate::executions::PathId;
@@ -85,20 +85,32 @@ pub struct CallerIdentity<'a> {
     pub kind: CredentialKind,
     /// The counts of the client key or client certificate, if the credential is one.
     pub key_usage: Option<&'a KeyUsage>,
+    /// See [`Credential::counters`].
+    pub counters: Option<(&'a OutcomeCounters, &'a str)>,
+}
+
+impl<'a> CallerIdentity<'a> {
+    fn new(tenant: &'a Tenant, credential: &'a Credential, linked_account: Option<&'a str>) -> Self {
+        Self {
+            tenant,
+            name: credential.name(),
+            linked_account,
+            kind: credential.kind(),
+            key_usage: credential.key_usage(),
+            counters: credential.counters(),
+        }
+    }
 }
 
 impl<'a> From<&'a Caller> for CallerIdentity<'a> {
     fn from(caller: &'a Caller) -> Self {
-        let linked_account = caller.partition().linked_account_id();
-        let (kind, key_usage) = (caller.credential().kind(), caller.credential().key_usage());
-        Self { tenant: caller.tenant(), name: caller.name(), linked_account, kind, key_usage }
+        Self::new(caller.tenant(), caller.credential(), caller.partition().linked_account_id())
     }
 }
 
 impl<'a> From<&'a Authenticated> for CallerIdentity<'a> {
     fn from(known: &'a Authenticated) -> Self {
-        let (kind, key_usage) = (known.credential.kind(), known.credential.key_usage());
-        Self { tenant: &known.tenant, name: known.credential.name(), linked_account: None, kind, key_usage }
+        Self::new(&known.tenant, &known.credential, None)
     }
 }
 

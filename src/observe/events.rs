@@ -1,4 +1,5 @@
-//! The last events of the process, for the status page: reloads, circuits that open, refused org keys, purges. Memory is bounded.
+//! The last events of the process, for the status page: reloads, circuits that open, refused org keys, purges, the fleet. Memory is
+//! bounded.
 //!
 //! An event has the name of its log event (`log_events`), so that it can be found in the log.
 
@@ -23,7 +24,7 @@ pub struct Event {
     /// The tenant that it concerns; `None` for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// The changes of a reload, the error of a refused one, the linked account of a purge.
+    /// The changes of a reload, the error of a refused one, the linked account of a purge, the reason of a fleet's event.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub details: String,
 }

@@ -123,7 +123,7 @@ metrics! {
     requests: IntCounterVec, "postern_requests_total", ["endpoint", "tenant", "outcome", "cache"], &[],
         "Requests answered.";
     caller_requests: IntCounterVec, "postern_caller_requests_total", ["tenant", "credential", "name", "outcome"], &[],
-        "Requests of known callers by their credential; name is that of a client key or client certificate.";
+        "Requests of known callers by their credential; name is that of a client key, a client certificate or the issuer of a JWT.";
     errors: IntCounterVec, "postern_errors_total", ["tenant", "error_code"], &[],
         "Error responses by error code; UPSTREAM for all errors that Refold answered.";
     refused_credentials: IntCounterVec, "postern_refused_credentials_total", ["reason"], &[],
@@ -175,7 +175,7 @@ metrics! {
     client_key_expiry: GaugeVec, "postern_client_key_expiry_timestamp_seconds", ["tenant", "name"], &[],
         "Unix time from which a client key is refused, in seconds; only keys that expire.";
     certificate_expiry: GaugeVec, "postern_certificate_expiry_timestamp_seconds", ["file"], &[],
-        "Unix time at which a TLS certificate of a listener expires, or an earlier one of its chain, in seconds.";
+        "Unix time at which a certificate in this file of a listener (its own, its chain, the authorities of its clients) expires, in seconds.";
     derivation_comparisons: IntCounterVec, "postern_derivation_comparisons_total", ["tenant", "result"], &[],
         "Comparisons of derived answers with Refold's own.";
     derivation_contradicted: IntCounterVec, "postern_derivation_contradicted_total", ["tenant", "kind"], &[],

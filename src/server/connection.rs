@@ -132,7 +132,7 @@ impl Connections {
                 Ok(None) | Err(_) => return,
             };
             stream.get_mut().0.complete();
-            activity.footprint().complete_handshake();
+            activity.footprint().release_buffers();
             let session = stream.get_ref().1;
             let certificates = session.peer_certificates().unwrap_or_default();
             if session.handshake_kind() == Some(HandshakeKind::Resumed) && !tls.admits_resumed(certificates) {
@@ -317,6 +317,26 @@ mod tests {
             rest(&connections).await;
         }
         drop(peer);
+    }
+
+    #[tokio::test]
+    async fn a_strangers_connection_at_rest_counts_no_memory() {
+        let connections = connections(true);
+        let (mut peer, stream) = tokio::io::duplex(1 << 16);
+        connections.serve(stream, (ListenerId(0), Peer::Unknown), ());
+        let unidentified = || connections.admission().occupancy().unidentified_bytes();
+        for _ in 0..2 {
+            peer.write_all(REQUEST).await.expect("it is open");
+            assert_eq!(status(&mut peer).await, "HTTP/1.1 404");
+            assert_eq!(unidentified(), REQUEST.len());
+            rest(&connections).await;
+            assert_eq!(unidentified(), 0);
+        }
+        // A head that has begun is still in memory.
+        peer.write_all(&[REQUEST, b"GET"].concat()).await.expect("it is open");
+        assert_eq!(status(&mut peer).await, "HTTP/1.1 404");
+        rest(&connections).await;
+        assert_eq!(unidentified(), REQUEST.len() + 3);
     }
 
     #[tokio::test]

@@ -96,8 +96,8 @@ impl Footprint {
         }
     }
 
-    /// Forgets the bytes of the TLS handshake, which is complete.
-    pub(super) fn complete_handshake(&self) {
+    /// Forgets the bytes of buffers that are gone: those of a TLS handshake, or of a connection that rests.
+    pub(super) fn release_buffers(&self) {
         self.head_bytes.store(0, Ordering::Relaxed);
         self.most_head_bytes.store(0, Ordering::Relaxed);
         self.count_memory(0);

@@ -91,6 +91,7 @@ impl HttpSettings {
             // The beginning of a head that arrived with the previous request.
             first = [parts.read_buf, resumed.first].concat().into();
             if first.is_empty() {
+                activity.footprint().release_buffers();
                 first = match first_bytes(&mut io, activity).await {
                     FirstBytes::Read(first) => first,
                     FirstBytes::End => return close(io, activity).await,

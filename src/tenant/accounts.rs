@@ -1,7 +1,7 @@
 //! The linked accounts of a tenant that were requested lately. A look-up takes no lock, and their number is bounded.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use papaya::HashMap;
@@ -18,9 +18,13 @@ const SWEEP: Duration = Duration::from_mins(1);
 type PartitionsByName = std::collections::HashMap<Box<str>, Arc<Partition>>;
 
 /// Partitions by linked account.
+type Partitions = HashMap<Arc<str>, Arc<Partition>, foldhash::fast::RandomState>;
+
+/// The linked accounts of a tenant.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    partitions: HashMap<Arc<str>, Arc<Partition>, foldhash::fast::RandomState>,
+    /// Made with the first linked account: an empty map has 16 KiB, for the threads that may use it.
+    partitions: OnceLock<Partitions>,
     capacity: AtomicUsize,
     next_sweep: AtomicU64,
     sweeping: Mutex<()>,
@@ -32,7 +36,7 @@ pub(super) struct Accounts {
 impl Accounts {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            partitions: HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            partitions: OnceLock::new(),
             capacity: AtomicUsize::new(capacity.max(1)),
             next_sweep: AtomicU64::new(0),
             sweeping: Mutex::new(()),
@@ -48,12 +52,13 @@ impl Accounts {
     /// Returns the partition of a linked account, and creates it if there is none. Part of the hit path: a look-up and a
     /// store.
     pub(super) fn get(&self, id: &str, now: Moment, create: impl Fn(Arc<str>) -> Partition) -> Arc<Partition> {
-        let partitions = self.partitions.pin();
+        let all = self.partitions.get_or_init(Partitions::default);
+        let partitions = all.pin();
         if let Some(partition) = partitions.get(id) {
             partition.touch(now);
             return Arc::clone(partition);
         }
-        self.make_room(now);
+        self.make_room(all, now);
         let id: Arc<str> = id.into();
         let created = Arc::new(create(Arc::clone(&id)));
         let mut named = created.fleet_name().is_some().then(|| self.named());
@@ -77,18 +82,19 @@ impl Accounts {
 
     /// The number of linked accounts.
     pub(super) fn len(&self) -> usize {
-        self.partitions.len()
+        self.partitions.get().map_or(0, HashMap::len)
     }
 
     /// Returns the partition of a linked account, if there is one.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Partition>> {
-        self.partitions.pin().get(id).map(Arc::clone)
+        self.partitions.get()?.pin().get(id).map(Arc::clone)
     }
 
     /// Returns the linked accounts with the most requests in the last minute, at most `limit` of them, with the number of
     /// their requests, the busiest first.
     pub(super) fn busiest(&self, limit: usize, now: Moment) -> Vec<(String, u64)> {
-        let partitions = self.partitions.pin();
+        let Some(partitions) = self.partitions.get() else { return Vec::new() };
+        let partitions = partitions.pin();
         let mut busy: Vec<(u64, &str)> = partitions
             .iter()
             .map(|(id, partition)| (partition.requests(now), &**id))
@@ -101,9 +107,9 @@ impl Accounts {
     }
 
     /// Evicts idle linked accounts. If that makes no room, evicts a tenth of all, the longest idle first.
-    fn make_room(&self, now: Moment) {
+    fn make_room(&self, all: &Partitions, now: Moment) {
         let capacity = self.capacity.load(Ordering::Relaxed);
-        let is_full = self.partitions.len() >= capacity;
+        let is_full = all.len() >= capacity;
         if !is_full && now.as_nanos() < self.next_sweep.load(Ordering::Relaxed) {
             return;
         }
@@ -115,10 +121,10 @@ impl Accounts {
             Err(TryLockError::WouldBlock) => return,
         };
         self.next_sweep.store((now + SWEEP).as_nanos(), Ordering::Relaxed);
-        let partitions = self.partitions.pin();
+        let partitions = all.pin();
         partitions.retain(|_, partition| now.since(partition.last_seen()) < IDLE);
         if partitions.len() >= capacity {
-            self.evict_tenth();
+            evict_tenth(all);
         }
         let is_present = |partition: &Arc<Partition>| {
             let present = partition.linked_account_id().and_then(|id| partitions.get(id));
@@ -126,21 +132,21 @@ impl Accounts {
         };
         self.named().retain(|_, partition| is_present(partition));
     }
+}
 
-    /// Evicts a tenth of all linked accounts, the longest idle first.
-    fn evict_tenth(&self) {
-        let partitions = self.partitions.pin();
-        let mut last_seen: Vec<Moment> = partitions.values().map(|partition| partition.last_seen()).collect();
-        let tenth = last_seen.len() / 10;
-        let (_, newest_evicted, _) = last_seen.select_nth_unstable(tenth);
-        let newest_evicted = *newest_evicted;
-        let mut left_to_evict = tenth + 1;
-        partitions.retain(|_, partition| {
-            let is_evicted = left_to_evict > 0 && partition.last_seen() <= newest_evicted;
-            left_to_evict -= usize::from(is_evicted);
-            !is_evicted
-        });
-    }
+/// Evicts a tenth of all linked accounts, the longest idle first.
+fn evict_tenth(all: &Partitions) {
+    let partitions = all.pin();
+    let mut last_seen: Vec<Moment> = partitions.values().map(|partition| partition.last_seen()).collect();
+    let tenth = last_seen.len() / 10;
+    let (_, newest_evicted, _) = last_seen.select_nth_unstable(tenth);
+    let newest_evicted = *newest_evicted;
+    let mut left_to_evict = tenth + 1;
+    partitions.retain(|_, partition| {
+        let is_evicted = left_to_evict > 0 && partition.last_seen() <= newest_evicted;
+        left_to_evict -= usize::from(is_evicted);
+        !is_evicted
+    });
 }
 
 #[cfg(test)]
@@ -194,7 +200,7 @@ mod tests {
         assert!(panicked.join().is_err() && accounts.sweeping.is_poisoned());
         for number in 0..1000 {
             account(&accounts, &format!("account-{number}"), number);
-            assert!(accounts.partitions.len() <= 100, "{number}");
+            assert!(accounts.len() <= 100, "{number}");
         }
         accounts.set_capacity(10);
         account(&accounts, "one more", 1001);
@@ -209,7 +215,7 @@ mod tests {
         let accounts = Accounts::new(100);
         for at in 0..1000 {
             account(&accounts, &format!("account-{at}"), at);
-            assert!(accounts.partitions.len() <= 100);
+            assert!(accounts.len() <= 100);
         }
         assert!(accounts.find("account-999").is_some() && accounts.find("account-950").is_some());
         assert!(accounts.find("account-0").is_none());
@@ -217,7 +223,7 @@ mod tests {
         let accounts = Accounts::new(10);
         for number in 0..100 {
             account(&accounts, &format!("account-{number}"), 7);
-            assert!(accounts.partitions.len() <= 10);
+            assert!(accounts.len() <= 10);
         }
     }
 }

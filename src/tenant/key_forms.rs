@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use memchr::memmem;
+use memchr::memmem::{self, Finder};
 
 use crate::digest::Hex;
 
@@ -15,6 +15,8 @@ const MIN_PIECE: usize = 6;
 
 /// The forms of one key: as it is and in hexadecimal, both in any case, and in Base64.
 pub(super) struct KeyForms {
+    /// Finds the key as it is. Made once: that costs as much as a search in a short page.
+    plain: Finder<'static>,
     /// Lower case, compared with text in lower case.
     folded: Vec<Box<[u8]>>,
     /// Compared as they are.
@@ -36,7 +38,13 @@ impl KeyForms {
                 }
             }
         }
-        Self { folded: vec![key.to_ascii_lowercase().into(), hex.into_bytes().into()], exact }
+        let plain = Finder::new(key).into_owned();
+        Self { plain, folded: vec![key.to_ascii_lowercase().into(), hex.into_bytes().into()], exact }
+    }
+
+    /// Returns true if a text contains the key as it is.
+    pub(super) fn plain_appears_in(&self, text: &[u8]) -> bool {
+        self.plain.find(text).is_some()
     }
 
     /// Returns true if a text contains one of the forms, also below percent-encoding, quoted-printable (RFC 2047) or the

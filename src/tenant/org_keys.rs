@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use aws_lc_rs::constant_time;
 use http::HeaderValue;
-use memchr::memmem;
 
 use super::key_checks::{KeyVerdict, LastVerdict};
 use super::key_forms::KeyForms;
@@ -167,7 +166,7 @@ impl OrgKeys {
     /// Returns whether a text contains one of the keys.
     #[must_use]
     pub fn appear_in(&self, text: &[u8]) -> bool {
-        self.all().any(|key| memmem::find(text, key.secret.expose().as_bytes()).is_some())
+        self.all().any(|key| key.forms.plain_appears_in(text))
     }
 
     /// Returns whether a header's value contains one of the keys, as it is or in an encoded form.

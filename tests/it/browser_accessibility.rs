@@ -60,7 +60,8 @@ fn visit(browser: &mut Chromium, world: &World, state: &str, ready: &str) {
             fits(&mut tab, width, &place);
             tab.screenshot(&format!("status-page-{state}-explorer-{width}-{theme}.png"));
             tab.value("location.hash = '#config'");
-            tab.until("document.querySelectorAll('#config-tables .setting').length > 3");
+            // Each client key has a card of its own.
+            tab.until("[...document.querySelectorAll('#config-tables h2')].filter((title) => title.textContent === '[[tenants.client_keys]]').length === 4");
             is_accessible(&mut tab, &axe, &format!("configuration, {place}"));
             fits(&mut tab, width, &place);
             tab.screenshot(&format!("status-page-{state}-config-{width}-{theme}.png"));

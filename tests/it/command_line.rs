@@ -250,6 +250,18 @@ fn serve_refuses_invalid_log_directives() {
         let output = run_to_end(command.env("POSTERN_LOG", directives));
         assert!(!output.status.success());
         assert!(text(&output.stderr).starts_with("postern: POSTERN_LOG: "), "{}", text(&output.stderr));
+        let mut check = postern();
+        check.arg("check").arg(folder.write("good.toml", Configuration::new().to_toml()));
+        let output = run_to_end(check.env("POSTERN_LOG", directives));
+        assert!(text(&output.stderr).starts_with("postern: POSTERN_LOG: "), "{}", text(&output.stderr));
+    }
+}
+
+#[tokio::test]
+async fn spaces_around_log_directives_have_no_effect() {
+    for directives in [" info ", "warn , postern::cli=info"] {
+        let mut process = Process::serve_configuration(&Configuration::new(), &[("POSTERN_LOG", directives)]).await;
+        process.until_logged("\"listening\"", 1).await;
     }
 }
 
@@ -282,8 +294,10 @@ fn variables_that_are_not_utf8_or_have_line_breaks_are_refused() {
         assert!(error.contains(&format!("environment variable {name}: the value has a line break")), "{error}");
     }
     for value in [b"\xff".as_slice(), b"tk_\xc3("] {
-        let error = check("ORG_KEY", value);
-        assert!(error.contains("the environment variable ORG_KEY is not UTF-8"), "{error}");
+        for name in ["ORG_KEY", "HTTPS_PROXY", "all_proxy"] {
+            let error = check(name, value);
+            assert!(error.contains(&format!("the environment variable {name} is not UTF-8")), "{error}");
+        }
     }
     let mut serve = postern();
     serve.args(["serve", "--config"]).arg(&file).env("POSTERN_LOG", OsStr::from_bytes(b"\xffinfo"));

@@ -14,16 +14,19 @@ use postern::config::{Config, Environment};
 use postern::digest::{Hex, sha256};
 use serde_json::Value;
 
-use crate::support::{ClientKey, Configuration, FLEET_SECRET, Folder, KEY, Listener, ORG_KEY, Process, Tenant, World};
+use crate::support::{
+    ClientKey, Configuration, FLEET_SECRET, Folder, KEY, Listener, ORG_KEY, Process, ScriptedRefold, Tenant, World,
+};
 
 /// Runs the program under test; what would run for ever is only checked. The commands for a running gateway ask the one whose
-/// admin listener has the address `ADMIN`.
+/// admin listener has the address `ADMIN`; Refold has the address `REFOLD`.
 const POSTERN: &str = r#"#!/bin/sh
 case "$1 ${2-}" in
   "serve "*) shift; set -- check "$@" ;;
   "demo "* | "simulate "* | "health https://"*) set -- "$1" --help ;;
   "keys "* | "purge "*) set -- "$@" --admin "$ADMIN" ;;
   "health --admin") shift 3; set -- health --admin "$ADMIN" "$@" ;;
+  "check --online") export POSTERN_UPSTREAM_BASE_URL="http://$REFOLD" ;;
 esac
 exec "$POSTERN" "$@"
 "#;
@@ -95,8 +98,8 @@ fn checkout() -> Folder {
     folder
 }
 
-/// Runs a script in a shell, in a checkout, beside a gateway whose admin listener has the address `admin`.
-fn run(script: &str, admin: &str) -> Output {
+/// Runs a script in a shell, in a checkout, beside a gateway whose admin listener has the address `admin`, and a Refold.
+fn run(script: &str, admin: &str, refold: &str) -> Output {
     let folder = checkout();
     let path = format!("{}:{}", folder.join("bin").display(), std::env::var("PATH").expect("a path"));
     let mut shell = Command::new("bash");
@@ -105,7 +108,8 @@ fn run(script: &str, admin: &str) -> Output {
         .env("REFOLD_ORG_KEY", ORG_KEY)
         .env("POSTERN", env!("CARGO_BIN_EXE_postern"))
         .env("ROOT", root())
-        .env("ADMIN", admin);
+        .env("ADMIN", admin)
+        .env("REFOLD", refold);
     shell.env("previous", "").env_remove("POSTERN_CONFIG").env_remove("POSTERN_LOG").output().expect("bash runs")
 }
 
@@ -154,11 +158,13 @@ async fn every_command_of_the_pages_runs_as_shown() {
     let config = Configuration::bare().listeners([Listener::new()]).tenants([tenant]).admin();
     let mut gateway = Process::serve_configuration(&config, &[]).await;
     let admin = gateway.admin_address().await.to_string();
+    let refold = ScriptedRefold::start().await;
     let mut commands = 0;
     for (path, text) in pages().into_iter().filter(|(path, _)| !path.ends_with("callers.md")) {
         let (script, shown) = script(&text);
         commands += script.lines().count();
-        let output = run(&script, &admin);
+        let (admin, server) = (admin.clone(), refold.address().to_string());
+        let output = tokio::task::spawn_blocking(move || run(&script, &admin, &server)).await.expect("no panic");
         let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{}: {out}{errors}", path.display());
         for (number, expected) in shown.iter().enumerate() {
@@ -168,6 +174,7 @@ async fn every_command_of_the_pages_runs_as_shown() {
         }
     }
     assert!(commands > 20, "{commands}");
+    assert!(refold.requests() > 0, "Refold was asked about the org key");
 }
 
 #[test]
@@ -176,7 +183,7 @@ fn what_the_pages_show_of_an_output_is_compared() {
         matches("a 1\nb 2\n", "a 1\nb 2\n") && matches("a 1\nb 2\n", "a …\nb 2") && matches("a 1\nb 2\n", "a 1\n…\n")
     );
     assert!(!matches("a 1\nb 2\n", "a 1\n") && !matches("a 1\n", "1\n") && !matches("a 1\n", "a …2\n"));
-    let run = |script| run(script, "");
+    let run = |script| run(script, "", "");
     let failing = run("postern check --config missing.toml\n");
     assert!(!failing.status.success());
     assert!(
@@ -242,6 +249,19 @@ fn the_readme_is_read_in_a_minute() {
     assert!(page("README.md").len() <= 9_000);
     let picture = std::fs::metadata(root().join("docs/status-page.png")).expect("the README's picture").len();
     assert!(picture <= 150 * 1024, "{picture}");
+}
+
+#[test]
+fn the_changelog_has_each_heading_once() {
+    let text = page("CHANGELOG.md");
+    let releases: Vec<&str> = text.split("\n## ").skip(1).collect();
+    assert!(!releases.is_empty());
+    for release in releases {
+        let headings: Vec<&str> = release.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+        let mut expected = vec!["Breaking", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"];
+        expected.retain(|heading| headings.contains(heading));
+        assert_eq!(headings, expected, "{}", release.lines().next().unwrap_or_default());
+    }
 }
 
 #[test]

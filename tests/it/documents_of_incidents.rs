@@ -55,28 +55,32 @@ async fn the_commands_for_incidents_find_their_causes() {
     for (text, lines) in [("\"renewal_failed\"", 1), ("\"linked_account\":\"acme-2\"", 43), ("hit_stale", 1)] {
         program.0.until_logged(text, lines).await;
     }
+    ask(&program, "pst_unknown", "acme-1").await;
+    program.0.until_logged("\"status\":401", 1).await;
     let outputs = commands(&mut program).await;
-    assert!(outputs[0].contains("error_code=\"RATE_LIMIT_EXCEEDED\",tenant=\"t\"} 1"), "{}", outputs[0]);
+    let unknown = "1 INVALID_CREDENTIALS\tx-api-key is neither a client key nor the org key of a tenant with mode `validate`\t\t127.0.0.1";
+    assert!(outputs[0].contains(unknown), "{}", outputs[0]);
+    assert!(outputs[1].contains("error_code=\"RATE_LIMIT_EXCEEDED\",tenant=\"t\"} 1"), "{}", outputs[1]);
     // Which key gets the 429s, and which one sends the most for the account.
-    let refused = first(&outputs[1], "outcome=\"429\"");
-    assert!(refused.contains("name=\"batch\""), "{}", outputs[1]);
-    let sends_most = outputs[2].lines().find(|line| line.contains("acme-2\t") && !line.contains("RATE_LIMIT"));
-    assert!(sends_most.is_some_and(|line| line.contains("40 acme-2\tbatch")), "{}", outputs[2]);
+    let refused = first(&outputs[2], "outcome=\"429\"");
+    assert!(refused.contains("name=\"batch\""), "{}", outputs[2]);
+    let sends_most = outputs[3].lines().find(|line| line.contains("acme-2\t") && !line.contains("RATE_LIMIT"));
+    assert!(sends_most.is_some_and(|line| line.contains("40 acme-2\tbatch")), "{}", outputs[3]);
     // Why the pages of the account are old.
-    assert!(first(&outputs[3], "hit_stale").contains(EXECUTIONS), "{}", outputs[3]);
-    assert!(first(&outputs[4], "cause").contains("INTERNAL_SERVER_ERROR"), "{}", outputs[4]);
+    assert!(first(&outputs[4], "hit_stale").contains(EXECUTIONS), "{}", outputs[4]);
+    assert!(first(&outputs[5], "cause").contains("INTERNAL_SERVER_ERROR"), "{}", outputs[5]);
     assert!(
-        outputs[4].contains("postern_renewal_errors_total{error_code=\"UPSTREAM\",tenant=\"t\"} "),
-        "{}",
-        outputs[4]
-    );
-    assert!(first(&outputs[5], "acme-1\t").contains("INTERNAL_SERVER_ERROR"), "{}", outputs[5]);
-    assert!(
-        outputs[5].contains("served=\"stale\"") && outputs[5].contains("\"circuit\": \"closed\""),
+        outputs[5].contains("postern_renewal_errors_total{error_code=\"UPSTREAM\",tenant=\"t\"} "),
         "{}",
         outputs[5]
     );
+    assert!(first(&outputs[6], "acme-1\t").contains("INTERNAL_SERVER_ERROR"), "{}", outputs[6]);
+    assert!(
+        outputs[6].contains("served=\"stale\"") && outputs[6].contains("\"circuit\": \"closed\""),
+        "{}",
+        outputs[6]
+    );
     // Refold's failures, which no caller has seen.
-    assert!(first(&outputs[7], "500\t").contains("INTERNAL_SERVER_ERROR"), "{}", outputs[7]);
+    assert!(first(&outputs[8], "500\t").contains("INTERNAL_SERVER_ERROR"), "{}", outputs[8]);
     assert!(program.0.terminate().await.status.success());
 }

@@ -49,14 +49,17 @@ async fn a_changed_certificate_is_used_and_a_broken_one_is_not() {
 #[tokio::test]
 async fn the_end_of_a_certificate_is_a_metric() {
     let folder = folder_with("server-1");
-    let config = |config: Configuration| config.admin().listener(|listener| listener.tls(&folder));
+    let config =
+        |config: Configuration| config.admin().listener(|listener| listener.tls(&folder).client_ca(&data("ca.pem")));
     let world = World::builder().config(config).start().await;
     let metrics = world.gateway.admin("/metrics", &[]).await;
     let text = String::from_utf8_lossy(&metrics.body);
-    let file = folder.join("server.pem");
-    // 2126-10-31T23:44:32Z
-    let expected = format!("postern_certificate_expiry_timestamp_seconds{{file=\"{}\"}} 4949163872\n", file.display());
-    assert!(text.contains(&expected), "{expected}: {text}");
+    for file in [folder.join("server.pem"), data("ca.pem")] {
+        // 2126-10-31T23:44:32Z
+        let labels = format!("{{file=\"{}\"}}", file.display());
+        let expected = format!("postern_certificate_expiry_timestamp_seconds{labels} 4949163872\n");
+        assert!(text.contains(&expected), "{expected}: {text}");
+    }
 }
 
 #[tokio::test]

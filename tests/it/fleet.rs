@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use postern::clock::Clock;
 use postern::config::{Config, Environment};
-use postern::fleet::{Fleet, FleetMetrics, FleetState, Script, Unavailable, probe};
+use postern::fleet::{EventSink, Fleet, FleetMetrics, FleetState, Script, Unavailable, probe};
 use redis::Value;
 use serde_json::json;
 
@@ -37,7 +37,8 @@ fn replica(url: &str, clock: &Clock) -> Fleet {
 fn replica_with(url: &str, lines: &str, clock: &Clock) -> Fleet {
     let config = parse(&Configuration::new().toml(&table(url, lines)));
     let metrics = FleetMetrics::unregistered();
-    Fleet::start(config.fleet.as_ref().expect("there is a table"), clock.clone(), metrics).expect("it starts")
+    let table = config.fleet.as_ref().expect("there is a table");
+    Fleet::start(table, clock.clone(), metrics, EventSink::none()).expect("it starts")
 }
 
 #[tokio::test]
@@ -80,6 +81,14 @@ async fn gateway_of(redis: &RedisServer, lines: &str) -> World {
 async fn state_of(world: &World) -> String {
     let status = world.gateway.admin("/status", &[]).await.json();
     status["fleet"]["state"].as_str().expect("a fleet").to_owned()
+}
+
+/// The events that `/status` shows, newest first: name and details.
+async fn events_of(world: &World) -> Vec<(String, String)> {
+    let status = world.gateway.admin("/status", &[]).await.json();
+    let events = status["events"].as_array().expect("a list").iter();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    events.map(|event| (text(&event["event"]), text(&event["details"]))).collect()
 }
 
 /// The names of the threads of a process.
@@ -137,8 +146,16 @@ async fn the_admin_listener_shows_the_fleet_and_readiness_ignores_redis() {
         assert!(ready.json()["fleet"]["problem"].as_str().is_some_and(|problem| problem.contains("can't be reached")));
         assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK);
     }
+    eventually(async || events_of(&one).await.len() == 2).await;
+    let events = events_of(&one).await;
+    assert!(
+        events.iter().any(|(name, why)| name == "fleet_unreachable" && why.contains("can't be reached")),
+        "{events:?}"
+    );
+    assert!(events.iter().any(|(name, why)| name == "fleet_state_changed" && why.ends_with("to alone")), "{events:?}");
     redis.restart_empty().await;
     eventually(async || state_of(&one).await == "shared" && state_of(&other).await == "shared").await;
+    eventually(async || events_of(&one).await.iter().any(|(_, why)| why.starts_with("from alone to "))).await;
 }
 
 #[tokio::test]

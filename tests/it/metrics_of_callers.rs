@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::samples::{assert_samples, samples};
-use crate::support::tokens::token_of;
+use crate::support::tokens::{ISSUER, token_of};
 use crate::support::{
     ClientKey, Configuration, EXECUTIONS, Issuer, KEY, ORG_KEY, OTHER_ORG_KEY, ScriptedRefold, Tenant, World,
     eventually, signature, until,
@@ -58,16 +58,20 @@ async fn requests_are_counted_by_client_key() {
 }
 
 #[tokio::test]
-async fn callers_without_a_key_are_counted_by_their_kind_of_credential() {
+async fn tokens_are_counted_by_their_issuer_and_others_by_their_kind() {
     let world = World::builder().config(|config| config.issuer(Issuer::with_secret())).start().await;
     let token = format!("Bearer {}", world.refold.session_token("acme-1"));
-    for authorization in [&token_of("acme-1"), &token, &token] {
-        let answer = world.gateway.get(EXECUTIONS, &[("authorization", authorization)]).await;
-        assert_eq!(answer.status, StatusCode::OK);
+    let send = async |authorization: &str, query: &str| {
+        world.gateway.get(&format!("{EXECUTIONS}{query}"), &[("authorization", authorization)]).await.status
+    };
+    for authorization in [&token_of("acme-1"), &token_of("acme-1"), &token_of("globex"), &token, &token] {
+        assert_eq!(send(authorization, "").await, StatusCode::OK);
     }
+    assert_eq!(send(&token_of("globex"), "?limit=0").await, StatusCode::BAD_REQUEST);
     assert_samples!(
         samples(&world.gateway),
-        &requests("jwt", "", "2xx") => 1.0,
+        &requests("jwt", ISSUER, "2xx") => 3.0,
+        &requests("jwt", ISSUER, "4xx") => 1.0,
         &requests("session_token", "", "2xx") => 2.0,
     );
 }

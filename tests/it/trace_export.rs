@@ -1,10 +1,16 @@
 //! The export of spans: batches, retries, dropped spans, and the variables of OpenTelemetry.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
 use http::StatusCode;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::net::TcpStream;
 
 use crate::support::collector::{Collector, CollectorAnswer, named};
+use crate::support::tls::{data, in_front_of};
 use crate::support::{
-    Client, Configuration, EXECUTIONS, Folder, JWT_SECRET, Process, World, as_account, postern, run_to_end,
+    Client, Configuration, EXECUTIONS, Folder, JWT_SECRET, Process, World, as_account, postern, read_head, run_to_end,
     spawn_upstream, until,
 };
 
@@ -140,6 +146,65 @@ async fn the_environment_names_a_collector() {
         let off = config.clone().variable(name, value).parse().expect("it is good");
         assert!(off.traces.export().is_none(), "{name}");
     }
+}
+
+/// A proxy that leads every CONNECT to one server. It keeps the first line and the credentials of each.
+async fn egress_proxy(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<(String, String)>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let address = spawn_upstream(move |listener| async move {
+        while let Ok((mut caller, _)) = listener.accept().await {
+            let seen = Arc::clone(&seen);
+            tokio::spawn(async move {
+                let Some(head) = read_head(&mut caller).await else { return };
+                let line = head.lines().next().unwrap_or_default().to_owned();
+                let field = head.lines().find(|line| line.to_ascii_lowercase().starts_with("proxy-authorization: "));
+                let credentials = field.and_then(|field| field.split_once(": ")).map(|(_, value)| value.to_owned());
+                seen.lock().expect("no panic").push((line, credentials.unwrap_or_default()));
+                caller.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("it is read");
+                let mut server = TcpStream::connect(server).await.expect("it listens");
+                let _ = copy_bidirectional(&mut caller, &mut server).await;
+            });
+        }
+    })
+    .await;
+    (address, asked)
+}
+
+#[tokio::test]
+async fn spans_reach_a_collector_over_tls_and_through_the_egress_proxy() {
+    let collector = Collector::start().await;
+    let server = in_front_of(collector.address()).await;
+    let (proxy, asked) = egress_proxy(server).await;
+    let direct = format!("https://localhost:{}", server.port());
+    let authority = data("ca.pem").to_str().expect("UTF-8").to_owned();
+    let world = |endpoint: &str, variables: &[(&'static str, String)], authority: Option<&str>| {
+        let set = |config: Configuration| {
+            let config = config.set("traces.endpoint", endpoint).set("traces.sample", 1);
+            let config = variables.iter().fold(config, |config, (name, value)| config.variable(name, value.clone()));
+            authority.into_iter().fold(config, |config, file| config.set("traces.ca_file", file))
+        };
+        World::builder().config(set).start()
+    };
+    // Without the authority the certificate is refused.
+    let untrusting = world(&direct, &[], None).await;
+    refused(&untrusting).await;
+    until_dropped(&untrusting, 1).await;
+    let trusting = world(&direct, &[], Some(&authority)).await;
+    refused(&trusting).await;
+    collector.spans(1).await;
+    assert!(asked.lock().expect("no panic").is_empty());
+    // Nothing listens at port 1: only the proxy leads to the collector.
+    let through = ("HTTPS_PROXY", format!("http://user:secret@{proxy}"));
+    let proxied = world("https://localhost:1", std::slice::from_ref(&through), Some(&authority)).await;
+    refused(&proxied).await;
+    collector.spans(2).await;
+    let expected = ("CONNECT localhost:1 HTTP/1.1".to_owned(), "Basic dXNlcjpzZWNyZXQ=".to_owned());
+    assert_eq!(*asked.lock().expect("no panic"), [expected]);
+    let excepted = world(&direct, &[through, ("NO_PROXY", "localhost".to_owned())], Some(&authority)).await;
+    refused(&excepted).await;
+    collector.spans(3).await;
+    assert_eq!(asked.lock().expect("no panic").len(), 1);
 }
 
 #[tokio::test]

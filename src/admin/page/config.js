@@ -17,10 +17,20 @@ export async function showConfig(needToken) {
 
 const isTable = (value) => value != null && typeof value === "object" && !Array.isArray(value);
 
+const isTables = (value) => Array.isArray(value) && value.length > 0 && value.every(isTable);
+
 /** The cards of a setting: one for a table, one for each table of an array. */
 function tablesOf(name, value) {
-  if (Array.isArray(value) && value.length && value.every(isTable)) return value.map((one) => card(`[[${name}]]`, settings(one, "")));
-  return isTable(value) ? [card(`[${name}]`, settings(value, ""))] : [card(name, [[name, value]])];
+  if (isTables(value)) return value.flatMap((one) => cards(`[[${name}]]`, name, one));
+  return isTable(value) ? cards(`[${name}]`, name, value) : [card(name, [[name, value]])];
+}
+
+/** The card of a table, and those of the arrays of tables in it. */
+function cards(title, name, table) {
+  const entries = Object.entries(table);
+  const lists = entries.filter(([, value]) => isTables(value));
+  const own = Object.fromEntries(entries.filter(([, value]) => !isTables(value)));
+  return [card(title, settings(own, "")), ...lists.flatMap(([key, value]) => tablesOf(`${name}.${key}`, value))];
 }
 
 /** The settings of a table by their path. */

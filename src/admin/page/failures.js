@@ -20,6 +20,9 @@ export function grouped(errors) {
   return [...groups.values()];
 }
 
+/** A code that wraps behind its underscores, not within a word. */
+const breakable = (code) => code.split(/(?<=_)/).flatMap((word) => [word, h("wbr")]);
+
 export function showErrors(errors, at) {
   const box = $("errors");
   const state = JSON.stringify([errors.map((error) => error.request_id), all]);
@@ -78,7 +81,7 @@ function groupOf({ key, errors }, at) {
       "summary",
       { "data-id": key },
       h("span", { class: `pill ${kindOf(first.status)}` }, String(first.status)),
-      h("span", { class: "of" }, h("code", {}, cut(first.error_code || "–")), first.reason && h("span", { class: "muted small" }, first.reason.replaceAll("_", " "))),
+      h("span", { class: "of" }, h("code", {}, breakable(cut(first.error_code || "–"))), first.reason && h("span", { class: "muted small" }, first.reason.replaceAll("_", " "))),
       h("span", { class: "from" }, h("span", {}, cut(first.linked_account ?? first.tenant ?? "unknown caller")), h("span", { class: "muted small" }, first.caller ? `key ${cut(first.caller)}` : "no known key")),
       h("b", { title: `${errors.length} of the last errors` }, `${count(errors.length)}×`),
       h("span", { class: "last" }, clock(at, first.seconds_ago, time(first))),

@@ -55,6 +55,11 @@ const EVENTS = {
   upstream_circuit_opened: ["bad", "Circuit to Refold opened"],
   upstream_rejected_org_key: ["bad", "Refold refuses the org key"],
   purged: ["plain", "Cache purged"],
+  fleet_script_failed: ["bad", "The fleet's server refuses a script"],
+  fleet_state_changed: ["bad", "The fleet's server is away"],
+  fleet_state_lost: ["warn", "The fleet's server has lost its data"],
+  fleet_too_many_replicas: ["bad", "Too many replicas in the fleet"],
+  fleet_unreachable: ["bad", "The fleet's server can't be reached"],
 };
 const opened = new Set();
 let shownEvents = "";
@@ -78,7 +83,8 @@ export function showEvents(kept, at) {
   }
   const focused = box.contains(document.activeElement) ? document.activeElement.dataset.id : null;
   const one = (event) => {
-    const [kind, words] = EVENTS[event.event] ?? ["", event.event];
+    const isBack = event.event === "fleet_state_changed" && !event.details.endsWith("alone");
+    const [kind, words] = isBack ? ["good", "The fleet's server is back"] : EVENTS[event.event] ?? ["", event.event];
     const key = event.at + event.event;
     const toggle = (change) => (change.target.open ? opened.add(key) : opened.delete(key));
     const scope = event.event === "purged" ? [event.tenant ?? "all tenants", event.details].filter(Boolean).join(", ") : event.tenant;

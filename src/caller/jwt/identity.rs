@@ -1,5 +1,8 @@
 //! The holder of a verified token, and the linked accounts that the token is for.
 
+use std::sync::Arc;
+
+use crate::caller::key_usage::OutcomeCounters;
 use crate::caller::linked_account;
 use crate::caller::tenants::TenantIndex;
 use crate::clock::{Clock, Moment};
@@ -27,6 +30,9 @@ pub struct Identity {
     /// The claim `sub`, for logs.
     pub(super) subject: Box<str>,
     pub(super) issuer: IssuerIndex,
+    pub(super) issuer_name: Arc<str>,
+    /// The counters of the issuer and the tenant. Each token has its own handles, so tokens share no look-up.
+    pub(super) counters: OutcomeCounters,
     /// The generation of the issuer's keys in which the token was verified.
     pub(super) key_generation: u64,
     pub(super) validity: Validity,
@@ -58,6 +64,11 @@ impl Identity {
     /// The issuer that signed the token.
     pub(in crate::caller) fn issuer(&self) -> IssuerIndex {
         self.issuer
+    }
+
+    /// The metrics' counters of the token's issuer, and its name.
+    pub(in crate::caller) fn counters(&self) -> (&OutcomeCounters, &str) {
+        (&self.counters, &self.issuer_name)
     }
 
     /// The linked accounts that the token names.

@@ -20,6 +20,7 @@ pub use self::identity::{Identity, IssuerIndex};
 use self::keyring::Keyring;
 pub use self::keyring::{FetchKeysError, KeyState, fetch_keys};
 use self::signature::SignatureError;
+use super::key_usage::OutcomeCounters;
 use super::tenants::TenantIndex;
 use crate::clock::{Clock, Moment};
 use crate::config::{Issuer, TenantOf};
@@ -220,6 +221,8 @@ impl Issuers {
             access: claims.access(config),
             subject: claims.subject().into(),
             issuer: index,
+            issuer_name: Arc::clone(&config.issuer),
+            counters: OutcomeCounters::default(),
             key_generation,
             validity: Validity {
                 moment: now + Duration::from_secs(u64::try_from(end.saturating_sub(wall)).unwrap_or(0)),

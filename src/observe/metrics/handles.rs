@@ -80,8 +80,8 @@ impl RequestMetrics {
     /// Counts a request by the credential of its caller. Part of the hit path.
     pub(crate) fn called(&self, caller: &CallerIdentity<'_>, status: StatusCode) {
         let outcome = outcome(status);
-        let (counter, name) = match caller.key_usage {
-            Some(usage) => (&usage.counters[outcome], caller.name),
+        let (counter, name) = match caller.counters {
+            Some((counters, name)) => (&counters[outcome], name),
             None => (&self.callers[caller.kind as usize * OUTCOMES.len() + outcome], ""),
         };
         let labels = || [&*self.tenant, caller.kind.name(), name, OUTCOMES[outcome]];

@@ -16,12 +16,16 @@ use postern::clock::Clock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{CipherSuite, ClientConfig, HandshakeKind, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{
+    CipherSuite, ClientConfig, HandshakeKind, RootCertStore, ServerConfig, SupportedCipherSuite,
+    SupportedProtocolVersion,
+};
+use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::{EXECUTIONS, Failure, Folder, leaks};
+use super::{EXECUTIONS, Failure, Folder, leaks, spawn_upstream};
 
 /// A file of `tests/data`.
 pub(crate) fn data(name: &str) -> PathBuf {
@@ -169,6 +173,31 @@ pub(crate) async fn cipher_for(address: SocketAddr, listed: &[SupportedCipherSui
     let name = "localhost".try_into().expect("a name");
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
     stream.get_ref().1.negotiated_cipher_suite().expect("the handshake is done").suite()
+}
+
+/// A server with TLS and the certificate `server-1` in front of one without.
+pub(crate) async fn in_front_of(server: SocketAddr) -> SocketAddr {
+    let chain = vec![CertificateDer::from_pem_file(data("server-1.pem")).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(data("server-1.key")).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(rustls::DEFAULT_VERSIONS)
+        .expect("TLS")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("the key belongs to the certificate");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    spawn_upstream(move |listener| async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust the certificate closes.
+                let Ok(mut caller) = acceptor.accept(stream).await else { return };
+                let mut server = TcpStream::connect(server).await.expect("it listens");
+                let _ = copy_bidirectional(&mut caller, &mut server).await;
+            });
+        }
+    })
+    .await
 }
 
 /// The authority of `tests/data`.
