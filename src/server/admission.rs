@@ -143,7 +143,9 @@ fn note_signs_of_life(connections: &[Arc<ConnectionActivity>]) {
     let mut alive: Vec<_> = connections.iter().filter(|activity| activity.has_new_signs_of_life()).collect();
     // Among each other they stay in order.
     alive.sort_unstable_by_key(|activity| activity.footprint().last_tick());
-    alive.into_iter().for_each(|activity| activity.note_signs_of_life());
+    for activity in alive {
+        activity.note_signs_of_life();
+    }
 }
 
 #[cfg(test)]

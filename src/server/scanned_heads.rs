@@ -64,7 +64,9 @@ mod tests {
         let heads = ScannedHeads::default();
         assert_eq!(heads.pop(), Unknown);
         let lengths: Vec<_> = (0..MOST).map(|head| if head % 3 == 0 { Present } else { Absent }).collect();
-        lengths.iter().for_each(|length| heads.push(*length));
+        for length in &lengths {
+            heads.push(*length);
+        }
         for length in &lengths {
             assert!(!heads.is_empty());
             assert_eq!(heads.pop(), *length);

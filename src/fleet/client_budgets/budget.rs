@@ -220,13 +220,15 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
+    use crate::fleet::event_sink::EventSink;
     use crate::fleet::membership::Membership;
     use crate::fleet::metrics::FleetMetrics;
 
     /// A budget of 1 request a second with a burst of 3, and the end of the queue to the refiller, which holds one request.
     fn budget(clock: &Clock) -> (Arc<LeasedBudget>, mpsc::Receiver<Request>) {
         let standing = Membership::new(clock.now()).standing();
-        let status = Arc::new(Status::new(clock.clone(), standing, FleetMetrics::unregistered()));
+        let (metrics, events) = (FleetMetrics::unregistered(), EventSink::none());
+        let status = Arc::new(Status::new(clock.clone(), standing, metrics, events));
         let (requests, receiver) = mpsc::channel(1);
         let replica = Replica {
             status,
