@@ -43,6 +43,10 @@ full *args:
 fuzz seconds="600" *targets:
     FUZZ_SECONDS={{ seconds }} FUZZ_TARGETS="{{ targets }}" .ci/full.d/fuzz
 
+# Run concurrent code under a scheduler that tries interleavings, and flawed copies of it, which have to be caught.
+interleavings *flaws:
+    .ci/full.d/interleavings {{ flaws }}
+
 # Write the software bill of materials (CycloneDX) to target/postern.cdx.json.
 sbom:
     PATH="$(.ci/cargo-tools cargo-cyclonedx@0.5.9):$PATH" cargo cyclonedx --format json --spec-version 1.5 --target all

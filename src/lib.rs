@@ -53,5 +53,6 @@ pub mod log_events;
 pub mod named_file;
 pub mod offload;
 pub mod suggest;
+mod sync;
 pub mod tls;
 pub mod window_counter;

@@ -38,8 +38,12 @@ pub const JWKS_REFRESH_FAILED: &str = "jwks_refresh_failed";
 pub const FLEET_CACHE_FORGOTTEN: &str = "fleet_cache_forgotten";
 /// Info, `version`: the fleet's Redis or Valkey is connected.
 pub const FLEET_CONNECTED: &str = "fleet_connected";
+/// Warn, `position`: an entry of the fleet's log can't be understood; told once. All entries were dropped.
+pub const FLEET_LOG_ENTRY_UNKNOWN: &str = "fleet_log_entry_unknown";
 /// Error, `script`, `error`: the fleet's server refuses a script; it counts as away.
 pub const FLEET_SCRIPT_FAILED: &str = "fleet_script_failed";
+/// Error: the names of the fleet derive from another secret than this replica's, which goes on alone; told once.
+pub const FLEET_SECRET_DIFFERS: &str = "fleet_secret_differs";
 /// Info, or warn for `alone`, `from`, `state`: the relation of this replica to its fleet changed.
 pub const FLEET_STATE_CHANGED: &str = "fleet_state_changed";
 /// Warn: the fleet's server has lost its data; budgets start anew, with the burst spent.

@@ -10,7 +10,7 @@ from . import circles, rust
 MOST_LINES_OF_A_FILE = 500
 MOST_LINES_OF_A_FUNCTION = 60
 MOST_PARAMETERS = 5
-RUST_FOLDERS = ("src", "tests", "benches", "fuzz")
+RUST_FOLDERS = ("src", "tests", "benches", "fuzz", "interleavings")
 
 # A function may be longer if this comment is in it and its body is one `match` or one list.
 TABLE_MARK = "// data table"

@@ -9,15 +9,14 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::hash::BuildHasher;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::{Notify, watch};
+use std::sync::Arc;
 
 use super::entry::Entry;
 use super::key::CacheKey;
 use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notify, PoisonError, watch};
 use crate::tenant::OrgKey;
 
 type FetchResult = Result<Arc<Entry>, ClientError>;

@@ -34,6 +34,8 @@ pub struct CutOff {
     pub since: Moment,
     /// The use of its entries.
     pub policy: WhenCutOff,
+    /// True if the fleet's server answers all the same.
+    pub is_connected: bool,
 }
 
 /// Expires an entry when it can be neither served nor revalidated, however often it is weighed again.
@@ -117,7 +119,7 @@ impl Store {
     #[must_use]
     pub fn cut_off(&self, now: Moment) -> Option<CutOff> {
         let (trust, policy) = self.fleet.as_ref()?;
-        trust.lost_at(now).map(|since| CutOff { since, policy: *policy })
+        trust.lost_at(now).map(|since| CutOff { since, policy: *policy, is_connected: trust.is_connected(now) })
     }
 
     /// True if an entry may be used as an answer without asking for a newer one.

@@ -33,10 +33,13 @@ pub struct FleetConfig {
     /// The server: `redis://host:6379`, `rediss://host` for TLS, `unix:/path`, or `redis+sentinel://host1,host2/service` (TLS:
     /// `rediss+sentinel`); `/2` at the end of a redis URL is the number of a database.
     pub url: FleetUrl,
-    /// The secret of the fleet, at least 32 characters, the same on all replicas. Names in Redis are derived from it.
+    /// The secret of the fleet, at least 32 characters, the same on all replicas. Entries in Redis are encrypted with it, and names in
+    /// Redis derive from it.
     pub secret: Secret,
-    /// The secret that follows, during a rotation.
+    /// The other secret during a rotation: entries that are encrypted with it can be read.
     pub next_secret: Option<Secret>,
+    /// The secret with which the fleet began, once `secret` is replaced: names in Redis go on deriving from it.
+    pub first_secret: Option<Secret>,
     /// The name of the fleet; fleets with different names share nothing. Letters, digits, dots, hyphens and underscores.
     #[serde(default)]
     pub name: FleetName,
@@ -82,6 +85,12 @@ fn connect_timeout() -> Duration {
 }
 
 impl FleetConfig {
+    /// The secret from which names derive. It has to be the same on all replicas, also during a rotation.
+    #[must_use]
+    pub fn names_secret(&self) -> &Secret {
+        self.first_secret.as_ref().unwrap_or(&self.secret)
+    }
+
     pub(super) fn check(&mut self, at: &SettingPath, resolver: &Resolver<'_>) -> Result<(), InvalidSetting> {
         if self.replicas > MAX_REPLICAS {
             return Err(at.key("replicas").refuse(format!("a fleet has at most {MAX_REPLICAS} replicas")));
@@ -98,6 +107,7 @@ impl FleetConfig {
         for (name, secret) in [
             ("secret", Some(&mut self.secret)),
             ("next_secret", self.next_secret.as_mut()),
+            ("first_secret", self.first_secret.as_mut()),
             ("password", self.password.as_mut()),
             ("sentinel_password", self.sentinel_password.as_mut()),
         ] {

@@ -8,10 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClientError, Kind, Reason, UpstreamErrorFields};
 
-/// Reasons for which Refold's answer to one replica fails every other replica too. That Refold can't be reached may be this
-/// replica's network, and a budget or a circuit is each replica's own.
-const SHARED: [Reason; 3] =
-    [Reason::UpstreamTimeout, Reason::UpstreamInvalidResponse, Reason::UpstreamResponseTooLarge];
+/// Reasons for which one replica's fetch fails those of all others that wait for it. A circuit and the load are each replica's own.
+const SHARED: [Reason; 5] = [
+    Reason::UpstreamTimeout,
+    Reason::UpstreamInvalidResponse,
+    Reason::UpstreamResponseTooLarge,
+    Reason::UpstreamUnreachable,
+    Reason::UpstreamBudgetExceeded,
+];
 
 /// An error of a fetch, in the form in which another replica receives it.
 #[derive(Debug, Deserialize, Serialize)]
@@ -82,6 +86,8 @@ mod tests {
             ClientError::from_upstream(StatusCode::NOT_FOUND, fields()),
             unavailable.retry_after(Duration::from_secs(7)),
             ClientError::new(Reason::UpstreamTimeout, "late"),
+            ClientError::new(Reason::UpstreamUnreachable, "down"),
+            ClientError::new(Reason::UpstreamBudgetExceeded, "wait").retry_after(Duration::from_secs(3)),
         ] {
             let text = serde_json::to_string(&SharedError::of(&error).expect("it is shared")).expect("JSON");
             let received: SharedError = serde_json::from_str(&text).expect("JSON");
@@ -99,8 +105,7 @@ mod tests {
         for error in [
             ClientError::from_upstream(StatusCode::UNAUTHORIZED, UpstreamErrorFields::default()),
             ClientError::from_upstream(StatusCode::TOO_MANY_REQUESTS, UpstreamErrorFields::default()),
-            ClientError::new(Reason::UpstreamUnreachable, "down"),
-            ClientError::new(Reason::UpstreamBudgetExceeded, "wait"),
+            ClientError::new(Reason::UpstreamCircuitOpen, "open"),
             ClientError::new(Reason::Overloaded, "full"),
         ] {
             assert!(SharedError::of(&error).is_none(), "{error:?}");

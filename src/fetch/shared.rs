@@ -14,7 +14,7 @@ use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::{ClientError, SharedError};
-use crate::fleet::{EntryPlace, Fleet, ForeignFetch, FoundEntry, LandedFetch, Landing, Lead, Taken, Waiters};
+use crate::fleet::{EntryPlace, Fleet, ForeignFetch, Generations, LandedFetch, Landing, Lead, Taken, Waiters};
 use crate::limit::Urgency;
 use crate::offload;
 use crate::upstream::FetchError;
@@ -60,7 +60,8 @@ enum WaitEnd {
 impl SecondLevel {
     pub(super) fn new(config: &Config, clock: &Clock, fleet: &Fleet) -> Self {
         let (base_url, dialect, query) = (&config.upstream.base_url, config.upstream.dialect, &config.query);
-        let meaning = format!("{base_url:?} {dialect:?} {query:?}");
+        let honour_no_store = config.cache.honour_no_store;
+        let meaning = format!("{base_url:?} {dialect:?} {query:?} {honour_no_store}");
         Self { fleet: fleet.clone(), clock: clock.clone(), meaning }
     }
 
@@ -72,25 +73,24 @@ impl SecondLevel {
         let mut newer_than = request.stale.as_ref().map_or(0, |stale| self.fleet.clock_micros(stale.request_time));
         loop {
             let landing = self.fleet.expect_landing(&place);
-            let waiters = if urgency == Urgency::Foreground { Waiters::Callers } else { Waiters::None };
-            let sent = self.clock.now();
-            let taken = self.fleet.take(&place, newer_than, waiters).await;
-            let times = (sent, self.clock.now());
+            let Some((taken, times)) = self.take(request, &place, newer_than, urgency).await else {
+                return Ok(Turn::Fetch(None));
+            };
             match taken {
-                // The server is away: this replica goes on by itself.
-                Err(_) => return Ok(Turn::Fetch(None)),
-                Ok(Taken::Hit(found, generations)) => {
-                    if !request.caller.tenant().accepts_generations(request.caller.partition(), generations) {
-                        return Ok(Turn::Fetch(None));
-                    }
+                Taken::Hit(found, _) => {
                     newer_than = found.asked_at();
-                    if let Some(entry) = decoded(found, times).await {
+                    if let Some(entry) = shared_entry::open(found, times).await {
                         return Ok(Turn::Answered(Arc::new(entry)));
                     }
                     // Not sealed for this place: it is fetched in its stead.
                 }
-                Ok(Taken::Lead(lead, found)) => return Ok(Turn::Fetch(self.lead(request, lead, (found, times)).await)),
-                Ok(Taken::Wait(fetch)) => match self.wait(landing, (&place, fetch), (&mut urgency, demand)).await? {
+                Taken::Lead(lead, found) => {
+                    if let (None, Some(found)) = (&request.stale, found) {
+                        request.stale = shared_entry::open(found, times).await.map(Arc::new);
+                    }
+                    return Ok(Turn::Fetch(Some(SharedFetch { lead, fleet: self.fleet.clone() })));
+                }
+                Taken::Wait(fetch) => match self.wait(landing, (&place, fetch), (&mut urgency, demand)).await? {
                     WaitEnd::TakeAgain => {}
                     WaitEnd::NotShared => return Ok(Turn::Fetch(None)),
                     WaitEnd::Failed(error) => return Ok(Turn::Failed(error)),
@@ -99,21 +99,36 @@ impl SecondLevel {
         }
     }
 
-    /// Accepts the lead, unless the generations were set back.
-    async fn lead(
+    /// Takes under generations that are not behind those that this replica has seen. Returns the moments before and after it too; `None`
+    /// if this replica has to go on by itself, since the server is away.
+    async fn take(
         &self,
-        request: &mut FetchRequest,
-        lead: Lead,
-        (found, times): (Option<FoundEntry>, (Moment, Moment)),
-    ) -> Option<SharedFetch> {
+        request: &FetchRequest,
+        place: &EntryPlace,
+        newer_than: u64,
+        urgency: Urgency,
+    ) -> Option<(Taken, (Moment, Moment))> {
         let (tenant, partition) = (request.caller.tenant(), request.caller.partition());
-        if !lead.generations().is_some_and(|seen| tenant.accepts_generations(partition, seen)) {
-            return None;
+        let waiters = if urgency == Urgency::Foreground { Waiters::Callers } else { Waiters::None };
+        let mut has_restored = false;
+        loop {
+            let before = tenant.latest_generations(partition, Generations::default());
+            let sent = self.clock.now();
+            let taken = self.fleet.take(place, newer_than, waiters).await.ok()?;
+            let times = (sent, self.clock.now());
+            let Some(told) = taken.generations() else { return Some((taken, times)) };
+            if told.is_behind(before) {
+                // Someone has set them back, and with them what was dropped.
+                if std::mem::replace(&mut has_restored, true) {
+                    return None;
+                }
+                drop(taken);
+                self.fleet.restore_generations(place, told, before).await.ok()?;
+            } else if !told.is_behind(tenant.latest_generations(partition, told)) {
+                return Some((taken, times));
+            }
+            // Else a drop has come meanwhile.
         }
-        if let (None, Some(found)) = (&request.stale, found) {
-            request.stale = decoded(found, times).await.map(Arc::new);
-        }
-        Some(SharedFetch { lead, fleet: self.fleet.clone() })
     }
 
     /// Waits for another replica's fetch, for as long as its lease lasts or a part of that. Once callers wait for what began in the background, they do
@@ -161,12 +176,15 @@ impl SecondLevel {
         Some(EntryPlace { tenant, partition, question: self.question(caller, key).into() })
     }
 
-    /// The name of a question. It includes the org key, since a tenant with another one may be another org.
+    /// The name of a question. It includes the org key, since a tenant with another one may be another org, and the lifetimes of
+    /// answers: during a rolling change of the configuration, replicas with different ones share nothing.
     fn question(&self, caller: &Caller, key: &CacheKey) -> String {
         let mut canonical = String::with_capacity(128);
         key.question().write_canonical(&mut canonical);
         let config = &caller.tenant().config;
-        let parts = [canonical.as_bytes(), self.meaning.as_bytes(), config.org_key.expose().as_bytes()];
+        let lifetimes = format!("{:?} {:?}", config.freshness, config.stale);
+        let org_key = config.org_key.expose().as_bytes();
+        let parts = [canonical.as_bytes(), self.meaning.as_bytes(), lifetimes.as_bytes(), org_key];
         self.fleet.names().hidden("question", &parts)
     }
 }
@@ -210,11 +228,4 @@ impl SharedFetch {
         // Without it in the second level, each replica fetches for itself, and none waits for the others in turn.
         self.lead.land(if is_stored { LandedFetch::TakeAgain } else { LandedFetch::NotShared }).await;
     }
-}
-
-/// The entry of a found one; off the worker's thread if it is large.
-async fn decoded(found: FoundEntry, times: (Moment, Moment)) -> Option<Entry> {
-    let size = found.content.as_ref().map_or(0, Vec::len);
-    // What is compressed to a tenth of the size is as much work.
-    offload::run_sized(size.saturating_mul(10), move || shared_entry::decode(&found, times)).await
 }

@@ -10,6 +10,7 @@ use crate::cache::Entry;
 use crate::clock::Moment;
 use crate::executions::{Progress, ValidatedBody};
 use crate::fleet::FoundEntry;
+use crate::offload;
 
 /// Compression level of zstd: as of an encoded response.
 const LEVEL: i32 = 3;
@@ -61,9 +62,13 @@ pub(super) fn encode(entry: &Entry) -> Option<Vec<u8>> {
 }
 
 /// The entry of a shared one that was taken by a command that was `sent` at one moment and answered at another. `None` if it was not
-/// sealed for its place, or is of another version.
-pub(super) fn decode(found: &FoundEntry, (sent, received): (Moment, Moment)) -> Option<Entry> {
-    let content = found.content.as_ref()?;
+/// sealed for its place, or is of another version. A large one is opened off the worker's thread.
+pub(super) async fn open(found: FoundEntry, times: (Moment, Moment)) -> Option<Entry> {
+    // What is compressed to a tenth of the size is as much work.
+    offload::run_sized(found.size().saturating_mul(10), move || decode(&found, &found.open()?, times)).await
+}
+
+fn decode(found: &FoundEntry, content: &[u8], (sent, received): (Moment, Moment)) -> Option<Entry> {
     let end = content.iter().position(|byte| *byte == b'\n')?;
     let head: Head = serde_json::from_slice(&content[..end]).ok()?;
     let body = zstd::bulk::decompress(&content[end + 1..], head.size).ok()?;
@@ -92,6 +97,7 @@ pub(super) fn decode(found: &FoundEntry, (sent, received): (Moment, Moment)) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offload::testing::offloads;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -104,15 +110,16 @@ mod tests {
         entry
     }
 
-    fn found(age: Duration, content: Option<Vec<u8>>) -> FoundEntry {
-        FoundEntry::of(age, 60 * SECOND, content)
+    /// The entry that another replica makes of one at `now`.
+    fn decoded(age: Duration, now: Moment) -> Option<Entry> {
+        decode(&FoundEntry::of(age, 60 * SECOND), &encode(&entry())?, (now, now))
     }
 
     #[test]
     fn another_replica_has_the_same_entry() {
         let original = entry();
         let now = Moment::default() + 1000 * SECOND;
-        let entry = decode(&found(20 * SECOND, encode(&original)), (now, now)).expect("it is one");
+        let entry = decoded(20 * SECOND, now).expect("it is one");
         assert_eq!((&entry.body, &entry.etag, entry.total), (&original.body, &original.etag, Some(7)));
         assert_eq!((entry.progress, &entry.validator), (Progress::Live, &original.validator));
         assert_eq!((entry.stale_for, entry.derived.is_none()), (30 * SECOND, true));
@@ -124,15 +131,32 @@ mod tests {
     #[test]
     fn a_process_that_is_younger_than_an_entry_does_not_lengthen_its_life() {
         let now = Moment::default() + SECOND;
-        let entry = decode(&found(50 * SECOND, encode(&entry())), (now, now)).expect("it is one");
+        let entry = decoded(50 * SECOND, now).expect("it is one");
         assert!(entry.is_fresh(now + 9 * SECOND) && !entry.is_fresh(now + 10 * SECOND));
     }
 
     #[test]
     fn what_is_not_the_content_of_an_entry_is_none() {
         let now = Moment::default();
-        for content in [None, Some(Vec::new()), Some(b"{}\n".to_vec()), Some(b"no JSON\nbody".to_vec())] {
-            assert!(decode(&found(SECOND, content), (now, now)).is_none());
+        for content in [&b""[..], b"{}\n", b"no JSON\nbody"] {
+            assert!(decode(&FoundEntry::of(SECOND, SECOND), content, (now, now)).is_none());
+        }
+    }
+
+    #[test]
+    fn a_large_entry_is_opened_off_the_thread() {
+        let now = Moment::default() + 1000 * SECOND;
+        let large = |size: usize| {
+            let mut rng = fastrand::Rng::with_seed(7);
+            let mut entry = entry();
+            // Letters that do not compress to a fraction.
+            entry.body = (0..size).map(|_| rng.alphanumeric() as u8).collect();
+            encode(&entry).expect("it is encoded")
+        };
+        for (size, expected) in [(100, false), (200 << 10, true)] {
+            let found = FoundEntry::sealed(SECOND, 60 * SECOND, large(size));
+            let (offloaded, opened) = offloads(open(found, (now, now)));
+            assert_eq!((offloaded, opened.map(|entry| entry.body.len())), (expected, Some(size)));
         }
     }
 }

@@ -2,13 +2,14 @@
 //! drops that the server could not be told yet.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntCounter;
 
 use super::landings::Landings;
 use super::log::{Continuity, DroppedEntries, LogEntry, LogEvent, LogFollower, LogPosition, LoggedDrop};
+use super::membership::TRUST;
 use crate::clock::Moment;
 use crate::log_events;
 
@@ -24,15 +25,27 @@ pub trait EntryDropper: Send + Sync {
 }
 
 /// Tells whether what this process holds is current. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct LocalTrust(Arc<AtomicU64>);
+#[derive(Clone, Debug, Default)]
+pub struct LocalTrust {
+    /// The moment until which what is held is current, in nanoseconds.
+    current_until: Arc<AtomicU64>,
+    /// The moment until which the server counts as connected, in nanoseconds.
+    connected_until: Arc<AtomicU64>,
+}
 
 impl LocalTrust {
     /// The moment at which what is held has ceased to be known as current; `None` while it is. Part of the hit path: one atomic load.
     #[must_use]
     pub fn lost_at(&self, now: Moment) -> Option<Moment> {
-        let until = Moment::from_nanos(self.0.load(Ordering::Acquire));
+        let until = Moment::from_nanos(self.current_until.load(Ordering::Acquire));
         (now > until).then_some(until)
+    }
+
+    /// Returns whether the server has answered lately. It may have, while what is held is not known as current: the log has its own
+    /// connection.
+    #[must_use]
+    pub fn is_connected(&self, now: Moment) -> bool {
+        now <= Moment::from_nanos(self.connected_until.load(Ordering::Acquire))
     }
 }
 
@@ -40,22 +53,51 @@ impl LocalTrust {
 pub(super) struct CacheState {
     log: Mutex<LogFollower>,
     trust: LocalTrust,
-    /// Drops that the server was not told. While there are any, nothing is trusted.
-    unsent: Mutex<Vec<DroppedEntries>>,
+    unsent: Mutex<Unsent>,
     dropper: Mutex<Option<Arc<dyn EntryDropper>>>,
     forgotten: IntCounter,
-    pub(super) landings: Landings,
+    /// True once an entry of the log was reported that can't be understood.
+    has_reported: AtomicBool,
+    pub(super) landings: Arc<Landings>,
+}
+
+/// Drops that the server was not told, each with a number. While there are any, nothing is trusted.
+#[derive(Debug, Default)]
+struct Unsent {
+    drops: Vec<(u64, DroppedEntries)>,
+    last: u64,
+}
+
+impl Unsent {
+    /// Keeps a drop under a new number, so that an equal one that is being sent is not taken for it.
+    fn keep(&mut self, dropped: &DroppedEntries) {
+        if self.drops.len() >= MOST_UNSENT {
+            for (_, dropped) in std::mem::take(&mut self.drops) {
+                self.replace(DroppedEntries { partition: None, ..dropped });
+            }
+        }
+        self.replace(dropped.clone());
+    }
+
+    fn replace(&mut self, dropped: DroppedEntries) {
+        self.last += 1;
+        match self.drops.iter_mut().find(|(_, kept)| *kept == dropped) {
+            Some((number, _)) => *number = self.last,
+            None => self.drops.push((self.last, dropped)),
+        }
+    }
 }
 
 impl CacheState {
     pub(super) fn new(forgotten: IntCounter) -> Self {
         Self {
             log: Mutex::default(),
-            trust: LocalTrust(Arc::new(AtomicU64::new(0))),
+            trust: LocalTrust::default(),
             unsent: Mutex::default(),
             dropper: Mutex::default(),
             forgotten,
-            landings: Landings::default(),
+            has_reported: AtomicBool::new(false),
+            landings: Arc::default(),
         }
     }
 
@@ -78,6 +120,11 @@ impl CacheState {
         self.publish(&log);
     }
 
+    /// Records that the server has answered a beat that was sent at a moment.
+    pub(super) fn heard(&self, sent: Moment) {
+        self.trust.connected_until.store((sent + TRUST).as_nanos(), Ordering::Release);
+    }
+
     /// Records an answered beat, see [`LogFollower::beat`].
     pub(super) fn beat(&self, epoch: &[u8], end: LogPosition, sent: (Moment, Option<LogPosition>)) {
         let mut log = lock(&self.log);
@@ -93,10 +140,13 @@ impl CacheState {
         let mut log = lock(&self.log);
         let mut has_dropped = false;
         for LogEntry { position, after, event } in entries {
-            match log.entry(position, after) {
+            let is_after_gap = match log.entry(position, after) {
                 Continuity::Known => continue,
-                Continuity::Follows => {}
-                Continuity::Gap => self.forget(),
+                Continuity::Follows => false,
+                Continuity::Gap => true,
+            };
+            if is_after_gap {
+                self.forget();
             }
             match event {
                 Some(LogEvent::Dropped(LoggedDrop { dropped, generation })) => {
@@ -104,8 +154,13 @@ impl CacheState {
                     self.drop_locally(&dropped, generation);
                 }
                 Some(LogEvent::Landed { question, outcome }) => self.landings.landed(&question, outcome.into()),
-                // Of a later version, which may drop entries in a way that this one does not know.
-                None => self.forget(),
+                // Of a later version or of someone else, and may drop entries in a way that this one does not know.
+                None => {
+                    self.report_unknown(position);
+                    if !is_after_gap {
+                        self.forget();
+                    }
+                }
             }
         }
         log.settle();
@@ -123,32 +178,36 @@ impl CacheState {
     /// Keeps a drop for the time when the server is back. Until then nothing is trusted.
     pub(super) fn keep_unsent(&self, dropped: &DroppedEntries) {
         let mut unsent = lock(&self.unsent);
-        if unsent.len() >= MOST_UNSENT {
-            unsent.iter_mut().for_each(|dropped| dropped.partition = None);
-            unsent.sort_unstable_by(|one, other| one.tenant.cmp(&other.tenant));
-            unsent.dedup();
-        }
-        if !unsent.contains(dropped) {
-            unsent.push(dropped.clone());
-        }
-        self.trust.0.store(0, Ordering::Release);
+        unsent.keep(dropped);
+        self.trust.current_until.store(0, Ordering::Release);
     }
 
-    /// The drops that the server was not told.
-    pub(super) fn unsent(&self) -> Vec<DroppedEntries> {
-        lock(&self.unsent).clone()
+    /// The drops that the server was not told, with their numbers.
+    pub(super) fn unsent(&self) -> Vec<(u64, DroppedEntries)> {
+        lock(&self.unsent).drops.clone()
     }
 
-    /// Records that the server was told of a drop.
-    pub(super) fn sent(&self, dropped: &DroppedEntries) {
-        lock(&self.unsent).retain(|kept| kept != dropped);
+    /// Returns whether the server was told of all drops.
+    pub(super) fn has_told_all(&self) -> bool {
+        lock(&self.unsent).drops.is_empty()
+    }
+
+    /// Records that the server was told of the drop with this number.
+    pub(super) fn sent(&self, number: u64) {
+        lock(&self.unsent).drops.retain(|(kept, _)| *kept != number);
     }
 
     fn publish(&self, log: &LogFollower) {
         // Under the lock, so that a drop that is kept meanwhile ends the trust.
         let unsent = lock(&self.unsent);
-        if unsent.is_empty() {
-            self.trust.0.store(log.trusted_until().as_nanos(), Ordering::Release);
+        if unsent.drops.is_empty() {
+            self.trust.current_until.store(log.trusted_until().as_nanos(), Ordering::Release);
+        }
+    }
+
+    fn report_unknown(&self, position: LogPosition) {
+        if !self.has_reported.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%position, message = log_events::FLEET_LOG_ENTRY_UNKNOWN);
         }
     }
 
@@ -171,3 +230,6 @@ impl fmt::Debug for CacheState {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

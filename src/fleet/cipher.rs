@@ -2,7 +2,7 @@
 //!
 //! The keys derive from `[fleet] secret`. What is sealed is bound to its context (where it belongs, and until when it holds), so
 //! who can write to the server can neither read it, nor use it in another place or for a longer time. A sealed text begins with the
-//! id of its secret, so that texts under the previous and the next secret are told apart.
+//! id of its secret, so that texts under either secret of a rotation are told apart.
 
 use std::fmt;
 
@@ -49,6 +49,13 @@ impl Cipher {
     pub(super) fn new(config: &FleetConfig) -> Self {
         let next = config.next_secret.as_ref().map(DerivationKey::new);
         Self { current: DerivationKey::new(&config.secret), next }
+    }
+
+    /// A cipher with one secret.
+    #[cfg(test)]
+    pub(super) fn of_secret(secret: &str) -> Self {
+        let source = crate::config::SecretSource::Env("SECRET".to_owned());
+        Self { current: DerivationKey::new(&Secret::new(secret.to_owned(), source)), next: None }
     }
 
     /// Encrypts a text of a partition; `None` if there is no randomness.

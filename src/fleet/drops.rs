@@ -42,7 +42,7 @@ impl Fleet {
         }
         let mut last = LogPosition::default();
         for (index, one) in dropped.iter().enumerate() {
-            let Call { script, keys, arguments } = drop_call(&self.0.names, one);
+            let Call { script, keys, arguments } = drop_call(&self.0.names, one, 0);
             let answer = self.commands().run(script, keys, arguments).await;
             let Some(position) = answer.ok().and_then(position) else {
                 for one in &dropped[index..] {

@@ -42,6 +42,8 @@ pub(super) enum LinkEnd {
     Away,
     /// The server refuses a script, and would again.
     ScriptFailed,
+    /// The fleet's names derive from another secret, so this replica is none of its members.
+    Stranger,
 }
 
 impl Link {
@@ -126,7 +128,7 @@ impl Link {
     }
 
     /// Gives the connection up, for the first reason.
-    fn give_up(&self, end: LinkEnd) {
+    pub(super) fn give_up(&self, end: LinkEnd) {
         self.shared.end.send_if_modified(|current| {
             let is_first = current.is_none();
             current.get_or_insert(end);

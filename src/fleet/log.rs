@@ -70,9 +70,9 @@ pub(super) enum LogEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LogEntry {
     pub(super) position: LogPosition,
-    /// The entry before it.
-    pub(super) after: LogPosition,
-    /// `None` for an event that this version does not know.
+    /// The entry before it; `None` if the entry does not tell.
+    pub(super) after: Option<LogPosition>,
+    /// `None` for an event that this version does not know, or that is malformed.
     pub(super) event: Option<LogEvent>,
 }
 
@@ -137,13 +137,13 @@ impl LogFollower {
     /// Records an entry. The replica forgets what it holds at a gap, and applies the entry, before it goes on with
     /// [`LogFollower::settle`].
     #[must_use]
-    pub(super) fn entry(&mut self, position: LogPosition, after: LogPosition) -> Continuity {
+    pub(super) fn entry(&mut self, position: LogPosition, after: Option<LogPosition>) -> Continuity {
         let before = self.position.unwrap_or_default();
         if position <= before {
             return Continuity::Known;
         }
         self.position = Some(position);
-        if after == before { Continuity::Follows } else { Continuity::Gap }
+        if after == Some(before) { Continuity::Follows } else { Continuity::Gap }
     }
 
     /// Extends trust by the beats whose end of the log is reached.

@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::cache_state::CacheState;
 use super::commands::Call;
 use super::connect::{Connected, Connector};
+use super::drop_script::NO_GENERATION;
 use super::link::Link;
 use super::log::{DroppedEntries, LogEntry, LogEvent, LogPosition, LoggedDrop};
 use super::script::ACK;
@@ -102,26 +103,33 @@ fn read(answer: Value) -> Option<Vec<LogEntry>> {
         return Some(Vec::new());
     }
     let streams = Vec::<(Value, Vec<(Vec<u8>, Vec<Vec<u8>>)>)>::from_redis_value(answer).ok()?;
-    streams.into_iter().flat_map(|(_, entries)| entries).map(|(id, fields)| entry(&id, &fields)).collect()
+    let entries = streams.into_iter().flat_map(|(_, entries)| entries);
+    entries.map(|(id, fields)| Some(entry(LogPosition::parse(&id)?, &fields))).collect()
 }
 
-fn entry(id: &[u8], fields: &[Vec<u8>]) -> Option<LogEntry> {
+/// An entry of the log, of which anyone may have written it who can write to the server.
+fn entry(position: LogPosition, fields: &[Vec<u8>]) -> LogEntry {
     let field = |name: &str| {
         let named = fields.chunks_exact(2).find(|pair| pair[0] == name.as_bytes());
         named.map(|pair| pair[1].as_slice())
     };
-    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(Box::<str>::from);
-    let event = if let (Some(tenant), Some(partition), Some(generation)) =
-        (field("tenant"), field("dropped"), field("generation"))
-    {
-        let partition = (partition != b"*").then_some(partition);
-        let dropped = DroppedEntries { tenant: text(tenant)?, partition: partition.and_then(text) };
-        let generation = text(generation)?.parse().ok()?;
-        Some(LogEvent::Dropped(LoggedDrop { dropped, generation }))
-    } else if let (Some(question), Some(outcome)) = (field("landed"), field("outcome")) {
-        Some(LogEvent::Landed { question: text(question)?, outcome: outcome.into() })
-    } else {
-        None
-    };
-    Some(LogEntry { position: LogPosition::parse(id)?, after: LogPosition::parse(field("after")?)?, event })
+    let after = field("after").and_then(LogPosition::parse);
+    LogEntry { position, after, event: dropped(field).or_else(|| landed(field)) }
+}
+
+fn dropped<'a>(field: impl Fn(&str) -> Option<&'a [u8]>) -> Option<LogEvent> {
+    let partition = text(field("dropped")?)?;
+    let partition = (&*partition != "*").then_some(partition);
+    let dropped = DroppedEntries { tenant: text(field("tenant")?)?, partition };
+    let generation =
+        text(field("generation")?)?.parse::<u64>().ok().filter(|generation| *generation < NO_GENERATION)?;
+    Some(LogEvent::Dropped(LoggedDrop { dropped, generation }))
+}
+
+fn landed<'a>(field: impl Fn(&str) -> Option<&'a [u8]>) -> Option<LogEvent> {
+    Some(LogEvent::Landed { question: text(field("landed")?)?, outcome: field("outcome")?.into() })
+}
+
+fn text(bytes: &[u8]) -> Option<Box<str>> {
+    std::str::from_utf8(bytes).ok().map(Box::from)
 }

@@ -91,7 +91,7 @@ struct Inner {
     client_budgets: ClientBudgets,
     status: Arc<Status>,
     cache: Arc<CacheState>,
-    cipher: Cipher,
+    cipher: Arc<Cipher>,
     /// The place in the time slots of a replica that has no rank, since it started while the server is away.
     random_rank: u32,
     stop: watch::Sender<bool>,
@@ -118,7 +118,7 @@ impl Fleet {
         let status = Arc::new(Status::new(clock.clone(), standing, metrics, events));
         let (commands, receiver) = commands::channel(&status, config.command_timeout);
         let names = Arc::new(Names::new(config));
-        let cipher = Cipher::new(config);
+        let cipher = Arc::new(Cipher::new(config));
         let random_rank = u32::from_be_bytes([random[0], random[1], random[2], random[3]]) % config.replicas;
         let sharing = Sharing { replicas: config.replicas, random_rank, delivery: config.command_timeout };
         let (client_budgets, refiller) = ClientBudgets::new(sharing, &names, &status, &commands);

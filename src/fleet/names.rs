@@ -1,7 +1,8 @@
 //! Names of keys, and of what is in them.
 //!
 //! All keys of a fleet have one hash tag, its name: `pst:b1:{postern}:m`. Orgs, partitions, accounts and questions appear only
-//! as HMAC-SHA-256 under a key that is derived from `[fleet] secret`, so read access to Redis tells nothing about them.
+//! as HMAC-SHA-256 under a key that is derived from the secret with which the fleet began, so read access to Redis tells nothing about
+//! them. A rotation of the secret changes no name.
 
 use std::fmt;
 
@@ -32,10 +33,16 @@ impl Names {
     /// The names of this configuration's fleet.
     #[must_use]
     pub fn new(config: &FleetConfig) -> Self {
-        let secret = hmac::Key::new(HMAC_SHA256, config.secret.expose().as_bytes());
+        let secret = hmac::Key::new(HMAC_SHA256, config.names_secret().expose().as_bytes());
         let key = hmac::Key::new(HMAC_SHA256, hmac::sign(&secret, PURPOSE).as_ref());
         let prefix = |format| format!("pst:{format}:{{{}}}:", config.name);
         Self { prefix: prefix(BUDGET_FORMAT), entry_prefix: prefix(ENTRY_FORMAT), key }
+    }
+
+    /// The id of the key from which names derive: replicas with another one use other names.
+    #[must_use]
+    pub(super) fn id(&self) -> String {
+        self.hidden("id of the key", &[])
     }
 
     /// The key of something of which a fleet has one: `pst:b1:{postern}:m`.

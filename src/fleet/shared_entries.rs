@@ -5,17 +5,21 @@
 //! found after it. What is stored is sealed for its place, its generations and its times.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
 use redis::{FromRedisValue, Value};
 
 use super::Fleet;
+use super::cipher::Cipher;
 use super::commands::Unavailable;
-use super::drop_script::GENERATION_KEPT;
+use super::drop_script::{GENERATION_KEPT, NO_GENERATION, drop_call};
 use super::landings::Landing;
+use super::log::DroppedEntries;
 use super::script::{EXTEND, LAND, PUT, TAKE};
 use crate::digest::Hex;
+use crate::offload;
 
 /// The lease of a fetch's lock. After the death of its holder, the others wait for this long.
 const LEASE: Duration = Duration::from_secs(3);
@@ -35,18 +39,26 @@ pub struct EntryPlace {
 
 impl EntryPlace {
     /// The name under which the end of a fetch is told.
-    fn landing(&self) -> String {
-        format!("{}:{}", self.partition, self.question)
+    fn landing(&self) -> Box<str> {
+        format!("{}:{}", self.partition, self.question).into()
     }
 }
 
 /// The generations of a partition and its tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generations {
     /// The partition's.
     pub partition: u64,
     /// The tenant's.
     pub tenant: u64,
+}
+
+impl Generations {
+    /// Returns whether one of them is earlier than among others.
+    #[must_use]
+    pub fn is_behind(self, other: Self) -> bool {
+        self.partition < other.partition || self.tenant < other.tenant
+    }
 }
 
 /// The callers that wait for a fetch, if there are any.
@@ -58,7 +70,7 @@ pub enum Waiters {
     None,
 }
 
-/// An entry that another replica has stored.
+/// An entry that another replica has stored, still sealed: opening a large one is work for a thread of its own.
 #[derive(Debug)]
 pub struct FoundEntry {
     /// Time since the entry was asked for, by the server's clock.
@@ -67,9 +79,19 @@ pub struct FoundEntry {
     pub fresh_for: Duration,
     /// Time from then until it is stale.
     pub lifetime: Duration,
-    /// The text that the replica has stored; `None` unless it was sealed for this place and these times.
-    pub content: Option<Vec<u8>>,
     asked_at: u64,
+    /// `None` in tests alone.
+    sealed: Option<SealedEntry>,
+}
+
+/// The text of an entry with what it takes to open it.
+#[derive(Debug)]
+struct SealedEntry {
+    cipher: Arc<Cipher>,
+    partition: Box<str>,
+    /// The place and the times that it has to be sealed for.
+    context: Vec<u8>,
+    text: Vec<u8>,
 }
 
 /// The result of taking.
@@ -100,8 +122,21 @@ pub struct Lead {
     /// The value of the lock.
     lock: String,
     generation: String,
+    generations: Generations,
     server: u64,
     has_landed: bool,
+}
+
+impl Taken {
+    /// The generations that the server tells; `None` if another replica fetches.
+    #[must_use]
+    pub fn generations(&self) -> Option<Generations> {
+        match self {
+            Self::Hit(_, generations) => Some(*generations),
+            Self::Lead(lead, _) => Some(lead.generations),
+            Self::Wait(_) => None,
+        }
+    }
 }
 
 /// The end of a fetch, for the replicas that wait for it.
@@ -119,7 +154,7 @@ impl Fleet {
     /// Begins to wait for the end of a fetch. Call it before [`Fleet::take`].
     #[must_use]
     pub fn expect_landing(&self, place: &EntryPlace) -> Landing {
-        self.0.cache.landings.expect(&place.landing())
+        self.0.cache.landings.expect(place.landing())
     }
 
     /// Takes an entry that was asked for after a time on the fleet's clock.
@@ -139,7 +174,7 @@ impl Fleet {
     }
 
     async fn try_take(&self, place: &EntryPlace, newer_than: u64, waiters: Waiters) -> Result<Taken, Unavailable> {
-        if !self.0.cache.unsent().is_empty() {
+        if !self.0.cache.has_told_all() {
             return Err(Unavailable::Disconnected);
         }
         let server = self.server();
@@ -162,33 +197,63 @@ impl Fleet {
             let lease = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
             return Some(Taken::Wait(ForeignFetch { lease, lock: generation }));
         }
+        let generations = generations(&generation)?;
         let entry = Option::<Vec<u8>>::from_redis_value(last).ok()?;
-        let found = entry.and_then(|entry| self.open(place, &generation, (&entry, now)));
+        let found = entry.and_then(|entry| self.found(place, &generation, (&entry, now)));
         match outcome.as_str() {
-            "hit" => Some(Taken::Hit(found?, generations(&generation)?)),
+            "hit" => Some(Taken::Hit(found?, generations)),
             "lead" => {
                 let (fleet, place, lock) = (self.clone(), place.clone(), format!("{holder} {generation}"));
-                Some(Taken::Lead(Lead { fleet, place, lock, generation, server, has_landed: false }, found))
+                let lead = Lead { fleet, place, lock, generation, generations, server, has_landed: false };
+                Some(Taken::Lead(lead, found))
             }
             _ => None,
         }
     }
 
-    /// Opens an entry: its head is `generation asked-at fresh-until `, and what follows is sealed.
-    fn open(&self, place: &EntryPlace, generation: &str, (entry, now): (&[u8], u64)) -> Option<FoundEntry> {
+    /// Reads an entry: its head is `generation asked-at fresh-until `, and what follows is sealed.
+    fn found(&self, place: &EntryPlace, generation: &str, (entry, now): (&[u8], u64)) -> Option<FoundEntry> {
         let (_, rest) = split_word(entry)?;
         let (asked, rest) = split_word(rest)?;
         let (fresh, sealed) = split_word(rest)?;
         let (asked_at, fresh_until): (u64, u64) = (asked.parse().ok()?, fresh.parse().ok()?);
-        let content =
-            self.0.cipher.open(&place.partition, &context(place, generation, (asked_at, fresh_until)), sealed);
+        let sealed = SealedEntry {
+            cipher: Arc::clone(&self.0.cipher),
+            partition: place.partition.clone(),
+            context: context(place, generation, (asked_at, fresh_until)),
+            text: sealed.to_vec(),
+        };
         Some(FoundEntry {
             age: Duration::from_micros(now.saturating_sub(asked_at)),
             fresh_for: Duration::from_micros(fresh_until.saturating_sub(now)),
             lifetime: Duration::from_micros(fresh_until.saturating_sub(asked_at)),
-            content,
             asked_at,
+            sealed: Some(sealed),
         })
+    }
+
+    /// Drops the entries of a place's partition or tenant of which a later generation was seen than the server tells: the server's was
+    /// set back, and with it what was dropped. The new one is later than both.
+    ///
+    /// # Errors
+    /// If the server is away.
+    pub async fn restore_generations(
+        &self,
+        place: &EntryPlace,
+        told: Generations,
+        seen: Generations,
+    ) -> Result<(), Unavailable> {
+        let drop_of = |partition| DroppedEntries { tenant: place.tenant.clone(), partition };
+        for (dropped, told, seen) in [
+            (drop_of(Some(place.partition.clone())), told.partition, seen.partition),
+            (drop_of(None), told.tenant, seen.tenant),
+        ] {
+            if told < seen && seen < NO_GENERATION - 1 {
+                let call = drop_call(&self.0.names, &dropped, seen);
+                self.commands().run(call.script, &call.keys, &call.arguments).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads how another replica's fetch has ended; `None` if the outcome is that of another fetch.
@@ -214,10 +279,32 @@ impl Fleet {
 }
 
 impl FoundEntry {
-    /// An entry that is stale after `lifetime`.
+    /// An entry without a text that is stale after `lifetime`.
     #[cfg(test)]
-    pub(crate) fn of(age: Duration, lifetime: Duration, content: Option<Vec<u8>>) -> Self {
-        Self { age, fresh_for: lifetime.saturating_sub(age), lifetime, content, asked_at: 0 }
+    pub(crate) fn of(age: Duration, lifetime: Duration) -> Self {
+        Self { age, fresh_for: lifetime.saturating_sub(age), lifetime, asked_at: 0, sealed: None }
+    }
+
+    /// An entry with this text, sealed for no place in particular.
+    #[cfg(test)]
+    pub(crate) fn sealed(age: Duration, lifetime: Duration, text: Vec<u8>) -> Self {
+        let cipher = Arc::new(Cipher::of_secret("a secret"));
+        let text = cipher.seal("partition", b"context", text).expect("there is randomness");
+        let sealed = SealedEntry { cipher, partition: "partition".into(), context: b"context".to_vec(), text };
+        Self { sealed: Some(sealed), ..Self::of(age, lifetime) }
+    }
+
+    /// The text that the replica has stored; `None` unless it was sealed for this place and these times.
+    #[must_use]
+    pub fn open(&self) -> Option<Vec<u8>> {
+        let SealedEntry { cipher, partition, context, text } = self.sealed.as_ref()?;
+        cipher.open(partition, context, text)
+    }
+
+    /// The size of the text, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.sealed.as_ref().map_or(0, |sealed| sealed.text.len())
     }
 
     /// The time on the fleet's clock at which it was asked for.
@@ -228,12 +315,6 @@ impl FoundEntry {
 }
 
 impl Lead {
-    /// The generations under which the entry will be stored.
-    #[must_use]
-    pub fn generations(&self) -> Option<Generations> {
-        generations(&self.generation)
-    }
-
     /// Extends the lease for as long as it is polled.
     pub async fn extend_forever(&self) {
         let [.., key, _] = self.fleet.keys(&self.place);
@@ -257,7 +338,7 @@ impl Lead {
     ) -> Result<(), Unavailable> {
         let Self { fleet, place, generation, server, .. } = self;
         let context = context(place, generation, (asked_at, fresh_until));
-        let sealed = fleet.0.cipher.seal(&place.partition, &context, text).ok_or(Unavailable::Failed)?;
+        let sealed = seal_sized(&fleet.0.cipher, &place.partition, context, text).await.ok_or(Unavailable::Failed)?;
         let mut entry = format!("{generation} {asked_at} {fresh_until} ").into_bytes();
         entry.extend(sealed);
         let [partition, tenant, key, ..] = fleet.keys(place);
@@ -283,7 +364,7 @@ impl Lead {
         let keys = [key, flag, fleet.names().single("log")];
         let outcome = outcome.unwrap_or_else(|| b"again".to_vec());
         // If it fails, they wait for the end of the lease.
-        let _ = fleet.commands().run(&LAND, &keys[..], (&**lock, place.landing(), outcome)).await;
+        let _ = fleet.commands().run(&LAND, &keys[..], (&**lock, &*place.landing(), outcome)).await;
     }
 }
 
@@ -292,12 +373,13 @@ impl Drop for Lead {
         if self.has_landed {
             return;
         }
-        let Self { fleet, place, lock, generation, server, .. } = self;
+        let Self { fleet, place, lock, generation, generations, server, .. } = self;
         let lead = Self {
             fleet: fleet.clone(),
             place: place.clone(),
             lock: std::mem::take(lock),
             generation: std::mem::take(generation),
+            generations: *generations,
             server: *server,
             has_landed: true,
         };
@@ -305,6 +387,12 @@ impl Drop for Lead {
             runtime.spawn(async move { lead.send_end(LandedFetch::TakeAgain).await });
         }
     }
+}
+
+/// Encrypts a text, off the worker's thread if it is large.
+async fn seal_sized(cipher: &Arc<Cipher>, partition: &str, context: Vec<u8>, text: Vec<u8>) -> Option<Vec<u8>> {
+    let (cipher, partition) = (Arc::clone(cipher), Box::<str>::from(partition));
+    offload::run_sized(text.len(), move || cipher.seal(&partition, &context, text)).await
 }
 
 /// A name for the holder of a lock that no other has.
@@ -343,4 +431,22 @@ fn generations(text: &str) -> Option<Generations> {
 fn split_word(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let space = bytes.iter().position(|byte| *byte == b' ')?;
     Some((std::str::from_utf8(&bytes[..space]).ok()?, &bytes[space + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offload::testing::offloads;
+
+    #[test]
+    fn a_large_text_is_sealed_off_the_thread() {
+        let cipher = Arc::new(Cipher::of_secret("a secret"));
+        for (size, expected) in [(1, false), (64 << 10, false), ((64 << 10) + 1, true), (512 << 10, true)] {
+            let sealing = seal_sized(&cipher, "partition", b"context".to_vec(), vec![b'x'; size]);
+            let (offloaded, sealed) = offloads(sealing);
+            assert_eq!(offloaded, expected, "{size} bytes");
+            let opened = cipher.open("partition", b"context", &sealed.expect("there is randomness"));
+            assert_eq!(opened.map(|text| text.len()), Some(size));
+        }
+    }
 }

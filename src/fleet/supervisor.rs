@@ -27,8 +27,11 @@ use crate::log_events;
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(25);
 /// Longest pause before the next connection.
 const LONGEST_BACKOFF: Duration = Duration::from_millis(250);
-/// Pause after a script has failed, which it would again.
+/// Pause after a script has failed, or the fleet has refused this replica: it would again.
 const SCRIPT_BACKOFF: Duration = Duration::from_secs(10);
+/// The problem of a replica that the fleet refuses.
+const OTHER_SECRET: &str =
+    "the other replicas have another secret: `first_secret`, or `secret` without it, has to be the same on all";
 /// Pause before the beat that tells that the server's clock was set.
 const NEXT_BEAT_AFTER_A_SET_CLOCK: Duration = Duration::from_millis(5);
 /// Interval between two looks at the state, for the log.
@@ -55,11 +58,15 @@ struct Member<'a> {
     cache: &'a CacheState,
     names: &'a Names,
     rng: Rng,
-    keys: [String; 6],
+    keys: [String; 7],
     id: Arc<str>,
+    /// The id of the key from which this replica's names derive.
+    names_id: String,
     replicas: u32,
     /// True once more replicas than configured were reported.
     has_reported_surplus: bool,
+    /// True once another secret than the fleet's was reported.
+    is_stranger: bool,
 }
 
 impl Supervisor {
@@ -80,10 +87,12 @@ impl Supervisor {
             cache: &cache,
             names: &names,
             rng: Rng::with_seed(seed(&self.id)),
-            keys: ["m", "log", "ep", "gap", "ret", "ranks"].map(|kind| self.names.single(kind)),
+            keys: ["m", "log", "ep", "gap", "ret", "ranks", "names"].map(|kind| self.names.single(kind)),
             id: Arc::clone(&self.id),
+            names_id: self.names.id(),
             replicas: self.replicas,
             has_reported_surplus: false,
+            is_stranger: false,
         };
         let mut backoff = SHORTEST_BACKOFF;
         let mut has_reported = false;
@@ -104,7 +113,7 @@ impl Supervisor {
                     match end {
                         None => return,
                         Some(LinkEnd::Away) => backoff,
-                        Some(LinkEnd::ScriptFailed) => SCRIPT_BACKOFF,
+                        Some(LinkEnd::ScriptFailed | LinkEnd::Stranger) => SCRIPT_BACKOFF,
                     }
                 }
                 Err(error) => {
@@ -133,10 +142,11 @@ impl Supervisor {
             self.cache.another_server();
         }
         status.metrics.connections.inc();
-        status.set_problem(None);
+        if !member.is_stranger {
+            status.set_problem(None);
+        }
         tracing::info!(version, message = log_events::FLEET_CONNECTED);
         let link = Link::new(connection, driver, Arc::clone(status), self.command_timeout);
-        status.set_connected(true);
         let reader = LogReader {
             connector: &self.connector,
             cache: &self.cache,
@@ -186,14 +196,14 @@ impl Member<'_> {
     /// Sends the drops that the server was not told yet, before this replica counts as one that knows all drops. Returns false
     /// if one failed.
     async fn send_unsent(&self, link: &Link) -> bool {
-        for dropped in self.cache.unsent() {
-            let answer = link.run(&drop_call(self.names, &dropped)).await;
+        for (number, dropped) in self.cache.unsent() {
+            let answer = link.run(&drop_call(self.names, &dropped, 0)).await;
             if answer.ok().and_then(position).is_none() {
                 return false;
             }
             // This process may have taken an entry from the server that is dropped by now.
             self.cache.drop_locally(&dropped, 0);
-            self.cache.sent(&dropped);
+            self.cache.sent(number);
         }
         true
     }
@@ -215,16 +225,21 @@ impl Member<'_> {
             format!("{}-{sent_at}", self.id),
             self.status.members().rank.map_or(-1, i64::from),
             u8::from(self.membership.clock_was_set()),
+            &*self.names_id,
         );
         let Ok(answer) = link.run(&Call::new(&BEAT, &self.keys, arguments)).await else { return };
-        let Some((beat, end_of_log)) = read_answer(answer) else {
-            tracing::error!(
-                script = BEAT.name(),
-                error = "the answer can't be understood",
-                message = log_events::FLEET_SCRIPT_FAILED
-            );
-            return;
+        let (beat, end_of_log) = match read_answer(answer) {
+            Some(BeatAnswer::Heard(beat, end_of_log)) => (beat, end_of_log),
+            Some(BeatAnswer::Stranger) => return self.refused(link),
+            None => {
+                let error = "the answer can't be understood";
+                tracing::error!(script = BEAT.name(), error, message = log_events::FLEET_SCRIPT_FAILED);
+                return;
+            }
         };
+        if beat.accepted.is_some() {
+            self.accepted(sent);
+        }
         if self.membership.beat_answered(&beat, sent, self.status.clock.now()) {
             tracing::warn!(message = log_events::FLEET_STATE_LOST);
             self.status.events.add(log_events::FLEET_STATE_LOST, String::new());
@@ -234,6 +249,24 @@ impl Member<'_> {
             self.cache.beat(&accepted.epoch, end_of_log, (sent, read));
         }
         self.report_surplus();
+    }
+
+    /// Records that the fleet counts this replica as a member. Only then do commands run: those of a stranger would use other names.
+    fn accepted(&mut self, sent: Moment) {
+        self.cache.heard(sent);
+        if std::mem::take(&mut self.is_stranger) {
+            self.status.set_problem(None);
+        }
+        self.status.set_connected(true);
+    }
+
+    /// Gives the connection up: the members of the fleet have another secret than this replica. Reported once.
+    fn refused(&mut self, link: &Link) {
+        if !std::mem::replace(&mut self.is_stranger, true) {
+            tracing::error!(message = log_events::FLEET_SECRET_DIFFERS);
+        }
+        self.status.set_problem(Some(OTHER_SECRET.into()));
+        link.give_up(LinkEnd::Stranger);
     }
 
     /// Reports once that more replicas run than the configuration says.
@@ -253,22 +286,33 @@ fn longer(backoff: Duration) -> Duration {
     (backoff * 2).min(LONGEST_BACKOFF)
 }
 
-/// Reads the answer to a beat, and the end of the log in it.
-fn read_answer(answer: Value) -> Option<(Beat, LogPosition)> {
+/// The answer to a beat.
+enum BeatAnswer {
+    /// The beat was heard, and may have been late; with the end of the log.
+    Heard(Beat, LogPosition),
+    /// The fleet's names derive from another secret.
+    Stranger,
+}
+
+/// Reads the answer to a beat.
+fn read_answer(answer: Value) -> Option<BeatAnswer> {
     let Value::Array(fields) = answer else { return None };
     let mut fields = fields.into_iter();
     let mut next = || fields.next();
     let outcome = String::from_redis_value(next()?).ok()?;
     let server_time = f64::from_redis_value(next()?).ok()?;
-    if outcome != "ok" {
-        return Some((Beat { server_time, accepted: None }, LogPosition::default()));
+    match outcome.as_str() {
+        "ok" => {}
+        "stranger" => return Some(BeatAnswer::Stranger),
+        _ => return Some(BeatAnswer::Heard(Beat { server_time, accepted: None }, LogPosition::default())),
     }
     let epoch = Vec::from_redis_value(next()?).ok()?;
     let end_of_log = LogPosition::parse(&Vec::<u8>::from_redis_value(next()?).ok()?)?;
     let known = u32::from_redis_value(next()?).ok()?;
     let live = u32::from_redis_value(next()?).ok()?;
     let rank = u32::try_from(i64::from_redis_value(next()?).ok()?).ok();
-    Some((Beat { server_time, accepted: Some(Accepted { epoch, known, live, rank }) }, end_of_log))
+    let accepted = Some(Accepted { epoch, known, live, rank });
+    Some(BeatAnswer::Heard(Beat { server_time, accepted }, end_of_log))
 }
 
 /// Runs commands, all of them at the same time, until no more can come.

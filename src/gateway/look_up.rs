@@ -57,7 +57,8 @@ fn look_up_cut_off(
     directives: &Directives,
     (stale, now): (&Stale, Moment),
 ) -> Lookup {
-    if cut_off.policy == WhenCutOff::Refuse {
+    // While the server answers, it is asked: an answer that may be older than a drop is for replicas that can't know better.
+    if cut_off.policy == WhenCutOff::Refuse || cut_off.is_connected {
         return Lookup::Miss { stale: None, outcome: CacheOutcome::NotAsked };
     }
     if directives.may_reject_fresh() {

@@ -31,7 +31,8 @@ pub struct PlaceHolder {
 /// A place, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
-    places: Places,
+    /// `None` once it was released.
+    places: Option<Places>,
     holder: PlaceHolder,
 }
 
@@ -88,7 +89,7 @@ impl Places {
     /// Takes a place if one is free for this holder.
     #[must_use]
     pub fn try_acquire(&self, holder: PlaceHolder) -> Option<Place> {
-        self.state().take(holder).then(|| Place { places: self.clone(), holder })
+        self.state().take(holder).then(|| Place { places: Some(self.clone()), holder })
     }
 
     /// Waits for a place. Dropping the future gives up the wait.
@@ -99,7 +100,7 @@ impl Places {
         let granted = {
             let mut state = self.state();
             if state.take(holder) {
-                return Place { places: self.clone(), holder };
+                return Place { places: Some(self.clone()), holder };
             }
             let (sender, granted) = oneshot::channel();
             state.waiting.push(Waiter { holder, granted: sender });
@@ -115,11 +116,17 @@ impl Places {
             if !state.take(holder) {
                 return;
             }
-            if let Err(refused) = waiter.granted.send(Place { places: self.clone(), holder }) {
-                // Its future is gone. Dropping the place would lock the state again.
-                std::mem::forget(refused);
-                state.release(holder);
-            }
+            self.hand_over(waiter, state);
+        }
+    }
+
+    /// Gives a place that was taken to a waiter; releases it if the waiter's future is gone.
+    fn hand_over(&self, waiter: Waiter, state: &mut PlacesState) {
+        let holder = waiter.holder;
+        if let Err(mut refused) = waiter.granted.send(Place { places: Some(self.clone()), holder }) {
+            // Dropping the place would lock the state again.
+            refused.places = None;
+            state.release(holder);
         }
     }
 
@@ -131,9 +138,11 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.places.state();
-        state.release(self.holder);
-        self.places.grant(&mut state);
+        if let Some(places) = &self.places {
+            let mut state = places.state();
+            state.release(self.holder);
+            places.grant(&mut state);
+        }
     }
 }
 
@@ -302,5 +311,19 @@ mod tests {
         drop(granted);
         assert!(places.try_acquire(holder(0, 1, 1)).is_some());
         assert!(places.state().held.tenants.is_empty());
+    }
+
+    #[test]
+    fn a_place_for_a_waiter_that_leaves_at_that_moment_is_released() {
+        let places = Places::new(1, 1);
+        let (sender, receiver) = oneshot::channel();
+        drop(receiver);
+        {
+            let mut state = places.state();
+            assert!(state.take(holder(0, 1, 1)));
+            places.hand_over(Waiter { holder: holder(0, 1, 1), granted: sender }, &mut state);
+            assert_eq!(state.free, 1);
+        }
+        assert_eq!(Arc::strong_count(&places.0), 1, "nothing refers to the places any more");
     }
 }

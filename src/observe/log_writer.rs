@@ -6,14 +6,15 @@
 //! Lines are appended whole and never interleave; lines of different threads may change order within [`FLUSH_INTERVAL`].
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
-use std::thread::Thread;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::log_output::LineOutput;
 use super::log_text::push_escaped;
 use super::stripe::stripe_of_thread;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 const BUFFERS: usize = 16;
 /// Largest content of one buffer, in bytes.
@@ -80,7 +81,7 @@ impl LogWriter {
         }));
         let (end, ended) = mpsc::channel();
         let shared = Arc::clone(&log.0);
-        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
             shared.run(out);
             // The guard no longer listens after its timeout.
             let _ = end.send(());
@@ -136,7 +137,7 @@ impl LogBuffers {
             let closing = self.closing.load(Ordering::Acquire);
             if self.write_all(&mut out, &mut taken) {
                 if !closing {
-                    std::thread::park_timeout(FLUSH_INTERVAL);
+                    thread::park_timeout(FLUSH_INTERVAL);
                 }
                 continue;
             }
@@ -148,9 +149,9 @@ impl LogBuffers {
             self.asleep.store(true, Ordering::Release);
             let empty = (0..BUFFERS).all(|index| self.buffer(index).is_empty());
             if empty && !self.closing.load(Ordering::Acquire) {
-                std::thread::park();
+                thread::park();
                 // More lines usually follow the first one.
-                std::thread::park_timeout(FLUSH_INTERVAL);
+                thread::park_timeout(FLUSH_INTERVAL);
             }
             self.asleep.store(false, Ordering::Release);
         }
@@ -159,7 +160,7 @@ impl LogBuffers {
     /// Waits for the reader of a full output. Returns false if the process ends: the guard waits no longer than
     /// [`CLOSE_TIMEOUT`], so neither does this.
     fn wait_for_reader(&self) -> bool {
-        std::thread::park_timeout(RETRY_INTERVAL);
+        thread::park_timeout(RETRY_INTERVAL);
         !self.abandoned.load(Ordering::Acquire)
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::footprint::Footprint;
 use super::frame_budget::{PER_RESPONSE, allowed_by_data};
 use super::occupancy::Occupancy;
+use super::scanned_heads::ScannedHeads;
 use crate::lifecycle::Lifecycle;
 use crate::observe::CloseReason;
 
@@ -61,6 +62,8 @@ pub(super) struct ConnectionActivity {
     footprint: Footprint,
     /// Request heads begun, requests begun and response writes.
     events: AtomicU64,
+    /// The signs of life that the order of silence knows of.
+    noted_events: AtomicU64,
     /// Requests without a response yet.
     awaiting_response: AtomicU32,
     /// Requests whose response was not written whole, those without one included.
@@ -71,13 +74,13 @@ pub(super) struct ConnectionActivity {
     half_closed: AtomicBool,
     /// Requests whose content was not read to its end.
     reading_content: AtomicU32,
-    /// The head that was read last has a `Content-Length`.
-    has_content_length: AtomicBool,
+    /// HTTP/1.1 heads that were read and whose requests have not begun.
+    heads: ScannedHeads,
     /// The peer has ended its output while a request waited for its response, or for the end of it.
     peer_half_closed: AtomicBool,
     /// Tells requests of `peer_half_closed`.
     half_close: watch::Sender<bool>,
-    /// A part of a request head was read and its request has not begun.
+    /// A part of a request head was read; in HTTP/2, bytes that are of no request.
     in_head: AtomicBool,
     http_2: AtomicBool,
     /// At least one request has begun.
@@ -97,12 +100,13 @@ impl ConnectionActivity {
             lifecycle,
             footprint: Footprint::new(occupancy),
             events: AtomicU64::new(0),
+            noted_events: AtomicU64::new(0),
             awaiting_response: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             write_blocked: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
             reading_content: AtomicU32::new(0),
-            has_content_length: AtomicBool::new(false),
+            heads: ScannedHeads::default(),
             peer_half_closed: AtomicBool::new(false),
             half_close: watch::Sender::new(false),
             in_head: AtomicBool::new(false),
@@ -165,6 +169,19 @@ impl ConnectionActivity {
         self.events.load(Ordering::Relaxed)
     }
 
+    /// Returns true if there were signs of life since [`Self::note_signs_of_life`].
+    pub(super) fn has_new_signs_of_life(&self) -> bool {
+        self.noted_events.load(Ordering::Relaxed) != self.events()
+    }
+
+    /// Moves the connection to the end of the order of silence. One without a known caller is moved by each of its signs of life.
+    pub(super) fn note_signs_of_life(&self) {
+        self.noted_events.store(self.events(), Ordering::Relaxed);
+        if self.footprint.known_caller().is_known() {
+            self.footprint.touch();
+        }
+    }
+
     /// Records the protocol, which the connection's first bytes tell.
     pub(super) fn set_http_2(&self) {
         self.http_2.store(true, Ordering::Relaxed);
@@ -174,27 +191,24 @@ impl ConnectionActivity {
         self.http_2.load(Ordering::Relaxed)
     }
 
-    /// Records bytes that were read. Outside of a request they belong to the head of the next one. Part of the hit path.
-    pub(super) fn record_read(&self) -> ReadPart {
-        if self.awaits_response() || self.reading_content.load(Ordering::Relaxed) > 0 {
-            return ReadPart::Other;
+    /// Records HTTP/2 frames that were read. Outside of a request they may be the head of the next one.
+    pub(super) fn record_frames(&self) {
+        if !self.awaits_response() && self.reading_content.load(Ordering::Relaxed) == 0 {
+            self.set_in_head(true);
         }
-        if self.in_head.load(Ordering::Relaxed) {
-            return ReadPart::MoreOfHead;
-        }
-        self.in_head.store(true, Ordering::Relaxed);
-        self.record_event();
-        ReadPart::BeginningOfHead
     }
 
-    /// Records whether the head that is read has a `Content-Length`.
-    pub(super) fn set_content_length(&self, has_content_length: bool) {
-        self.has_content_length.store(has_content_length, Ordering::Relaxed);
+    /// Records whether the bytes that were read end within a head. Part of the hit path.
+    pub(super) fn set_in_head(&self, in_head: bool) {
+        if in_head && !self.in_head.load(Ordering::Relaxed) {
+            self.record_event();
+        }
+        self.in_head.store(in_head, Ordering::Relaxed);
     }
 
-    /// Returns true if the head that was read last has a `Content-Length`.
-    pub(super) fn has_content_length(&self) -> bool {
-        self.has_content_length.load(Ordering::Relaxed)
+    /// The HTTP/1.1 heads that were read and whose requests have not begun.
+    pub(super) fn heads(&self) -> &ScannedHeads {
+        &self.heads
     }
 
     /// Begins to read the content of a request.
@@ -253,10 +267,17 @@ impl ConnectionActivity {
         self.record_event();
         change(&self.awaiting_response, |others| others + 1);
         change(&self.in_flight, |others| others + 1);
-        self.in_head.store(false, Ordering::Relaxed);
+        self.leave_frames();
         self.has_had_request.store(true, Ordering::Relaxed);
         self.footprint.begin_request(self.in_flight.load(Ordering::Relaxed));
         InFlight { activity: Arc::clone(self), responded: false }
+    }
+
+    /// In HTTP/2, ends what may have been a head.
+    fn leave_frames(&self) {
+        if self.is_http_2() {
+            self.in_head.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Returns true if a request has no response yet.
@@ -357,17 +378,6 @@ fn change(count: &AtomicU32, change: impl FnOnce(u32) -> u32) {
     count.store(change(count.load(Ordering::Relaxed)), Ordering::Relaxed);
 }
 
-/// The part of a request that bytes belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReadPart {
-    /// The first bytes of a head.
-    BeginningOfHead,
-    /// Further bytes of a head.
-    MoreOfHead,
-    /// Content, or a request behind one that has no response yet.
-    Other,
-}
-
 /// Counts a request as one with unread content, as long as it lives.
 #[derive(Debug)]
 pub(super) struct UnreadRequest(Arc<ConnectionActivity>);
@@ -397,7 +407,7 @@ impl InFlight {
         if !std::mem::replace(&mut self.responded, true) {
             change(&self.activity.awaiting_response, |all| all - 1);
             // Bytes read since the head were the request's body.
-            self.activity.in_head.store(false, Ordering::Relaxed);
+            self.activity.leave_frames();
             self.activity.footprint.end_head(self.activity.in_flight.load(Ordering::Relaxed));
         }
     }

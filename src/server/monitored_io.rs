@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::activity::{ConnectionActivity, DrainPhase, ReadPart};
+use super::activity::{ConnectionActivity, DrainPhase};
 use super::admission::Admission;
 use super::frame_budget::FrameCounter;
-use super::head_scan::HeadScan;
 use super::refusal::HeadRefusals;
+use super::request_scan::RequestScan;
 
 /// Bytes of a PING frame (RFC 9113, 6.7), the largest frame that an idle HTTP/2 connection sends from time to time.
 const PING_FRAME: usize = 17;
@@ -33,8 +33,8 @@ pub(super) struct MonitoredIo<S> {
     largest_head: usize,
     /// Counts frames, on an HTTP/2 connection.
     frames: Option<FrameCounter>,
-    /// The head that is read, or was read last.
-    head: HeadScan,
+    /// Follows the requests, on an HTTP/1.1 connection.
+    requests: RequestScan,
     refusals: HeadRefusals,
     /// The response that is written in place of hyper's own.
     replacement: Option<Replacement>,
@@ -66,7 +66,7 @@ impl<S> MonitoredIo<S> {
             admission,
             largest_head,
             frames: None,
-            head: HeadScan::default(),
+            requests: RequestScan::default(),
             refusals,
             replacement: None,
             is_ending: false,
@@ -79,6 +79,8 @@ impl<S> MonitoredIo<S> {
         self.activity.set_http_2();
         let frames = self.frames.insert(FrameCounter::new());
         self.activity.record_empty_frames(frames.count(first));
+        self.activity.heads().clear();
+        self.activity.record_frames();
     }
 
     fn record_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -101,14 +103,11 @@ impl<S> MonitoredIo<S> {
         if self.activity.hold(new.len(), most_buffered) {
             self.admission.relieve_memory();
         }
-        match self.activity.record_read() {
-            ReadPart::BeginningOfHead => self.head = HeadScan::default(),
-            ReadPart::MoreOfHead => {}
-            ReadPart::Other => return,
-        }
-        if !self.activity.is_http_2() {
-            self.head.read(new);
-            self.activity.set_content_length(self.head.has_content_length());
+        if self.activity.is_http_2() {
+            self.activity.record_frames();
+        } else {
+            self.requests.read(new, |length| self.activity.heads().push(length));
+            self.activity.set_in_head(self.requests.is_in_head());
         }
     }
 
@@ -116,8 +115,10 @@ impl<S> MonitoredIo<S> {
     fn replaces(&mut self, bytes: &[u8]) -> bool {
         // All other responses have a request, which is in flight until the last of its body was written.
         if self.replacement.is_none() && !self.activity.is_answering() && !self.activity.is_http_2() {
-            self.replacement =
-                self.refusals.in_place_of(bytes, self.head).map(|response| Replacement { response, written: 0 });
+            // A head that was read to its end is the one that is refused.
+            let in_line = self.activity.heads().is_empty() && self.requests.is_in_request_line();
+            let response = self.refusals.in_place_of(bytes, in_line);
+            self.replacement = response.map(|response| Replacement { response, written: 0 });
         }
         self.replacement.is_some()
     }

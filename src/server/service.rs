@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::activity::{ConnectionActivity, InFlight};
 use super::counted_body::CountedBody;
+use super::request_scan::ContentLength;
 use crate::executions::QueryMemo;
 use crate::gateway::{ConnectionContext, Handled};
 use crate::generation::{ActiveGeneration, ConnectionOrigin};
@@ -48,8 +49,8 @@ impl GatewayService {
     }
 
     /// An HTTP/1.1 request with content: the connection reads it before the next request.
-    fn with_content(&self, mut request: Request<Incoming>) -> Request<CallerBody> {
-        if request.headers().contains_key(TRANSFER_ENCODING) && self.activity.has_content_length() {
+    fn with_content(&self, mut request: Request<Incoming>, length: ContentLength) -> Request<CallerBody> {
+        if length == ContentLength::Present && is_chunked(&request) {
             request.extensions_mut().insert(RemovedContentLength);
         }
         // A client that expects 100 (Continue) sends no content once it has another response.
@@ -69,8 +70,11 @@ impl Service<Request<Incoming>> for GatewayService {
     fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         let in_flight = self.activity.begin_request();
         let http_1 = request.version() < Version::HTTP_2;
+        let length = if http_1 { self.activity.heads().pop() } else { ContentLength::Absent };
+        // What follows a request with both framings may be smuggled in, so the connection ends (RFC 9112, 6.3).
+        let may_have_both = length != ContentLength::Absent && is_chunked(&request);
         let request = if http_1 && !request.body().is_end_stream() {
-            self.with_content(request)
+            self.with_content(request, length)
         } else {
             request.map(|content| CallerBody::new(content, None, UnreadContent::Left))
         };
@@ -88,8 +92,12 @@ impl Service<Request<Incoming>> for GatewayService {
                 PendingResponse::Waiting(Box::pin(Arc::clone(&generation.gateway).finish(request)))
             }
         };
-        ResponseFuture { pending: Some((response, in_flight)), http_1 }
+        ResponseFuture { pending: Some((response, in_flight)), http_1, may_have_both }
     }
+}
+
+fn is_chunked(request: &Request<Incoming>) -> bool {
+    request.headers().contains_key(TRANSFER_ENCODING)
 }
 
 /// A response that is complete, or one that the gateway is still working on.
@@ -103,12 +111,14 @@ pub(super) struct ResponseFuture {
     /// `None` once it has resolved.
     pending: Option<(PendingResponse, InFlight)>,
     http_1: bool,
+    /// The head may have both a `Content-Length` and a `Transfer-Encoding`.
+    may_have_both: bool,
 }
 
 impl ResponseFuture {
     fn respond(&self, response: Response<Body>, mut in_flight: InFlight) -> Response<CountedBody> {
         in_flight.record_response();
-        let is_last = in_flight.is_last();
+        let is_last = self.may_have_both || in_flight.is_last();
         let mut response = response.map(|body| CountedBody::new(body, in_flight));
         // The client then sends its next request over a new connection, to the process that listens by then (RFC 9112, 9.6).
         if self.http_1 && is_last {

@@ -215,15 +215,14 @@ impl MonitoredConnection {
         let events = activity.events();
         if events != self.seen || activity.awaits_response() {
             (self.seen, self.quiet_since) = (events, now);
-            if activity.footprint().known_caller().is_known() {
-                activity.footprint().touch();
-            }
+            activity.note_signs_of_life();
         }
         if now - self.quiet_since >= REST_AFTER && self.rested_at != events && activity.suggest_rest() {
             self.rested_at = events;
         }
         activity.footprint().refill_frames();
-        let (bound, reason) = if activity.is_in_http_1_head() {
+        // A head that arrives while the response before it is written has its time after that.
+        let (bound, reason) = if activity.is_in_http_1_head() && !activity.is_answering() {
             (timeouts.head, CloseReason::HeaderTimeout)
         } else if events == 0 {
             (timeouts.head, CloseReason::FirstByteTimeout)
@@ -357,7 +356,7 @@ mod tests {
     #[test]
     fn half_a_head_is_answered_at_the_end_of_a_drain() {
         let connection = Watched::new();
-        connection.activity.record_read();
+        connection.activity.set_in_head(true);
         connection.close_after(0.0);
         assert_eq!(connection.phase_after(3.9), DrainPhase::Closing);
         assert_eq!(connection.phase_after(4.0), DrainPhase::InputEnded);
@@ -408,7 +407,7 @@ mod tests {
         assert_eq!(connection.phase_after(74.0), DrainPhase::Draining);
         assert_eq!(connection.phase_after(75.0), DrainPhase::InputEnded);
         // No 408 into the middle of a response.
-        connection.activity.record_read();
+        connection.activity.set_in_head(true);
         assert!(!connection.activity.abandon_head());
         connection.phase_after(76.0);
         assert_eq!(connection.phase_after(79.0), DrainPhase::InputEnded);

@@ -1,13 +1,14 @@
 //! The linked accounts of a tenant that were requested lately. A look-up takes no lock, and their number is bounded.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use papaya::HashMap;
 
 use super::partition::Partition;
 use crate::clock::Moment;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// A linked account without requests for this time is evicted.
 const IDLE: Duration = Duration::from_mins(15);
@@ -61,12 +62,16 @@ impl Accounts {
         self.make_room(all, now);
         let id: Arc<str> = id.into();
         let created = Arc::new(create(Arc::clone(&id)));
+        // Before another thread finds it: without a request it is idle, and goes with the next sweep.
+        created.touch(now);
         let mut named = created.fleet_name().is_some().then(|| self.named());
-        let partition = partitions.get_or_insert_with(id, || created);
+        let partition = partitions.get_or_insert_with(id, || Arc::clone(&created));
         if let (Some(named), Some(name)) = (&mut named, partition.fleet_name()) {
             named.insert(name.into(), Arc::clone(partition));
         }
-        partition.touch(now);
+        if !Arc::ptr_eq(partition, &created) {
+            partition.touch(now);
+        }
         Arc::clone(partition)
     }
 
@@ -106,7 +111,7 @@ impl Accounts {
         busy.into_iter().map(|(requests, id)| (id.to_owned(), requests)).collect()
     }
 
-    /// Evicts idle linked accounts. If that makes no room, evicts a tenth of all, the longest idle first.
+    /// Evicts idle linked accounts. If that makes no room, evicts a tenth of all or more, the longest idle first.
     fn make_room(&self, all: &Partitions, now: Moment) {
         let capacity = self.capacity.load(Ordering::Relaxed);
         let is_full = all.len() >= capacity;
@@ -124,7 +129,7 @@ impl Accounts {
         let partitions = all.pin();
         partitions.retain(|_, partition| now.since(partition.last_seen()) < IDLE);
         if partitions.len() >= capacity {
-            evict_tenth(all);
+            evict_oldest(all, capacity);
         }
         let is_present = |partition: &Arc<Partition>| {
             let present = partition.linked_account_id().and_then(|id| partitions.get(id));
@@ -134,14 +139,15 @@ impl Accounts {
     }
 }
 
-/// Evicts a tenth of all linked accounts, the longest idle first.
-fn evict_tenth(all: &Partitions) {
+/// Evicts a tenth of all linked accounts, or as many as make room for one, the longest idle first.
+fn evict_oldest(all: &Partitions, capacity: usize) {
     let partitions = all.pin();
     let mut last_seen: Vec<Moment> = partitions.values().map(|partition| partition.last_seen()).collect();
-    let tenth = last_seen.len() / 10;
-    let (_, newest_evicted, _) = last_seen.select_nth_unstable(tenth);
+    // One less than are evicted.
+    let last = (last_seen.len() / 10).max(last_seen.len().saturating_sub(capacity));
+    let (_, newest_evicted, _) = last_seen.select_nth_unstable(last);
     let newest_evicted = *newest_evicted;
-    let mut left_to_evict = tenth + 1;
+    let mut left_to_evict = last + 1;
     partitions.retain(|_, partition| {
         let is_evicted = left_to_evict > 0 && partition.last_seen() <= newest_evicted;
         left_to_evict -= usize::from(is_evicted);
@@ -204,6 +210,7 @@ mod tests {
         }
         accounts.set_capacity(10);
         account(&accounts, "one more", 1001);
+        assert!(accounts.len() <= 10, "the next insertion enforces it");
         (0..20).for_each(|number| drop(account(&accounts, &format!("later-{number}"), 1002 + number)));
         let idle = 2 * u64::try_from(IDLE.as_nanos()).expect("it fits");
         account(&accounts, "after all", idle);

@@ -1,7 +1,6 @@
 //! Drops of a tenant's entries on all replicas of a fleet.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::fleet_tenant::FleetTenant;
@@ -58,13 +57,12 @@ impl Tenant {
         fleet.drop_entries(&[DroppedEntries { tenant: name.clone(), partition: None }]).await
     }
 
-    /// Notes the generations of a partition and this tenant, as the fleet's server tells them. Returns false if they are earlier than
-    /// some that were seen: someone has set them back, and with them what was dropped.
+    /// Notes the generations of a partition and this tenant, as the fleet's server tells them. Returns the latest ones that were seen:
+    /// if they are later, someone has set the server's back, and with them what was dropped.
     #[must_use]
-    pub fn accepts_generations(&self, partition: &Partition, seen: Generations) -> bool {
-        let Some(FleetTenant { generation, .. }) = &self.fleet else { return false };
-        let tenant_is_current = generation.fetch_max(seen.tenant, Ordering::AcqRel) <= seen.tenant;
-        partition.saw_generation(seen.partition) && tenant_is_current
+    pub fn latest_generations(&self, partition: &Partition, told: Generations) -> Generations {
+        let tenant = self.fleet.as_ref().map_or(told.tenant, |in_fleet| in_fleet.saw_generation(told.tenant));
+        Generations { partition: partition.saw_generation(told.partition), tenant }
     }
 
     fn drop_account_here(&self, partition: Option<Arc<Partition>>) {
@@ -105,7 +103,7 @@ impl EntryDropper for TenantDropper {
             return;
         }
         if let Some(in_fleet) = &tenant.fleet {
-            in_fleet.generation.fetch_max(generation, Ordering::AcqRel);
+            in_fleet.saw_generation(generation);
         }
         tenant.drop_everything_here();
     }

@@ -148,9 +148,9 @@ impl Partition {
         self.fleet_name.as_deref()
     }
 
-    /// Notes a generation in the fleet. Returns false if a later one was seen before.
-    pub(super) fn saw_generation(&self, generation: u64) -> bool {
-        self.fleet_generation.fetch_max(generation, Ordering::AcqRel) <= generation
+    /// Notes a generation in the fleet, and returns the latest that was seen.
+    pub(super) fn saw_generation(&self, generation: u64) -> u64 {
+        self.fleet_generation.fetch_max(generation, Ordering::AcqRel).max(generation)
     }
 
     /// Takes one request off the budget, if it has one left. A changed rate begins with a full budget, or in a fleet with what

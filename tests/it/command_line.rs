@@ -1,9 +1,8 @@
 //! The commands of the program, their output and their exit status.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use postern::digest::{Hex, sha256};
 
@@ -171,10 +170,7 @@ fn keygen_prints_a_raw_key_and_refuses_patterns_that_match_nothing() {
 fn check_reads_standard_input_and_reports_as_json() {
     let check = |arguments: &[&str], input: &str| {
         let mut command = postern();
-        command.arg("check").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.env_remove("ORG_KEY").spawn().expect("the program runs");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("the program reads");
-        child.wait_with_output().expect("the program ends")
+        command.arg("check").args(arguments).env_remove("ORG_KEY").run_with_input(input)
     };
     let tenant = Tenant::new("acme").client_keys([ClientKey::new("old", "pst_old").expires("2020-01-01")]);
     let good = Configuration::bare().tenants([tenant]).to_toml();
@@ -327,8 +323,7 @@ fn a_result_that_cannot_be_written_is_an_error() {
     ] {
         let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
         let mut command = postern();
-        command.args(&arguments).stdin(Stdio::null()).stdout(full).stderr(Stdio::piped());
-        let output = command.spawn().and_then(std::process::Child::wait_with_output).expect("the program runs");
+        let output = run_to_end(command.args(&arguments).stdout(full));
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let error = text(&output.stderr);
         assert!(error.contains("can't write to standard output: No space left"), "{arguments:?}: {error}");
@@ -442,7 +437,7 @@ async fn variables_of_kubernetes_services_are_ignored_and_misspelt_ones_refused(
         for command in ["check", "serve"] {
             let mut postern = postern();
             postern.args([command, "--config"]).arg(&file).envs(services).env(name, value);
-            let output = postern.output().expect("the program runs");
+            let output = run_to_end(&mut postern);
             let expected = format!("environment variable {name}: there is no such setting");
             assert!(!output.status.success() && text(&output.stderr).contains(&expected), "{}", text(&output.stderr));
         }

@@ -104,6 +104,25 @@ async fn idle_callers_go_after_strangers_and_the_longest_idle_first() {
 }
 
 #[tokio::test]
+async fn a_busy_caller_stays_while_silent_callers_go() {
+    let world = world_with_room_for(3).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let mut caller = Connection::open(world.gateway.address).await;
+        caller.ask(&known()).await;
+        silent.push(caller);
+    }
+    let mut busy = Connection::open(world.gateway.address).await;
+    for round in 0..20 {
+        assert!(busy.ask(&known()).await.starts_with("HTTP/1.1 200 "), "after {round} connections of others");
+        let mut caller = Connection::open(world.gateway.address).await;
+        assert!(caller.ask(&known()).await.starts_with("HTTP/1.1 200 "));
+        silent.push(caller);
+    }
+    until(|| closed(&world.gateway, "limit_idle") == Some(21)).await;
+}
+
+#[tokio::test]
 async fn a_known_callers_request_in_flight_is_never_closed() {
     let refold = ScriptedRefold::gated().await;
     let config = |config: Configuration| config.set("server.max_connections", 2);

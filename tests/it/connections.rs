@@ -115,6 +115,13 @@ async fn a_slow_head_gets_408_and_a_silent_connection_closes() {
     connection.write(&begun).await;
     let rest = connection.rest().await;
     assert!(first.starts_with("HTTP/1.1 200 OK") && rest.contains("HTTP/1.1 408 Request Timeout"), "{rest}");
+    // It holds for the part of a head that arrives with the request before it, too.
+    for lines in [String::new(), "Content-Length: 2\r\n".to_owned()] {
+        let content = if lines.is_empty() { "" } else { "{}" };
+        let whole = get(EXECUTIONS, &(with_key(KEY, "acme-2") + &lines)) + content;
+        let answer = world.gateway.raw(whole + &begun).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("HTTP/1.1 408 Request Timeout"), "{answer}");
+    }
     // An idle connection is closed without a second response.
     let answer = world.gateway.raw(get(EXECUTIONS, &with_key(KEY, "acme-2"))).await;
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");

@@ -1,25 +1,22 @@
 //! The demo: its output leads to responses, faults and the status page.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
+use std::io::Read;
 
 use crate::support::connection::{get, raw};
-use crate::support::{Configuration, Folder, Running, postern, run_to_end, within};
+use crate::support::{Configuration, Folder, Printing, leaks, postern, run_to_end, within};
 
 /// A running demo and its output up to the last line.
 struct Demo {
-    _process: Running,
+    _process: Printing,
     output: String,
 }
 
 impl Demo {
     fn start(arguments: &[&str]) -> Self {
         let mut command = postern();
-        command.arg("demo").args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut process = Running(command.spawn().expect("the program runs"));
-        let lines = BufReader::new(process.0.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        let mut process = command.arg("demo").args(arguments).start_printing();
         let mut output = String::new();
-        for line in lines {
+        while let Some(line) = process.next_line() {
             output.push_str(&line);
             output.push('\n');
             if line.starts_with("Ctrl-C") {
@@ -144,16 +141,16 @@ fn log_on_a_terminal(arguments: &[&str], environment: &[(&str, &str)]) -> String
     let mut command = postern();
     command.args(["serve", "--config"]).arg(folder.write("postern.toml", Configuration::new().to_toml()));
     command.args(arguments).env_remove("NO_COLOR").envs(environment.iter().copied());
-    let _process = Running(command.stderr(other_end).spawn().expect("the program runs"));
-    // It holds the other end, too.
-    drop(command);
+    let _process = command.start_with_log(other_end);
     let mut reader = std::fs::File::from(terminal);
     let (mut log, mut piece) = (Vec::new(), [0; 4096]);
     while !String::from_utf8_lossy(&log).contains("listening") || log.last() != Some(&b'\n') {
         let read = reader.read(&mut piece).expect("the process lives");
         log.extend_from_slice(&piece[..read]);
     }
-    String::from_utf8_lossy(&log).into_owned()
+    let log = String::from_utf8_lossy(&log).into_owned();
+    leaks::check("the log on a terminal", &log);
+    log
 }
 
 #[test]

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::support::{
     ClientKey, Configuration, FLEET_SECRET, Folder, KEY, Listener, ORG_KEY, Process, ScriptedRefold, Tenant, World,
+    run_script,
 };
 
 /// Runs the program under test; what would run for ever is only checked. The commands for a running gateway ask the one whose
@@ -110,7 +111,8 @@ fn run(script: &str, admin: &str, refold: &str) -> Output {
         .env("ROOT", root())
         .env("ADMIN", admin)
         .env("REFOLD", refold);
-    shell.env("previous", "").env_remove("POSTERN_CONFIG").env_remove("POSTERN_LOG").output().expect("bash runs")
+    shell.env("previous", "").env_remove("POSTERN_CONFIG").env_remove("POSTERN_LOG");
+    run_script(&mut shell)
 }
 
 /// Compares a text with what a page shows, in which `…` stands for any text.
@@ -285,8 +287,7 @@ fn the_table_of_errors_has_every_error_code() {
 
 /// Runs a snippet of the page for callers and returns its output.
 async fn snippet(program: &'static str, arguments: &'static [&'static str], text: String) -> String {
-    let run =
-        move || Command::new(program).args(arguments).arg(text).env("KEY", KEY).output().expect("it is installed");
+    let run = move || run_script(Command::new(program).args(arguments).arg(text).env("KEY", KEY));
     let output = tokio::task::spawn_blocking(run).await.expect("no panic");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program}: {errors}");

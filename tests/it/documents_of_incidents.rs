@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::documents::{blocks_in, page};
 use crate::support::connection::with_key;
 use crate::support::program::Program;
-use crate::support::{ClientKey, Configuration, EXECUTIONS, Folder, KEY, ScriptedRefold, eventually};
+use crate::support::{ClientKey, Configuration, EXECUTIONS, Folder, KEY, ScriptedRefold, eventually, run_script};
 
 /// The output of each block of commands of the page, which ask a running gateway and read its log.
 async fn commands(program: &mut Program) -> Vec<String> {
@@ -17,7 +17,7 @@ async fn commands(program: &mut Program) -> Vec<String> {
     for block in blocks_in(&page, "sh").into_iter().filter(asks) {
         let mut shell = Command::new("bash");
         shell.args(["-euo", "pipefail", "-c", block]).current_dir(folder.path());
-        let output = tokio::task::spawn_blocking(move || shell.output().expect("bash runs")).await.expect("no panic");
+        let output = tokio::task::spawn_blocking(move || run_script(&mut shell)).await.expect("no panic");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{block}{errors}");
         outputs.push(String::from_utf8_lossy(&output.stdout).into_owned());

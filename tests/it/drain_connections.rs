@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use http_body_util::BodyExt;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use postern::config::ListenAddress;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::connection::{get, http_2_request as hyper_request, with_key};
+use crate::support::connection::{get, http_2_over, http_2_request as hyper_request, with_key};
 use crate::support::frames::{opening, request_frame};
+use crate::support::leaks::Watched;
 use crate::support::tls::{connector, folder_with};
 use crate::support::{
     Configuration, EXECUTIONS, Folder, Gateway, KEY, Listener, World, http_upstream, page_of, until, within,
@@ -87,10 +87,10 @@ impl Served {
     async fn open(&self, transport: Transport) -> Stream {
         let stream = self.connect(transport).await;
         match transport {
-            Transport::Plain => Box::new(stream),
+            Transport::Plain => Box::new(Watched::new(stream)),
             Transport::Tls => {
                 let name = "localhost".try_into().expect("a name");
-                Box::new(connector(None).connect(name, stream).await.expect("a handshake"))
+                Box::new(Watched::new(connector(None).connect(name, stream).await.expect("a handshake")))
             }
         }
     }
@@ -253,11 +253,7 @@ async fn an_answer_under_way_outlasts_the_idle_connections_of_a_drain() {
         let mut stream = world.open_asked((transport, Version::Http1)).await;
         let head = read_head(&mut stream).await;
         http_1.push((stream, head));
-        let stream = TokioIo::new(world.open(transport).await);
-        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        let (mut sender, connection) =
-            builder.initial_stream_window_size(32 << 10).handshake(stream).await.expect("HTTP/2");
-        let connection = tokio::spawn(connection);
+        let (mut sender, connection) = http_2_over(world.open(transport).await, Some(32 << 10)).await;
         let request = hyper_request("GET", world.address(transport), "acme-1");
         let answer = sender.send_request(request).await.expect("an answer");
         http_2.push((answer, connection));

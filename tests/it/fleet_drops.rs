@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::support::replicas::Replicas;
-use crate::support::{Configuration, EXECUTIONS, as_account, eventually};
+use crate::support::{Configuration, EXECUTIONS, as_account, eventually, until};
 
 const ONE: usize = 0;
 const OTHER: usize = 1;
@@ -123,6 +123,60 @@ async fn a_replica_that_missed_drops_serves_nothing_older_when_it_is_back() {
     fleet.reconnect(OTHER).await;
     assert!(fleet.version(OTHER, "acme-1").await > latest);
     assert_eq!(fleet.version(OTHER, "beta-2").await, kept, "the log has no gap, so other pages stay");
+}
+
+#[tokio::test]
+async fn a_connected_replica_without_the_log_serves_nothing_older_than_a_drop() {
+    let Some(fleet) = Replicas::start_with(2, |config| config.stale("1h", "1h")).await else { return };
+    let held = fleet.version(OTHER, "acme-1").await;
+    fleet.cables[OTHER].cut_log();
+    // The other one does not confirm it, so it takes as long as trust lasts.
+    assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
+    assert!(!fleet.is_current(OTHER));
+    // On a busy machine its beats may be late, and then it is cut off.
+    eventually(async || {
+        let connected_until = fleet.connected_until(OTHER);
+        let answer = fleet.gateways[OTHER].list("acme-1", "").await;
+        let is_newer = answer.first_document()["version"].as_u64() > Some(held);
+        let is_connected = connected_until.is_some_and(|until| fleet.clock.now() < until);
+        assert!(is_newer || !is_connected, "{}", answer.cache_status());
+        is_newer
+    })
+    .await;
+    // It is no answer to an error either.
+    assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
+    fleet.refold.answer_with(503);
+    assert_eq!(fleet.gateways[OTHER].list("acme-1", "").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    fleet.refold.answer_with(200);
+    fleet.reconnect(OTHER).await;
+    let latest = fleet.version(OTHER, "acme-1").await;
+    assert_eq!(fleet.version(OTHER, "acme-1").await, latest);
+}
+
+#[tokio::test]
+async fn an_entry_of_the_log_that_no_replica_wrote_is_passed_over() {
+    const FORGOTTEN: &str = "postern_fleet_cache_forgotten_total";
+    const CONNECTIONS: &str = "postern_fleet_connections_total";
+    let Some(fleet) = Replicas::start(2).await else { return };
+    let before = [FORGOTTEN, CONNECTIONS].map(|name| fleet.metric(OTHER, name));
+    let foreign: [&[&str]; 4] = [
+        &["it", "is"],
+        &["after", "0-0", "tenant", "t", "dropped", "*", "generation", "many"],
+        &["after", "somewhere", "landed", "question", "outcome", "again"],
+        &["after", "0-0", "tenant", "t", "dropped", "*", "generation", "9007199254740993"],
+    ];
+    for (count, fields) in (1..).zip(foreign) {
+        fleet.version(OTHER, "acme-1").await;
+        fleet.redis.query(&[&["XADD", "pst:b1:{postern}:log", "*"], fields].concat());
+        // It may have meant a drop.
+        until(|| fleet.metric(OTHER, FORGOTTEN) >= before[0] + f64::from(count)).await;
+        until(|| fleet.is_current(OTHER)).await;
+        assert!(fleet.metric(OTHER, FORGOTTEN) < before[0] + f64::from(count) + 0.5, "once");
+    }
+    let latest = fleet.version(OTHER, "acme-1").await;
+    assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
+    assert!(fleet.version(OTHER, "acme-1").await > latest);
+    assert!(fleet.metric(OTHER, CONNECTIONS) < before[1] + 0.5, "it stays connected");
 }
 
 #[tokio::test]

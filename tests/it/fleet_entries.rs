@@ -1,10 +1,10 @@
 //! The second level of the cache, which the replicas of a fleet share on Redis.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use redis::Value;
 
 use crate::support::replicas::Replicas;
-use crate::support::{KEY, ORG_KEY, until};
+use crate::support::{Client, Configuration, EXECUTIONS, KEY, ORG_KEY, Process, as_account, until};
 
 const ONE: usize = 0;
 const OTHER: usize = 1;
@@ -13,6 +13,7 @@ const ENTRIES: &str = "pst:e1:{postern}:e:*";
 const GENERATIONS: &str = "pst:b1:{postern}:g:*";
 const WAITERS: &str = "pst:b1:{postern}:w:*";
 const LOCKS: &str = "pst:b1:{postern}:l:*";
+const MEMBERS: &str = "pst:b1:{postern}:m";
 
 impl Replicas {
     fn keys(&self, pattern: &str) -> Vec<String> {
@@ -157,6 +158,114 @@ async fn an_entry_that_is_put_back_after_a_drop_is_a_miss() {
     for index in [OTHER, ONE] {
         assert!(fleet.version(index, "acme-1").await > 1, "replica {index}");
     }
+}
+
+#[tokio::test]
+async fn pages_are_shared_again_after_generations_were_set_back() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    for step in 0..4 {
+        let first = fleet.version(ONE, "acme-1").await;
+        assert_eq!(fleet.version(OTHER, "acme-1").await, first);
+        let generations = fleet.keys(GENERATIONS);
+        for key in &generations {
+            fleet.copy(key, &format!("saved:{key}"));
+        }
+        if step == 1 {
+            // The tenant's generation too.
+            let json = [("content-type", "application/json")];
+            fleet.gateways[ONE].admin_post("/purge", &json, r#"{"tenant":"t"}"#).await;
+        } else {
+            assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
+        }
+        for key in &generations {
+            match step {
+                2 => drop(fleet.redis.query(&["SET", key, "yesterday"])),
+                3 => drop(fleet.redis.query(&["SET", key, "9007199254740993"])),
+                _ => fleet.copy(&format!("saved:{key}"), key),
+            }
+        }
+        let second = fleet.version(ONE, "acme-1").await;
+        assert!(second > first, "step {step}");
+        let shared = fleet.gateways[OTHER].list("acme-1", "").await;
+        assert_eq!(shared.first_document()["version"], second, "step {step}");
+        assert!(shared.cache_status().ends_with("; detail=fleet"), "step {step}: {}", shared.cache_status());
+        // And a drop still is one.
+        assert_eq!(fleet.deliver(OTHER, "acme-1").await.status, StatusCode::NO_CONTENT);
+        assert!(fleet.version(ONE, "acme-1").await > second, "step {step}");
+        fleet.deliver(OTHER, "acme-1").await;
+    }
+}
+
+#[tokio::test]
+async fn replicas_with_other_lifetimes_share_no_pages() {
+    let Some(mut fleet) = Replicas::start(2).await else { return };
+    let changes: [fn(Configuration) -> Configuration; 4] = [
+        |config| config.set("cache.freshness.recent", "1m"),
+        |config| config.stale("1h", "2h"),
+        |config| config.set("cache.honour_no_store", false),
+        |config| config,
+    ];
+    for (step, change) in (1..).zip(changes) {
+        fleet.replace(OTHER, change).await;
+        fleet.until_together().await;
+        let expected = if step == 4 { 1 } else { step + 1 };
+        assert_eq!(fleet.version(ONE, "acme-1").await, 1);
+        fleet.until_stored(usize::try_from(step).expect("few")).await;
+        assert_eq!(fleet.version(OTHER, "acme-1").await, expected, "step {step}");
+    }
+}
+
+#[tokio::test]
+async fn replicas_with_another_version_of_the_format_share_the_budget_and_serve() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    fleet.version(ONE, "acme-1").await;
+    fleet.until_stored(1).await;
+    let entry = fleet.keys(ENTRIES).remove(0);
+    // As a replica of a later version would have stored it.
+    let later = entry.replace("pst:e1:", "pst:e2:");
+    fleet.redis.query(&["RENAME", &entry, &later]);
+    assert_eq!(fleet.version(OTHER, "acme-1").await, 2);
+    fleet.until_stored(1).await;
+    assert_eq!(fleet.redis.query(&["EXISTS", &later]), Value::Int(1));
+    // Or as a later version that keeps the name would.
+    fleet.deliver(ONE, "acme-1").await;
+    fleet.version(ONE, "acme-1").await;
+    fleet.until_stored(1).await;
+    for text in ["2", "2 a b c d e", "2 1 1 1 1 1 1"] {
+        fleet.redis.query(&["SET", &entry, text]);
+        assert_eq!(
+            fleet.version(OTHER, "acme-1").await,
+            u64::try_from(fleet.refold.requests()).expect("few"),
+            "{text}"
+        );
+        fleet.deliver(ONE, "acme-1").await;
+    }
+    assert_eq!(fleet.keys("pst:b1:{postern}:up:*").len(), 1, "one budget");
+}
+
+#[tokio::test]
+async fn the_waiters_for_a_process_that_is_killed_fetch_when_its_lease_is_over() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    let config = fleet.configuration(&fleet.redis.url()).one_worker();
+    let process = Process::serve_configuration(&config, &[]).await;
+    until(|| fleet.redis.query(&["ZCARD", MEMBERS]) == Value::Int(3)).await;
+    fleet.refold.hold();
+    let client = Client::new(process.address());
+    let gone =
+        tokio::spawn(async move { client.try_send(Method::GET, EXECUTIONS, &as_account("acme-1")).await.is_err() });
+    fleet.refold.until_received(1).await;
+    let waiting: Vec<_> = fleet.gateways.iter().map(|gateway| gateway.spawn_list("acme-1", "")).collect();
+    until(|| !fleet.keys(WAITERS).is_empty()).await;
+    process.signal("KILL");
+    let lease: i64 = redis::from_redis_value(fleet.redis.query(&["PTTL", &fleet.keys(LOCKS)[0]])).expect("a number");
+    assert!((1..=3000).contains(&lease), "{lease} ms");
+    fleet.refold.until_received(2).await;
+    fleet.refold.release();
+    for waiting in waiting {
+        assert_eq!(waiting.answer().await.first_document()["version"], 2);
+    }
+    assert_eq!(fleet.refold.requests(), 2, "one of them fetches for both");
+    assert!(gone.await.expect("no panic"), "the process is gone");
 }
 
 #[tokio::test]

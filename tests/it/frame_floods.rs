@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::frames::{END_STREAM, HEADERS, SETTINGS, frame, opening, request_frame};
+use crate::support::leaks::Watched;
 use crate::support::{Configuration, ScriptedRefold, World, until, within};
 
 const DATA: u8 = 0;
@@ -22,7 +23,7 @@ const FLOOD: usize = 20_000;
 
 /// A connection, frame by frame.
 struct Frames {
-    stream: TcpStream,
+    stream: Watched<TcpStream>,
     next_stream: u32,
 }
 
@@ -31,7 +32,7 @@ impl Frames {
         let mut stream = TcpStream::connect(address).await.expect("the server listens");
         stream.set_nodelay(true).expect("TCP");
         stream.write_all(&opening()).await.expect("the server reads");
-        Self { stream, next_stream: 1 }
+        Self { stream: Watched::new(stream), next_stream: 1 }
     }
 
     /// The frame of a request for the executions of a linked account.

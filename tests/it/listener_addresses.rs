@@ -1,14 +1,14 @@
 //! Addresses that several listeners or several processes could have: each connection reaches exactly one.
 
-use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Configuration, Folder, Listener, Port, Process, Running, World, activated_command, command, postern,
+    Configuration, Folder, Listener, Port, Postern, Printing, Process, World, activated_command, command, postern,
+    run_to_end,
 };
 
 fn errors(output: &Output) -> String {
@@ -16,8 +16,8 @@ fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn output(mut command: Command) -> Output {
-    command.output().expect("the program runs")
+fn output(mut command: Postern) -> Output {
+    run_to_end(&mut command)
 }
 
 fn install(folder: &Folder, listeners: &[&str], admin: &str) -> std::path::PathBuf {
@@ -93,13 +93,12 @@ async fn a_reload_refuses_addresses_on_which_the_process_still_listens() {
 }
 
 /// Waits until a demo has printed its addresses; returns that of the gateway and that of the status page.
-fn demo(listen: &str, admin: &str) -> (Running, [String; 2]) {
+fn demo(listen: &str, admin: &str) -> (Printing, [String; 2]) {
     let mut command = postern();
-    command.args(["demo", "--listen", listen, "--admin", admin]).stdout(Stdio::piped());
-    let mut demo = Running(command.spawn().expect("the program runs"));
-    let mut lines = BufReader::new(demo.0.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let mut demo = command.args(["demo", "--listen", listen, "--admin", admin]).start_printing();
     let mut after = |mark: &str, end: [char; 2]| {
-        let line = lines.find(|line| line.contains(mark)).expect("the demo prints its address");
+        let line = std::iter::from_fn(|| demo.next_line()).find(|line| line.contains(mark));
+        let line = line.expect("the demo prints its address");
         let address = line.split("http://").nth(1).expect("a URL").split(end).next().expect("an address");
         address.to_owned()
     };
@@ -142,7 +141,7 @@ async fn a_second_process_starts_only_to_take_over() {
     }
 }
 
-fn inherit(file: &Path, address: &str, ipv6_only: bool) -> Command {
+fn inherit(file: &Path, address: &str, ipv6_only: bool) -> Postern {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a socket");
     socket.set_only_v6(ipv6_only).expect("the system allows it");
     socket.set_reuse_address(true).expect("the system allows it");

@@ -27,10 +27,10 @@ impl Program {
         let configuration = Configuration::new()
             .first_listener(Listener::at(&port.address().to_string()))
             .set("admin.address", admin.address().to_string());
-        let mut command = command(&folder.write("postern.toml", configuration.to_toml()));
-        let child = command.stderr(standard_error.into()).spawn().expect("the program runs");
+        let command = command(&folder.write("postern.toml", configuration.to_toml()));
+        let child = command.start_with_log(standard_error);
         let (address, client) = (port.address(), Client::new(admin.address()));
-        let program = Self { child: Running(child), address, admin: client, _kept: (folder, [port, admin]) };
+        let program = Self { child, address, admin: client, _kept: (folder, [port, admin]) };
         let accepts = async || tokio::net::TcpStream::connect(address).await.is_ok();
         let both = async || accepts().await && tokio::net::TcpStream::connect(program.admin.address).await.is_ok();
         eventually(both).await;

@@ -40,6 +40,7 @@ mod fleet_budgets;
 mod fleet_client_budgets;
 mod fleet_drops;
 mod fleet_entries;
+mod fleet_rotation;
 mod fleet_scripts;
 mod fleet_staleness;
 mod forged_tokens;

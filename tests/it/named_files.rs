@@ -1,7 +1,7 @@
 //! Files that the configuration names and that are no ordinary files.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::support::{Configuration, Folder, Process, ScriptedRefold, Tenant, command, postern, run_to_end};
 
@@ -27,7 +27,7 @@ fn neither_a_pipe_nor_a_device_holds_up_the_start() {
             check.args(["check", "--config"]).arg(&config);
             check
         }] {
-            let ended = run_to_end(command.stdin(Stdio::null()));
+            let ended = run_to_end(&mut command);
             let error = String::from_utf8_lossy(&ended.stderr).into_owned();
             assert_eq!((ended.status.code(), ended.status.signal()), (Some(1), None), "{error}");
             assert!(error.contains("it is no regular file") || error.contains("it is a directory"), "{error}");

@@ -6,14 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::interval;
 
-use crate::support::connection::{Connection, get, with_key};
+use crate::support::connection::{Connection, get, http_2_over, with_key};
 use crate::support::{Gateway, KEY, World, as_account, spawn_upstream, within};
 
 const TARGET: &str = "/api/v2/public/workflow/1";
@@ -178,10 +176,7 @@ async fn nor_does_a_closed_http_2_window_keep_one() {
     let (upstream, mut ends) = endless().await;
     let gateway = gateway(upstream, UNREAD).await;
     let stream = TcpStream::connect(gateway.address).await.expect("the server listens");
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.initial_stream_window_size(0);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
-    tokio::spawn(connection);
+    let (mut sender, _connection) = http_2_over(stream, Some(0)).await;
     let mut responses = Vec::new();
     for _ in 0..3 {
         let request = Request::get(format!("http://{}{TARGET}", gateway.address));

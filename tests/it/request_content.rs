@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::connection::{Connection, get, once_as, with_key};
+use crate::support::leaks::Watched;
 use crate::support::{
     Configuration, EXECUTIONS, KEY, ScriptedRefold, World, as_account, eventually, http_upstream, page_of, within,
 };
@@ -85,6 +86,41 @@ async fn a_read_with_both_framings_is_refused() {
 }
 
 #[tokio::test]
+async fn each_pipelined_request_is_judged_by_its_own_head() {
+    let world = World::start().await;
+    let plain = get(EXECUTIONS, &with_key(KEY, "acme-2"));
+    let sized = get(EXECUTIONS, &(with_key(KEY, "acme-2") + "Content-Length: 2\r\n")) + "{}";
+    let chunked = |lines: &str| get(EXECUTIONS, &(chunked() + lines)) + "2\r\n{}\r\n0\r\n\r\n";
+    let (chunked, both) = (chunked(""), chunked("Content-Length: 12\r\n"));
+    for (first, last, status) in [
+        (vec![&sized], &chunked, 200),
+        (vec![&sized, &plain], &chunked, 200),
+        (vec![&plain], &both, 400),
+        (vec![&chunked, &plain, &sized], &both, 400),
+        (vec![&plain; 100], &plain, 200),
+    ] {
+        let mut connection = Connection::open(world.gateway.address).await;
+        connection.write(first.iter().map(|request| request.as_str()).collect::<String>() + last).await;
+        for request in &first {
+            assert!(connection.receive().await.starts_with("HTTP/1.1 200 "), "{request}");
+        }
+        assert!(connection.receive().await.starts_with(&format!("HTTP/1.1 {status} ")), "{first:?} {last}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_behind_one_that_waits_is_judged_by_its_own_head() {
+    let world = World::builder().refold(ScriptedRefold::gated().await).start().await;
+    let mut connection = Connection::open(world.gateway.address).await;
+    connection.write(get(EXECUTIONS, &with_key(KEY, "acme-1"))).await;
+    world.refold.until_received(1).await;
+    connection.write(get(EXECUTIONS, &(chunked() + "Content-Length: 5\r\n")) + "0\r\n\r\n").await;
+    world.refold.release();
+    assert!(connection.receive().await.starts_with("HTTP/1.1 200 "));
+    assert!(connection.receive().await.starts_with("HTTP/1.1 400 "));
+}
+
+#[tokio::test]
 async fn a_refused_request_with_content_keeps_its_connection() {
     let world = World::start().await;
     let mut connection = Connection::open(world.gateway.address).await;
@@ -118,6 +154,7 @@ async fn answer_before_the_rest(world: &World, first: String, rest: usize) -> io
     let mut stream = TcpStream::connect(world.gateway.address).await?;
     within(stream.write_all(first.as_bytes())).await?;
     within(stream.readable()).await?;
+    let mut stream = Watched::new(stream);
     let block = vec![b'x'; 1 << 16];
     for _ in 0..rest / block.len() {
         within(stream.write_all(&block)).await?;

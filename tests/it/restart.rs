@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
+use crate::support::leaks::Watched;
 use crate::support::{
     ClientKey, Configuration, EXECUTIONS, Failure, Folder, KEY, Listener, ORG_KEY, Port, Process, activated_command,
     command, run_to_end, spawn_upstream, until,
@@ -43,7 +44,7 @@ impl Target {
 async fn over(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<SendRequest<Full<Bytes>>, Failure> {
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = handshake(TokioIo::new(Watched::new(stream))).await?;
     tokio::spawn(connection);
     Ok(sender)
 }

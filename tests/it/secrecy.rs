@@ -6,11 +6,13 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::connection::raw;
 use crate::support::tokens::token_of;
 use crate::support::{
     Configuration, EXECUTIONS, Folder, KEY, ORG_KEY, Process, World, as_account, command, http_upstream, leaks,
+    run_script,
 };
 
 /// An upstream that shows the request's headers: in a page, in error fields, in HTML, in headers.
@@ -117,6 +119,24 @@ async fn a_captured_secret_would_be_found() {
     assert!(leaks::find(key).is_some() && leaks::find("org_key = { env = \"ORG_KEY\" }").is_none());
 }
 
+#[test]
+#[should_panic(expected = "contains the secret")]
+fn a_secret_on_standard_error_fails_its_test() {
+    run_script(std::process::Command::new("sh").args(["-c", "echo $SECRET >&2"]).env("SECRET", ORG_KEY));
+}
+
+#[tokio::test]
+#[should_panic(expected = "receives the secret")]
+async fn a_secret_in_two_parts_of_a_response_fails_its_test() {
+    let (near, mut far) = tokio::io::duplex(1024);
+    let mut watched = leaks::Watched::new(near);
+    let (first, second) = ORG_KEY.split_at(10);
+    for (before, part, after) in [("HTTP/1.1 200 OK\r\nx: ", first, ""), ("", second, "\r\n")] {
+        far.write_all(format!("{before}{part}{after}").as_bytes()).await.expect("it fits");
+        watched.read_buf(&mut bytes::BytesMut::new()).await.expect("it is there");
+    }
+}
+
 #[tokio::test]
 async fn a_process_that_holds_secrets_leaves_no_core_dump() {
     let limit = |id: u32| {
@@ -131,10 +151,6 @@ async fn a_process_that_holds_secrets_leaves_no_core_dump() {
     let folder = Folder::new();
     let file = folder.write("postern.toml", config.to_toml());
     for raise in ["ulimit -Sc $(ulimit -Hc)", "ulimit -c 1"] {
-        let serve = command(&file);
-        let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", &format!("{raise}; exec \"$@\""), "sh"]).arg(serve.get_program()).args(serve.get_args());
-        shell.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        assert_eq!(limit(Process::run(shell).await.id()), ["0", "0"], "{raise}");
+        assert_eq!(limit(Process::run(command(&file).in_shell(raise)).await.id()), ["0", "0"], "{raise}");
     }
 }

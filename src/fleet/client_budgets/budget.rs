@@ -227,7 +227,8 @@ mod tests {
     /// A budget of 1 request a second with a burst of 3, and the end of the queue to the refiller, which holds one request.
     fn budget(clock: &Clock) -> (Arc<LeasedBudget>, mpsc::Receiver<Request>) {
         let standing = Membership::new(clock.now()).standing();
-        let status = Arc::new(Status::new(clock.clone(), standing, FleetMetrics::unregistered(), EventSink::none()));
+        let (metrics, events) = (FleetMetrics::unregistered(), EventSink::none());
+        let status = Arc::new(Status::new(clock.clone(), standing, metrics, events));
         let (requests, receiver) = mpsc::channel(1);
         let replica = Replica {
             status,

@@ -33,10 +33,10 @@ fn a_beat_extends_trust_once_the_log_is_read_to_its_end() {
     assert!(!log.beat(b"one", position(12), (at(1100), log.position())));
     log.settle();
     assert_eq!(log.trusted_until(), at(1300), "an entry is missing");
-    assert_eq!(log.entry(position(11), position(10)), Continuity::Follows);
+    assert_eq!(log.entry(position(11), Some(position(10))), Continuity::Follows);
     log.settle();
     assert_eq!(log.trusted_until(), at(1300), "one more is missing");
-    assert_eq!(log.entry(position(12), position(11)), Continuity::Follows);
+    assert_eq!(log.entry(position(12), Some(position(11))), Continuity::Follows);
     log.settle();
     assert_eq!(log.trusted_until(), at(1400));
 }
@@ -47,7 +47,7 @@ fn under_a_stream_of_drops_each_beat_counts_as_soon_as_it_is_reached() {
     for step in 1..=20 {
         let read = log.position();
         assert!(!log.beat(b"one", position(10 + step + 1), (at(1000 + 100 * step), read)));
-        assert_eq!(log.entry(position(10 + step), position(9 + step)), Continuity::Follows);
+        assert_eq!(log.entry(position(10 + step), Some(position(9 + step))), Continuity::Follows);
         log.settle();
         assert_eq!(log.trusted_until(), at(1300 + 100 * (step - 1)), "one beat behind");
     }
@@ -56,9 +56,10 @@ fn under_a_stream_of_drops_each_beat_counts_as_soon_as_it_is_reached() {
 #[test]
 fn an_entry_that_does_not_follow_the_last_one_is_a_gap() {
     let mut log = joined();
-    assert_eq!(log.entry(position(13), position(12)), Continuity::Gap);
-    assert_eq!(log.entry(position(13), position(12)), Continuity::Known);
-    assert_eq!(log.entry(position(14), position(13)), Continuity::Follows);
+    assert_eq!(log.entry(position(13), Some(position(12))), Continuity::Gap);
+    assert_eq!(log.entry(position(13), Some(position(12))), Continuity::Known);
+    assert_eq!(log.entry(position(14), Some(position(13))), Continuity::Follows);
+    assert_eq!(log.entry(position(15), None), Continuity::Gap, "it does not tell");
 }
 
 #[test]
@@ -76,7 +77,7 @@ fn an_entry_that_overtakes_the_answer_to_a_beat_loses_nothing() {
     let mut log = joined();
     let read = log.position();
     // The beat ran on the server before the entry was added, and its answer is read after it.
-    assert_eq!(log.entry(position(11), position(10)), Continuity::Follows);
+    assert_eq!(log.entry(position(11), Some(position(10))), Continuity::Follows);
     assert!(!log.beat(b"one", position(10), (at(1100), read)));
     log.settle();
     assert_eq!(log.trusted_until(), at(1400));

@@ -3,12 +3,14 @@
 --
 -- KEYS  1 members (sorted set: replica -> end of its lease)  2 log (stream)  3 epoch  4 end of the last gap between beats
 --       5 when a replica last came back  6 ranks (sorted set: replica -> its place in the time slots of replicas that are alone)
+--       7 id of the key from which the fleet's names derive
 -- ARGV  1 replica  2 length of a lease  3 time after which a lease that has ended is forgotten
 --       4 time at which the beat was sent, on this server's clock  5 longest delay  6 epoch to set if there is none
 --       7 the replica's rank, as far as it knows; -1 for none  8 1 if the replica has seen that this server's clock was set
+--       9 id of the key from which the replica's names derive
 -- Times are in microseconds.
 --
--- Returns {'ok', now, epoch, last entry of the log, members, members with a lease, rank or -1}, or {'late', now}.
+-- Returns {'ok', now, epoch, last entry of the log, members, members with a lease, rank or -1}, {'late', now} or {'stranger', now}.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local us = function(n) return string.format('%.0f', n) end
@@ -16,6 +18,21 @@ local lease, forget = tonumber(ARGV[2]), tonumber(ARGV[3])
 if ARGV[8] == '1' then redis.call('SET', KEYS[4], us(now)) end
 -- A beat that was queued while this server was paused would renew a lease that its replica considers lost.
 if now - tonumber(ARGV[4]) > tonumber(ARGV[5]) then return {'late', us(now)} end
+local stranger = '!' .. ARGV[1]
+if redis.call('GET', KEYS[7]) ~= ARGV[9] then
+  -- Budgets and drops of a replica with another key have other names. While the fleet has members, it is none of them. It may go on
+  -- alone, so it counts as one whose lease has ended: its share is left to it (turn.lua).
+  for _, replica in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. us(now - forget), '+inf', 'BYSCORE')) do
+    if replica ~= ARGV[1] and string.sub(replica, 1, 1) ~= '!' and redis.call('GET', KEYS[7]) then
+      redis.call('ZREM', KEYS[1], ARGV[1])
+      redis.call('ZREM', KEYS[6], ARGV[1])
+      redis.call('ZADD', KEYS[1], us(now - 1), stranger)
+      return {'stranger', us(now)}
+    end
+  end
+  redis.call('SET', KEYS[7], ARGV[9])
+end
+redis.call('ZREM', KEYS[1], stranger)
 redis.call('SET', KEYS[3], ARGV[6], 'NX')
 -- Without a lease it may have been alone until now, with its share of the budgets (refill.lua).
 local before = redis.call('ZSCORE', KEYS[1], ARGV[1])

@@ -16,6 +16,8 @@ local us = function(n) return string.format('%.0f', n) end
 local generations = {}
 for index = 1, 2 do
   generations[index] = redis.call('GET', KEYS[index]) or us(now)
+  -- What is no number of microseconds was set by someone else.
+  if not string.match(generations[index], '^%d+$') or tonumber(generations[index]) >= 2 ^ 52 then generations[index] = us(now) end
   redis.call('SET', KEYS[index], generations[index], 'EX', ARGV[5])
 end
 local generation = generations[1] .. ':' .. generations[2] .. ':' .. ARGV[4]

@@ -50,9 +50,18 @@ impl Scripts {
     fn beat(&mut self, now: f64, replica: &str) {
         let mut call = self.beat.prepare_invoke();
         let epoch = format!("{replica}-{}", us(now));
-        let arguments =
-            [replica.to_owned(), us(MEMBER), us(FORGOTTEN), us(now), us(200e3), epoch, "-1".to_owned(), "0".to_owned()];
-        call.key(&["m", "log", "ep", "gap", "ret", "ranks"]).arg(&arguments).arg(&clock(now));
+        let arguments = [
+            replica.to_owned(),
+            us(MEMBER),
+            us(FORGOTTEN),
+            us(now),
+            us(200e3),
+            epoch,
+            "-1".to_owned(),
+            "0".to_owned(),
+            "names-1".to_owned(),
+        ];
+        call.key(&["m", "log", "ep", "gap", "ret", "ranks", "names"]).arg(&arguments).arg(&clock(now));
         let _: redis::Value = call.invoke(&mut self.connection).expect("it runs");
     }
 

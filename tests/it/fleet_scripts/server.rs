@@ -89,7 +89,7 @@ impl Scripts {
             &mut self.connection,
             now,
             &self.beat,
-            &[MEMBERS, "log", "epoch", GAP, "ret", "ranks"],
+            &[MEMBERS, "log", "epoch", GAP, "ret", "ranks", "names"],
             &[
                 replica.to_owned(),
                 us(LEASE),
@@ -99,6 +99,7 @@ impl Scripts {
                 epoch,
                 rank.to_string(),
                 u8::from(clock_was_set).to_string(),
+                "names-1".to_owned(),
             ],
         );
         ((known, live), u32::try_from(rank).ok())

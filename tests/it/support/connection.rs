@@ -4,29 +4,31 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::Full;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
+use super::leaks::Watched;
 use super::until::within;
 use super::{EXECUTIONS, KEY, leaks};
 
 /// An HTTP/1.1 connection.
-pub(crate) struct Connection<S = TcpStream>(S);
+pub(crate) struct Connection<S = TcpStream>(Watched<S>);
 
 impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Self {
-        Self(TcpStream::connect(address).await.expect("the server listens"))
+        Self(Watched::new(TcpStream::connect(address).await.expect("the server listens")))
     }
 }
 
 impl Connection<UnixStream> {
     pub(crate) async fn open_unix(path: &Path) -> Self {
-        Self(UnixStream::connect(path).await.expect("the server listens"))
+        Self(Watched::new(UnixStream::connect(path).await.expect("the server listens")))
     }
 }
 
@@ -79,9 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) async fn rest(mut self) -> String {
         let mut bytes = Vec::new();
         let _ = within(self.0.read_to_end(&mut bytes)).await;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        leaks::check("a response", &text);
-        text
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Returns whether the server closes the connection, with no further byte.
@@ -112,11 +112,42 @@ pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     connection.rest().await
 }
 
+/// Sends requests over an HTTP/2 connection.
+pub(crate) struct Http2(SendRequest<Full<Bytes>>);
+
+impl Http2 {
+    /// Sends a request. No secret may be in the headers of its response, which are compressed on the wire.
+    pub(crate) fn send_request(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
+        let answer = self.0.send_request(request);
+        async {
+            let answer = answer.await?;
+            leaks::check("a response over HTTP/2", &format!("{:?}", answer.headers()));
+            Ok(answer)
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
 /// Opens an HTTP/2 connection by prior knowledge; the task ends when the connection does.
-pub(crate) async fn http_2(address: SocketAddr) -> (SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
-    let stream = TcpStream::connect(address).await.expect("the server listens");
-    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
-    (sender, tokio::spawn(connection))
+pub(crate) async fn http_2(address: SocketAddr) -> (Http2, JoinHandle<hyper::Result<()>>) {
+    http_2_over(TcpStream::connect(address).await.expect("the server listens"), None).await
+}
+
+/// Begins an HTTP/2 connection, with so many bytes of each response before they are read.
+pub(crate) async fn http_2_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    window: Option<u32>,
+) -> (Http2, JoinHandle<hyper::Result<()>>) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(window);
+    let (sender, connection) = builder.handshake(TokioIo::new(Watched::new(stream))).await.expect("HTTP/2");
+    (Http2(sender), tokio::spawn(connection))
 }
 
 /// A request for the executions of a linked account, for [`http_2`].

@@ -3,8 +3,12 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::pin::Pin;
 use std::sync::{Mutex, Once, PoisonError};
+use std::task::{Context, Poll, ready};
 
+use memchr::memmem;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::SubscriberExt;
@@ -34,7 +38,57 @@ fn markers() -> impl Iterator<Item = &'static str> {
 
 /// The first secret in a text.
 pub(crate) fn find(text: &str) -> Option<&'static str> {
-    markers().find(|marker| text.contains(marker))
+    find_in(text.as_bytes())
+}
+
+fn find_in(bytes: &[u8]) -> Option<&'static str> {
+    markers().find(|marker| memmem::find(bytes, marker.as_bytes()).is_some())
+}
+
+/// A test's connection. Its test fails if the other end sends a secret.
+pub(crate) struct Watched<S> {
+    stream: S,
+    /// The last bytes that were read, in which a secret may have begun.
+    last: Vec<u8>,
+}
+
+impl<S> Watched<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, last: Vec::new() }
+    }
+
+    fn look_into(&mut self, read: &[u8]) {
+        self.last.extend_from_slice(read);
+        if let Some(marker) = find_in(&self.last) {
+            let text = String::from_utf8_lossy(&self.last);
+            assert!(std::thread::panicking(), "a connection receives the secret {marker}: {text}");
+        }
+        let longest = markers().map(str::len).max().unwrap_or(0);
+        self.last.drain(..self.last.len().saturating_sub(longest));
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.look_into(&buffer.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Fails the test if a captured text contains a secret.

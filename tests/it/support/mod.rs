@@ -19,6 +19,7 @@ pub(crate) mod tokens;
 
 mod answer;
 mod client;
+mod command;
 mod config;
 mod config_tables;
 mod folder;
@@ -35,14 +36,15 @@ use postern::digest::Hex;
 
 pub(crate) use self::answer::{Answer, PendingAnswer};
 pub(crate) use self::client::{Client, Failure};
+pub(crate) use self::command::{
+    Postern, Printing, activated_command, command, limited_command, postern, run_script, run_to_end,
+};
 pub(crate) use self::config::{Configuration, refusal};
 pub(crate) use self::config_tables::{ClientKey, Issuer, Listener, Tenant};
 pub(crate) use self::folder::Folder;
 pub(crate) use self::gateway::{Gateway, Waiting};
 pub(crate) use self::prepared::PreparedRefold;
-pub(crate) use self::process::{
-    Port, Process, Running, activated_command, command, limited_command, postern, run_to_end,
-};
+pub(crate) use self::process::{Port, Process, Running};
 pub(crate) use self::random::{Dice, seeded};
 pub(crate) use self::scripted::ScriptedRefold;
 pub(crate) use self::until::{eventually, pass, until, within};

@@ -2,61 +2,17 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
+use super::command::{Postern, command};
 use super::until::{until, within};
-use super::{Configuration, ENVIRONMENT, Folder, leaks};
-
-/// `postern`, with the secrets in its environment and nothing else of its own.
-pub(crate) fn postern() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
-    command.env_remove("POSTERN_CONFIG").env_remove("POSTERN_LOG").envs(ENVIRONMENT);
-    command
-}
-
-/// `postern serve`.
-pub(crate) fn command(configuration: &Path) -> Command {
-    let mut command = postern();
-    command.args(["serve", "--config"]).arg(configuration);
-    command
-}
-
-/// `postern serve`, with a socket that a service manager passes as `web`.
-pub(crate) fn activated_command(configuration: &Path, socket: OwnedFd) -> Command {
-    let serve = command(configuration);
-    let mut shell = Command::new("sh");
-    // The process id stays the same over `exec`.
-    shell.args(["-c", "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\"", "sh"]);
-    shell.arg(serve.get_program()).args(serve.get_args());
-    shell.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell.stdin(Stdio::from(socket));
-    shell
-}
-
-/// `postern serve` with limits on open files, as `ulimit` takes them: `-n 256`, `-Sn 256`.
-pub(crate) fn limited_command(configuration: &Path, limits: &str) -> Command {
-    let serve = command(configuration);
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("ulimit {limits}; exec \"$@\""), "sh"]).arg(serve.get_program()).args(serve.get_args());
-    shell.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell
-}
-
-/// Runs a command until it ends. Its output contains no secret.
-pub(crate) fn run_to_end(command: &mut Command) -> Output {
-    let output = command.output().expect("the program runs");
-    for text in [&output.stdout, &output.stderr] {
-        leaks::check(format_args!("the output of {:?}", command.get_args()), &String::from_utf8_lossy(text));
-    }
-    output
-}
+use super::{Configuration, Folder, leaks};
 
 /// A running process, killed with the test. Neither its output nor its log contains a secret.
 pub(crate) struct Process {
@@ -99,8 +55,8 @@ impl Process {
     }
 
     /// Runs a command; returns when the process listens.
-    pub(crate) async fn run(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
+    pub(crate) async fn run(mut command: Postern) -> Self {
+        let mut child = command.start();
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
         let mut output = child.stdout.take().expect("piped");
         let (sender, log) = watch::channel(Vec::new());

@@ -1,13 +1,18 @@
 //! Several gateways in one fleet, in front of one Refold.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use postern::clock::Clock;
+use postern::clock::{Clock, Moment};
+use postern::fleet::Fleet;
 
 use super::cable::Cable;
 use super::redis_server::RedisServer;
 use super::until::until;
 use super::{Answer, Configuration, Gateway, ORG_KEY, ScriptedRefold, Tenant, signature};
+
+/// Time that a request may take; replicas count Redis as connected for 200 to 300 ms after a beat.
+const SURELY: Duration = Duration::from_millis(100);
 
 /// Gateways in one fleet, each with a connection of its own to the Redis server that a test can cut.
 pub(crate) struct Replicas {
@@ -34,7 +39,9 @@ impl Replicas {
 
     /// Starts so many replicas in front of an upstream.
     pub(crate) async fn start_before(count: usize, upstream: SocketAddr) -> Option<Self> {
-        Self::start_in_front_of(count, upstream, ScriptedRefold::start().await, |config| config).await
+        // As much time as possible for a machine that is busy.
+        let change = |config: Configuration| config.set("fleet.command_timeout", "150ms");
+        Self::start_in_front_of(count, upstream, ScriptedRefold::start().await, change).await
     }
 
     async fn start_in_front_of(
@@ -56,12 +63,23 @@ impl Replicas {
     /// Starts one more replica.
     pub(crate) async fn add_replica(&mut self) {
         let cable = Cable::to(self.redis.port()).await;
-        let table =
-            format!("[fleet]\nurl = \"{}\"\nsecret = {{ env = \"FLEET_SECRET\" }}\nreplicas = 8\n", cable.redis_url());
-        let config = Configuration::new().upstream(self.upstream).tenant(Tenant::webhooks).admin();
-        let config = (self.change)(config.set("cache.freshness.recent", "10m").toml(&table));
-        self.gateways.push(Gateway::start(&config, &self.clock));
+        self.gateways.push(Gateway::start(&self.configuration(&cable.redis_url()), &self.clock));
         self.cables.push(cable);
+    }
+
+    /// The configuration of a replica that reaches Redis by a URL.
+    pub(crate) fn configuration(&self, redis_url: &str) -> Configuration {
+        let table = format!("[fleet]\nurl = \"{redis_url}\"\nsecret = {{ env = \"FLEET_SECRET\" }}\nreplicas = 8\n");
+        let config = Configuration::new().upstream(self.upstream).tenant(Tenant::webhooks).admin();
+        (self.change)(config.set("cache.freshness.recent", "10m").toml(&table))
+    }
+
+    /// Stops a replica, and starts one with a changed configuration in its place.
+    pub(crate) async fn replace(&mut self, index: usize, change: impl Fn(Configuration) -> Configuration) {
+        let before = self.gateways.remove(index);
+        tokio::task::spawn_blocking(move || drop(before)).await.expect("it ends");
+        let config = change(self.configuration(&self.cables[index].redis_url()));
+        self.gateways.insert(index, Gateway::start(&config, &self.clock));
     }
 
     /// Waits until all replicas know of each other, and that what they hold is current.
@@ -72,12 +90,28 @@ impl Replicas {
 
     /// Returns whether a replica knows what the others have dropped.
     pub(crate) fn is_current(&self, index: usize) -> bool {
-        let gateway = self.gateways[index].server().gateway();
-        gateway.fleet().expect("it is in a fleet").trust().lost_at(self.clock.now()).is_none()
+        self.fleet(index).trust().lost_at(self.clock.now()).is_none()
+    }
+
+    /// The moment until which a replica surely counts Redis as connected, if it does so now.
+    pub(crate) fn connected_until(&self, index: usize) -> Option<Moment> {
+        let until = self.clock.now() + SURELY;
+        self.fleet(index).trust().is_connected(until).then_some(until)
     }
 
     fn live(&self, index: usize) -> u32 {
-        self.gateways[index].server().gateway().fleet().expect("it is in a fleet").members().live
+        self.fleet(index).members().live
+    }
+
+    fn fleet(&self, index: usize) -> Fleet {
+        self.gateways[index].server().gateway().fleet().expect("it is in a fleet").clone()
+    }
+
+    /// The value of a metric of a replica.
+    pub(crate) fn metric(&self, index: usize, name: &str) -> f64 {
+        let metrics = self.gateways[index].metrics();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("there is no {name}"))
     }
 
     /// Cuts a replica off from Redis, and waits until it has noticed.
