@@ -39,7 +39,7 @@ fn key() -> CollapseKey {
 }
 
 fn join(group: &Arc<Group<()>>, participation: Participation) -> (Option<Leader<()>>, Follower) {
-    match group.join(key(), participation, ()) {
+    match group.join(key(), participation, (), |(), _| true) {
         Role::Leads { leader, follower } => (Some(leader), follower),
         Role::Follows { follower, .. } => (None, follower),
     }

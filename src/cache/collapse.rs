@@ -15,7 +15,7 @@ use super::entry::Entry;
 use super::key::CacheKey;
 use crate::caller::Caller;
 use crate::error::{ClientError, Reason};
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, Notify, PoisonError, watch};
 use crate::tenant::OrgKey;
 
@@ -59,6 +59,8 @@ struct SharedFetch<C> {
 struct FetchState {
     result: watch::Sender<Option<FetchResult>>,
     waiting: WaitingFollowers,
+    /// True once the fetch uses the answer of another one, which may have begun before.
+    depends: AtomicBool,
 }
 
 /// The number of followers that wait for a fetch; listening ones do not count.
@@ -89,7 +91,7 @@ impl WaitingFollowers {
 
 impl Default for FetchState {
     fn default() -> Self {
-        Self { result: watch::Sender::new(None), waiting: WaitingFollowers::default() }
+        Self { result: watch::Sender::new(None), waiting: WaitingFollowers::default(), depends: AtomicBool::new(false) }
     }
 }
 
@@ -148,14 +150,23 @@ impl<C> Default for Group<C> {
 }
 
 impl<C> Group<C> {
-    /// Joins the fetch of a key, or starts it with `leader_context`, which later followers receive.
+    /// Joins the fetch of a key, or starts it with `leader_context`, which later followers receive. `may_follow` decides about the
+    /// fetch in progress by its leader's context, and by whether it depends on another fetch; one that it rejects goes on by itself.
     #[must_use]
-    pub fn join(self: &Arc<Self>, key: CollapseKey, participation: Participation, leader_context: C) -> Role<C>
+    pub fn join(
+        self: &Arc<Self>,
+        key: CollapseKey,
+        participation: Participation,
+        leader_context: C,
+        may_follow: impl FnOnce(&C, bool) -> bool,
+    ) -> Role<C>
     where
         C: Clone,
     {
         let mut shard = self.shard(&key);
-        if let Some(SharedFetch { state, leader_context }) = shard.get(&key) {
+        let present = shard.get(&key);
+        let present = present.filter(|one| may_follow(&one.leader_context, one.state.depends.load(Ordering::Acquire)));
+        if let Some(SharedFetch { state, leader_context }) = present {
             let follower = Follower::new(state, participation);
             return Role::Follows { follower, leader_context: leader_context.clone() };
         }
@@ -288,6 +299,13 @@ impl Demand {
         Self(None)
     }
 
+    /// Notes that the fetch uses the answer of another one.
+    pub fn depends_on_another(&self) {
+        if let Some(state) = &self.0 {
+            state.depends.store(true, Ordering::Release);
+        }
+    }
+
     /// Waits until no request waits for the fetch.
     pub async fn lost(&self) {
         self.until(WaitingFollowers::is_empty).await;
@@ -328,14 +346,14 @@ mod tests {
     }
 
     fn lead(group: &Arc<Group<u8>>, participation: Participation, context: u8) -> (Leader<u8>, Follower) {
-        match group.join(key(), participation, context) {
+        match group.join(key(), participation, context, |_, _| true) {
             Role::Leads { leader, follower } => (leader, follower),
             Role::Follows { .. } => panic!("a fetch is in progress"),
         }
     }
 
     fn follow(group: &Arc<Group<u8>>, participation: Participation) -> (Follower, u8) {
-        match group.join(key(), participation, 0) {
+        match group.join(key(), participation, 0, |_, _| true) {
             Role::Follows { follower, leader_context } => (follower, leader_context),
             Role::Leads { .. } => panic!("no fetch is in progress"),
         }
@@ -352,6 +370,25 @@ mod tests {
             assert!(follower.result().await.expect_err("it failed").is(Reason::UpstreamTimeout));
         }
         lead(&group, Participation::Waits, 8).0.complete(cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_a_request_may_not_follow_goes_on_beside_its_own() {
+        let group = Arc::new(Group::default());
+        let (first, mut waiting) = lead(&group, Participation::Waits, 7);
+        first.demand().depends_on_another();
+        let may_follow = |context: &u8, depends: bool| {
+            assert_eq!((*context, depends), (7, true));
+            false
+        };
+        let joined = group.join(key(), Participation::Waits, 8, may_follow);
+        let Role::Leads { leader: second, .. } = joined else { panic!("it may not follow") };
+        first.complete(cancelled());
+        waiting.result().await.expect_err("it failed");
+        let (_, context) = follow(&group, Participation::Waits);
+        assert_eq!(context, 8, "the end of the first leaves the second in its place");
+        drop(second);
+        lead(&group, Participation::Waits, 9).0.complete(cancelled());
     }
 
     #[tokio::test]

@@ -41,6 +41,12 @@ impl CacheKey {
         Self { hash: SEED.hash_one((scope, &question)), scope, question }
     }
 
+    /// Returns whether the caller's keys still have the same partition id: nothing was dropped since this one was made.
+    #[must_use]
+    pub fn is_present(&self, caller: &Caller) -> bool {
+        self.scope == caller.tenant().cache_scope(caller.partition())
+    }
+
     /// Heap memory of the key in bytes.
     #[must_use]
     pub fn heap_size(&self) -> usize {

@@ -38,6 +38,15 @@ pub struct CutOff {
     pub is_connected: bool,
 }
 
+impl CutOff {
+    /// Returns whether the replica may answer with what it holds, as if it were stale. While the server answers, it is asked: an answer
+    /// that may be older than a drop is for replicas that can't know better.
+    #[must_use]
+    pub fn may_use_held(&self) -> bool {
+        self.policy != WhenCutOff::Refuse && !self.is_connected
+    }
+}
+
 /// Expires an entry when it can be neither served nor revalidated, however often it is weighed again.
 struct EntryExpiry(Clock);
 

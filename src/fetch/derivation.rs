@@ -46,7 +46,9 @@ impl Fetcher {
         let now = self.clock.now();
         // Before the sources are looked up: a difference that is found meanwhile withdraws the derived entry.
         let epochs = caller.tenant().trust().epochs();
-        let fresh = |query: &ListQuery| self.page(caller, key, query).filter(|entry| self.store.is_current(entry, now));
+        let fresh = |query: &ListQuery| {
+            self.page(caller, key, query).filter(|entry| self.is_current((caller, key), entry, now))
+        };
         wanted.sources().filter(|source| may_be_stored(caller, source)).find_map(|source| {
             let first = fresh(source.first())?;
             let pages = match &source {
@@ -209,6 +211,12 @@ impl Fetcher {
         }
     }
 
+    /// True if an entry of a key's partition may be used as an answer: it is fresh, and was not dropped, as far as can be known.
+    pub(super) fn is_current(&self, (caller, key): (&Caller, &CacheKey), entry: &Entry, now: Moment) -> bool {
+        // In this order: what is trusted has been dropped as far as is known, and that has changed the keys.
+        self.store.is_current(entry, now) && key.is_present(caller)
+    }
+
     /// Another page of the same partition.
     fn page(&self, caller: &Caller, key: &CacheKey, query: &ListQuery) -> Option<Arc<Entry>> {
         self.stored(caller, &key.with_question(Question::List(query.clone())))
@@ -299,5 +307,18 @@ mod tests {
             let derived = derived.expect("it follows from the source");
             assert_eq!((derived.entry.derived.is_some(), derived.entry.total), (true, Some(20)));
         }
+    }
+
+    #[test]
+    fn nothing_follows_from_a_page_that_was_dropped_since_the_key_was_made() {
+        let (fetcher, caller) = fetcher_and_caller();
+        let source = CacheKey::new(&caller, query("limit=20"));
+        let (wanted, now) = (source.with_question(query("limit=5&page=2")), Moment::from_nanos(1));
+        let entry = Arc::new(Entry::new(&page_of_20(10), Duration::from_secs(9), now, now));
+        Fetcher::note_list_size(&caller, &source, &entry);
+        fetcher.store.put_if_newer(source, entry, now);
+        assert!(fetcher.derive(&caller, &wanted).is_some());
+        caller.partition().drop_entries();
+        assert!(fetcher.derive(&caller, &wanted).is_none());
     }
 }

@@ -19,12 +19,14 @@ use std::time::Duration;
 use self::entries::Entries;
 pub use self::request::{FetchPurpose, FetchRequest, FetchRole};
 use self::shared::SecondLevel;
-use crate::cache::{CacheKey, CollapseKey, Demand, Entry, Follower, Group, Participation, RenewalClaim, Role, Store};
+use crate::cache::{
+    CacheKey, CollapseKey, CutOff, Demand, Entry, Follower, Group, Participation, RenewalClaim, Role, Store,
+};
 use crate::caller::Caller;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::{ClientError, Reason};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, TRUST};
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::observe::{Observer, SpanContext};
@@ -36,13 +38,21 @@ pub struct Fetcher {
     config: Arc<Config>,
     clock: Clock,
     store: Store,
-    /// The fetches under way, each with its trace context.
-    group: Arc<Group<Option<SpanContext>>>,
+    /// The fetches under way.
+    group: Arc<Group<FetchStart>>,
     upstream: Upstream,
     entries: Entries,
     fleet: Option<Fleet>,
     /// The second level of the cache; `None` without a fleet, and if caching is off.
     second_level: Option<SecondLevel>,
+}
+
+/// The start of a fetch, for those who join it.
+#[derive(Clone, Debug)]
+struct FetchStart {
+    at: Moment,
+    /// Its trace context.
+    span: Option<SpanContext>,
 }
 
 impl Fetcher {
@@ -101,7 +111,8 @@ impl Fetcher {
         };
         let key = CollapseKey::new(&request.caller, &request.key);
         let joined = if self.config.cache.collapse {
-            self.group.join(key, participation, request.telemetry.context())
+            let start = FetchStart { at: self.clock.now(), span: request.telemetry.context() };
+            self.group.join(key, participation, start, |start, depends| self.may_follow(&request, start, depends))
         } else {
             self.group.lead_unshared(key, participation)
         };
@@ -110,13 +121,28 @@ impl Fetcher {
                 if let Some(claim) = request.claim {
                     hold_until_done(claim, &follower);
                 }
-                (follower, FetchRole::Follows(leader_context))
+                (follower, FetchRole::Follows(leader_context.span))
             }
             Role::Leads { leader, follower } => {
                 // Boxed, since the runtime moves a future several times before it begins and when it ends.
                 tokio::spawn(Box::pin(Arc::clone(self).run(client, request, leader)));
                 (follower, FetchRole::Leads)
             }
+        }
+    }
+
+    /// Returns whether a request may share a fetch that began before it. One that reaches the fleet's server, but does not know what the
+    /// others have dropped, may not if a drop can have been answered since: that takes as long as trust lasts.
+    fn may_follow(&self, request: &FetchRequest, start: &FetchStart, depends: bool) -> bool {
+        if self.fleet.is_none() {
+            return true;
+        }
+        let now = self.clock.now();
+        match self.store.cut_off(now) {
+            Some(CutOff { is_connected: false, .. }) => true,
+            // In this order: what is trusted has been dropped as far as is known, and that has changed the keys.
+            None if request.key.is_present(&request.caller) => true,
+            _ => !depends && now.since(start.at) < TRUST,
         }
     }
 

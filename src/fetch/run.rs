@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Fetcher;
 use super::comparison::{Comparison, ComparisonTask};
 use super::derivation::{DerivedEntry, SourceToFetch};
 use super::failed_source::is_refold_unavailable;
 use super::request::{FetchPurpose, FetchRequest, FetchRole};
 use super::shared::Turn;
+use super::{FetchStart, Fetcher};
 use crate::cache::{CacheKey, Demand, Entry, Follower, Leader};
 use crate::caller::Caller;
 use crate::config::AccountNaming;
@@ -16,7 +16,7 @@ use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
 use crate::log_events;
-use crate::observe::{FailedRenewal, SpanContext, printable};
+use crate::observe::{FailedRenewal, printable};
 use crate::tenant::{DerivationUse, SourceOrigin};
 use crate::upstream::{FetchDemand, FetchError, UpstreamCall};
 
@@ -46,7 +46,7 @@ impl Fetcher {
         self: Arc<Self>,
         client: Client,
         mut request: FetchRequest,
-        mut leader: Leader<Option<SpanContext>>,
+        mut leader: Leader<FetchStart>,
     ) {
         let mut comparison = None;
         let outcome = loop {
@@ -168,7 +168,8 @@ impl Fetcher {
         if !request.bypass_cache {
             // Another fetch may have ended between the look-up and the start of this one.
             let stored = self.stored(&request.caller, &request.key);
-            if let Some(entry) = stored.filter(|entry| self.store.is_current(entry, self.clock.now())) {
+            let now = self.clock.now();
+            if let Some(entry) = stored.filter(|entry| self.is_current((&request.caller, &request.key), entry, now)) {
                 return Ok(Resolved { entry, comparison });
             }
             let asked = (&request.caller, &request.key);
@@ -278,6 +279,7 @@ impl Fetcher {
         let (bypass_cache, purpose, claim) = (false, FetchPurpose::Derivation, None);
         let source = FetchRequest { caller, key: key.clone(), stale, urgency, bypass_cache, purpose, claim, telemetry };
         let (follower, role) = self.join(client.clone(), source);
+        demand.depends_on_another();
         request.telemetry.begin_wait(match role {
             FetchRole::Leads => own,
             FetchRole::Follows(fetch) => fetch,

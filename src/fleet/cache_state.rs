@@ -135,7 +135,7 @@ impl CacheState {
         self.publish(&log);
     }
 
-    /// Applies entries of the log. Returns true if there was a drop among them.
+    /// Applies entries of the log. Returns true if there was a drop among them, or an entry that may be one.
     pub(super) fn apply(&self, entries: Vec<LogEntry>) -> bool {
         let mut log = lock(&self.log);
         let mut has_dropped = false;
@@ -156,6 +156,7 @@ impl CacheState {
                 Some(LogEvent::Landed { question, outcome }) => self.landings.landed(&question, outcome.into()),
                 // Of a later version or of someone else, and may drop entries in a way that this one does not know.
                 None => {
+                    has_dropped = true;
                     self.report_unknown(position);
                     if !is_after_gap {
                         self.forget();

@@ -9,6 +9,7 @@ use super::commands::Call;
 use super::drop_script::{drop_call, position};
 use super::log::{DroppedEntries, LogPosition};
 use super::membership::TRUST;
+use super::reckoning::as_micros;
 use super::script::UNAWARE;
 
 /// Pause between two questions whether every replica knows of a drop.
@@ -67,15 +68,16 @@ impl Fleet {
     }
 
     /// Waits until every replica with a lease has read the log up to a position, or trusts nothing that it holds. Returns true if they
-    /// have read it.
+    /// have read it. Whether the server knows all that have a lease is judged by those that this replica knows.
     async fn until_known(&self, position: LogPosition) -> bool {
         let clock = &self.0.status.clock;
         let names = &self.0.names;
         let untrusted = clock.now() + TRUST + DRIFT;
-        let keys = [names.single("read"), names.single("m"), names.single("log")];
-        let at = position.parts();
+        let keys = ["read", "m", "log", "gap"].map(|kind| names.single(kind));
+        let (millis, sequence) = position.parts();
+        let arguments = (millis, sequence, self.members().live, as_micros(TRUST + DRIFT));
         while clock.now() < untrusted {
-            let unaware = self.commands().run(&UNAWARE, &keys[..], at).await;
+            let unaware = self.commands().run(&UNAWARE, &keys[..], arguments).await;
             match unaware.map(i64::from_redis_value) {
                 Ok(Ok(0)) => return true,
                 Ok(Ok(1..)) => clock.sleep_until(clock.now() + PAUSE).await,

@@ -127,6 +127,15 @@ impl Link {
         self.give_up(LinkEnd::ScriptFailed);
     }
 
+    /// Shows why the log can't be read over its own connection, or takes that back, unless something else is the matter.
+    pub(super) fn show_log_problem(&self, shown: Option<&Arc<str>>, problem: Option<&Arc<str>>) {
+        let present = self.status.problem();
+        if present.is_none() || present.as_ref().zip(shown).is_some_and(|(present, shown)| Arc::ptr_eq(present, shown))
+        {
+            self.status.set_problem(problem.cloned());
+        }
+    }
+
     /// Gives the connection up, for the first reason.
     pub(super) fn give_up(&self, end: LinkEnd) {
         self.shared.end.send_if_modified(|current| {

@@ -1,5 +1,6 @@
 //! Reads the fleet's log over a connection of its own, which waits for the next entry at the server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -19,8 +20,12 @@ const LONGEST_WAIT: Duration = Duration::from_millis(LONGEST_WAIT_MILLIS);
 const LONGEST_WAIT_MILLIS: u64 = 250;
 /// Time beyond that after which the connection is given up.
 const GRACE: Duration = Duration::from_millis(250);
-/// Pause before the next connection, and before the first beat is answered.
+/// Pause before the first beat is answered.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Shortest pause before the next connection, doubled after each that has read nothing.
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(20);
+/// Longest pause before the next connection.
+const LONGEST_BACKOFF: Duration = Duration::from_millis(250);
 /// Most entries of one answer.
 const MOST_ENTRIES: usize = 256;
 
@@ -44,21 +49,33 @@ impl LogReader<'_> {
     /// Reads for as long as it is polled. Without a connection the trust in what this process holds ends by itself, once the log
     /// has grown.
     pub(super) async fn read_forever(&self) {
+        let mut backoff = SHORTEST_BACKOFF;
+        let mut shown = None;
         loop {
-            // Sentinel may name another server by now; then the connection for scripts ends soon too.
-            if let Ok(connected) = self.connector.connect().await
-                && connected.replication_id == self.server
-            {
-                self.read(connected).await;
-            }
-            sleep(PAUSE).await;
+            let problem = match self.connector.connect().await {
+                Ok(connected) if connected.replication_id == self.server => {
+                    if self.read(connected, &mut shown).await {
+                        backoff = SHORTEST_BACKOFF;
+                    }
+                    "its connection has ended".to_owned()
+                }
+                // Sentinel may name another one by now; then the connection for scripts ends soon too.
+                Ok(_) => "its connection leads to another server".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let problem: Arc<str> = format!("the log can't be read: {problem}").into();
+            self.link.show_log_problem(shown.as_ref(), Some(&problem));
+            shown = Some(problem);
+            sleep(backoff).await;
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
         }
     }
 
-    /// Reads until the connection fails.
-    async fn read(&self, connected: Connected) {
+    /// Reads until the connection fails, and takes back the problem that is shown. Returns false if nothing could be read.
+    async fn read(&self, connected: Connected, shown: &mut Option<Arc<str>>) -> bool {
         let Connected { mut connection, driver: _driver, .. } = connected;
         let mut told = None;
+        let mut has_read = false;
         loop {
             let Some(position) = self.cache.position() else {
                 sleep(PAUSE).await;
@@ -68,7 +85,11 @@ impl LogReader<'_> {
             if told != Some(position) && self.tell(position).await {
                 told = Some(position);
             }
-            let Some(entries) = self.entries_after(position, &mut connection).await else { return };
+            let Some(entries) = self.entries_after(position, &mut connection).await else { return has_read };
+            has_read = true;
+            if let Some(problem) = shown.take() {
+                self.link.show_log_problem(Some(&problem), None);
+            }
             let has_dropped = self.cache.apply(entries);
             if !has_dropped && told == Some(position) {
                 // Replicas wait only for drops.

@@ -12,7 +12,7 @@ use crate::clock::Moment;
 /// A lease lasts this long from the server's receipt of a beat.
 pub const LEASE: Duration = Duration::from_millis(750);
 /// Trust lasts this long from the sending of an answered beat.
-pub(super) const TRUST: Duration = Duration::from_millis(300);
+pub const TRUST: Duration = Duration::from_millis(300);
 /// A beat that reaches the server later than this is refused.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_millis(200);
 /// A replica that has had no answer for this long is alone.

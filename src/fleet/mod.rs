@@ -53,7 +53,7 @@ pub use self::event_sink::EventSink;
 pub use self::landings::{LandedOutcome, Landing};
 pub use self::log::DroppedEntries;
 use self::membership::Membership;
-pub use self::membership::{FleetState, LEASE, Members};
+pub use self::membership::{FleetState, LEASE, Members, TRUST};
 pub use self::metrics::FleetMetrics;
 pub use self::names::Names;
 pub use self::probe::{ProbeError, ServerReport, probe};

@@ -16,7 +16,7 @@ use super::normalise::{Miss, UpstreamOp};
 use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
 use crate::admit::decided;
-use crate::cache::{CacheOutcome, Entry, Follower, Servable};
+use crate::cache::{CacheOutcome, CutOff, Entry, Follower, Servable};
 use crate::caller::{Caller, Unidentified};
 use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
@@ -136,11 +136,8 @@ impl InProgress {
 
     /// Fetches the answer to a question, and falls back on a stale entry if that fails (RFC 5861, 4).
     async fn fetch(&mut self, miss: Box<Miss>) -> Result<Response<Body>, ClientError> {
-        let outcome = self.fetch_or_wait(&miss).await;
-        let tenant = miss.caller.tenant();
-        let windows = &tenant.config.stale;
-        match (outcome, miss.stale) {
-            (Ok(entry), _) => {
+        match self.fetch_or_wait(&miss).await {
+            Ok(entry) => {
                 if entry.derived.is_some_and(|mark| mark.origin() == SourceOrigin::Stored) {
                     self.context.response.cache = CacheOutcome::Derived;
                 } else if entry.from_fleet {
@@ -152,17 +149,29 @@ impl InProgress {
                 }
                 Ok(self.serve(&entry))
             }
-            (Err(error), Some(stale))
-                if error.is_passing()
-                    && stale.servable(windows, self.gateway.clock.now()) != Servable::No
-                    && !stale.is_withdrawn(tenant.trust()) =>
-            {
-                let is_cut_off = self.gateway.fetcher.store().cut_off(self.gateway.clock.now()).is_some();
-                self.context.response.cache = if is_cut_off { CacheOutcome::HitCutOff } else { CacheOutcome::HitStale };
-                Ok(self.serve(&stale))
-            }
-            (Err(error), _) => Err(error),
+            Err(error) => match self.fallback(&miss).filter(|_| error.is_passing()) {
+                Some((stale, outcome)) => {
+                    self.context.response.cache = outcome;
+                    Ok(self.serve(stale))
+                }
+                None => Err(error),
+            },
         }
+    }
+
+    /// The stale entry that answers if the fetch fails, if it may.
+    fn fallback<'a>(&self, miss: &'a Miss) -> Option<(&'a Entry, CacheOutcome)> {
+        let (stale, tenant) = (miss.stale.as_deref()?, miss.caller.tenant());
+        let (windows, now) = (&tenant.config.stale, self.gateway.clock.now());
+        let (servable, outcome) = match self.gateway.fetcher.store().cut_off(now) {
+            None => (stale.servable(windows, now), CacheOutcome::HitStale),
+            Some(cut_off) if !cut_off.may_use_held() => return None,
+            Some(CutOff { since, .. }) => (stale.servable_when_cut_off(windows, since, now), CacheOutcome::HitCutOff),
+        };
+        // The key last: what is trusted has been dropped as far as is known, and that has changed the keys.
+        let may_answer =
+            servable != Servable::No && !stale.is_withdrawn(tenant.trust()) && miss.key.is_present(&miss.caller);
+        may_answer.then_some((stale, outcome))
     }
 
     /// Starts the fetch of a question, or joins the one in progress. Repeats this if the joined fetch returns a response that
@@ -223,10 +232,8 @@ impl InProgress {
 
     /// The longest wait for a fetch: bounded only if a stale entry could answer instead.
     fn longest_wait(&self, miss: &Miss) -> Option<Duration> {
-        let settings = &miss.caller.tenant().config;
-        let stale = miss.stale.as_ref()?;
-        let servable = stale.servable(&settings.stale, self.gateway.clock.now()) != Servable::No;
-        servable.then_some(settings.limits.upstream.max_wait)
+        self.fallback(miss)?;
+        Some(miss.caller.tenant().config.limits.upstream.max_wait)
     }
 
     /// Stops an execution or runs it again.

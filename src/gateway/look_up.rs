@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cache::{Acceptance, CacheKey, CacheOutcome, CutOff, Directives, Entry, RenewalClaim, Servable, Store};
 use crate::clock::Moment;
-use crate::config::{Stale, WhenCutOff};
+use crate::config::Stale;
 use crate::error::{ClientError, Reason};
 use crate::tenant::Tenant;
 
@@ -23,12 +23,19 @@ pub(super) enum Lookup {
     },
 }
 
-/// Looks a question up, as the request's directives and the tenant's stale windows allow. Part of the hit path.
-pub(super) fn look_up(store: &Store, key: &CacheKey, directives: &Directives, tenant: &Tenant, now: Moment) -> Lookup {
+/// Looks a question up, as the request's directives and the tenant's stale windows allow. Whether the replica is cut off was found out
+/// before the key was made. Part of the hit path.
+pub(super) fn look_up(
+    store: &Store,
+    key: &CacheKey,
+    directives: &Directives,
+    tenant: &Tenant,
+    (now, cut_off): (Moment, Option<CutOff>),
+) -> Lookup {
     let miss = |stale| Lookup::Miss { stale, outcome: CacheOutcome::NotAsked };
     let entry = store.get(key).filter(|entry| !entry.is_withdrawn(tenant.trust()));
     let Some(entry) = entry else { return miss(None) };
-    if let Some(cut_off) = store.cut_off(now) {
+    if let Some(cut_off) = cut_off {
         return look_up_cut_off(entry, cut_off, directives, (&tenant.config.stale, now));
     }
     match directives.judge(&entry, now) {
@@ -57,8 +64,7 @@ fn look_up_cut_off(
     directives: &Directives,
     (stale, now): (&Stale, Moment),
 ) -> Lookup {
-    // While the server answers, it is asked: an answer that may be older than a drop is for replicas that can't know better.
-    if cut_off.policy == WhenCutOff::Refuse || cut_off.is_connected {
+    if !cut_off.may_use_held() {
         return Lookup::Miss { stale: None, outcome: CacheOutcome::NotAsked };
     }
     if directives.may_reject_fresh() {

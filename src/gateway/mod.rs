@@ -37,7 +37,7 @@ pub use self::status::{Explained, Readiness, Status, TenantReadiness};
 pub use self::unfinished::Unfinished;
 use self::unfinished::Wait;
 use crate::admit::{NotAdmitted, admit};
-use crate::cache::{CacheKey, CacheOutcome, Coding, Directives, Encoder, Entry, RenewalClaim};
+use crate::cache::{CacheKey, CacheOutcome, Coding, CutOff, Directives, Encoder, Entry, RenewalClaim};
 use crate::caller::{Authenticated, Caller, Callers, IssuerIndex, Unidentified};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -197,9 +197,11 @@ impl Gateway {
         context.response.coding = headers.accepts_encodings.then(|| Coding::preferred(&head.headers)).flatten();
         context.response.is_conditional = headers.is_conditional;
         context.canonical = asked.canonical;
+        // Before the key is made: a drop that the replica applies between the two would leave it trust and the old key.
+        let cut_off = self.fetcher.store().cut_off(now);
         let key = &*context.key.insert(CacheKey::new(caller, asked.question));
         // Last of the steps that need no I/O: finds the entry in this caller's partition, or decides to fetch.
-        self.look_up(head, caller, key, &mut context.response, now)
+        self.look_up(head, caller, key, &mut context.response, (now, cut_off))
     }
 
     /// The cache step: serve a stored entry, or fetch.
@@ -209,11 +211,11 @@ impl Gateway {
         caller: &Caller,
         key: &CacheKey,
         response: &mut ResponseContext,
-        now: Moment,
+        at: (Moment, Option<CutOff>),
     ) -> Result<Decision, Unresolved> {
         let tenant = caller.tenant();
         let directives = Directives::of(&head.headers, &tenant.config.request_directives);
-        let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, tenant, now) {
+        let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, tenant, at) {
             Lookup::Hit(entry, outcome) => (outcome, Answer::Hit(entry)),
             Lookup::Renewable(entry, claim, outcome) => (outcome, Answer::Renew(entry, claim)),
             Lookup::Miss { stale, outcome } => {

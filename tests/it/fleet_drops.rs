@@ -1,9 +1,12 @@
 //! Drops at one replica of a fleet, which no other replica serves afterwards; and a replica that is cut off.
 
+use std::time::Duration;
+
 use http::StatusCode;
+use serde_json::Value;
 
 use crate::support::replicas::Replicas;
-use crate::support::{Configuration, EXECUTIONS, as_account, eventually, until};
+use crate::support::{Configuration, EXECUTIONS, as_account, eventually, pass, until};
 
 const ONE: usize = 0;
 const OTHER: usize = 1;
@@ -151,6 +154,86 @@ async fn a_connected_replica_without_the_log_serves_nothing_older_than_a_drop() 
     fleet.reconnect(OTHER).await;
     let latest = fleet.version(OTHER, "acme-1").await;
     assert_eq!(fleet.version(OTHER, "acme-1").await, latest);
+}
+
+#[tokio::test]
+async fn a_connected_replica_without_the_log_joins_no_fetch_from_before_a_drop() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    fleet.refold.hold();
+    let before = fleet.gateways[OTHER].spawn_list("acme-1", "");
+    fleet.refold.until_received(1).await;
+    fleet.cables[OTHER].cut_log();
+    assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
+    // On a busy machine its beats may be late, and then it is cut off.
+    let mut later = Vec::new();
+    eventually(async || {
+        later.push(fleet.gateways[OTHER].spawn_list("acme-1", ""));
+        pass(Duration::from_millis(20)).await;
+        fleet.refold.requests() >= 2
+    })
+    .await;
+    fleet.refold.release();
+    assert_eq!(before.answer().await.first_document()["version"], 1);
+    let last = later.pop().expect("one was asked").answer().await;
+    assert!(last.first_document()["version"].as_u64() > Some(1), "{last:?}");
+}
+
+#[tokio::test]
+async fn what_a_replica_holds_is_no_answer_to_an_error_beyond_its_stale_window_while_it_is_cut_off() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    fleet.version(OTHER, "acme-1").await;
+    fleet.cut_off(OTHER).await;
+    fleet.refold.answer_with(503);
+    let answer = fleet.gateways[OTHER].list("acme-1", "").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_page_that_was_dropped_during_a_fetch_is_no_answer_to_its_error() {
+    let Some(fleet) = Replicas::start_with(2, |config| config.stale("0s", "1h")).await else { return };
+    fleet.version(OTHER, "acme-1").await;
+    fleet.cut_off(OTHER).await;
+    fleet.refold.hold();
+    let pending = fleet.gateways[OTHER].spawn_list("acme-1", "");
+    fleet.refold.until_received(2).await;
+    assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
+    fleet.reconnect(OTHER).await;
+    fleet.refold.answer_with(503);
+    fleet.refold.release();
+    let answer = pending.answer().await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_drop_after_the_server_has_lost_its_members_is_not_taken_for_known() {
+    const CONFIRMED: &str = "postern_fleet_drops_total{reach=\"confirmed\"}";
+    let Some(fleet) = Replicas::start(2).await else { return };
+    // Until the gap between beats that a start is has passed.
+    eventually(async || {
+        fleet.deliver(ONE, "beta-2").await;
+        fleet.has_counted(ONE, CONFIRMED)
+    })
+    .await;
+    let before = fleet.metric(ONE, CONFIRMED);
+    fleet.redis.query(&["FLUSHALL"]);
+    assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
+    assert!(fleet.metric(ONE, CONFIRMED) < before + 0.5, "nobody knows who holds the page");
+    eventually(async || {
+        fleet.deliver(ONE, "beta-2").await;
+        fleet.metric(ONE, CONFIRMED) > before + 0.5
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_status_says_why_the_log_is_not_read() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    let problem = async || fleet.gateways[OTHER].admin("/status", &[]).await.json()["fleet"]["problem"].clone();
+    assert_eq!(problem().await, Value::Null);
+    fleet.cables[OTHER].cut_log();
+    eventually(async || problem().await.as_str().is_some_and(|text| text.starts_with("the log can't be read: "))).await;
+    fleet.cables[OTHER].mend();
+    eventually(async || problem().await == Value::Null).await;
 }
 
 #[tokio::test]

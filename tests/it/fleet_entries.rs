@@ -289,6 +289,22 @@ async fn an_entry_whose_life_or_content_was_changed_is_a_miss() {
 }
 
 #[tokio::test]
+async fn an_entry_whose_life_is_no_time_is_replaced() {
+    let Some(fleet) = Replicas::start(2).await else { return };
+    fleet.version(ONE, "acme-1").await;
+    fleet.until_stored(1).await;
+    let entry = fleet.keys(ENTRIES).remove(0);
+    let get = || redis::from_redis_value::<Vec<u8>>(fleet.redis.query(&["GET", &entry])).expect("bytes");
+    let head = |text: Vec<u8>| String::from_utf8_lossy(&text).splitn(4, ' ').map(str::to_owned).collect::<Vec<_>>();
+    let [generation, asked, ..] = &head(get())[..] else { panic!("an entry has a head") };
+    let until = "9".repeat(30);
+    fleet.redis.query(&["SET", &entry, &format!("{generation} {asked} {until} text")]);
+    assert_eq!(fleet.version(OTHER, "acme-1").await, 2);
+    fleet.until_stored(1).await;
+    assert!(head(get())[2] != until, "the next replica finds the new one");
+}
+
+#[tokio::test]
 async fn a_dump_of_the_server_tells_no_account_key_or_page() {
     let Some(fleet) = Replicas::start(2).await else { return };
     fleet.version(ONE, "acme-1").await;

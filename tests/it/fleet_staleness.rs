@@ -1,8 +1,8 @@
 //! A randomised run of a fleet with faults: once a drop is answered, no connected replica serves anything older.
 //!
 //! Readers ask all replicas for pages, writers change pages and announce it by webhooks. Besides, each fault has a canary: a page
-//! that all replicas hold before the fault, that is dropped once during it, and that no writer touches afterwards, so a replica that
-//! missed the drop is found out by the next reader.
+//! that all replicas hold before the fault and that is dropped once during it. Nobody asks for it meanwhile, since what a replica fetches then
+//! takes the place of what it should have dropped; afterwards each replica is asked for it once it counts what it holds as current.
 //!
 //! `.ci/full.d/staleness` runs it, and runs it against flawed versions of Postern, for each of which it has to fail.
 
@@ -21,6 +21,9 @@ use crate::support::{Dice, http_upstream, page_of, pass};
 const ACCOUNTS: usize = 12;
 /// Accounts that only faults change, after those.
 const CANARIES: usize = 8;
+/// Accounts, the first ones, whose pages take longer to arrive than a drop to be answered.
+const SLOW: usize = 2;
+const SLOW_RESPONSE: Duration = Duration::from_millis(450);
 const READERS: u64 = 8;
 const WRITERS: u64 = 3;
 
@@ -114,7 +117,7 @@ async fn no_connected_replica_serves_anything_older_than_an_answered_drop() {
             let number: usize = account.trim_start_matches("account-").parse().expect("a number");
             let version = shown[number].present.load(Ordering::SeqCst);
             // The response takes a while to arrive, and the page may have changed by then.
-            pass(Duration::from_millis(version % 7)).await;
+            pass(if number < SLOW { SLOW_RESPONSE } else { Duration::from_millis(version % 7) }).await;
             page_of(&json!({ "status": "COMPLETED", "version": version }))
         }
     })
@@ -145,17 +148,16 @@ impl Run {
         }
     }
 
-    /// Asks a replica for a page, and compares its version with the one that was announced before. Returns false if the answer promised
-    /// nothing, since the replica was not connected.
-    async fn ask(&self, index: usize, number: usize) -> bool {
+    /// Asks a replica for a page, and compares its version with the one that was announced before, unless the answer promises nothing,
+    /// since the replica was not connected.
+    async fn ask(&self, index: usize, number: usize) {
         let announced = self.accounts[number].announced.load(Ordering::SeqCst);
-        let was_current = self.fleet.is_current(index);
         let connected_until = self.fleet.connected_until(index);
         let answer = self.fleet.gateways[index].list(&account(number), "").await;
         add(&self.counts.answers);
         if answer.status != StatusCode::OK {
             add(&self.counts.failed);
-            return false;
+            return;
         }
         let status = answer.cache_status();
         let is_stale = status.contains("detail=stale");
@@ -169,18 +171,14 @@ impl Run {
             &self.counts.fetched
         });
         let version = answer.first_document()["version"].as_u64().expect("a version");
-        // A replica that is cut off marks what it serves as stale; one that reaches Redis has no excuse.
-        let is_promised = if is_stale {
-            connected_until.is_some_and(|until| self.fleet.clock.now() < until)
-        } else {
-            was_current && self.fleet.is_current(index)
-        };
+        // A replica that is cut off marks what it serves as stale; one that reaches Redis has no excuse, also if it can't read the log.
+        let is_promised = connected_until
+            .is_some_and(|until| self.fleet.clock.now() < until || (!is_stale && self.fleet.is_connected(index)));
         assert!(
             !is_promised || version >= announced,
             "seed {}: replica {index} served version {version} of account {number} after {announced} was announced: {status}",
             self.seed
         );
-        is_promised
     }
 
     /// Changes pages until the end, and announces the changes.
@@ -217,11 +215,14 @@ impl Run {
         }
     }
 
-    /// Asks a replica for a canary, until it is connected.
-    async fn ask_connected(&self, index: usize, canary: usize) {
-        let over = Instant::now() + Duration::from_secs(3);
-        while !self.ask(index, canary).await && Instant::now() < over {
-            pass(Duration::from_millis(1)).await;
+    /// Asks each replica for a canary, once it counts what it holds as current.
+    async fn ask_all(&self, canary: usize) {
+        for index in 0..self.fleet.gateways.len() {
+            let over = Instant::now() + Duration::from_secs(3);
+            while !self.fleet.is_current(index) && Instant::now() < over {
+                pass(Duration::from_millis(1)).await;
+            }
+            self.ask(index, canary).await;
         }
     }
 
@@ -239,7 +240,14 @@ impl Run {
                 }
                 let index = usize::from(dice.byte()) % self.fleet.gateways.len();
                 canary = (canary + 1) % CANARIES;
+                let is_quiet = &self.accounts[ACCOUNTS + canary].is_quiet;
+                is_quiet.store(true, Ordering::SeqCst);
+                // What readers have begun to ask ends meanwhile.
+                pass(Duration::from_millis(30)).await;
+                self.ask_all(ACCOUNTS + canary).await;
                 self.play(fault, index, ACCOUNTS + canary).await;
+                self.ask_all(ACCOUNTS + canary).await;
+                is_quiet.store(false, Ordering::SeqCst);
                 pass(Duration::from_millis(50 + u64::from(dice.byte()))).await;
             }
         }
@@ -249,9 +257,6 @@ impl Run {
     async fn play(&self, fault: Fault, index: usize, canary: usize) {
         let (cable, redis) = (&self.fleet.cables[index], &self.fleet.redis);
         let other = (index + 1) % self.fleet.gateways.len();
-        for holder in 0..self.fleet.gateways.len() {
-            self.ask_connected(holder, canary).await;
-        }
         match fault {
             Fault::Cut(millis) => {
                 if millis >= 300 {
@@ -259,7 +264,6 @@ impl Run {
                 }
                 cable.cut();
                 self.drop_canary(other, canary).await;
-                self.ask(index, canary).await;
                 pass(Duration::from_millis(millis)).await;
                 cable.mend();
                 self.spared.store(NOBODY, Ordering::SeqCst);
@@ -268,7 +272,7 @@ impl Run {
                 cable.cut_log();
                 self.drop_canary(other, canary).await;
                 self.ask(index, canary).await;
-                pass(Duration::from_millis(300)).await;
+                pass(Duration::from_millis(500)).await;
                 cable.mend();
             }
             Fault::LogLost => {
@@ -290,20 +294,17 @@ impl Run {
                 self.drop_canary(other, canary).await;
             }
             Fault::Flushed => {
+                // So that the replica hears of it by its next beat only.
+                cable.cut_log();
                 redis.query(&["FLUSHALL"]);
                 self.drop_canary(other, canary).await;
+                self.ask(index, canary).await;
+                cable.mend();
             }
-        }
-        for holder in 0..self.fleet.gateways.len() {
-            self.ask_connected(holder, canary).await;
         }
     }
 
     async fn lose_generations(&self, index: usize, canary: usize) {
-        let is_quiet = &self.accounts[canary].is_quiet;
-        is_quiet.store(true, Ordering::SeqCst);
-        // What readers have begun to ask ends meanwhile.
-        pass(Duration::from_millis(30)).await;
         self.drop_canary(index, canary).await;
         self.delete_generations();
         self.ask(index, canary).await;
@@ -311,7 +312,6 @@ impl Run {
         pass(Duration::from_millis(30)).await;
         self.drop_canary(index, canary).await;
         self.delete_generations();
-        is_quiet.store(false, Ordering::SeqCst);
     }
 
     fn delete_generations(&self) {
@@ -338,6 +338,7 @@ impl Counts {
             read(&self.refused_drops),
         );
         assert!(read(&self.drops) > 20, "too few drops");
+        assert!(read(&self.cut_off) > 0, "no replica has served as one that is cut off");
         assert!(shared * 20 > answered, "the second level has hardly served");
     }
 }

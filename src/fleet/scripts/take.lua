@@ -22,7 +22,8 @@ for index = 1, 2 do
 end
 local generation = generations[1] .. ':' .. generations[2] .. ':' .. ARGV[4]
 local of, asked, fresh = string.match(redis.call('GETRANGE', KEYS[3], 0, 127), '^(%S+) (%d+) (%d+) ')
-local is_current = of == generation and tonumber(asked) <= now and tonumber(asked) > tonumber(ARGV[3])
+-- A replica reads these times as whole numbers.
+local is_current = of == generation and tonumber(asked) <= now and tonumber(asked) > tonumber(ARGV[3]) and tonumber(fresh) < 2 ^ 63
 if is_current and tonumber(fresh) > now then
   return {'hit', us(now), generation, redis.call('GET', KEYS[3])}
 end

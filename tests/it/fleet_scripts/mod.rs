@@ -10,3 +10,4 @@ mod ranks;
 mod server;
 mod share;
 mod sorted_set;
+mod unaware;

@@ -27,7 +27,7 @@ pub(super) struct Scripts {
     forget: Script,
 }
 
-fn at_given_time(source: &str) -> Script {
+pub(super) fn at_given_time(source: &str) -> Script {
     const TIME: &str = "redis.call('TIME')";
     assert_eq!(source.matches(TIME).count(), 1, "a script reads the clock once");
     Script::new(&source.replace(TIME, "{ARGV[#ARGV - 1], ARGV[#ARGV]}"))
@@ -217,7 +217,7 @@ impl Scripts {
     }
 }
 
-fn call<T: FromRedisValue>(
+pub(super) fn call<T: FromRedisValue>(
     connection: &mut Connection,
     now: f64,
     script: &Script,

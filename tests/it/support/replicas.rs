@@ -40,7 +40,7 @@ impl Replicas {
     /// Starts so many replicas in front of an upstream.
     pub(crate) async fn start_before(count: usize, upstream: SocketAddr) -> Option<Self> {
         // As much time as possible for a machine that is busy.
-        let change = |config: Configuration| config.set("fleet.command_timeout", "150ms");
+        let change = |config: Configuration| config.set("fleet.command_timeout", "150ms").stale("30s", "1h");
         Self::start_in_front_of(count, upstream, ScriptedRefold::start().await, change).await
     }
 
@@ -99,6 +99,11 @@ impl Replicas {
         self.fleet(index).trust().is_connected(until).then_some(until)
     }
 
+    /// Returns whether a replica counts Redis as connected.
+    pub(crate) fn is_connected(&self, index: usize) -> bool {
+        self.fleet(index).trust().is_connected(self.clock.now())
+    }
+
     fn live(&self, index: usize) -> u32 {
         self.fleet(index).members().live
     }
@@ -112,6 +117,11 @@ impl Replicas {
         let metrics = self.gateways[index].metrics();
         let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    /// Returns whether a replica has counted anything under a metric's name.
+    pub(crate) fn has_counted(&self, index: usize, name: &str) -> bool {
+        self.gateways[index].metrics().lines().any(|line| line.starts_with(name))
     }
 
     /// Cuts a replica off from Redis, and waits until it has noticed.
