@@ -217,7 +217,7 @@ async fn a_drop_after_the_server_has_lost_its_members_is_not_taken_for_known() {
     let before = fleet.metric(ONE, CONFIRMED);
     fleet.redis.query(&["FLUSHALL"]);
     assert_eq!(fleet.deliver(ONE, "acme-1").await.status, StatusCode::NO_CONTENT);
-    assert!(fleet.metric(ONE, CONFIRMED) < before + 0.5, "nobody knows who holds the page");
+    assert!(fleet.metric(ONE, CONFIRMED) < before + 0.5, "the server does not know who holds the page");
     eventually(async || {
         fleet.deliver(ONE, "beta-2").await;
         fleet.metric(ONE, CONFIRMED) > before + 0.5

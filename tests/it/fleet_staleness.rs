@@ -1,8 +1,9 @@
 //! A randomised run of a fleet with faults: once a drop is answered, no connected replica serves anything older.
 //!
 //! Readers ask all replicas for pages, writers change pages and announce it by webhooks. Besides, each fault has a canary: a page
-//! that all replicas hold before the fault and that is dropped once during it. Nobody asks for it meanwhile, since what a replica fetches then
-//! takes the place of what it should have dropped; afterwards each replica is asked for it once it counts what it holds as current.
+//! that all replicas hold before the fault and that is dropped once during it. No reader asks for it meanwhile, since what a replica
+//! fetches then takes the place of what it should have dropped; afterwards each replica is asked for it once it counts what it
+//! holds as current.
 //!
 //! `.ci/full.d/staleness` runs it, and runs it against flawed versions of Postern, for each of which it has to fail.
 

@@ -55,7 +55,7 @@ async fn members_that_have_read_the_log_are_aware_of_a_drop() {
 }
 
 #[tokio::test]
-async fn nobody_knows_who_is_aware_if_members_or_the_drop_are_lost() {
+async fn it_is_unknown_who_is_aware_if_members_or_the_drop_are_lost() {
     let at = |time: f64| format!("{time:.0}");
     let (before, after, long_ago) = (at(START - 300_000.0), at(START + 1.0), at(START - 305_001.0));
     let losses: [(&[&str], i64); 8] = [
