@@ -21,7 +21,7 @@ pub(super) struct Status {
     is_connected: AtomicBool,
     /// A number for the server of the last connection, from its replication id; 0 before the first.
     server: AtomicU64,
-    /// The reason why there is no connection.
+    /// The reason why there is no connection, or why the log can't be read.
     problem: Mutex<Option<Arc<str>>>,
     /// The script that fails, once that is logged.
     failing_script: Mutex<Option<&'static str>>,

@@ -19,7 +19,7 @@ pub struct FleetStatus {
     pub state: &'static str,
     /// True if there is a connection to the server.
     pub connected: bool,
-    /// The reason why there is none.
+    /// The reason why there is none, or why the log can't be read.
     pub problem: Option<Arc<str>>,
     /// Replicas that this one knows of, itself among them.
     pub members: u32,
