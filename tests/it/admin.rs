@@ -261,7 +261,10 @@ async fn a_reload_hides_accounts_that_the_status_named() {
     }
     let status = async || world.gateway.admin("/status", &[]).await.json();
     let before = status().await;
-    assert_eq!((&before["errors"][1]["linked_account"], &before["events"][1]["details"]), (&json!("acme-1"), &json!("acme-1")));
+    assert_eq!(
+        (&before["errors"][1]["linked_account"], &before["events"][1]["details"]),
+        (&json!("acme-1"), &json!("acme-1"))
+    );
     for (naming, groups) in [("hashed", 2), ("none", 1)] {
         world.gateway.reload(&world.config().set("log.linked_accounts", naming));
         let status = status().await;
@@ -269,7 +272,8 @@ async fn a_reload_hides_accounts_that_the_status_named() {
             assert!(!status[part].to_string().contains("acme-"), "{naming}: {}", status[part]);
         }
         let errors = status["errors"].as_array().expect("a list");
-        let counts: Vec<_> = errors.iter().map(|group| (&group["count"], group["last"].as_array().map(Vec::len))).collect();
+        let counts: Vec<_> =
+            errors.iter().map(|group| (&group["count"], group["last"].as_array().map(Vec::len))).collect();
         assert_eq!(counts, vec![(&json!(8 / groups), Some(5.min(8 / groups))); groups], "{naming}");
     }
 }

@@ -22,14 +22,14 @@ async fn shown(body: Value, config: impl Fn(Configuration) -> Configuration) -> 
     groups(&failed(body, config).await).await
 }
 
-async fn groups(world: &World) -> Vec<Value> {
+async fn groups(world: &World<PreparedRefold>) -> Vec<Value> {
     let status = world.gateway.admin("/status", &[]).await.json();
     assert_eq!(status["errors"], json!([]), "no caller has seen an error");
     status["renewal_errors"].as_array().expect("a list").clone()
 }
 
 /// A world in which the renewal of a page of `acme-1` was answered 500 with this body.
-async fn failed(body: Value, config: impl Fn(Configuration) -> Configuration) -> World {
+async fn failed(body: Value, config: impl Fn(Configuration) -> Configuration) -> World<PreparedRefold> {
     let refold = PreparedRefold::new([answer(200, &json!({ "docs": [], "totalDocs": 0 })), answer(500, &body)]);
     let config = |all: Configuration| config(all.admin().stale("1h", "1h").retries(0));
     let world = World::builder().refold(refold).config(config).start().await;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::groups::{ErrorGroups, Group, NewError, ShownGroup, joined, ERRORS_KEPT};
+use super::groups::{ERRORS_KEPT, ErrorGroups, Group, NewError, ShownGroup, joined};
 use crate::clock::Moment;
 use crate::config::AccountNaming;
 use crate::error::ClientError;
