@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use http::StatusCode;
 
 use crate::support::connection::{Connection, get, with_key};
-use crate::support::frames::{PING, frame, opening, webhook_frame};
 use crate::support::tls::folder_with;
 use crate::support::{
     Client, Configuration, EXECUTIONS, Folder, Gateway, KEY, Process, ScriptedRefold, World, as_account,
@@ -216,24 +215,6 @@ async fn heads_of_strangers_are_bounded_in_memory_and_small_ones_stay() {
         assert!(caller.ask(&known()).await.starts_with("HTTP/1.1 200 "), "{line}");
         small.write("key: made-up\r\n\r\n").await;
         assert!(small.receive().await.starts_with("HTTP/1.1 404 "), "{line}");
-    }
-}
-
-#[tokio::test]
-async fn the_fields_of_a_strangers_requests_are_counted_as_memory() {
-    let config = |config: Configuration| config.set("server.max_unidentified_memory", "2MiB");
-    for (fields, stays) in [(5, true), (240, false)] {
-        let world = World::builder().config(config).start().await;
-        let frames: Vec<u8> = (0..200).flat_map(|request| webhook_frame(2 * request + 1, fields)).collect();
-        let mut stranger = Connection::open(world.gateway.address).await;
-        let ping = frame(PING, 0, 0, b"pingpong");
-        stranger.try_write([opening(), frames, ping].concat()).await;
-        if stays {
-            stranger.receive_until("pingpong").await;
-            assert_eq!(closed(&world.gateway, "unidentified_memory"), Some(0));
-        } else {
-            until(|| closed(&world.gateway, "unidentified_memory") == Some(1)).await;
-        }
     }
 }
 

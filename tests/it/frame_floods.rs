@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::frames::{END_STREAM, HEADERS, PING, SETTINGS, frame, opening, request_frame};
+use crate::support::frames::{END_STREAM, HEADERS, SETTINGS, frame, opening, request_frame};
 use crate::support::leaks::Watched;
 use crate::support::{Configuration, ScriptedRefold, World, until, within};
 
 const DATA: u8 = 0;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const PRIORITY_UPDATE: u8 = 16;
