@@ -75,6 +75,11 @@ strangers *args:
     cargo build --release --locked
     benches/strangers {{ args }}
 
+# Run a gateway for an hour, or so many minutes, with faults, reloads, strangers and webhooks: `just soak --minutes 20`.
+soak *args:
+    cargo build --release --locked
+    benches/soak {{ args }}
+
 # Measure hits, memory and capacity with many accounts, tenants, entries and connections (needs nginx).
 scale *args:
     cargo build --profile dist --locked

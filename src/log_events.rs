@@ -64,7 +64,7 @@ pub const PURGE_REFUSED: &str = "purge_refused";
 pub const PURGED: &str = "purged";
 /// Info, `tenant`, `linked_account`, `query`, `error_code`, `upstream_status`, `upstream_message`, `upstream_request_id`, `cause`: a stale page
 /// could not be fetched anew; it is served stale as long as its stale windows allow it. The fields `upstream_…` are there if Refold has
-/// answered, each as far as its answer has it; `cause` otherwise. Not logged while the circuit is open.
+/// answered, each as far as its answer has it, the message only where accounts are shown; `cause` otherwise. Not logged while the circuit is open.
 pub const RENEWAL_FAILED: &str = "renewal_failed";
 /// Info, `tenant`, `linked_account`, `query`, `upstream_us`: a stale page was fetched anew, and Refold took two seconds or more for it.
 pub const RENEWAL_SLOW: &str = "renewal_slow";

@@ -125,8 +125,6 @@ class Fault:
     quick_seconds: float
     # What start_fleet sets up: "clock", "sentinel", "network", "proxy" where there is no network, or "old".
     needs: str = ""
-    # Seconds of load after it.
-    rest: float = 5
 
     def lasts(self, is_quick):
         return self.quick_seconds if is_quick else self.seconds
@@ -158,6 +156,5 @@ FAULTS = [
     Fault("server's clock 1 h forward", clock_forward, 4, 4, "clock"),
     Fault("server's clock 1 h back", clock_back, 4, 4, "clock"),
     Fault("Sentinel failover, old primary resumed", failover, 8, 8, "sentinel"),
-    # If the server stands still for 200 ms, the share of replicas that have left is kept for a minute.
-    Fault("rolling update", rolling_update, 0, 0, "old", rest=75),
+    Fault("rolling update", rolling_update, 0, 0, "old"),
 ]

@@ -23,7 +23,7 @@ impl Identification {
     pub fn new() -> Self {
         let config = crate::configuration("http://127.0.0.1:9");
         let clock = Clock::manual(crate::NOW.parse().expect("a timestamp"));
-        let callers = Callers::new(&config, &clock).expect("the configuration has no TLS settings");
+        let callers = Callers::new(&config, &clock, None).expect("the configuration has no TLS settings");
         Self { config, callers, clock }
     }
 

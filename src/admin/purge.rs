@@ -71,12 +71,11 @@ pub(super) async fn purge(
         }
     };
     let one_account = request.linked_account.is_some();
-    // `log.linked_accounts` applies to the status page too.
     let naming = gateway.config().log.linked_accounts;
     let linked_account = request.linked_account.as_deref().and_then(|account| naming.name(account));
     let linked_account = linked_account.as_deref();
     tracing::info!(%peer, tenant = request.tenant, one_account, linked_account, message = log_events::PURGED);
-    gateway.event(log_events::PURGED, request.tenant.as_deref(), linked_account.unwrap_or_default().to_owned());
+    gateway.event(log_events::PURGED, request.tenant.as_deref(), request.linked_account.unwrap_or_default());
     // The other replicas are told when this one is connected again.
     let answer = match reach {
         DropReach::Everywhere => json!({ "purged": purged }),

@@ -58,6 +58,19 @@ impl AccountNaming {
             Self::None => None,
         }
     }
+
+    /// Returns whether text of Refold's may be shown: it can name any linked account, in any spelling.
+    #[must_use]
+    pub fn shows_text_of_refold(self) -> bool {
+        self == Self::Plain
+    }
+
+    /// Returns whether an id that Refold chose for a request may be shown: without its linked account.
+    #[must_use]
+    pub fn shows_request_id(self, id: &str, account: Option<&str>) -> bool {
+        let has_account = || account.is_none_or(|own| id.to_lowercase().contains(&own.to_lowercase()));
+        self == Self::Plain || !has_account()
+    }
 }
 
 impl Default for Log {

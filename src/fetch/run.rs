@@ -11,7 +11,6 @@ use super::shared::Turn;
 use super::{FetchStart, Fetcher};
 use crate::cache::{CacheKey, Demand, Entry, Follower, Leader};
 use crate::caller::Caller;
-use crate::config::AccountNaming;
 use crate::error::{ClientError, Reason};
 use crate::http_client::Client;
 use crate::limit::Urgency;
@@ -101,35 +100,28 @@ impl Fetcher {
             return;
         }
         let (linked_account, query) = self.logged_names(request);
-        let upstream_message = self.logged_message(request, error);
+        let naming = self.config.log.linked_accounts;
+        let named = request.caller.partition().linked_account_id();
+        let upstream_message = error.upstream_message().filter(|_| naming.shows_text_of_refold());
+        let upstream_request_id = error.upstream_request_id().filter(|id| naming.shows_request_id(id, named));
         tracing::info!(
             tenant = %request.caller.tenant().config.id,
             linked_account,
             query,
             error_code = error.operator_code(),
             upstream_status = error.upstream_status().map(|status| status.as_u16()),
-            upstream_message,
-            upstream_request_id = error.upstream_request_id().map(printable),
+            upstream_message = upstream_message.map(printable),
+            upstream_request_id = upstream_request_id.map(printable),
             cause = error.cause().map(tracing::field::display),
             message = log_events::RENEWAL_FAILED,
         );
         request.telemetry.show_failed_renewal(&FailedRenewal {
             at: self.clock.now(),
             tenant: &request.caller.tenant().config.id,
-            linked_account: linked_account.as_deref(),
+            linked_account: named,
             query: &query,
             error,
-            upstream_message: upstream_message.as_deref(),
         });
-    }
-
-    /// The explanation in Refold's answer, bounded; left out if it may have a linked account that the log does not name.
-    fn logged_message(&self, request: &FetchRequest, error: &ClientError) -> Option<String> {
-        let message = error.upstream_message()?;
-        let account = request.caller.partition().linked_account_id();
-        let may_have_account = account.is_none_or(|account| message.contains(account));
-        let is_shown = self.config.log.linked_accounts == AccountNaming::Plain || !may_have_account;
-        is_shown.then(|| printable(message))
     }
 
     /// Reports that Refold took long for a renewal, until which callers got the stale entry.

@@ -1,4 +1,7 @@
 //! Opens a connection to the fleet's server: finds the server, logs in, checks what it is, and loads the scripts.
+//!
+//! A server counts as connected only if it runs a script in time. Otherwise each connection would send a beat whose answer never
+//! comes, and whose lease keeps the replica from going on alone.
 
 use std::io;
 use std::str::FromStr;
@@ -11,7 +14,7 @@ use tokio::time::timeout;
 
 use super::dial::{self, MaybeTls, Stream};
 use super::reckoning::Reckoning;
-use super::script::SCRIPTS;
+use super::script::{READY, SCRIPTS};
 use crate::clock::Clock;
 use crate::config::{FleetConfig, FleetServer, HostAndPort, Secret};
 use crate::http_client::{ClientSetupError, client_tls};
@@ -50,6 +53,9 @@ pub enum ConnectError {
     /// The server is a copy of another one, and takes no writes.
     #[error("the server is a replica of another one and takes no writes")]
     ReadOnly,
+    /// A script takes too long, as every beat would.
+    #[error("the server takes longer than command_timeout to run a script")]
+    TooSlow,
     /// The answer can't be understood.
     #[error("{0}: the answer can't be understood")]
     Unintelligible(&'static str),
@@ -63,6 +69,7 @@ pub(super) struct Connector {
     login: RedisConnectionInfo,
     sentinel_login: RedisConnectionInfo,
     time_limit: Duration,
+    command_timeout: Duration,
     clock: Clock,
 }
 
@@ -108,6 +115,7 @@ impl Connector {
             login: login(config.username.as_deref(), config.password.as_ref(), database),
             sentinel_login: login(None, config.sentinel_password.as_ref(), 0),
             time_limit: config.connect_timeout,
+            command_timeout: config.command_timeout,
             tls: MaybeTls(None),
             server,
             clock,
@@ -132,7 +140,7 @@ impl Connector {
         let set_up = self.set_up(&mut connection);
         let (version, replication_id, reckoning) = timeout(self.time_limit, set_up)
             .await
-            .map_err(|_| ConnectError::TimedOut("INFO, TIME and SCRIPT LOAD"))??;
+            .map_err(|_| ConnectError::TimedOut("INFO, SCRIPT LOAD, EVALSHA and TIME"))??;
         Ok(Connected { connection, driver, replication_id, version, reckoning })
     }
 
@@ -144,11 +152,20 @@ impl Connector {
         for script in SCRIPTS {
             ask::<String>(connection, "SCRIPT LOAD", cmd("SCRIPT").arg("LOAD").arg(script.source())).await?;
         }
+        self.run_a_script(connection).await?;
         let sent = self.clock.now();
         let (seconds, micros) = ask::<(u64, u64)>(connection, "TIME", &cmd("TIME")).await?;
         #[expect(clippy::cast_precision_loss, reason = "microseconds since 1970 are below 2^53")]
         let server = (seconds * 1_000_000 + micros) as f64;
         Ok((version, replication_id, Reckoning::new(server, sent, self.clock.now())))
+    }
+
+    /// Runs a script, which a server refuses that takes no writes at the moment: `NOREPLICAS`, `MISCONF`.
+    async fn run_a_script(&self, connection: &mut MultiplexedConnection) -> Result<(), ConnectError> {
+        let ready = READY.hashed().prepare_invoke();
+        let answer = timeout(self.command_timeout, ready.invoke_async::<Value>(connection)).await;
+        let answer = answer.map_err(|_| ConnectError::TooSlow)?;
+        answer.map(drop).map_err(|source| ConnectError::Refused { step: "EVALSHA", source })
     }
 
     async fn open(

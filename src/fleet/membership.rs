@@ -71,8 +71,8 @@ pub(super) struct Standing {
 /// The members of the fleet at a beat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// All that are not forgotten, this replica among them. After the server has lost its state, those before count for a
-    /// minute.
+    /// All that are not forgotten, this replica among them. After the server has lost its state, or this replica was alone, those
+    /// before count for a minute.
     pub known: u32,
     /// The members with a lease.
     pub live: u32,
@@ -112,7 +112,8 @@ pub(super) struct Membership {
     server: Option<Box<str>>,
     /// The fleet's epoch at the last answered beat.
     epoch: Option<Vec<u8>>,
-    /// The number of members before the server's state was lost, and the moment until which it counts: the others may be alone.
+    /// The number of members before the server's state was lost, or before this replica was alone, and the moment until which it counts:
+    /// the others may be alone.
     remembered: Option<(u32, Moment)>,
 }
 
@@ -179,6 +180,10 @@ impl Membership {
             (self.reading, self.clock_was_set) = (None, false);
         }
         let is_member = matches!(self.standing.state(now), FleetState::Shared | FleetState::Limbo);
+        if !is_member && self.standing.last_good.is_some() {
+            // If no replica reached the server for so long that it forgets all, the others may be alone for a moment longer.
+            self.remember(now);
+        }
         self.standing.is_joining = !is_member;
         self.read_clock(reckoning);
     }

@@ -1,8 +1,9 @@
 //! Reckons the server's clock between its readings.
 //!
 //! A reply that holds the server's time bounds the difference between its clock and this process's: the server read its clock
-//! after the command was sent and before the reply arrived. Later replies narrow the bounds, time widens them again since
-//! clocks drift, and a reading outside of them is that of a clock that was set, or of another server.
+//! after the command was sent and before the reply arrived. Later replies narrow the bounds, and time widens them again since
+//! clocks drift. A reading a little outside of them is that of a clock that drifts faster, such as one that NTP slews, and
+//! replaces them; one far outside is that of a clock that was set, or of another server.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use crate::clock::Moment;
 
 /// The clocks differ by at most this much more after a second: 200 ppm.
 const DRIFT: f64 = 200e-6;
+/// A clock whose reading is further than this outside of the bounds was set, in microseconds.
+const STEP: f64 = 10e3;
 
 /// Bounds on the difference between the server's clock and this process's monotonic one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +35,10 @@ impl Reckoning {
     pub(super) fn updated(self, read: Self) -> Option<Self> {
         let drift = self.drift(read.at);
         let (low, high) = (read.low.max(self.low - drift), read.high.min(self.high + drift));
-        (low <= high).then_some(Self { low, high, at: read.at })
+        if low <= high {
+            return Some(Self { low, high, at: read.at });
+        }
+        (low - high <= STEP).then_some(read)
     }
 
     /// The most that the clocks can have drifted since the last reading, in microseconds.
@@ -107,9 +113,24 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_is_noticed() {
         let before = Reckoning::new(5e9, at(1_000_000), at(1_001_000));
-        for (step, is_noticed) in [(3600e6, true), (-3600e6, true), (5e3, true), (-5e3, true), (500.0, false)] {
+        for (step, is_noticed) in
+            [(3600e6, true), (-3600e6, true), (20e3, true), (-20e3, true), (5e3, false), (-5e3, false)]
+        {
             let read = Reckoning::new(5e9 + 1e6 + step, at(2_000_000), at(2_001_000));
             assert_eq!(before.updated(read).is_none(), is_noticed, "{step}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_slewed_was_not_set() {
+        for slew in [500e-6, -500e-6] {
+            let mut reckoning = Reckoning::new(5e9, at(0), at(200));
+            for sent in (90_000..100_000_000).step_by(90_000) {
+                let read = micros(at(sent + 100)) * (1.0 + slew);
+                let read = Reckoning::new(5e9 + read, at(sent), at(sent + 200));
+                reckoning = reckoning.updated(read).expect("it was not set");
+                assert!((reckoning.difference() - read.difference()).abs() <= 200.0, "{sent}");
+            }
         }
     }
 }

@@ -11,9 +11,13 @@ pub struct Script {
 }
 
 /// All scripts; each is loaded when a connection begins.
-pub(super) static SCRIPTS: [&Script; 14] =
-    [&BEAT, &LEAVE, &TURN, &HOLD, &GIVE_BACK, &FORGET, &DROP, &ACK, &UNAWARE, &TAKE, &PUT, &EXTEND, &LAND, &REFILL];
+pub(super) static SCRIPTS: [&Script; 15] = [
+    &READY, &BEAT, &LEAVE, &TURN, &HOLD, &GIVE_BACK, &FORGET, &DROP, &ACK, &UNAWARE, &TAKE, &PUT, &EXTEND, &LAND,
+    &REFILL,
+];
 
+/// Finds out whether the server takes writes.
+pub(super) static READY: Script = Script::new("ready", include_str!("scripts/ready.lua"));
 /// Renews a replica's lease.
 pub(super) static BEAT: Script = Script::new("beat", include_str!("scripts/beat.lua"));
 /// Ends a replica's lease.

@@ -106,7 +106,7 @@ impl Supervisor {
                 Ok(connected) => {
                     let before = member.membership.standing().last_good;
                     let end = self.use_connection(connected, &mut member).await;
-                    // A server that connects and refuses to work, such as one without its replicas, is not asked all the time.
+                    // A server that connects and then answers no beat is not asked all the time.
                     let has_worked = member.membership.standing().last_good > before;
                     (backoff, has_reported) =
                         if has_worked { (SHORTEST_BACKOFF, false) } else { (longer(backoff), has_reported) };

@@ -132,12 +132,10 @@ impl Gateway {
         let mut busiest: Vec<BusyAccount> = tenants.iter().flat_map(|tenant| tenant.busiest(BUSIEST, now)).collect();
         busiest.sort_by_key(|busy| std::cmp::Reverse(busy.requests));
         busiest.truncate(BUSIEST);
-        let mut errors = recent.errors(now);
         // `log.linked_accounts` applies to the status page too: it hashes or omits linked accounts.
-        let shown = self.config.log.linked_accounts;
-        let busy = busiest.iter_mut().map(|busy| &mut busy.linked_account);
-        for account in busy.chain(errors.iter_mut().map(|error| &mut error.linked_account)) {
-            *account = account.as_deref().and_then(|id| shown.name(id)).map(Cow::into_owned);
+        let naming = self.config.log.linked_accounts;
+        for busy in &mut busiest {
+            busy.linked_account = busy.linked_account.as_deref().and_then(|id| naming.name(id)).map(Cow::into_owned);
         }
         Status {
             at: self.clock.wall(),
@@ -148,10 +146,10 @@ impl Gateway {
             circuit: self.worst_circuit(),
             tenants: tenants.iter().map(|tenant| self.tenant_state(tenant)).collect(),
             busiest,
-            errors,
-            renewal_errors: recent.renewal_errors(now),
+            errors: recent.errors(now, naming),
+            renewal_errors: recent.renewal_errors(now, naming),
             client_keys: self.callers.client_keys(now),
-            events: self.observer.events(),
+            events: self.observer.events(naming),
             fleet: self.fleet_status(),
         }
     }

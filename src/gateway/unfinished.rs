@@ -38,4 +38,10 @@ impl Unfinished {
     ) -> Box<Self> {
         Box::new(Self { connection: connection.clone(), head, context, wait, body })
     }
+
+    /// The number of the request's header fields.
+    #[must_use]
+    pub fn header_fields(&self) -> usize {
+        self.head.headers.len()
+    }
 }

@@ -83,6 +83,16 @@ impl Connection {
         self.sender.is_closed()
     }
 
+    /// Returns true if the last request was sent whole and its response read whole.
+    pub(super) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Waits until [`Self::is_ready`]; returns false if the connection ends.
+    pub(super) async fn ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
     /// Sends a request, and waits for the head of the response.
     pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendFailure> {
         // The connection may still be reading the end of the previous response.

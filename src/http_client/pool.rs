@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::Connector;
 use super::connection::{Connection, SendFailure};
@@ -253,13 +253,28 @@ impl Pool {
 }
 
 impl Lease {
-    /// Returns the connection to the pool, unless the server has closed it, it has reached its age, its request is still being
-    /// sent, or the pool is full.
-    pub(super) fn release(self) {
-        let Shared { limits, suspicion, .. } = &*self.pool.shared;
+    /// Returns the connection to the pool, unless the server has closed it, it has reached its age, the caller is still sending
+    /// the body of its request, or the pool is full.
+    pub(super) fn release(mut self) {
         // A server may respond before it has the whole request.
-        let is_sending = self.uploaded.is_some_and(|uploaded| !uploaded.has_ended());
-        if is_sending || self.connection.is_closed() || suspicion.is_abandoned(self.connection.number) {
+        let is_sending = self.uploaded.as_ref().is_some_and(|uploaded| !uploaded.has_ended());
+        if is_sending || self.connection.is_closed() {
+            return;
+        }
+        if self.connection.is_ready() {
+            return self.put();
+        }
+        tokio::spawn(async move {
+            // A server that does not read the rest soon may never do so.
+            if timeout(FRESH, self.connection.ready()).await == Ok(true) {
+                self.put();
+            }
+        });
+    }
+
+    fn put(self) {
+        let Shared { limits, suspicion, .. } = &*self.pool.shared;
+        if suspicion.is_abandoned(self.connection.number) {
             return;
         }
         let expires = (Instant::now() + limits.idle_timeout).min(self.connection.retires);

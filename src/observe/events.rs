@@ -9,6 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::config::AccountNaming;
+use crate::log_events;
+
 /// Number of events that are kept.
 const EVENTS_KEPT: usize = 50;
 /// Longest details of an event, in bytes.
@@ -46,9 +49,14 @@ impl EventList {
         events.push_front(event);
     }
 
-    /// The kept events, newest first.
-    pub(super) fn all(&self) -> Vec<Event> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    /// The kept events, newest first, with linked accounts named like this.
+    pub(super) fn all(&self, naming: AccountNaming) -> Vec<Event> {
+        let mut events: Vec<_> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        // Its details are an account, if it has any.
+        for purged in events.iter_mut().filter(|event| event.event == log_events::PURGED && !event.details.is_empty()) {
+            purged.details = naming.name(&purged.details).unwrap_or_default().into_owned();
+        }
+        events
     }
 }
 
@@ -63,7 +71,7 @@ mod tests {
             let details = if number == 59 { "ü".repeat(MAX_DETAILS) } else { number.to_string() };
             list.add(Event { at: Timestamp::UNIX_EPOCH, event: "purged", tenant: None, details });
         }
-        let all = list.all();
+        let all = list.all(AccountNaming::Plain);
         assert_eq!(all.len(), EVENTS_KEPT);
         assert_eq!(all[0].details, format!("{}…", "ü".repeat(MAX_DETAILS / 2)));
         assert_eq!((all[1].details.as_str(), all[49].details.as_str()), ("58", "10"));

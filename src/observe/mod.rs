@@ -114,10 +114,10 @@ impl Observer {
         self.events.add(Event { at: self.clock.wall(), event, tenant: tenant.map(str::to_owned), details });
     }
 
-    /// The last events, newest first.
+    /// The last events, newest first, with linked accounts named like this.
     #[must_use]
-    pub fn events(&self) -> Vec<Event> {
-        self.events.all()
+    pub fn events(&self, naming: config::AccountNaming) -> Vec<Event> {
+        self.events.all(naming)
     }
 
     /// Counts the delivery of a webhook.

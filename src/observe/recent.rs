@@ -18,6 +18,7 @@ use super::latency::{LatencyHistogram, Quantiles};
 use super::stripe::stripe_of_thread;
 use crate::cache::CacheOutcome;
 use crate::clock::Moment;
+use crate::config::AccountNaming;
 use crate::window_counter::{CounterRing, SECOND, ago, unit};
 
 /// Seconds of traffic on the status page.
@@ -140,16 +141,17 @@ impl RecentActivity {
         self.renewals.keep(failed);
     }
 
-    /// The last errors, grouped: failures (5xx) first, each kind newest first.
+    /// The last errors, grouped: failures (5xx) first, each kind newest first. `naming` is the form of linked accounts now, also of
+    /// errors that happened before a reload.
     #[must_use]
-    pub fn errors(&self, now: Moment) -> Vec<ErrorGroup> {
-        self.errors.all(now)
+    pub fn errors(&self, now: Moment, naming: AccountNaming) -> Vec<ErrorGroup> {
+        self.errors.all(now, naming)
     }
 
-    /// The last failed renewals, grouped, newest first.
+    /// The last failed renewals, grouped, newest first. `naming` as for [`Self::errors`].
     #[must_use]
-    pub fn renewal_errors(&self, now: Moment) -> Vec<RenewalErrorGroup> {
-        self.renewals.all(now)
+    pub fn renewal_errors(&self, now: Moment, naming: AccountNaming) -> Vec<RenewalErrorGroup> {
+        self.renewals.all(now, naming)
     }
 }
 

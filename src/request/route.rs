@@ -156,6 +156,9 @@ impl Action {
 
 /// Path prefix of Refold's webhook deliveries.
 const WEBHOOKS: &str = "/hooks/refold/";
+/// Most header fields of a request, each of which takes memory of its own however short it is. hyper bounds those of HTTP/1.1, and
+/// HTTP/2 has a field for each cookie.
+const MAX_FIELDS: usize = 256;
 const READ_METHODS: &str = "GET, HEAD";
 const WRITE_METHODS: &str = "POST";
 
@@ -277,19 +280,19 @@ fn check_head(head: &Parts, limits: &config::ServerConfig) -> Result<(), ClientE
         let message = format!("the request target is longer than {} bytes", limits.max_uri_length.bytes());
         return Err(ClientError::new(Reason::UriTooLong, message));
     }
-    let (mut bytes, mut hosts, mut has_transfer_encoding) = (0, 0, false);
+    let fields = head.headers.len();
+    let (mut bytes, mut hosts, mut has_transfer_encoding) = (4 * fields, 0, false);
     let mut names_a_host = head.uri.authority().is_none_or(|authority| is_host(authority.as_str().as_bytes()));
     for (name, value) in &head.headers {
-        bytes += name.as_str().len() + value.len() + 4;
+        bytes += name.as_str().len() + value.len();
         if *name == HOST {
             hosts += 1;
             names_a_host &= is_host(value.as_bytes());
         }
         has_transfer_encoding |= *name == TRANSFER_ENCODING;
     }
-    if bytes > limits.max_header_size.as_usize() {
-        let message = format!("the request headers are larger than {} bytes", limits.max_header_size.bytes());
-        return Err(ClientError::new(Reason::HeadersTooLarge, message));
+    if bytes > limits.max_header_size.as_usize() || fields > MAX_FIELDS {
+        return Err(headers_too_large(fields, limits));
     }
     match hosts {
         0 if head.version == Version::HTTP_11 => return malformed("the Host header is missing"),
@@ -306,6 +309,16 @@ fn check_head(head: &Parts, limits: &config::ServerConfig) -> Result<(), ClientE
         return malformed("the request has both a Content-Length and a Transfer-Encoding");
     }
     Ok(())
+}
+
+#[cold]
+fn headers_too_large(fields: usize, limits: &config::ServerConfig) -> ClientError {
+    let message = if fields > MAX_FIELDS {
+        format!("the request has more than {MAX_FIELDS} header fields")
+    } else {
+        format!("the request headers are larger than {} bytes", limits.max_header_size.bytes())
+    };
+    ClientError::new(Reason::HeadersTooLarge, message)
 }
 
 /// Returns whether a `Host` or an authority has the form that HTTP gives it (RFC 9112, 3.2).

@@ -273,6 +273,12 @@ impl ConnectionActivity {
         InFlight { activity: Arc::clone(self), responded: false }
     }
 
+    /// Counts the header fields of a request that waits.
+    pub(super) fn hold_fields(self: &Arc<Self>, fields: usize) -> HeldFields {
+        self.footprint.hold_fields(fields, self.in_flight.load(Ordering::Relaxed));
+        HeldFields { activity: Arc::clone(self), fields }
+    }
+
     /// In HTTP/2, ends what may have been a head.
     fn leave_frames(&self) {
         if self.is_http_2() {
@@ -376,6 +382,20 @@ impl ConnectionActivity {
 
 fn change(count: &AtomicU32, change: impl FnOnce(u32) -> u32) {
     count.store(change(count.load(Ordering::Relaxed)), Ordering::Relaxed);
+}
+
+/// Counts the header fields of a request that waits as memory of its connection, as long as it lives.
+#[derive(Debug)]
+pub(super) struct HeldFields {
+    activity: Arc<ConnectionActivity>,
+    fields: usize,
+}
+
+impl Drop for HeldFields {
+    fn drop(&mut self) {
+        let requests = self.activity.in_flight.load(Ordering::Relaxed);
+        self.activity.footprint.release_fields(self.fields, requests);
+    }
 }
 
 /// Counts a request as one with unread content, as long as it lives.

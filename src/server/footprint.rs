@@ -15,6 +15,9 @@ use crate::observe::CloseReason;
 /// of an HTTP/2 stream, and the response.
 const REQUEST_MEMORY: usize = 4 << 10;
 
+/// Memory of a header field beside its bytes: its places in the tables of an `http::HeaderMap`, which double as they grow.
+const FIELD_MEMORY: usize = 160;
+
 /// The share of the server's bounds that one connection takes.
 #[derive(Debug)]
 pub(super) struct Footprint {
@@ -34,6 +37,8 @@ pub(super) struct Footprint {
     head_bytes: AtomicUsize,
     /// The most that `head_bytes` has been: a buffer keeps its size when its content is parsed.
     most_head_bytes: AtomicUsize,
+    /// Header fields of the requests that wait.
+    fields: AtomicUsize,
     /// Estimated bytes that the connection holds and [`Occupancy`] counts; 0 once there is a known caller.
     unidentified_bytes: AtomicUsize,
 }
@@ -49,6 +54,7 @@ impl Footprint {
             flooded: AtomicBool::new(false),
             head_bytes: AtomicUsize::new(0),
             most_head_bytes: AtomicUsize::new(0),
+            fields: AtomicUsize::new(0),
             unidentified_bytes: AtomicUsize::new(0),
             occupancy,
         }
@@ -83,6 +89,18 @@ impl Footprint {
         }
     }
 
+    /// Counts the header fields of a request that waits, beside so many requests in flight.
+    pub(super) fn hold_fields(&self, fields: usize, requests: u32) {
+        self.fields.store(self.fields.load(Ordering::Relaxed) + fields, Ordering::Relaxed);
+        self.begin_request(requests);
+    }
+
+    /// Forgets the header fields of a request that has waited.
+    pub(super) fn release_fields(&self, fields: usize, requests: u32) {
+        self.fields.store(self.fields.load(Ordering::Relaxed) - fields, Ordering::Relaxed);
+        self.end_request(requests);
+    }
+
     /// Records that a request has its response: the bytes read until now were its own.
     pub(super) fn end_head(&self, requests: u32) {
         self.head_bytes.store(0, Ordering::Relaxed);
@@ -108,7 +126,9 @@ impl Footprint {
         let bytes = if self.known_caller.is_known() || self.evicted.load(Ordering::Relaxed) {
             0
         } else {
-            self.most_head_bytes.load(Ordering::Relaxed) + requests as usize * REQUEST_MEMORY
+            self.most_head_bytes.load(Ordering::Relaxed)
+                + requests as usize * REQUEST_MEMORY
+                + self.fields.load(Ordering::Relaxed) * FIELD_MEMORY
         };
         let before = self.unidentified_bytes.swap(bytes, Ordering::Relaxed);
         self.occupancy.replace_bytes(before, bytes);

@@ -18,9 +18,12 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 
+/// Bytes of a response body for which a WINDOW_UPDATE is expected. A peer with windows of 255 bytes sends one for each half of them.
+const BYTES_PER_UPDATE: usize = 64;
+
 /// Returns the number of frames that `bytes` of a response body allow.
 pub(super) fn allowed_by_data(bytes: usize) -> u32 {
-    u32::try_from(bytes >> 10).unwrap_or(MOST).saturating_add(PER_RESPONSE)
+    u32::try_from(bytes / BYTES_PER_UPDATE).unwrap_or(MOST).saturating_add(PER_RESPONSE)
 }
 
 /// Finds the frames in the bytes of a connection.

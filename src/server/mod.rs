@@ -18,6 +18,8 @@ mod monitored_io;
 mod occupancy;
 mod refusal;
 mod request_scan;
+#[cfg(test)]
+mod scan_comparison;
 mod scanned_heads;
 mod service;
 mod socket;

@@ -93,8 +93,8 @@ impl<S> MonitoredIo<S> {
         result
     }
 
-    /// Records bytes that were read. Part of the hit path.
-    fn record_read(&mut self, new: &[u8]) {
+    /// Records bytes that were read. Returns the number of those, at the end, that hyper must not see. Part of the hit path.
+    fn record_read(&mut self, new: &[u8]) -> usize {
         let mut most_buffered = self.largest_head;
         if let Some(frames) = &mut self.frames {
             most_buffered += CONNECTION_WINDOW as usize;
@@ -105,9 +105,11 @@ impl<S> MonitoredIo<S> {
         }
         if self.activity.is_http_2() {
             self.activity.record_frames();
+            0
         } else {
-            self.requests.read(new, |length| self.activity.heads().push(length));
+            let malformed = self.requests.read(new, |length| self.activity.heads().push(length));
             self.activity.set_in_head(self.requests.is_in_head());
+            malformed
         }
     }
 
@@ -184,7 +186,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for MonitoredIo<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let new = buffer.filled().get(before..).unwrap_or_default();
         if !new.is_empty() {
-            self.record_read(new);
+            let malformed = self.record_read(new);
+            if malformed > 0 {
+                // hyper finds the end of the input within the content: the request is refused, and is the last one.
+                buffer.set_filled(buffer.filled().len() - malformed);
+                self.activity.advance(DrainPhase::InputEnded);
+            }
         } else if buffer.remaining() > 0 && self.activity.end_input() {
             return Poll::Pending;
         }

@@ -2,9 +2,11 @@
 //!
 //! hyper removes a `Content-Length` beside a `Transfer-Encoding` (RFC 9112, 6.3), and answers a head that is too large without
 //! saying which part of it is. The scan follows every byte that is read, from head to content to the next head, so that it knows
-//! pipelined requests apart. hyper refuses whatever is malformed, and the connection ends; so the scan need not be strict.
+//! pipelined requests apart. hyper refuses whatever is malformed, and the connection ends; so the scan need not be strict. But hyper
+//! accepts trailers with a line feed that has no carriage return before it, and reads on to the next empty line, where others
+//! see the end of the content. There the scan ends the input.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// Follows the bytes of a connection's requests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,8 +42,14 @@ enum Place {
     /// At the beginning of a trailer line, or of the line that ends the content.
     TrailerStart,
     TrailerLine,
+    /// In the line feed of a trailer line.
+    TrailerEnd,
+    /// In the line feed that ends the content.
+    ContentEnd,
     /// The length of the content is not certain, so the places of later requests are not.
     Lost,
+    /// Before a byte that hyper could accept and others would read differently. All that follows is left unread.
+    Malformed,
 }
 
 /// A field that tells how long the content is.
@@ -80,19 +88,21 @@ pub(super) enum ContentLength {
 }
 
 impl RequestScan {
-    /// Reads the next bytes; calls `end_head` at the end of each head. Part of the hit path.
-    pub(super) fn read(&mut self, mut bytes: &[u8], mut end_head: impl FnMut(ContentLength)) {
+    /// Reads the next bytes; calls `end_head` at the end of each head. Returns the number of bytes, at the end, that hyper must not
+    /// see: the connection ends before them. Part of the hit path.
+    #[must_use]
+    pub(super) fn read(&mut self, mut bytes: &[u8], mut end_head: impl FnMut(ContentLength)) -> usize {
         while let Some(first) = bytes.first() {
             match self.place {
                 Place::RequestLine | Place::FieldLine => {
                     if !self.skip_line(&mut bytes, Place::FieldStart) {
-                        return;
+                        return 0;
                     }
                 }
                 Place::FieldStart if matches!(first, b'\r' | b'\n') => {
                     // The carriage return of a line's end is skipped as a line that is empty but for it.
                     if !self.skip_line(&mut bytes, Place::Start) {
-                        return;
+                        return 0;
                     }
                     end_head(self.end_head());
                 }
@@ -110,10 +120,12 @@ impl RequestScan {
                 }
                 Place::Start if matches!(first, b'\r' | b'\n') => bytes = &bytes[1..],
                 Place::Start => (self.place, self.framing) = (Place::RequestLine, Framing::default()),
-                Place::Lost => return,
+                Place::Lost => return 0,
+                Place::Malformed => return bytes.len(),
                 _ => self.read_content(*first, &mut bytes),
             }
         }
+        0
     }
 
     /// Returns true if a head has begun and not ended.
@@ -204,16 +216,25 @@ impl RequestScan {
                 }
                 None => self.place = Place::ChunkExtension(size),
             },
-            Place::TrailerStart if !matches!(first, b'\r' | b'\n') => self.place = Place::TrailerLine,
+            Place::ChunkExtension(0) => _ = self.skip_line(bytes, Place::TrailerStart),
+            Place::ChunkExtension(size) => _ = self.skip_line(bytes, Place::Chunk(size)),
+            Place::ChunkEnd => _ = self.skip_line(bytes, Place::ChunkSize(0)),
             place => {
-                let next = match place {
-                    Place::ChunkExtension(0) => Place::TrailerStart,
-                    Place::ChunkExtension(size) => Place::Chunk(size),
-                    Place::ChunkEnd => Place::ChunkSize(0),
-                    Place::TrailerStart => Place::Start,
-                    _ => Place::TrailerStart,
+                if place == Place::TrailerLine {
+                    *bytes = &bytes[memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len())..];
+                }
+                let Some((byte, rest)) = bytes.split_first() else { return };
+                self.place = match (place, byte) {
+                    (Place::TrailerStart, b'\r') => Place::ContentEnd,
+                    (Place::TrailerLine, b'\r') => Place::TrailerEnd,
+                    (Place::ContentEnd, b'\n') => Place::Start,
+                    (Place::TrailerEnd, b'\n') => Place::TrailerStart,
+                    (Place::TrailerStart, byte) if *byte != b'\n' => Place::TrailerLine,
+                    _ => Place::Malformed,
                 };
-                self.skip_line(bytes, next);
+                if self.place != Place::Malformed {
+                    *bytes = rest;
+                }
             }
         }
     }
@@ -240,7 +261,8 @@ mod tests {
     fn scanned(input: &str, size: usize) -> (Vec<bool>, RequestScan) {
         let (mut scan, mut heads) = (RequestScan::default(), Vec::new());
         for part in input.as_bytes().chunks(size) {
-            scan.read(part, |length| heads.push(length == ContentLength::Present));
+            let unread = scan.read(part, |length| heads.push(length == ContentLength::Present));
+            assert!(unread == 0 || scan.place == Place::Malformed, "{unread} of {input:?}");
         }
         (heads, scan)
     }
@@ -295,6 +317,28 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_read_behind_a_trailer_line_without_its_carriage_return() {
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let next = "GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+        for (read, unread) in [
+            ("0\r\n", "\nX\r\n\r\n"),
+            ("0\r\na: b", "\n\r\n"),
+            ("0\r\na: b\r\nc: d\r\n", "\n"),
+            ("5;a\r\nhello\r\n0\r\na: b\r", "\rc\n"),
+            ("0\r\n\r", "X\n"),
+        ] {
+            for size in [1, 2, 3, 7, 1000] {
+                let input = [head, read, unread, next].concat();
+                let (mut scan, mut heads, mut accepted) = (RequestScan::default(), 0, 0);
+                for part in input.as_bytes().chunks(size) {
+                    accepted += part.len() - scan.read(part, |_| heads += 1);
+                }
+                assert_eq!((heads, accepted), (1, head.len() + read.len()), "{input:?} in parts of {size}");
+            }
+        }
+    }
+
+    #[test]
     fn a_head_begins_with_its_request_line_and_ends_with_an_empty_line() {
         let mut scan = RequestScan::default();
         for (part, is_in_line, is_in_head) in [
@@ -310,7 +354,7 @@ mod tests {
             ("}", true, false),
             ("G", true, true),
         ] {
-            scan.read(part.as_bytes(), |_| {});
+            assert_eq!(scan.read(part.as_bytes(), |_| {}), 0);
             assert_eq!((scan.is_in_request_line(), scan.is_in_head()), (is_in_line, is_in_head), "{part:?}");
         }
     }

@@ -89,7 +89,12 @@ impl Service<Request<Incoming>> for GatewayService {
         let response = match generation.gateway.handle(&context.1, request) {
             Handled::Response(response) => PendingResponse::Ready(response),
             Handled::Unfinished(request) => {
-                PendingResponse::Waiting(Box::pin(Arc::clone(&generation.gateway).finish(request)))
+                let held = self.activity.hold_fields(request.header_fields());
+                let response = Arc::clone(&generation.gateway).finish(request);
+                PendingResponse::Waiting(Box::pin(async move {
+                    let _held = held;
+                    response.await
+                }))
             }
         };
         ResponseFuture { pending: Some((response, in_flight)), http_1, may_have_both }

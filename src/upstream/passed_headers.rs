@@ -73,9 +73,9 @@ impl PassedHeaders<'_> {
 }
 
 /// Makes a reference to Refold relative, so that the caller follows it through the gateway. Others stay as they are. `None`
-/// if the value is not ASCII, which no reference is.
+/// if the value is not ASCII or has a tab, which no reference has: browsers remove it, so `/<tab>/host` leads to another host.
 fn local_reference(base_url: &Uri, value: &HeaderValue) -> Option<HeaderValue> {
-    let text = value.to_str().ok()?;
+    let text = value.to_str().ok().filter(|text| !text.contains('\t'))?;
     match local_path(base_url, text) {
         Some(path) => HeaderValue::from_str(&path).ok(),
         None => Some(value.clone()),
@@ -89,6 +89,9 @@ fn local_links(base_url: &Uri, value: &HeaderValue) -> Option<HeaderValue> {
     while let Some((before, (target, after))) =
         rest.split_once('<').and_then(|(before, after)| Some((before, after.split_once('>')?)))
     {
+        if target.contains('\t') {
+            return None;
+        }
         let path = local_path(base_url, target);
         local.extend([before, "<", path.as_deref().unwrap_or(target), ">"]);
         rest = after;
@@ -101,16 +104,24 @@ fn local_links(base_url: &Uri, value: &HeaderValue) -> Option<HeaderValue> {
 /// `None` if the reference leads elsewhere, or is relative to the present path.
 fn local_path(base_url: &Uri, reference: &str) -> Option<String> {
     let reference = reference.trim();
-    let is_path = reference.starts_with('/') && !reference.starts_with("//") && !reference.starts_with("/\\");
-    let path = if is_path { reference } else { path_at(base_url, reference)? };
+    let is_path = reference.starts_with('/') && !reference[1..].starts_with(['/', '\\']);
+    let path = with_slashes(if is_path { reference } else { path_at(base_url, reference)? });
     let below = path.strip_prefix(base_url.path().trim_end_matches('/'));
-    let path = below.filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#', '\\'])).unwrap_or(path);
-    Some(match path {
-        // Not a reference to another host.
-        path if path.starts_with("//") || path.starts_with("/\\") => format!("/.{path}"),
-        path if path.starts_with('/') => path.to_owned(),
-        path => format!("/{path}"),
-    })
+    let path = match below.filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#'])) {
+        Some(below) => with_slashes(below),
+        // An absolute reference stays as it is: that path is not the gateway's.
+        None if is_path => path,
+        None => return None,
+    };
+    // Not a reference to another host.
+    Some(if path.starts_with("//") { format!("/.{path}") } else { path })
+}
+
+/// Makes a path absolute, with `/` for each `\`, as browsers read it. Query and fragment stay as they are.
+fn with_slashes(path: &str) -> String {
+    let (path, rest) = path.split_at(path.find(['?', '#']).unwrap_or(path.len()));
+    let slash = if path.starts_with(['/', '\\']) { "" } else { "/" };
+    [slash, &path.replace('\\', "/"), rest].concat()
 }
 
 /// Returns path, query and fragment of an absolute reference to the server at `base_url`; `None` if it leads elsewhere or is
@@ -121,6 +132,9 @@ fn path_at<'a>(base_url: &Uri, reference: &'a str) -> Option<&'a str> {
         Some(rest) => (scheme_of_base, rest),
         None => reference.split_once("://")?,
     };
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return None;
+    }
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
     let host_and_port = authority.rsplit('@').next().unwrap_or(authority);
     let (host, port) = match host_and_port.rsplit_once(':') {
@@ -160,12 +174,50 @@ mod tests {
             ),
             ("https://api.refold.example.evil.example/", "https://api.refold.example.evil.example/"),
             ("https://api.refold.example:8443/a", "https://api.refold.example:8443/a"),
+            ("https://api.refold.example\\evil.example/", "/evil.example/"),
+            ("https://api.refold.example/\\evil.example/?a=\\b", "/.//evil.example/?a=\\b"),
+            ("https://api.refold.example\\\\evil.example/", "/.//evil.example/"),
+            ("../2?u=https://api.refold.example/a", "../2?u=https://api.refold.example/a"),
         ] {
             let value = HeaderValue::from_static(reference);
             assert_eq!(local_reference(&base, &value).expect("ASCII"), expected, "{reference}");
             let link = HeaderValue::from_str(&format!("<{reference}>; rel=\"next\", </x>; rel=prev")).expect("ASCII");
             let expected = format!("<{expected}>; rel=\"next\", </x>; rel=prev");
             assert_eq!(local_links(&base, &link).expect("ASCII"), expected, "{reference}");
+        }
+    }
+
+    #[test]
+    fn only_paths_below_the_base_url_become_relative() {
+        let base = Uri::from_static("https://api.refold.example/refold");
+        for (reference, expected) in [
+            ("https://api.refold.example/refold/a", "/a"),
+            ("https://api.refold.example/refold", "/"),
+            ("https://api.refold.example/refold?a=b", "/?a=b"),
+            ("https://api.refold.example/refold\\evil.example/", "/evil.example/"),
+            ("https://api.refold.example/refold/\\evil.example/", "/.//evil.example/"),
+            ("https://api.refold.example\\refold\\a", "/a"),
+            ("/refold\\\\evil.example/", "/.//evil.example/"),
+            ("https://api.refold.example/other", "https://api.refold.example/other"),
+            ("https://api.refold.example/refolded", "https://api.refold.example/refolded"),
+            ("/other", "/other"),
+        ] {
+            let value = HeaderValue::from_static(reference);
+            assert_eq!(local_reference(&base, &value).expect("ASCII"), expected, "{reference}");
+        }
+    }
+
+    #[test]
+    fn a_reference_with_a_tab_is_left_out() {
+        for base in ["https://api.refold.example", "https://api.refold.example/refold"] {
+            let base = Uri::from_static(base);
+            for reference in ["/\t/evil.example/", "https://api.refold.example/\t/evil.example/", "\t//evil.example"] {
+                assert_eq!(local_reference(&base, &HeaderValue::from_static(reference)), None, "{reference:?}");
+                let link = HeaderValue::from_str(&format!("<{reference}>; rel=next")).expect("ASCII");
+                assert_eq!(local_links(&base, &link), None, "{reference:?}");
+            }
+            let link = HeaderValue::from_static("</a>;\trel=next");
+            assert_eq!(local_links(&base, &link).as_ref(), Some(&link));
         }
     }
 }

@@ -250,6 +250,35 @@ async fn the_status_names_linked_accounts_as_the_log_does() {
 }
 
 #[tokio::test]
+async fn a_reload_hides_accounts_that_the_status_named() {
+    let world = World::builder().config(Configuration::admin).start().await;
+    for account in ["acme-1", "acme-2"] {
+        for _ in 0..4 {
+            assert_eq!(world.list(account, "limit=0").await.status, StatusCode::BAD_REQUEST);
+        }
+        let purged = json!({ "tenant": "t", "linked_account": account }).to_string();
+        assert_eq!(world.gateway.admin_post("/purge", &[JSON], &purged).await.status, StatusCode::OK);
+    }
+    let status = async || world.gateway.admin("/status", &[]).await.json();
+    let before = status().await;
+    assert_eq!(
+        (&before["errors"][1]["linked_account"], &before["events"][1]["details"]),
+        (&json!("acme-1"), &json!("acme-1"))
+    );
+    for (naming, groups) in [("hashed", 2), ("none", 1)] {
+        world.gateway.reload(&world.config().set("log.linked_accounts", naming));
+        let status = status().await;
+        for part in ["errors", "events", "busiest"] {
+            assert!(!status[part].to_string().contains("acme-"), "{naming}: {}", status[part]);
+        }
+        let errors = status["errors"].as_array().expect("a list");
+        let counts: Vec<_> =
+            errors.iter().map(|group| (&group["count"], group["last"].as_array().map(Vec::len))).collect();
+        assert_eq!(counts, vec![(&json!(8 / groups), Some(5.min(8 / groups))); groups], "{naming}");
+    }
+}
+
+#[tokio::test]
 async fn the_explorer_sends_requests_with_the_rights_of_its_credential() {
     let world = world_with_token().await;
     let token = format!("Bearer {ADMIN_TOKEN}");

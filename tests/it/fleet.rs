@@ -1,5 +1,6 @@
 //! Replicas join one fleet on a real Redis server, and leave it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -274,6 +275,89 @@ async fn a_replica_is_alone_while_the_server_is_paused_or_gone() {
     redis.restart_empty().await;
     until_state(FleetState::Shared).await;
     assert_ne!(replica.server(), server, "it is another server");
+}
+
+/// A number that the server tells of itself: the digits after `name` in a section of `INFO`.
+fn count(redis: &RedisServer, section: &str, name: &str) -> u64 {
+    let info: String = redis::from_redis_value(redis.query(&["INFO", section])).expect("a text");
+    let number = info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    let digits = number.split(|next: char| !next.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_counts_as_away() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let table = table(&redis.url(), "");
+    // The test is not about the budgets of clients.
+    let config = |config: Configuration| config.admin().client_limit(1_000_000, 1_000_000).toml(&table);
+    let world = World::builder().config(config).clock(Clock::system()).start().await;
+    eventually(async || state_of(&world).await == "shared").await;
+    redis.query(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    eventually(async || state_of(&world).await == "alone").await;
+    let refused = || count(&redis, "errorstats", "errorstat_NOREPLICAS:count=");
+    let before = refused();
+    eventually(async || {
+        assert_eq!(world.list("acme-1", "").await.status, StatusCode::OK);
+        assert_eq!(state_of(&world).await, "alone", "also while it asks the server again");
+        refused() >= before + 8
+    })
+    .await;
+    let fleet = world.gateway.admin("/readyz", &[]).await.json()["fleet"].clone();
+    assert!(fleet["problem"].as_str().is_some_and(|problem| problem.contains("NOREPLICAS")), "{fleet}");
+    assert_eq!(world.list("acme-2", "").await.status, StatusCode::OK, "a page that is not cached");
+    redis.query(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    eventually(async || state_of(&world).await == "shared").await;
+}
+
+#[tokio::test]
+async fn a_server_that_runs_no_script_in_time_counts_as_away() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let clock = Clock::system();
+    let replica = replica(&redis.url(), &clock);
+    until(|| replica.state(clock.now()) == FleetState::Shared).await;
+    // It goes on answering commands that read.
+    redis.query(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+    until(|| replica.state(clock.now()) == FleetState::Alone).await;
+    let loaded = || count(&redis, "commandstats", "cmdstat_script|load:calls=");
+    let before = loaded();
+    until(|| {
+        assert_eq!(replica.state(clock.now()), FleetState::Alone, "also while it connects again");
+        loaded() >= before + 100
+    })
+    .await;
+    assert!(replica.problem().is_some_and(|problem| problem.contains("command_timeout")), "{:?}", replica.problem());
+    redis.query(&["CLIENT", "UNPAUSE"]);
+    until(|| replica.state(clock.now()) == FleetState::Shared).await;
+}
+
+/// The members on the server, and the ends of their leases.
+fn leases(redis: &RedisServer) -> BTreeMap<String, f64> {
+    let members = redis.query(&["ZRANGE", "pst:b1:{postern}:m", "0", "-1", "WITHSCORES"]);
+    redis::from_redis_value(members).expect("members with scores")
+}
+
+#[tokio::test]
+async fn members_that_the_server_has_lost_count_for_a_minute() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let clock = Clock::system();
+    let replicas = [(); 2].map(|()| replica(&redis.url(), &clock));
+    until(|| replicas.iter().all(|replica| replica.members().live == 2)).await;
+    // The lease of a third one has just ended: it may be alone.
+    let ended = replicas[0].clock_micros(clock.now()).to_string();
+    redis.query(&["ZADD", "pst:b1:{postern}:m", &ended, "cut-off"]);
+    until(|| replicas.iter().all(|replica| replica.members().known == 3)).await;
+    redis.query(&["DEL", "pst:b1:{postern}:m"]);
+    // When each has beaten once more, the beat before is answered.
+    for _ in 0..2 {
+        let before = leases(&redis);
+        until(|| {
+            let now = leases(&redis);
+            now.len() == 2 && now.iter().all(|(member, end)| before.get(member).is_none_or(|before| end > before))
+        })
+        .await;
+    }
+    assert_eq!(replicas.each_ref().map(|replica| replica.members().known), [3, 3]);
 }
 
 #[tokio::test]

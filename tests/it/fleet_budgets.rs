@@ -8,7 +8,9 @@ use postern::simulator::{Arrival, Simulator};
 use redis::Value;
 
 use crate::support::redis_server::RedisServer;
-use crate::support::{Configuration, Gateway, PendingAnswer, ScriptedRefold, Upstream, World, WorldBuilder, until};
+use crate::support::{
+    Configuration, Gateway, PendingAnswer, ScriptedRefold, Upstream, World, WorldBuilder, eventually, until,
+};
 
 /// The limit of the simulated Refold, which the gateways are configured with.
 const PER_SECOND: u32 = 20;
@@ -178,4 +180,37 @@ async fn a_caller_that_disconnects_leaves_no_place_in_the_queue() {
     };
     until(|| queued() == 0).await;
     assert_served(replicas.ask("next", 1)).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_has_left_takes_no_share_with_it() {
+    let Some(mut replicas) = Replicas::start(3).await else { return };
+    assert_served(replicas.ask("before", 1)).await;
+    let leaving = replicas.others.pop().expect("there are three");
+    leaving.stop().await.join().expect("no panic");
+    for gateway in replicas.gateways() {
+        let gateway = gateway.server().gateway();
+        until(|| gateway.fleet().expect("there is one").members().known == 2).await;
+    }
+    let keys = replicas.redis.query(&["KEYS", "pst:b1:{postern}:up:*"]);
+    let keys: Vec<String> = redis::from_redis_value(keys).expect("names");
+    // The arrival time of the next request, and the time of the last call, in microseconds.
+    let budget = || -> (u64, u64) {
+        redis::from_redis_value(replicas.redis.query(&["HMGET", &keys[0], "tat", "at"])).expect("numbers")
+    };
+    let now = || -> u64 {
+        let (seconds, micros): (u64, u64) =
+            redis::from_redis_value(replicas.redis.query(&["TIME"])).expect("two numbers");
+        seconds * 1_000_000 + micros
+    };
+    let (interval, mut page) = (1_010_000 / u64::from(PER_SECOND), 0);
+    // Again, should the server have stood still for a moment: the burst then counts as spent.
+    eventually(async || {
+        until(|| budget().0 < now()).await;
+        page += 1;
+        assert_eq!(replicas.first.gateway.list("after", &format!("page={page}")).await.status, 200);
+        let (arrival, asked) = budget();
+        arrival - asked == interval
+    })
+    .await;
 }

@@ -19,19 +19,25 @@ fn answer(status: u16, body: &Value) -> Vec<u8> {
 
 /// The groups of failed renewals after the renewal of a page of `acme-1` was answered 500 with this body.
 async fn shown(body: Value, config: impl Fn(Configuration) -> Configuration) -> Vec<Value> {
+    groups(&failed(body, config).await).await
+}
+
+async fn groups(world: &World<PreparedRefold>) -> Vec<Value> {
+    let status = world.gateway.admin("/status", &[]).await.json();
+    assert_eq!(status["errors"], json!([]), "no caller has seen an error");
+    status["renewal_errors"].as_array().expect("a list").clone()
+}
+
+/// A world in which the renewal of a page of `acme-1` was answered 500 with this body.
+async fn failed(body: Value, config: impl Fn(Configuration) -> Configuration) -> World<PreparedRefold> {
     let refold = PreparedRefold::new([answer(200, &json!({ "docs": [], "totalDocs": 0 })), answer(500, &body)]);
     let config = |all: Configuration| config(all.admin().stale("1h", "1h").retries(0));
     let world = World::builder().refold(refold).config(config).start().await;
     world.list("acme-1", "").await;
     world.clock.advance(Duration::from_secs(6));
     assert!(world.list("acme-1", "").await.cache_status().ends_with("detail=stale"));
-    let groups = async || {
-        let status = world.gateway.admin("/status", &[]).await.json();
-        assert_eq!(status["errors"], json!([]), "no caller has seen an error");
-        status["renewal_errors"].as_array().expect("a list").clone()
-    };
-    eventually(async || !groups().await.is_empty()).await;
-    groups().await
+    eventually(async || !groups(&world).await.is_empty()).await;
+    world
 }
 
 #[tokio::test]
@@ -50,13 +56,32 @@ async fn a_failed_renewal_is_shown_with_the_words_of_refold() {
 
 #[tokio::test]
 async fn a_hidden_account_does_not_appear_in_the_words_of_refold() {
-    let body = json!({ "message": "no shard for acme-1", "request_id": "req-7" });
-    let [group] = &shown(body, |config| config.set("log.linked_accounts", "none")).await[..] else { panic!("one") };
-    assert_eq!(group["linked_account"], Value::Null);
-    assert_eq!(
-        (&group["last"][0]["upstream_message"], &group["last"][0]["upstream_request_id"]),
-        (&Value::Null, &json!("req-7"))
-    );
+    for message in ["no shard for acme-1", "no shard for ACME%2D1", "no shard, as for globex"] {
+        let body = json!({ "message": message, "request_id": "req-7" });
+        for naming in ["hashed", "none"] {
+            let groups = shown(body.clone(), |config| config.set("log.linked_accounts", naming)).await;
+            let [group] = &groups[..] else { panic!("one") };
+            assert_ne!(group["linked_account"], "acme-1");
+            let last = &group["last"][0];
+            let words = (&last["upstream_message"], &last["upstream_request_id"]);
+            assert_eq!(words, (&Value::Null, &json!("req-7")), "{message}");
+        }
+    }
+    let body = json!({ "message": "no shard", "request_id": "Acme-1-7" });
+    let groups = shown(body, |config| config.set("log.linked_accounts", "none")).await;
+    assert_eq!(groups[0]["last"][0]["upstream_request_id"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_reload_hides_the_accounts_of_renewals_that_failed_before() {
+    let body = json!({ "message": "no shard for acme-1", "request_id": "acme-1-7" });
+    let world = failed(body, |config| config).await;
+    assert_eq!(groups(&world).await[0]["linked_account"], "acme-1");
+    for naming in ["hashed", "none"] {
+        world.gateway.reload(&world.config().set("log.linked_accounts", naming));
+        let groups = json!(groups(&world).await).to_string();
+        assert!(!groups.contains("acme-1"), "{groups}");
+    }
 }
 
 #[tokio::test]

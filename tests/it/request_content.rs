@@ -234,3 +234,25 @@ async fn a_queued_fetch_of_a_peer_that_ended_its_output_is_answered_503() {
     eventually(async || world.gateway.get("/", &as_account("acme-1")).await.status == 404).await;
     assert_eq!(world.refold.requests(), 1);
 }
+
+#[tokio::test]
+async fn nothing_is_served_behind_trailers_that_others_read_differently() {
+    let world = World::start().await;
+    let next = get(EXECUTIONS, &once_as("acme-2"));
+    for trailers in ["0\r\n\nX\r\nContent-Length: 999999999\r\n\r\n", "0\r\na: b\n\r\n\r\n", "0\r\na: b\r\nc: d\n\r\n"]
+    {
+        for (target, status) in [("/elsewhere", "404"), (&*format!("{EXECUTIONS}/1/stop"), "400")] {
+            let head = format!("POST {target} HTTP/1.1\r\nHost: a\r\n{}\r\n", chunked());
+            let answer = world.gateway.raw(format!("{head}{trailers}{next}")).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+            assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        }
+        // The response was there before the trailers.
+        let mut connection = Connection::open(world.gateway.address).await;
+        connection.write(get(EXECUTIONS, &chunked())).await;
+        assert!(connection.receive().await.starts_with("HTTP/1.1 200 "));
+        connection.write(format!("{trailers}{next}")).await;
+        assert_eq!(connection.rest().await, "");
+    }
+}

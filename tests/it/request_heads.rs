@@ -97,6 +97,7 @@ async fn a_large_head_of_http_2_gets_the_documented_body() {
     };
     for (request, status, code) in [
         (with_fields(101), 200, ""),
+        (with_fields(300), 431, "HEADERS_TOO_LARGE"),
         (with_fields(2000), 431, "HEADERS_TOO_LARGE"),
         (with_cookie(20_000), 431, "HEADERS_TOO_LARGE"),
         (with_cookie(70_000), 431, "HEADERS_TOO_LARGE"),

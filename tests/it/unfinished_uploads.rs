@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 
 use crate::support::connection::{Connection, with_key};
-use crate::support::counted::{gateway, read_head, say, upstream};
+use crate::support::counted::{answer_all, gateway, read_head, say, upstream};
 use crate::support::{Configuration, EMPTY_PAGE, EXECUTIONS, KEY, as_account};
 
 const UPLOAD: &str = "/api/v2/public/workflow/7/execute";
@@ -60,4 +60,32 @@ async fn the_connection_of_a_finished_upload_is_used_again() {
         assert_eq!(gateway.post(UPLOAD, &headers, &content).await.status, StatusCode::OK);
     }
     assert_eq!((counters.requests(), counters.opened()), (5, 1));
+}
+
+#[tokio::test]
+async fn the_connection_of_a_body_that_refold_does_not_read_takes_no_other_request() {
+    let refusal = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\n{}";
+    for kind in ["application/json", "application/octet-stream"] {
+        let (address, counters) = upstream(move |mut stream, number, counters| async move {
+            if number > 1 {
+                return answer_all(stream, number, counters).await;
+            }
+            read_head(&mut stream, &counters).await;
+            say(&mut stream, refusal).await;
+            std::future::pending().await
+        })
+        .await;
+        let scope = if kind == "application/json" { "account" } else { "org" };
+        let gateway = gateway(address, |config| {
+            let route = format!("methods = [\"POST\"]\npath = \"{UPLOAD}\"\nscope = \"{scope}\"");
+            config.toml(&format!("[[pass_through]]\n{route}")).set("upstream.first_byte_timeout", "2s")
+        });
+        // More than the buffers of a socket hold.
+        let content = format!("{{\"a\":\"{}\"}}", "x".repeat(12 << 20));
+        let headers = [as_account("acme-1").as_slice(), &[("content-type", kind)]].concat();
+        assert_eq!(gateway.post(UPLOAD, &headers, &content).await.status, StatusCode::PAYLOAD_TOO_LARGE, "{kind}");
+        let answer = gateway.get(EXECUTIONS, &as_account("acme-1")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{kind}: {:?}", answer.body);
+        assert_eq!((counters.requests(), counters.opened()), (2, 2), "{kind}");
+    }
 }

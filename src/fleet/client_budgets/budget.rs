@@ -213,7 +213,7 @@ impl Replica {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::num::NonZeroU32;
 
     use jiff::Timestamp;
@@ -225,7 +225,7 @@ mod tests {
     use crate::fleet::metrics::FleetMetrics;
 
     /// A budget of 1 request a second with a burst of 3, and the end of the queue to the refiller, which holds one request.
-    fn budget(clock: &Clock) -> (Arc<LeasedBudget>, mpsc::Receiver<Request>) {
+    pub(in super::super) fn budget(clock: &Clock) -> (Arc<LeasedBudget>, mpsc::Receiver<Request>) {
         let standing = Membership::new(clock.now()).standing();
         let (metrics, events) = (FleetMetrics::unregistered(), EventSink::none());
         let status = Arc::new(Status::new(clock.clone(), standing, metrics, events));

@@ -151,12 +151,14 @@ impl Lease {
         self.owed.load(Ordering::Relaxed)
     }
 
-    /// Pays for requests on loan with what the server has granted; returns the rest of it.
+    /// Pays for the requests on loan that the server was asked for with what it has granted; returns the rest of it. What was lent
+    /// since stays on loan.
     #[must_use]
-    pub fn pay(&self, granted: u32) -> u32 {
-        let pay = |owed: u32| Some(owed.saturating_sub(granted));
+    pub fn pay(&self, granted: u32, asked_for: u32) -> u32 {
+        let payment = granted.min(asked_for);
+        let pay = |owed: u32| Some(owed.saturating_sub(payment));
         let owed = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).unwrap_or_else(|owed| owed);
-        granted.saturating_sub(owed)
+        granted - payment.min(owed)
     }
 
     /// When the credit is full, if some of it was spent.
@@ -311,7 +313,7 @@ mod tests {
             "13 are the share of a second"
         );
         assert_eq!(lease.take_unanswered(1, later), Taken::Refused(Duration::from_millis(80)));
-        assert_eq!((lease.owed(), lease.pay(10), lease.pay(10), lease.owed()), (13, 0, 7, 0));
+        assert_eq!((lease.owed(), lease.pay(10, 13), lease.pay(10, 13), lease.owed()), (13, 0, 7, 0));
         lease.learn(&Refill { granted: 0, left: 0, wait: Duration::from_millis(20) }, later);
         assert_eq!(
             lease.take_unanswered(1, later),

@@ -22,6 +22,8 @@ pub(super) struct Pending {
     /// The requests that wait for the decision, in the order of their arrival.
     pub(super) waiters: VecDeque<oneshot::Sender<Decision>>,
     pub(super) is_top_up: bool,
+    /// The requests on loan when the server was asked.
+    pub(super) owed: u32,
 }
 
 /// Asks the server about budgets, and hands out what it grants.
@@ -40,7 +42,8 @@ impl RefillCall {
         if let Phase::Together { episode } = status.phase() {
             let sent = status.clock.now();
             status.metrics.client_refills.inc_by(batch.len() as u64);
-            let result = self.commands.run(&REFILL, self.keys_of(&batch), self.arguments(&batch, episode)).await;
+            let arguments = self.arguments(&mut batch, episode);
+            let result = self.commands.run(&REFILL, self.keys_of(&batch), arguments).await;
             let now = status.clock.now();
             // An answer that came later, or after the replica went on alone, is void: what it grants is lost.
             let is_in_time = now.since(sent) <= self.replica.delivery && status.phase() == Phase::Together { episode };
@@ -61,7 +64,7 @@ impl RefillCall {
         self.keys.iter().map(String::as_str).chain(budgets).collect()
     }
 
-    fn arguments(&self, batch: &[Pending], episode: u32) -> Vec<String> {
+    fn arguments(&self, batch: &mut [Pending], episode: u32) -> Vec<String> {
         let status = &self.replica.status;
         let mut arguments = vec![
             self.replica.replicas.to_string(),
@@ -70,8 +73,8 @@ impl RefillCall {
             as_micros(self.replica.delivery).to_string(),
         ];
         for pending in batch {
+            let asked = pending.ask(episode);
             let split = pending.budget.lease().split();
-            let asked = pending.asked(episode);
             arguments.extend([split.server_interval().to_string(), split.common.to_string(), asked.to_string()]);
         }
         arguments
@@ -79,18 +82,19 @@ impl RefillCall {
 }
 
 impl Pending {
-    /// The number of requests that are asked for.
-    fn asked(&self, episode: u32) -> u32 {
+    /// The number of requests to ask for.
+    fn ask(&mut self, episode: u32) -> u32 {
         let waiting = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
         let lease = self.budget.lease();
         let missing = if self.is_top_up { lease.missing(episode) } else { 0 };
-        waiting.saturating_add(missing).saturating_add(lease.owed())
+        self.owed = lease.owed();
+        waiting.saturating_add(missing).saturating_add(self.owed)
     }
 
     fn answered(&mut self, refill: &Refill, episode: u32, now: Moment) {
         let (budget, lease) = (&self.budget, self.budget.lease());
         lease.learn(refill, now);
-        let mut granted = lease.pay(refill.granted);
+        let mut granted = lease.pay(refill.granted, self.owed);
         for waiter in self.waiters.drain(..) {
             let decision = match granted {
                 0 => budget.refused(refill.wait),
@@ -116,4 +120,28 @@ fn read(answer: Value) -> Option<Vec<Refill>> {
     let answers = Vec::<(u32, u32, u64)>::from_redis_value(answer).ok()?;
     let refill = |(granted, left, wait)| Refill { granted, left, wait: Duration::from_micros(wait) };
     Some(answers.into_iter().map(refill).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::super::budget::tests::budget;
+    use super::super::lease::Taken;
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn a_grant_does_not_pay_for_what_was_lent_after_the_question() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let (budget, _receiver) = budget(&clock);
+        let (reply, mut decision) = oneshot::channel();
+        let waiters = VecDeque::from([reply]);
+        let mut pending = Pending { budget: Arc::clone(&budget), waiters, is_top_up: false, owed: 0 };
+        assert_eq!(pending.ask(1), 1);
+        assert_eq!(budget.lease().take_unanswered(1, clock.now()), Taken::Granted { left: 0 }, "on loan");
+        pending.answered(&Refill { granted: 1, left: 5, wait: Duration::ZERO }, 1, clock.now());
+        assert_eq!(decision.try_recv().map(|decision| decision.refused), Ok(None));
+        assert_eq!(budget.lease().owed(), 1);
+    }
 }

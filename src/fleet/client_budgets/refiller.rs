@@ -81,7 +81,7 @@ impl Refiller {
 
     fn pending_of(&mut self, budget: Arc<LeasedBudget>) -> &mut Pending {
         let address = Arc::as_ptr(&budget).addr();
-        let new = || Pending { budget, waiters: VecDeque::new(), is_top_up: false };
+        let new = || Pending { budget, waiters: VecDeque::new(), is_top_up: false, owed: 0 };
         self.pending.entry(address).or_insert_with(new)
     }
 

@@ -122,6 +122,18 @@ fn members_before_a_loss_of_state_count_for_a_minute() {
 }
 
 #[test]
+fn members_before_an_outage_count_for_a_minute_after_it() {
+    let mut member = member();
+    member.disconnected();
+    member.connected(at(90_000), "server", reckoning(90_000));
+    // The first beat after the outage has made the server forget the others.
+    for (now, expected) in [(90_001, 3), (149_000, 3), (151_000, 1)] {
+        member.beat_answered(&accepted(1), at(now), at(now));
+        assert_eq!(member.standing().members.known, expected, "{now}");
+    }
+}
+
+#[test]
 fn a_clock_that_was_set_is_shown_when_the_server_was_told() {
     let mut member = Membership::new(at(0));
     let reading = |server_time, now| Reckoning::new(server_time, at(now), at(now));

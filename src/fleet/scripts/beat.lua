@@ -5,7 +5,7 @@
 --       5 when a replica last came back  6 ranks (sorted set: replica -> its place in the time slots of replicas that are alone)
 --       7 id of the key from which the fleet's names derive
 -- ARGV  1 replica  2 length of a lease  3 time after which a lease that has ended is forgotten
---       4 time at which the beat was sent, on this server's clock  5 longest delay  6 epoch to set if there is none
+--       4 time at which the beat was sent, on this server's clock  5 longest delay  6 epoch to set if there is none, or no member
 --       7 the replica's rank, as far as it knows; -1 for none  8 1 if the replica has seen that this server's clock was set
 --       9 id of the key from which the replica's names derive
 -- Times are in microseconds.
@@ -33,6 +33,9 @@ if redis.call('GET', KEYS[7]) ~= ARGV[9] then
   redis.call('SET', KEYS[7], ARGV[9])
 end
 redis.call('ZREM', KEYS[1], stranger)
+-- Without any member their state was lost, or the fleet begins. The replicas that see another epoch count the members of before for a
+-- minute, also those that may be alone.
+if redis.call('ZCARD', KEYS[1]) == 0 then redis.call('SET', KEYS[3], ARGV[6]) end
 redis.call('SET', KEYS[3], ARGV[6], 'NX')
 -- Without a lease it may have been alone until now, with its share of the budgets (refill.lua).
 local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -53,11 +56,18 @@ end
 -- tell it another one. After a loss of state each replica tells its own; others have to wait until all have had time for that.
 local rank = tonumber(redis.call('ZSCORE', KEYS[6], ARGV[1]) or -1)
 if rank < 0 then
+  local own, age = tonumber(ARGV[7]), now - (tonumber(string.match(redis.call('GET', KEYS[3]), '%-(%d+)$')) or 0)
   local ranks, taken, free = redis.call('ZRANGE', KEYS[6], 0, -1, 'WITHSCORES'), {}, 0
-  for i = 2, #ranks, 2 do taken[tonumber(ranks[i])] = true end
+  for i = 1, #ranks, 2 do
+    -- An earlier version of this script forgets members and not their ranks. After a loss of the members alone, those that are cut off
+    -- keep theirs for as long as they would have been known.
+    if (age < 0 or age > forget) and not redis.call('ZSCORE', KEYS[1], ranks[i]) then
+      redis.call('ZREM', KEYS[6], ranks[i])
+    else
+      taken[tonumber(ranks[i + 1])] = true
+    end
+  end
   while taken[free] do free = free + 1 end
-  local own = tonumber(ARGV[7])
-  local age = now - (tonumber(string.match(redis.call('GET', KEYS[3]), '%-(%d+)$')) or 0)
   if own >= 0 and not taken[own] then
     rank = own
   elseif age < 0 or age > lease + tonumber(ARGV[5]) then

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 members (sorted set: replica -> end of its lease)  2 epoch, which ends in the time of its begin
 --       3 when a replica last came back  4 end of the last gap between beats  5 and more: budgets (string: requests left, and when)
--- ARGV  1 replicas that the rate is divided among  2 members last known to the caller
+-- ARGV  1 replicas that the rate is divided among: the largest number that runs at the same time  2 members last known to the caller
 --       3 latest time on this server's clock at which the call can have been sent  4 longest delay; then for each budget
 --       5 interval between requests, in microseconds  6 burst  7 requests that are asked for
 -- Times are in microseconds.
@@ -15,18 +15,20 @@ local now = clock[1] * 1000000 + clock[2]
 local us = function(n) return string.format('%.0f', n) end
 if now > tonumber(ARGV[3]) + tonumber(ARGV[4]) then return {} end
 local members, known = redis.call('ZCARD', KEYS[1]), tonumber(ARGV[2])
-local replicas = math.max(tonumber(ARGV[1]), members, known)
--- Replicas whose lease has ended may be alone, and then have their share of the rate since.
+local live = redis.call('ZCOUNT', KEYS[1], '(' .. us(now), '+inf')
+local replicas = math.max(tonumber(ARGV[1]), live)
+-- Replicas whose lease has ended may be alone, and then have their share of the rate since. Not more than `replicas` run at the same
+-- time: of the others, those whose lease has ended first count, since they may have been alone for the longest time.
 local ended = redis.call('ZRANGE', KEYS[1], '-inf', us(now), 'BYSCORE', 'WITHSCORES')
 -- Members that the server does not know any more, since it lost its state, count as replicas whose lease has ended.
 local epoch = redis.call('GET', KEYS[2])
 local born = epoch and (tonumber(string.match(epoch, '%-(%d+)$')) or 0) or now
 if born > now then born = 0 end
-for _ = members + 1, known do
-  table.insert(ended, '')
-  table.insert(ended, us(born))
-end
-local share = 1 - #ended / 2 / replicas
+local ends = {}
+for _ = members + 1, known do table.insert(ends, born) end
+for i = 2, #ended, 2 do table.insert(ends, tonumber(ended[i])) end
+while #ends > replicas - live do table.remove(ends) end
+local share = 1 - #ends / replicas
 -- A replica that came back had its share until then. It is not known since when, so nothing is counted for the time before.
 local returned = tonumber(redis.call('GET', KEYS[3]) or 0)
 if returned > now then
@@ -48,7 +50,7 @@ for i = 5, #KEYS do
     level, from = tonumber(left), math.max(math.min(tonumber(at), now), returned)
   end
   local time = now - from
-  for j = 2, #ended, 2 do time = time - (now - math.max(from, tonumber(ended[j]))) / replicas end
+  for _, lease_end in ipairs(ends) do time = time - (now - math.max(from, lease_end)) / replicas end
   level = math.min(burst, level + math.max(0, time) / interval)
   local granted = math.min(asked, math.floor(level))
   level = level - granted

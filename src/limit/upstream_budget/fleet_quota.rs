@@ -24,8 +24,8 @@ const ROUNDS: &str = "rounds";
 /// The key of the orgs.
 const ORGS: &str = "orgs";
 
-/// The number of members that was known counts for this long after the server has lost its state.
-const REMEMBERED: Duration = Duration::from_mins(1);
+/// A replica without time slots looks again after this time.
+const WITHOUT_SLOTS: Duration = Duration::from_mins(1);
 
 /// The shared budget of one org key.
 #[derive(Debug)]
@@ -52,8 +52,6 @@ struct Keys {
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// The largest number of members known lately, and when.
-    known: (u32, Moment),
     /// The time slot that was used last.
     slot: Option<u64>,
 }
@@ -136,7 +134,7 @@ impl FleetQuota {
             account,
             micros(max_wait),
             self.org.clone(),
-            self.known_lately().to_string(),
+            self.fleet.members().known.to_string(),
             self.fleet.config().replicas.to_string(),
             micros(LEASE),
             self.fleet.server().to_string(),
@@ -181,7 +179,7 @@ impl FleetQuota {
     /// # Errors
     /// If there is no slot now.
     pub(super) fn take_slot(&self, quota: Quota, stride: u64) -> Result<(), Duration> {
-        let Some(slots) = self.fleet.time_slots() else { return Err(REMEMBERED) };
+        let Some(slots) = self.fleet.time_slots() else { return Err(WITHOUT_SLOTS) };
         let micros = self.fleet.clock_micros(self.clock.now());
         let OwnSlots { present, next } = own_slots(micros, quota.interval(), slots, stride);
         let mut memory = self.memory();
@@ -195,16 +193,6 @@ impl FleetQuota {
     /// The number of replicas between which the budget is divided while this one is alone.
     pub(super) fn shares(&self) -> u32 {
         self.fleet.time_slots().map_or(1, |slots| slots.count)
-    }
-
-    /// The largest number of members that was known within [`REMEMBERED`].
-    fn known_lately(&self) -> u32 {
-        let (known, now) = (self.fleet.members().known, self.clock.now());
-        let mut memory = self.memory();
-        if known >= memory.known.0 || now.since(memory.known.1) > REMEMBERED {
-            memory.known = (known, now);
-        }
-        memory.known.0
     }
 
     fn names_of(&self, head: Head) -> (String, String) {

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use http::StatusCode;
 use serde::Serialize;
 
-use super::groups::{ErrorGroups, Group, NewError};
+use super::groups::{ERRORS_KEPT, ErrorGroups, Group, NewError, ShownGroup, joined};
 use crate::clock::Moment;
+use crate::config::AccountNaming;
 use crate::observe::access_record::{AccessRecord, write_cause};
 use crate::request::RequestId;
 use crate::request::route::Resource;
@@ -53,7 +54,9 @@ impl NewError<Common, Single> for AccessRecord<'_> {
 
     fn source(&self) -> impl Hash {
         let (tenant, caller, _) = names(self);
-        (tenant, caller, self.status)
+        // The name of a JWT is its subject, of which its issuer has many.
+        let counted = self.caller.and_then(|caller| caller.counters).map(|(_, name)| name);
+        (tenant, counted.or(caller), self.status)
     }
 
     fn common(&self) -> Common {
@@ -109,12 +112,12 @@ impl ErrorList {
         self.refused.lock().expect("no other thread has it")
     }
 
-    /// The groups: failures first, each kind newest first.
-    pub(super) fn all(&self, now: Moment) -> Vec<ErrorGroup> {
+    /// The groups: failures first, each kind newest first, with linked accounts named like this.
+    pub(super) fn all(&self, now: Moment, naming: AccountNaming) -> Vec<ErrorGroup> {
         let all = |groups: &Mutex<ErrorGroups<Common, Single>>| -> Vec<ErrorGroup> {
             // No code that holds the lock can leave the list inconsistent, even if it panics.
             let groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
-            groups.iter().map(|group| ErrorGroup::new(group, now)).collect()
+            joined(groups.iter().map(|group| ErrorGroup::new(group, now, naming)))
         };
         [all(&self.failed), all(&self.refused)].concat()
     }
@@ -161,7 +164,7 @@ pub struct RecentError {
 }
 
 impl ErrorGroup {
-    fn new(group: &Group<Common, Single>, now: Moment) -> Self {
+    fn new(group: &Group<Common, Single>, now: Moment, naming: AccountNaming) -> Self {
         let since = |moment: Moment| now.since(moment).as_secs_f64();
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         let single = |error: &Single| RecentError {
@@ -177,11 +180,30 @@ impl ErrorGroup {
             reason: common.reason,
             tenant: text(&common.tenant),
             caller: text(&common.caller),
-            linked_account: text(&common.linked_account),
+            linked_account: common.linked_account.as_deref().and_then(|id| naming.name(id)).map(Into::into),
             count: group.count,
             first_seconds_ago: since(group.first_at),
             seconds_ago: since(group.last_at),
             last: group.last.iter().map(single).collect(),
         }
+    }
+}
+
+impl ShownGroup for ErrorGroup {
+    fn looks_like(&self, other: &Self) -> bool {
+        self.status == other.status
+            && self.error_code == other.error_code
+            && self.reason == other.reason
+            && self.tenant == other.tenant
+            && self.caller == other.caller
+            && self.linked_account == other.linked_account
+    }
+
+    fn absorb(&mut self, older: Self) {
+        self.count += older.count;
+        self.first_seconds_ago = self.first_seconds_ago.max(older.first_seconds_ago);
+        self.last.extend(older.last);
+        self.last.sort_by(|one, other| one.seconds_ago.total_cmp(&other.seconds_ago));
+        self.last.truncate(ERRORS_KEPT);
     }
 }

@@ -90,6 +90,26 @@ impl<K, E> ErrorGroups<K, E> {
     }
 }
 
+/// A group as the status page shows it.
+pub(super) trait ShownGroup {
+    /// Returns whether the groups differ in their errors only.
+    fn looks_like(&self, other: &Self) -> bool;
+    /// Adds the errors of a group that looks like this one and whose newest error is older.
+    fn absorb(&mut self, older: Self);
+}
+
+/// Joins groups that look alike, such as those of linked accounts that are not named. The newest comes first.
+pub(super) fn joined<G: ShownGroup>(groups: impl Iterator<Item = G>) -> Vec<G> {
+    let mut joined: Vec<G> = Vec::new();
+    for group in groups {
+        match joined.iter_mut().find(|shown| shown.looks_like(&group)) {
+            Some(shown) => shown.absorb(group),
+            None => joined.push(group),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

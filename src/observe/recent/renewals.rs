@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::groups::{ErrorGroups, Group, NewError};
+use super::groups::{ERRORS_KEPT, ErrorGroups, Group, NewError, ShownGroup, joined};
 use crate::clock::Moment;
+use crate::config::AccountNaming;
 use crate::error::ClientError;
 use crate::observe::access_record::write_cause;
 
@@ -21,14 +22,12 @@ pub struct FailedRenewal<'a> {
     pub at: Moment,
     /// The tenant whose org key or caller asked.
     pub tenant: &'a str,
-    /// The linked account as the log names it; `None` if it is unknown or left out.
+    /// The linked account; `None` if it is unknown.
     pub linked_account: Option<&'a str>,
     /// The canonical query.
     pub query: &'a str,
     /// The error.
     pub error: &'a ClientError,
-    /// The explanation in Refold's answer.
-    pub upstream_message: Option<&'a str>,
 }
 
 /// Text in one line of a bounded length, without control characters: they would act on a terminal that shows it.
@@ -97,7 +96,7 @@ impl NewError<Common, Single> for FailedRenewal<'_> {
                 write_cause(&mut text, &**cause);
                 text
             }),
-            upstream_message: self.upstream_message.map(printable),
+            upstream_message: self.error.upstream_message().map(printable),
             upstream_request_id: self.error.upstream_request_id().map(printable),
         }
     }
@@ -110,10 +109,10 @@ impl RenewalErrors {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).add(failed, failed.at);
     }
 
-    /// The groups, the one with the newest error first.
-    pub(super) fn all(&self, now: Moment) -> Vec<RenewalErrorGroup> {
+    /// The groups, the one with the newest error first, with linked accounts named like this.
+    pub(super) fn all(&self, now: Moment, naming: AccountNaming) -> Vec<RenewalErrorGroup> {
         let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.iter().map(|group| RenewalErrorGroup::new(group, now)).collect()
+        joined(groups.iter().map(|group| RenewalErrorGroup::new(group, now, naming)))
     }
 }
 
@@ -157,26 +156,45 @@ pub struct RecentRenewalError {
 }
 
 impl RenewalErrorGroup {
-    fn new(group: &Group<Common, Single>, now: Moment) -> Self {
+    fn new(group: &Group<Common, Single>, now: Moment, naming: AccountNaming) -> Self {
         let since = |moment: Moment| now.since(moment).as_secs_f64();
+        let account = group.common.linked_account.as_deref();
+        let is_shown = |id: &String| naming.shows_request_id(id, account);
         let single = |error: &Single| RecentRenewalError {
             seconds_ago: since(error.at),
             query: error.query.clone(),
             cause: error.cause.clone(),
-            upstream_message: error.upstream_message.clone(),
-            upstream_request_id: error.upstream_request_id.clone(),
+            upstream_message: error.upstream_message.clone().filter(|_| naming.shows_text_of_refold()),
+            upstream_request_id: error.upstream_request_id.clone().filter(is_shown),
         };
         let common = &group.common;
         Self {
             error_code: common.error_code.to_string(),
             upstream_status: common.upstream_status,
             tenant: common.tenant.to_string(),
-            linked_account: common.linked_account.as_deref().map(str::to_owned),
+            linked_account: account.and_then(|id| naming.name(id)).map(Into::into),
             count: group.count,
             first_seconds_ago: since(group.first_at),
             seconds_ago: since(group.last_at),
             last: group.last.iter().map(single).collect(),
         }
+    }
+}
+
+impl ShownGroup for RenewalErrorGroup {
+    fn looks_like(&self, other: &Self) -> bool {
+        self.error_code == other.error_code
+            && self.upstream_status == other.upstream_status
+            && self.tenant == other.tenant
+            && self.linked_account == other.linked_account
+    }
+
+    fn absorb(&mut self, older: Self) {
+        self.count += older.count;
+        self.first_seconds_ago = self.first_seconds_ago.max(older.first_seconds_ago);
+        self.last.extend(older.last);
+        self.last.sort_by(|one, other| one.seconds_ago.total_cmp(&other.seconds_ago));
+        self.last.truncate(ERRORS_KEPT);
     }
 }
 

@@ -110,7 +110,7 @@ fn errors_are_counted_by_kind_and_the_last_are_kept_newest_first() {
     let ids: Vec<String> = (0..80)
         .map(|at| answer(&recent, at, 400, CacheOutcome::NotAsked, Some("INVALID_PARAMETER")).to_string())
         .collect();
-    let errors = recent.errors(second(80));
+    let errors = recent.errors(second(80), AccountNaming::Plain);
     let [group] = &errors[..] else { panic!("{errors:?}") };
     assert_eq!((group.count, group.status, group.error_code.as_str()), (80, 400, "INVALID_PARAMETER"));
     assert!((group.seconds_ago - 1.0).abs() < 1e-6 && (group.first_seconds_ago - 80.0).abs() < 1e-6);
@@ -127,7 +127,7 @@ fn an_error_does_not_wait_for_a_locked_list() {
     answer(&recent, PRESENT, 404, CacheOutcome::NotAsked, Some("NOT_FOUND"));
     answer(&recent, PRESENT, 502, MISS, Some("UPSTREAM_UNREACHABLE"));
     drop(locked);
-    let kept: Vec<_> = recent.errors(second(PRESENT)).iter().map(|error| error.status).collect();
+    let kept: Vec<_> = recent.errors(second(PRESENT), AccountNaming::Plain).iter().map(|error| error.status).collect();
     assert_eq!(kept, [502], "failures have a list of their own");
     assert_eq!(recent.traffic(second(PRESENT + 1)).refused[SECONDS_SHOWN - 1], 1, "it is counted all the same");
 }

@@ -40,6 +40,9 @@ pub(super) type Answer = (u32, u32, u64);
 impl Server {
     /// A member's beat.
     pub(super) fn beat(&mut self, now: f64, replica: &str) {
+        if self.members.is_empty() {
+            self.born = Some(now);
+        }
         self.born.get_or_insert(now);
         let latest = self.members.values().copied().filter(|end| *end <= now + MEMBER).fold(f64::MIN, f64::max);
         if now + MEMBER - latest > SILENT {
@@ -57,12 +60,15 @@ impl Server {
     pub(super) fn refill(&mut self, now: f64, (replicas, last_known): (u32, u32), question: &Question) -> Answer {
         let Question { key, interval, burst, asked } = question;
         let known = u32::try_from(self.members.len()).expect("few");
-        let replicas = f64::from(replicas.max(known).max(last_known));
-        let mut ended: Vec<f64> = self.members.values().copied().filter(|end| *end <= now).collect();
-        ended.sort_by(f64::total_cmp);
+        let live = self.members.values().filter(|end| **end > now).count();
+        let most = usize::try_from(replicas).expect("few").max(live);
+        let replicas = f64::from(u32::try_from(most).expect("few"));
         let born = self.born.unwrap_or(now);
         let born = if born > now { 0.0 } else { born };
-        ended.extend((known..last_known).map(|_| born));
+        let mut leases: Vec<f64> = self.members.values().copied().filter(|end| *end <= now).collect();
+        leases.sort_by(f64::total_cmp);
+        let mut ended: Vec<f64> = (known..last_known).map(|_| born).chain(leases).collect();
+        ended.truncate(most - live);
         let share = 1.0 - f64::from(u32::try_from(ended.len()).expect("few")) / replicas;
         self.returned = self.returned.min(now);
         let counted_from = self.returned.max(self.gap.min(now));

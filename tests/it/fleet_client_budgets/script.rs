@@ -146,15 +146,37 @@ fn play(scripts: &mut Scripts, events: &[Event]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-#[tokio::test]
-async fn the_refill_script_does_what_its_model_does() {
-    let Some(redis) = RedisServer::start().await else { return };
+/// A server, and the scripts on it; `None` if the test is skipped.
+async fn start() -> Option<(RedisServer, Scripts)> {
+    let redis = RedisServer::start().await?;
     let connection = redis::Client::open(redis.url()).and_then(|client| client.get_connection());
-    let mut scripts = Scripts {
+    let scripts = Scripts {
         connection: connection.expect("the server listens"),
         beat: at_given_time(include_str!("../../../src/fleet/scripts/beat.lua")),
         refill: at_given_time(include_str!("../../../src/fleet/scripts/refill.lua")),
     };
+    Some((redis, scripts))
+}
+
+#[tokio::test]
+async fn replicas_that_died_leave_the_others_at_least_their_share() {
+    let Some((_redis, mut scripts)) = start().await else { return };
+    let now = 1.7e15;
+    for replica in 0..14 {
+        scripts.beat(now, &format!("replica-{replica}"));
+    }
+    let later = now + 2e6;
+    for replica in 0..2 {
+        scripts.beat(later, &format!("replica-{replica}"));
+    }
+    let question = Question { key: "c:0".to_owned(), interval: 1e6, burst: 1.0, asked: 1 };
+    // Two of four replicas may be alone, whatever the number of those that died.
+    assert_eq!(scripts.refill(later, 14, &[question]), [(1, 0, 2_000_000)]);
+}
+
+#[tokio::test]
+async fn the_refill_script_does_what_its_model_does() {
+    let Some((_redis, mut scripts)) = start().await else { return };
     let scripts = std::cell::RefCell::new(&mut scripts);
     let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&events(), |events| play(&mut scripts.borrow_mut(), &events));

@@ -52,8 +52,8 @@ struct Message {
 enum Kind {
     Beat,
     BeatAnswer { known: u32, rank: Option<u32> },
-    Refill { episode: u32, asked: u32, waiters: Vec<u64>, is_top_up: bool },
-    RefillAnswer { episode: u32, answer: Refill, waiters: Vec<u64>, is_top_up: bool },
+    Refill { episode: u32, asked: u32, owed: u32, waiters: Vec<u64>, is_top_up: bool },
+    RefillAnswer { episode: u32, answer: Refill, owed: u32, waiters: Vec<u64>, is_top_up: bool },
 }
 
 /// The fleet, one budget of it, and the times of all requests that it has granted.
@@ -235,12 +235,12 @@ impl Simulation {
                 let rank = rank.and_then(|rank| u32::try_from(rank).ok());
                 self.send(&replica, sent, Kind::BeatAnswer { known, rank });
             }
-            Kind::Refill { episode, asked, waiters, is_top_up } => {
+            Kind::Refill { episode, asked, owed, waiters, is_top_up } => {
                 let (interval, burst) = (self.split.server_interval(), self.split.common);
                 let question = Question { key: "budget".to_owned(), interval, burst, asked };
                 let (granted, left, wait) = self.server.refill(time, (self.split.replicas, 0), &question);
                 let answer = Refill { granted, left, wait: Duration::from_micros(wait) };
-                self.send(&replica, sent, Kind::RefillAnswer { episode, answer, waiters, is_top_up });
+                self.send(&replica, sent, Kind::RefillAnswer { episode, answer, owed, waiters, is_top_up });
             }
             _ => {}
         }
@@ -254,16 +254,16 @@ impl Simulation {
                 (replica.known, replica.rank) = (known, rank);
                 replica.last_good = replica.last_good.max(sent);
             }
-            Kind::RefillAnswer { episode, answer, waiters, is_top_up } => {
+            Kind::RefillAnswer { episode, answer, owed, waiters, is_top_up } => {
                 let is_current = replica.alone_since.is_none() && replica.episode == episode;
                 if now - sent > DELIVERY || !is_current {
-                    self.lost(index, Kind::RefillAnswer { episode, answer, waiters, is_top_up });
+                    self.lost(index, Kind::RefillAnswer { episode, answer, owed, waiters, is_top_up });
                     return;
                 }
                 replica.is_topping_up &= !is_top_up;
                 replica.lease.learn(&answer, moment);
                 let waiting = u32::try_from(waiters.len()).expect("few");
-                let granted = replica.lease.pay(answer.granted);
+                let granted = replica.lease.pay(answer.granted, owed);
                 let served = waiting.min(granted);
                 replica.lease.add(episode, granted - served);
                 self.granted.extend((0..served).map(|_| now));
@@ -338,8 +338,9 @@ impl Simulation {
                     // The refiller waits for up to 50 ms.
                     let delay = self.random.u64(0..=50);
                     let (episode, lease) = (replica.episode, &replica.lease);
-                    let asked = lease.missing(episode) + lease.owed();
-                    let kind = Kind::Refill { episode, asked, waiters: Vec::new(), is_top_up: true };
+                    let owed = lease.owed();
+                    let asked = lease.missing(episode) + owed;
+                    let kind = Kind::Refill { episode, asked, owed, waiters: Vec::new(), is_top_up: true };
                     let (replica, arrives) = (replica.id.clone(), now + delay);
                     self.messages.push(Message { replica, sent: arrives, arrives, kind });
                 }
@@ -378,9 +379,10 @@ impl Simulation {
             let waiters = std::mem::take(&mut replica.waiters);
             let is_top_up = !std::mem::replace(&mut replica.is_topping_up, true);
             let held = if is_top_up { replica.lease.missing(replica.episode) } else { 0 };
-            let asked = held + replica.lease.owed() + u32::try_from(waiters.len()).expect("few");
+            let owed = replica.lease.owed();
+            let asked = held + owed + u32::try_from(waiters.len()).expect("few");
             let (id, episode) = (replica.id.clone(), replica.episode);
-            self.send(&id, now, Kind::Refill { episode, asked, waiters, is_top_up });
+            self.send(&id, now, Kind::Refill { episode, asked, owed, waiters, is_top_up });
         }
     }
 

@@ -93,3 +93,17 @@ async fn ranks_are_the_smallest_that_are_free() {
     let replicas = ["d", "c", "b", "e"].map(|replica| rank(&mut scripts, replica, 2e6));
     assert_eq!(replicas, [Some(1), Some(2), Some(0), Some(3)]);
 }
+
+#[tokio::test]
+async fn the_rank_of_a_replica_that_was_forgotten_is_free_again() {
+    let Some(mut scripts) = Scripts::start().await else { return };
+    let now = 1.7e15;
+    let rank = |scripts: &mut Scripts, replica: &str, seconds: f64| scripts.rank(now + seconds * 1e6, replica, None);
+    rank(&mut scripts, "a", 0.0);
+    assert_eq!(rank(&mut scripts, "a", 1.0), Some(0));
+    // As an earlier version forgets a member.
+    scripts.give_rank("gone", 1);
+    assert_eq!(rank(&mut scripts, "b", 2.0), Some(2), "its member may have been lost a moment ago");
+    assert_eq!((rank(&mut scripts, "a", 40.0), rank(&mut scripts, "b", 40.0)), (Some(0), Some(2)));
+    assert_eq!(rank(&mut scripts, "c", 61.0), Some(1));
+}

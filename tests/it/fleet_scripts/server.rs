@@ -105,6 +105,11 @@ impl Scripts {
         ((known, live), u32::try_from(rank).ok())
     }
 
+    /// Gives a rank to a replica that is no member.
+    pub(super) fn give_rank(&mut self, replica: &str, rank: u32) {
+        cmd("ZADD").arg("ranks").arg(rank).arg(replica).exec(&mut self.connection).expect("the server answers");
+    }
+
     /// Ends the lease of a replica that leaves.
     pub(super) fn leave(&mut self, replica: &str) {
         let mut call = self.leave.prepare_invoke();

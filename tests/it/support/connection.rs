@@ -69,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let read = within(self.0.read_u8()).await;
             bytes.push(read.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&bytes))));
         }
-        String::from_utf8(bytes).expect("UTF-8")
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Ends the output, so that the server reads the end of its input.
