@@ -273,7 +273,13 @@ impl Run {
                 cable.cut_log();
                 self.drop_canary(other, canary).await;
                 self.ask(index, canary).await;
-                pass(Duration::from_millis(500)).await;
+                // A fetch that is still under way when the drop is answered.
+                let drop_meanwhile = async {
+                    pass(Duration::from_millis(20)).await;
+                    self.change(other, 0).await;
+                    self.ask(index, 0).await;
+                };
+                tokio::join!(self.ask(index, 0), drop_meanwhile);
                 cable.mend();
             }
             Fault::LogLost => {
