@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use http::StatusCode;
 
 use crate::support::connection::{Connection, get, with_key};
+use crate::support::frames::{opening, webhook_frame};
 use crate::support::tls::folder_with;
 use crate::support::{
-    Client, Configuration, EXECUTIONS, Folder, Gateway, KEY, Process, ScriptedRefold, World, as_account,
+    Client, Configuration, EXECUTIONS, Folder, Gateway, KEY, Process, ScriptedRefold, World, as_account, eventually,
     limited_command, until, within,
 };
 
@@ -216,6 +217,21 @@ async fn heads_of_strangers_are_bounded_in_memory_and_small_ones_stay() {
         small.write("key: made-up\r\n\r\n").await;
         assert!(small.receive().await.starts_with("HTTP/1.1 404 "), "{line}");
     }
+}
+
+#[tokio::test]
+async fn the_fields_of_a_strangers_requests_are_counted_as_memory() {
+    let config = |config: Configuration| config.set("server.max_unidentified_memory", "2MiB");
+    let world = World::builder().config(config).start().await;
+    let frames: Vec<u8> = (0..200).flat_map(|request| webhook_frame(2 * request + 1, 240)).collect();
+    let mut holder = Connection::open(world.gateway.address).await;
+    holder.try_write([opening(), frames].concat()).await;
+    // The memory is compared with its bound when a stranger's bytes arrive.
+    eventually(async || {
+        Connection::open(world.gateway.address).await.try_write(HALF_A_HEAD).await;
+        closed(&world.gateway, "unidentified_memory") == Some(1)
+    })
+    .await;
 }
 
 /// Opens connections that stay open whatever becomes of them.

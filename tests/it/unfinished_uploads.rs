@@ -72,7 +72,7 @@ async fn the_connection_of_a_body_that_refold_does_not_read_takes_no_other_reque
             }
             read_head(&mut stream, &counters).await;
             say(&mut stream, refusal).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
         .await;
         let scope = if kind == "application/json" { "account" } else { "org" };

@@ -17,6 +17,21 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
+/// The frame of a webhook's head, with so many fields of one byte each. Its content is still to come.
+pub(crate) fn webhook_frame(stream: u32, fields: usize) -> Vec<u8> {
+    let signature = "0".repeat(64);
+    let mut block = literals(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/hooks/refold/t"),
+        (":authority", "a"),
+        ("x-cobalt-signature", &signature),
+    ]);
+    // The `user-agent` of the static table, which is empty (RFC 7541, 6.1 and A).
+    block.resize(block.len() + fields, 0x80 | 0x3a);
+    frame(HEADERS, END_HEADERS, stream, &block)
+}
+
 /// The frame of a whole request for the executions of a linked account.
 pub(crate) fn request_frame(stream: u32, linked_account: &str) -> Vec<u8> {
     let fields = [
@@ -27,15 +42,19 @@ pub(crate) fn request_frame(stream: u32, linked_account: &str) -> Vec<u8> {
         ("x-api-key", KEY),
         ("linked_account_id", linked_account),
     ];
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &literals(&fields))
+}
+
+/// A block of literal fields that are not indexed (RFC 7541, 6.2.2).
+fn literals(fields: &[(&str, &str)]) -> Vec<u8> {
     let length = |text: &str| u8::try_from(text.len()).ok().filter(|length| *length < 127).expect("a short one");
-    // Literals that are not indexed (RFC 7541, 6.2.2).
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
-        for text in [name, value] {
+        for text in [*name, *value] {
             block.push(length(text));
             block.extend_from_slice(text.as_bytes());
         }
     }
-    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+    block
 }
