@@ -159,8 +159,8 @@ async fn a_peer_that_answers_each_response_with_frames_is_served() {
 async fn a_peer_with_small_windows_is_served() {
     let world = World::start().await;
     let mut frames = Frames::open(world.gateway.address).await;
-    // As a client with windows of 255 bytes, which tells of each half of them: a page has about 4 KiB.
-    let update = frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 127]);
+    // As many as a client with windows of 255 bytes sends, which tells of each half of them: a page has about 4 KiB.
+    let update = frame(WINDOW_UPDATE, 0, 0, &[0, 0, 2, 0]);
     for _ in 0..200 {
         let request = frames.request("acme-2");
         frames.write(&request).await;
