@@ -40,8 +40,8 @@ pub(crate) use self::metrics::TenantMetrics;
 pub use self::metrics::{ComparisonResult, DECLARED, MetricDeclaration, UpstreamOutcome, WebhookOutcome};
 use self::metrics::{Metrics, NO_LABELS, RequestMetrics};
 pub use self::recent::{
-    ErrorGroup, FailedRenewal, Latency, RecentActivity, RecentError, RecentRenewalError, RenewalErrorGroup, Traffic,
-    printable,
+    ErrorGroup, FailedRenewal, Latency, Occurrences, RecentActivity, RecentError, RecentRenewalError,
+    RenewalErrorGroup, Traffic, printable,
 };
 use self::removed_tenants::RemovedTenants;
 pub use self::request_origin::RequestOrigin;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use self::errors::ErrorList;
 pub use self::errors::{ErrorGroup, RecentError};
+pub use self::groups::Occurrences;
 use self::renewals::RenewalErrors;
 pub use self::renewals::{FailedRenewal, RecentRenewalError, RenewalErrorGroup, printable};
 use super::access_record::AccessRecord;

@@ -67,7 +67,7 @@ async fn a_request_that_outlasts_the_drain_timeout_gets_503() {
     let [error] = &watched.status().errors[..] else { panic!("one error is recorded") };
     assert_eq!((error.status, error.error_code.as_str()), (503, "SHUTTING_DOWN"));
     assert_eq!(error.linked_account.as_deref(), Some("acme-1"));
-    assert!(head.contains(&format!("\r\nx-request-id: {}\r\n", error.last[0].request_id)), "{head}");
+    assert!(head.contains(&format!("\r\nx-request-id: {}\r\n", error.occurrences.last[0].request_id)), "{head}");
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ async fn a_head_that_can_not_be_parsed_gets_the_documented_body() {
         assert_eq!(error_of(&answer), (*status, (*code).to_owned()), "{}", &bytes[..bytes.len().min(100)]);
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
         let [latest, ..] = &world.gateway.recent_errors()[..] else { panic!("it is recorded") };
-        assert!(answer.contains(&latest.last[0].request_id) && latest.error_code == *code, "{latest:?}");
+        assert!(answer.contains(&latest.occurrences.last[0].request_id) && latest.error_code == *code, "{latest:?}");
     }
     let metrics = world.gateway.metrics();
     for line in [

@@ -7,10 +7,10 @@
 //! then refused here until the server has more. A budget that is too small to divide has no leases, so each of its requests waits
 //! for a round trip.
 //!
-//! What is left of leases and credit is spent while the server does not answer, and after that a few requests on loan, for which
-//! the server is asked later. A replica that is alone has its share of the rate, and saves up at most what a lease
-//! holds. So in every window w the fleet grants at most burst + rate * w, and in an outage the loans: leases need no end, and
-//! nothing is granted twice when the server returns. A bucket that the server has lost counts as full.
+//! While the server does not answer, a replica spends what is left of its leases and its credit. After that it lets a few requests
+//! through on loan, which it settles with the server later. A replica that is alone has its share of the rate, and saves up at most what
+//! a lease holds. So in every window w the fleet grants at most burst + rate * w, and in an outage the loans: leases need no end,
+//! and nothing is granted twice when the server returns. A bucket that the server has lost counts as full.
 
 mod budget;
 mod lease;

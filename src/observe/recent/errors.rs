@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use http::StatusCode;
 use serde::Serialize;
 
-use super::groups::{ERRORS_KEPT, ErrorGroups, Group, NewError, ShownGroup, joined};
+use super::groups::{ErrorGroups, Group, NewError, Occurrences, ShownGroup, joined};
 use crate::clock::Moment;
 use crate::config::AccountNaming;
 use crate::observe::access_record::{AccessRecord, write_cause};
@@ -139,14 +139,9 @@ pub struct ErrorGroup {
     pub caller: Option<String>,
     /// The linked account that the requests acted for.
     pub linked_account: Option<String>,
-    /// Number of such answers since the first of them. In a flood, some are not counted.
-    pub count: u64,
-    /// Seconds since the first of them.
-    pub first_seconds_ago: f64,
-    /// Seconds since the last of them.
-    pub seconds_ago: f64,
-    /// The last of them, newest first.
-    pub last: Vec<RecentError>,
+    /// Their number, and the last of them. In a flood, some are not counted.
+    #[serde(flatten)]
+    pub occurrences: Occurrences<RecentError>,
 }
 
 /// A request that was refused or failed.
@@ -165,10 +160,9 @@ pub struct RecentError {
 
 impl ErrorGroup {
     fn new(group: &Group<Common, Single>, now: Moment, naming: AccountNaming) -> Self {
-        let since = |moment: Moment| now.since(moment).as_secs_f64();
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         let single = |error: &Single| RecentError {
-            seconds_ago: since(error.answered_at),
+            seconds_ago: now.since(error.answered_at).as_secs_f64(),
             request_id: error.request_id.to_string(),
             endpoint: error.resource.name(),
             cause: text(&error.cause),
@@ -181,10 +175,7 @@ impl ErrorGroup {
             tenant: text(&common.tenant),
             caller: text(&common.caller),
             linked_account: common.linked_account.as_deref().and_then(|id| naming.name(id)).map(Into::into),
-            count: group.count,
-            first_seconds_ago: since(group.first_at),
-            seconds_ago: since(group.last_at),
-            last: group.last.iter().map(single).collect(),
+            occurrences: Occurrences::of(group, now, single),
         }
     }
 }
@@ -200,10 +191,6 @@ impl ShownGroup for ErrorGroup {
     }
 
     fn absorb(&mut self, older: Self) {
-        self.count += older.count;
-        self.first_seconds_ago = self.first_seconds_ago.max(older.first_seconds_ago);
-        self.last.extend(older.last);
-        self.last.sort_by(|one, other| one.seconds_ago.total_cmp(&other.seconds_ago));
-        self.last.truncate(ERRORS_KEPT);
+        self.occurrences.absorb(older.occurrences, |error| error.seconds_ago);
     }
 }

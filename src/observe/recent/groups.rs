@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use serde::Serialize;
+
 use crate::clock::Moment;
 
 /// Number of groups that are kept.
@@ -87,6 +89,41 @@ impl<K, E> ErrorGroups<K, E> {
     /// The groups, the one with the newest error first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Group<K, E>> {
         self.0.iter().map(|group| &**group)
+    }
+}
+
+/// The errors of a group, as the status page shows them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Occurrences<E> {
+    /// Number of errors since the first of them.
+    pub count: u64,
+    /// Seconds since the first of them.
+    pub first_seconds_ago: f64,
+    /// Seconds since the last of them.
+    pub seconds_ago: f64,
+    /// The last of them, newest first.
+    pub last: Vec<E>,
+}
+
+impl<E> Occurrences<E> {
+    /// The errors of a group at `now`, each as `show` has it.
+    pub(super) fn of<K, S>(group: &Group<K, S>, now: Moment, show: impl Fn(&S) -> E) -> Self {
+        let since = |moment: Moment| now.since(moment).as_secs_f64();
+        Self {
+            count: group.count,
+            first_seconds_ago: since(group.first_at),
+            seconds_ago: since(group.last_at),
+            last: group.last.iter().map(show).collect(),
+        }
+    }
+
+    /// Adds errors of which the newest is older than the newest of these. `age` is that of an error, in seconds.
+    pub(super) fn absorb(&mut self, older: Self, age: impl Fn(&E) -> f64) {
+        self.count += older.count;
+        self.first_seconds_ago = self.first_seconds_ago.max(older.first_seconds_ago);
+        self.last.extend(older.last);
+        self.last.sort_by(|one, other| age(one).total_cmp(&age(other)));
+        self.last.truncate(ERRORS_KEPT);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::groups::{ERRORS_KEPT, ErrorGroups, Group, NewError, ShownGroup, joined};
+use super::groups::{ErrorGroups, Group, NewError, Occurrences, ShownGroup, joined};
 use crate::clock::Moment;
 use crate::config::AccountNaming;
 use crate::error::ClientError;
@@ -127,14 +127,9 @@ pub struct RenewalErrorGroup {
     pub tenant: String,
     /// The linked account, as the log names it; `None` if it is unknown or left out.
     pub linked_account: Option<String>,
-    /// Number of such renewals since the first of them.
-    pub count: u64,
-    /// Seconds since the first of them.
-    pub first_seconds_ago: f64,
-    /// Seconds since the last of them.
-    pub seconds_ago: f64,
-    /// The last of them, newest first.
-    pub last: Vec<RecentRenewalError>,
+    /// Their number, and the last of them.
+    #[serde(flatten)]
+    pub occurrences: Occurrences<RecentRenewalError>,
 }
 
 /// A renewal that failed.
@@ -157,11 +152,10 @@ pub struct RecentRenewalError {
 
 impl RenewalErrorGroup {
     fn new(group: &Group<Common, Single>, now: Moment, naming: AccountNaming) -> Self {
-        let since = |moment: Moment| now.since(moment).as_secs_f64();
         let account = group.common.linked_account.as_deref();
         let is_shown = |id: &String| naming.shows_request_id(id, account);
         let single = |error: &Single| RecentRenewalError {
-            seconds_ago: since(error.at),
+            seconds_ago: now.since(error.at).as_secs_f64(),
             query: error.query.clone(),
             cause: error.cause.clone(),
             upstream_message: error.upstream_message.clone().filter(|_| naming.shows_text_of_refold()),
@@ -173,10 +167,7 @@ impl RenewalErrorGroup {
             upstream_status: common.upstream_status,
             tenant: common.tenant.to_string(),
             linked_account: account.and_then(|id| naming.name(id)).map(Into::into),
-            count: group.count,
-            first_seconds_ago: since(group.first_at),
-            seconds_ago: since(group.last_at),
-            last: group.last.iter().map(single).collect(),
+            occurrences: Occurrences::of(group, now, single),
         }
     }
 }
@@ -190,11 +181,7 @@ impl ShownGroup for RenewalErrorGroup {
     }
 
     fn absorb(&mut self, older: Self) {
-        self.count += older.count;
-        self.first_seconds_ago = self.first_seconds_ago.max(older.first_seconds_ago);
-        self.last.extend(older.last);
-        self.last.sort_by(|one, other| one.seconds_ago.total_cmp(&other.seconds_ago));
-        self.last.truncate(ERRORS_KEPT);
+        self.occurrences.absorb(older.occurrences, |error| error.seconds_ago);
     }
 }
 

@@ -112,12 +112,14 @@ fn errors_are_counted_by_kind_and_the_last_are_kept_newest_first() {
         .collect();
     let errors = recent.errors(second(80), AccountNaming::Plain);
     let [group] = &errors[..] else { panic!("{errors:?}") };
-    assert_eq!((group.count, group.status, group.error_code.as_str()), (80, 400, "INVALID_PARAMETER"));
-    assert!((group.seconds_ago - 1.0).abs() < 1e-6 && (group.first_seconds_ago - 80.0).abs() < 1e-6);
-    let newest = &group.last[0];
+    assert_eq!((group.occurrences.count, group.status, group.error_code.as_str()), (80, 400, "INVALID_PARAMETER"));
+    assert!(
+        (group.occurrences.seconds_ago - 1.0).abs() < 1e-6 && (group.occurrences.first_seconds_ago - 80.0).abs() < 1e-6
+    );
+    let newest = &group.occurrences.last[0];
     assert_eq!((&newest.request_id, newest.endpoint), (&ids[79], "list"));
     assert_eq!(newest.cause, Some(std::fmt::Error.to_string()));
-    assert_eq!(group.last.last().map(|error| &error.request_id), Some(&ids[75]));
+    assert_eq!(group.occurrences.last.last().map(|error| &error.request_id), Some(&ids[75]));
 }
 
 #[test]
