@@ -62,8 +62,6 @@ pub(super) struct ConnectionActivity {
     footprint: Footprint,
     /// Request heads begun, requests begun and response writes.
     events: AtomicU64,
-    /// The signs of life that the order of silence knows of.
-    noted_events: AtomicU64,
     /// Requests without a response yet.
     awaiting_response: AtomicU32,
     /// Requests whose response was not written whole, those without one included.
@@ -100,7 +98,6 @@ impl ConnectionActivity {
             lifecycle,
             footprint: Footprint::new(occupancy),
             events: AtomicU64::new(0),
-            noted_events: AtomicU64::new(0),
             awaiting_response: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             write_blocked: AtomicBool::new(false),
@@ -167,19 +164,6 @@ impl ConnectionActivity {
     /// Returns the number of signs of life so far.
     pub(super) fn events(&self) -> u64 {
         self.events.load(Ordering::Relaxed)
-    }
-
-    /// Returns true if there were signs of life since [`Self::note_signs_of_life`].
-    pub(super) fn has_new_signs_of_life(&self) -> bool {
-        self.noted_events.load(Ordering::Relaxed) != self.events()
-    }
-
-    /// Moves the connection to the end of the order of silence. One without a known caller is moved by each of its signs of life.
-    pub(super) fn note_signs_of_life(&self) {
-        self.noted_events.store(self.events(), Ordering::Relaxed);
-        if self.footprint.known_caller().is_known() {
-            self.footprint.touch();
-        }
     }
 
     /// Records the protocol, which the connection's first bytes tell.
@@ -265,6 +249,7 @@ impl ConnectionActivity {
     /// Begins a request: its head was read.
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlight {
         self.record_event();
+        self.footprint.touch_known();
         change(&self.awaiting_response, |others| others + 1);
         change(&self.in_flight, |others| others + 1);
         self.leave_frames();

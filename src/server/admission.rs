@@ -89,7 +89,6 @@ impl Admission {
             return 0;
         }
         let mut candidates = self.connections();
-        note_signs_of_life(&candidates);
         let mut ranked: Vec<_> =
             candidates.drain(..).filter_map(|activity| activity.eviction_rank().map(|rank| (rank, activity))).collect();
         if ranked.len() > batch {
@@ -134,17 +133,6 @@ impl Admission {
     fn monitors(&self) -> MutexGuard<'_, Vec<Weak<ConnectionMonitor>>> {
         // No code under the lock can leave the list half changed.
         self.monitors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Moves the connections with signs of life since the last look to the end of the order of silence. The monitors look once a
-/// second, in which time all places can be taken anew; the requests of known callers do not, for the hit path's sake.
-fn note_signs_of_life(connections: &[Arc<ConnectionActivity>]) {
-    let mut alive: Vec<_> = connections.iter().filter(|activity| activity.has_new_signs_of_life()).collect();
-    // Among each other they stay in order.
-    alive.sort_unstable_by_key(|activity| activity.footprint().last_tick());
-    for activity in alive {
-        activity.note_signs_of_life();
     }
 }
 

@@ -83,10 +83,22 @@ impl<S> MonitoredIo<S> {
         self.activity.record_frames();
     }
 
+    /// Returns true if so many bytes are more than the answer to a ping.
+    fn is_sign_of_life(&self, bytes: usize) -> bool {
+        bytes > PING_FRAME || !self.activity.is_http_2()
+    }
+
+    /// Records that bytes are about to be written: once they are, their reader may be ahead of this thread.
+    fn record_write_begun(&self, bytes: usize) {
+        if self.is_sign_of_life(bytes) {
+            self.activity.footprint().touch_known();
+        }
+    }
+
     fn record_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.activity.set_write_blocked(result.is_pending());
         if let Poll::Ready(Ok(bytes)) = result
-            && (bytes > PING_FRAME || !self.activity.is_http_2())
+            && self.is_sign_of_life(bytes)
         {
             self.activity.record_event();
         }
@@ -201,6 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for MonitoredIo<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MonitoredIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.record_write_begun(bytes.len());
         let result = if self.replaces(bytes) {
             self.poll_replacement(cx, bytes.len())
         } else {
@@ -224,6 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MonitoredIo<S> {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.record_write_begun(bytes.iter().map(|part| part.len()).sum());
         let result = match bytes {
             // hyper's own responses are one head without a body.
             [only] if self.replaces(only) => self.poll_replacement(cx, only.len()),

@@ -13,7 +13,8 @@ pub(super) struct Occupancy {
     evicted: AtomicUsize,
     /// Estimated bytes that connections without a known caller hold.
     unidentified: AtomicUsize,
-    /// The number of signs of life of connections without a known caller: their order is the order of silence.
+    /// The clock of the order of silence. It advances with each connection, with each sign of life of one without a known caller,
+    /// and with each look of a monitor.
     ticks: AtomicU64,
 }
 
@@ -55,9 +56,14 @@ impl Occupancy {
         }
     }
 
-    /// Returns a number greater than all earlier ones.
+    /// Advances the clock of the order of silence; returns a time that is later than all earlier ones.
     pub(super) fn next_tick(&self) -> u64 {
-        self.ticks.fetch_add(1, Ordering::Relaxed)
+        self.ticks.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Returns the time of the order of silence. Part of the hit path.
+    pub(super) fn tick(&self) -> u64 {
+        self.ticks.load(Ordering::Relaxed)
     }
 }
 

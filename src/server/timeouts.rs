@@ -179,6 +179,8 @@ impl ConnectionMonitor {
     }
 
     fn check(&self, now: Instant) {
+        // The known callers of the time until the next look were heard of later than those of the time before it.
+        self.occupancy.next_tick();
         let mut state = self.state();
         let timeouts = state.timeouts;
         state.connections.retain_mut(|connection| connection.check(timeouts, now));
@@ -215,7 +217,6 @@ impl MonitoredConnection {
         let events = activity.events();
         if events != self.seen || activity.awaits_response() {
             (self.seen, self.quiet_since) = (events, now);
-            activity.note_signs_of_life();
         }
         if now - self.quiet_since >= REST_AFTER && self.rested_at != events && activity.suggest_rest() {
             self.rested_at = events;
