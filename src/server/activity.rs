@@ -16,6 +16,10 @@ use super::scanned_heads::ScannedHeads;
 use crate::lifecycle::Lifecycle;
 use crate::observe::CloseReason;
 
+/// Most requests that a connection's task begins at one poll. A client that pipelines has the next one ready at once; without a
+/// bound each poll answered about ten, and all other connections of the worker waited for the answers of 61 polls.
+const REQUESTS_IN_A_TURN: u32 = 8;
+
 /// The phases in which a connection comes to its end. Phases only advance; each includes the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -72,6 +76,8 @@ pub(super) struct ConnectionActivity {
     half_closed: AtomicBool,
     /// Requests whose content was not read to its end.
     reading_content: AtomicU32,
+    /// Requests that have begun since the connection's task was last polled.
+    begun_in_turn: AtomicU32,
     /// HTTP/1.1 heads that were read and whose requests have not begun.
     heads: ScannedHeads,
     /// The peer has ended its output while a request waited for its response, or for the end of it.
@@ -103,6 +109,7 @@ impl ConnectionActivity {
             write_blocked: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
             reading_content: AtomicU32::new(0),
+            begun_in_turn: AtomicU32::new(0),
             heads: ScannedHeads::default(),
             peer_half_closed: AtomicBool::new(false),
             half_close: watch::Sender::new(false),
@@ -246,10 +253,21 @@ impl ConnectionActivity {
         self.half_closed.load(Ordering::Relaxed)
     }
 
+    /// Begins a turn: the connection's task is polled.
+    pub(super) fn begin_turn(&self) {
+        self.begun_in_turn.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns true if the connection's task has begun more requests in its turn than one connection may.
+    pub(super) fn has_had_its_turn(&self) -> bool {
+        self.begun_in_turn.load(Ordering::Relaxed) > REQUESTS_IN_A_TURN
+    }
+
     /// Begins a request: its head was read.
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlight {
         self.record_event();
         self.footprint.touch_known();
+        change(&self.begun_in_turn, |others| others + 1);
         change(&self.awaiting_response, |others| others + 1);
         change(&self.in_flight, |others| others + 1);
         self.leave_frames();

@@ -213,6 +213,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio::net::UnixStream;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -322,6 +323,44 @@ mod tests {
         assert!(!only(&connections).suggest_rest());
         peer.write_all(rest_of_it).await.expect("it is open");
         assert_eq!(status(&mut peer).await, "HTTP/1.1 404");
+    }
+
+    /// Returns the most signs of life of clients that pipeline, until another connection that has received a byte has its turn.
+    async fn most_signs_of_life_before_another_connection(pipelining: usize) -> u64 {
+        let connections = connections(true);
+        let mut peers = Vec::new();
+        for _ in 0..pipelining {
+            let (mut peer, stream) = tokio::io::duplex(4 << 20);
+            peer.write_all(&REQUEST.repeat(4_000)).await.expect("it fits");
+            connections.serve(stream, (ListenerId(0), Peer::Unknown), ());
+            peers.push(peer);
+        }
+        let mut open = Vec::new();
+        connections.monitor.collect_open(&mut open);
+        let signs = || open.iter().map(|activity| activity.events()).sum::<u64>();
+        let (mut peer, mut other) = UnixStream::pair().expect("a pair of sockets");
+        let mut most = 0;
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+            let before = signs();
+            peer.write_all(b"x").await.expect("it fits");
+            other.read_u8().await.expect("a byte");
+            most = most.max(signs() - before);
+        }
+        let end = signs();
+        tokio::task::yield_now().await;
+        assert!(signs() > end, "they are busy to the end");
+        most
+    }
+
+    #[test]
+    fn clients_that_pipeline_let_the_others_have_their_turns() {
+        for pipelining in [1, 2, 50] {
+            let runtime = super::super::worker::runtime().expect("a runtime");
+            let most = runtime.block_on(most_signs_of_life_before_another_connection(pipelining));
+            // Each has one turn or two: 9 requests begun, and at most as many writes.
+            assert!(most <= 2 * 18 * pipelining as u64, "{pipelining}: {most}");
+        }
     }
 
     #[tokio::test]

@@ -120,6 +120,7 @@ async fn drive<C: Future>(
     let mut registered = None;
     poll_fn(|context| {
         register(activity, &mut registered, context);
+        activity.begin_turn();
         // Read after the waker is registered: a phase is either seen here or wakes this task.
         let phase = activity.phase();
         let is_to_shut_down = match phase {

@@ -11,6 +11,7 @@ use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::Service;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 
 use super::activity::{ConnectionActivity, InFlight};
 use super::counted_body::CountedBody;
@@ -97,6 +98,8 @@ impl Service<Request<Incoming>> for GatewayService {
                 }))
             }
         };
+        // In HTTP/2 each request has a task, and so a turn, of its own.
+        let response = if http_1 && self.activity.has_had_its_turn() { response.in_next_turn() } else { response };
         ResponseFuture { pending: Some((response, in_flight)), http_1, may_have_both }
     }
 }
@@ -109,6 +112,19 @@ fn is_chunked(request: &Request<Incoming>) -> bool {
 enum PendingResponse {
     Ready(Response<Body>),
     Waiting(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl PendingResponse {
+    /// Waits until the worker's other tasks have had a turn and it has looked at its sockets.
+    fn in_next_turn(self) -> Self {
+        Self::Waiting(Box::pin(async move {
+            yield_now().await;
+            match self {
+                Self::Ready(response) => response,
+                Self::Waiting(response) => response.await,
+            }
+        }))
+    }
 }
 
 /// Resolves to the response to one request.

@@ -25,19 +25,9 @@ const CERTIFICATE_CHECK: Duration = Duration::from_secs(1);
 /// Time after the drain timeout in which requests in flight are answered 503.
 const LAST_RESPONSES: Duration = Duration::from_secs(1);
 
-/// Turns of tasks between two looks at the sockets. A connection with many requests at once (pipelined, or in many HTTP/2
-/// streams) is ready again after each of its turns, in which it answers about ten; with tokio's default of 61 every other
-/// connection of the worker waited for hundreds of them. Each look is one system call.
-const TURNS_BETWEEN_POLLS: u32 = 8;
-
 /// Builds the runtime of a worker.
 pub(super) fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread()
-        .enable_all()
-        .event_interval(TURNS_BETWEEN_POLLS)
-        // Wake-ups by other threads wait no longer than those by sockets.
-        .global_queue_interval(TURNS_BETWEEN_POLLS)
-        .build()
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// A worker that is ready to run.
@@ -209,60 +199,6 @@ async fn refresh_certificates(active: &ActiveGeneration) {
         if generation.refresh_certificates() {
             // A client certificate may have lost its authority, also on a connection that is open.
             active.renew();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-    use std::io::Write;
-    use std::os::unix::net::UnixStream as StdUnixStream;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-    use std::task::Poll;
-
-    use tokio::io::AsyncReadExt;
-
-    use super::*;
-
-    /// Returns the most turns of a task that is always ready until a connection that has received a byte has its turn, of 100
-    /// attempts.
-    fn most_turns_before_another_connection(busy_tasks: u32) -> u32 {
-        let (peer, stream) = StdUnixStream::pair().expect("a pair of sockets");
-        stream.set_nonblocking(true).expect("the system allows it");
-        let (turns, over) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
-        let runtime = runtime().expect("a runtime");
-        let most = runtime.block_on(async {
-            for _ in 0..busy_tasks {
-                let (turns, over) = (Arc::clone(&turns), Arc::clone(&over));
-                // As a connection of hyper with more requests does.
-                tokio::spawn(poll_fn(move |context| {
-                    turns.fetch_add(1, Ordering::Relaxed);
-                    context.waker().wake_by_ref();
-                    if over.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
-                }));
-            }
-            let mut stream = UnixStream::from_std(stream).expect("it is registered");
-            let mut most = 0;
-            for _ in 0..100 {
-                let before = turns.load(Ordering::Relaxed);
-                (&peer).write_all(b"x").expect("it fits");
-                stream.read_u8().await.expect("a byte");
-                most = most.max(turns.load(Ordering::Relaxed) - before);
-                tokio::task::yield_now().await;
-            }
-            most
-        });
-        over.store(true, Ordering::Relaxed);
-        most
-    }
-
-    #[test]
-    fn a_busy_connection_lets_the_others_have_their_turns() {
-        for busy_tasks in [1, 2, 50] {
-            let most = most_turns_before_another_connection(busy_tasks);
-            // The tasks that are ready already have their turns first.
-            assert!(most <= 2 * (TURNS_BETWEEN_POLLS + busy_tasks), "{busy_tasks}: {most}");
         }
     }
 }
