@@ -92,3 +92,6 @@ pub(super) fn readiness(context: &AdminContext, role: AdminRole) -> AdminRespons
     let status = if body.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json_response(status, &body)
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ pub(super) enum Command {
     Simulate(simulate::SimulateArguments),
     /// Check that a running gateway answers, and exit with 0 if it does (for container health checks).
     Health(health::HealthArguments),
-    /// List the client keys of a running gateway: expiry, last use, requests and 429s of the last minute, rate.
+    /// List the client keys of a running gateway: linked accounts, expiry, last use, requests and 429s of the last minute, rate.
     Keys(keys::KeysArguments),
     /// Drop cached entries of a running gateway: those of a linked account, of a tenant, or all.
     Purge(purge::PurgeArguments),

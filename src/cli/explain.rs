@@ -34,7 +34,8 @@ pub(super) struct ExplainArguments {
     /// Linked account in the cache key.
     #[arg(long, value_name = "ID", default_value = "LINKED_ACCOUNT")]
     linked_account: String,
-    /// Configuration file whose rules apply (maximum limit, unknown parameters, pass-through routes).
+    /// Configuration file whose rules apply (maximum limit, unknown parameters, dialect, pass-through routes). Without it, the
+    /// targets at Refold are shown in both dialects.
     #[arg(long, value_name = "FILE", env = "POSTERN_CONFIG")]
     config: Option<PathBuf>,
 }
@@ -65,7 +66,10 @@ pub(super) fn run(arguments: &ExplainArguments) -> Result<(), CommandError> {
         .map_err(|error| format!("{}{}", refusal(&error), advice(&error, &head, config.as_ref())))?;
     print(format_args!("route       {}", described(&routed, &head.method)))?;
     match routed {
-        Route::Endpoint(endpoint) => explain_endpoint(endpoint, &head, &policy, arguments),
+        Route::Endpoint(endpoint) => {
+            let dialect = config.as_ref().map(|config| config.upstream.dialect);
+            explain_endpoint(endpoint, &head, (&policy, dialect), arguments)
+        }
         Route::Webhook(id) => {
             let tenants = config.as_ref().map(|config| config.tenants.as_slice());
             let takes = tenants.map(|all| all.iter().any(|tenant| *tenant.id == *id && tenant.webhooks));
@@ -107,10 +111,11 @@ fn described(route: &Route, method: &Method) -> String {
     }
 }
 
+/// Explains a request for an endpoint. Without a configuration there is no `dialect`.
 fn explain_endpoint(
     endpoint: Endpoint,
     head: &Parts,
-    policy: &QueryPolicy,
+    (policy, dialect): (&QueryPolicy, Option<Dialect>),
     arguments: &ExplainArguments,
 ) -> Result<(), CommandError> {
     let query = head.uri.query();
@@ -132,8 +137,13 @@ fn explain_endpoint(
         Endpoint::PassThrough(allowed) => return explain_pass_through(&allowed, head),
     };
     print(format_args!("canonical   {question}"))?;
-    print(format_args!("documented  GET {}", question.upstream_target(Dialect::Documented)))?;
-    print(format_args!("v3          GET {}", question.upstream_target(Dialect::V3)))?;
+    let targets = match dialect {
+        Some(dialect) => vec![("upstream", dialect)],
+        None => vec![("documented", Dialect::Documented), ("v3", Dialect::V3)],
+    };
+    for (label, dialect) in targets {
+        print(format_args!("{label:<10}  GET {}", question.upstream_target(dialect)))?;
+    }
     print(format_args!("cache key   {} | {} | {question}", arguments.tenant, arguments.linked_account))
 }
 

@@ -9,7 +9,18 @@ use super::output::{CommandError, OutputFormat, print, time_span};
 use crate::suggest::suggest;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "Columns:
+  TENANT, NAME     as in the configuration; NAME is the caller in the log
+  ACCESS           read, or read+write (stop and rerun, too)
+  LINKED ACCOUNTS  the linked accounts that the key may name: ids, beginnings with *, or * for all; (+3) counts those that are
+                   not shown, because there are many or because log.linked_accounts leaves them out
+  EXPIRES          the time from which the key is refused
+  LAST USED        time since its last request, if there was one since the gateway started
+  REQUESTS/MIN     requests of the last minute, refused ones too
+  429/MIN          those of them that were answered 429
+  RATE             requests per second of the key's own budget; - if it has none
+
+Examples:
   postern keys
   postern keys --tenant acme --config postern.toml
   postern keys --admin unix:/run/postern/admin.sock --format json")]
@@ -30,6 +41,11 @@ struct Key {
     tenant: String,
     name: String,
     access: String,
+    /// Earlier versions of the gateway do not say.
+    #[serde(default)]
+    linked_accounts: Vec<String>,
+    #[serde(default)]
+    more_linked_accounts: usize,
     expires: Option<Timestamp>,
     per_second: Option<u32>,
     requests: u64,
@@ -37,7 +53,11 @@ struct Key {
     last_used_seconds_ago: Option<u64>,
 }
 
-const HEADINGS: [&str; 8] = ["TENANT", "NAME", "ACCESS", "EXPIRES", "LAST USED", "REQUESTS/MIN", "429/MIN", "RATE"];
+/// Most characters of the linked accounts in a row.
+const MAX_ACCOUNTS: usize = 40;
+
+const HEADINGS: [&str; 9] =
+    ["TENANT", "NAME", "ACCESS", "LINKED ACCOUNTS", "EXPIRES", "LAST USED", "REQUESTS/MIN", "429/MIN", "RATE"];
 
 /// Prints the client keys: their permissions, expiry and last use, the requests and 429s of the last minute, and the rate of
 /// their own budgets.
@@ -76,7 +96,7 @@ fn check_tenant(id: &str, tenants: &Value) -> Result<(), CommandError> {
     Err(format!("there is no tenant `{id}`{suggestion}").into())
 }
 
-fn row(key: &Key, now: Option<Timestamp>) -> [String; 8] {
+fn row(key: &Key, now: Option<Timestamp>) -> [String; 9] {
     let expires = match key.expires {
         None => "never".to_owned(),
         Some(end) if now.is_some_and(|now| now >= end) => format!("{end} (expired)"),
@@ -86,7 +106,30 @@ fn row(key: &Key, now: Option<Timestamp>) -> [String; 8] {
         key.last_used_seconds_ago.map_or("not since start".to_owned(), |seconds| format!("{} ago", time_span(seconds)));
     let rate = key.per_second.map_or("-".to_owned(), |rate| format!("{rate}/s"));
     let (requests, limited) = (key.requests.to_string(), key.limited.to_string());
-    [key.tenant.clone(), key.name.clone(), key.access.clone(), expires, used, requests, limited, rate]
+    let accounts = accounts(&key.linked_accounts, key.more_linked_accounts);
+    [key.tenant.clone(), key.name.clone(), key.access.clone(), accounts, expires, used, requests, limited, rate]
+}
+
+/// The linked accounts of a key in one cell, as far as there is room, and the number of the others.
+fn accounts(shown: &[String], more: usize) -> String {
+    let (mut cell, mut left_out) = (String::new(), more);
+    for pattern in shown {
+        let separator = if cell.is_empty() { "" } else { ", " };
+        let room = MAX_ACCOUNTS.saturating_sub(cell.chars().count() + separator.len());
+        if pattern.chars().count() <= room {
+            cell.extend([separator, pattern]);
+        } else if cell.is_empty() {
+            cell.extend(pattern.chars().take(MAX_ACCOUNTS - 1).chain(['…']));
+        } else {
+            left_out += 1;
+        }
+    }
+    match (left_out, cell.is_empty()) {
+        (0, true) => "-".to_owned(),
+        (0, false) => cell,
+        (number, true) => format!("(+{number})"),
+        (number, false) => format!("{cell} (+{number})"),
+    }
 }
 
 /// Lines whose columns begin below each other.
@@ -102,6 +145,23 @@ fn aligned<const N: usize>(rows: &[[String; N]]) -> impl Iterator<Item = String>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_names_linked_accounts_as_far_as_there_is_room() {
+        let long = "x".repeat(60);
+        let cut = format!("{}…", "x".repeat(39));
+        for (shown, more, cell) in [
+            (vec!["*"], 0, "*"),
+            (vec!["acme-*", "b"], 2, "acme-*, b (+2)"),
+            (vec![&*long, "b"], 0, &format!("{cut} (+1)")),
+            (vec!["b", &long, "c"], 0, "b, c (+1)"),
+            (vec![], 3, "(+3)"),
+            (vec![], 0, "-"),
+        ] {
+            let shown: Vec<String> = shown.into_iter().map(str::to_owned).collect();
+            assert_eq!(accounts(&shown, more), cell);
+        }
+    }
 
     #[test]
     fn columns_begin_below_each_other() {

@@ -192,6 +192,10 @@ fn in_plain_words(message: &str) -> String {
     if let Some(name) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         return format!("`{name}` is missing in this table");
     }
+    let is_of_other_size = |message: &str| message.ends_with("as i128, expected any valid TOML value");
+    if ["integer number overflowed", "u64 value was too large"].contains(&message) || is_of_other_size(message) {
+        return "this number is too large".to_owned();
+    }
     if message == "wanted string or table" {
         return "this is a text in quotes".to_owned();
     }

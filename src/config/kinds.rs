@@ -132,17 +132,26 @@ impl Setting<'_> {
 
     fn refuse_as_whole_number(&self, value: &DeValue<'_>) -> Option<String> {
         let DeValue::Integer(number) = value else { return refuse_as_number(value, "a whole number") };
-        let number = i128::from_str_radix(number.as_str(), number.radix()).ok()?;
+        let number = i128::from_str_radix(number.as_str(), number.radix()).ok();
+        let (minimum, maximum) = (self.schema["minimum"].as_i64().unwrap_or(0), self.schema["maximum"].as_i64());
         // The range of its type, if the schema has one; narrower limits have checks of their own.
         let (smallest, largest) = match self.schema["format"].as_str() {
             Some("uint8") => (0, u8::MAX.into()),
             Some("uint16") => (0, u16::MAX.into()),
             Some("uint32") => (0, u32::MAX.into()),
-            Some(_) => return None,
-            None => (self.schema["minimum"].as_i64()?, self.schema["maximum"].as_i64()?),
+            Some(_) => (0, i64::MAX),
+            None => (minimum, maximum.unwrap_or(i64::MAX)),
         };
-        let is_within = (i128::from(smallest)..=i128::from(largest)).contains(&number);
-        (!is_within).then(|| format!("{number} is not a whole number from {smallest} to {largest}"))
+        if number.is_some_and(|number| (i128::from(smallest)..=i128::from(largest)).contains(&number)) {
+            return None;
+        }
+        // The message has the limits that the checks will apply.
+        let most = match maximum.map_or(largest, |most| most.min(largest)) {
+            i64::MAX => String::new(),
+            most => format!(" to {most}"),
+        };
+        let number = number.map_or("this".to_owned(), |number| number.to_string());
+        Some(format!("{number} is not a whole number from {}{most}", minimum.max(smallest)))
     }
 
     /// The texts of which the setting is one, in quotes; empty if it can be any text.

@@ -99,7 +99,7 @@ fn parse(path: &Path, text: &str, resolver: &Resolver<'_>) -> Result<Config, Con
         Finding::of_parser(source, origin, &error)
     })?;
     let mut findings = overrides::apply(&mut tree, resolver.environment());
-    let written = tree.read().map_err(|error| refused(source, &tree, &error))?;
+    let written = tree.read().map_err(|error| not_written((source, &schema), &tree, &error))?;
     inherit_common_settings(&mut tree);
     let config = read_all((source, &schema), &mut tree, &mut findings);
     // Tables are read in the order of their names. Within a line the cause stays before its consequences.
@@ -124,6 +124,17 @@ fn parse(path: &Path, text: &str, resolver: &Resolver<'_>) -> Result<Config, Con
     Ok(config)
 }
 
+/// A tree with a number that TOML's integers can't hold: the range of its setting, if it has one, says more than the parser.
+fn not_written((source, schema): (Source<'_>, &Json), tree: &Tree<'_>, error: &toml::de::Error) -> ConfigError {
+    let findings = wrong_kinds(tree.root(), schema).into_iter();
+    let findings: Vec<Finding> = findings.map(|wrong| of_wrong_kind(source, tree, &wrong)).collect();
+    if findings.is_empty() { refused(source, tree, error).into() } else { ConfigError(findings) }
+}
+
+fn of_wrong_kind(source: Source<'_>, tree: &Tree<'_>, wrong: &WrongKind) -> Finding {
+    Finding::of_value(source, tree.origin(Some(wrong.span.clone())), &wrong.message)
+}
+
 fn refused(source: Source<'_>, tree: &Tree<'_>, error: &toml::de::Error) -> Finding {
     Finding::of_parser(source, tree.origin(error.span()), error)
 }
@@ -131,9 +142,9 @@ fn refused(source: Source<'_>, tree: &Tree<'_>, error: &toml::de::Error) -> Find
 /// Deserialises the tree without the values that can't be, each of which becomes a finding; `None` if too little is left.
 fn read_all((source, schema): (Source<'_>, &Json), tree: &mut Tree<'_>, findings: &mut Vec<Finding>) -> Option<Config> {
     let mut removed = Vec::new();
-    for WrongKind { span, message } in wrong_kinds(tree.root(), schema) {
-        findings.push(Finding::of_value(source, tree.origin(Some(span.clone())), &message));
-        removed.extend(tree.remove(&span));
+    for wrong in wrong_kinds(tree.root(), schema) {
+        findings.push(of_wrong_kind(source, tree, &wrong));
+        removed.extend(tree.remove(&wrong.span));
     }
     for _ in 0..MAX_REMOVED {
         let error = match tree.read() {

@@ -1,8 +1,8 @@
 //! The variables `OTEL_*` that tell how spans are exported, as OpenTelemetry's specification defines them.
 //!
 //! These are the ones that the connection to the collector and the queue of spans need. The exporter reads the others itself:
-//! compression and resource attributes. As the specification demands, a value that can't be used is ignored, with a
-//! warning.
+//! compression and resource attributes. As the specification demands, a value that can't be used, or is not UTF-8, is ignored,
+//! with a warning.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-use super::environment::Environment;
+use super::environment::{Environment, NOT_UTF8};
 use super::secret::{Secret, SecretSource};
 
 /// Limits of the queue in which spans wait for their export.
@@ -62,6 +62,11 @@ impl<'a> OtelVariables<'a> {
         names.iter().find_map(|name| self.get(name).map(|value| (*name, value)))
     }
 
+    /// The variables whose values are not UTF-8.
+    pub(super) fn unreadable(self) -> impl Iterator<Item = &'a str> {
+        self.0.unreadable_with_prefix("OTEL_")
+    }
+
     /// True if the environment turns the export of spans off.
     pub(super) fn turn_export_off(self) -> bool {
         self.get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
@@ -91,6 +96,12 @@ impl<'a> OtelVariables<'a> {
     /// The longest time for an export.
     pub(super) fn timeout(self) -> Duration {
         Duration::from_millis(self.number(&TIMEOUT).into())
+    }
+
+    /// A warning about each variable that is not UTF-8, but for the one that the caller reports.
+    pub(super) fn ignored_bytes(self, reported: Option<&'static str>) -> impl Iterator<Item = String> {
+        let others = self.unreadable().filter(move |name| Some(*name) != reported);
+        others.map(|name| format!("the environment variable {name} is ignored: {NOT_UTF8}"))
     }
 
     /// A warning about each number that can't be used.

@@ -12,7 +12,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::connection::{CaFile, Connection, MAX_CONNECTION_AGE, SUSPECT_AFTER};
-use super::environment::Environment;
+use super::environment::{Environment, NOT_UTF8};
 use super::otel_variables::{HEADERS, OtelVariables, SpanBatches};
 use super::resolver::Resolver;
 use super::secret::Secret;
@@ -132,7 +132,9 @@ impl Traces {
         let variables = OtelVariables(environment);
         let endpoint = at.key("endpoint");
         let mut found = Vec::new();
-        match (&self.endpoint, CollectorUrl::of_environment(variables)) {
+        let of_environment = CollectorUrl::of_environment(variables);
+        let reported = of_environment.as_ref().map(|(name, _)| *name);
+        match (&self.endpoint, of_environment) {
             (Some(_), Some((name, _))) => found.push(endpoint.refuse(overrides(name))),
             (None, Some((name, Err(why)))) => {
                 found.push(endpoint.refuse(format!("no spans are exported: the environment variable {name}: {why}")));
@@ -159,6 +161,7 @@ impl Traces {
         if variables.get(SAMPLER).is_some() {
             found.push(at.key("sample").refuse(format!("this decides; the environment variable {SAMPLER} is ignored")));
         }
+        found.extend(variables.ignored_bytes(reported).map(|message| at.refuse(message)));
         found.extend(variables.ignored_numbers().map(|message| at.refuse(message)));
         found
     }
@@ -192,10 +195,14 @@ impl CollectorUrl {
     fn of_environment(variables: OtelVariables<'_>) -> Option<(&'static str, Result<Self, String>)> {
         const OF_SPANS: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
         const OF_ALL_SIGNALS: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        const NAMES: [&str; 2] = [OF_SPANS, OF_ALL_SIGNALS];
         if variables.turn_export_off() {
             return None;
         }
-        let (name, url) = variables.first(&[OF_SPANS, OF_ALL_SIGNALS])?;
+        let Some((name, url)) = variables.first(&NAMES) else {
+            let is_unreadable = |name: &&str| variables.unreadable().any(|unreadable| unreadable == *name);
+            return Some((NAMES.into_iter().find(is_unreadable)?, Err(NOT_UTF8.to_owned())));
+        };
         // The variable for spans has the whole path.
         Some((name, if name == OF_SPANS { Self::parse_with(url, str::to_owned) } else { Self::parse(url) }))
     }

@@ -99,7 +99,7 @@ pub(super) struct RequestContext {
     /// The owner of a credential that is known but was refused.
     pub(super) refused: Option<Authenticated>,
     pub(super) key: Option<CacheKey>,
-    /// The text of the canonical query, if the query memo has it.
+    /// The text of the canonical query, if the query memo has it, or if a budget refused the request.
     pub(super) canonical: Option<Arc<str>>,
     /// The age of the entry that was served.
     pub(super) age: Option<Duration>,

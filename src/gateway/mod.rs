@@ -32,8 +32,8 @@ use self::context::{RequestContext, Sent};
 pub use self::error::GatewayError;
 pub use self::fleet_status::FleetStatus;
 use self::look_up::{Lookup, look_up, not_cached};
-use self::normalise::{Miss, Normalised, UpstreamOp, normalise};
-pub use self::status::{Explained, Readiness, Status, TenantReadiness};
+use self::normalise::{Miss, Normalised, UpstreamOp, canonical_of_refused, normalise};
+pub use self::status::{Explained, Readiness, Status, TenantReadiness, TenantState};
 pub use self::unfinished::Unfinished;
 use self::unfinished::Wait;
 use crate::admit::{NotAdmitted, admit};
@@ -41,7 +41,7 @@ use crate::cache::{CacheKey, CacheOutcome, Coding, CutOff, Directives, Encoder, 
 use crate::caller::{Authenticated, Caller, Callers, IssuerIndex, Unidentified};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
-use crate::error::ClientError;
+use crate::error::{ClientError, Reason};
 use crate::fetch::{FetchRequest, Fetcher};
 use crate::fleet::{EventSink, Fleet, FleetError};
 use crate::limit::{BudgetQuestion, Policy};
@@ -291,9 +291,21 @@ impl Gateway {
     /// The error response.
     #[cold]
     fn refuse(&self, head: &Parts, context: &mut RequestContext, error: &ClientError) -> Response<Body> {
+        // A budget refuses a request before its query is parsed; the log shows what is asked too often all the same.
+        if context.key.is_none() && error.is(Reason::RateLimitExceeded) {
+            context.canonical = self.canonical_of_refused(head);
+        }
         let response = respond::error(&mut context.response, error);
         self.record(head, context, Sent::from(&response), Some(AccessError::from(error)));
         response
+    }
+
+    /// The canonical query of a request that was refused before its query was parsed.
+    fn canonical_of_refused(&self, head: &Parts) -> Option<Arc<str>> {
+        match route(head, &self.config.server, &self.config.pass_through).ok()? {
+            Route::Endpoint(endpoint) => canonical_of_refused(endpoint, head.uri.query(), &self.config.query),
+            Route::Preflight(_) | Route::Webhook(_) => None,
+        }
     }
 
     /// Records the finished request in metrics, log and trace. The last thing that happens for every request.

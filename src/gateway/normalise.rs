@@ -10,11 +10,16 @@ use crate::cache::{CacheKey, Directives, Entry};
 use crate::caller::Caller;
 use crate::config::{PassThrough, Scope};
 use crate::error::{ClientError, Reason};
-use crate::executions::{BatchesQuery, ForwardedParameters, ParsedQuestion, PathId, QueryMemo, QueryPolicy, Question};
+use crate::executions::{
+    BatchesQuery, ForwardedParameters, ListQuery, ParsedQuestion, PathId, QueryMemo, QueryPolicy, Question,
+};
 use crate::request::other_account::check_form;
 use crate::request::route::{Action, Endpoint};
 use crate::tenant::Tenant;
 use crate::webhook::Signature;
+
+/// Most bytes of the canonical query of a refused request: a caller that sends too much must not fill the log as well.
+const MAX_REFUSED_QUERY: usize = 512;
 
 /// The canonical form of a request.
 pub(super) enum Normalised {
@@ -81,6 +86,24 @@ pub(super) fn normalise(
     Ok(Normalised::Question(question))
 }
 
+/// The canonical query of a request that was refused before this step, for its log line; at most [`MAX_REFUSED_QUERY`] bytes.
+/// `None` if the resource can't be cached or the query is not accepted.
+#[cold]
+pub(super) fn canonical_of_refused(endpoint: Endpoint, query: Option<&str>, policy: &QueryPolicy) -> Option<Arc<str>> {
+    let question = match endpoint {
+        Endpoint::List => Question::List(ListQuery::parse(query, policy).ok()?),
+        Endpoint::Execution(execution) => {
+            Question::Execution(execution, ForwardedParameters::parse(query, policy).ok()?)
+        }
+        Endpoint::Batches(execution, node) => {
+            Question::Batches(execution, node, BatchesQuery::parse(query, policy).ok()?)
+        }
+        Endpoint::PassThrough(_) | Endpoint::Action(..) => return None,
+    };
+    let canonical = question.to_string();
+    Some(canonical[..canonical.floor_char_boundary(MAX_REFUSED_QUERY)].into())
+}
+
 /// Checks that a request of the allow-list stays within the caller's confinement, as far as its query says.
 fn check_scope(caller: &Caller, allowed: &PassThrough, query: Option<&str>) -> Result<(), ClientError> {
     match (allowed.scope, caller.partition().linked_account_id()) {
@@ -90,5 +113,25 @@ fn check_scope(caller: &Caller, allowed: &PassThrough, query: Option<&str>) -> R
         }
         (Scope::Account, Some(own)) => check_form(query.unwrap_or_default().as_bytes(), own),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executions::{COLLECTION, UnknownParameters};
+
+    #[test]
+    fn the_canonical_query_of_a_refused_request_is_bounded() {
+        let policy = QueryPolicy { unknown: UnknownParameters::Forward, ..QueryPolicy::default() };
+        let long = format!("x={}", "%C3%BC".repeat(1000));
+        for (query, expected) in [
+            ("page=01", format!("{COLLECTION}?page=1&limit=10")),
+            (&long, format!("{COLLECTION}?page=1&limit=10&{long}")[..MAX_REFUSED_QUERY].to_owned()),
+        ] {
+            let canonical = canonical_of_refused(Endpoint::List, Some(query), &policy);
+            assert_eq!(canonical.as_deref(), Some(&*expected));
+        }
+        assert_eq!(canonical_of_refused(Endpoint::List, Some("page=0"), &policy), None);
     }
 }

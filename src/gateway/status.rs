@@ -12,7 +12,7 @@ use super::normalise::{Normalised, normalise};
 use super::{ConnectionContext, Gateway};
 use crate::cache::Usage;
 use crate::caller::{ClientKeyStatus, KeyState};
-use crate::config::Derive;
+use crate::config::{AccountNaming, Derive};
 use crate::executions::{DerivationKind, DerivationKinds};
 use crate::lifecycle::Reloads;
 use crate::observe::{ErrorGroup, Event, KeyCheck, Latency, RenewalErrorGroup, ScrapeState, ScrapedTenant, Traffic};
@@ -148,7 +148,7 @@ impl Gateway {
             busiest,
             errors: recent.errors(now, naming),
             renewal_errors: recent.renewal_errors(now, naming),
-            client_keys: self.callers.client_keys(now),
+            client_keys: self.callers.client_keys(now, naming),
             events: self.observer.events(naming),
             fleet: self.fleet_status(),
         }
@@ -232,7 +232,7 @@ impl Gateway {
             issuers: self.callers.issuer_keys().map(|(id, keys)| (&**id, keys == KeyState::Available)).collect(),
             fleet: self.scraped_fleet(),
             reloads,
-            client_keys: self.callers.client_keys(self.clock.now()),
+            client_keys: self.callers.client_keys(self.clock.now(), AccountNaming::None),
             certificates,
         })
     }

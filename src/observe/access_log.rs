@@ -82,12 +82,12 @@ fn write(line: &mut Vec<u8>, buffers: &mut Buffers, settings: &config::Log, cloc
     let callers_trace = record.origin.push(line);
     push_plain(line, b",\"endpoint\":\"", record.resource.name());
     push_plain(line, b",\"method\":\"", record.method);
-    if let Some(key) = record.key {
-        let canonical = record.canonical.unwrap_or_else(|| {
-            scratch.clear();
-            key.question().write_canonical(scratch);
-            scratch
-        });
+    let canonical = record.canonical.or_else(|| {
+        scratch.clear();
+        record.key?.question().write_canonical(scratch);
+        Some(scratch)
+    });
+    if let Some(canonical) = canonical {
         // Everything but unreserved characters is percent-encoded.
         push_plain(line, b",\"query\":\"", canonical);
     }

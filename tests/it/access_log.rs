@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::connection::{once_as, raw};
 use crate::support::program::Program;
 use crate::support::rogue::{Deed, RogueRefold};
-use crate::support::{EXECUTIONS, KEY, ORG_KEY, Port};
+use crate::support::{EXECUTIONS, KEY, ORG_KEY, Port, eventually};
 
 #[tokio::test]
 async fn each_request_leaves_one_line_with_its_outcome() {
@@ -79,6 +79,31 @@ async fn the_cause_of_an_error_is_logged_and_not_sent() {
         assert_eq!(fields, ["error_code", "http_error_type", "message", "request_id", "status_code"]);
         assert!(!answer.contains(cause), "{cause} in {answer}");
     }
+}
+
+#[tokio::test]
+async fn a_line_of_a_refused_request_has_its_canonical_query() {
+    let program = Program::start(|config| config.client_limit(1, 1), None).await;
+    let targets = [
+        (format!("{EXECUTIONS}?status=errored&page=01"), json!(format!("{EXECUTIONS}?page=1&limit=10&status=ERRORED"))),
+        (format!("{EXECUTIONS}/abc"), json!(format!("{EXECUTIONS}/abc"))),
+        (
+            format!("{EXECUTIONS}/abc/nodes/n/batches"),
+            json!(format!("{EXECUTIONS}/abc/nodes/n/batches?page=1&limit=10")),
+        ),
+        // What the caller sent is never shown.
+        (format!("{EXECUTIONS}?secret=1"), Value::Null),
+    ];
+    for (target, _) in &targets {
+        let refused = async || program.ask(target, &once_as("acme-1")).await.starts_with("HTTP/1.1 429 ");
+        eventually(refused).await;
+    }
+    let lines = program.end().await;
+    let refused = lines.iter().filter(|line| line["status"] == 429).map(|line| line["query"].to_string());
+    let (mut refused, mut expected) = (refused.collect::<Vec<_>>(), targets.map(|(_, query)| query.to_string()));
+    refused.sort();
+    expected.sort();
+    assert_eq!(refused, expected, "{lines:#?}");
 }
 
 #[tokio::test]

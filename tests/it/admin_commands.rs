@@ -127,12 +127,19 @@ async fn keys_lists_the_client_keys_and_their_use() {
     let list = shown(&["keys", "--config", &gateway.file()]);
     let rows: Vec<Vec<&str>> =
         list.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
-    assert_eq!(rows[0], ["TENANT", "NAME", "ACCESS", "EXPIRES", "LAST USED", "REQUESTS/MIN", "429/MIN", "RATE"]);
-    let used = rows[1][4].to_owned();
+    let headings =
+        ["TENANT", "NAME", "ACCESS", "LINKED ACCOUNTS", "EXPIRES", "LAST USED", "REQUESTS/MIN", "429/MIN", "RATE"];
+    assert_eq!(rows[0], headings);
+    let help = shown(&["keys", "--help"]);
+    assert!(headings.iter().all(|name| help.contains(name)), "{help}");
+    let used = rows[1][5].to_owned();
     assert!(used.ends_with(" s ago"), "{list}");
-    assert_eq!(rows[1], ["t", "dashboards", "read", "never", &used, "3", "1", "1/s"]);
-    assert_eq!(rows[2], ["t", "old", "read", "2020-01-01T00:00:00Z (expired)", "not since start", "0", "0", "-"]);
-    assert_eq!(rows[3], ["other", "support", "read+write", "never", "not since start", "0", "0", "-"]);
+    assert_eq!(rows[1], ["t", "dashboards", "read", "*", "never", &used, "3", "1", "1/s"]);
+    assert_eq!(
+        rows[2],
+        ["t", "old", "read", "acme-*", "2020-01-01T00:00:00Z (expired)", "not since start", "0", "0", "-"]
+    );
+    assert_eq!(rows[3], ["other", "support", "read+write", "*", "never", "not since start", "0", "0", "-"]);
     let json = shown(&["keys", "--config", &gateway.file(), "--tenant", "other", "--format", "json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
     let [key] = json["client_keys"].as_array().expect("a list").as_slice() else { panic!("{json}") };

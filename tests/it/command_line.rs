@@ -25,7 +25,7 @@ fn run_with(arguments: &[&str], configuration: &str) -> (Output, String) {
 }
 
 #[test]
-fn explain_shows_the_canonical_form_in_both_dialects() {
+fn explain_without_a_configuration_shows_both_dialects() {
     let output =
         run(&["explain", &format!("{EXECUTIONS}?status=errored&execution_source=api-call"), "--tenant", "acme"]);
     assert!(output.status.success());
@@ -46,6 +46,21 @@ fn explain_shows_the_canonical_form_in_both_dialects() {
     let wrong = run(&["explain", "stats=ERRORED"]);
     assert!(!wrong.status.success());
     assert!(text(&wrong.stderr).contains("did you mean `status`?"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn explain_shows_the_target_in_the_dialect_of_the_configuration() {
+    for (dialect, source) in [("documented", "API%20Call"), ("v3", "API_CALL")] {
+        let config = Configuration::new().set("upstream.dialect", dialect);
+        let (output, _) = run_with(&["explain", "execution_source=api-call"], &config.to_toml());
+        let out = text(&output.stdout);
+        let labels: Vec<&str> = out.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(labels, ["route", "canonical", "upstream", "cache"], "{out}");
+        assert!(
+            out.contains(&format!("upstream    GET {EXECUTIONS}?page=1&limit=10&execution_source={source}\n")),
+            "{out}"
+        );
+    }
 }
 
 /// A configuration with three pass-through routes.

@@ -1,6 +1,8 @@
 //! The export of spans: batches, retries, dropped spans, and the variables of OpenTelemetry.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex};
 
 use http::StatusCode;
@@ -276,4 +278,38 @@ async fn a_collector_of_the_environment_that_cannot_be_used_is_a_warning() {
     let expected =
         "no spans are exported: the environment variable OTEL_EXPORTER_OTLP_ENDPOINT: the URL has to begin with";
     assert!(warnings.iter().any(|warning| warning.contains(expected)), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn check_and_serve_warn_of_variables_that_are_not_utf8() {
+    let folder = Folder::new();
+    let endpoint = "[traces]\nendpoint = \"http://127.0.0.1:1\"\n";
+    for (traces, name, expected) in [
+        (
+            "",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "no spans are exported: the environment variable NAME: the value is not UTF-8",
+        ),
+        (endpoint, "OTEL_EXPORTER_OTLP_ENDPOINT", "this overrides the environment variable NAME"),
+        (endpoint, "OTEL_RESOURCE_ATTRIBUTES", "the environment variable NAME is ignored: the value is not UTF-8"),
+        (endpoint, "OTEL_BSP_MAX_QUEUE_SIZE", "the environment variable NAME is ignored: the value is not UTF-8"),
+    ] {
+        let file = folder.write("postern.toml", Configuration::new().toml(traces).to_toml());
+        let command = |command: &str| {
+            let mut program = postern();
+            program.args([command, "--config"]).arg(&file).env(name, OsStr::from_bytes(b"http://a.example/\xff"));
+            program
+        };
+        let expected = expected.replace("NAME", name);
+        let checked = run_to_end(&mut command("check"));
+        assert!(checked.status.success());
+        let checked = String::from_utf8([checked.stdout, checked.stderr].concat()).expect("UTF-8");
+        assert_eq!(checked.matches("warning: ").count(), 1, "{checked}");
+        let mut process = Process::run(command("serve")).await;
+        process.until_logged("\"config_warning\"", 1).await;
+        let served = process.terminate().await.log.join("\n");
+        for said in [checked, served] {
+            assert!(said.contains(&expected), "{expected}: {said}");
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! Values of another kind than their settings', and what the error says to write.
 
+use serde_json::Value;
+
+use super::super::schema::schema_value;
 use super::{parse, tenant, with_key};
 
 /// Files with one wrong value, each with the place and the message of its error.
@@ -17,7 +20,15 @@ const WRONG_VALUES: &[(&str, &str)] = &[
     ("[server]\nworkers = \"two\"", "2:11: this is a whole number, not a text"),
     ("[server]\nworkers = [2]", "2:11: this is a whole number, not a list"),
     ("[server]\nworkers = 2.5", "2:11: this is a whole number"),
-    ("[server]\nworkers = -1", "2:11: -1 is not a whole number from 0 to 65535"),
+    ("[server]\nworkers = -1", "2:11: -1 is not a whole number from 0 to 512"),
+    ("[server]\nworkers = 65536", "2:11: 65536 is not a whole number from 0 to 512"),
+    ("[server]\nworkers = 1000000000000000000000000000000000000000", "2:11: this is not a whole number from 0 to 512"),
+    ("[server]\nworkers = -9223372036854775809", "2:11: -9223372036854775809 is not a whole number from 0 to 512"),
+    ("[server]\nmax_header_size = 9223372036854775808", "2:19: this number is too large"),
+    ("[server]\nmax_header_size = 9999999999999999999999", "2:19: this number is too large"),
+    ("[server]\nmax_header_size = -1", "2:19: a size can't be negative"),
+    ("[query]\nmax_limit = -1", "2:13: -1 is not a whole number from 1 to 4294967295"),
+    ("[upstream]\npool_idle_per_worker = -1", "2:24: -1 is not a whole number from 0"),
     ("[upstream]\nretries = 256", "2:11: 256 is not a whole number from 0 to 255"),
     ("[limits.client]\nburst = \"10s\"", "2:9: this is a whole number, not a duration"),
     ("query = { max_limit = \"50\" }", "1:23: this is a whole number; write `50`"),
@@ -83,4 +94,34 @@ fn a_value_of_the_wrong_kind_gets_the_right_one() {
 fn inherited_values_of_the_wrong_kind_are_reported_once() {
     let message = parse(&format!("[limits.client]\nburst = \"5\"\n{}", with_key(""))).expect_err("a text");
     assert_eq!(message.matches("postern.toml:").count(), 1, "{message}");
+}
+
+/// A file for each setting that is a whole number or a size, with -1 as its value.
+fn negative_numbers(headers: &str, name: &str, schema: &Value, found: &mut Vec<String>) {
+    for (key, setting) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+        let (item, header) = match &setting["type"] {
+            kind if kind == "array" => (&setting["items"], format!("[[{path}]]")),
+            _ => (setting, format!("[{path}]")),
+        };
+        negative_numbers(&format!("{headers}{header}\n"), &path, item, found);
+        let is_number = |kind: &Value| kind == "integer";
+        if is_number(&setting["type"]) || setting["type"].as_array().is_some_and(|kinds| kinds.iter().any(is_number)) {
+            found.push(format!("{headers}{key} = -1\n"));
+        }
+    }
+}
+
+#[test]
+fn a_negative_number_gets_the_range_of_its_setting() {
+    let mut files = Vec::new();
+    negative_numbers("", "", &schema_value(), &mut files);
+    assert!(files.len() > 25, "{files:?}");
+    for text in files {
+        let message = parse(&text).expect_err(&text);
+        let place = format!("postern.toml:{}:", text.lines().count());
+        let first = message.lines().find(|line| line.starts_with(&place)).unwrap_or_default();
+        let says_the_range = first.contains(": -1 is not a whole number from ");
+        assert!(says_the_range || first.ends_with(": a size can't be negative"), "{text}{message}");
+    }
 }
