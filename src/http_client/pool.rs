@@ -176,7 +176,7 @@ impl Pool {
         let before = received.bytes();
         let is_silent = || received.bytes() == before;
         let mut abandoned = suspicion.abandoned();
-        let mut check_at = suspicion.suspected_at(waiting);
+        let mut check_at = suspicion.first_check(waiting);
         let mut probe = None;
         let result = {
             let mut sending = pin!(connection.send(request));

@@ -87,6 +87,11 @@ impl Suspicion {
         Waiting { sent: Instant::now(), latest: self.connections().opened }
     }
 
+    /// Returns the moment before which a GET is not suspected. Costs no look at the connections, unlike [`Self::suspected_at`].
+    pub(super) fn first_check(&self, waiting: Waiting) -> Instant {
+        waiting.sent + self.after
+    }
+
     /// Returns the moment at which a GET is suspected, if nothing arrives until then.
     pub(super) fn suspected_at(&self, waiting: Waiting) -> Instant {
         let connections = self.connections();

@@ -55,6 +55,8 @@ struct HeldPlaces {
     tenants: Counts<usize>,
     credentials: Counts<u64>,
     flows: Counts<Flow>,
+    /// Of the places that are kept for the tenants, those that their tenants hold.
+    guaranteed: usize,
 }
 
 type Counts<K> = HashMap<K, usize, foldhash::fast::RandomState>;
@@ -152,14 +154,14 @@ impl PlacesState {
         let can_take = self.can_take(holder);
         if can_take {
             self.free -= 1;
-            self.held.add(holder);
+            self.held.add(holder, self.guaranteed);
         }
         can_take
     }
 
     fn release(&mut self, holder: PlaceHolder) {
         self.free += 1;
-        self.held.remove(holder);
+        self.held.remove(holder, self.guaranteed);
     }
 
     fn can_take(&self, PlaceHolder { tenant, flow }: PlaceHolder) -> bool {
@@ -167,9 +169,8 @@ impl PlacesState {
             return false;
         }
         let guaranteed = self.guaranteed;
-        let used = |held: usize| held.min(guaranteed);
         let own = self.held.tenants.get(&tenant).copied().unwrap_or(0);
-        let used_by_others = self.held.tenants.values().map(|held| used(*held)).sum::<usize>() - used(own);
+        let used_by_others = self.held.guaranteed - own.min(guaranteed);
         let kept_for_others = (guaranteed * (self.tenants - 1)).saturating_sub(used_by_others);
         self.free > 0 && (own < guaranteed || self.free > kept_for_others)
     }
@@ -191,13 +192,19 @@ impl HeldPlaces {
         held.map(|held| held.copied().unwrap_or(0))
     }
 
-    fn add(&mut self, PlaceHolder { tenant, flow }: PlaceHolder) {
-        *self.tenants.entry(tenant).or_default() += 1;
+    /// Adds a place to those of a holder, to whose tenant so many are guaranteed.
+    fn add(&mut self, PlaceHolder { tenant, flow }: PlaceHolder, guaranteed: usize) {
+        let held = self.tenants.entry(tenant).or_default();
+        *held += 1;
+        self.guaranteed += usize::from(*held <= guaranteed);
         *self.credentials.entry(flow.credential).or_default() += 1;
         *self.flows.entry(flow).or_default() += 1;
     }
 
-    fn remove(&mut self, PlaceHolder { tenant, flow }: PlaceHolder) {
+    /// Undoes [`Self::add`].
+    fn remove(&mut self, PlaceHolder { tenant, flow }: PlaceHolder, guaranteed: usize) {
+        let held = self.tenants.get(&tenant).copied().unwrap_or(0);
+        self.guaranteed -= usize::from((1..=guaranteed).contains(&held));
         subtract(&mut self.tenants, &tenant);
         subtract(&mut self.credentials, &flow.credential);
         subtract(&mut self.flows, &flow);
