@@ -18,6 +18,7 @@ mod certificate;
 mod client_key;
 mod credential;
 mod credential_kind;
+mod digest_memo;
 mod grant;
 mod identify;
 mod jwt;
