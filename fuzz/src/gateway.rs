@@ -22,13 +22,14 @@ fn start() -> (Server, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
     let refold = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
+    let serve = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
             simulator.serve(listener).await.expect("the simulated Refold serves");
         });
-    });
+    };
+    std::thread::Builder::new().name("refold".to_owned()).spawn(serve).expect("a thread");
     let config = crate::configuration(&format!("http://{refold}"));
     let server = Server::start(config, Clock::system()).unwrap_or_else(|error| panic!("{error}"));
     let address = match &server.addresses()[0] {
