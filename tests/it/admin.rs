@@ -189,7 +189,7 @@ async fn a_refused_configuration_is_shown_and_stays_ready() {
 #[tokio::test]
 async fn a_draining_gateway_is_alive_and_not_ready() {
     let builder = World::builder().refold(ScriptedRefold::gated().await).config(Configuration::admin);
-    let world = builder.config(|config| config.drain_timeout("20s").set("server.workers", 1)).start().await;
+    let world = builder.config(|config| config.drain_timeout("1s").set("server.workers", 1)).start().await;
     let admin = world.gateway.admin_address();
     let mut in_flight = Connection::open(world.gateway.address).await;
     in_flight.send(&with_key(KEY, "acme-1")).await;

@@ -19,7 +19,7 @@ const ACCOUNT: [(&str, &str); 1] = [("linked_account_id", "acme-1")];
 async fn world(listener: Listener) -> World {
     let builder = World::builder()
         .clock(clock_of_certificates().0)
-        .config(|config| config.listeners([listener]).drain_timeout("20s"));
+        .config(|config| config.listeners([listener]).drain_timeout("1s"));
     builder.tenant(|tenant| tenant.client_certificate(&["acme-*"])).start().await
 }
 

@@ -16,7 +16,7 @@ use crate::support::{
 fn builder() -> WorldBuilder {
     let org_keys = [ORG_KEY, NEXT_ORG_KEY, OTHER_ORG_KEY].map(str::to_owned).to_vec();
     let builder = World::builder().simulator(|settings| settings.org_keys = org_keys);
-    builder.config(|config| config.drain_timeout("20s"))
+    builder.config(|config| config.drain_timeout("1s"))
 }
 
 /// A page of a linked account, requested with a client key.
@@ -26,7 +26,7 @@ async fn list(world: &World, key: &str, account: &str) -> Answer {
 
 /// A change that touches nothing that a request depends on.
 fn harmless(config: Configuration) -> Configuration {
-    config.drain_timeout("19s")
+    config.drain_timeout("900ms")
 }
 
 #[tokio::test]

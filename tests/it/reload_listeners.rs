@@ -13,7 +13,7 @@ use crate::support::{Configuration, Folder, KEY, Listener, World, as_account, ev
 
 /// A world that gives an idle connection enough time for one more request before it closes it.
 async fn lingering(config: Configuration) -> World {
-    World::builder().config(|_| config.drain_timeout("20s")).start().await
+    World::builder().config(|_| config.drain_timeout("1s")).start().await
 }
 
 /// Waits until a response announces the end of its connection: a worker learns of a reload a moment later.
