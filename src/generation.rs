@@ -12,7 +12,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::caller::ListenerIdentity;
-use crate::gateway::{ConnectionContext, Gateway, KnownCaller, WorkerMemos};
+use crate::executions::QueryMemo;
+use crate::gateway::{ConnectionContext, Gateway, KnownCaller};
 use crate::http_client::Client;
 use crate::log_events;
 use crate::request::peer::Peer;
@@ -173,7 +174,7 @@ impl Generation {
     pub fn connection_context(
         &self,
         origin: &ConnectionOrigin,
-        memos: WorkerMemos,
+        query_memo: Arc<QueryMemo>,
         abandon: watch::Receiver<bool>,
         known_caller: KnownCaller,
     ) -> ConnectionContext {
@@ -185,12 +186,11 @@ impl Generation {
         let certificate = tls.and_then(|tls| tls.verify_client(&origin.certificates, self.gateway.wall()));
         ConnectionContext {
             client: self.clients[origin.worker].clone(),
+            query_memo,
             identity: ListenerIdentity {
                 peer: origin.peer,
-                digests: Arc::clone(&memos.digests),
                 ..self.gateway.connection_identity(&identity, certificate.as_ref())
             },
-            memos,
             abandon,
             known_caller,
             half_close: None,

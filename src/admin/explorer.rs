@@ -20,7 +20,7 @@ use crate::caller::ListenerIdentity;
 use crate::config::{Config, TenantRef};
 use crate::error::{ClientError, Reason};
 use crate::executions::COLLECTION;
-use crate::gateway::{ConnectionContext, Explained, Gateway, Handled, KnownCaller, WorkerMemos};
+use crate::gateway::{ConnectionContext, Explained, Gateway, Handled, KnownCaller};
 use crate::http_client::Client;
 use crate::request::body::{CallerBody, UnreadContent};
 use crate::request::headers::{LINKED_ACCOUNT_ID, X_API_KEY};
@@ -112,7 +112,7 @@ impl Explorer {
         // A drain does not abandon these requests: the sender is dropped, so the value never becomes true.
         let connection = ConnectionContext {
             client,
-            memos: WorkerMemos::default(),
+            query_memo: Arc::default(),
             identity,
             abandon: watch::Sender::new(false).subscribe(),
             known_caller: KnownCaller::default(),

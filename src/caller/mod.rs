@@ -42,7 +42,6 @@ use http::StatusCode;
 pub use self::callers::Callers;
 pub use self::credential::Credential;
 pub use self::credential_kind::CredentialKind;
-pub use self::digest_memo::DigestMemo;
 pub use self::grant::{Grant, TenantGrant};
 pub use self::identify::{Authenticated, Unidentified};
 pub use self::jwt::{FetchKeysError, Identity, IssuerIndex, KeyState, fetch_keys};

@@ -33,8 +33,8 @@ pub struct ListenerIdentity {
     pub trusted_hosts: Option<Arc<[HostName]>>,
     /// The other end of the connection, which may be a trusted proxy.
     pub peer: Peer,
-    /// The worker's memo of credentials' digests.
-    pub digests: Arc<DigestMemo>,
+    /// The digest of the credential that the connection's requests repeat.
+    pub digests: DigestMemo,
 }
 
 impl ListenerIdentity {

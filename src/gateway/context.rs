@@ -10,7 +10,7 @@ use hyper::body::Body as _;
 use tokio::sync::watch;
 
 use crate::cache::{CacheKey, CacheOutcome};
-use crate::caller::{Authenticated, Caller, DigestMemo, ListenerIdentity};
+use crate::caller::{Authenticated, Caller, ListenerIdentity};
 use crate::clock::Moment;
 use crate::executions::{PathId, QueryMemo};
 use crate::http_client::Client;
@@ -23,22 +23,13 @@ use crate::request::route::Resource;
 use crate::respond::{Body, ResponseContext};
 use crate::upstream::UpstreamCost;
 
-/// Results that a worker remembers from the requests of all its connections.
-#[derive(Clone, Debug, Default)]
-pub struct WorkerMemos {
-    /// Parsed queries.
-    pub queries: Arc<QueryMemo>,
-    /// Digests of credentials.
-    pub digests: Arc<DigestMemo>,
-}
-
 /// The connection that a request arrived on.
 #[derive(Clone, Debug)]
 pub struct ConnectionContext {
     /// The upstream pool of the worker that serves the connection.
     pub client: Client,
-    /// The memos of the worker that serves the connection.
-    pub memos: WorkerMemos,
+    /// The worker's memo of parsed queries.
+    pub query_memo: Arc<QueryMemo>,
     /// The identity that the listener and the client certificate give to requests.
     pub identity: ListenerIdentity,
     /// Becomes true when the drain timeout ends: unfinished requests are then answered 503.

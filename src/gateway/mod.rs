@@ -27,7 +27,7 @@ use http::request::Parts;
 use http::{Request, Response};
 
 use self::answer::{Answer, preflight, serve};
-pub use self::context::{ConnectionContext, KnownCaller, WorkerMemos};
+pub use self::context::{ConnectionContext, KnownCaller};
 use self::context::{RequestContext, Sent};
 pub use self::error::GatewayError;
 pub use self::fleet_status::FleetStatus;
@@ -187,7 +187,7 @@ impl Gateway {
         // Before the query is parsed, so that invalid queries spend the caller's budget too.
         admit(caller, &mut context.response.budgets, now).map_err(undecided)?;
         // Before the look-up, so that every spelling of a question finds the same entry.
-        let asked = match normalise(endpoint, caller, head, (&connection.memos.queries, &self.config.query))? {
+        let asked = match normalise(endpoint, caller, head, (&connection.query_memo, &self.config.query))? {
             Normalised::Question(asked) => asked,
             Normalised::Uncached(op) => {
                 context.response.cache = CacheOutcome::Bypass;

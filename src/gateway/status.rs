@@ -244,7 +244,7 @@ impl Gateway {
         let caller = self.callers.identify(&headers, &connection.identity, self.clock.now()).ok()?;
         let routed = route(head, &self.config.server, &self.config.pass_through).ok()?;
         let Route::Endpoint(endpoint) = routed else { return None };
-        let query = (&*connection.memos.queries, &self.config.query);
+        let query = (&*connection.query_memo, &self.config.query);
         let Ok(Normalised::Question(parsed)) = normalise(endpoint, &caller, head, query) else { return None };
         let mut canonical = String::new();
         parsed.question.write_canonical(&mut canonical);

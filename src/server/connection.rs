@@ -20,7 +20,7 @@ use super::service::GatewayService;
 use super::timeouts::{ConnectionMonitor, Timeouts};
 use super::tls_socket::TlsSocket;
 use crate::config;
-use crate::gateway::WorkerMemos;
+use crate::executions::QueryMemo;
 use crate::generation::{ActiveGeneration, ConnectionOrigin, Listener, ListenerId};
 use crate::lifecycle::Lifecycle;
 use crate::observe::OpenConnectionGuard;
@@ -34,8 +34,8 @@ pub(super) struct Connections {
     protocols: ArcSwap<ProtocolSettings>,
     admission: Arc<Admission>,
     monitor: Arc<ConnectionMonitor>,
-    /// Results that all connections of this worker share.
-    memos: WorkerMemos,
+    /// The memo of parsed queries that all connections of this worker share.
+    query_memo: Arc<QueryMemo>,
     /// Turns true when the worker gives up requests in flight.
     abandon: watch::Receiver<bool>,
 }
@@ -66,7 +66,7 @@ impl Connections {
         let occupancy = Arc::clone(admission.occupancy());
         let monitor = Arc::new(ConnectionMonitor::new(Timeouts::of(settings), lifecycle, occupancy));
         admission.watch(&monitor);
-        Self { active, worker, protocols, admission, monitor, memos: WorkerMemos::default(), abandon }
+        Self { active, worker, protocols, admission, monitor, query_memo: Arc::default(), abandon }
     }
 
     /// Applies settings: protocol settings to new connections, timeouts to all.
@@ -185,8 +185,8 @@ impl Connections {
     {
         let refusals = HeadRefusals::recorded_by(&self.active, origin.peer);
         let io = self.monitored(stream, protocols, Arc::clone(&activity), refusals);
-        let (memos, abandon) = (self.memos.clone(), self.abandon.clone());
-        let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), memos, abandon);
+        let (query_memo, abandon) = (Arc::clone(&self.query_memo), self.abandon.clone());
+        let service = GatewayService::new(&self.active, origin, Arc::clone(&activity), query_memo, abandon);
         protocols.http.serve(io, service, &activity).await;
     }
 }

@@ -16,7 +16,8 @@ use tokio::task::yield_now;
 use super::activity::{ConnectionActivity, InFlight};
 use super::counted_body::CountedBody;
 use super::request_scan::ContentLength;
-use crate::gateway::{ConnectionContext, Handled, WorkerMemos};
+use crate::executions::QueryMemo;
+use crate::gateway::{ConnectionContext, Handled};
 use crate::generation::{ActiveGeneration, ConnectionOrigin};
 use crate::request::body::{CallerBody, ContentGuard, UnreadContent};
 use crate::request::route::RemovedContentLength;
@@ -37,12 +38,12 @@ impl GatewayService {
         active: &Arc<ActiveGeneration>,
         origin: ConnectionOrigin,
         activity: Arc<ConnectionActivity>,
-        memos: WorkerMemos,
+        query_memo: Arc<QueryMemo>,
         abandon: watch::Receiver<bool>,
     ) -> Self {
         let generation = active.load();
         let known_caller = activity.footprint().known_caller().clone();
-        let context = generation.connection_context(&origin, memos, abandon, known_caller);
+        let context = generation.connection_context(&origin, query_memo, abandon, known_caller);
         let context = context.with_half_close(activity.peer_half_closed());
         let context = RefCell::new((generation.number(), context));
         Self { active: Arc::clone(active), origin, activity, context }
@@ -82,8 +83,8 @@ impl Service<Request<Incoming>> for GatewayService {
         let mut context = self.context.borrow_mut();
         if context.0 != generation.number() {
             // The active configuration gives the connection its identity, not the one under which it was accepted.
-            let ConnectionContext { memos, abandon, known_caller, .. } = context.1.clone();
-            let renewed = generation.connection_context(&self.origin, memos, abandon, known_caller);
+            let ConnectionContext { query_memo, abandon, known_caller, .. } = context.1.clone();
+            let renewed = generation.connection_context(&self.origin, query_memo, abandon, known_caller);
             *context = (generation.number(), renewed.with_half_close(self.activity.peer_half_closed()));
         }
         let response = match generation.gateway.handle(&context.1, request) {
