@@ -10,6 +10,7 @@ use super::client_key::{self, KeyStates};
 use super::grant::Grant;
 use super::key_usage::KeyUsage;
 use super::org_key;
+use crate::digest::sha256;
 use crate::tenant::Tenant;
 
 /// The keys of all tenants by their SHA-256.
@@ -58,8 +59,8 @@ impl ApiKeys {
         }
     }
 
-    /// Finds a key by its SHA-256. Part of the hit path.
-    pub(super) fn find(&self, digest: &[u8; 32]) -> Option<&ApiKey> {
-        self.0.get(digest)
+    /// Finds a key. Part of the hit path.
+    pub(super) fn find(&self, key: &[u8]) -> Option<&ApiKey> {
+        self.0.get(&sha256(key))
     }
 }

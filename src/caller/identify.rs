@@ -8,7 +8,6 @@ use super::Caller;
 use super::api_key::ApiKey;
 use super::callers::Callers;
 use super::credential::Credential;
-use super::digest_memo::DigestMemo;
 use super::grant::Grant;
 use super::jwt::{Identity, IssuerIndex, Verification, unknown_key};
 use super::linked_account::{self, ambiguous, single};
@@ -16,6 +15,7 @@ use super::problem::CredentialProblem;
 use super::session_token::{SessionToken, bearer};
 use super::trusted::ListenerIdentity;
 use crate::clock::Moment;
+use crate::digest::sha256;
 use crate::error::ClientError;
 use crate::request::headers::{RequestHeaders, X_API_KEY};
 use crate::request::peer::Peer;
@@ -104,20 +104,14 @@ impl Callers {
             (Some(_), Some(_)) => {
                 Err(ambiguous("the request has both x-api-key and Authorization; send one of them").into())
             }
-            (Some(key), None) => self.by_api_key(key, fields, &connection.digests, now),
+            (Some(key), None) => self.by_api_key(key, fields, now),
             (None, Some(authorization)) => self.by_bearer_token(authorization, fields, connection, now),
             (None, None) => Err(CredentialProblem::Missing.into()),
         }
     }
 
-    fn by_api_key(
-        &self,
-        key: &HeaderValue,
-        fields: &RequestHeaders<'_>,
-        digests: &DigestMemo,
-        now: Moment,
-    ) -> Result<Caller, Unidentified> {
-        match self.api_keys.find(&digests.sha256(key.as_bytes())) {
+    fn by_api_key(&self, key: &HeaderValue, fields: &RequestHeaders<'_>, now: Moment) -> Result<Caller, Unidentified> {
+        match self.api_keys.find(key.as_bytes()) {
             None => Err(CredentialProblem::UnknownKey.into()),
             Some(ApiKey::Client(tenant, grant)) => self.by_grant(tenant, grant, fields, now),
             Some(ApiKey::Org(tenant)) => {
@@ -150,7 +144,7 @@ impl Callers {
     ) -> Result<Caller, Unidentified> {
         let tenant = connection.session_tokens.map(|index| self.tenants.at(index));
         let token = bearer(authorization).ok_or(CredentialProblem::NoBearerToken)?;
-        let digest = connection.digests.sha256(token);
+        let digest = sha256(token);
         match self.verify_jwt(token, digest, tenant, now) {
             Verification::Valid(identity) => self.by_jwt(identity, fields, now),
             Verification::NoIssuer => {

@@ -18,7 +18,6 @@ mod certificate;
 mod client_key;
 mod credential;
 mod credential_kind;
-mod digest_memo;
 mod grant;
 mod identify;
 mod jwt;

@@ -9,7 +9,6 @@ use http::request::Parts;
 use jiff::Timestamp;
 
 use super::credential_kind::CredentialKind;
-use super::digest_memo::DigestMemo;
 use super::grant::{Grant, TenantGrant};
 use super::tenants::TenantIndex;
 use crate::config::{HostName, ListenAddress, ListenerConfig, TenantRef, Trusted};
@@ -33,8 +32,6 @@ pub struct ListenerIdentity {
     pub trusted_hosts: Option<Arc<[HostName]>>,
     /// The other end of the connection, which may be a trusted proxy.
     pub peer: Peer,
-    /// The digest of the credential that the connection's requests repeat.
-    pub digests: DigestMemo,
 }
 
 impl ListenerIdentity {
