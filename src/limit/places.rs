@@ -55,8 +55,8 @@ struct HeldPlaces {
     tenants: Counts<usize>,
     credentials: Counts<u64>,
     flows: Counts<Flow>,
-    /// Of the places that are kept for the tenants, those that their tenants hold.
-    guaranteed: usize,
+    /// The places that tenants hold out of those that are guaranteed to them.
+    within_guarantee: usize,
 }
 
 type Counts<K> = HashMap<K, usize, foldhash::fast::RandomState>;
@@ -170,7 +170,7 @@ impl PlacesState {
         }
         let guaranteed = self.guaranteed;
         let own = self.held.tenants.get(&tenant).copied().unwrap_or(0);
-        let used_by_others = self.held.guaranteed - own.min(guaranteed);
+        let used_by_others = self.held.within_guarantee - own.min(guaranteed);
         let kept_for_others = (guaranteed * (self.tenants - 1)).saturating_sub(used_by_others);
         self.free > 0 && (own < guaranteed || self.free > kept_for_others)
     }
@@ -192,11 +192,11 @@ impl HeldPlaces {
         held.map(|held| held.copied().unwrap_or(0))
     }
 
-    /// Adds a place to those of a holder, to whose tenant so many are guaranteed.
+    /// Adds a place to those of a holder. Each tenant is guaranteed so many.
     fn add(&mut self, PlaceHolder { tenant, flow }: PlaceHolder, guaranteed: usize) {
         let held = self.tenants.entry(tenant).or_default();
         *held += 1;
-        self.guaranteed += usize::from(*held <= guaranteed);
+        self.within_guarantee += usize::from(*held <= guaranteed);
         *self.credentials.entry(flow.credential).or_default() += 1;
         *self.flows.entry(flow).or_default() += 1;
     }
@@ -204,7 +204,7 @@ impl HeldPlaces {
     /// Undoes [`Self::add`].
     fn remove(&mut self, PlaceHolder { tenant, flow }: PlaceHolder, guaranteed: usize) {
         let held = self.tenants.get(&tenant).copied().unwrap_or(0);
-        self.guaranteed -= usize::from((1..=guaranteed).contains(&held));
+        self.within_guarantee -= usize::from((1..=guaranteed).contains(&held));
         subtract(&mut self.tenants, &tenant);
         subtract(&mut self.credentials, &flow.credential);
         subtract(&mut self.flows, &flow);

@@ -15,17 +15,15 @@ impl<'a> HostAndPort<'a> {
     /// Part of the hit path: one pass over the bytes.
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
-        let (host, port) = if value.first() == Some(&b'[') {
+        let (host, port, is_host) = if value.first() == Some(&b'[') {
             let end = value.iter().position(|byte| *byte == b']')? + 1;
-            value.split_at(end)
+            let (host, port) = value.split_at(end);
+            (host, port, is_ip_literal(&host[1..end - 1]))
         } else {
-            value.split_at(value.iter().position(|byte| *byte == b':').unwrap_or(value.len()))
+            let (host, port) = value.split_at(registered_name(value));
+            (host, port, true)
         };
         let is_port = matches!(port, [] | [b':', ..]) && port.iter().skip(1).all(u8::is_ascii_digit);
-        let is_host = match host {
-            [b'[', address @ .., b']'] => is_ip_literal(address),
-            name => is_registered_name(name),
-        };
         // Only ASCII is left.
         (is_port && is_host).then(|| std::str::from_utf8(host).ok())?.map(|host| Self { host })
     }
@@ -45,23 +43,34 @@ impl<'a> HostAndPort<'a> {
     }
 }
 
-/// `reg-name`, which an IPv4 address is too: unreserved characters, sub-delimiters and percent-encoded octets.
-fn is_registered_name(name: &[u8]) -> bool {
-    let mut rest = name;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
-            // The sub-delimiters.
-            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => after,
-            b'%' => match after {
-                [one, two, after @ ..] if one.is_ascii_hexdigit() && two.is_ascii_hexdigit() => after,
-                _ => return false,
-            },
-            _ => return false,
+/// Returns the length of the `reg-name` at the beginning, which an IPv4 address is too: unreserved characters, sub-delimiters and
+/// percent-encoded octets.
+fn registered_name(value: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(byte) = value.get(end) {
+        let is_encoded = || value.get(end + 1..end + 3).is_some_and(|octet| octet.iter().all(u8::is_ascii_hexdigit));
+        end += match NAME_BYTES[usize::from(*byte)] {
+            true => 1,
+            false if *byte == b'%' && is_encoded() => 3,
+            false => break,
         };
     }
-    true
+    end
 }
+
+/// Marks the bytes that stand for themselves in a `reg-name`.
+const NAME_BYTES: [bool; 256] = {
+    let mut bytes = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 0x80 {
+        bytes[byte as usize] = matches!(byte,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
+            // The sub-delimiters.
+            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+        byte += 1;
+    }
+    bytes
+};
 
 /// An IPv6 address. Addresses of a later version (`v1.…`) are of no use to anybody yet.
 fn is_ip_literal(address: &[u8]) -> bool {

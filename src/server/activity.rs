@@ -16,8 +16,9 @@ use super::scanned_heads::ScannedHeads;
 use crate::lifecycle::Lifecycle;
 use crate::observe::CloseReason;
 
-/// Most requests that a connection's task begins at one poll. A client that pipelines has the next one ready at once; without a
-/// bound each poll answered about ten, and all other connections of the worker waited for the answers of 61 polls.
+/// Most requests of HTTP/1.1 that a connection's task begins at one poll. A client that pipelines has the next one ready at once;
+/// without a bound each poll answered about ten, and all other connections of the worker waited for the answers of 61 polls, which
+/// is tokio's default `event_interval`.
 const REQUESTS_IN_A_TURN: u32 = 8;
 
 /// The phases in which a connection comes to its end. Phases only advance; each includes the earlier ones.
@@ -193,6 +194,7 @@ impl ConnectionActivity {
     pub(super) fn set_in_head(&self, in_head: bool) {
         if in_head && !self.in_head.load(Ordering::Relaxed) {
             self.record_event();
+            self.footprint.touch_known();
         }
         self.in_head.store(in_head, Ordering::Relaxed);
     }
@@ -259,7 +261,7 @@ impl ConnectionActivity {
     }
 
     /// Returns true if the connection's task has begun more requests in its turn than one connection may.
-    pub(super) fn has_had_its_turn(&self) -> bool {
+    pub(super) fn exceeds_turn(&self) -> bool {
         self.begun_in_turn.load(Ordering::Relaxed) > REQUESTS_IN_A_TURN
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Footprint {
     close_reason: AtomicU8,
     /// The connection was told to close to make room, or has ended.
     evicted: AtomicBool,
-    /// The tick of the last sign of life. Those of a known caller's connection share the ticks of others, for the hit path's sake.
+    /// The tick of the last sign of life. Connections of known callers may have the same, for the hit path's sake.
     last_tick: AtomicU64,
     /// HTTP/2 frames without content that the peer may still send.
     frames_left: AtomicU32,

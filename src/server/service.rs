@@ -98,8 +98,8 @@ impl Service<Request<Incoming>> for GatewayService {
                 }))
             }
         };
-        // In HTTP/2 each request has a task, and so a turn, of its own.
-        let response = if http_1 && self.activity.has_had_its_turn() { response.in_next_turn() } else { response };
+        // In HTTP/2 each response is awaited in a task of its own.
+        let response = if http_1 && self.activity.exceeds_turn() { response.in_next_turn() } else { response };
         ResponseFuture { pending: Some((response, in_flight)), http_1, may_have_both }
     }
 }

@@ -179,7 +179,7 @@ impl ConnectionMonitor {
     }
 
     fn check(&self, now: Instant) {
-        // The known callers of the time until the next look were heard of later than those of the time before it.
+        // Known callers that are heard of after this check count as more recent than those before it.
         self.occupancy.next_tick();
         let mut state = self.state();
         let timeouts = state.timeouts;
