@@ -1,4 +1,4 @@
-//! The client keys as the status page shows them.
+//! The client keys as `/status` shows them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::tenant::Tenant;
 /// Most patterns of linked accounts that are shown of a key.
 const MAX_PATTERNS: usize = 10;
 
-/// A client key, as the status page shows it.
+/// A client key, as `/status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClientKeyStatus {
     /// The tenant that the key belongs to.
@@ -75,7 +75,7 @@ fn status(
     }
 }
 
-/// A pattern as the status page shows it; `None` if it is left out. That of every account names none.
+/// A pattern as `/status` shows it; `None` if it is left out. That of every account names none.
 fn shown(pattern: &AccountPattern, naming: AccountNaming) -> Option<String> {
     match pattern {
         AccountPattern::Exact(id) => naming.name(id).map(Cow::into_owned),

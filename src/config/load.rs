@@ -99,11 +99,13 @@ fn parse(path: &Path, text: &str, resolver: &Resolver<'_>) -> Result<Config, Con
         Finding::of_parser(source, origin, &error)
     })?;
     let mut findings = overrides::apply(&mut tree, resolver.environment());
-    let written = tree.read().map_err(|error| not_written((source, &schema), &tree, &error))?;
+    let written = match tree.read() {
+        Ok(written) => written,
+        Err(error) => return Err(not_written((source, &schema), &tree, &error, findings)),
+    };
     inherit_common_settings(&mut tree);
     let config = read_all((source, &schema), &mut tree, &mut findings);
-    // Tables are read in the order of their names. Within a line the cause stays before its consequences.
-    findings.sort_by_key(|finding| finding.position().map(|(_, line, _)| line));
+    in_order(&mut findings);
     let Some(mut config) = config else { return Err(ConfigError(findings)) };
     let mut invalid = Findings::default();
     config.check(resolver, &mut invalid);
@@ -125,10 +127,25 @@ fn parse(path: &Path, text: &str, resolver: &Resolver<'_>) -> Result<Config, Con
 }
 
 /// A tree with a number that TOML's integers can't hold: the range of its setting, if it has one, says more than the parser.
-fn not_written((source, schema): (Source<'_>, &Json), tree: &Tree<'_>, error: &toml::de::Error) -> ConfigError {
-    let findings = wrong_kinds(tree.root(), schema).into_iter();
-    let findings: Vec<Finding> = findings.map(|wrong| of_wrong_kind(source, tree, &wrong)).collect();
-    if findings.is_empty() { refused(source, tree, error).into() } else { ConfigError(findings) }
+fn not_written(
+    (source, schema): (Source<'_>, &Json),
+    tree: &Tree<'_>,
+    error: &toml::de::Error,
+    mut findings: Vec<Finding>,
+) -> ConfigError {
+    let wrong_kinds = wrong_kinds(tree.root(), schema);
+    if wrong_kinds.is_empty() {
+        findings.push(refused(source, tree, error));
+    }
+    findings.extend(wrong_kinds.iter().map(|wrong| of_wrong_kind(source, tree, wrong)));
+    in_order(&mut findings);
+    ConfigError(findings)
+}
+
+/// Sorts findings by their lines; tables are read in the order of their names. Within a line the cause stays before its
+/// consequences.
+fn in_order(findings: &mut [Finding]) {
+    findings.sort_by_key(|finding| finding.position().map(|(_, line, _)| line));
 }
 
 fn of_wrong_kind(source: Source<'_>, tree: &Tree<'_>, wrong: &WrongKind) -> Finding {

@@ -40,7 +40,7 @@ use crate::admit::{NotAdmitted, admit};
 use crate::cache::{CacheKey, CacheOutcome, Coding, CutOff, Directives, Encoder, Entry, RenewalClaim};
 use crate::caller::{Authenticated, Caller, Callers, IssuerIndex, Unidentified};
 use crate::clock::{Clock, Moment};
-use crate::config::Config;
+use crate::config::{Config, LoggedRequests};
 use crate::error::{ClientError, Reason};
 use crate::fetch::{FetchRequest, Fetcher};
 use crate::fleet::{EventSink, Fleet, FleetError};
@@ -292,7 +292,10 @@ impl Gateway {
     #[cold]
     fn refuse(&self, head: &Parts, context: &mut RequestContext, error: &ClientError) -> Response<Body> {
         // A budget refuses a request before its query is parsed; the log shows what is asked too often all the same.
-        if context.key.is_none() && error.is(Reason::RateLimitExceeded) {
+        if context.key.is_none()
+            && error.is(Reason::RateLimitExceeded)
+            && self.config.log.requests != LoggedRequests::None
+        {
             context.canonical = self.canonical_of_refused(head);
         }
         let response = respond::error(&mut context.response, error);
