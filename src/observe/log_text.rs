@@ -50,21 +50,12 @@ pub(super) fn push_address(line: &mut Vec<u8>, peer: Peer) {
         let _ = write!(line, "{peer}");
         return;
     };
-    // The longest address.
-    let (mut text, mut length) = (*b"255.255.255.255", 0);
     for (index, octet) in address.octets().into_iter().enumerate() {
-        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
-        let leading_zeros = usize::from(octet < 100) + usize::from(octet < 10);
-        length += usize::from(index > 0);
-        for digit in &digits[leading_zeros..] {
-            text[length] = *digit;
-            length += 1;
+        if index > 0 {
+            line.push(b'.');
         }
-        if let Some(after) = text.get_mut(length) {
-            *after = b'.';
-        }
+        line.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
     }
-    line.extend_from_slice(&text[..length]);
 }
 
 /// Returns true if a JSON string with this text has an escape, or may have one: it is any text but plain ASCII. Reads the whole
