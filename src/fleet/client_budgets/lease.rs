@@ -137,13 +137,15 @@ impl Lease {
             Taken::Empty => self.take_credit(now),
             taken => taken,
         };
-        if taken != Taken::Empty {
-            return taken;
-        }
+        if taken == Taken::Empty { self.lend(self.split.share_interval()) } else { taken }
+    }
+
+    /// Lets a request through on loan, or refuses it for a time if too many are.
+    fn lend(&self, wait: Duration) -> Taken {
         let most = self.split.most_owed();
         let lent = |owed| (owed < most).then_some(owed + 1);
         let lent = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lent);
-        lent.map_or_else(|_| Taken::Refused(self.split.share_interval()), |_| Taken::Granted { left: 0 })
+        lent.map_or(Taken::Refused(wait), |_| Taken::Granted { left: 0 })
     }
 
     /// The requests on loan.
@@ -168,9 +170,14 @@ impl Lease {
         (full_at > self.credit_full_at_first).then_some(full_at)
     }
 
-    /// Takes one request off the share of a replica that is alone.
+    /// Takes one request off the share of a replica that is alone, or lets it through on loan: at the beginning little or nothing
+    /// of the share has been saved up, and a request within it is not to be refused for that.
     pub fn take_alone(&self, alone: &AloneShare, now: Moment) -> Taken {
-        if self.split.lease == 0 { self.take_slot(alone) } else { self.take_share(alone, now) }
+        let taken = if self.split.lease == 0 { self.take_slot(alone) } else { self.take_share(alone, now) };
+        match taken {
+            Taken::Refused(wait) => self.lend(wait),
+            taken => taken,
+        }
     }
 
     /// The share of the rate, and what is left of the lease.
@@ -178,8 +185,7 @@ impl Lease {
         let interval = nanos(self.split.interval()).saturating_mul(alone.replicas.into());
         let most = interval.saturating_mul(self.split.lease.into());
         let held = tokens(self.hand.load(Ordering::Relaxed), alone.episode);
-        let missing = self.split.lease.saturating_sub(held).saturating_add(self.owed());
-        let missing = interval.saturating_mul(missing.into());
+        let missing = interval.saturating_mul(self.split.lease.saturating_sub(held).into());
         let full_at_first = alone.since.as_nanos().saturating_add(missing);
         let now = now.as_nanos();
         let after = |full_at: u64| full_at.max(full_at_first).max(now).saturating_add(interval);
@@ -309,11 +315,11 @@ mod tests {
         let later = NOW + Duration::from_hours(1);
         assert_eq!(
             granted(&lease, |lease| lease.take_unanswered(1, later)),
-            1 + 3 + 13,
-            "13 are the share of a second"
+            1 + 3 + 14,
+            "14 are the share of a second and one"
         );
         assert_eq!(lease.take_unanswered(1, later), Taken::Refused(Duration::from_millis(80)));
-        assert_eq!((lease.owed(), lease.pay(10, 13), lease.pay(10, 13), lease.owed()), (13, 0, 7, 0));
+        assert_eq!((lease.owed(), lease.pay(10, 14), lease.pay(10, 14), lease.owed()), (14, 0, 6, 0));
         lease.learn(&Refill { granted: 0, left: 0, wait: Duration::from_millis(20) }, later);
         assert_eq!(
             lease.take_unanswered(1, later),
@@ -323,15 +329,40 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_is_alone_makes_up_for_requests_on_loan() {
+    fn a_replica_that_is_alone_lets_requests_through_on_loan_that_are_not_on_loan_yet() {
         let lease = lease(50, 100, 4);
-        lease.add(1, 6);
-        assert_eq!(granted(&lease, |lease| lease.take_unanswered(1, NOW)), 6 + 13);
-        lease.add(1, 6);
+        for _ in 0..10 {
+            assert_eq!(lease.take_unanswered(1, NOW), Taken::Granted { left: 0 });
+        }
         let alone = alone(1, 0);
-        assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, NOW)), 0);
-        let later = NOW + Duration::from_millis(80 * 8);
-        assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, later)), 1);
+        assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, NOW)), 4);
+        assert_eq!(lease.take_alone(&alone, NOW), Taken::Refused(Duration::from_millis(80)));
+        let later = NOW + Duration::from_millis(80);
+        assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, later)), 1, "its share");
+        assert_eq!(lease.owed(), 14, "the server is asked for them");
+    }
+
+    #[test]
+    fn no_request_within_the_share_is_refused_as_a_replica_becomes_alone() {
+        for (per_second, burst, replicas) in [(50, 100, 4), (50, 100, 8), (10, 20, 4), (100, 100, 2)] {
+            for millis in (0..=1000).step_by(50) {
+                let lease = lease(per_second, burst, replicas);
+                // The server falls silent now, and the replica is alone a second later.
+                let interval = lease.split().share_interval();
+                let since = NOW + Duration::from_secs(1);
+                let share =
+                    AloneShare { since, replicas, slots: Some(TimeSlots { count: replicas, own: 0 }), ..alone(1, 0) };
+                let mut at = NOW + Duration::from_millis(millis);
+                for request in 0..100 {
+                    let taken = if at < since { lease.take_unanswered(1, at) } else { lease.take_alone(&share, at) };
+                    assert!(
+                        matches!(taken, Taken::Granted { .. }),
+                        "{per_second}/s, {replicas}, {millis} ms: {request}"
+                    );
+                    at = at + interval;
+                }
+            }
+        }
     }
 
     #[test]
@@ -348,6 +379,7 @@ mod tests {
     fn a_replica_that_is_alone_uses_up_its_lease_and_has_its_share_of_the_rate() {
         let lease = lease(50, 100, 4);
         lease.add(1, 3);
+        lease.owed.store(lease.split().most_owed(), Ordering::Relaxed);
         let alone = alone(1, 0);
         assert_eq!(granted(&lease, |lease| lease.take_alone(&alone, NOW)), 3);
         assert_eq!(lease.take_alone(&alone, NOW), Taken::Refused(Duration::from_millis(80)));
@@ -359,6 +391,7 @@ mod tests {
     #[test]
     fn a_budget_that_is_too_small_to_divide_has_time_slots_alone() {
         let lease = lease(2, 3, 4);
+        lease.owed.store(lease.split().most_owed(), Ordering::Relaxed);
         // Slots last half a second, and the second of every four is this replica's.
         let take = |micros| lease.take_alone(&alone(1, micros), NOW);
         assert_eq!(take(4_400_000), Taken::Refused(Duration::from_millis(100)));

@@ -84,10 +84,10 @@ impl Split {
     }
 
     /// Most requests that a replica lets through on loan, when it has nothing left and the server does not answer: its share of a
-    /// second, which is about the time until it is alone.
+    /// second, which is about the time until it is alone, and one until it has saved up the first of its share then.
     #[must_use]
     pub fn most_owed(&self) -> u32 {
-        self.rate.per_second.get().div_ceil(self.replicas)
+        self.rate.per_second.get().div_ceil(self.replicas).saturating_add(1)
     }
 
     /// Most requests that one replica can grant at once.

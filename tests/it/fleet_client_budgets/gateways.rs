@@ -135,7 +135,8 @@ async fn without_the_server_each_replica_has_its_share() {
     let began = Instant::now();
     let (granted, _) = pair.ask("acme-1", 60).await;
     let share = began.elapsed().as_secs_f64().mul_add(0.5, 6.0);
-    assert!(f64::from(granted) <= share + 2.0, "{granted}");
+    // Each lets two through on loan besides.
+    assert!(f64::from(granted) <= share + 2.0 + 4.0, "{granted}");
     redis.restart_empty().await;
     pair.until_both(FleetState::Shared).await;
     // The bucket was lost, so it is full once more.
