@@ -156,8 +156,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Returns the position of the first quote or backslash. Most strings are short: eight bytes at a time cost them a third of what
-/// `memchr2` does, whose set-up pays off in long ones.
+/// Returns the position of the first quote or backslash. Most strings are short, and the set-up of `memchr2` pays off in long ones
+/// only.
 fn quote_or_escape(text: &[u8]) -> Option<usize> {
     let (words, _) = text.as_chunks::<8>();
     for (index, word) in words.iter().take(SHORT_WORDS).enumerate() {

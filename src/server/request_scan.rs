@@ -6,7 +6,7 @@
 //! accepts trailers with a line feed that has no carriage return before it, and reads on to the next empty line, where others
 //! see the end of the content. There the scan ends the input.
 
-use memchr::{memchr, memchr_iter, memchr2};
+use memchr::{memchr, memchr2};
 
 /// Follows the bytes of a connection's requests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,16 +119,7 @@ impl RequestScan {
                     bytes = &bytes[1..];
                 }
                 Place::Start if matches!(first, b'\r' | b'\n') => bytes = &bytes[1..],
-                Place::Start => {
-                    self.framing = Framing::default();
-                    match plain_head(bytes) {
-                        Some(length) => {
-                            bytes = &bytes[length..];
-                            end_head(self.end_head());
-                        }
-                        None => self.place = Place::RequestLine,
-                    }
-                }
+                Place::Start => (self.place, self.framing) = (Place::RequestLine, Framing::default()),
                 Place::Lost => return 0,
                 Place::Malformed => return bytes.len(),
                 _ => self.read_content(*first, &mut bytes),
@@ -255,27 +246,6 @@ impl RequestScan {
         let left = left - skipped as u64;
         self.place = if left == 0 { next } else { within(left) };
     }
-}
-
-/// Returns the length of the head at the beginning, if it is there to its end and announces no content. Part of the hit path: most
-/// requests are of this kind, and this costs half of what following them from place to place does.
-fn plain_head(bytes: &[u8]) -> Option<usize> {
-    for line_feed in memchr_iter(b'\n', bytes) {
-        let next = line_feed + 1;
-        match &bytes[next..] {
-            [b'\n', ..] => return Some(next + 1),
-            [b'\r', b'\n', ..] => return Some(next + 2),
-            [b'\r', ..] => return None,
-            [b'c' | b'C', line @ ..] if begins_with(line, &Field::ContentLength.name()[1..]) => return None,
-            [b't' | b'T', line @ ..] if begins_with(line, &Field::TransferEncoding.name()[1..]) => return None,
-            _ => {}
-        }
-    }
-    None
-}
-
-fn begins_with(line: &[u8], name: &[u8]) -> bool {
-    line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
 }
 
 /// Appends a digit to a number; `None` if it is too large.
