@@ -9,9 +9,9 @@
 //!
 //! While the server does not answer, a replica spends what is left of its leases and its credit. After that it lets a few requests
 //! through on loan, which it settles with the server later. A replica that is alone has its share of the rate, saves up at most
-//! what a lease holds, and lets through on loan what is not on loan yet. So in every window w the fleet grants at most burst + rate
-//! * w, and in an outage the loans: leases need no end, and nothing is granted twice when the server returns. A bucket that the
-//! server has lost counts as full.
+//! what a lease holds, and lets through on loan what is not on loan yet. So in every window w the fleet grants at most
+//! `burst + rate * w`, and in an outage the loans: leases need no end, and nothing is granted twice when the server returns. A
+//! bucket that the server has lost counts as full.
 
 mod budget;
 mod lease;
