@@ -142,7 +142,8 @@ async fn without_the_server_each_replica_has_its_share() {
     // The bucket was lost, so it is full once more.
     let (granted, window) = pair.ask("acme-1", 30).await;
     assert!(f64::from(granted) <= bound(1, 60, window), "{granted} in {window:?}");
-    assert!(granted >= 37, "{granted}: all but what the two leases hold at the end");
+    // All but what the two leases hold at the end, what was on loan, and leases that the change of state has made void.
+    assert!(granted >= 27, "{granted}");
 }
 
 #[tokio::test]
