@@ -18,7 +18,7 @@ use crate::request::route::{Action, Endpoint};
 use crate::tenant::Tenant;
 use crate::webhook::Signature;
 
-/// Most bytes of the canonical query of a refused request: a caller that sends too much must not fill the log as well.
+/// Most bytes of the query of a refused request that is logged: a caller that sends too much must not fill the log as well.
 const MAX_REFUSED_QUERY: usize = 512;
 
 /// The canonical form of a request.
