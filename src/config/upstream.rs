@@ -60,7 +60,7 @@ pub struct UpstreamConfig {
     /// Concurrent requests; more would only queue in an upstream that has become slow.
     #[serde(with = "Count")]
     pub max_concurrent: usize,
-    /// Retries of a read that failed (no connection, 502, 503, 504), as long as they are at most a fifth of all requests.
+    /// Retries of a read that failed (no connection, 429, 502, 503, 504), as long as they are at most a fifth of all requests.
     pub retries: u8,
     /// Ask Refold whether it accepts the org keys: at start, for each new key, and after a 401 to one.
     pub verify_key: VerifyKey,

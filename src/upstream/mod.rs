@@ -51,7 +51,7 @@ use self::key_scan::KeyScan;
 use self::passed_headers::PassedHeaders;
 use self::permit_queue::PermitQueue;
 pub use self::response::{ActionResult, Fetched, FetchedContent};
-use self::retry::RetryBudget;
+use self::retry::{Retry, RetryBudget};
 pub use self::retry_after::RetryAfter;
 pub use self::telemetry::{UpstreamCost, UpstreamTelemetry};
 pub use self::verify::ask_about_key;
@@ -179,11 +179,11 @@ impl Upstream {
     ) -> Result<(Moment, BufferedResponse), FetchError> {
         let retries = self.retries_of(call);
         retries.deposit();
+        let begin = || Exchange::begin(&self.breaker, &self.permits, call, ExchangeKind::Executions, demand);
+        let mut exchange = begin().await?;
         let mut deadline = None;
-        let mut retry = 0;
+        let mut number = 0;
         loop {
-            let exchange =
-                Exchange::begin(&self.breaker, &self.permits, call, ExchangeKind::Executions, demand).await?;
             let request_time = self.clock.now();
             // One deadline for all attempts and the pauses between them. The first wait for a permit does not count: the
             // permit queue bounds it.
@@ -198,18 +198,30 @@ impl Upstream {
             };
             let result = exchange.send(request, &self.retry_after, send).await;
             drop(exchange);
-            let pause = retry::pause_before(retry, &result, &self.retry_after)
-                .filter(|pause| self.may_retry(retry, *pause, deadline) && retries.withdraw());
-            let Some(pause) = pause else { return Ok((request_time, result?)) };
-            self.clock.sleep_until(self.clock.now() + pause).await;
-            retry += 1;
+            let retry = retry::next(number, &result, &self.retry_after)
+                .filter(|retry| {
+                    number < u32::from(self.config.upstream.retries) && self.may_retry(*retry, demand, deadline)
+                })
+                .filter(|_| retries.withdraw());
+            let Some(retry) = retry else { return Ok((request_time, result?)) };
+            self.clock.sleep_until(self.clock.now() + retry.pause()).await;
+            exchange = match (begin().await, retry) {
+                (Ok(exchange), _) => exchange,
+                // Refold's own refusal says more than that of the queue.
+                (Err(FetchError::Failed(_)), Retry::InTurn) => return Ok((request_time, result?)),
+                (Err(error), _) => return Err(error),
+            };
+            number += 1;
             call.telemetry.count_retry();
         }
     }
 
-    fn may_retry(&self, retry: u32, pause: Duration, deadline: Moment) -> bool {
-        let in_time = self.clock.now() + pause < deadline;
-        retry < u32::from(self.config.upstream.retries) && in_time
+    /// Returns whether a retry is in time. A caller for whom there is a stale page does not wait until Refold's pause is over.
+    fn may_retry(&self, retry: Retry, demand: FetchDemand<'_>, deadline: Moment) -> bool {
+        match retry {
+            Retry::After(pause) => self.clock.now() + pause < deadline,
+            Retry::InTurn => demand.stale.is_none(),
+        }
     }
 
     fn retries_of(&self, call: &UpstreamCall<'_>) -> &RetryBudget {

@@ -47,15 +47,36 @@ impl RetryBudget {
     }
 }
 
-/// Returns the pause before retry number `retry` (0 is the first) of a fetch with this result; `None` if the result is final.
+/// The way in which a failed fetch is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// After a pause.
+    After(Duration),
+    /// In its turn among all fetches, since Refold has refused it (429): the queue for permits knows the pause that Refold
+    /// asked for, and refuses a fetch that would wait for too long.
+    InTurn,
+}
+
+impl Retry {
+    /// The pause before the fetch begins again.
+    pub(super) fn pause(self) -> Duration {
+        match self {
+            Self::After(pause) => pause,
+            Self::InTurn => Duration::ZERO,
+        }
+    }
+}
+
+/// Returns how a fetch with this result is sent again as retry number `retry` (0 is the first); `None` if the result is final.
 #[must_use]
-pub(super) fn pause_before(
+pub(super) fn next(
     retry: u32,
     result: &Result<BufferedResponse, ClientError>,
     retry_after: &RetryAfter,
-) -> Option<Duration> {
+) -> Option<Retry> {
     let least = match result {
         Ok(response) => match response.status() {
+            StatusCode::TOO_MANY_REQUESTS => return Some(Retry::InTurn),
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => None,
             StatusCode::SERVICE_UNAVAILABLE => {
                 let headers = response.headers();
@@ -66,7 +87,7 @@ pub(super) fn pause_before(
         Err(error) if error.is(Reason::UpstreamUnreachable) || broke_off(error) => None,
         Err(_) => return None,
     };
-    Some(backoff(retry, least))
+    Some(Retry::After(backoff(retry, least)))
 }
 
 /// Returns true if the response began and its body ended early.

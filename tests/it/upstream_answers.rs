@@ -125,7 +125,8 @@ async fn retry_after_is_a_number_of_seconds_or_any_form_of_date() {
         ("soon", "1"),
     ] {
         let headers = format!("retry-after: {value}\r\n");
-        let world = start([response("429 Too Many Requests", &headers, ""), page()]).await;
+        let sent = [response("429 Too Many Requests", &headers, ""), page()];
+        let world = start_with(sent, |config| config.max_wait("0s")).await;
         let refused = get(&world, EXECUTIONS).await;
         assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, seconds), "{value}");
         if seconds == "1" {
@@ -153,7 +154,8 @@ async fn retry_after_is_bounded_by_the_configuration() {
     ] {
         let headers = format!("retry-after: {value}\r\n");
         let refused = response("429 Too Many Requests", &headers, "");
-        let world = start_with([refused], |config| config.set("upstream.max_retry_after", bound)).await;
+        let change = |config: Configuration| config.max_wait("0s").set("upstream.max_retry_after", bound);
+        let world = start_with([refused], change).await;
         assert_eq!(get(&world, EXECUTIONS).await.header("retry-after"), seconds, "{bound}, {value}");
     }
 }

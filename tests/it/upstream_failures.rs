@@ -141,6 +141,29 @@ async fn a_failed_read_is_retried_and_a_failed_stop_is_not() {
 }
 
 #[tokio::test]
+async fn a_read_that_refold_limits_waits_for_its_turn() {
+    // Longest wait, statuses of Refold, and what the caller and Refold see.
+    for (max_wait, statuses, status, requests) in [
+        ("5s", &[429][..], StatusCode::OK, 2),
+        ("5s", &[429, 429], StatusCode::TOO_MANY_REQUESTS, 2),
+        // The pause is a second.
+        ("900ms", &[429], StatusCode::TOO_MANY_REQUESTS, 1),
+    ] {
+        let refold = ScriptedRefold::start().await;
+        refold.answer_next_with(statuses);
+        let builder = World::builder().refold(refold).clock(Clock::system());
+        let world = builder.config(|config| config.retries(1).max_wait(max_wait)).start().await;
+        let answer = world.list("a", "").await;
+        assert_eq!((answer.status, world.refold.requests()), (status, requests), "{max_wait}, {statuses:?}");
+    }
+    let refold = ScriptedRefold::start().await;
+    refold.answer_next_with(&[429]);
+    let world = World::builder().refold(refold).config(|config| config.retries(2)).start().await;
+    let stop = world.gateway.send(Method::POST, &format!("{EXECUTIONS}/1/stop"), &as_account("a")).await;
+    assert_eq!((stop.status, world.refold.requests()), (StatusCode::TOO_MANY_REQUESTS, 1));
+}
+
+#[tokio::test]
 async fn an_open_circuit_is_probed_by_one_request() {
     let refold = ScriptedRefold::start().await;
     refold.answer_with(502);
