@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::StatusCode;
 use postern::server::Server;
 use postern::simulator::{Disruption, Fault, Habit, Simulator};
@@ -34,11 +35,19 @@ pub(crate) enum Trouble {
     Strangers,
 }
 
+/// One additional request.
+struct Additional {
+    status: StatusCode,
+    wait: Duration,
+    /// The body of an error; otherwise empty.
+    error: Bytes,
+}
+
 /// The effects of a trouble.
 pub(crate) struct TroubleReport {
     kind: Trouble,
-    /// Status and wait of the additional requests: new questions, or those of strangers.
-    additional: Vec<(StatusCode, Duration)>,
+    /// The additional requests: new questions, or those of strangers.
+    additional: Vec<Additional>,
     circuits_opened: u64,
     /// Requests that the gateway meant to send, retries included.
     attempts: u64,
@@ -87,7 +96,7 @@ impl Trouble {
     }
 
     /// Sends the additional requests, each in a task of its own.
-    async fn send(self, target: &Target) -> Result<Vec<(StatusCode, Duration)>, BenchError> {
+    async fn send(self, target: &Target) -> Result<Vec<Additional>, BenchError> {
         let begun = Instant::now();
         let mut tasks = JoinSet::new();
         let mut ticks = interval(if self == Self::Strangers { STRANGER } else { NEW_QUESTION });
@@ -115,12 +124,11 @@ impl Trouble {
     }
 }
 
-async fn timed(
-    request: impl Future<Output = Result<TargetResponse, BenchError>>,
-) -> Result<(StatusCode, Duration), BenchError> {
+async fn timed(request: impl Future<Output = Result<TargetResponse, BenchError>>) -> Result<Additional, BenchError> {
     let begun = Instant::now();
     let response = request.await?;
-    Ok((response.status, begun.elapsed()))
+    let error = if response.status.is_success() { Bytes::new() } else { response.body };
+    Ok(Additional { status: response.status, wait: begun.elapsed(), error })
 }
 
 /// Counts of the gateway's own metrics.
@@ -147,9 +155,10 @@ impl Counts {
 impl TroubleReport {
     /// Prints the effects. `refold` is the number of requests that reached Refold, and `refused` of them were answered 429.
     pub(crate) fn print(&self, name: &str, refold: u64, refused: u64) {
-        let mut waits: Vec<_> = self.additional.iter().map(|(_, wait)| wait.as_secs_f64()).collect();
+        let mut waits: Vec<_> = self.additional.iter().map(|request| request.wait.as_secs_f64()).collect();
         waits.sort_unstable_by(f64::total_cmp);
-        let count = |test: fn(&StatusCode) -> bool| self.additional.iter().filter(|(status, _)| test(status)).count();
+        let count =
+            |test: fn(&StatusCode) -> bool| self.additional.iter().filter(|request| test(&request.status)).count();
         let at = |part: usize| waits.get(waits.len() * part / 100).or(waits.last()).copied().unwrap_or_default();
         let description = match self.kind {
             Trouble::Failover => {
@@ -176,5 +185,10 @@ impl TroubleReport {
             "{:>6} requests reached Refold, {ratio:.3} times those of a patient client; 429s {refused}; circuits opened {}",
             refold, self.circuits_opened
         );
+        let errors =
+            self.additional.iter().filter(|request| !request.error.is_empty() && self.kind != Trouble::Strangers);
+        for request in errors {
+            println!("        after {:.1} s: {}", request.wait.as_secs_f64(), String::from_utf8_lossy(&request.error));
+        }
     }
 }
