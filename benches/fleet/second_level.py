@@ -24,15 +24,11 @@ class Fleet(servers.Fleet):
     """A fleet with a given budget at Refold, whose answers stay fresh for some seconds and are then served stale."""
 
     def __init__(self, processes, refold, replicas, rate, lifetime, most=None):
-        self.rate, self.lifetime = rate, lifetime
+        self.upstream_limits = f'{self.upstream_limits}\nper_second = {rate}\nburst = {max(5, rate // 4)}'
+        classes = "\n".join(f'{name} = "{lifetime}s"' for name in ("live", "recent", "closed"))
+        stale = '[cache.stale]\nwhile_revalidate = "10m"\nif_error = "10m"'
+        self.cache = f'derive = "off"\n[cache.freshness]\n{classes}\n{stale}'
         super().__init__(processes, refold, servers.Redis(processes), replicas, most)
-
-    def _start(self, settings, tenant_keys):
-        limits = f"[limits.upstream]\nper_second = {self.rate}\nburst = {max(5, self.rate // 4)}\n"
-        classes = "".join(f'{name} = "{self.lifetime}s"\n' for name in ("live", "recent", "closed"))
-        stale = '[cache.stale]\nwhile_revalidate = "10m"\nif_error = "10m"\n'
-        settings = settings.replace("[limits.upstream]\n", limits)
-        return super()._start(f"{settings}[cache.freshness]\n{classes}{stale}", tenant_keys)
 
 
 def start_refold(processes, rate):

@@ -196,6 +196,10 @@ class Link:
 class Fleet:
     """Gateways in front of one Refold, each with its own link to the server."""
 
+    # Settings of [limits.upstream], and of [cache] and the tables below it.
+    upstream_limits = 'max_wait = "60s"'
+    cache = 'derive = "off"\n[cache.freshness]\nrecent = "10m"'
+
     def __init__(self, processes, refold, redis, replicas, most=None, url=None, client=(50, 100), binary=POSTERN):
         self.processes, self.refold, self.redis, self.url = processes, refold, redis, url
         self.most, self.client, self.binary = most or replicas, client, binary
@@ -258,11 +262,9 @@ replicas = {self.most}
 per_second = {self.client[0]}
 burst = {self.client[1]}
 [limits.upstream]
-max_wait = "60s"
+{self.upstream_limits}
 [cache]
-derive = "off"
-[cache.freshness]
-recent = "10m"
+{self.cache}
 """
         other = f"""[[tenants.client_keys]]
 name = "other"
@@ -297,7 +299,13 @@ linked_accounts = ["*"]
         log = config.with_suffix(".log")
         command = [self.binary, "serve", "--config", config]
         child = self.processes.start(*command, log=log, REFOLD_ORG_KEY=ORG_KEY, FLEET_SECRET=SECRET)
-        wait_until(f"the gateway is ready, see {log}", lambda: child.poll() is None and status_of(admin, "/readyz") == 200)
+
+        def is_ready():
+            if child.poll() is not None:
+                sys.exit(f"the replica ended:\n{log.read_text()}")
+            return status_of(admin, "/readyz") == 200
+
+        wait_until("the replica is ready", is_ready)
         return Gateway(address, admin), child
 
 
