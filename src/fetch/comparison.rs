@@ -301,6 +301,7 @@ impl ComparisonTask {
             bypass_cache: true,
             purpose: FetchPurpose::Comparison,
             claim: None,
+            begins_wait: None,
             telemetry: self.telemetry.background(),
         };
         let (mut follower, _) = self.fetcher.join(self.client.clone(), request);

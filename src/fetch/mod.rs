@@ -100,6 +100,12 @@ impl Fetcher {
         &self.upstream
     }
 
+    /// Returns whether fetches ask the fleet for the answer, before they ask Refold.
+    #[must_use]
+    pub fn asks_fleet(&self) -> bool {
+        self.second_level.is_some()
+    }
+
     /// Joins the fetch of a question that is in progress, or starts one in a task of its own, so that the fetch goes on when
     /// callers disconnect.
     ///

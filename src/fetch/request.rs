@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use crate::cache::{CacheKey, Entry, RenewalClaim};
 use crate::caller::Caller;
 use crate::limit::Urgency;
@@ -26,6 +28,8 @@ pub struct FetchRequest {
     pub claim: Option<RenewalClaim>,
     /// Records the fetch's requests to Refold.
     pub telemetry: UpstreamTelemetry,
+    /// Told when the fetch begins to wait for Refold or for another replica, if somebody wants to know.
+    pub begins_wait: Option<oneshot::Sender<()>>,
 }
 
 /// The use of a fetch's answer.
@@ -66,6 +70,15 @@ impl FetchRequest {
             purpose: FetchPurpose::Response,
             claim: Some(claim),
             telemetry,
+            begins_wait: None,
+        }
+    }
+
+    /// Notes that the answer is neither in the store nor in the second level of the cache.
+    pub(super) fn begin_wait(&mut self) {
+        if let Some(begins_wait) = self.begins_wait.take() {
+            // Fails if nobody wants to know any more.
+            let _ = begins_wait.send(());
         }
     }
 }

@@ -208,14 +208,18 @@ impl Fetcher {
         demand: &Demand,
     ) -> Result<Arc<Entry>, FetchError> {
         let Some(second_level) = &self.second_level else { return self.ask_refold(client, request, demand).await };
-        match second_level.turn(request, demand).await? {
+        match second_level.turn(request, demand, &self.store).await? {
             Turn::Answered(entry) => {
                 Self::note_list_size(&request.caller, &request.key, &entry);
                 Ok(entry)
             }
             Turn::Failed(error) => Err(error.into()),
-            Turn::Fetch(None) => self.ask_refold(client, request, demand).await,
+            Turn::Fetch(None) => {
+                request.begin_wait();
+                self.ask_refold(client, request, demand).await
+            }
             Turn::Fetch(Some(shared)) => {
+                request.begin_wait();
                 let result = shared.run(self.ask_refold(client, request, demand)).await;
                 shared.finish(&result);
                 result
@@ -268,8 +272,17 @@ impl Fetcher {
         let telemetry = request.telemetry.child();
         let own = telemetry.context();
         let (caller, urgency) = (request.caller.clone(), request.urgency);
-        let (bypass_cache, purpose, claim) = (false, FetchPurpose::Derivation, None);
-        let source = FetchRequest { caller, key: key.clone(), stale, urgency, bypass_cache, purpose, claim, telemetry };
+        let source = FetchRequest {
+            caller,
+            key: key.clone(),
+            stale,
+            urgency,
+            bypass_cache: false,
+            purpose: FetchPurpose::Derivation,
+            claim: None,
+            telemetry,
+            begins_wait: request.begins_wait.take(),
+        };
         let (follower, role) = self.join(client.clone(), source);
         demand.depends_on_another();
         request.telemetry.begin_wait(match role {

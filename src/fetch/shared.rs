@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use super::request::{FetchPurpose, FetchRequest};
 use super::shared_entry;
-use crate::cache::{CacheKey, Demand, Entry};
+use crate::cache::{CacheKey, Demand, Entry, Store};
 use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::error::{ClientError, SharedError};
-use crate::fleet::{EntryPlace, Fleet, ForeignFetch, Generations, LandedFetch, Landing, Lead, Taken, Waiters};
+use crate::fleet::{
+    EntryPlace, Fleet, ForeignFetch, FoundEntry, Generations, LandedFetch, Landing, Lead, Taken, Waiters,
+};
 use crate::limit::Urgency;
 use crate::offload;
 use crate::upstream::FetchError;
@@ -65,8 +67,14 @@ impl SecondLevel {
         Self { fleet: fleet.clone(), clock: clock.clone(), meaning }
     }
 
-    /// Takes the turn of a request. If it is to fetch and has no stale entry, it gets the one that the fleet has, for its validator.
-    pub(super) async fn turn(&self, request: &mut FetchRequest, demand: &Demand) -> Result<Turn, FetchError> {
+    /// Takes the turn of a request. If the fleet has a stale entry that is newer than the request's, the request gets it, for its
+    /// validator; it is put into the store before the request begins to wait.
+    pub(super) async fn turn(
+        &self,
+        request: &mut FetchRequest,
+        demand: &Demand,
+        store: &Store,
+    ) -> Result<Turn, FetchError> {
         let Some(place) = self.place(request) else { return Ok(Turn::Fetch(None)) };
         let mut urgency = request.urgency;
         // What this replica has served is not replaced by something older.
@@ -85,18 +93,40 @@ impl SecondLevel {
                     // Not sealed for this place: it is fetched in its stead.
                 }
                 Taken::Lead(lead, found) => {
-                    if let (None, Some(found)) = (&request.stale, found) {
-                        request.stale = shared_entry::open(found, times).await.map(Arc::new);
-                    }
+                    self.adopt(request, found, times, store).await;
                     return Ok(Turn::Fetch(Some(SharedFetch { lead, fleet: self.fleet.clone() })));
                 }
-                Taken::Wait(fetch) => match self.wait(landing, (&place, fetch), (&mut urgency, demand)).await? {
-                    WaitEnd::TakeAgain => {}
-                    WaitEnd::NotShared => return Ok(Turn::Fetch(None)),
-                    WaitEnd::Failed(error) => return Ok(Turn::Failed(error)),
-                },
+                Taken::Wait(fetch, found) => {
+                    if let Some(found) = &found {
+                        newer_than = found.asked_at();
+                    }
+                    self.adopt(request, found, times, store).await;
+                    request.begin_wait();
+                    match self.wait(landing, (&place, fetch), (&mut urgency, demand)).await? {
+                        WaitEnd::TakeAgain => {}
+                        WaitEnd::NotShared => return Ok(Turn::Fetch(None)),
+                        WaitEnd::Failed(error) => return Ok(Turn::Failed(error)),
+                    }
+                }
             }
         }
+    }
+
+    /// Gives a request the fleet's stale entry, which is newer than its own. If its own was stored, the newer one is, too, since readers
+    /// get it until the fetch ends.
+    async fn adopt(
+        &self,
+        request: &mut FetchRequest,
+        found: Option<FoundEntry>,
+        times: (Moment, Moment),
+        store: &Store,
+    ) {
+        let Some(found) = found else { return };
+        let Some(entry) = shared_entry::open(found, times).await.map(Arc::new) else { return };
+        if request.stale.is_some() {
+            store.put_if_newer(request.key.clone(), Arc::clone(&entry), self.clock.now());
+        }
+        request.stale = Some(entry);
     }
 
     /// Takes under generations that are not behind those that this replica has seen. Returns the moments before and after it too; `None`
@@ -116,7 +146,7 @@ impl SecondLevel {
             let sent = self.clock.now();
             let taken = self.fleet.take(place, newer_than, waiters).await.ok()?;
             let times = (sent, self.clock.now());
-            let Some(told) = taken.generations() else { return Some((taken, times)) };
+            let told = taken.generations();
             if told.is_behind(before) {
                 // Someone has set them back, and with them what was dropped.
                 if std::mem::replace(&mut has_restored, true) {

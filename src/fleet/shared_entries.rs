@@ -101,8 +101,8 @@ pub enum Taken {
     Hit(FoundEntry, Generations),
     /// The right to fetch, with the stale entry if there is one.
     Lead(Lead, Option<FoundEntry>),
-    /// Another replica fetches.
-    Wait(ForeignFetch),
+    /// Another replica fetches; with the stale entry, if there is one and no caller waits for the fetch.
+    Wait(ForeignFetch, Option<FoundEntry>),
 }
 
 /// A fetch of another replica.
@@ -110,6 +110,8 @@ pub enum Taken {
 pub struct ForeignFetch {
     /// Time for which its lock lasts, unless it is extended.
     pub lease: Duration,
+    /// The generations of now, not of its beginning.
+    generations: Generations,
     /// The value of its lock, which no other fetch has.
     lock: String,
 }
@@ -128,13 +130,13 @@ pub struct Lead {
 }
 
 impl Taken {
-    /// The generations that the server tells; `None` if another replica fetches.
+    /// The generations that the server tells.
     #[must_use]
-    pub fn generations(&self) -> Option<Generations> {
+    pub fn generations(&self) -> Generations {
         match self {
-            Self::Hit(_, generations) => Some(*generations),
-            Self::Lead(lead, _) => Some(lead.generations),
-            Self::Wait(_) => None,
+            Self::Hit(_, generations) => *generations,
+            Self::Lead(lead, _) => lead.generations,
+            Self::Wait(fetch, _) => fetch.generations,
         }
     }
 }
@@ -166,7 +168,7 @@ impl Fleet {
         let result = match &taken {
             Ok(Taken::Hit(..)) => "hit",
             Ok(Taken::Lead(..)) => "lead",
-            Ok(Taken::Wait(_)) => "wait",
+            Ok(Taken::Wait(..)) => "wait",
             Err(_) => "unavailable",
         };
         self.0.status.metrics.takes.with_label_values(&[result]).inc();
@@ -188,19 +190,20 @@ impl Fleet {
 
     fn read_taken(&self, place: &EntryPlace, answer: Value, (holder, server): (String, u64)) -> Option<Taken> {
         let Value::Array(fields) = answer else { return None };
-        let [outcome, now, generation, last] = <[Value; 4]>::try_from(fields).ok()?;
+        let [outcome, now, generation, entry, lock, lease] = <[Value; 6]>::try_from(fields).ok()?;
         let outcome = String::from_redis_value(outcome).ok()?;
         let now = String::from_redis_value(now).ok()?.parse().ok()?;
         let generation = String::from_redis_value(generation).ok()?;
-        if outcome == "wait" {
-            let millis = i64::from_redis_value(last).ok()?;
-            let lease = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
-            return Some(Taken::Wait(ForeignFetch { lease, lock: generation }));
-        }
         let generations = generations(&generation)?;
-        let entry = Option::<Vec<u8>>::from_redis_value(last).ok()?;
+        let entry = Option::<Vec<u8>>::from_redis_value(entry).ok()?;
         let found = entry.and_then(|entry| self.found(place, &generation, (&entry, now)));
         match outcome.as_str() {
+            "wait" => {
+                let millis = i64::from_redis_value(lease).ok()?;
+                let lease = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+                let lock = String::from_redis_value(lock).ok()?;
+                Some(Taken::Wait(ForeignFetch { lease, generations, lock }, found))
+            }
             "hit" => Some(Taken::Hit(found?, generations)),
             "lead" => {
                 let (fleet, place, lock) = (self.clone(), place.clone(), format!("{holder} {generation}"));

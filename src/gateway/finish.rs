@@ -12,11 +12,11 @@ use tokio::task::JoinHandle;
 
 use super::answer::serve;
 use super::context::{ConnectionContext, KnownCaller, RequestContext, Sent};
-use super::normalise::{Miss, UpstreamOp};
+use super::normalise::{Miss, Renewal, UpstreamOp};
 use super::unfinished::{Unfinished, Wait};
 use super::{Decision, Gateway, Unresolved};
 use crate::admit::decided;
-use crate::cache::{CacheOutcome, CutOff, Entry, Follower, Servable};
+use crate::cache::{CacheKey, CacheOutcome, CutOff, Entry, Follower, Servable};
 use crate::caller::{Caller, Unidentified};
 use crate::config::PassThrough;
 use crate::error::{ClientError, Reason};
@@ -118,6 +118,7 @@ impl InProgress {
         match op {
             UpstreamOp::Fetch(miss) if miss.directives.no_store() => self.fetch_unstored(&miss).await,
             UpstreamOp::Fetch(miss) => self.fetch(miss).await,
+            UpstreamOp::Renew(renewal) => Ok(self.renew(*renewal).await),
             UpstreamOp::Act { caller, execution, action, forwarded } => {
                 Box::pin(self.act(caller, execution, action, forwarded, body)).await
             }
@@ -138,16 +139,10 @@ impl InProgress {
     async fn fetch(&mut self, miss: Box<Miss>) -> Result<Response<Body>, ClientError> {
         match self.fetch_or_wait(&miss).await {
             Ok(entry) => {
-                if entry.derived.is_some_and(|mark| mark.origin() == SourceOrigin::Stored) {
-                    self.context.response.cache = CacheOutcome::Derived;
-                } else if entry.from_fleet {
-                    self.context.response.cache = CacheOutcome::HitShared;
+                if let Some(outcome) = outcome_without_refold(&entry) {
+                    self.context.response.cache = outcome;
                 }
-                // Encoding takes little time compared with the fetch, and later requests find the encoded body.
-                if let Some(coding) = self.context.response.coding {
-                    self.gateway.encoder.encode(&miss.key, &entry, coding).await;
-                }
-                Ok(self.serve(&entry))
+                Ok(self.serve_encoded(&miss.key, &entry).await)
             }
             Err(error) => match self.fallback(&miss).filter(|_| error.is_passing()) {
                 Some((stale, outcome)) => {
@@ -157,6 +152,34 @@ impl InProgress {
                 None => Err(error),
             },
         }
+    }
+
+    /// Renews a stale entry, and waits until it is known whether the fleet has a newer one: fresh, or at least less stale.
+    async fn renew(&mut self, renewal: Renewal) -> Response<Body> {
+        let Renewal { caller, key, stale, claim } = renewal;
+        let gateway = Arc::clone(&self.gateway);
+        let observer = Arc::clone(&gateway.observer);
+        let telemetry = UpstreamTelemetry::new(observer, &caller, &self.context.span, &self.head.headers);
+        let longest = gateway.config.fleet.as_ref().map_or(Duration::ZERO, |fleet| fleet.command_timeout);
+        let (begins_wait, waits) = oneshot::channel();
+        let request = FetchRequest {
+            begins_wait: Some(begins_wait),
+            ..FetchRequest::renewal(&caller, &key, Arc::clone(&stale), claim, telemetry)
+        };
+        let (mut follower, _) = gateway.fetcher.join(self.client.clone(), request);
+        let newer = tokio::select! {
+            biased;
+            outcome = follower.result() => outcome.ok(),
+            // Also if the renewal follows a fetch that is under way.
+            _ = waits => gateway.fetcher.store().get(&key),
+            () = gateway.clock.sleep_until(gateway.clock.now() + longest) => None,
+        };
+        let is_newer = |entry: &Arc<Entry>| !Arc::ptr_eq(entry, &stale) && !entry.is_withdrawn(caller.tenant().trust());
+        let Some(entry) = newer.filter(is_newer) else { return self.serve(&stale) };
+        if entry.is_fresh(gateway.clock.now()) {
+            self.context.response.cache = outcome_without_refold(&entry).unwrap_or(CacheOutcome::Hit);
+        }
+        self.serve_encoded(&key, &entry).await
     }
 
     /// The stale entry that answers if the fetch fails, if it may.
@@ -187,6 +210,7 @@ impl InProgress {
                 bypass_cache: directives.may_reject_fresh(),
                 purpose: FetchPurpose::Response,
                 claim: None,
+                begins_wait: None,
                 telemetry: self.telemetry(caller),
             };
             let (follower, role) = self.gateway.fetcher.join(self.client.clone(), request);
@@ -316,6 +340,15 @@ impl InProgress {
         serve(&self.head, &mut self.context, entry, now)
     }
 
+    /// Builds the response from an entry that has just been stored. Encoding takes little time compared with the fetch, and later
+    /// requests find the encoded body.
+    async fn serve_encoded(&mut self, key: &CacheKey, entry: &Arc<Entry>) -> Response<Body> {
+        if let Some(coding) = self.context.response.coding {
+            self.gateway.encoder.encode(key, entry, coding).await;
+        }
+        self.serve(entry)
+    }
+
     /// Returns the recorder of this request's upstream requests.
     fn telemetry(&mut self, caller: &Caller) -> UpstreamTelemetry {
         let observer = Arc::clone(&self.gateway.observer);
@@ -362,6 +395,15 @@ impl InProgress {
 impl Drop for InProgress {
     fn drop(&mut self) {
         self.record_disconnect();
+    }
+}
+
+/// The outcome for an entry that did not come from Refold for this request.
+fn outcome_without_refold(entry: &Entry) -> Option<CacheOutcome> {
+    if entry.derived.is_some_and(|mark| mark.origin() == SourceOrigin::Stored) {
+        Some(CacheOutcome::Derived)
+    } else {
+        entry.from_fleet.then_some(CacheOutcome::HitShared)
     }
 }
 

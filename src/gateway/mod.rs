@@ -32,7 +32,7 @@ use self::context::{RequestContext, Sent};
 pub use self::error::GatewayError;
 pub use self::fleet_status::FleetStatus;
 use self::look_up::{Lookup, look_up, not_cached};
-use self::normalise::{Miss, Normalised, UpstreamOp, canonical_of_refused, normalise};
+use self::normalise::{Miss, Normalised, Renewal, UpstreamOp, canonical_of_refused, normalise};
 pub use self::status::{Explained, Readiness, Status, TenantReadiness, TenantState};
 pub use self::unfinished::Unfinished;
 use self::unfinished::Wait;
@@ -217,6 +217,11 @@ impl Gateway {
         let directives = Directives::of(&head.headers, &tenant.config.request_directives);
         let (outcome, answer) = match look_up(self.fetcher.store(), key, &directives, tenant, at) {
             Lookup::Hit(entry, outcome) => (outcome, Answer::Hit(entry)),
+            Lookup::Renewable(stale, claim, CacheOutcome::HitStale) if self.fetcher.asks_fleet() => {
+                response.cache = CacheOutcome::HitStale;
+                let renewal = Renewal { caller: caller.clone(), key: key.clone(), stale, claim };
+                return Ok(Decision::Upstream(UpstreamOp::Renew(Box::new(renewal))));
+            }
             Lookup::Renewable(entry, claim, outcome) => (outcome, Answer::Renew(entry, claim)),
             Lookup::Miss { stale, outcome } => {
                 response.cache = outcome;

@@ -6,7 +6,7 @@ use http::Method;
 use http::request::Parts;
 
 use crate::admit::must_write;
-use crate::cache::{CacheKey, Directives, Entry};
+use crate::cache::{CacheKey, Directives, Entry, RenewalClaim};
 use crate::caller::Caller;
 use crate::config::{PassThrough, Scope};
 use crate::error::{ClientError, Reason};
@@ -33,12 +33,22 @@ pub(super) enum Normalised {
 pub(super) enum UpstreamOp {
     /// Fetch the answer to a question.
     Fetch(Box<Miss>),
+    /// Renew a stale entry, of which the fleet may have a newer one.
+    Renew(Box<Renewal>),
     /// Stop an execution or run it again.
     Act { caller: Caller, execution: PathId, action: Action, forwarded: ForwardedParameters },
     /// Forward a request of the allow-list.
     Forward { caller: Caller, allowed: Arc<PassThrough> },
     /// Receive a webhook. Without a tenant that takes webhooks, it is read and refused.
     Webhook { tenant: Option<Arc<Tenant>>, signature: Signature },
+}
+
+/// A stale entry, whose renewal a request has claimed.
+pub(super) struct Renewal {
+    pub(super) caller: Caller,
+    pub(super) key: CacheKey,
+    pub(super) stale: Arc<Entry>,
+    pub(super) claim: RenewalClaim,
 }
 
 /// A question that the cache did not answer.

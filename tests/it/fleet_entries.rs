@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use redis::Value;
 
 use crate::support::replicas::Replicas;
-use crate::support::{Client, Configuration, EXECUTIONS, KEY, ORG_KEY, Process, as_account, until};
+use crate::support::{Client, Configuration, EXECUTIONS, KEY, ORG_KEY, Process, as_account, eventually, until};
 
 const ONE: usize = 0;
 const OTHER: usize = 1;
@@ -37,6 +37,11 @@ impl Replicas {
     }
 }
 
+/// Stale pages are served for an hour, after as long a wait for Redis as is allowed.
+fn patient(config: Configuration) -> Configuration {
+    config.set("fleet.command_timeout", "150ms").stale("1h", "1h")
+}
+
 #[tokio::test]
 async fn a_page_that_one_replica_has_fetched_is_served_by_all() {
     let Some(mut fleet) = Replicas::start(2).await else { return };
@@ -52,6 +57,40 @@ async fn a_page_that_one_replica_has_fetched_is_served_by_all() {
     fleet.until_together().await;
     assert_eq!(fleet.gateways[2].list("acme-1", "").await.body, page.body);
     assert_eq!(fleet.refold.requests(), 1);
+}
+
+#[tokio::test]
+async fn whoever_asks_for_a_stale_page_gets_the_newer_one_of_another_replica() {
+    let change = |config: Configuration| patient(config).set("cache.freshness.recent", "300ms");
+    let Some(fleet) = Replicas::start_with(2, change).await else { return };
+    fleet.version(ONE, "acme-1").await;
+    fleet.until_stored(1).await;
+    assert_eq!(fleet.version(OTHER, "acme-1").await, 1);
+    eventually(async || fleet.version(ONE, "acme-1").await == 2).await;
+    fleet.until_stored(1).await;
+    fleet.refold.hold();
+    assert_eq!(fleet.version(OTHER, "acme-1").await, 2);
+    assert_eq!(fleet.refold.requests(), 2);
+}
+
+#[tokio::test]
+async fn the_newer_page_of_another_replica_is_served_though_it_is_stale_too() {
+    let change = |config: Configuration| patient(config).set("cache.freshness.recent", "1ms");
+    let Some(fleet) = Replicas::start_with(3, change).await else { return };
+    for (index, version) in [(ONE, 1), (OTHER, 2), (2, 3)] {
+        assert_eq!(fleet.version(index, "acme-1").await, version);
+        fleet.until_stored(1).await;
+    }
+    fleet.refold.hold();
+    // The first of them renews it, the other waits for that.
+    for index in [ONE, OTHER] {
+        let stale = fleet.gateways[index].list("acme-1", "").await;
+        assert_eq!(stale.first_document()["version"], 3);
+        assert!(stale.cache_status().ends_with("; detail=stale"), "{}", stale.cache_status());
+    }
+    fleet.refold.until_received(4).await;
+    fleet.refold.release();
+    eventually(async || fleet.version(OTHER, "acme-1").await >= 4).await;
 }
 
 #[tokio::test]

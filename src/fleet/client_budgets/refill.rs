@@ -86,8 +86,9 @@ impl Pending {
     fn ask(&mut self, episode: u32) -> u32 {
         let waiting = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
         let lease = self.budget.lease();
-        let missing = if self.is_top_up { lease.missing(episode) } else { 0 };
-        self.owed = lease.owed();
+        // Of several questions at the same time, one asks for the loans too: what another got for them would not fit into the lease.
+        let (missing, owed) = if self.is_top_up { (lease.missing(episode), lease.owed()) } else { (0, 0) };
+        self.owed = owed;
         waiting.saturating_add(missing).saturating_add(self.owed)
     }
 
@@ -132,12 +133,26 @@ mod tests {
     use crate::clock::Clock;
 
     #[test]
+    fn one_of_several_questions_asks_for_the_requests_on_loan() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let (budget, _receiver) = budget(&clock);
+        let lease = budget.lease();
+        while lease.take_unanswered(1, clock.now()) == (Taken::Granted { left: 0 }) {}
+        let asked = [true, false].map(|is_top_up| {
+            let mut pending = Pending { budget: Arc::clone(&budget), waiters: VecDeque::new(), is_top_up, owed: 0 };
+            (pending.ask(1), pending.owed)
+        });
+        assert_eq!(asked, [(lease.missing(1) + lease.owed(), lease.owed()), (0, 0)]);
+        assert!(lease.owed() > 0);
+    }
+
+    #[test]
     fn a_grant_does_not_pay_for_what_was_lent_after_the_question() {
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
         let (budget, _receiver) = budget(&clock);
         let (reply, mut decision) = oneshot::channel();
         let waiters = VecDeque::from([reply]);
-        let mut pending = Pending { budget: Arc::clone(&budget), waiters, is_top_up: false, owed: 0 };
+        let mut pending = Pending { budget: Arc::clone(&budget), waiters, is_top_up: true, owed: 0 };
         assert_eq!(pending.ask(1), 1);
         assert_eq!(budget.lease().take_unanswered(1, clock.now()), Taken::Granted { left: 0 }, "on loan");
         pending.answered(&Refill { granted: 1, left: 5, wait: Duration::ZERO }, 1, clock.now());

@@ -8,8 +8,8 @@
 --
 -- The lock's value is `holder generation`: a fetch that began before a drop is not waited for after it.
 --
--- Returns {'hit', now, generation, entry}, {'lead', now, generation, older entry or false} or {'wait', now, value of the lock,
--- milliseconds of its lease}.
+-- Returns {'hit', now, generation, entry, 0, 0}, {'lead', now, generation, stale entry or false, 0, 0} or {'wait', now, generation, stale
+-- entry or false, value of the lock, milliseconds of its lease}.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local us = function(n) return string.format('%.0f', n) end
@@ -25,14 +25,15 @@ local of, asked, fresh = string.match(redis.call('GETRANGE', KEYS[3], 0, 127), '
 -- A replica reads these times as whole numbers.
 local is_current = of == generation and tonumber(asked) <= now and tonumber(asked) > tonumber(ARGV[3]) and tonumber(fresh) < 2 ^ 63
 if is_current and tonumber(fresh) > now then
-  return {'hit', us(now), generation, redis.call('GET', KEYS[3])}
+  return {'hit', us(now), generation, redis.call('GET', KEYS[3]), 0, 0}
 end
 local lock = redis.call('GET', KEYS[4])
 local is_obsolete = not lock or string.match(lock, ' (%S+)$') ~= generation
 -- Callers do not wait for a fetch in the background, which may be queued for long.
 if is_obsolete or (string.sub(lock, 1, 1) == 'b' and string.sub(ARGV[1], 1, 1) == 'f') then
   redis.call('SET', KEYS[4], ARGV[1] .. ' ' .. generation, 'PX', ARGV[2])
-  return {'lead', us(now), generation, is_current and redis.call('GET', KEYS[3])}
+  return {'lead', us(now), generation, is_current and redis.call('GET', KEYS[3]), 0, 0}
 end
 redis.call('SET', KEYS[5], 1, 'PX', 2 * ARGV[2])
-return {'wait', us(now), lock, redis.call('PTTL', KEYS[4])}
+local is_background = string.sub(ARGV[1], 1, 1) == 'b'
+return {'wait', us(now), generation, is_background and is_current and redis.call('GET', KEYS[3]), lock, redis.call('PTTL', KEYS[4])}

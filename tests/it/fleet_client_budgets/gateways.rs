@@ -142,8 +142,8 @@ async fn without_the_server_each_replica_has_its_share() {
     // The bucket was lost, so it is full once more.
     let (granted, window) = pair.ask("acme-1", 30).await;
     assert!(f64::from(granted) <= bound(1, 60, window), "{granted} in {window:?}");
-    // All but what the two leases hold at the end, what was on loan, and leases that the change of state has made void.
-    assert!(granted >= 27, "{granted}");
+    // All but what the two leases hold at the end, and what was on loan.
+    assert!(granted >= 37 - 4, "{granted}");
 }
 
 #[tokio::test]
