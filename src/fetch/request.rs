@@ -28,7 +28,7 @@ pub struct FetchRequest {
     pub claim: Option<RenewalClaim>,
     /// Records the fetch's requests to Refold.
     pub telemetry: UpstreamTelemetry,
-    /// Told when the fetch begins to wait for Refold or for another replica, if somebody wants to know.
+    /// Signals that the fetch begins to wait for Refold or for another replica.
     pub begins_wait: Option<oneshot::Sender<()>>,
 }
 
@@ -74,10 +74,26 @@ impl FetchRequest {
         }
     }
 
+    /// The fetch of a page from which the answer to this request is to be derived, of the same urgency.
+    #[must_use]
+    pub(super) fn source(&mut self, key: CacheKey, stale: Option<Arc<Entry>>) -> Self {
+        Self {
+            caller: self.caller.clone(),
+            key,
+            stale,
+            urgency: self.urgency,
+            bypass_cache: false,
+            purpose: FetchPurpose::Derivation,
+            claim: None,
+            telemetry: self.telemetry.child(),
+            begins_wait: self.begins_wait.take(),
+        }
+    }
+
     /// Notes that the answer is neither in the store nor in the second level of the cache.
     pub(super) fn begin_wait(&mut self) {
         if let Some(begins_wait) = self.begins_wait.take() {
-            // Fails if nobody wants to know any more.
+            // Fails if the receiver is gone.
             let _ = begins_wait.send(());
         }
     }

@@ -269,27 +269,15 @@ impl Fetcher {
         let epochs = request.caller.tenant().trust().epochs();
         // No stored page proves that the list is short enough for one page.
         let guessed = stale.is_none();
-        let telemetry = request.telemetry.child();
-        let own = telemetry.context();
-        let (caller, urgency) = (request.caller.clone(), request.urgency);
-        let source = FetchRequest {
-            caller,
-            key: key.clone(),
-            stale,
-            urgency,
-            bypass_cache: false,
-            purpose: FetchPurpose::Derivation,
-            claim: None,
-            telemetry,
-            begins_wait: request.begins_wait.take(),
-        };
+        let source = request.source(key.clone(), stale);
+        let own = source.telemetry.context();
         let (follower, role) = self.join(client.clone(), source);
         demand.depends_on_another();
         request.telemetry.begin_wait(match role {
             FetchRole::Leads => own,
             FetchRole::Follows(fetch) => fetch,
         });
-        match source_outcome(follower, urgency, demand).await? {
+        match source_outcome(follower, request.urgency, demand).await? {
             Ok(source) => {
                 let size = source.body.len();
                 let derive = move |fetcher: &Self, caller: &Caller, wanted: &CacheKey| {
