@@ -37,11 +37,6 @@ impl Replicas {
     }
 }
 
-/// Stale pages are served for an hour, after as long a wait for Redis as is allowed.
-fn patient(config: Configuration) -> Configuration {
-    config.set("fleet.command_timeout", "150ms").stale("1h", "1h")
-}
-
 #[tokio::test]
 async fn a_page_that_one_replica_has_fetched_is_served_by_all() {
     let Some(mut fleet) = Replicas::start(2).await else { return };
@@ -61,7 +56,7 @@ async fn a_page_that_one_replica_has_fetched_is_served_by_all() {
 
 #[tokio::test]
 async fn whoever_asks_for_a_stale_page_gets_the_newer_one_of_another_replica() {
-    let change = |config: Configuration| patient(config).set("cache.freshness.recent", "300ms");
+    let change = |config: Configuration| config.set("cache.freshness.recent", "300ms").stale("1h", "1h");
     let Some(fleet) = Replicas::start_with(2, change).await else { return };
     fleet.version(ONE, "acme-1").await;
     fleet.until_stored(1).await;
@@ -75,7 +70,7 @@ async fn whoever_asks_for_a_stale_page_gets_the_newer_one_of_another_replica() {
 
 #[tokio::test]
 async fn the_newer_page_of_another_replica_is_served_though_it_is_stale_too() {
-    let change = |config: Configuration| patient(config).set("cache.freshness.recent", "1ms");
+    let change = |config: Configuration| config.set("cache.freshness.recent", "1ms").stale("1h", "1h");
     let Some(fleet) = Replicas::start_with(3, change).await else { return };
     for (index, version) in [(ONE, 1), (OTHER, 2), (2, 3)] {
         assert_eq!(fleet.version(index, "acme-1").await, version);

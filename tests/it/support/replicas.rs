@@ -39,8 +39,7 @@ impl Replicas {
 
     /// Starts so many replicas in front of an upstream.
     pub(crate) async fn start_before(count: usize, upstream: SocketAddr) -> Option<Self> {
-        // As much time as possible for a machine that is busy.
-        let change = |config: Configuration| config.set("fleet.command_timeout", "150ms").stale("30s", "1h");
+        let change = |config: Configuration| config.stale("30s", "1h");
         Self::start_in_front_of(count, upstream, ScriptedRefold::start().await, change).await
     }
 
@@ -70,6 +69,8 @@ impl Replicas {
     /// The configuration of a replica that reaches Redis by a URL.
     pub(crate) fn configuration(&self, redis_url: &str) -> Configuration {
         let table = format!("[fleet]\nurl = \"{redis_url}\"\nsecret = {{ env = \"FLEET_SECRET\" }}\nreplicas = 8\n");
+        // As much time for a command as possible, for a machine that is busy.
+        let table = format!("{table}command_timeout = \"150ms\"\n");
         let config = Configuration::new().upstream(self.upstream).tenant(Tenant::webhooks).admin();
         (self.change)(config.set("cache.freshness.recent", "10m").toml(&table))
     }
