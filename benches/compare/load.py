@@ -1,10 +1,13 @@
 """Load generators: wrk for HTTP/1.1 and h2load for HTTP/2 send as fast as they can, oha sends at a fixed rate."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import random
 import re
+import sqlite3
 import subprocess
 
 from jobs import ACCOUNTS, PAGES, headers, target
@@ -15,6 +18,8 @@ OHA = "1.16.0"
 CONNECTIONS = 64
 # Streams of each connection of HTTP/2.
 STREAMS = 4
+# Time in seconds until all connections are open. Latencies of requests that are due before it do not count.
+SETTLING = 0.3
 # The caller of the load generators that send the headers of one caller only.
 CALLER = 3
 # More than one run sends of requests that miss the cache.
@@ -112,23 +117,39 @@ class Generators:
         succeeded = int(re.search(r"status codes: (\d+) 2xx", output)[1])
         return Load(requests, seconds, max(0, 1 - succeeded / max(1, requests)))
 
-    def oha(self, protocol, row, port, rate, seconds):
+    def at_rate(self, protocol, row, port, rate, seconds):
         """Sends requests at a fixed rate. A request's latency counts from the moment at which it was due."""
-        options = ["--no-tui", "--output-format", "json", "--latency-correction", "-q", str(round(rate)), "-z", f"{seconds}s"]
-        options += ["--insecure", "--disable-compression", "-c", str(CONNECTIONS)]
+        database = self.folder / "latencies.db"
+        database.unlink(missing_ok=True)
+        options = ["--latency-correction", "-q", str(round(rate)), "-z", f"{seconds + SETTLING}s", "--db-url", str(database)]
+        errors = self.oha(protocol, row, port, options)["errorDistribution"]
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            rows = connection.execute(
+                "SELECT duration * 1e6, status FROM oha WHERE start_latency_correction >= ? ORDER BY duration", (SETTLING,)
+            ).fetchall()
+        # What was under way at the end is no failure.
+        failed = sum(count for error, count in errors.items() if "deadline" not in error) + sum(status != 200 for _, status in rows)
+        percentile = lambda share: rows[int(share * len(rows))][0] if rows else math.inf
+        return Latency(len(rows) / seconds, percentile(0.5), percentile(0.99), min(1, failed / max(1, len(rows))))
+
+    def capacity(self, protocol, row, port, seconds):
+        """Returns the rate at which oha can send to a server."""
+        return self.oha(protocol, row, port, ["-z", f"{seconds}s"])["summary"]["requestsPerSec"]
+
+    def oha(self, protocol, row, port, options):
+        common = ["--no-tui", "--output-format", "json", "--insecure", "--disable-compression"]
         if protocol.is_http2:
-            options[-1:] = [str(CONNECTIONS // STREAMS), "-p", str(STREAMS), "--http2"]
+            common += ["--http2", "-c", str(CONNECTIONS // STREAMS), "-p", str(STREAMS)]
+        else:
+            common += ["-c", str(CONNECTIONS)]
         if row.is_miss:
-            where = ["--rand-regex-url", re.escape(url(protocol, port)) + target("[1-9][0-9]{8}").replace("?", r"\?").replace(".", r"\.")]
+            # Dots stand for themselves.
+            where = ["--rand-regex-url", url(protocol, port) + target("[1-9][0-9]{8}").replace("?", r"\?")]
         else:
             targets = self.folder / "targets"
             targets.write_text("".join(f"{url(protocol, port)}{target(page)}\n" for page in range(1, PAGES + 1)))
             where = ["--urls-from-file", str(targets)]
-        result = json.loads(self.run(self.oha_program, *options, *header_options(row), *where))
-        answered = sum(result["statusCodeDistribution"].values())
-        failed = 1 - result["statusCodeDistribution"].get("200", 0) / max(1, answered)
-        percentiles = result["latencyPercentiles"]
-        return Latency(result["summary"]["requestsPerSec"], percentiles["p50"] * 1e6, percentiles["p99"] * 1e6, failed)
+        return json.loads(self.run(self.oha_program, *common, *options, *header_options(row), *where))
 
 
 def url(protocol, port):

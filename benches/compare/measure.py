@@ -11,7 +11,9 @@ from jobs import HIT, HTTP1, MISS
 WARM_UP = 1
 # The fixed rate, as a share of nginx's capacity for the same job.
 SHARE = 0.7
-# Share of the fixed rate that a generator has to reach for its latencies to count.
+# The fixed rate is no more than this share of what the generator can send, since latencies would be the generator's own.
+GENERATOR_SHARE = 0.75
+# Share of the fixed rate that has to be reached.
 REACHED = 0.98
 
 
@@ -35,6 +37,8 @@ class Results:
     samples: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     latencies: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     rates: dict = dataclasses.field(default_factory=dict)
+    # Sections and rows whose rate is limited by the generator.
+    limited: set = dataclasses.field(default_factory=set)
     # For each row: pairs of samples of the older and the present program.
     pairs: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     requests: int = 0
@@ -70,15 +74,22 @@ class Measurement:
         take = lambda row, name: self.results.samples[section, row, name].append(self.sample(section.protocol, row, name, seconds))
         self.each(section, rounds, take)
         for row in section.rows:
-            # Other servers than Postern have no row for other credentials; a hit is compared with their hits.
-            like = row if row.is_plain else HIT
-            self.results.rates[section, row] = SHARE * self.results.capacity(section, like, "nginx")
+            self.choose_rate(section, row)
         self.each(section, rounds, lambda row, name: self.latency(section, row, name, seconds))
+
+    def choose_rate(self, section, row):
+        # Other servers than Postern have no row for other credentials; a hit is compared with their hits.
+        wanted = SHARE * self.results.capacity(section, row if row.is_plain else HIT, "nginx")
+        direct = self.servers.by_name["direct"].ports.of(section.protocol, HIT)
+        possible = GENERATOR_SHARE * self.generators.capacity(section.protocol, row, direct, WARM_UP)
+        self.results.rates[section, row] = min(wanted, possible)
+        if possible < wanted:
+            self.results.limited.add((section, row))
 
     def latency(self, section, row, name, seconds):
         rate = self.results.rates[section, row]
         port = self.servers.by_name[name].ports.of(section.protocol, row)
-        latency = self.generators.oha(section.protocol, row, port, rate, seconds)
+        latency = self.generators.at_rate(section.protocol, row, port, rate, seconds)
         self.count(name, round(latency.rate * seconds))
         self.results.latencies[section, row, name].append(latency)
 

@@ -50,7 +50,9 @@ class Report:
     def latency_text(self, section, row, latencies):
         rate = statistics.median(latency.rate for latency in latencies)
         p50, p99 = (statistics.median(getattr(latency, name) for latency in latencies) for name in ("p50", "p99"))
-        mark = " " if reached(latencies, self.results.rates[section, row]) else "!"
+        mark = "~" if (section, row) in self.results.limited else " "
+        if not reached(latencies, self.results.rates[section, row]):
+            mark = "!"
         return f"{rate:9.0f}{mark}{p50:8.0f}{p99:8.0f}"
 
     def like(self, section, row, other):
