@@ -75,7 +75,7 @@ class Section:
 
 SECTIONS = (
     Section(1, HTTP1, (HIT, MISS, ZSTD, JWT, SESSION), ("nginx", "haproxy", "varnish", "postern", "hyper", "direct")),
-    Section(1, HTTP1_TLS, (HIT,), ("nginx", "haproxy", "postern", "direct")),
+    Section(1, HTTP1_TLS, (HIT,), ("nginx", "haproxy", "postern")),
     Section(1, HTTP2, (HIT,), ("nginx", "haproxy", "varnish", "postern")),
     Section(1, HTTP2_TLS, (HIT, MISS), ("nginx", "haproxy", "postern", "direct")),
     Section(2, HTTP1, (HIT, MISS), ("nginx", "haproxy", "varnish", "postern")),

@@ -43,6 +43,8 @@ class Latency:
     p50: float
     p99: float
     failed: float
+    # All requests that were answered.
+    requests: int
 
 
 def install_oha():
@@ -122,15 +124,16 @@ class Generators:
         database = self.folder / "latencies.db"
         database.unlink(missing_ok=True)
         options = ["--latency-correction", "-q", str(round(rate)), "-z", f"{seconds + SETTLING}s", "--db-url", str(database)]
-        errors = self.oha(protocol, row, port, options)["errorDistribution"]
+        result = self.oha(protocol, row, port, options)
         with contextlib.closing(sqlite3.connect(database)) as connection:
             rows = connection.execute(
                 "SELECT duration * 1e6, status FROM oha WHERE start_latency_correction >= ? ORDER BY duration", (SETTLING,)
             ).fetchall()
         # What was under way at the end is no failure.
-        failed = sum(count for error, count in errors.items() if "deadline" not in error) + sum(status != 200 for _, status in rows)
+        failed = sum(count for error, count in result["errorDistribution"].items() if "deadline" not in error)
+        failed = min(1, (failed + sum(status != 200 for _, status in rows)) / max(1, len(rows)))
         percentile = lambda share: rows[int(share * len(rows))][0] if rows else math.inf
-        return Latency(len(rows) / seconds, percentile(0.5), percentile(0.99), min(1, failed / max(1, len(rows))))
+        return Latency(len(rows) / seconds, percentile(0.5), percentile(0.99), failed, sum(result["statusCodeDistribution"].values()))
 
     def capacity(self, protocol, row, port, seconds):
         """Returns the rate at which oha can send to a server."""

@@ -70,12 +70,12 @@ class Measurement:
 
     def section(self, section, rounds, seconds):
         """Measures all rows of a section: first CPU time, then latencies at the rate that follows from nginx's capacity."""
-        self.each(section, 1, lambda row, name: row.is_miss or self.sample(section.protocol, row, name, WARM_UP))
+        self.each("warm-up", section, 1, lambda row, name: row.is_miss or self.sample(section.protocol, row, name, WARM_UP))
         take = lambda row, name: self.results.samples[section, row, name].append(self.sample(section.protocol, row, name, seconds))
-        self.each(section, rounds, take)
+        self.each("CPU time", section, rounds, take)
         for row in section.rows:
             self.choose_rate(section, row)
-        self.each(section, rounds, lambda row, name: self.latency(section, row, name, seconds))
+        self.each("latency", section, rounds, lambda row, name: self.latency(section, row, name, seconds))
 
     def choose_rate(self, section, row):
         # Other servers than Postern have no row for other credentials; a hit is compared with their hits.
@@ -90,12 +90,12 @@ class Measurement:
         rate = self.results.rates[section, row]
         port = self.servers.by_name[name].ports.of(section.protocol, row)
         latency = self.generators.at_rate(section.protocol, row, port, rate, seconds)
-        self.count(name, round(latency.rate * seconds))
+        self.count(name, latency.requests)
         self.results.latencies[section, row, name].append(latency)
 
-    def each(self, section, rounds, act):
+    def each(self, what, section, rounds, act):
         for number in range(rounds):
-            print(f"{section.name}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+            print(f"{section.name}: {what}, round {number + 1} of {rounds}", file=sys.stderr, flush=True)
             for row in section.rows:
                 for name in section.servers_of(row):
                     act(row, name)

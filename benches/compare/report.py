@@ -26,7 +26,7 @@ class Report:
         yield f"log lines per request to postern: {self.results.log_lines / max(1, self.results.requests):.2f}"
 
     def table(self, section):
-        yield f"{section.name:20}{'as many requests as it answers':>58}{'at a fixed rate':>43}"
+        yield f"{section.name:30}{'as many requests as it answers':>48}{'at a fixed rate':>43}"
         yield (
             f"{'':12}{'':8}{'cpu us/req':>11}{'req/s':>8}{'missed':>7}{'failed':>7}{'/nginx':>8}{'/haproxy':>9}{'/hyper':>8}"
             f"{'at req/s':>10}{'p50 us':>8}{'p99 us':>8}{'/nginx':>8}{'/haproxy':>9}"

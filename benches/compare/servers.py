@@ -70,15 +70,15 @@ def process_tree(pid):
 
 
 class Servers(contextlib.ExitStack):
-    """The origin and all servers, each with so many workers; they are gone at the end.
+    """The origin and the named servers, each with so many workers; they are gone at the end.
 
     The servers share the first cores; each has them to itself while it is asked. The load generator, the origin and the reader of
     Postern's log share the other cores, or the last one if there is no other.
     """
 
-    def __init__(self, folder, workers, programs):
+    def __init__(self, folder, workers, programs, names):
         super().__init__()
-        self.folder, self.workers, self.programs = folder, workers, programs
+        self.folder, self.workers, self.programs, self.names = folder, workers, programs, names
         cores = os.cpu_count()
         self.server_cores = ",".join(str(core) for core in range(min(workers, cores)))
         self.load_cores = ",".join(str(core) for core in range(workers, cores)) or str(cores - 1)
@@ -94,12 +94,8 @@ class Servers(contextlib.ExitStack):
         origin = free_ports()
         self.write_and_start("origin", origin, lambda ports: peers.origin(self.folder, "origin", ports), self.load_cores)
         self.origin_port = origin.plain
-        self.start_peers()
-        for name, program in (("postern", self.programs.postern), ("old", self.programs.old)):
-            if program:
-                self.start_postern(name, program)
-        ports = free_ports()
-        self.start("hyper", ports, [self.programs.hyper, f"127.0.0.1:{ports.plain}"])
+        for name in self.names:
+            self.start_named(name, free_ports())
         return self
 
     def requests_of_origin(self):
@@ -107,22 +103,33 @@ class Servers(contextlib.ExitStack):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.origin_port}/count") as answer:
             return int(re.search(r"^ \d+ \d+ (\d+) $", answer.read().decode(), re.MULTILINE)[1])
 
-    def start_peers(self):
+    def start_named(self, name, ports):
         folder, workers = self.folder, self.workers
-        self.write_and_start("direct", free_ports(), lambda ports: peers.origin(folder, "direct", ports))
-        self.write_and_start("nginx", free_ports(), lambda ports: peers.nginx(folder, workers, ports, self.origin_port))
-        ports = free_ports()
-        (folder / "haproxy.cfg").write_text(peers.haproxy(folder, workers, triple(ports), self.origin_port))
-        self.start("haproxy", ports, ["haproxy", "-db", "-f", f"{folder}/haproxy.cfg"])
-        ports = free_ports()
+        match name:
+            case "direct":
+                self.write_and_start(name, ports, lambda ports: peers.origin(folder, name, ports))
+            case "nginx":
+                self.write_and_start(name, ports, lambda ports: peers.nginx(folder, workers, ports, self.origin_port))
+            case "haproxy":
+                (folder / "haproxy.cfg").write_text(peers.haproxy(folder, workers, triple(ports), self.origin_port))
+                self.start(name, ports, ["haproxy", "-db", "-f", f"{folder}/haproxy.cfg"])
+            case "varnish":
+                self.start_varnish(ports)
+            case "postern":
+                self.start_postern(name, ports, self.programs.postern)
+            case "old":
+                self.start_postern(name, ports, self.programs.old)
+            case "hyper":
+                self.start(name, ports, [self.programs.hyper, f"127.0.0.1:{ports.plain}"])
+
+    def start_varnish(self, ports):
+        (self.folder / "varnish.vcl").write_text(peers.varnish(self.origin_port))
+        options = {"thread_pools": self.workers, "feature": "+http2", "vmod_path": self.programs.varnish_modules}
+        parameters = [part for name, value in options.items() for part in ("-p", f"{name}={value}")]
+        files = ["-f", f"{self.folder}/varnish.vcl", "-n", f"{self.folder}/varnish-{self.workers}"]
+        command = ["varnishd", "-F", "-a", f"127.0.0.1:{ports.plain}", *files, "-s", "malloc,256m", "-T", "none", *parameters]
         # Varnish tells the versions of HTTP apart by the first bytes.
-        ports = dataclasses.replace(ports, http2=ports.plain)
-        (folder / "varnish.vcl").write_text(peers.varnish(self.origin_port))
-        self.start("varnish", ports, [
-            "varnishd", "-F", "-a", f"127.0.0.1:{ports.plain}", "-f", f"{folder}/varnish.vcl", "-n", f"{folder}/varnish-{workers}",
-            "-s", "malloc,256m", "-T", "none", "-p", f"thread_pools={workers}", "-p", "feature=+http2",
-            "-p", f"vmod_path={self.programs.varnish_modules}",
-        ])  # fmt: skip
+        self.start("varnish", dataclasses.replace(ports, http2=ports.plain), command)
 
     def write_and_start(self, name, ports, config, cores=None):
         """Starts nginx."""
@@ -130,8 +137,7 @@ class Servers(contextlib.ExitStack):
         path.write_text(config(triple(ports)))
         self.start(name, ports, ["nginx", "-c", path], cores)
 
-    def start_postern(self, name, program):
-        ports = free_ports()
+    def start_postern(self, name, ports, program):
         # Postern tells the versions of HTTP apart by the first bytes, too.
         ports = dataclasses.replace(ports, http2=ports.plain)
         path = self.folder / f"{name}.toml"
