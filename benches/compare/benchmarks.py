@@ -17,10 +17,10 @@ from servers import ROOT
 VERSIONS = {"nginx": "-v", "haproxy": "-v", "varnishd": "-V", "wrk": "-v", "h2load": "--version", "rustc": "--version"}
 
 
-def write(path, programs, lines):
+def write(path, programs, machine_before, lines):
     template = string.Template(pathlib.Path(__file__).with_name("benchmarks.md.in").read_text())
     text = template.substitute(
-        machine=machine(),
+        machine=machine_before,
         commit=commit(programs.postern),
         date=datetime.date.today().isoformat(),
         versions=", ".join([*(version(*program) for program in VERSIONS.items()), f"oha {OHA}"]),
@@ -31,12 +31,13 @@ def write(path, programs, lines):
 
 
 def machine():
+    """Describes this machine, with its load in the last five minutes: call it before the measurement."""
     processor = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = int(re.search(r"^MemTotal:\s+(\d+) kB", pathlib.Path("/proc/meminfo").read_text(), re.MULTILINE)[1])
     system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
     name = processor[1] if processor else platform.machine()
-    load = f"{os.getloadavg()[2]:.1f}"
-    return f"{name}, {os.cpu_count()} cores, {memory / (1 << 20):.0f} GiB, {system}, Linux {platform.release()}; load average {load}"
+    load = f"{os.getloadavg()[1]:.1f}"
+    return f"{name}, {os.cpu_count()} cores, {memory / (1 << 20):.0f} GiB, {system}, Linux {platform.release()}; load average before {load}"
 
 
 def commit(program):
