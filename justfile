@@ -52,9 +52,9 @@ sbom:
     PATH="$(.ci/cargo-tools cargo-cyclonedx@0.5.9):$PATH" cargo cyclonedx --format json --spec-version 1.5 --target all
     mv postern.cdx.json target/
 
-# Measure Postern side by side with nginx (needs nginx and wrk).
+# Measure Postern beside nginx, haproxy and Varnish, for about ten minutes; with --write into BENCHMARKS.md.
 bench *args:
-    benches/compare {{ args }}
+    benches/compare/run {{ args }}
 
 # Run the load experiment with 1,000 dashboards; takes about four minutes. The arguments pick variants.
 load *args:

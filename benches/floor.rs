@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Size of a page of ten executions, in bytes.
-const BODY_SIZE: usize = 4_950;
+const BODY_SIZE: usize = 5_072;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Some(address) = std::env::args().skip(1).find(|argument| !argument.starts_with("--")) else { return Ok(()) };

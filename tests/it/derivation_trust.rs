@@ -276,6 +276,36 @@ async fn of_the_kinds_of_an_answer_only_the_wrong_one_is_put_out_of_use() {
 }
 
 #[tokio::test]
+async fn what_was_derived_by_a_kind_is_dropped_with_it() {
+    let begun = Arc::new(AtomicBool::new(false));
+    let has_begun = Arc::clone(&begun);
+    let (world, _) = listed(move |target, page| {
+        if has_begun.load(Ordering::SeqCst) && target.contains("status=") {
+            page["docs"][0]["version"] = 7.into();
+        }
+        StatusCode::OK
+    })
+    .await;
+    world.list("a", "").await.json();
+    for _ in 0..20 {
+        world.clock.advance(STALE);
+        world.list("a", "status=ERRORED&limit=2").await.json();
+        world.gateway.until_compared().await;
+    }
+    assert_eq!(state(&world, "status").0, "in_use");
+    world.clock.advance(STALE);
+    assert_eq!(world.list("a", "status=ERRORED&limit=20").await.json()["docs"][0]["version"], Value::Null);
+    begun.store(true, Ordering::SeqCst);
+    // One of these answers is checked.
+    for limit in 21..=100 {
+        world.list("a", &format!("status=ERRORED&limit={limit}")).await.json();
+        world.gateway.until_compared().await;
+    }
+    assert_eq!(state(&world, "status").0, "out_of_use");
+    assert_eq!(world.list("a", "status=ERRORED&limit=20").await.json()["docs"][0]["version"], 7);
+}
+
+#[tokio::test]
 async fn a_reload_keeps_what_is_proven_and_another_upstream_does_not() {
     let world = World::builder().config(verified).start().await;
     ask_for_parts(&world, "acme-2", 20).await;
