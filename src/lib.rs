@@ -52,6 +52,7 @@ pub mod lifecycle;
 pub mod log_events;
 pub mod named_file;
 pub mod offload;
+pub mod series;
 pub mod suggest;
 mod sync;
 pub mod tls;

@@ -4,6 +4,7 @@
 //! a count of another unit, and the next event replaces it. Units are numbered from 1 on a [`Clock`](crate::clock::Clock), so
 //! that a counter that has never counted belongs to none.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Moment;
@@ -90,6 +91,29 @@ impl<const N: usize> CounterRing<N> {
     }
 }
 
+/// A [`CounterRing`] that takes no memory before its first event.
+#[derive(Debug, Default)]
+pub struct LazyCounterRing<const N: usize>(OnceLock<Box<CounterRing<N>>>);
+
+impl<const N: usize> LazyCounterRing<N> {
+    /// Counts one event in `unit`.
+    pub fn add(&self, unit: u32) {
+        self.0.get_or_init(Box::default).add(unit);
+    }
+
+    /// Returns the number of events in `unit`; 0 if it is older than the last `N`.
+    #[must_use]
+    pub fn at(&self, unit: u32) -> u32 {
+        self.0.get().map_or(0, |ring| ring.at(unit))
+    }
+
+    /// Returns the number of events in the last `units` units of time up to and with `unit`.
+    #[must_use]
+    pub fn last(&self, units: u32, unit: u32) -> u64 {
+        self.0.get().map_or(0, |ring| ring.last(units, unit))
+    }
+}
+
 fn index(unit: u32, length: usize) -> usize {
     usize::try_from(unit).unwrap_or(0) % length
 }
@@ -137,6 +161,17 @@ mod tests {
         ring.add(unit(second(10), SECOND));
         assert_eq!((ring.at(1), ring.at(11), ring.last(10, 11)), (0, 1, 5), "unit 11 replaces unit 1");
         assert_eq!(ring.last(10, 40), 0);
+    }
+
+    #[test]
+    fn a_lazy_ring_counts_like_another() {
+        let (ring, lazy) = (CounterRing::<4>::default(), LazyCounterRing::<4>::default());
+        assert_eq!((lazy.at(1), lazy.last(4, 4)), (0, 0));
+        for unit in [1, 1, 3, 6] {
+            ring.add(unit);
+            lazy.add(unit);
+        }
+        assert_eq!((lazy.at(3), lazy.last(4, 6)), (ring.at(3), ring.last(4, 6)));
     }
 
     #[test]

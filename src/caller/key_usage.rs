@@ -7,10 +7,9 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus::IntCounter;
-
 use crate::clock::Moment;
-use crate::window_counter::{CounterRing, SECOND, unit};
+use crate::series::Counter;
+use crate::window_counter::{LazyCounterRing, SECOND, unit};
 
 /// Seconds that the status page counts.
 const SECONDS_SHOWN: u32 = 60;
@@ -21,13 +20,13 @@ const SECONDS_KEPT: usize = 64;
 pub const OUTCOMES: usize = 5;
 
 /// The counters of the metrics for one credential, by outcome. `observe` resolves each at its first request.
-pub type OutcomeCounters = [OnceLock<IntCounter>; OUTCOMES];
+pub type OutcomeCounters = [OnceLock<Counter>; OUTCOMES];
 
 /// Counts the requests with one client key or client certificate.
 #[derive(Debug, Default)]
 pub struct KeyUsage {
-    requests: CounterRing<SECONDS_KEPT>,
-    limited: CounterRing<SECONDS_KEPT>,
+    requests: LazyCounterRing<SECONDS_KEPT>,
+    limited: LazyCounterRing<SECONDS_KEPT>,
     /// The second of the last request, as [`unit()`] numbers it; 0 if there was none.
     last_second: AtomicU64,
     pub(super) counters: OutcomeCounters,

@@ -4,7 +4,7 @@
 //! `prometheus-client` takes a lock. Label values are bounded: they come from the configuration or from enumerations.
 
 mod handles;
-mod series;
+mod remove_series;
 
 use jiff::Timestamp;
 use prometheus::core::Collector;
@@ -15,8 +15,14 @@ use prometheus::{
 
 pub use self::handles::{ComparisonResult, UpstreamOutcome, WebhookOutcome};
 pub(crate) use self::handles::{RequestMetrics, TenantMetrics};
-use self::series::RemoveSeries;
+use self::remove_series::RemoveSeries;
 use super::close_reason::{AdminCloseReason, CloseReason};
+use crate::series::{self, Family};
+
+/// Kinds of metrics that have series for each tenant.
+type CounterFamily = Family<series::Counter>;
+type GaugeFamily = Family<series::Gauge>;
+type HistogramFamily = Family<series::Histogram>;
 
 /// Seconds, from the duration of a hit to the longest waits that are configured.
 const REQUEST_BUCKETS: &[f64] = &[
@@ -78,6 +84,9 @@ kinds! {
     IntGaugeVec "gauge" |declared| Self::new(Opts::new(declared.name, declared.help), declared.labels);
     Gauge "gauge" |declared| Self::new(declared.name, declared.help);
     GaugeVec "gauge" |declared| Self::new(Opts::new(declared.name, declared.help), declared.labels);
+    CounterFamily "counter" |declared| Self::new(declared.name, declared.help, declared.labels, declared.buckets);
+    GaugeFamily "gauge" |declared| Self::new(declared.name, declared.help, declared.labels, declared.buckets);
+    HistogramFamily "histogram" |declared| Self::new(declared.name, declared.help, declared.labels, declared.buckets);
     HistogramVec "histogram" |declared| {
         Self::new(HistogramOpts::new(declared.name, declared.help).buckets(declared.buckets.to_vec()), declared.labels)
     };
@@ -120,41 +129,41 @@ macro_rules! metrics {
 }
 
 metrics! {
-    requests: IntCounterVec, "postern_requests_total", ["endpoint", "tenant", "outcome", "cache"], &[],
+    requests: CounterFamily, "postern_requests_total", ["endpoint", "tenant", "outcome", "cache"], &[],
         "Requests answered.";
-    caller_requests: IntCounterVec, "postern_caller_requests_total", ["tenant", "credential", "name", "outcome"], &[],
+    caller_requests: CounterFamily, "postern_caller_requests_total", ["tenant", "credential", "name", "outcome"], &[],
         "Requests of known callers by their credential; name is that of a client key, a client certificate or the issuer of a JWT.";
-    errors: IntCounterVec, "postern_errors_total", ["tenant", "error_code"], &[],
+    errors: CounterFamily, "postern_errors_total", ["tenant", "error_code"], &[],
         "Error responses by error code; UPSTREAM for all errors that Refold answered.";
     refused_credentials: IntCounterVec, "postern_refused_credentials_total", ["reason"], &[],
         "Requests refused for their credential, by what was wrong with it.";
     request_duration: HistogramVec, "postern_request_duration_seconds", ["cache"], REQUEST_BUCKETS,
         "Time from the head of a request to the head of its response.";
-    response_age: HistogramVec, "postern_response_age_seconds", ["tenant", "served"], AGE_BUCKETS,
+    response_age: HistogramFamily, "postern_response_age_seconds", ["tenant", "served"], AGE_BUCKETS,
         "Age of the pages and documents that were served: fresh or stale from the cache, or fetched.";
-    renewal_errors: IntCounterVec, "postern_renewal_errors_total", ["tenant", "error_code"], &[],
+    renewal_errors: CounterFamily, "postern_renewal_errors_total", ["tenant", "error_code"], &[],
         "Stale pages and documents that could not be fetched anew, by error code.";
-    upstream_request_duration: HistogramVec, "postern_upstream_request_duration_seconds", ["tenant", "outcome"],
+    upstream_request_duration: HistogramFamily, "postern_upstream_request_duration_seconds", ["tenant", "outcome"],
         UPSTREAM_BUCKETS, "Time from a request to Refold to the end of its response; each attempt counts separately.";
-    upstream_retries: IntCounterVec, "postern_upstream_retries_total", ["tenant"], &[],
+    upstream_retries: CounterFamily, "postern_upstream_retries_total", ["tenant"], &[],
         "Retries of requests to Refold.";
-    circuit_open: IntGaugeVec, "postern_upstream_circuit_open", ["tenant"], &[],
+    circuit_open: GaugeFamily, "postern_upstream_circuit_open", ["tenant"], &[],
         "1 while the tenant's circuit to Refold is open or half open, 0 while it is closed.";
-    circuit_opened: IntCounterVec, "postern_upstream_circuit_opened_total", ["tenant"], &[],
+    circuit_opened: CounterFamily, "postern_upstream_circuit_opened_total", ["tenant"], &[],
         "Times the tenant's circuit to Refold opened.";
     upstream_in_flight: IntGauge, "postern_upstream_in_flight", [], &[],
         "Requests to Refold in flight.";
-    budget_wait: HistogramVec, "postern_upstream_budget_wait_seconds", ["tenant", "urgency"], WAIT_BUCKETS,
+    budget_wait: HistogramFamily, "postern_upstream_budget_wait_seconds", ["tenant", "urgency"], WAIT_BUCKETS,
         "Time that fetches waited until the org key's budget granted or refused them.";
-    budget_granted: IntCounterVec, "postern_upstream_budget_granted_total", ["tenant"], &[],
+    budget_granted: CounterFamily, "postern_upstream_budget_granted_total", ["tenant"], &[],
         "Requests that the org key's budget granted.";
-    budget_refused: IntCounterVec, "postern_upstream_budget_refused_total", ["tenant", "urgency"], &[],
+    budget_refused: CounterFamily, "postern_upstream_budget_refused_total", ["tenant", "urgency"], &[],
         "Requests that the org key's budget refused because they would have waited too long.";
-    budget_waiting: IntGaugeVec, "postern_upstream_budget_waiting", ["tenant"], &[],
+    budget_waiting: GaugeFamily, "postern_upstream_budget_waiting", ["tenant"], &[],
         "Fetches waiting for the org key's budget.";
-    budget_limit: GaugeVec, "postern_upstream_budget_limit", ["tenant"], &[],
+    budget_limit: GaugeFamily, "postern_upstream_budget_limit", ["tenant"], &[],
         "Requests per second that the org key's budget grants at its full rate.";
-    budget_pace: GaugeVec, "postern_upstream_budget_pace_ratio", ["tenant"], &[],
+    budget_pace: GaugeFamily, "postern_upstream_budget_pace_ratio", ["tenant"], &[],
         "Present rate of the org key's budget as a share of the full rate; below 1 after Refold answered 429.";
     cache_bytes: IntGauge, "postern_cache_bytes", [], &[],
         "Size of the entries in the cache, in bytes.";
@@ -164,29 +173,29 @@ metrics! {
         "Entries in the cache.";
     cache_evictions: IntCounter, "postern_cache_evictions_total", [], &[],
         "Entries that the full cache evicted or did not admit.";
-    partitions: IntGaugeVec, "postern_partitions", ["tenant"], &[],
+    partitions: GaugeFamily, "postern_partitions", ["tenant"], &[],
         "Linked accounts and session tokens with a budget in memory.";
-    tenant_ready: IntGaugeVec, "postern_tenant_ready", ["tenant"], &[],
+    tenant_ready: GaugeFamily, "postern_tenant_ready", ["tenant"], &[],
         "0 at start until Refold accepts an org key of the tenant, if verify_key is require; otherwise 1.";
-    org_key_accepted: IntGaugeVec, "postern_org_key_accepted", ["tenant"], &[],
+    org_key_accepted: GaugeFamily, "postern_org_key_accepted", ["tenant"], &[],
         "0 while Refold refuses every org key of the tenant, otherwise 1.";
-    org_key_checked: GaugeVec, "postern_org_key_last_check_timestamp_seconds", ["tenant", "key", "result"], &[],
+    org_key_checked: GaugeFamily, "postern_org_key_last_check_timestamp_seconds", ["tenant", "key", "result"], &[],
         "Unix time at which Refold last gave this answer to a check of the org key, in seconds.";
-    client_key_expiry: GaugeVec, "postern_client_key_expiry_timestamp_seconds", ["tenant", "name"], &[],
+    client_key_expiry: GaugeFamily, "postern_client_key_expiry_timestamp_seconds", ["tenant", "name"], &[],
         "Unix time from which a client key is refused, in seconds; only keys that expire.";
     certificate_expiry: GaugeVec, "postern_certificate_expiry_timestamp_seconds", ["file"], &[],
         "Unix time at which a certificate in this file of a listener (its own, its chain, the authorities of its clients) expires, in seconds.";
-    derivation_comparisons: IntCounterVec, "postern_derivation_comparisons_total", ["tenant", "result"], &[],
+    derivation_comparisons: CounterFamily, "postern_derivation_comparisons_total", ["tenant", "result"], &[],
         "Comparisons of derived answers with Refold's own.";
-    derivation_contradicted: IntCounterVec, "postern_derivation_contradicted_total", ["tenant", "kind"], &[],
+    derivation_contradicted: CounterFamily, "postern_derivation_contradicted_total", ["tenant", "kind"], &[],
         "Times a confirmed difference from Refold's answer put a kind of derivation out of use.";
-    derivation_in_use: IntGaugeVec, "postern_derivation_in_use", ["tenant", "kind"], &[],
+    derivation_in_use: GaugeFamily, "postern_derivation_in_use", ["tenant", "kind"], &[],
         "1 while answers are derived in this way, otherwise 0.";
     issuer_keys_available: IntGaugeVec, "postern_issuer_keys_available", ["issuer"], &[],
         "0 while the keys of an issuer of tokens could never be read, otherwise 1.";
-    webhooks: IntCounterVec, "postern_webhooks_total", ["tenant", "outcome"], &[],
+    webhooks: CounterFamily, "postern_webhooks_total", ["tenant", "outcome"], &[],
         "Webhook deliveries from Refold.";
-    webhook_accepted: GaugeVec, "postern_webhook_last_accepted_timestamp_seconds", ["tenant"], &[],
+    webhook_accepted: GaugeFamily, "postern_webhook_last_accepted_timestamp_seconds", ["tenant"], &[],
         "Unix time of the last webhook delivery with a valid signature, in seconds.";
     config_reloads: IntCounterVec, "postern_config_reloads_total", ["outcome"], &[],
         "Reloads of the configuration.";
@@ -272,9 +281,9 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 
-    /// Shows a time as seconds since 1970.
-    pub(crate) fn set_time(gauge: &Gauge, time: Timestamp) {
-        gauge.set(time.as_duration().as_secs_f64());
+    /// A time as seconds since 1970.
+    pub(crate) fn seconds(time: Timestamp) -> f64 {
+        time.as_duration().as_secs_f64()
     }
 
     fn latency(&self, cache: &str) -> Histogram {

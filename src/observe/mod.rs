@@ -75,7 +75,7 @@ impl Observer {
     #[must_use]
     pub fn new(clock: Clock, access_log: Option<LogWriter>) -> Self {
         let metrics = Arc::new(Metrics::new());
-        Metrics::set_time(&metrics.process_start, clock.wall());
+        metrics.process_start.set(Metrics::seconds(clock.wall()));
         Self {
             recent: RecentActivity::default(),
             events: EventList::default(),

@@ -8,6 +8,7 @@ use crate::caller::{ClientKeyStatus, CredentialKind};
 use crate::executions::DerivationKind;
 use crate::fleet::{FleetState, Members};
 use crate::lifecycle::Reloads;
+use crate::series::float;
 use crate::tenant::Tenant;
 use crate::tls::CertificateExpiry;
 
@@ -69,7 +70,7 @@ impl ScrapeState<'_> {
             catch_up(&metrics.config_reloads.with_label_values(&[outcome]), total);
         }
         metrics.config_reload_successful.set(self.reloads.last_succeeded().into());
-        Metrics::set_time(&metrics.config_reload_success, self.reloads.last_success);
+        metrics.config_reload_success.set(Metrics::seconds(self.reloads.last_success));
         catch_up(&metrics.log_lines_dropped, log_lines_dropped);
         if let Some(fleet) = &self.fleet {
             fleet.update(metrics);
@@ -99,10 +100,10 @@ impl ScrapeState<'_> {
                 metrics.derivation_in_use.with_label_values(&[id[0], kind.name()]).set((*in_use).into());
             }
             let budget = tenant.upstream_budget().status();
-            metrics.budget_waiting.with_label_values(&id).set(signed(budget.waiting as u64));
+            metrics.budget_waiting.with_label_values(&id).set(float(budget.waiting as u64));
             metrics.budget_limit.with_label_values(&id).set(budget.per_second.into());
             metrics.budget_pace.with_label_values(&id).set(budget.rate_factor);
-            metrics.partitions.with_label_values(&id).set(signed(tenant.partitions()));
+            metrics.partitions.with_label_values(&id).set(float(tenant.partitions()));
             metrics.tenant_ready.with_label_values(&id).set((*is_ready).into());
             metrics.org_key_accepted.with_label_values(&id).set(tenant.credential_accepted().into());
         }
@@ -117,12 +118,12 @@ impl ScrapeState<'_> {
                 let _ = metrics.caller_requests.with_label_values(&labels);
             }
             if let Some(expires) = key.expires {
-                Metrics::set_time(&metrics.client_key_expiry.with_label_values(&labels), expires);
+                metrics.client_key_expiry.with_label_values(&labels).set(Metrics::seconds(expires));
             }
         }
         for certificate in self.certificates {
             let file = certificate.file.to_string_lossy();
-            Metrics::set_time(&metrics.certificate_expiry.with_label_values(&[&*file]), certificate.expires);
+            metrics.certificate_expiry.with_label_values(&[&*file]).set(Metrics::seconds(certificate.expires));
         }
     }
 }

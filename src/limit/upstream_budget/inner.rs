@@ -14,7 +14,7 @@ use crate::fleet::FleetState;
 use crate::limit::credential_queue::{CredentialQueue, Head};
 use crate::limit::flow::{Flow, FlowId, Urgency};
 use crate::limit::grant::Grant;
-use crate::window_counter::CounterRing;
+use crate::window_counter::LazyCounterRing;
 
 /// The rate factor at the configured rate; smaller factors are thousandths of it.
 pub(super) const FULL_RATE: u32 = 1000;
@@ -35,7 +35,7 @@ pub(super) struct Inner {
     pub(super) limits: ArcSwap<UpstreamLimits>,
     pub(super) schedule: Mutex<Schedule>,
     /// Requests by the second in which they were sent.
-    pub(super) granted: CounterRing<64>,
+    pub(super) granted: LazyCounterRing<64>,
     /// Set if a fleet shares the budget.
     pub(super) fleet: OnceLock<Arc<FleetQuota>>,
     /// Wakes the task that gives the permits when a slot comes back and, in a fleet, when a request joins or leaves the queue.
@@ -76,7 +76,7 @@ impl Inner {
             clock,
             limits,
             schedule: Mutex::new(schedule),
-            granted: CounterRing::default(),
+            granted: LazyCounterRing::default(),
             fleet: OnceLock::new(),
             changed: Notify::new(),
         }

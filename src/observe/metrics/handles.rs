@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use jiff::Timestamp;
-use prometheus::{Histogram, IntCounter};
+use prometheus::Histogram as SharedHistogram;
 
 use super::Metrics;
 use crate::cache::CacheOutcome;
@@ -16,6 +16,7 @@ use crate::limit::Urgency;
 use crate::observe::access_record::CallerIdentity;
 use crate::observe::key_check::KeyCheck;
 use crate::request::route::Resource;
+use crate::series::{Counter, Histogram};
 
 /// Values of the label `outcome` of requests.
 const OUTCOMES: [&str; caller::OUTCOMES] = ["2xx", "3xx", "4xx", "429", "5xx"];
@@ -27,29 +28,48 @@ const SERVED: [&str; 3] = ["fresh", "stale", "fetched"];
 /// Values of the label `urgency`.
 const URGENCIES: [&str; 2] = ["foreground", "background"];
 
+/// Counters that are made on first use, since most of them count nothing; so is the table of them, since a tenant may have no
+/// requests.
+#[derive(Debug)]
+struct Counters {
+    table: OnceLock<Box<[OnceLock<Counter>]>>,
+    size: usize,
+}
+
+impl Counters {
+    fn new(size: usize) -> Self {
+        Self { table: OnceLock::new(), size }
+    }
+
+    /// The counter at an index, which `make` makes if it is not there. Part of the hit path.
+    fn get(&self, index: usize, make: impl FnOnce() -> Counter) -> &Counter {
+        let table = self.table.get_or_init(|| (0..self.size).map(|_| OnceLock::new()).collect());
+        table[index].get_or_init(make)
+    }
+}
+
 /// Metrics of the requests of one tenant, or of all requests whose tenant is not known.
 #[derive(Debug)]
 pub(crate) struct RequestMetrics {
     metrics: Arc<Metrics>,
     tenant: Arc<str>,
-    /// By resource, outcome and cache outcome. Made on first use, since most combinations never occur.
-    counters: Box<[OnceLock<IntCounter>]>,
+    /// By resource, outcome and cache outcome.
+    counters: Counters,
     /// By kind of credential and outcome, for the kinds without a name.
-    callers: Box<[OnceLock<IntCounter>]>,
+    callers: Counters,
     /// By [`SERVED`].
     ages: [OnceLock<Histogram>; SERVED.len()],
-    hit: Histogram,
-    hit_stale: Histogram,
-    miss: Histogram,
-    other: Histogram,
+    hit: SharedHistogram,
+    hit_stale: SharedHistogram,
+    miss: SharedHistogram,
+    other: SharedHistogram,
 }
 
 impl RequestMetrics {
     pub(crate) fn new(metrics: &Arc<Metrics>, tenant: Arc<str>) -> Self {
-        let size = Resource::ALL.len() * OUTCOMES.len() * CACHE_OUTCOMES.len();
         Self {
-            counters: (0..size).map(|_| OnceLock::new()).collect(),
-            callers: (0..CredentialKind::ALL.len() * OUTCOMES.len()).map(|_| OnceLock::new()).collect(),
+            counters: Counters::new(Resource::ALL.len() * OUTCOMES.len() * CACHE_OUTCOMES.len()),
+            callers: Counters::new(CredentialKind::ALL.len() * OUTCOMES.len()),
             ages: std::array::from_fn(|_| OnceLock::new()),
             hit: metrics.latency("hit"),
             hit_stale: metrics.latency("hit_stale"),
@@ -64,10 +84,8 @@ impl RequestMetrics {
     pub(crate) fn answered(&self, resource: Resource, status: StatusCode, cache: CacheOutcome, duration: Duration) {
         let (outcome, cached) = (outcome(status), cache_outcome(cache));
         let index = (resource as usize * OUTCOMES.len() + outcome) * CACHE_OUTCOMES.len() + cached;
-        if let Some(counter) = self.counters.get(index) {
-            let labels = || [resource.name(), &*self.tenant, OUTCOMES[outcome], CACHE_OUTCOMES[cached]];
-            counter.get_or_init(|| self.metrics.requests.with_label_values(&labels())).inc();
-        }
+        let labels = || [resource.name(), &*self.tenant, OUTCOMES[outcome], CACHE_OUTCOMES[cached]];
+        self.counters.get(index, || self.metrics.requests.with_label_values(&labels())).inc();
         let latency = match cache {
             CacheOutcome::Hit | CacheOutcome::HitShared | CacheOutcome::Derived => &self.hit,
             CacheOutcome::HitStale | CacheOutcome::HitCutOff => &self.hit_stale,
@@ -80,12 +98,15 @@ impl RequestMetrics {
     /// Counts a request by the credential of its caller. Part of the hit path.
     pub(crate) fn called(&self, caller: &CallerIdentity<'_>, status: StatusCode) {
         let outcome = outcome(status);
-        let (counter, name) = match caller.counters {
-            Some((counters, name)) => (&counters[outcome], name),
-            None => (&self.callers[caller.kind as usize * OUTCOMES.len() + outcome], ""),
+        let make = |name: &str| {
+            let labels = [&*self.tenant, caller.kind.name(), name, OUTCOMES[outcome]];
+            self.metrics.caller_requests.with_label_values(&labels)
         };
-        let labels = || [&*self.tenant, caller.kind.name(), name, OUTCOMES[outcome]];
-        counter.get_or_init(|| self.metrics.caller_requests.with_label_values(&labels())).inc();
+        let counter = match caller.counters {
+            Some((counters, name)) => counters[outcome].get_or_init(|| make(name)),
+            None => self.callers.get(caller.kind as usize * OUTCOMES.len() + outcome, || make("")),
+        };
+        counter.inc();
     }
 
     /// Records the age of a page or document that was served. Part of the hit path.
@@ -218,15 +239,15 @@ pub(crate) struct LastSignals {
 pub(crate) struct TenantMetrics {
     pub(crate) requests: RequestMetrics,
     upstream: [OnceLock<Histogram>; UpstreamOutcome::NAMES.len()],
-    retries: IntCounter,
+    retries: Counter,
     waits: [Histogram; URGENCIES.len()],
-    granted: IntCounter,
-    refused: [IntCounter; URGENCIES.len()],
-    webhooks: [IntCounter; 2],
+    granted: Counter,
+    refused: [Counter; URGENCIES.len()],
+    webhooks: [Counter; 2],
     /// The time of the last accepted webhook and of the last check of an org key.
     last: Mutex<LastSignals>,
-    comparisons: [IntCounter; ComparisonResult::NAMES.len()],
-    contradicted: [IntCounter; DerivationKind::ALL.len()],
+    comparisons: [Counter; ComparisonResult::NAMES.len()],
+    contradicted: [Counter; DerivationKind::ALL.len()],
 }
 
 impl TenantMetrics {
@@ -291,7 +312,7 @@ impl TenantMetrics {
         self.webhooks[usize::from(outcome == WebhookOutcome::Refused)].inc();
         if outcome == WebhookOutcome::Taken {
             let RequestMetrics { metrics, tenant, .. } = &self.requests;
-            Metrics::set_time(&metrics.webhook_accepted.with_label_values(&[&**tenant]), at);
+            metrics.webhook_accepted.with_label_values(&[&**tenant]).set(Metrics::seconds(at));
             self.last().webhook = Some(at);
         }
     }
@@ -300,7 +321,7 @@ impl TenantMetrics {
     pub(crate) fn key_checked(&self, check: KeyCheck) {
         let RequestMetrics { metrics, tenant, .. } = &self.requests;
         let labels = [&**tenant, check.key, check.result.name()];
-        Metrics::set_time(&metrics.org_key_checked.with_label_values(&labels), check.at);
+        metrics.org_key_checked.with_label_values(&labels).set(Metrics::seconds(check.at));
         self.last().key_check = Some(check);
     }
 
