@@ -99,7 +99,9 @@ pub(super) fn line(line: &str) -> String {
 /// The line of a file's text that begins at this byte, masked like [`line()`]. Values of settings that hold no secret are shown.
 pub(super) fn line_of(text: &str, start: usize, plain: &PlainNames) -> String {
     let mut suspects = Suspects::All;
-    text[..start].lines().for_each(|line| drop(words(line, plain, &mut suspects)));
+    // A table's line leaves all words suspected: what is above it does not matter.
+    let above: Vec<&str> = text[..start].lines().rev().take_while(|line| !begins_table(line)).collect();
+    above.into_iter().rev().for_each(|line| drop(words(line, plain, &mut suspects)));
     let line = text[start..].lines().next().unwrap_or_default().trim_end();
     masked(line, words(line, plain, &mut suspects).places)
 }
@@ -157,12 +159,17 @@ struct Words {
     comment: usize,
 }
 
+/// True for a line that names a table, as `[[tenants]]`.
+fn begins_table(line: &str) -> bool {
+    line.trim_start().starts_with('[') && line.trim_end().ends_with(']')
+}
+
 /// Finds the possible credentials in a line, which need not be valid TOML. Names of settings are none. A line inside a multi-line
 /// string is read as if it stood outside. `suspects` are those of the value that the line before left open, and then of this line's last value.
 fn words(line: &str, plain: &PlainNames, suspects: &mut Suspects) -> Words {
     let (mut found, mut comment) = (Vec::new(), line.len());
     let names_a_table = line.trim_start().starts_with('[');
-    if names_a_table && line.trim_end().ends_with(']') {
+    if begins_table(line) {
         *suspects = Suspects::All;
     }
     let (mut at, mut is_value) = (0, false);
