@@ -23,6 +23,13 @@ pub(super) struct Head {
     pub(super) urgency: Urgency,
 }
 
+/// A flow that waits, and the request time of the oldest entry that its requests renew.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WaitingHead {
+    pub(super) head: Head,
+    pub(super) renews: Moment,
+}
+
 /// Waiting requests by credential, and the order in which credentials receive permits.
 #[derive(Debug, Default)]
 pub(super) struct CredentialQueue {
@@ -124,11 +131,14 @@ impl CredentialQueue {
     }
 
     /// Returns the flows and urgencies that wait; of each credential those that would be served next.
-    pub(super) fn heads(&self) -> Vec<Head> {
+    pub(super) fn heads(&self) -> Vec<WaitingHead> {
         let of_credential = |(credential, queue): (&u64, &FairQueue)| {
             let credential = *credential;
             let heads = queue.heads(MAX_HEADS).into_iter();
-            heads.map(move |(account, urgency)| Head { flow: Flow { credential, account }, urgency })
+            heads.map(move |(account, urgency, renews)| {
+                let head = Head { flow: Flow { credential, account }, urgency };
+                WaitingHead { head, renews }
+            })
         };
         self.credentials.iter().flat_map(of_credential).collect()
     }

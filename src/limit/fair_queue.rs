@@ -225,17 +225,18 @@ impl FairQueue {
         }
     }
 
-    /// Returns the flows and urgencies that wait, in the order in which they would be served, up to a number.
-    pub(super) fn heads(&self, most: usize) -> Vec<(FlowId, Urgency)> {
+    /// Returns the flows and urgencies that wait, each with its oldest `renews`, in the order in which they would be served, up to a
+    /// number.
+    pub(super) fn heads(&self, most: usize) -> Vec<(FlowId, Urgency, Moment)> {
         let heads = self.flows.iter().flat_map(|(id, flow)| Urgency::ALL.map(|urgency| (*id, flow, urgency)));
         let ranked = heads.filter_map(|(id, flow, urgency)| {
             let open = flow.of(urgency).iter().filter(|request| !request.permit.is_closed());
             let oldest = open.map(|request| request.renews).min()?;
-            Some((turn(urgency, self.rounds.of(id), oldest), id, urgency))
+            Some((turn(urgency, self.rounds.of(id), oldest), id, urgency, oldest))
         });
         let mut ranked: Vec<_> = ranked.collect();
-        ranked.sort_unstable_by_key(|(turn, id, _)| (*turn, *id));
-        ranked.into_iter().take(most).map(|(_, id, urgency)| (id, urgency)).collect()
+        ranked.sort_unstable_by_key(|(turn, id, ..)| (*turn, *id));
+        ranked.into_iter().take(most).map(|(_, id, urgency, oldest)| (id, urgency, oldest)).collect()
     }
 
     /// Gives a flow back the turn in which it was served last: it did not use it.

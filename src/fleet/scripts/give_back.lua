@@ -2,7 +2,7 @@
 -- Gives a flow's place in the fleet's queue back, a granted request that was not sent, or both.
 --
 -- KEYS  1 state of the org's budget (hash)   2 waiting flows (zset)   3 when each is expected to ask again (zset)
---       4 last rounds of credentials (zset)
+--       4 last rounds of credentials (zset)   5 the oldest renewal of each waiting flow (hash)
 -- ARGV  1 urgency: f or b   2 credential   3 account   4 when the caller is expected to ask again us (0: it has no place)
 --       5 interval us (0: no request was granted)   6 granted at us
 -- Returns {places given back, requests given back}.
@@ -14,6 +14,7 @@ local function us(n) return string.format('%.0f', n) end
 local expected = redis.call('ZSCORE', KEYS[3], flow)
 if expected and tonumber(expected) == tonumber(ARGV[4]) then
   redis.call('ZREM', KEYS[3], flow)
+  redis.call('HDEL', KEYS[5], flow)
   redis.call('ZADD', KEYS[4], 'XX', 'INCR', -1, credential)
   places = redis.call('ZREM', KEYS[2], flow)
 end

@@ -4,10 +4,12 @@
 -- KEYS  1 state of the org's budget (hash)   2 waiting flows (zset: flow -> place)   3 when each is expected to ask again (zset)
 --       4 last rounds of credentials (zset)   5 members (zset: replica -> end of its lease)
 --       6 end of the last gap between beats   7 orgs (zset: org -> last call)
+--       8 the oldest renewal of each waiting flow (hash: flow -> request time of what it renews us, until when it goes first us)
 -- ARGV  1 interval us   2 tolerance, in intervals   3 urgency: f or b   4 credential   5 account   6 longest wait us
 --       7 org   8 replicas last known to the caller   9 most replicas   10 lease us
 --       11 the caller's number for this server, which another has after a failover
 --       12 latest time on this server's clock at which the call can have been sent us
+--       13 request time of the entry that is renewed us
 -- Returns {verdict, wait us, server's time us, held for us, rate factor, expected at us, arrival time of the next request, from now us}.
 --   go     granted at the server's time; instead of the wait, what the grant costs in us
 --   wait   the flow has a place; ask again after the wait, and at least every 200 ms
@@ -33,7 +35,7 @@ if now < at then
   local back = at - now
   tat, held, born = tat and tat - back, held - back, born and born - back
   if back > SILENT then
-    redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+    redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[8])
     -- A lease that ends later than one given now says nothing about the present. Beats renew it.
     for _, replica in ipairs(redis.call('ZRANGE', KEYS[5], '(' .. us(now + lease), '+inf', 'BYSCORE')) do
       redis.call('ZADD', KEYS[5], us(now), replica)
@@ -75,6 +77,7 @@ end
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', us(now - GONE), 'LIMIT', 0, 32)) do
   redis.call('ZREM', KEYS[2], gone)
   redis.call('ZREM', KEYS[3], gone)
+  redis.call('HDEL', KEYS[8], gone)
   redis.call('ZADD', KEYS[4], 'XX', 'INCR', -1, string.match(gone, '^%a:[^:]*'))
 end
 
@@ -96,20 +99,30 @@ if not place then
   place = redis.call('ZCOUNT', KEYS[2], '-inf', '(' .. us(score))
 end
 
+-- Of a flow's renewals, which several replicas have, that of the oldest entry goes first, as long as its replica asks.
+local renews, behind = tonumber(ARGV[13]), false
+if background then
+  local oldest, till = string.match(redis.call('HGET', KEYS[8], flow) or '', '^(%d+) (%d+)$')
+  till = tonumber(till or 0)
+  behind = till >= now and till <= now + POLL + PASS and tonumber(oldest) < renews
+end
+
 -- A renewal leaves the last slot that a caller could use at once, as far as the tolerance has one.
 local first = math.max(tat + (background and math.min(cost, tolerance) or 0) - tolerance, held)
 local slots = first <= now and math.floor((now - first) / cost) + 1 or 0
 -- The flows in front were called earlier. One that does not come within 40 ms of its slot is passed over.
 local pass = math.min(PASS, math.max(tolerance, interval) / 2)
-if place < slots or (slots > 0 and now - first >= pass * (place - slots + 1)) then
+if not behind and (place < slots or (slots > 0 and now - first >= pass * (place - slots + 1))) then
   tat, pace = math.max(tat, now) + cost, math.min(FULL, pace + STEP)
   redis.call('ZREM', KEYS[2], flow)
   redis.call('ZREM', KEYS[3], flow)
+  redis.call('HDEL', KEYS[8], flow)
   if round then redis.call('ZADD', KEYS[4], us(round), credential) end
   return answer('go', cost)
 end
 local wait = first + place * cost - now
 if slots > 0 then wait = math.min(wait, first + pass * (place - slots + 1) - now) end
+if behind then wait = math.max(wait, cost) end
 local verdict = wait > tonumber(ARGV[6]) and 'later' or 'wait'
 if score then
   if verdict == 'later' then return answer(verdict, wait) end
@@ -119,4 +132,5 @@ if score then
 end
 local expected = now + math.min(POLL, math.ceil(wait))
 redis.call('ZADD', KEYS[3], us(expected), flow)
+if background and not behind then redis.call('HSET', KEYS[8], flow, us(renews) .. ' ' .. us(now + POLL + PASS)) end
 return answer(verdict, wait, expected)

@@ -15,7 +15,7 @@ use super::fleet_quota::{FleetPlace, FleetQuota, Turn, Verdict};
 use super::inner::{FULL_RATE, Inner, RATE_STEP, max_wait};
 use crate::clock::Moment;
 use crate::fleet::{FleetState, Unavailable};
-use crate::limit::credential_queue::Head;
+use crate::limit::credential_queue::{Head, WaitingHead};
 use crate::limit::grant::Grant;
 
 /// A flow asks again at least this often; the server drops the place of one that does not.
@@ -69,7 +69,7 @@ impl FleetDispatch {
     }
 
     /// Returns the flows that wait, and the first deadline; `None` if there is nothing to do any more.
-    fn waiting(&mut self) -> Option<(Vec<Head>, Option<Moment>)> {
+    fn waiting(&mut self) -> Option<(Vec<WaitingHead>, Option<Moment>)> {
         let now = self.budget.clock.now();
         let mut schedule = self.budget.schedule();
         schedule.queue.remove_expired(now);
@@ -83,10 +83,10 @@ impl FleetDispatch {
     }
 
     /// Gives the places of flows back in which no request waits any more.
-    fn give_places_back(&mut self, heads: &[Head]) {
+    fn give_places_back(&mut self, heads: &[WaitingHead]) {
         let (budget, quota) = (&self.budget, &self.quota);
         self.flows.retain(|head, state| match state {
-            FlowState::Sleeping(_, place) if !heads.contains(head) => {
+            FlowState::Sleeping(_, place) if !heads.iter().any(|waiting| waiting.head == *head) => {
                 if place.is_some() {
                     budget.spawn_give_back(quota, *head, *place, None);
                 }
@@ -97,20 +97,20 @@ impl FleetDispatch {
     }
 
     /// Asks for the flows whose time has come; returns when the next one asks.
-    fn ask(&mut self, heads: &[Head], now: Moment) -> Moment {
+    fn ask(&mut self, heads: &[WaitingHead], now: Moment) -> Moment {
         let mut next = now + LONGEST_SLEEP;
-        for head in heads {
-            match self.flows.get(head) {
+        for waiting in heads {
+            match self.flows.get(&waiting.head) {
                 Some(FlowState::Asking) => {}
                 Some(FlowState::Sleeping(until, _)) if *until > now => next = next.min(*until),
                 _ => {
-                    let (quota, head, clock) = (Arc::clone(&self.quota), *head, self.budget.clock.clone());
+                    let (quota, waiting, clock) = (Arc::clone(&self.quota), *waiting, self.budget.clock.clone());
                     let limits = self.budget.limits.load();
-                    let (shared, max_wait) = (self.budget.quota(), max_wait(&limits, head.urgency));
-                    self.flows.insert(head, FlowState::Asking);
+                    let (shared, max_wait) = (self.budget.quota(), max_wait(&limits, waiting.head.urgency));
+                    self.flows.insert(waiting.head, FlowState::Asking);
                     self.asked.push(Box::pin(async move {
                         let sent = clock.now();
-                        (head, sent, quota.turn(head, shared, max_wait).await)
+                        (waiting.head, sent, quota.turn(waiting, shared, max_wait).await)
                     }));
                 }
             }

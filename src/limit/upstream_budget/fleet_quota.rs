@@ -8,7 +8,7 @@ use redis::{Value, from_redis_value};
 use super::quota::Quota;
 use crate::clock::{Clock, Moment};
 use crate::fleet::{FORGET, Fleet, FleetState, GIVE_BACK, HOLD, LEASE, OwnSlots, TURN, Unavailable, own_slots};
-use crate::limit::credential_queue::Head;
+use crate::limit::credential_queue::{Head, WaitingHead};
 use crate::limit::flow::Urgency;
 
 /// The state of an org is deleted when no replica has asked for this long.
@@ -21,6 +21,7 @@ const STATE: &str = "up";
 const QUEUE: &str = "q";
 const EXPECTED: &str = "seen";
 const ROUNDS: &str = "rounds";
+const OLDEST: &str = "oldest";
 /// The key of the orgs.
 const ORGS: &str = "orgs";
 
@@ -45,6 +46,7 @@ struct Keys {
     queue: String,
     expected: String,
     rounds: String,
+    oldest: String,
     members: String,
     gap: String,
     orgs: String,
@@ -88,7 +90,7 @@ pub(super) struct FleetPlace(u64);
 pub async fn delete_idle_orgs(fleet: &Fleet, clock: &Clock) {
     let names = fleet.names();
     let mut keys = vec![names.single(ORGS)];
-    keys.extend([STATE, QUEUE, EXPECTED, ROUNDS].map(|kind| names.of(kind, "")));
+    keys.extend([STATE, QUEUE, EXPECTED, ROUNDS, OLDEST].map(|kind| names.of(kind, "")));
     loop {
         clock.sleep_until(clock.now() + LOOK_EVERY).await;
         // A server that is away is asked again later; so is one with more such orgs than one call deletes.
@@ -107,6 +109,7 @@ impl FleetQuota {
             queue: of(QUEUE),
             expected: of(EXPECTED),
             rounds: of(ROUNDS),
+            oldest: of(OLDEST),
             members: names.single("m"),
             gap: names.single("gap"),
             orgs: names.single(ORGS),
@@ -119,12 +122,17 @@ impl FleetQuota {
         self.fleet.state(now)
     }
 
-    /// Asks for a request of a flow, which waits for `max_wait` at most.
+    /// Asks for the first request of a flow, which waits for `max_wait` at most. Of the same flow's renewals, on all replicas, the one that
+    /// renews the oldest entry goes first.
     ///
     /// # Errors
     /// If the server does not answer.
-    pub(super) async fn turn(&self, head: Head, quota: Quota, max_wait: Duration) -> Result<Turn, Unavailable> {
-        let keys = &self.keys;
+    pub(super) async fn turn(
+        &self,
+        WaitingHead { head, renews }: WaitingHead,
+        quota: Quota,
+        max_wait: Duration,
+    ) -> Result<Turn, Unavailable> {
         let (credential, account) = self.names_of(head);
         let arguments = [
             micros(quota.interval()),
@@ -139,8 +147,10 @@ impl FleetQuota {
             micros(LEASE),
             self.fleet.server().to_string(),
             self.fleet.latest_clock_micros(self.clock.now()).to_string(),
+            self.fleet.clock_micros(renews).to_string(),
         ];
-        let keys = [&keys.state, &keys.queue, &keys.expected, &keys.rounds, &keys.members, &keys.gap, &keys.orgs];
+        let Keys { state, queue, expected, rounds, members, gap, orgs, oldest } = &self.keys;
+        let keys = [state, queue, expected, rounds, members, gap, orgs, oldest];
         let answer = self.fleet.commands().run(&TURN, &keys[..], &arguments[..]).await?;
         Turn::parse(answer)
     }
@@ -160,7 +170,8 @@ impl FleetQuota {
     /// Gives the place of a flow back, and a request that was granted at a time of the server's clock. If the server does not
     /// answer, it drops the place by itself, and the request counts as sent.
     pub(super) async fn give_back(&self, head: Head, place: Option<FleetPlace>, granted: Option<u64>, quota: Quota) {
-        let keys = [&self.keys.state, &self.keys.queue, &self.keys.expected, &self.keys.rounds];
+        let Keys { state, queue, expected, rounds, oldest, .. } = &self.keys;
+        let keys = [state, queue, expected, rounds, oldest];
         let (credential, account) = self.names_of(head);
         let arguments = [
             urgency(head).to_owned(),

@@ -64,11 +64,11 @@ impl Fleet {
 }
 
 pub(super) fn caller(credential: u8, account: u8) -> Flow {
-    Flow { is_background: false, credential, account }
+    Flow { is_background: false, credential, account, renews: 0.0 }
 }
 
 fn renewal(credential: u8, account: u8) -> Flow {
-    Flow { is_background: true, credential, account }
+    Flow { is_background: true, credential, account, renews: 1e15 }
 }
 
 fn count(granted: &[Flow], wanted: impl Fn(&Flow) -> bool) -> usize {
@@ -104,6 +104,22 @@ async fn callers_go_before_renewals() {
     assert_eq!(count(&granted, |flow| flow.is_background), 0, "{granted:?}");
     let granted = fleet.granted(&renewals, 10);
     assert_eq!(count(&granted, |flow| flow.account == 1), 5, "alone they have the whole rate and take turns");
+}
+
+#[tokio::test]
+async fn of_the_renewals_of_an_account_the_oldest_goes_first_on_whatever_replica() {
+    let Some(mut fleet) = Fleet::start(&["a", "b", "c"]).await else { return };
+    let of_age = |age: f64| Flow { renews: 1e15 - age, ..renewal(1, 1) };
+    let (young, old, other) = (of_age(1e6), of_age(3e6), renewal(1, 2));
+    assert!([old, young, other].iter().all(|flow| !fleet.ask(*flow)), "they wait");
+    // The replica of the young one asks before that of the old one each time.
+    let granted = fleet.granted(&[young, old, other], 2);
+    assert!(granted.contains(&old) && granted.contains(&other), "{granted:?}");
+    // The replica of the old one is gone after it has asked: the others go on when it was silent for 240 ms.
+    assert!(!fleet.ask(old));
+    let before = fleet.now;
+    assert_eq!(fleet.granted(&[young], 1), [young]);
+    assert!((200e3..400e3).contains(&(fleet.now - before)), "{}", fleet.now - before);
 }
 
 #[tokio::test]

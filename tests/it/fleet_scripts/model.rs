@@ -1,5 +1,7 @@
 //! The scripts of the upstream budget in Rust: the state that they keep, and each call as a function of the time.
 
+use std::collections::BTreeMap;
+
 use super::sorted_set::SortedSet;
 
 pub(super) const LEASE: f64 = 750e3;
@@ -30,6 +32,8 @@ pub(super) struct Flow {
     pub(super) is_background: bool,
     pub(super) credential: u8,
     pub(super) account: u8,
+    /// Request time of the entry that is renewed; 0 for callers.
+    pub(super) renews: f64,
 }
 
 impl Flow {
@@ -86,6 +90,8 @@ pub(super) struct Model {
     pub(super) queue: SortedSet,
     pub(super) expected: SortedSet,
     pub(super) rounds: SortedSet,
+    /// Of each waiting flow: the request time of the oldest entry that is renewed, and until when it goes first.
+    pub(super) oldest: BTreeMap<String, (f64, f64)>,
     pub(super) members: SortedSet,
     pub(super) gap: Option<f64>,
     pub(super) called: Option<f64>,
@@ -120,16 +126,19 @@ impl Model {
             Place::Held(rank) => *rank,
             Place::New { score, .. } => self.queue.scores().filter(|other| other < score).count(),
         } as f64;
+        let is_older = |(oldest, till): &(f64, f64)| (now..=now + POLL + PASS).contains(till) && *oldest < flow.renews;
+        let is_behind = flow.is_background && self.oldest.get(&name).is_some_and(is_older);
         let reserve = if flow.is_background { cost.min(tolerance) } else { 0.0 };
         let first = (budget.arrival + reserve - tolerance).max(budget.held);
         let slots = if first <= now { ((now - first) / cost).floor() + 1.0 } else { 0.0 };
         let pass = PASS.min(tolerance.max(limits.interval) / 2.0);
         let passes = slots > 0.0 && now - first >= pass * (in_front - slots + 1.0);
-        let (verdict, wait) = if in_front < slots || passes {
+        let (verdict, wait) = if !is_behind && (in_front < slots || passes) {
             budget.arrival = budget.arrival.max(now) + cost;
             budget.pace = (budget.pace + 10.0).min(1000.0);
             self.queue.remove(&name);
             self.expected.remove(&name);
+            self.oldest.remove(&name);
             if let Place::New { round, .. } = place {
                 self.rounds.add(&flow.credential_name(), round);
             }
@@ -137,6 +146,7 @@ impl Model {
         } else {
             let own = first + in_front * cost - now;
             let wait = if slots > 0.0 { own.min(first + pass * (in_front - slots + 1.0) - now) } else { own };
+            let wait = if is_behind { wait.max(cost) } else { wait };
             (if wait > limits.longest_wait { Verdict::Later } else { Verdict::Wait }, wait)
         };
         let keeps_place = match (verdict, &place) {
@@ -152,6 +162,9 @@ impl Model {
         let expected = if keeps_place { now + POLL.min(wait.ceil()) } else { 0.0 };
         if keeps_place {
             self.expected.add(&name, expected);
+            if flow.is_background && !is_behind {
+                self.oldest.insert(name, (flow.renews, now + POLL + PASS));
+            }
         }
         let answer = Turn {
             verdict,
@@ -203,6 +216,7 @@ impl Model {
         let mut has_place = false;
         if self.expected.score(&name) == Some(expected) {
             self.expected.remove(&name);
+            self.oldest.remove(&name);
             self.rounds.decrement(&flow.credential_name());
             has_place = self.queue.remove(&name);
         }
@@ -238,6 +252,7 @@ impl Model {
             self.queue.clear();
             self.expected.clear();
             self.rounds.clear();
+            self.oldest.clear();
             for (end, replica) in self.members.entries().to_vec() {
                 if end > now + LEASE {
                     self.members.add(&replica, now);
@@ -286,6 +301,7 @@ impl Model {
         for flow in gone.into_iter().take(32) {
             self.queue.remove(&flow);
             self.expected.remove(&flow);
+            self.oldest.remove(&flow);
             let (credential, _) = flow.rsplit_once(':').expect("a flow has an account");
             self.rounds.decrement(credential);
         }

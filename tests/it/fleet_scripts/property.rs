@@ -27,19 +27,23 @@ enum Event {
 }
 
 fn flow() -> impl Strategy<Value = Flow> {
-    let flow = |(is_background, credential, account)| Flow { is_background, credential, account };
-    (prop::bool::weighted(0.3), 0_u8..3, 0_u8..3).prop_map(flow)
+    let flow = |(is_background, credential, account, renews)| {
+        let renews = if is_background { f64::from(renews) } else { 0.0 };
+        Flow { is_background, credential, account, renews }
+    };
+    (prop::bool::weighted(0.3), 0_u8..3, 0_u8..3, 0_u8..4).prop_map(flow)
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    const LOST: [&[&str]; 7] = [
+    const LOST: [&[&str]; 8] = [
         &["up:org"],
         &["q:org"],
         &["seen:org", "rounds:org"],
+        &["oldest:org"],
         &["m"],
         &["gap"],
         &["m", "gap"],
-        &["up:org", "q:org", "seen:org", "rounds:org", "m", "gap", "orgs"],
+        &["up:org", "q:org", "seen:org", "rounds:org", "oldest:org", "m", "gap", "orgs"],
     ];
     let event = prop_oneof![
         4 => (1_usize..4, 0_u16..500).prop_map(|(replicas, millis)| Event::Beating(replicas, millis)),
@@ -175,6 +179,7 @@ impl Run<'_> {
                 "q:org" => self.model.queue.clear(),
                 "seen:org" => self.model.expected.clear(),
                 "rounds:org" => self.model.rounds.clear(),
+                "oldest:org" => self.model.oldest.clear(),
                 "m" => self.model.members.clear(),
                 "gap" => self.model.gap = None,
                 _ => self.model.called = None,

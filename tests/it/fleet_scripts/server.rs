@@ -1,5 +1,7 @@
 //! The scripts on a real server, at a time that the test passes in.
 
+use std::collections::BTreeMap;
+
 use redis::{Connection, FromRedisValue, Script, cmd};
 
 use super::model::{Budget, FORGET, Flow, LEASE, Limits, Model, SERVER, Turn, Verdict};
@@ -10,6 +12,7 @@ const STATE: &str = "up:org";
 const QUEUE: &str = "q:org";
 const EXPECTED: &str = "seen:org";
 const ROUNDS: &str = "rounds:org";
+const OLDEST: &str = "oldest:org";
 const MEMBERS: &str = "m";
 const GAP: &str = "gap";
 const ORGS: &str = "orgs";
@@ -142,8 +145,9 @@ impl Scripts {
             us(LEASE),
             SERVER.to_string(),
             us(sent),
+            us(flow.renews),
         ];
-        let keys = [STATE, QUEUE, EXPECTED, ROUNDS, MEMBERS, GAP, ORGS];
+        let keys = [STATE, QUEUE, EXPECTED, ROUNDS, MEMBERS, GAP, ORGS, OLDEST];
         let (verdict, wait, now, held_for, pace, expected, arrival): (String, f64, f64, f64, f64, f64, f64) =
             call(&mut self.connection, now, &self.turn, &keys, &arguments);
         let verdict = match verdict.as_str() {
@@ -178,11 +182,11 @@ impl Scripts {
             us(granted.map_or(0.0, |_| interval)),
             us(granted.unwrap_or(0.0)),
         ];
-        call(&mut self.connection, now, &self.give_back, &[STATE, QUEUE, EXPECTED, ROUNDS], &arguments)
+        call(&mut self.connection, now, &self.give_back, &[STATE, QUEUE, EXPECTED, ROUNDS, OLDEST], &arguments)
     }
 
     pub(super) fn forget(&mut self, now: f64, idle: f64) -> usize {
-        call(&mut self.connection, now, &self.forget, &[ORGS, "up:", "q:", "seen:", "rounds:"], &[us(idle)])
+        call(&mut self.connection, now, &self.forget, &[ORGS, "up:", "q:", "seen:", "rounds:", "oldest:"], &[us(idle)])
     }
 
     /// Reads all keys.
@@ -205,10 +209,18 @@ impl Scripts {
             queue: self.sorted_set(QUEUE),
             expected: self.sorted_set(EXPECTED),
             rounds: self.sorted_set(ROUNDS),
+            oldest: self.oldest(),
             members: self.sorted_set(MEMBERS),
             gap: cmd("GET").arg(GAP).query(&mut self.connection).expect("a number"),
             called: cmd("ZSCORE").arg(ORGS).arg(ORG).query(&mut self.connection).expect("a number"),
         }
+    }
+
+    fn oldest(&mut self) -> BTreeMap<String, (f64, f64)> {
+        let fields: BTreeMap<String, String> = cmd("HGETALL").arg(OLDEST).query(&mut self.connection).expect("a hash");
+        let number = |text: &str| text.parse().expect("a number");
+        let numbers = |text: String| text.split_once(' ').map(|(one, other)| (number(one), number(other)));
+        fields.into_iter().map(|(flow, text)| (flow, numbers(text).expect("two numbers"))).collect()
     }
 
     fn sorted_set(&mut self, key: &str) -> SortedSet {
