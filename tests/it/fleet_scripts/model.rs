@@ -126,8 +126,7 @@ impl Model {
             Place::Held(rank) => *rank,
             Place::New { score, .. } => self.queue.scores().filter(|other| other < score).count(),
         } as f64;
-        let is_older = |(oldest, till): &(f64, f64)| (now..=now + POLL + PASS).contains(till) && *oldest < flow.renews;
-        let is_behind = flow.is_background && self.oldest.get(&name).is_some_and(is_older);
+        let is_behind = self.is_behind(now, flow);
         let reserve = if flow.is_background { cost.min(tolerance) } else { 0.0 };
         let first = (budget.arrival + reserve - tolerance).max(budget.held);
         let slots = if first <= now { ((now - first) / cost).floor() + 1.0 } else { 0.0 };
@@ -161,10 +160,7 @@ impl Model {
         };
         let expected = if keeps_place { now + POLL.min(wait.ceil()) } else { 0.0 };
         if keeps_place {
-            self.expected.add(&name, expected);
-            if flow.is_background && !is_behind {
-                self.oldest.insert(name, (flow.renews, now + POLL + PASS));
-            }
+            self.expect(now, flow, expected);
         }
         let answer = Turn {
             verdict,
@@ -305,6 +301,20 @@ impl Model {
             let (credential, _) = flow.rsplit_once(':').expect("a flow has an account");
             self.rounds.decrement(credential);
         }
+    }
+
+    /// Expects that the flow asks again at a time.
+    fn expect(&mut self, now: f64, flow: Flow, expected: f64) {
+        self.expected.add(&flow.name(), expected);
+        if flow.is_background && !self.is_behind(now, flow) {
+            self.oldest.insert(flow.name(), (flow.renews, now + POLL + PASS));
+        }
+    }
+
+    /// Returns whether a replica that still asks renews an older entry of the flow.
+    fn is_behind(&self, now: f64, flow: Flow) -> bool {
+        let is_older = |(oldest, till): &(f64, f64)| (now..=now + POLL + PASS).contains(till) && *oldest < flow.renews;
+        flow.is_background && self.oldest.get(&flow.name()).is_some_and(is_older)
     }
 
     fn place(&mut self, flow: Flow, sequence: f64) -> Place {
