@@ -237,6 +237,16 @@ async fn a_check_that_agrees_costs_one_request() {
     assert!(metrics.contains("postern_derivation_comparisons_total{result=\"agrees\",tenant=\"t\"} 21"), "{metrics}");
 }
 
+/// Proves slices and statuses by twenty answers that agree.
+async fn put_to_use(world: &World<std::net::SocketAddr>) {
+    world.list("a", "").await.json();
+    for _ in 0..20 {
+        world.clock.advance(STALE);
+        world.list("a", "status=ERRORED&limit=2").await.json();
+        world.gateway.until_compared().await;
+    }
+}
+
 /// Returns whether the answer to a target is wrong.
 type IsWrong = fn(&str) -> bool;
 
@@ -260,12 +270,7 @@ async fn of_the_kinds_of_an_answer_only_the_wrong_one_is_put_out_of_use() {
             StatusCode::OK
         })
         .await;
-        world.list("a", "").await.json();
-        for _ in 0..20 {
-            world.clock.advance(STALE);
-            world.list("a", "status=ERRORED&limit=2").await.json();
-            world.gateway.until_compared().await;
-        }
+        put_to_use(&world).await;
         assert_eq!((state(&world, "slice").0, state(&world, "status").0), ("in_use", "in_use"));
         begun.store(true, Ordering::SeqCst);
         world.clock.advance(Duration::from_mins(1));
@@ -286,12 +291,7 @@ async fn what_was_derived_by_a_kind_is_dropped_with_it() {
         StatusCode::OK
     })
     .await;
-    world.list("a", "").await.json();
-    for _ in 0..20 {
-        world.clock.advance(STALE);
-        world.list("a", "status=ERRORED&limit=2").await.json();
-        world.gateway.until_compared().await;
-    }
+    put_to_use(&world).await;
     assert_eq!(state(&world, "status").0, "in_use");
     world.clock.advance(STALE);
     assert_eq!(world.list("a", "status=ERRORED&limit=20").await.json()["docs"][0]["version"], Value::Null);
